@@ -1,0 +1,1 @@
+"""Batch-first machine learning on a data lake."""

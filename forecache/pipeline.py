@@ -1,0 +1,428 @@
+"""The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
+
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline` in it is found by
+`load_pipelines`. Declarations hold plain values and functions; heavy libraries are imported inside those functions.
+"""
+
+import hashlib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.errors import ForecacheError, NotFoundError, SettingsError
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from torch import nn
+
+ColumnType = Literal["string", "int", "bigint", "double", "date", "timestamp", "boolean"]
+AS_OF = "as_of"
+PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
+SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"The {kind} name {name!r} is not usable as a table name.",
+            remedy="Use lower-case letters, digits and underscores, starting with a letter, at most 63.",
+        )
+
+
+def _check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise SettingsError(f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one.")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One Great Expectations expectation by its snake-case type, such as `expect_column_values_to_not_be_null`.
+
+    A critical one that fails blocks what is downstream; a warning is shown and lets the run go on.
+    """
+
+    type: str
+    arguments: Mapping[str, Any]
+    severity: Literal["critical", "warning"] = "critical"
+
+
+def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:
+    """Shorthand: `expect("expect_column_values_to_be_between", column="amount", min_value=0)`."""
+    return Expectation(type_, arguments, severity)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a source. Rows that break the type, `required`, `minimum` or `maximum` go to quarantine."""
+
+    name: str
+    type: ColumnType
+    required: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of landing file: one or more files a day, as CSV (with header), JSON lines or Parquet.
+
+    Files live in `LANDING/<name>/`; the day of a file is the `day` group of `file_pattern` in its file name and
+    rows whose `event_time` lies on another day (UTC) are quarantined.
+
+    Attributes:
+        event_time: Column (date or timestamp) that says when the event happened.
+        unique: Columns that identify an event, where the source has such (a transaction id); repeats are quarantined.
+        start: First day of the source.
+        end: Last day, for a source that has ended (a historical data set); None while it goes on.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    event_time: str
+    start: date
+    end: date | None = None
+    unique: tuple[str, ...] = ()
+    file_pattern: str = r"(?P<day>\d{4}-\d{2}-\d{2})[^/]*\.(csv|jsonl|parquet)"
+    expectations: tuple[Expectation, ...] = ()
+    description: str = ""
+    owner: str = "data-platform@example.com"
+
+    def __post_init__(self) -> None:
+        _check_name("source", self.name)
+        names = [column.name for column in self.columns]
+        _check_unique("column", f"Source {self.name!r}", [*names, *SOURCE_COLUMNS])
+        for wanted in (self.event_time, *self.unique):
+            if wanted not in names:
+                raise SettingsError(
+                    f"Source {self.name!r} refers to the column {wanted!r}, which it does not declare.",
+                    remedy=f"Its columns are {', '.join(names)}.",
+                )
+        if "day" not in re.compile(self.file_pattern).groupindex:
+            raise SettingsError(
+                f"Source {self.name!r} has the file pattern {self.file_pattern!r} without a `day` group.",
+                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
+            )
+
+    @property
+    def raw_table(self) -> str:
+        """Delta table of the good rows: declared columns plus SOURCE_COLUMNS, partitioned by `event_day` (date)."""
+        return f"raw_{self.name}"
+
+    @property
+    def quarantine_table(self) -> str:
+        """Delta table of the bad rows: event_day, source_file, source_line, reason, content, ingested_at."""
+        return f"quarantine_{self.name}"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A float32 feature. `log` applies log1p before scaling, inside the model. Null means unknown; the model imputes."""
+
+    name: str
+    description: str = ""
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Features:
+    """How features come from events.
+
+    `compute` gets `{source name: events}`; each frame has the source's columns, `event_day` and `as_of`, and holds,
+    for every as-of date asked for, only events up to that date: it cannot see the future. It returns one row per
+    (key columns, `as_of`) with every declared feature. It must group by `as_of` so that many nights run as one job.
+    """
+
+    compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"]
+    columns: tuple[Feature, ...]
+    expectations: tuple[Expectation, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.columns)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What happened in the `horizon_days` after the as-of date.
+
+    `compute` gets the entities (key columns, `as_of`) and `{source name: events}`, each frame with `as_of` and only
+    events in (as_of, as_of + horizon_days]. It returns key columns, `as_of` and `name` as double: 0.0 or 1.0 where
+    kind is "binary".
+    """
+
+    name: str
+    kind: Literal["binary", "regression"]
+    horizon_days: int
+    compute: Callable[["DataFrame", Mapping[str, "DataFrame"]], "DataFrame"]
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A torch network. Scaling, imputation and the output's link are added by the engine and exported with it.
+
+    Attributes:
+        build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, 1]:
+            logits where the label is binary, the (transformed) target where it is a regression.
+        target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
+        loss: Loss over (output [n, 1], target [n, 1]) as a scalar mean; None: binary cross-entropy or Huber.
+    """
+
+    build: Callable[[int], "nn.Module"]
+    target: Literal["identity", "log1p"] = "identity"
+    loss: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train on and how.
+
+    For a training night T and horizon H the test as-of date is T-H, validation T-2H, and the training dates are
+    T-3H and `num_as_of - 1` further ones, `every_days` apart, before it: no label reaches into a later split.
+    """
+
+    num_as_of: int = 4
+    every_days: int = 30
+    epochs: int = 20
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    patience: int = 4
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Output:
+    """A column of the prediction table that the model computes, float64."""
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A string column cut from an output: labels[i] where bounds[i-1] <= value < bounds[i] (ends open)."""
+
+    name: str
+    of: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A single feature used as the score, against which every model has to show its worth.
+
+    Attributes:
+        scale: For a regression, the prediction is `scale * feature`; for a binary label its sign gives the direction.
+    """
+
+    feature: str
+    scale: float = 1.0
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a candidate may become the champion, judged on the test split.
+
+    Attributes:
+        metric: "roc_auc" or "average_precision" (more is better), or "mae", "rmse" (less is better).
+        floors: Worst value allowed for each named metric.
+        baseline_margin: The metric must beat the baseline's by at least this much.
+        max_regression: How much worse than the champion on the same rows the metric may be.
+    """
+
+    metric: str
+    floors: Mapping[str, float]
+    baseline: Baseline
+    baseline_margin: float = 0.0
+    max_regression: float = 0.002
+
+
+@dataclass(frozen=True)
+class Publish:
+    """What goes to the precompute store and when a version may become current.
+
+    Attributes:
+        fields: Columns to serve, None: every output and segment.
+        backend: "lmdb" or "redis".
+        max_age_h: Age of the as-of date (since the midnight that ended it, UTC) beyond which an answer is stale.
+        on_stale: "serve" without more, "flag" with `stale: true`, "refuse" with 503.
+        keep: Versions kept beside the current and pinned ones.
+        max_row_change: Largest relative change of the row count against the current version; None: any.
+        max_null_share: Largest share of nulls in any served field.
+        max_psi: Largest population stability index of an output against the current version; None: any.
+    """
+
+    fields: tuple[str, ...] | None = None
+    backend: Literal["lmdb", "redis"] = "lmdb"
+    max_age_h: float = 36.0
+    on_stale: Literal["serve", "flag", "refuse"] = "flag"
+    keep: int = 5
+    max_row_change: float | None = 0.5
+    max_null_share: float = 0.0
+    max_psi: float | None = 0.5
+    compact_share: float = 0.10
+    max_segments: int = 16
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One model from landing files to served answers. `name` is part of table, job, store and route names."""
+
+    name: str
+    key: tuple[str, ...]
+    sources: tuple[Source, ...]
+    features: Features
+    label: Label
+    model: TorchModel
+    output: Output
+    gate: Gate
+    training: Training = field(default_factory=Training)
+    segments: tuple[Segment, ...] = ()
+    publish: Publish = field(default_factory=Publish)
+    expectations: tuple[Expectation, ...] = ()
+    description: str = ""
+    owner: str = "ml-platform@example.com"
+
+    def __post_init__(self) -> None:
+        owner = f"Pipeline {self.name!r}"
+        _check_name("pipeline", self.name)
+        if not self.key or not self.sources:
+            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        for source in self.sources:
+            missing = set(self.key) - {column.name for column in source.columns}
+            if missing:
+                raise SettingsError(
+                    f"{owner} has the key column {min(missing)!r}, which source {source.name!r} does not declare.",
+                    remedy=f"Its columns are {', '.join(column.name for column in source.columns)}.",
+                )
+        _check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, self.label.name])
+        _check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        if self.gate.baseline.feature not in self.features.names:
+            raise SettingsError(
+                f"{owner} has the baseline feature {self.gate.baseline.feature!r}, which it does not compute.",
+                remedy=f"Its features are {', '.join(self.features.names)}.",
+            )
+        for segment in self.segments:
+            if segment.of != self.output.name or len(segment.labels) != len(segment.bounds) + 1:
+                raise SettingsError(
+                    f"{owner} has a wrong segment {segment.name!r}.",
+                    remedy=f"It must be cut from {self.output.name!r} and have one label more than bounds.",
+                )
+        unknown = set(self.publish.fields or ()) - set(self.output_columns)
+        if unknown:
+            raise SettingsError(
+                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
+                remedy=f"It has {', '.join(self.output_columns)}.",
+            )
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        return (self.output.name, *(segment.name for segment in self.segments))
+
+    @property
+    def served_fields(self) -> tuple[str, ...]:
+        return self.publish.fields or self.output_columns
+
+    @property
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (float32)."""
+        return f"features_{self.name}"
+
+    @property
+    def training_table(self) -> str:
+        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
+        return f"training_set_{self.name}"
+
+    @property
+    def prediction_table(self) -> str:
+        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
+        return f"predictions_{self.name}"
+
+    @property
+    def start(self) -> date:
+        return max(source.start for source in self.sources)
+
+    @property
+    def end(self) -> date | None:
+        return min((source.end for source in self.sources if source.end), default=None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the declaration: the source text of the modules that hold its functions, and its plain values.
+
+        Stages compare it to decide whether what they wrote before is still what this declaration means.
+        """
+        functions = (self.features.compute, self.label.compute, self.model.build)
+        modules = sorted({inspect.getmodule(function).__name__ for function in functions})  # type: ignore[union-attr]
+        digest = hashlib.sha256(self.name.encode())
+        for name in modules:
+            digest.update(inspect.getsource(importlib.import_module(name)).encode())
+        return digest.hexdigest()[:16]
+
+
+def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
+    """Every pipeline of the project by name, in alphabetical order.
+
+    Raises:
+        SettingsError: The project package or a module in it cannot be imported, or a name is declared twice.
+    """
+    package_name = f"{settings.project}.pipelines"
+    try:
+        package = importlib.import_module(package_name)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"The project package {package_name!r} cannot be imported: {error}.",
+            remedy="Set FORECACHE_PROJECT to a package that holds `pipelines/`, or run from the project's folder.",
+        ) from None
+    pipelines: dict[str, Pipeline] = {}
+    for module_info in pkgutil.iter_modules(package.__path__):
+        for pipeline in _pipelines_in(f"{package_name}.{module_info.name}"):
+            if pipelines.get(pipeline.name, pipeline) is not pipeline:
+                raise SettingsError(
+                    f"Two pipelines are named {pipeline.name!r}, the second in {module_info.name}.py.",
+                    remedy="Rename one: the name is part of tables, jobs, the store and the route.",
+                )
+            pipelines[pipeline.name] = pipeline
+    return dict(sorted(pipelines.items()))
+
+
+def _pipelines_in(module_name: str) -> list[Pipeline]:
+    try:
+        module = importlib.import_module(module_name)
+    except ForecacheError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"The pipeline module {module_name} cannot be imported: {type(error).__name__}: {error}.",
+            remedy="Mend the module; the other pipelines wait for it.",
+        ) from error
+    return [value for value in vars(module).values() if isinstance(value, Pipeline)]
+
+
+def load_pipeline(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name.
+
+    Raises:
+        NotFoundError: No pipeline has that name; the message lists those there are.
+    """
+    pipelines = load_pipelines(settings)
+    if name not in pipelines:
+        known = ", ".join(pipelines) or "none"
+        raise NotFoundError(f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}.")
+    return pipelines[name]

@@ -1,0 +1,41 @@
+"""What every stage of a pipeline returns, so that the command line, Dagster and the report read one shape."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The outcome of one stage for one or more nights.
+
+    Attributes:
+        stage: The stage's name: "ingest", "features", "training_set", "train", "register", "score", "publish".
+        subject: The pipeline's or, for ingestion, the source's name.
+        nights: The nights (or landing days) that the result is about, ascending; empty where a stage has none.
+        rows: Rows written, or rows already there where the stage was skipped.
+        seconds: Wall time of the stage.
+        table: Name of the lake table written, "" where none is.
+        delta_version: Delta version of that table after the stage, None where none was written.
+        skipped: True where everything was already current, so that nothing was written.
+        details: Further figures for people: JSON-serialisable values only.
+    """
+
+    stage: str
+    subject: str
+    rows: int
+    seconds: float
+    nights: tuple[date, ...] = ()
+    table: str = ""
+    delta_version: int | None = None
+    skipped: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Progress = Callable[[str, float | None], None]
+"""Called by long stages with a sentence and the share done in [0, 1], or None where that is not known."""
+
+
+def no_progress(message: str, share: float | None = None) -> None:
+    """The default `Progress`: says nothing."""

@@ -1,0 +1,125 @@
+"""All settings of Forecache, from FORECACHE_* variables or a .env file. Nothing else reads the environment.
+
+Locations may be local folders or URIs (`s3://bucket/prefix`): delta-rs takes them as they are, Spark takes the
+same bucket as `s3a://`.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from forecache.errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """One object with every setting; build it with `load_settings()`."""
+
+    model_config = SettingsConfigDict(env_prefix="FORECACHE_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
+    project: str = Field("dagster_project", description="Package with `pipelines/` and the orchestrator's runner.")
+
+    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
+    lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
+    store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict, description="Object store options (JSON), as delta-rs takes them; Spark gets the same."
+    )
+
+    mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
+    mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
+
+    spark_master: str = Field("local[*]", description="Spark master.")
+    spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
+    spark_conf: dict[str, str] = Field(default_factory=dict, description="Further Spark configuration (JSON).")
+    spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
+    java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
+
+    training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
+    training_nodes: str = Field("1", description="torchrun --nnodes: a number or min:max.")
+    training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
+    training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
+    code_version: str = Field("", description="Code version recorded with every run. Default: the git commit.")
+
+    reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
+    reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
+    reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
+    reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
+    reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
+    reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
+    reader_rate_limit: int = Field(0, ge=0, description="Requests per second and client address; 0: no limit.")
+    reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
+    redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
+    store_remote: str = Field("", description="Folder or s3:// URI that publishes versions and replicas pull from.")
+
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
+
+    @field_validator("landing", "lake", "store", "mlflow_artifacts")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/") if value not in ("", "/") else value
+
+    @cached_property
+    def home_path(self) -> Path:
+        """Absolute home folder; created by the stages that write into it."""
+        return self.home.expanduser().resolve()
+
+    @cached_property
+    def landing_uri(self) -> str:
+        return self.landing or str(self.home_path / "landing")
+
+    @cached_property
+    def lake_uri(self) -> str:
+        return self.lake or str(self.home_path / "lake")
+
+    @cached_property
+    def store_path(self) -> Path:
+        return Path(self.store).expanduser().resolve() if self.store else self.home_path / "store"
+
+    @cached_property
+    def mlflow_tracking_uri(self) -> str:
+        return self.mlflow_uri or f"sqlite:///{self.home_path / 'mlflow' / 'mlflow.db'}"
+
+    @cached_property
+    def mlflow_artifact_root(self) -> str:
+        return self.mlflow_artifacts or (self.home_path / "mlflow" / "artifacts").as_uri()
+
+    @cached_property
+    def training_path(self) -> Path:
+        """Folder of training runs: specifications, checkpoints, metrics, exported models."""
+        return self.home_path / "training"
+
+    @cached_property
+    def reports_path(self) -> Path:
+        return self.home_path / "reports"
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        return self.home_path / "dagster"
+
+    def table_uri(self, table: str) -> str:
+        """URI of a lake table as delta-rs takes it."""
+        return f"{self.lake_uri}/{table}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; keyword arguments win over the environment.
+
+    Raises:
+        SettingsError: A setting has a wrong value; the message names the variable, the value and what it takes.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "FORECACHE_" + str(first["loc"][0]).upper() if first["loc"] else "FORECACHE_*"
+        raise SettingsError(
+            f"Setting {name} has the value {first.get('input')!r}: {first['msg']}.",
+            remedy="`forecache settings` shows what each setting takes.",
+        ) from None
