@@ -76,11 +76,13 @@ def last_record(settings: Settings, stage: str, subject: str, night: date | None
     return last_records(settings, stage, subject).get(night)
 
 
-@lru_cache(maxsize=8)
 def code_version(settings: Settings) -> str:
     """The setting, else the git commit of the project (with `+dirty` where files differ), else the package version."""
-    if settings.code_version:
-        return settings.code_version
+    return settings.code_version or _installed_code_version()
+
+
+@lru_cache(maxsize=1)
+def _installed_code_version() -> str:
     described = _git("rev-parse", "--short=12", "HEAD")
     if not described:
         from importlib.metadata import version

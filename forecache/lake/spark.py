@@ -4,6 +4,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,15 +100,30 @@ def _start(settings: Settings) -> "SparkSession":
     for key, value in conf.items():
         builder = builder.config(key, value)
     logging.getLogger("py4j").setLevel(logging.ERROR)
+    log = settings.home_path / "spark" / "spark.log"
     try:
-        session = builder.getOrCreate()
+        with _stderr_to(log):
+            session = builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
         raise UnavailableError(
             f"Spark did not start on {settings.spark_master!r}: {str(error).splitlines()[0]}.",
-            remedy="`forecache doctor` checks Java, the jars and the settings.",
+            remedy=f"Its log is {log}; `forecache doctor` checks Java, the jars and the settings.",
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Let the JVM that is started inside inherit a log file as its standard error instead of the terminal."""
+    kept = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _configuration(settings: Settings, jars: list[Path]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The project: pipelines, their shared sources and the definitions that Dagster loads."""

@@ -1,0 +1,77 @@
+"""Churn: the probability that a customer buys nothing in the 90 days after tonight.
+
+Copy this file to add a pipeline: everything that is particular to churn is here, and nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from forecache.pipeline import (
+    Baseline,
+    Features,
+    Gate,
+    Label,
+    Output,
+    Pipeline,
+    Publish,
+    Segment,
+    TorchModel,
+    Training,
+    expect,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from torch import nn
+
+
+def churned(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFrame":
+    """1.0 where the customer bought nothing in the horizon."""
+    from pyspark.sql import functions as F
+
+    bought = events["purchases"].select("customer_id", "as_of").distinct().withColumn("bought", F.lit(True))
+    labelled = entities.join(bought, ["customer_id", "as_of"], "left")
+    return labelled.select("customer_id", "as_of", F.col("bought").isNull().cast("double").alias("churned"))
+
+
+def network(num_features: int) -> "nn.Module":
+    """Two hidden layers; more did not help on 23,570 customers."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Linear(num_features, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1)
+    )
+
+
+churn = Pipeline(
+    name="churn",
+    description="Probability that a customer buys nothing in the next 90 days, every night for every customer.",
+    key=("customer_id",),
+    sources=(PURCHASES,),
+    features=Features(
+        compute=purchase_features,
+        columns=PURCHASE_FEATURES,
+        expectations=(expect("expect_column_values_to_be_between", column="recency_days", min_value=0),),
+    ),
+    label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
+    model=TorchModel(build=network),
+    training=Training(num_as_of=5, every_days=30, epochs=30),
+    output=Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),
+    segments=(
+        Segment(
+            "risk_segment",
+            of="churn_probability",
+            bounds=(0.5, 0.8, 0.95),
+            labels=("low", "medium", "high", "lost"),
+            description="Whom to leave alone, whom to win back, and whom to let go.",
+        ),
+    ),
+    gate=Gate(
+        metric="roc_auc",
+        floors={"roc_auc": 0.75},
+        baseline=Baseline("recency_days", description="The longer ago the last purchase, the likelier the churn."),
+        baseline_margin=0.005,
+    ),
+    publish=Publish(max_age_h=36, on_stale="flag"),
+)

@@ -1,0 +1,44 @@
+"""Spend: the dollars that a customer will spend in the 90 days after tonight."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from forecache.pipeline import Baseline, Features, Gate, Label, Output, Pipeline, Publish, TorchModel, Training
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from torch import nn
+
+
+def spent(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFrame":
+    """Dollars spent in the horizon, 0.0 where nothing was bought."""
+    from pyspark.sql import functions as F
+
+    totals = events["purchases"].groupBy("customer_id", "as_of").agg(F.sum("amount").alias("spent_90d"))
+    return entities.join(totals, ["customer_id", "as_of"], "left").fillna(0.0, ["spent_90d"])
+
+
+def network(num_features: int) -> "nn.Module":
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(num_features, 32), nn.ReLU(), nn.Linear(32, 1))
+
+
+spend = Pipeline(
+    name="spend",
+    description="Dollars that a customer will spend in the next 90 days.",
+    key=("customer_id",),
+    sources=(PURCHASES,),
+    features=Features(compute=purchase_features, columns=PURCHASE_FEATURES),
+    label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
+    model=TorchModel(build=network, target="log1p"),
+    training=Training(num_as_of=5, every_days=30, epochs=20),
+    output=Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days."),
+    gate=Gate(
+        metric="mae",
+        floors={"mae": 40.0},
+        baseline=Baseline("amount_90d", description="As much as in the last 90 days."),
+    ),
+    publish=Publish(max_age_h=36, max_psi=None),
+)
