@@ -1,0 +1,81 @@
+# Everything a person or CI runs. Each target does its own set-up; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PACKAGES := forecache dagster_project assets jobs resources
+PYTEST ?= $(BIN)/pytest
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo dev test services lint types imports unit integration faults e2e format \
+        bench-store bench-scoring bench-training settings-doc clean clean-state distclean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install uv, the locked environment, Java if missing, the Spark jars (again: no cost, no network)
+	@bash scripts/setup.sh
+
+demo: setup ## Run the main job from landing files to a served answer, and print what happened
+	@$(BIN)/forecache demo $(ARGS)
+
+dev: setup ## Open the Dagster UI on the same state
+	@bash scripts/dev.sh
+
+test: setup ## All that CI checks: lint, formatting, types, import contracts, every test
+	@$(MAKE) lint types imports
+	@$(MAKE) services
+	@$(PYTEST) tests $(PYTEST_ARGS)
+
+services: setup ## Install the real services that tests run against (Redis, an object store, a browser)
+	@bash scripts/install_test_services.sh
+
+lint: setup ## Ruff: rules and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## Mypy, strict on forecache/
+	@$(BIN)/mypy
+
+imports: setup ## The import contracts of the layers
+	@$(BIN)/lint-imports --no-cache
+
+unit: setup ## The tests that need milliseconds
+	@$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+integration: setup services ## The tests with real Spark, Delta, MLflow, LMDB, Redis
+	@$(PYTEST) tests/integration $(PYTEST_ARGS)
+
+faults: setup services ## The tests that kill, fill and lock
+	@$(PYTEST) tests/faults $(PYTEST_ARGS)
+
+e2e: setup services ## The tests that run the main job whole
+	@$(PYTEST) tests/e2e $(PYTEST_ARGS)
+
+format: setup ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench-store: setup services ## The store and the reader against their peers
+	@$(BIN)/python benchmarks/store.py $(ARGS)
+
+bench-scoring: setup ## The Spark UDF against its peers
+	@$(BIN)/python benchmarks/scoring.py $(ARGS)
+
+bench-training: setup ## Training: throughput, recovery after kills
+	@$(BIN)/python benchmarks/training.py $(ARGS)
+
+settings-doc: setup ## Print every setting as the table in the README
+	@$(BIN)/forecache settings --markdown
+
+clean: ## Remove caches (the lake, the store and the models under .forecache stay)
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis spark-warehouse
+	@find $(PACKAGES) tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+clean-state: ## Remove .forecache: landing files, lake, models, store, runs
+	@rm -rf .forecache
+
+distclean: clean ## Remove the environment and the jars too
+	@rm -rf .venv .tools

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Install everything that Forecache needs into this folder: uv, the locked environment, Java if missing, the Spark jars.
+# Runs again at no cost: when nothing changed since the last time, nothing is contacted and nothing is written.
+# Usage: bash scripts/setup.sh [--force]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+UV_VERSION=0.13.9
+STAMP=.tools/setup.stamp
+UV=.tools/uv/bin/uv
+
+say() { printf '%s\n' "$*"; }
+step() { printf '[setup] %s\n' "$*"; }
+fail() { printf '[setup] %s\n' "$@" >&2; exit 1; }
+
+as_root() { # The prefix that runs a command as root, or failure where there is none.
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else return 1; fi
+}
+
+apt_install() { # Install the first package of the list that the archive has.
+    command -v apt-get >/dev/null || return 1
+    local package
+    for package in "$@"; do
+        if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" \
+            >.tools/apt.log 2>&1; then return 0; fi
+    done
+    as_root apt-get update -q >.tools/apt.log 2>&1 || return 1
+    for package in "$@"; do
+        if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" \
+            >>.tools/apt.log 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+find_python() { # Python 3.10 to 3.13, by its own word rather than its name.
+    local name
+    for name in python3 python3.13 python3.12 python3.11 python3.10; do
+        if command -v "$name" >/dev/null &&
+            "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            "$name" -c 'import os, sys; print(os.path.realpath(sys.executable))'
+            return 0
+        fi
+    done
+    return 1
+}
+
+java_major() { "$1" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }
+
+java_suits() { # Spark 4.1 runs on Java 17 and 21.
+    [ -x "$1" ] || return 1
+    case "$(java_major "$1")" in 17 | 21) return 0 ;; *) return 1 ;; esac
+}
+
+find_java() { # What `forecache` itself will take: the setting, JAVA_HOME, .tools/java, PATH.
+    local home="${FORECACHE_JAVA_HOME:-${JAVA_HOME:-}}"
+    if [ -n "$home" ]; then
+        java_suits "$home/bin/java" && { printf '%s' "$home/bin/java"; return 0; }
+        return 2
+    fi
+    if java_suits .tools/java/bin/java; then printf '%s' .tools/java/bin/java; return 0; fi
+    local java
+    java="$(command -v java || true)"
+    if [ -n "$java" ] && java_suits "$java"; then printf '%s' "$java"; return 0; fi
+    return 1
+}
+
+link_installed_java() { # A suitable Java that is installed but is not the one on PATH.
+    local java
+    for java in /usr/lib/jvm/*/bin/java; do
+        if java_suits "$java"; then
+            ln -sfn "$(dirname "$(dirname "$java")")" .tools/java
+            return 0
+        fi
+    done
+    return 1
+}
+
+install_uv() {
+    rm -rf .tools/uv
+    if ! "$PYTHON" -m venv .tools/uv >.tools/uv.log 2>&1; then # Debian keeps ensurepip in python3-venv.
+        rm -rf .tools/uv
+        if "$PYTHON" -m pip --version >/dev/null 2>&1; then
+            "$PYTHON" -m pip install -q --target .tools/uv "uv==$UV_VERSION" >.tools/uv.log 2>&1 ||
+                fail "pip could not install uv $UV_VERSION: $(tail -n 1 .tools/uv.log)" "Check the network, then run again."
+            return
+        fi
+        step "python3-venv with apt"
+        apt_install "python$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" python3-venv ||
+            fail "Neither venv nor pip comes with $PYTHON." "Install one: apt-get install -y python3-venv"
+        "$PYTHON" -m venv .tools/uv >.tools/uv.log 2>&1 || fail "venv still fails: $(tail -n 1 .tools/uv.log)"
+    fi
+    .tools/uv/bin/python -m pip install -q "uv==$UV_VERSION" >.tools/uv.log 2>&1 ||
+        fail "pip could not install uv $UV_VERSION: $(tail -n 1 .tools/uv.log)" "Check the network, then run again."
+}
+
+compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start two to three times slower.
+    .venv/bin/python -m compileall -q forecache dagster_project assets jobs resources || true
+}
+
+fingerprint() {
+    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
+        sha256sum | cut -d ' ' -f 1
+}
+
+is_current() {
+    [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null &&
+        [ -f .tools/jars/delta-storage-4.4.0.jar ] && find_java >/dev/null
+}
+
+mkdir -p .tools
+if [ "${1:-}" != --force ] && is_current; then
+    compile_sources
+    exit 0
+fi
+
+started=$SECONDS
+step "first time, or the lock changed: this takes a few minutes and about 8 GB of disk"
+
+PYTHON="$(find_python)" || {
+    step "Python with apt"
+    apt_install python3 >/dev/null && PYTHON="$(find_python)" ||
+        fail "Forecache needs Python 3.10 to 3.13 and none was found." "Install it: apt-get install -y python3 python3-venv"
+}
+step "Python $("$PYTHON" -c 'import platform; print(platform.python_version())') at $PYTHON"
+
+if [ "$("$UV" --version 2>/dev/null | cut -d ' ' -f 2)" != "$UV_VERSION" ]; then
+    step "uv $UV_VERSION into .tools/uv"
+    install_uv
+fi
+
+step "the locked environment into .venv"
+UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON" ||
+    fail "uv could not install the locked environment; its message is above." "Check network and disk, then run again."
+compile_sources
+
+java_state=0
+JAVA="$(find_java)" || java_state=$?
+if [ "$java_state" = 2 ]; then
+    fail "FORECACHE_JAVA_HOME or JAVA_HOME is ${FORECACHE_JAVA_HOME:-$JAVA_HOME}, which holds no Java 17 or 21." \
+        "Unset it, or let it name one."
+elif [ "$java_state" = 1 ]; then
+    if ! link_installed_java; then
+        step "Java 17 with apt"
+        apt_install openjdk-17-jre-headless openjdk-21-jre-headless ||
+            fail "Spark needs Java 17 or 21, and it could not be installed here." \
+                "Install it: apt-get install -y openjdk-17-jre-headless"
+        find_java >/dev/null || link_installed_java || true
+    fi
+    JAVA="$(find_java)" || fail "Java was installed but is not found." "Set FORECACHE_JAVA_HOME to its folder."
+fi
+step "Java $(java_major "$JAVA") at $JAVA"
+
+step "the Spark jars into .tools/jars"
+.venv/bin/python scripts/resolve_jars.py .tools/jars --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
+
+fingerprint >"$STAMP"
+step "ready after $((SECONDS - started)) s"
