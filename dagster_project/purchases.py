@@ -47,15 +47,21 @@ PURCHASE_FEATURES = (
     Feature("monetary", "Total spent, US dollars.", log=True),
     Feature("mean_amount", "Mean value of a purchase, US dollars.", log=True),
     Feature("mean_quantity", "Mean number of CDs in a purchase.", log=True),
-    *(Feature(f"purchases_{days}d", f"Purchase days in the last {days} days.", log=True) for days in WINDOWS_DAYS),
-    *(Feature(f"amount_{days}d", f"Spent in the last {days} days, US dollars.", log=True) for days in WINDOWS_DAYS),
+    *(
+        Feature(f"purchases_{days}d", f"Purchase days in the last {days} days.", log=True)
+        for days in WINDOWS_DAYS
+    ),
+    *(
+        Feature(f"amount_{days}d", f"Spent in the last {days} days, US dollars.", log=True)
+        for days in WINDOWS_DAYS
+    ),
     Feature("trend_30d", "Share of the last 90 days' purchase days that lie in the last 30."),
     Feature("trend_90d", "Share of the last 180 days' purchase days that lie in the last 90."),
     Feature("gap_mean_days", "Mean days between purchases; null after a single one.", log=True),
     Feature("gap_max_days", "Longest time between purchases in days; null after a single one.", log=True),
     Feature("gap_ratio", "Recency over the mean gap; null after a single purchase.", log=True),
-    Feature("month_sin", "Sine of the as-of date's day in the year."),
-    Feature("month_cos", "Cosine of the as-of date's day in the year."),
+    Feature("weekend_share", "Share of the purchase days that were a Saturday or Sunday."),
+    Feature("holiday_share", "Share of the purchase days from 15 November to 31 December."),
 )
 
 
@@ -66,9 +72,18 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
 
     entity = ["customer_id", "as_of"]
     days = events["purchases"].groupBy(*entity, "event_day")
-    days = days.agg(F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n"))
+    days = days.agg(
+        F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n")
+    )
     before = F.lag("event_day").over(Window.partitionBy(*entity).orderBy("event_day"))
-    days = days.withColumn("gap", F.datediff("event_day", before))
+    month_day = F.month("event_day") * 100 + F.dayofmonth("event_day")
+    days = days.withColumns(
+        {
+            "gap": F.datediff("event_day", before),
+            "is_weekend": (F.weekday("event_day") >= 5).cast("int"),
+            "is_holiday": (month_day >= 1115).cast("int"),
+        }
+    )
     age = F.datediff("as_of", "event_day")
 
     def within(window_days: int, value: object) -> object:
@@ -85,16 +100,15 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
         (F.sum("quantity") / F.sum("n")).alias("mean_quantity"),
         F.avg("gap").alias("gap_mean_days"),
         F.max("gap").alias("gap_max_days"),
+        F.avg("is_weekend").alias("weekend_share"),
+        F.avg("is_holiday").alias("holiday_share"),
         *(column.alias(name) for name, column in windows.items()),  # type: ignore[attr-defined]
     )
-    angle = F.dayofyear("as_of") * (2 * 3.141592653589793 / 365.25)
     return result.withColumns(
         {
             "trend_30d": F.col("purchases_30d") / F.greatest("purchases_90d", F.lit(1.0)),
             "trend_90d": F.col("purchases_90d") / F.greatest("purchases_180d", F.lit(1.0)),
             "gap_ratio": F.col("recency_days") / F.col("gap_mean_days"),
-            "month_sin": F.sin(angle),
-            "month_cos": F.cos(angle),
         }
     )
 
@@ -120,4 +134,6 @@ def land(settings: Settings, *, progress: Progress = no_progress) -> StageResult
         written += 1
     progress(f"{written} landing files written", 1.0)
     seconds = time.perf_counter() - started
-    return StageResult("land", PURCHASES.name, len(purchases), seconds, skipped=not written, details={"files": written})
+    return StageResult(
+        "land", PURCHASES.name, len(purchases), seconds, skipped=not written, details={"files": written}
+    )

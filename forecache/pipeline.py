@@ -41,7 +41,9 @@ def _check_name(kind: str, name: str) -> None:
 def _check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise SettingsError(f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one.")
+        raise SettingsError(
+            f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one."
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Expectation:
     severity: Literal["critical", "warning"] = "critical"
 
 
-def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:
+def expect(
+    type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any
+) -> Expectation:
     """Shorthand: `expect("expect_column_values_to_be_between", column="amount", min_value=0)`."""
     return Expectation(type_, arguments, severity)
 
@@ -424,5 +428,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     pipelines = load_pipelines(settings)
     if name not in pipelines:
         known = ", ".join(pipelines) or "none"
-        raise NotFoundError(f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}.")
+        raise NotFoundError(
+            f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}."
+        )
     return pipelines[name]

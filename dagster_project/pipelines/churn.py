@@ -40,7 +40,12 @@ def network(num_features: int) -> "nn.Module":
     from torch import nn
 
     return nn.Sequential(
-        nn.Linear(num_features, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1)
+        nn.Linear(num_features, 64),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(64, 32),
+        nn.ReLU(),
+        nn.Linear(32, 1),
     )
 
 
@@ -57,7 +62,9 @@ churn = Pipeline(
     label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
     model=TorchModel(build=network),
     training=Training(num_as_of=5, every_days=30, epochs=30),
-    output=Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),
+    output=Output(
+        "churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."
+    ),
     segments=(
         Segment(
             "risk_segment",
@@ -70,7 +77,9 @@ churn = Pipeline(
     gate=Gate(
         metric="roc_auc",
         floors={"roc_auc": 0.75},
-        baseline=Baseline("recency_days", description="The longer ago the last purchase, the likelier the churn."),
+        baseline=Baseline(
+            "recency_days", description="The longer ago the last purchase, the likelier the churn."
+        ),
         baseline_margin=0.005,
     ),
     publish=Publish(max_age_h=36, on_stale="flag"),

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
-from forecache.pipeline import Baseline, Features, Gate, Label, Output, Pipeline, Publish, TorchModel, Training
+from forecache.pipeline import (
+    Baseline,
+    Features,
+    Gate,
+    Label,
+    Output,
+    Pipeline,
+    Publish,
+    TorchModel,
+    Training,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

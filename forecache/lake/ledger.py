@@ -66,12 +66,16 @@ def last_records(settings: Settings, stage: str, subject: str) -> dict[date | No
     """The latest row of each night for one stage of one pipeline or source; empty where there is none."""
     if not table_exists(settings, LEDGER_TABLE):
         return {}
-    table = open_table(settings, LEDGER_TABLE).to_pyarrow_table(filters=[("stage", "=", stage), ("subject", "=", subject)])
+    table = open_table(settings, LEDGER_TABLE).to_pyarrow_table(
+        filters=[("stage", "=", stage), ("subject", "=", subject)]
+    )
     rows = table.sort_by("recorded_at").to_pylist()
     return {row["night"]: StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows}
 
 
-def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
+def last_record(
+    settings: Settings, stage: str, subject: str, night: date | None = None
+) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
     return last_records(settings, stage, subject).get(night)
 
@@ -94,7 +98,11 @@ def _installed_code_version() -> str:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments], capture_output=True, text=True, check=False, timeout=10
+            ["git", "-C", str(PROJECT_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
         )
     except OSError:
         return ""

@@ -42,7 +42,9 @@ def jar_paths(settings: Settings) -> list[Path]:
     paths = [settings.spark_jars.resolve() / jar for jar in JARS]
     for path in paths:
         if not path.is_file():
-            raise UnavailableError(f"Spark needs the jar {path}, which is missing.", remedy="Run `make setup`.")
+            raise UnavailableError(
+                f"Spark needs the jar {path}, which is missing.", remedy="Run `make setup`."
+            )
     return paths
 
 
@@ -84,7 +86,8 @@ def _start(settings: Settings) -> "SparkSession":
     java = find_java(settings)
     if java is None:
         raise UnavailableError(
-            "Spark needs Java 17 or 21 and none was found.", remedy="Run `make setup`, or set FORECACHE_JAVA_HOME."
+            "Spark needs Java 17 or 21 and none was found.",
+            remedy="Run `make setup`, or set FORECACHE_JAVA_HOME.",
         )
     jars = jar_paths(settings)
     from pyspark.errors import PySparkException

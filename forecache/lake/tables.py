@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _COMMIT_TRIES = 8
 _T = TypeVar("_T")
 
-TABLE_PROPERTIES = {"delta.enableChangeDataFeed": "true", "delta.enableDeletionVectors": "false"}
-
 
 @dataclass(frozen=True)
 class TableInfo:
@@ -83,23 +81,6 @@ def read_table(
     return reader.load(spark_path(settings.table_uri(name)))
 
 
-def create_table(
-    spark: "SparkSession", settings: Settings, name: str, frame: "DataFrame", *, partition_by: str | None
-) -> None:
-    """Create an empty table with the frame's columns and the contract's properties; no-op where it exists."""
-    from delta.tables import DeltaTable
-
-    if table_exists(settings, name):
-        return
-    builder = DeltaTable.createIfNotExists(spark).location(spark_path(settings.table_uri(name)))
-    builder = builder.addColumns(frame.schema)
-    for key, value in TABLE_PROPERTIES.items():
-        builder = builder.property(key, value)
-    if partition_by:
-        builder = builder.partitionedBy(partition_by)
-    builder.execute()
-
-
 def write_partitions(
     frame: "DataFrame",
     settings: Settings,
@@ -107,32 +88,49 @@ def write_partitions(
     *,
     column: str,
     values: Sequence[date],
-    condition: str = "",
     app: tuple[str, int] | None = None,
 ) -> int:
-    """Replace the partitions `column IN values` of a table by the frame's rows, in one atomic commit.
+    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows.
 
     Args:
         frame: Rows with `column` in `values` only; Delta refuses others.
         column: Partition column (date).
-        condition: A further SQL predicate that narrows what is replaced; the frame's rows must meet it too.
         app: (application id, version): a write with an application version already seen is a no-op.
+
+    Returns:
+        The Delta version that holds the rows; raises what `replace_rows` does.
+    """
+    days = ", ".join(f"DATE'{value.isoformat()}'" for value in sorted(values))
+    return replace_rows(
+        frame, settings, name, where=f"{column} IN ({days})", partition_by=column, change_feed=True, app=app
+    )
+
+
+def replace_rows(
+    frame: "DataFrame",
+    settings: Settings,
+    name: str,
+    *,
+    where: str,
+    partition_by: str | None = None,
+    change_feed: bool = False,
+    app: tuple[str, int] | None = None,
+) -> int:
+    """Replace the rows of a table that meet a predicate by the frame's, in one atomic commit; create it if need be.
 
     Returns:
         The Delta version that holds the rows.
 
     Raises:
-        ConflictError: Another writer replaced the same partitions meanwhile, several times over.
+        ConflictError: Another writer replaced the same rows meanwhile, several times over.
         UnavailableError: No space is left on the device; the table is as it was.
     """
-    spark = frame.sparkSession
-    create_table(spark, settings, name, frame, partition_by=column)
-    days = ", ".join(f"DATE'{value.isoformat()}'" for value in sorted(values))
-    writer = (
-        frame.write.format("delta")
-        .mode("overwrite")
-        .option("replaceWhere", f"{column} IN ({days})" + (f" AND {condition}" if condition else ""))
-    )
+    writer = frame.write.format("delta").mode("overwrite")
+    if table_exists(settings, name):
+        writer = writer.option("replaceWhere", where)
+    elif partition_by:
+        writer = writer.partitionBy(partition_by)
+    writer = writer.option("delta.enableChangeDataFeed", str(change_feed).lower())
     if app is not None:
         writer = writer.option("txnAppId", app[0]).option("txnVersion", app[1])
     _commit(name, lambda: writer.save(spark_path(settings.table_uri(name))))
@@ -150,7 +148,6 @@ def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by
             rows,
             mode="append",
             partition_by=list(partition_by) or None,
-            configuration=TABLE_PROPERTIES,
             storage_options=settings.storage_options,
         ),
     )
@@ -215,9 +212,16 @@ def _as_known_error(name: str, error: Exception) -> ForecacheError | None:
             remedy="Free some space and run again.",
         )
     conflict_types = ("CommitFailedError", "ConcurrentAppendException", "ConcurrentDeleteReadException")
-    conflict_types += ("ConcurrentDeleteDeleteException", "MetadataChangedException", "ConcurrentTransactionException")
-    if type(error).__name__ in conflict_types or any(f"DELTA_{kind}" in text for kind in ("CONCURRENT", "METADATA_CHANGED")):
+    conflict_types += (
+        "ConcurrentDeleteDeleteException",
+        "MetadataChangedException",
+        "ConcurrentTransactionException",
+    )
+    if type(error).__name__ in conflict_types or any(
+        f"DELTA_{kind}" in text for kind in ("CONCURRENT", "METADATA_CHANGED")
+    ):
         return ConflictError(
-            f"Another writer changed the table {name!r} at the same time.", remedy="Run again when it has ended."
+            f"Another writer changed the table {name!r} at the same time.",
+            remedy="Run again when it has ended.",
         )
     return None

@@ -1,0 +1,383 @@
+"""Ingestion: every landing row ends in exactly one of the raw or the quarantine table, once.
+
+The file is the unit: the rows of the files at hand are replaced in both tables by file name, and only then are the
+files entered in `ingested_files`. A run killed in between leaves them to be replaced again, so nothing doubles.
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError
+from forecache.lake.landing import (
+    LandingFile,
+    list_landing,
+    parse_files,
+    parsed_columns,
+    read_checksum,
+    source_uri,
+)
+from forecache.lake.ledger import code_version
+from forecache.lake.tables import (
+    append_rows,
+    open_table,
+    read_table,
+    replace_rows,
+    table_exists,
+    table_version,
+)
+from forecache.pipeline import Column, Source
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+FILES_TABLE = "ingested_files"
+
+
+@dataclass(frozen=True)
+class IngestedFile:
+    """A row of `ingested_files`: landing_rows == raw_rows + quarantined_rows, unless the whole file is in quarantine.
+
+    Attributes:
+        error: Why the whole file is in quarantine, None where it was read.
+        raw_version: Delta version of the raw table that holds its rows.
+    """
+
+    source: str
+    file: str
+    event_day: date | None
+    size_bytes: int
+    modified_at: datetime
+    sha256: str
+    landing_rows: int
+    raw_rows: int
+    quarantined_rows: int
+    error: str | None
+    raw_version: int
+    ingested_at: datetime
+    run_id: str
+    code_version: str
+
+
+def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
+    """The files of a source that have been ingested, oldest first; empty where none has."""
+    if not table_exists(settings, FILES_TABLE):
+        return []
+    table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
+    return [
+        IngestedFile(**row)
+        for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
+    ]
+
+
+def ingest(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    *,
+    days: Collection[date] | None = None,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Ingest the landing files that have not been, those of the given days or all.
+
+    Returns:
+        A result with the landing rows of this call; `details` has files, raw_rows, quarantined_rows and, by day,
+        `late_days`: days older than one already ingested before, whose later nights are now stale.
+
+    Raises:
+        InputError: A file ingested before has other content now. New files are ingested all the same.
+    """
+    started = time.perf_counter()
+    known = {file.file: file for file in ingested_files(settings, source)}
+    landed = [
+        file
+        for file in list_landing(settings, source)
+        if days is None or file.day is None or file.day in days
+    ]
+    pending = [file for file in landed if file.name not in known]
+    changed = [
+        file
+        for file in landed
+        if file.name in known and _has_changed(settings, source, file, known[file.name])
+    ]
+    done: list[IngestedFile] = []
+    if pending:
+        progress(f"reading {len(pending)} landing files of {source.name}", None)
+        done = _ingest_files(spark, settings, source, pending, run_id=run_id)
+        append_rows(settings, FILES_TABLE, _files_to_arrow(done))
+    if changed:
+        raise InputError(
+            f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
+            remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
+        )
+    return _result(source, done, known=list(known.values()), settings=settings, started=started)
+
+
+def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
+    if file.size_bytes == known.size_bytes and file.modified_at == known.modified_at:
+        return False
+    return file.size_bytes != known.size_bytes or read_checksum(settings, source, file.name) != known.sha256
+
+
+def _ingest_files(
+    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], *, run_id: str
+) -> list[IngestedFile]:
+    from pyspark.sql import functions as F
+    from pyspark.storagelevel import StorageLevel
+
+    now = datetime.now(timezone.utc)
+    judged = _judge(
+        spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files]
+    )
+    judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        counts = _count(judged)
+        raw_version = _write_raw(settings, source, judged, files, counts)
+        if any(count["bad"] or count["file_error"] for count in counts.values()):
+            _write_quarantine(settings, source, judged, files)
+    finally:
+        judged.unpersist()
+    version = code_version(settings)
+    return [
+        IngestedFile(
+            source=source.name,
+            file=file.name,
+            event_day=file.day,
+            size_bytes=file.size_bytes,
+            modified_at=file.modified_at,
+            sha256=counts[file.name]["sha256"],
+            landing_rows=counts[file.name]["good"] + counts[file.name]["bad"],
+            raw_rows=counts[file.name]["good"],
+            quarantined_rows=counts[file.name]["bad"],
+            error=counts[file.name]["file_error"],
+            raw_version=raw_version,
+            ingested_at=now,
+            run_id=run_id,
+            code_version=version,
+        )
+        for file in files
+    ]
+
+
+def _parsed(
+    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile]
+) -> "DataFrame":
+    """All rows of the files, every value a string, with the file's day."""
+    from pyspark.sql import functions as F
+
+    schema = ", ".join(
+        f"`{name}` {'bigint' if name == 'source_line' else 'string'}" for name in parsed_columns(source)
+    )
+    tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
+    named = spark.createDataFrame(
+        [(file.name, file.day) for file in files], "source_file string, event_day date"
+    )
+    parse = partial(
+        parse_files, uri=source_uri(settings, source), storage_options=settings.storage_options, source=source
+    )
+    rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
+    return rows.join(F.broadcast(named), "source_file")
+
+
+def _judge(
+    spark: "SparkSession", settings: Settings, source: Source, rows: "DataFrame", files: Sequence[str]
+) -> "DataFrame":
+    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    rows = rows.withColumns(
+        {f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns}
+    )
+    reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
+    event_day = F.to_date(f"typed_{source.event_time}")
+    reasons.append(
+        F.when(
+            event_day != F.col("event_day"),
+            F.format_string(
+                f"{source.event_time} %s is not on the file's day %s", F.col(source.event_time), "event_day"
+            ),
+        )
+    )
+    rows = rows.withColumn("reason", F.coalesce(*reasons))
+    if not source.unique:
+        return rows
+    identity = [f"typed_{name}" for name in source.unique]
+    in_order = Window.partitionBy(*identity, F.col("reason").isNull()).orderBy("source_file", "source_line")
+    is_repeat = F.row_number().over(in_order) > 1
+    if table_exists(settings, source.raw_table):
+        before = read_table(spark, settings, source.raw_table).where(~F.col("source_file").isin(list(files)))
+        before = before.select(*(F.col(name).alias(f"typed_{name}") for name in source.unique)).distinct()
+        rows = rows.join(before.withColumn("is_known", F.lit(True)), identity, "left")
+        is_repeat = is_repeat | F.coalesce("is_known", F.lit(False))
+    repeat = f"duplicate {', '.join(source.unique)}"
+    is_good_row = F.col("reason").isNull() & (F.col("source_line") > 0)
+    return rows.withColumn(
+        "reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason"))
+    )
+
+
+def _column_reasons(column: Column) -> "list[SparkColumn]":
+    from pyspark.sql import functions as F
+
+    text, typed = F.col(column.name), F.col(f"typed_{column.name}")
+    is_row = F.col("source_line") > 0
+    reasons = [
+        F.when(
+            text.isNotNull() & typed.isNull(),
+            F.format_string(f"{column.name} '%s' is not of type {column.type}", text),
+        )
+    ]
+    if column.required:
+        reasons.append(F.when(is_row & text.isNull(), F.lit(f"{column.name} is missing")))
+    if column.type == "double":
+        reasons.append(F.when(F.isnan(typed), F.lit(f"{column.name} is not a number")))
+    for bound, breaks, word in (
+        (column.minimum, typed < F.lit(column.minimum), "below the minimum"),
+        (column.maximum, typed > F.lit(column.maximum), "above the maximum"),
+    ):
+        if bound is not None:
+            reasons.append(F.when(breaks, F.format_string(f"{column.name} %s is {word} {bound:g}", text)))
+    return reasons
+
+
+def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
+    from pyspark.sql import functions as F
+
+    is_row = F.col("source_line") > 0
+    counts = judged.groupBy("source_file").agg(
+        F.count_if(is_row & F.col("reason").isNull()).alias("good"),
+        F.count_if(is_row & F.col("reason").isNotNull()).alias("bad"),
+        F.max("sha256").alias("sha256"),
+        F.max(F.when(~is_row, F.col("error"))).alias("file_error"),
+    )
+    return {row["source_file"]: row.asDict() for row in counts.collect()}
+
+
+def _write_raw(
+    settings: Settings,
+    source: Source,
+    judged: "DataFrame",
+    files: Sequence[LandingFile],
+    counts: dict[str, dict[str, Any]],
+) -> int:
+    from pyspark.sql import functions as F
+
+    good = judged.where((F.col("source_line") > 0) & F.col("reason").isNull()).select(
+        *(F.col(f"typed_{column.name}").alias(column.name) for column in source.columns),
+        *("event_day", "source_file", "source_line", "ingested_at"),
+    )
+    days = sorted({file.day for file in files if file.day is not None and counts[file.name]["good"]})
+    if not days and table_exists(settings, source.raw_table):
+        return table_version(settings, source.raw_table)
+    condition = f"event_day BETWEEN DATE'{days[0]}' AND DATE'{days[-1]}' AND " if days else ""
+    condition += f"source_file IN ({_quoted(files)})"
+    return replace_rows(
+        good.repartition("event_day"), settings, source.raw_table, where=condition, partition_by="event_day"
+    )
+
+
+def _write_quarantine(
+    settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile]
+) -> None:
+    from pyspark.sql import functions as F
+
+    bad = judged.where(F.col("reason").isNotNull())
+    bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(
+        1
+    )
+    replace_rows(bad, settings, source.quarantine_table, where=f"source_file IN ({_quoted(files)})")
+
+
+def _quoted(files: Sequence[LandingFile]) -> str:
+    return ", ".join("'" + file.name.replace("\\", "\\\\").replace("'", "\\'") + "'" for file in files)
+
+
+def _result(
+    source: Source, done: list[IngestedFile], *, known: list[IngestedFile], settings: Settings, started: float
+) -> StageResult:
+    days = sorted({file.event_day for file in done if file.event_day})
+    newest_before = max((file.event_day for file in known if file.event_day), default=None)
+    late = [day for day in days if newest_before and day <= newest_before]
+    exists = table_exists(settings, source.raw_table)
+    return StageResult(
+        stage="ingest",
+        subject=source.name,
+        rows=sum(file.landing_rows for file in done),
+        seconds=time.perf_counter() - started,
+        nights=tuple(days),
+        table=source.raw_table,
+        delta_version=table_version(settings, source.raw_table) if exists else None,
+        skipped=not done,
+        details={
+            "files": len(done),
+            "raw_rows": sum(file.raw_rows for file in done),
+            "quarantined_rows": sum(file.quarantined_rows for file in done),
+            "quarantined_files": {file.file: file.error for file in done if file.error},
+            "late_days": [day.isoformat() for day in late],
+        },
+    )
+
+
+def require_days(settings: Settings, source: Source, nights: Collection[date]) -> None:
+    """Refuse nights whose day has no landing file that could be read.
+
+    Raises:
+        InputError: Names the night, what became of its files, and the remedy.
+    """
+    files = ingested_files(settings, source)
+    read_days = {file.event_day for file in files if file.error is None}
+    for night in sorted(nights):
+        if night in read_days:
+            continue
+        broken = [file for file in files if file.event_day == night and file.error]
+        if broken:
+            raise InputError(
+                f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
+                remedy=f"Land a corrected file for {night} under a new name and run again.",
+            )
+        raise InputError(
+            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
+            remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
+        )
+
+
+def raw_state(
+    settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None
+) -> int:
+    """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
+
+    A late file for an old day moves it, which is how the nights that the file changes become stale.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    versions = (
+        file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night
+    )
+    return max(versions, default=-1)
+
+
+def days_between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+def _files_to_arrow(files: list[IngestedFile]) -> "pa.Table":
+    import pyarrow as pa
+
+    time_type = pa.timestamp("us", tz="UTC")
+    types = {
+        **{"event_day": pa.date32(), "modified_at": time_type, "ingested_at": time_type},
+        **dict.fromkeys(
+            ("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()
+        ),
+    }
+    names = IngestedFile.__dataclass_fields__
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    return pa.Table.from_pylist([vars(file) for file in files], schema=schema)

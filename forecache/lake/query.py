@@ -1,0 +1,41 @@
+"""SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM, a network or a file in the statement."""
+
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.tables import open_table, table_names
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def query(settings: Settings, sql: str) -> "pa.Table":
+    """Run one statement; every table of the lake is there under its name, at its newest version.
+
+    Raises:
+        InputError: The statement is wrong or names something that is not a table of the lake.
+    """
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        try:
+            wanted = connection.get_table_names(sql)
+            known = table_names(settings)
+            for name in wanted & set(known):
+                connection.register(name, open_table(settings, name).to_pyarrow_dataset())
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.CatalogException as error:
+            raise InputError(
+                f"The query failed: {_first_line(error)}.",
+                remedy=f"Tables: {', '.join(known) or 'none yet'}.",
+            ) from None
+        except duckdb.Error as error:
+            raise InputError(
+                f"The query failed: {_first_line(error)}.", remedy="Mend the statement."
+            ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

@@ -1,0 +1,156 @@
+"""The training set: features and labels on past as-of dates, split by time so that no label reaches a later split."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.events import horizon_events
+from forecache.lake.features import feature_frame, feature_inputs, require_nights
+from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.tables import open_table, replace_rows
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "training_set"
+SPLITS = ("train", "validation", "test")
+
+
+def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
+    """The as-of dates of each split for a training night, ascending; see `forecache.pipeline.Training`.
+
+    Raises:
+        InputError: The pipeline's data does not reach back far enough for a single training date.
+    """
+    horizon = timedelta(days=pipeline.label.horizon_days)
+    step = timedelta(days=pipeline.training.every_days)
+    newest = night - 3 * horizon
+    train = [newest - i * step for i in range(pipeline.training.num_as_of)]
+    train = sorted(day for day in train if day >= pipeline.start)
+    if not train:
+        raise InputError(
+            f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
+            remedy=f"Three label horizons are needed: train on {pipeline.start + 3 * horizon} or later.",
+        )
+    return {"train": tuple(train), "validation": (night - 2 * horizon,), "test": (night - horizon,)}
+
+
+def build_training_set(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Write the training set as known on a night, replacing the one before (older ones stay as Delta versions).
+
+    Returns:
+        `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date.
+
+    Raises:
+        InputError: The night is outside the pipeline's dates, or a split is empty.
+    """
+    started = time.perf_counter()
+    require_nights(settings, pipeline, [night])
+    dates = as_of_dates(pipeline, night)
+    inputs = _inputs(settings, pipeline, night, dates)
+    before = last_record(settings, STAGE, pipeline.name)
+    if before is None or before.inputs != inputs:
+        progress(f"training set of {pipeline.name} as of {night}", None)
+        before = _build(spark, settings, pipeline, dates, inputs, run_id=run_id, started=started)
+        skipped = False
+    else:
+        skipped = True
+    return StageResult(
+        stage=STAGE,
+        subject=pipeline.name,
+        rows=before.rows,
+        seconds=time.perf_counter() - started,
+        nights=(night,),
+        table=pipeline.training_table,
+        delta_version=before.delta_version,
+        skipped=skipped,
+        details=before.details,
+    )
+
+
+def _inputs(settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]]) -> str:
+    # Labels of the test date reach up to the night, so the raw state of the night covers every row used.
+    raw = feature_inputs(settings, pipeline, [night])[night]
+    return f"{raw} dates={','.join(f'{split}:{day}' for split in SPLITS for day in dates[split])}"
+
+
+def _build(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    dates: Mapping[str, Sequence[date]],
+    inputs: str,
+    *,
+    run_id: str,
+    started: float,
+) -> StageRecord:
+    frame = labelled_frame(spark, settings, pipeline, dates)
+    version = replace_rows(frame, settings, pipeline.training_table, where="true")
+    table = open_table(settings, pipeline.training_table, version=version)
+    written = table.to_pyarrow_table(columns=["split", AS_OF, pipeline.label.name])
+    groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])
+    by_date = {(row["split"], row[AS_OF]): row for row in groups.to_pylist()}
+    empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
+    if empty:
+        raise InputError(
+            f"The {empty[0][0]} split of pipeline {pipeline.name!r} has no entity on {empty[0][1]}.",
+            remedy="Ingest earlier landing files or train on a later night.",
+        )
+    details = {
+        "splits": {s: sum(by_date[s, day][f"{AS_OF}_count"] for day in dates[s]) for s in SPLITS},
+        "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
+        "label_mean": {
+            day.isoformat(): by_date[s, day][f"{pipeline.label.name}_mean"]
+            for s in SPLITS
+            for day in dates[s]
+        },
+    }
+    row = StageRecord(
+        stage=STAGE,
+        subject=pipeline.name,
+        night=None,
+        inputs=inputs,
+        table=pipeline.training_table,
+        delta_version=version,
+        rows=written.num_rows,
+        seconds=time.perf_counter() - started,
+        details=details,
+        run_id=run_id,
+    )
+    record(settings, [row])
+    return row
+
+
+def labelled_frame(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, dates: Mapping[str, Sequence[date]]
+) -> "DataFrame":
+    """Key columns, `as_of`, `split`, the features (float32) and the label (double), in a fixed order."""
+    from pyspark.sql import functions as F
+
+    nights = sorted(day for split in SPLITS for day in dates[split])
+    entity = [*pipeline.key, AS_OF]
+    features = feature_frame(spark, settings, pipeline, nights)
+    labels = pipeline.label.compute(
+        features.select(*entity), horizon_events(spark, settings, pipeline, nights)
+    )
+    labels = labels.select(*entity, F.col(pipeline.label.name).cast("double"))
+    split = F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
+    return (
+        features.join(labels, entity)
+        .withColumn("split", split)
+        .repartition(8, *entity)
+        .sortWithinPartitions(*entity)
+    )
