@@ -96,7 +96,7 @@ install_uv() {
 }
 
 compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start two to three times slower.
-    .venv/bin/python -m compileall -q forecache dagster_project assets jobs resources || true
+    .venv/bin/python -m compileall -qq forecache dagster_project assets jobs resources || true
 }
 
 fingerprint() {
@@ -131,6 +131,8 @@ if [ "$("$UV" --version 2>/dev/null | cut -d ' ' -f 2)" != "$UV_VERSION" ]; then
 fi
 
 step "the locked environment into .venv"
+# The certificates of the machine, not uv's own: a company's proxy is trusted there.
+if [ -f /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=1; fi
 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON" ||
     fail "uv could not install the locked environment; its message is above." "Check network and disk, then run again."
 compile_sources

@@ -1,0 +1,135 @@
+"""What every command shares: `--json` and `--debug`, lazy loading, and the types of its arguments."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@dataclass
+class Flags:
+    """How this invocation answers; `debug` is read again when an error is shown."""
+
+    json: bool = False
+    debug: bool = False
+
+
+FLAGS = Flags()
+
+
+def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        setattr(FLAGS, str(parameter.name), True)
+
+
+class Command(click.Command):
+    """A click command that also takes `--json` and `--debug` and keeps the lines of its examples."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.context_settings = {**CONTEXT_SETTINGS, **self.context_settings}
+        for name, text in (("json", "Answer in JSON, for scripts."), ("debug", "Show the traceback of an error.")):
+            option = click.Option(
+                [f"--{name}"], is_flag=True, expose_value=False, is_eager=True, callback=_set_flag, help=text
+            )
+            self.params.append(option)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line.strip()}\n")
+
+
+def command(name: str, *, examples: str = "", **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """`@command("query", examples=...)`: a Command with shared options."""
+    return click.command(name, cls=Command, examples=examples, **attributes)
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' one-line help without importing them: `name -> ("module:attribute", help)`."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return None
+        module, attribute = self.lazy[cmd_name][0].split(":")
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.lazy, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "`forecache --help` lists the commands."
+            raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
+
+
+class Night(click.ParamType):  # type: ignore[type-arg]
+    """A date such as 1998-06-30."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date; write it like 1998-06-30.", param, ctx)
+
+
+class NightRange(click.ParamType):  # type: ignore[type-arg]
+    """A range of dates, both ends included, such as 1998-06-01..1998-06-30."""
+
+    name = "first..last"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[date, date]:
+        if isinstance(value, tuple):
+            return value
+        first, dots, last = str(value).partition("..")
+        if not dots:
+            self.fail(f"{value!r} is not a range; write it like 1998-06-01..1998-06-30.", param, ctx)
+        night = Night()
+        pair = (night.convert(first, param, ctx), night.convert(last, param, ctx))
+        if pair[0] > pair[1]:
+            self.fail(f"{value!r} ends before it starts.", param, ctx)
+        return pair
+
+
+def one_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
+    """The range that `--night` or `--nights` asks for; both together are a usage error."""
+    if night is not None and nights is not None:
+        raise click.UsageError("Give --night or --nights, not both.")
+    return (night, night) if night is not None else nights
+
+
+def settings() -> "Settings":
+    """The settings of this invocation."""
+    from forecache.settings import load_settings
+
+    return load_settings()

@@ -1,0 +1,134 @@
+"""What this installation is: `settings`, `version`."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import SettingsError
+from forecache.settings import Settings
+
+HIDDEN = "***"
+
+
+def without_secrets(value: Any) -> Any:
+    """The value with what may be a secret hidden: object store options, and passwords inside URLs."""
+    if isinstance(value, dict):
+        return dict.fromkeys(value, HIDDEN)
+    if isinstance(value, str) and "://" in value and "@" in value:
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"
+    return value
+
+
+def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
+    """Every setting: variable, value, default, source, what it takes, description.
+
+    `source` is "environment", ".env" or "default". Without `current` (a setting is wrong) values are as written.
+    """
+    from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+
+    given = ((".env", DotEnvSettingsSource(Settings)()), ("environment", EnvSettingsSource(Settings)()))
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        source, value = "default", default
+        for place, values in given:
+            if name in values:
+                source, value = place, values[name]
+        if current is not None:
+            value = getattr(current, name)
+        rows.append(
+            {
+                "variable": f"FORECACHE_{name.upper()}",
+                "value": without_secrets(value),
+                "default": default,
+                "source": source,
+                "takes": _takes(field),
+                "description": field.description or "",
+            }
+        )
+    return rows
+
+
+def _takes(field: Any) -> str:
+    """What a setting takes, in words: "integer, at least 1"."""
+    kind = field.annotation
+    names = {"int": "integer", "float": "number", "str": "text", "Path": "path", "dict": "JSON object"}
+    choices = getattr(kind, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return " | ".join(choices)
+    origin = getattr(kind, "__origin__", kind)
+    text = names.get(getattr(origin, "__name__", ""), "path" if "Path" in str(kind) else str(kind))
+    for limit in field.metadata:
+        for attribute, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+            if (bound := getattr(limit, attribute, None)) is not None:
+                text += f", {words} {bound}"
+    return text
+
+
+def _text(value: Any) -> str:
+    return "" if value in ("", None) or value == {} else str(value)
+
+
+@command("settings", examples="forecache settings\nFORECACHE_SPARK_MASTER='local[4]' forecache settings --json")
+@click.option("--markdown", is_flag=True, help="Print the table of variables and defaults for a document.")
+def show_settings(markdown: bool) -> None:
+    """Show every setting, its value and where that comes from; a wrong one is shown too, and exits with 2."""
+    current, wrong = None, None
+    try:
+        current = settings()
+    except SettingsError as error:
+        wrong = SettingsError(error.message, remedy="The column `takes` says what it takes.")
+    rows = setting_rows(current)
+    if wants_json():
+        print_json(rows)
+    elif markdown:
+        _print_markdown(rows)
+    else:
+        show_table(
+            ("variable", "value", "from", "takes", "what it is"),
+            [(row["variable"], _text(row["value"]), row["source"], row["takes"], row["description"]) for row in rows],
+            caption=f"home: {current.home_path}" if current else "",
+        )
+    if wrong is not None:
+        raise wrong
+
+
+def _print_markdown(rows: list[dict[str, Any]]) -> None:
+    click.echo("| Variable | Default | Takes | What it is |\n| --- | --- | --- | --- |")
+    for row in rows:
+        default = _text(_portable(row["default"]))
+        shown = f"`{default}`" if default else ""
+        click.echo(f"| `{row['variable']}` | {shown} | {row['takes'].replace(' | ', ', ')} | {row['description']} |")
+
+
+def _portable(default: Any) -> Any:
+    """A default without the folder of this installation."""
+    from forecache.settings import PROJECT_ROOT
+
+    return str(default).replace(f"{PROJECT_ROOT}/", "") if isinstance(default, Path) else default
+
+
+@command("version", examples="forecache version\nforecache version --json")
+def version() -> None:
+    """Show the version of Forecache and of what it runs on."""
+    from importlib.metadata import version as version_of
+
+    from forecache.lake.ledger import code_version
+
+    libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb", "granian")
+    found = {
+        "forecache": version_of("forecache"),
+        "code": code_version(settings()),
+        "python": platform.python_version(),
+        **{name: version_of(name) for name in libraries},
+    }
+    if wants_json():
+        print_json(found)
+        return
+    for name, text in found.items():
+        click.echo(f"{name:<12} {text}")

@@ -1,0 +1,104 @@
+"""Entry point of the `forecache` command: its commands by name, and how errors reach the user."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
+from forecache.errors import ForecacheError, UnavailableError
+
+_COMMANDS = "forecache.cli.commands"
+COMMANDS = {
+    "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on the shipped purchases, from files to a served answer."),
+    "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
+    "run": (f"{_COMMANDS}.run:run", "Run pipelines for a night or a range of nights."),
+    "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
+    "ingest": (f"{_COMMANDS}.run:ingest", "Bring new landing files into the lake."),
+    "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
+    "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
+    "models": (f"{_COMMANDS}.models:models", "Registered models, their metrics and aliases."),
+    "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
+    "publish": (f"{_COMMANDS}.store:publish", "Publish a night's predictions to the store."),
+    "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
+    "rollback": (f"{_COMMANDS}.store:rollback", "Serve an earlier version again; the current one is quarantined."),
+    "pin": (f"{_COMMANDS}.store:pin", "Serve one version, whatever is published."),
+    "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
+    "diff": (f"{_COMMANDS}.store:diff", "What changed between two published versions."),
+    "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
+    "tokens": (f"{_COMMANDS}.reader:tokens", "Make, list and revoke the reader's bearer tokens."),
+    "get": (f"{_COMMANDS}.store:get", "Read answers from the store, in process."),
+    "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model, run and code."),
+    "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and where that comes from."),
+    "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs and say what to do."),
+    "version": (f"{_COMMANDS}.settings:version", "The version of Forecache and of what it runs on."),
+}
+
+_EPILOG = """
+Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 somebody else holds it;
+6 a check or gate said no; 7 something outside is missing; 130 interrupted.
+"""
+
+
+@click.group(
+    cls=LazyGroup, lazy=COMMANDS, context_settings=CONTEXT_SETTINGS, epilog=_EPILOG, invoke_without_command=True
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Batch-first machine learning on a data lake: nightly scoring, published and served.
+
+    Every command takes --json for scripts and --debug for tracebacks; `forecache COMMAND --help` has examples.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors are one sentence on standard error."""
+    FLAGS.json = FLAGS.debug = False
+    try:
+        result = cli.main(args=arguments, prog_name="forecache", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; what was committed is kept, run again to continue.", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `forecache query ... | head`; nothing is left to tell anyone.
+        sys.stdout = None
+        return 141
+    except ForecacheError as error:
+        return _fail(error, error)
+    except Exception as error:  # noqa: BLE001  (the last resort of the command line: one sentence, not a traceback)
+        return _fail(_explain(error), error)
+
+
+def _fail(error: ForecacheError, cause: BaseException) -> int:
+    if FLAGS.debug:
+        import traceback
+
+        traceback.print_exception(cause)
+    click.echo(f"{error.title}: {error}", err=True)
+    return error.exit_code
+
+
+def _explain(error: Exception) -> ForecacheError:
+    """The sentence for an error that no part of Forecache foresaw."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if "No space left on device" in str(chain):
+            return UnavailableError(
+                "The disk is full.", remedy="Free some space and run again: what was committed is kept."
+            )
+        if isinstance(chain.__cause__, ForecacheError):
+            return chain.__cause__
+        chain = chain.__cause__ or chain.__context__
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    hint = "" if FLAGS.debug else "Run again with --debug to see where."
+    return ForecacheError(f"{type(error).__name__}: {first_line[:300]}.", remedy=hint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What commands print: JSON for scripts, tables for people. rich is imported only when a table is shown."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import FLAGS
+from forecache.results import StageResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 200
+"""Columns where output is not a terminal, so that nothing is cut in a log or a pipe."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON takes it; dates in ISO format, timestamps in UTC with `Z`."""
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, default=plain, indent=2, ensure_ascii=False))
+
+
+def wants_json() -> bool:
+    return FLAGS.json
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A rich console that does not wrap in pipes and colours nothing there."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, emoji=False)
+
+
+def show_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    right: Sequence[str] = (),
+    caption: str = "",
+) -> None:
+    """Print a table for people.
+
+    Args:
+        columns: Headings.
+        rows: Cells; anything but text is shown as `cell` shows it.
+        right: The headings whose columns hold figures.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
+    console().print(table)
+
+
+def cell(value: Any) -> str:
+    """A value as people read it in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, str):
+        return value
+    return str(plain(value))
+
+
+def size(num_bytes: int | float) -> str:
+    """Bytes in the unit that keeps the figure short: 9.5 MB."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min, 28 years."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if seconds < 2 * 86400:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    if seconds < 2 * 365 * 86400:
+        return f"{int(seconds // 86400)} days"
+    return f"{seconds / (365.25 * 86400):.0f} years"
+
+
+def stage_dict(result: StageResult) -> dict[str, Any]:
+    """A stage's result with the stable keys of `--json`."""
+    return {
+        "stage": result.stage,
+        "subject": result.subject,
+        "nights": [night.isoformat() for night in result.nights],
+        "rows": result.rows,
+        "seconds": round(result.seconds, 3),
+        "table": result.table,
+        "delta_version": result.delta_version,
+        "skipped": result.skipped,
+        "details": dict(result.details),
+    }
+
+
+def nights_text(nights: Sequence[date]) -> str:
+    """One night, or first..last with their number."""
+    if not nights:
+        return "-"
+    if len(nights) == 1:
+        return nights[0].isoformat()
+    return f"{nights[0].isoformat()}..{nights[-1].isoformat()} ({len(nights)})"
+
+
+def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
+    """The table of stages: what each wrote, and what was already current."""
+    rows = [
+        (
+            result.stage,
+            result.subject,
+            nights_text(result.nights),
+            result.rows,
+            f"{result.seconds:.1f}",
+            outcome(result),
+        )
+        for result in results
+    ]
+    show_table(("stage", "of", "nights", "rows", "seconds", "result"), rows, title=title, right=("rows", "seconds"))
+
+
+def outcome(result: StageResult) -> str:
+    """What a stage left behind, in a few words."""
+    if result.skipped:
+        return "already current"
+    details = result.details
+    if result.stage == "land":
+        return f"{cell(details['files'])} files" if "files" in details else "landed"
+    if result.stage == "register" and "model_version" in details:
+        return f"model version {details['model_version']}"
+    if result.stage == "gate":
+        return "passed: champion" if details.get("passed") else "failed: stays a candidate"
+    if result.stage == "publish" and "version" in details:
+        return f"store version {details['version']}, {details.get('kind', '')}".rstrip(", ")
+    if result.table and result.delta_version is not None:
+        return f"{result.table} at Delta version {result.delta_version}"
+    return result.table or "done"

@@ -1,0 +1,91 @@
+"""Progress of long stages: a live line on a terminal, plain lines with the elapsed seconds elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import click
+
+from forecache.cli.output import cell, nights_text, outcome, wants_json
+from forecache.results import StageResult
+
+PLAIN_INTERVAL_S = 5.0
+"""Least time between two plain lines of the same stage."""
+
+
+class StageProgress:
+    """Shows what runs now and each stage as it ends; silent with `--json`.
+
+    Use as a context manager; `update` is a `Progress` callback, `done` takes each finished `StageResult`.
+    Everything goes to standard error, so that standard output holds only the answer.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._quiet = wants_json()
+        self._live: Any = None
+        self._task: Any = None
+        self._last_message = ""
+        self._last_line_at = -PLAIN_INTERVAL_S
+
+    def __enter__(self) -> "StageProgress":
+        if not self._quiet and sys.stderr.isatty():
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            from forecache.cli.output import console
+
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TimeElapsedColumn(),
+                console=console(stderr=True),
+                transient=True,
+            )
+            self._live.start()
+            self._task = self._live.add_task("starting", total=None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, message: str, share: float | None = None) -> None:
+        """A `Progress`: says what runs now."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.update(
+                self._task, description=message, total=None if share is None else 1.0, completed=share or 0.0
+            )
+            return
+        now = time.perf_counter()
+        is_new = message.split(":")[0] != self._last_message.split(":")[0]
+        if message == self._last_message or (not is_new and now - self._last_line_at < PLAIN_INTERVAL_S):
+            return
+        self._last_message, self._last_line_at = message, now
+        percent = "" if share is None else f" ({share:.0%})"
+        click.echo(f"[{now - self._started:6.1f} s]   {message}{percent}", err=True)
+
+    def done(self, result: StageResult) -> None:
+        """One line for a finished stage."""
+        if self._quiet:
+            return
+        nights = f" {nights_text(result.nights)}" if result.nights else ""
+        text = (
+            f"{result.stage} {result.subject}{nights}: {cell(result.rows)} rows, "
+            f"{result.seconds:.1f} s, {outcome(result)}"
+        )
+        self.say(f"{'=' if result.skipped else '+'} {text}")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, markup=False)
+        else:
+            click.echo(f"[{time.perf_counter() - self._started:6.1f} s] {text}", err=True)
