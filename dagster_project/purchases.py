@@ -47,14 +47,8 @@ PURCHASE_FEATURES = (
     Feature("monetary", "Total spent, US dollars.", log=True),
     Feature("mean_amount", "Mean value of a purchase, US dollars.", log=True),
     Feature("mean_quantity", "Mean number of CDs in a purchase.", log=True),
-    *(
-        Feature(f"purchases_{days}d", f"Purchase days in the last {days} days.", log=True)
-        for days in WINDOWS_DAYS
-    ),
-    *(
-        Feature(f"amount_{days}d", f"Spent in the last {days} days, US dollars.", log=True)
-        for days in WINDOWS_DAYS
-    ),
+    *(Feature(f"purchases_{days}d", f"Purchase days in the last {days} days.", log=True) for days in WINDOWS_DAYS),
+    *(Feature(f"amount_{days}d", f"Spent in the last {days} days, US dollars.", log=True) for days in WINDOWS_DAYS),
     Feature("trend_30d", "Share of the last 90 days' purchase days that lie in the last 30."),
     Feature("trend_90d", "Share of the last 180 days' purchase days that lie in the last 90."),
     Feature("gap_mean_days", "Mean days between purchases; null after a single one.", log=True),
@@ -72,9 +66,7 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
 
     entity = ["customer_id", "as_of"]
     days = events["purchases"].groupBy(*entity, "event_day")
-    days = days.agg(
-        F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n")
-    )
+    days = days.agg(F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n"))
     before = F.lag("event_day").over(Window.partitionBy(*entity).orderBy("event_day"))
     month_day = F.month("event_day") * 100 + F.dayofmonth("event_day")
     days = days.withColumns(
@@ -134,6 +126,4 @@ def land(settings: Settings, *, progress: Progress = no_progress) -> StageResult
         written += 1
     progress(f"{written} landing files written", 1.0)
     seconds = time.perf_counter() - started
-    return StageResult(
-        "land", PURCHASES.name, len(purchases), seconds, skipped=not written, details={"files": written}
-    )
+    return StageResult("land", PURCHASES.name, len(purchases), seconds, skipped=not written, details={"files": written})

@@ -41,9 +41,7 @@ def _check_name(kind: str, name: str) -> None:
 def _check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise SettingsError(
-            f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one."
-        )
+        raise SettingsError(f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one.")
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ class Expectation:
     severity: Literal["critical", "warning"] = "critical"
 
 
-def expect(
-    type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any
-) -> Expectation:
+def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:
     """Shorthand: `expect("expect_column_values_to_be_between", column="amount", min_value=0)`."""
     return Expectation(type_, arguments, severity)
 
@@ -131,7 +127,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Feature:
-    """A float32 feature. `log` applies log1p before scaling, inside the model. Null means unknown; the model imputes."""
+    """A float32 feature. `log` applies log1p before scaling, inside the model. Null is unknown; the model imputes."""
 
     name: str
     description: str = ""
@@ -428,7 +424,5 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     pipelines = load_pipelines(settings)
     if name not in pipelines:
         known = ", ".join(pipelines) or "none"
-        raise NotFoundError(
-            f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}."
-        )
+        raise NotFoundError(f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}.")
     return pipelines[name]

@@ -62,9 +62,7 @@ churn = Pipeline(
     label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
     model=TorchModel(build=network),
     training=Training(num_as_of=5, every_days=30, epochs=30),
-    output=Output(
-        "churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."
-    ),
+    output=Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),
     segments=(
         Segment(
             "risk_segment",
@@ -77,9 +75,7 @@ churn = Pipeline(
     gate=Gate(
         metric="roc_auc",
         floors={"roc_auc": 0.75},
-        baseline=Baseline(
-            "recency_days", description="The longer ago the last purchase, the likelier the churn."
-        ),
+        baseline=Baseline("recency_days", description="The longer ago the last purchase, the likelier the churn."),
         baseline_margin=0.005,
     ),
     publish=Publish(max_age_h=36, on_stale="flag"),

@@ -18,7 +18,7 @@ from forecache.pipeline import (
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def spent(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFrame":
@@ -32,7 +32,14 @@ def spent(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFram
 def network(num_features: int) -> "nn.Module":
     from torch import nn
 
-    return nn.Sequential(nn.Linear(num_features, 32), nn.ReLU(), nn.Linear(32, 1))
+    return nn.Sequential(nn.Linear(num_features, 32), nn.ReLU(), nn.Linear(32, 1), nn.Softplus())
+
+
+def poisson_loss(output: "Tensor", target: "Tensor") -> "Tensor":
+    """Fits the mean of a quantity that is zero for most and large for few."""
+    from torch.nn.functional import poisson_nll_loss
+
+    return poisson_nll_loss(output, target, log_input=False)
 
 
 spend = Pipeline(
@@ -42,12 +49,12 @@ spend = Pipeline(
     sources=(PURCHASES,),
     features=Features(compute=purchase_features, columns=PURCHASE_FEATURES),
     label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
-    model=TorchModel(build=network, target="log1p"),
+    model=TorchModel(build=network, loss=poisson_loss),
     training=Training(num_as_of=5, every_days=30, epochs=20),
     output=Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days."),
     gate=Gate(
-        metric="mae",
-        floors={"mae": 40.0},
+        metric="rmse",
+        floors={"rmse": 40.0},
         baseline=Baseline("amount_90d", description="As much as in the last 90 days."),
     ),
     publish=Publish(max_age_h=36, max_psi=None),

@@ -21,9 +21,7 @@ STAGE = "features"
 _NIGHTS_AT_ONCE = 31
 
 
-def feature_frame(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]
-) -> "DataFrame":
+def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every entity known on each night.
 
     Raises:
@@ -48,10 +46,7 @@ def feature_inputs(settings: Settings, pipeline: Pipeline, nights: Sequence[date
     return {
         night: " ".join(
             [
-                *(
-                    f"{s.raw_table}@{raw_state(settings, s, night, files=files[s.name])}"
-                    for s in pipeline.sources
-                ),
+                *(f"{s.raw_table}@{raw_state(settings, s, night, files=files[s.name])}" for s in pipeline.sources),
                 f"code={pipeline.fingerprint}",
             ]
         )
@@ -80,9 +75,7 @@ def build_features(
     require_nights(settings, pipeline, nights)
     inputs = feature_inputs(settings, pipeline, nights)
     before = last_records(settings, STAGE, pipeline.name)
-    to_build = [
-        night for night in sorted(nights) if night not in before or before[night].inputs != inputs[night]
-    ]
+    to_build = [night for night in sorted(nights) if night not in before or before[night].inputs != inputs[night]]
     rows = {night: before[night].rows for night in nights if night not in to_build}
     for first in range(0, len(to_build), _NIGHTS_AT_ONCE):
         chunk = to_build[first : first + _NIGHTS_AT_ONCE]

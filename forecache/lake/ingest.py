@@ -72,8 +72,7 @@ def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
         return []
     table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
     return [
-        IngestedFile(**row)
-        for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
+        IngestedFile(**row) for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
     ]
 
 
@@ -97,17 +96,9 @@ def ingest(
     """
     started = time.perf_counter()
     known = {file.file: file for file in ingested_files(settings, source)}
-    landed = [
-        file
-        for file in list_landing(settings, source)
-        if days is None or file.day is None or file.day in days
-    ]
+    landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
     pending = [file for file in landed if file.name not in known]
-    changed = [
-        file
-        for file in landed
-        if file.name in known and _has_changed(settings, source, file, known[file.name])
-    ]
+    changed = [file for file in landed if file.name in known and _has_changed(settings, source, file, known[file.name])]
     done: list[IngestedFile] = []
     if pending:
         progress(f"reading {len(pending)} landing files of {source.name}", None)
@@ -134,9 +125,7 @@ def _ingest_files(
     from pyspark.storagelevel import StorageLevel
 
     now = datetime.now(timezone.utc)
-    judged = _judge(
-        spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files]
-    )
+    judged = _judge(spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files])
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(judged)
@@ -167,19 +156,13 @@ def _ingest_files(
     ]
 
 
-def _parsed(
-    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile]
-) -> "DataFrame":
+def _parsed(spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile]) -> "DataFrame":
     """All rows of the files, every value a string, with the file's day."""
     from pyspark.sql import functions as F
 
-    schema = ", ".join(
-        f"`{name}` {'bigint' if name == 'source_line' else 'string'}" for name in parsed_columns(source)
-    )
+    schema = ", ".join(f"`{name}` {'bigint' if name == 'source_line' else 'string'}" for name in parsed_columns(source))
     tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
-    named = spark.createDataFrame(
-        [(file.name, file.day) for file in files], "source_file string, event_day date"
-    )
+    named = spark.createDataFrame([(file.name, file.day) for file in files], "source_file string, event_day date")
     parse = partial(
         parse_files, uri=source_uri(settings, source), storage_options=settings.storage_options, source=source
     )
@@ -194,9 +177,7 @@ def _judge(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    rows = rows.withColumns(
-        {f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns}
-    )
+    rows = rows.withColumns({f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns})
     reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
     event_day = F.to_date(f"typed_{source.event_time}")
     reasons.append(
@@ -220,9 +201,7 @@ def _judge(
         is_repeat = is_repeat | F.coalesce("is_known", F.lit(False))
     repeat = f"duplicate {', '.join(source.unique)}"
     is_good_row = F.col("reason").isNull() & (F.col("source_line") > 0)
-    return rows.withColumn(
-        "reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason"))
-    )
+    return rows.withColumn("reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason")))
 
 
 def _column_reasons(column: Column) -> "list[SparkColumn]":
@@ -285,15 +264,11 @@ def _write_raw(
     )
 
 
-def _write_quarantine(
-    settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile]
-) -> None:
+def _write_quarantine(settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile]) -> None:
     from pyspark.sql import functions as F
 
     bad = judged.where(F.col("reason").isNotNull())
-    bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(
-        1
-    )
+    bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
     replace_rows(bad, settings, source.quarantine_table, where=f"source_file IN ({_quoted(files)})")
 
 
@@ -350,17 +325,13 @@ def require_days(settings: Settings, source: Source, nights: Collection[date]) -
         )
 
 
-def raw_state(
-    settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None
-) -> int:
+def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
     """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
 
     A late file for an old day moves it, which is how the nights that the file changes become stale.
     """
     files = ingested_files(settings, source) if files is None else files
-    versions = (
-        file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night
-    )
+    versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
     return max(versions, default=-1)
 
 
@@ -373,10 +344,10 @@ def _files_to_arrow(files: list[IngestedFile]) -> "pa.Table":
 
     time_type = pa.timestamp("us", tz="UTC")
     types = {
-        **{"event_day": pa.date32(), "modified_at": time_type, "ingested_at": time_type},
-        **dict.fromkeys(
-            ("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()
-        ),
+        "event_day": pa.date32(),
+        "modified_at": time_type,
+        "ingested_at": time_type,
+        **dict.fromkeys(("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()),
     }
     names = IngestedFile.__dataclass_fields__
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])

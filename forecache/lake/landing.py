@@ -88,9 +88,7 @@ def file_day(source: Source, name: str) -> date | None:
 
 def read_checksum(settings: Settings, source: Source, name: str) -> str:
     """SHA-256 of a landing file's bytes."""
-    with file_system(source_uri(settings, source), settings.storage_options).open_input_stream(
-        name
-    ) as stream:
+    with file_system(source_uri(settings, source), settings.storage_options).open_input_stream(name) as stream:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
@@ -123,7 +121,7 @@ def parse_files(
 
 
 def parsed_columns(source: Source) -> list[str]:
-    """Columns of `parse_files`: source_file, source_line (int64), content, error, sha256, and the source's as strings."""
+    """Columns of `parse_files`: source_file, source_line (int64), and as strings the rest."""
     return [
         "source_file",
         "source_line",
@@ -135,7 +133,7 @@ def parsed_columns(source: Source) -> list[str]:
 
 
 def parse_file(name: str, content: bytes, source: Source) -> Iterator[ParsedRow]:
-    """The file's row (line 0) and then its rows, in order. An unreadable file has a line 0 with an error and no rows."""
+    """Line 0, about the file, and then its rows in order; an unreadable file has a line 0 with an error only."""
     nothing = (None,) * len(source.columns)
     sha256 = hashlib.sha256(content).hexdigest()
     try:

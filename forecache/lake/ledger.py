@@ -73,9 +73,7 @@ def last_records(settings: Settings, stage: str, subject: str) -> dict[date | No
     return {row["night"]: StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows}
 
 
-def last_record(
-    settings: Settings, stage: str, subject: str, night: date | None = None
-) -> StageRecord | None:
+def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
     return last_records(settings, stage, subject).get(night)
 

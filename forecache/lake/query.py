@@ -32,9 +32,7 @@ def query(settings: Settings, sql: str) -> "pa.Table":
                 remedy=f"Tables: {', '.join(known) or 'none yet'}.",
             ) from None
         except duckdb.Error as error:
-            raise InputError(
-                f"The query failed: {_first_line(error)}.", remedy="Mend the statement."
-            ) from None
+            raise InputError(f"The query failed: {_first_line(error)}.", remedy="Mend the statement.") from None
 
 
 def _first_line(error: Exception) -> str:

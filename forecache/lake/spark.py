@@ -42,9 +42,7 @@ def jar_paths(settings: Settings) -> list[Path]:
     paths = [settings.spark_jars.resolve() / jar for jar in JARS]
     for path in paths:
         if not path.is_file():
-            raise UnavailableError(
-                f"Spark needs the jar {path}, which is missing.", remedy="Run `make setup`."
-            )
+            raise UnavailableError(f"Spark needs the jar {path}, which is missing.", remedy="Run `make setup`.")
     return paths
 
 

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from forecache.errors import ConflictError, ForecacheError, NotFoundError, UnavailableError
+from forecache.errors import ConflictError, ForecacheError, InputError, NotFoundError, UnavailableError
 from forecache.lake.spark import spark_path
 from forecache.settings import Settings
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _COMMIT_TRIES = 8
 _T = TypeVar("_T")
+_CONFLICTS = {
+    "CommitFailedError",
+    "ConcurrentAppendException",
+    "ConcurrentDeleteReadException",
+    "ConcurrentDeleteDeleteException",
+    "ConcurrentTransactionException",
+    "MetadataChangedException",
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,7 @@ def table_version(settings: Settings, name: str) -> int:
     return open_table(settings, name).version()
 
 
-def read_table(
-    spark: "SparkSession", settings: Settings, name: str, *, version: int | None = None
-) -> "DataFrame":
+def read_table(spark: "SparkSession", settings: Settings, name: str, *, version: int | None = None) -> "DataFrame":
     """Read a table with Spark, at a version where one is given; NotFoundError where there is no such table."""
     open_table(settings, name, version=version)
     reader = spark.read.format("delta")
@@ -111,12 +117,14 @@ def replace_rows(
     settings: Settings,
     name: str,
     *,
-    where: str,
+    where: str | None = None,
     partition_by: str | None = None,
     change_feed: bool = False,
     app: tuple[str, int] | None = None,
 ) -> int:
     """Replace the rows of a table that meet a predicate by the frame's, in one atomic commit; create it if need be.
+
+    Columns new in the frame are added to the table. Without a predicate the whole table, its columns too, is replaced.
 
     Returns:
         The Delta version that holds the rows.
@@ -126,8 +134,10 @@ def replace_rows(
         UnavailableError: No space is left on the device; the table is as it was.
     """
     writer = frame.write.format("delta").mode("overwrite")
-    if table_exists(settings, name):
-        writer = writer.option("replaceWhere", where)
+    if where is None:
+        writer = writer.option("overwriteSchema", "true")
+    elif table_exists(settings, name):
+        writer = writer.option("replaceWhere", where).option("mergeSchema", "true")
     elif partition_by:
         writer = writer.partitionBy(partition_by)
     writer = writer.option("delta.enableChangeDataFeed", str(change_feed).lower())
@@ -183,10 +193,12 @@ def _object_store_folders(settings: Settings) -> Iterable[str]:
 def _info(settings: Settings, name: str) -> TableInfo:
     table = open_table(settings, name)
     actions = table.get_add_actions(flatten=True)
-    rows = actions.column("num_records").to_pylist() if "num_records" in actions.schema.names else [None]
-    sizes = actions.column("size_bytes").to_pylist()
-    known = all(row is not None for row in rows)
-    return TableInfo(name, table.version(), sum(rows) if known else -1, len(sizes), sum(sizes))
+    has_statistics = "num_records" in actions.schema.names
+    rows = list(actions.column("num_records").to_pylist()) if has_statistics else [None]
+    known = [row for row in rows if row is not None]
+    num_rows = sum(known) if len(known) == len(rows) else -1
+    sizes = list(actions.column("size_bytes").to_pylist())
+    return TableInfo(name, table.version(), num_rows, len(sizes), sum(sizes))
 
 
 def _commit(name: str, write: Callable[[], _T]) -> _T:
@@ -211,15 +223,12 @@ def _as_known_error(name: str, error: Exception) -> ForecacheError | None:
             f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
             remedy="Free some space and run again.",
         )
-    conflict_types = ("CommitFailedError", "ConcurrentAppendException", "ConcurrentDeleteReadException")
-    conflict_types += (
-        "ConcurrentDeleteDeleteException",
-        "MetadataChangedException",
-        "ConcurrentTransactionException",
-    )
-    if type(error).__name__ in conflict_types or any(
-        f"DELTA_{kind}" in text for kind in ("CONCURRENT", "METADATA_CHANGED")
-    ):
+    if "DELTA_FAILED_TO_MERGE_FIELDS" in text or "DELTA_MERGE_INCOMPATIBLE_DATATYPE" in text:
+        return InputError(
+            f"The table {name!r} holds a column of another type than the rows to be written: {text.splitlines()[0]}.",
+            remedy="Give the changed column a new name, or remove the table and build it anew.",
+        )
+    if type(error).__name__ in _CONFLICTS or "DELTA_CONCURRENT" in text or "DELTA_METADATA_CHANGED" in text:
         return ConflictError(
             f"Another writer changed the table {name!r} at the same time.",
             remedy="Run again when it has ended.",

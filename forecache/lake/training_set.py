@@ -98,7 +98,7 @@ def _build(
     started: float,
 ) -> StageRecord:
     frame = labelled_frame(spark, settings, pipeline, dates)
-    version = replace_rows(frame, settings, pipeline.training_table, where="true")
+    version = replace_rows(frame, settings, pipeline.training_table)
     table = open_table(settings, pipeline.training_table, version=version)
     written = table.to_pyarrow_table(columns=["split", AS_OF, pipeline.label.name])
     groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])
@@ -113,9 +113,7 @@ def _build(
         "splits": {s: sum(by_date[s, day][f"{AS_OF}_count"] for day in dates[s]) for s in SPLITS},
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
         "label_mean": {
-            day.isoformat(): by_date[s, day][f"{pipeline.label.name}_mean"]
-            for s in SPLITS
-            for day in dates[s]
+            day.isoformat(): by_date[s, day][f"{pipeline.label.name}_mean"] for s in SPLITS for day in dates[s]
         },
     }
     row = StageRecord(
@@ -143,14 +141,9 @@ def labelled_frame(
     nights = sorted(day for split in SPLITS for day in dates[split])
     entity = [*pipeline.key, AS_OF]
     features = feature_frame(spark, settings, pipeline, nights)
-    labels = pipeline.label.compute(
-        features.select(*entity), horizon_events(spark, settings, pipeline, nights)
-    )
+    labels = pipeline.label.compute(features.select(*entity), horizon_events(spark, settings, pipeline, nights))
     labels = labels.select(*entity, F.col(pipeline.label.name).cast("double"))
     split = F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
     return (
-        features.join(labels, entity)
-        .withColumn("split", split)
-        .repartition(8, *entity)
-        .sortWithinPartitions(*entity)
+        features.join(labels, entity).withColumn("split", split).repartition(8, *entity).sortWithinPartitions(*entity)
     )
