@@ -1,0 +1,98 @@
+"""`forecache doctor`: what is missing is named with the remedy."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecache.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
+
+
+def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    return {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_fresh_home_has_warnings_and_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)
+    assert found["lake"]["state"] == "warn"
+    assert "forecache demo" in found["lake"]["remedy"]
+    assert found["pipelines"]["state"] == "ok"
+
+
+def test_missing_java_fails_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_JAVA_HOME", str(tmp_path))
+    assert main(["doctor", "--json"]) == 1
+    java = findings(capsys)["java"]
+    assert java["state"] == "fail"
+    assert "openjdk-17" in java["remedy"]
+
+
+def test_java_of_a_version_that_spark_refuses_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "java"
+    fake.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("FORECACHE_JAVA_HOME", str(tmp_path))
+    assert main(["doctor", "--json"]) == 1
+    assert findings(capsys)["java"]["found"].startswith("Java 11 ")
+
+
+def test_missing_jars_fail_with_make_setup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_SPARK_JARS", str(tmp_path))
+    assert main(["doctor", "--json"]) == 1
+    assert "make setup" in findings(capsys)["spark jars"]["remedy"]
+
+
+def test_port_in_use_is_a_warning_that_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("FORECACHE_READER_PORT", str(taken.getsockname()[1]))
+        assert main(["doctor", "--json"]) == 0
+    port = findings(capsys)["reader port"]
+    assert port["state"] == "warn"
+    assert "FORECACHE_READER_PORT" in port["remedy"]
+
+
+def test_wrong_setting_is_the_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORECACHE_TRAINING_WORKERS", "0")
+    assert main(["doctor"]) == 1
+    assert "FORECACHE_TRAINING_WORKERS" in capsys.readouterr().out
+
+
+def test_damaged_mlflow_database_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = tmp_path / "home" / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"not a database" * 100)
+    assert main(["doctor", "--json"]) == 1
+    assert findings(capsys)["mlflow"]["state"] == "fail"
+
+
+def test_project_with_a_broken_module_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "broken_project" / "pipelines"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "bad.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FORECACHE_PROJECT", "broken_project")
+    assert main(["doctor", "--json"]) == 1
+    assert "broken_project.pipelines.bad" in findings(capsys)["pipelines"]["found"]

@@ -1,0 +1,132 @@
+"""How the command line treats its arguments and its errors."""
+
+import re
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from forecache import errors
+from forecache.cli import main as cli
+from forecache.cli.commands import run as run_commands
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
+
+
+def raise_in_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(run_commands, "run_job", fail)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_examples_and_shared_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert "--debug" in text
+    assert f"forecache {name}" in text.partition("Examples:")[2]
+
+
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["quer"]) == 2
+    assert "There is no command 'quer'. Did you mean 'query'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ForecacheError("It broke."), 1),
+        (errors.SettingsError("It broke."), 2),
+        (errors.NotFoundError("It broke."), 3),
+        (errors.InputError("It broke."), 4),
+        (errors.ConflictError("It broke."), 5),
+        (errors.CheckError("It broke."), 6),
+        (errors.UnavailableError("It broke."), 7),
+    ],
+)
+def test_forecache_errors_are_one_line_and_an_exit_code(
+    error: errors.ForecacheError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raise_in_run(monkeypatch, error)
+    assert cli.main(["run", "churn"]) == code
+    assert capsys.readouterr().err == f"{error.title}: It broke.\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in_run(monkeypatch, errors.InputError("It broke."))
+    assert cli.main(["run", "churn", "--debug"]) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unforeseen_error_is_one_line_that_says_how_to_see_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raise_in_run(monkeypatch, KeyError("column\nsecond line"))
+    assert cli.main(["run", "churn"]) == 1
+    said = capsys.readouterr().err
+    assert "KeyError" in said
+    assert "--debug" in said
+    assert said.count("\n") == 1
+
+
+def test_forecache_error_inside_a_wrapper_keeps_its_sentence_and_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapper = RuntimeError("step failed")
+    wrapper.__cause__ = errors.CheckError("The gate said no.")
+    raise_in_run(monkeypatch, wrapper)
+    assert cli.main(["run", "churn"]) == 6
+    assert capsys.readouterr().err == "Check failed: The gate said no.\n"
+
+
+def test_full_disk_anywhere_in_the_chain_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapper = RuntimeError("job aborted")
+    wrapper.__cause__ = OSError(28, "No space left on device")
+    raise_in_run(monkeypatch, wrapper)
+    assert cli.main(["run", "churn"]) == 7
+    assert "The disk is full." in capsys.readouterr().err
+
+
+def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in_run(monkeypatch, KeyboardInterrupt())
+    assert cli.main(["run", "churn"]) == 130
+    assert "run again to continue" in capsys.readouterr().err
+
+
+def test_unknown_pipeline_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "nope"]) == 3
+    assert re.search(r"There is no pipeline 'nope'.*churn, spend", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--night", "1998-02-30"], "'1998-02-30' is not a date; write it like 1998-06-30."),
+        (["--nights", "1998-06-30"], "is not a range"),
+        (["--nights", "1998-06-30..1998-06-01"], "ends before it starts"),
+        (["--night", "1998-06-30", "--nights", "1998-06-01..1998-06-30"], "not both"),
+    ],
+)
+def test_wrong_nights_are_usage_errors(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "churn", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_project_that_does_not_exist_is_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_PROJECT", "no_such_project")
+    assert cli.main(["run", "churn"]) == 2
+    assert "no_such_project.pipelines" in capsys.readouterr().err

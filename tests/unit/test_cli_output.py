@@ -1,0 +1,73 @@
+"""How values read: in JSON, in tables, as sizes and durations."""
+
+import json
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from forecache.cli.output import cell, duration, nights_text, outcome, print_json, size, stage_dict
+from forecache.results import StageResult
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.42, "0.4 s"),
+        (12.4, "12 s"),
+        (185, "3 min 5 s"),
+        (7440, "2 h 4 min"),
+        (86400 * 30, "30 days"),
+        (9e8, "29 years"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"), [(7, "7 B"), (9_471_929, "9.5 MB"), (123_000, "123 kB"), (2e12, "2.0 TB")]
+)
+def test_size(num_bytes: float, text: str) -> None:
+    assert size(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (True, "yes"), (23502, "23,502"), (0.75, "0.75"), (1.0, "1"), (123456.7, "123,457"), ("a", "a")],
+)
+def test_cell(value: object, text: str) -> None:
+    assert cell(value) == text
+
+
+def test_json_takes_dates_times_paths_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    moment = datetime(1998, 6, 30, 12, tzinfo=timezone.utc)
+    print_json({"d": date(1998, 6, 30), "t": moment, "naive": moment.replace(tzinfo=None), "p": Path("a"), "b": b"x"})
+    expected = {"d": "1998-06-30", "t": "1998-06-30T12:00:00Z", "naive": "1998-06-30T12:00:00Z", "p": "a", "b": "x"}
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_nights_of_a_range_are_counted() -> None:
+    assert nights_text([date(1998, 6, 1), date(1998, 6, 2)]) == "1998-06-01..1998-06-02 (2)"
+
+
+def test_stage_keys_are_stable() -> None:
+    result = StageResult("features", "churn", 5, 1.23456, (date(1998, 6, 30),), "features_churn", 3)
+    assert stage_dict(result) == {
+        "stage": "features",
+        "subject": "churn",
+        "nights": ["1998-06-30"],
+        "rows": 5,
+        "seconds": 1.235,
+        "table": "features_churn",
+        "delta_version": 3,
+        "skipped": False,
+        "details": {},
+    }
+
+
+def test_outcome_says_what_was_written_or_that_nothing_was() -> None:
+    assert outcome(StageResult("features", "churn", 5, 1.0, table="features_churn", delta_version=3)) == (
+        "features_churn at Delta version 3"
+    )
+    assert outcome(StageResult("features", "churn", 5, 1.0, skipped=True)) == "already current"

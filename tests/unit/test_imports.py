@@ -1,0 +1,44 @@
+"""What importing each surface costs: the command line and the reader stay light."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HEAVY = ("dagster", "pyspark", "torch", "mlflow", "great_expectations", "pandas", "pyarrow", "matplotlib", "sklearn")
+FORECACHE = Path(sys.executable).with_name("forecache")
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level modules loaded in a fresh interpreter that runs `statement`."""
+    program = f"{statement}\nimport sys\nprint('\\n@', *sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.rpartition("@")[2].split())
+
+
+def test_help_loads_no_heavy_library() -> None:
+    loaded = modules_after("from forecache.cli.main import main\nassert main(['--help']) == 0")
+    assert not loaded & {*HEAVY, "rich", "pydantic", "numpy"}
+
+
+def test_help_answers_in_three_tenths_of_a_second() -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([FORECACHE, "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3
+
+
+def test_reader_loads_no_heavy_library() -> None:
+    loaded = modules_after("import forecache.reader")
+    assert not loaded & set(HEAVY)
+
+
+def test_engine_loads_no_heavy_library_with_its_declarations() -> None:
+    loaded = modules_after(
+        "from forecache.settings import load_settings\n"
+        "from forecache.pipeline import load_pipelines\n"
+        "assert load_pipelines(load_settings())"
+    )
+    assert not loaded & set(HEAVY)
