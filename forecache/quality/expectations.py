@@ -1,0 +1,57 @@
+"""What every table must meet by virtue of the declaration, before anything a user adds."""
+
+from typing import Any
+
+from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Expectation, Pipeline, Source, expect
+
+
+def raw_expectations(source: Source) -> tuple[Expectation, ...]:
+    """Of the raw table: what ingestion promises about each column, and the source's own expectations."""
+    derived = [expect("expect_column_values_to_not_be_null", column="event_day")]
+    for column in source.columns:
+        if column.required:
+            derived.append(expect("expect_column_values_to_not_be_null", column=column.name))
+        if column.minimum is not None or column.maximum is not None:
+            derived.append(_between(column.name, column.minimum, column.maximum))
+    if source.unique:
+        derived.append(_unique(source.unique))
+    return (*derived, *source.expectations)
+
+
+def feature_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
+    """Of one night of the feature table: it has rows, each entity once, and what the features declare."""
+    return (*_keyed(pipeline), *pipeline.features.expectations)
+
+
+def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
+    """Of one night of the prediction table: each entity once, every output there and in range, with provenance."""
+    columns = (*pipeline.output_columns, *PROVENANCE_COLUMNS)
+    derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
+    output = pipeline.output
+    if output.minimum is not None or output.maximum is not None:
+        derived.append(_between(output.name, output.minimum, output.maximum))
+    for segment in pipeline.segments:
+        labels = list(segment.labels)
+        derived.append(expect("expect_column_values_to_be_in_set", column=segment.name, value_set=labels))
+    return (*_keyed(pipeline), *derived, *pipeline.expectations)
+
+
+def _keyed(pipeline: Pipeline) -> tuple[Expectation, ...]:
+    key = (*pipeline.key, AS_OF)
+    return (
+        expect("expect_table_row_count_to_be_between", min_value=1),
+        *(expect("expect_column_values_to_not_be_null", column=column) for column in key),
+        _unique(key),
+    )
+
+
+def _unique(columns: tuple[str, ...]) -> Expectation:
+    if len(columns) == 1:
+        return expect("expect_column_values_to_be_unique", column=columns[0])
+    return expect("expect_compound_columns_to_be_unique", column_list=list(columns))
+
+
+def _between(column: str, minimum: float | None, maximum: float | None) -> Expectation:
+    bounds = {"min_value": minimum, "max_value": maximum}
+    given: dict[str, Any] = {name: value for name, value in bounds.items() if value is not None}
+    return Expectation("expect_column_values_to_be_between", {"column": column, **given})

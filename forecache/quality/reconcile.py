@@ -1,0 +1,82 @@
+"""Reconciliation: every landing row is in exactly one of the raw and the quarantine table."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from forecache.lake.ingest import ingested_files
+from forecache.lake.tables import open_table, table_exists
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Rows of the landing files of some days, and where they are now.
+
+    Attributes:
+        raw: Rows of these files in the raw table.
+        quarantine: Rows of these files in the quarantine table, without those about whole files.
+        files_in_quarantine: Files that could not be read at all.
+        mismatches: A sentence for each of the files that does not add up.
+    """
+
+    files: int
+    landing: int
+    raw: int
+    quarantine: int
+    files_in_quarantine: int
+    mismatches: tuple[str, ...]
+
+    @property
+    def success(self) -> bool:
+        return not self.mismatches
+
+    @property
+    def sentence(self) -> str:
+        if self.mismatches:
+            return f"{len(self.mismatches)} of {self.files} files do not add up: {self.mismatches[0]}"
+        return (
+            f"{self.landing:,} landing rows of {self.files:,} files = {self.raw:,} raw + {self.quarantine:,} quarantined; "
+            f"{self.files_in_quarantine} unreadable files are quarantined whole."
+        )
+
+
+def reconcile(settings: Settings, source: Source, *, days: Collection[date] | None = None) -> Reconciliation:
+    """Count the rows of the ingested files of the given days, or of all, in both tables as they are now."""
+    chosen = [f for f in ingested_files(settings, source) if days is None or f.event_day is None or f.event_day in days]
+    # A file that is ingested again after a killed run has two entries; the last one counts.
+    files = {file.file: file for file in chosen}
+    file_days = {file.event_day for file in files.values() if file.event_day and not file.error}
+    raw = _rows_by_file(settings, source.raw_table, days=file_days)
+    quarantine = _rows_by_file(settings, source.quarantine_table)
+    mismatches = [
+        f"{name} has {f.landing_rows:,} rows, of which {raw[name]:,} are in {source.raw_table} and "
+        f"{quarantine[name]:,} in {source.quarantine_table}."
+        for name, f in files.items()
+        if f.landing_rows != raw[name] + quarantine[name]
+    ]
+    return Reconciliation(
+        files=len(files),
+        landing=sum(file.landing_rows for file in files.values()),
+        raw=sum(raw[name] for name in files),
+        quarantine=sum(quarantine[name] for name in files),
+        files_in_quarantine=sum(file.error is not None for file in files.values()),
+        mismatches=tuple(mismatches),
+    )
+
+
+def _rows_by_file(settings: Settings, table: str, *, days: Collection[date] | None = None) -> Counter[str]:
+    """Rows of each landing file in a table, in some partitions or in all; line 0, about a whole file, is no row."""
+    counts: Counter[str] = Counter()
+    if days is not None and not days or not table_exists(settings, table):
+        return counts
+    import pyarrow.compute as pc
+
+    partitions = None if days is None else [("event_day", "in", sorted(day.isoformat() for day in days))]
+    dataset = open_table(settings, table).to_pyarrow_dataset(partitions=partitions)
+    for batch in dataset.scanner(columns=["source_file"], filter=pc.field("source_line") > 0).to_batches():
+        for value in batch.column("source_file").value_counts().to_pylist():
+            counts[value["values"]] += value["counts"]
+    return counts

@@ -1,0 +1,63 @@
+"""What an expectation says, and what a check of it found, in plain English."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forecache.pipeline import Expectation
+
+
+def subject(expectation: Expectation) -> str:
+    """The column or columns that an expectation is about, "" for the table as a whole."""
+    arguments = expectation.arguments
+    if "column" in arguments:
+        return str(arguments["column"])
+    if "column_A" in arguments:
+        return f"{arguments['column_A']}, {arguments['column_B']}"
+    return ", ".join(arguments.get("column_list", ()))
+
+
+def sentence(
+    expectation: Expectation,
+    success: bool,
+    observed: object,
+    unexpected_count: int | None,
+    unexpected_percent: float | None,
+) -> str:
+    """One sentence: what was expected of what, and how far off it is where it fails."""
+    wanted = f"{subject(expectation) or 'The table'} {_demand(expectation)}"
+    if success:
+        return f"{wanted}: holds."
+    if unexpected_count is not None:
+        return f"{wanted}: {unexpected_count:,} rows ({unexpected_percent:.3g} %) do not."
+    return f"{wanted}: it is {_number(observed)}."
+
+
+def _demand(expectation: Expectation) -> str:
+    arguments = expectation.arguments
+    demands = {
+        "expect_column_values_to_not_be_null": "must not be null",
+        "expect_column_values_to_be_unique": "must be unique",
+        "expect_compound_columns_to_be_unique": "must be unique together",
+        "expect_table_row_count_to_be_between": f"must have {_bounds(arguments)} rows",
+        "expect_column_values_to_be_between": f"must be {_bounds(arguments)}",
+        "expect_column_values_to_be_in_set": f"must be one of {arguments.get('value_set')}",
+        "expect_column_values_to_match_regex": f"must match {arguments.get('regex')}",
+    }
+    if expectation.type in demands:
+        return demands[expectation.type]
+    about = {"column", "column_A", "column_B", "column_list"}
+    rest = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if name not in about)
+    return expectation.type.removeprefix("expect_").replace("_", " ") + (f" ({rest})" if rest else "")
+
+
+def _bounds(arguments: Mapping[str, Any]) -> str:
+    low, high = arguments.get("min_value"), arguments.get("max_value")
+    if low is not None and high is not None:
+        return f"{_number(low)} to {_number(high)}"
+    if low is not None:
+        return f"at least {_number(low)}"
+    return f"at most {_number(high)}"
+
+
+def _number(value: object) -> str:
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
