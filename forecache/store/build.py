@@ -1,0 +1,78 @@
+"""Building a segment's LMDB files from sorted keys and entries."""
+
+from pathlib import Path
+
+import lmdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.errors import InputError
+from forecache.store.hashing import file_checksum
+from forecache.store.layout import fsync_path
+from forecache.store.manifest import ShardInfo
+
+SHARD_ROWS = 400_000
+"""Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
+
+_MAX_SHARDS = 1024
+_PAGE = 4096
+_NAMED = 5
+
+
+def num_shards(rows: int) -> int:
+    """A power of two, so that a key's shard is a mask of its hash."""
+    shards = 1
+    while shards * SHARD_ROWS < rows and shards < _MAX_SHARDS:
+        shards *= 2
+    return shards
+
+
+def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
+    """Write one LMDB file from unsorted rows.
+
+    Args:
+        keys: Binary, no nulls.
+        entries: Binary, as long as `keys`.
+
+    Raises:
+        InputError: A key occurs twice; the message names the first few.
+    """
+    order = pc.sort_indices(keys)
+    keys = keys.take(order)
+    refuse_duplicates(keys)
+    entries = entries.take(order)
+    # LMDB needs the size in advance: entries, keys and headers, half as much again for pages not quite full, and as
+    # a page for each entry that is too long to share one.
+    size = keys.nbytes + entries.nbytes + 32 * len(keys)
+    long_entries = pc.sum(pc.greater(pc.binary_length(entries), 1000)).as_py() or 0
+    map_size = (size * 3 // 2 + long_entries * 3 * _PAGE + (1 << 20)) // _PAGE * _PAGE
+    environment = lmdb.open(
+        str(path), subdir=False, lock=False, sync=False, metasync=False, meminit=False, map_size=map_size
+    )
+    try:
+        with environment.begin(write=True) as transaction:
+            with transaction.cursor() as cursor:
+                _, added = cursor.putmulti(zip(keys.to_pylist(), entries.to_pylist(), strict=True), append=True)
+        assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
+    finally:
+        environment.close()
+    fsync_path(path)
+    return ShardInfo(path.name, len(keys), path.stat().st_size, file_checksum(path))
+
+
+def refuse_duplicates(keys: pa.Array) -> None:
+    """InputError where neighbours in sorted keys are equal."""
+    if len(keys) < 2:
+        return
+    same = pc.equal(keys[1:], keys[:-1])
+    if pc.any(same).as_py():
+        twice = pc.unique(keys[1:].filter(same))
+        raise duplicate_error([key.decode(errors="replace") for key in twice[:_NAMED].to_pylist()], len(twice))
+
+
+def duplicate_error(named: list[str], count: int) -> InputError:
+    listed = ", ".join(repr(key) for key in named)
+    return InputError(
+        f"{count} keys occur more than once in what is to be published, such as {listed}.",
+        remedy="Remove the duplicate rows from the prediction table and publish again.",
+    )

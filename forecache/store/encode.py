@@ -1,0 +1,244 @@
+"""Encoding: columns of the prediction table to key bytes and entries, a batch at a time, with no Python per row.
+
+The JSON is built by Arrow kernels: floats in the shortest form that reads back to the same bits, NaN and infinities
+as null, text escaped by orjson once per distinct value.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.errors import InputError
+from forecache.pipeline import PROVENANCE_COLUMNS
+from forecache.store.keys import KeyColumn, KeySchema
+from forecache.store.manifest import Field, Provenance, timestamp
+
+_LARGEST_PLAIN_FLOAT = 1e5
+"""Arrow writes whole floats below this as `1`; they get `.0` so that they stay floats in every JSON parser."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What an entry is made of; everything a worker needs besides the rows."""
+
+    key: KeySchema
+    fields: tuple[Field, ...]
+    provenance: Provenance
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns to read."""
+        return [*self.key.names, *(field.name for field in self.fields), *PROVENANCE_COLUMNS]
+
+
+def key_schema(schema: pa.Schema, names: tuple[str, ...]) -> KeySchema:
+    """The key's types as an Arrow schema has them; InputError for a type that cannot be a key."""
+    return KeySchema(tuple(KeyColumn(name, _key_type(name, schema.field(name).type)) for name in names))
+
+
+def field_list(schema: pa.Schema, names: tuple[str, ...]) -> tuple[Field, ...]:
+    return tuple(Field(name, _field_type(name, schema.field(name).type)) for name in names)
+
+
+def _key_type(name: str, kind: pa.DataType) -> str:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "string"
+    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+        return "int"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return "uuid"
+    if pa.types.is_date(kind):
+        return "date"
+    raise InputError(
+        f"The key column {name!r} has the type {kind}, which cannot be a key.",
+        remedy="Keys are strings, integers, dates, or UUIDs as 16 bytes.",
+    )
+
+
+def _field_type(name: str, kind: pa.DataType) -> str:
+    if pa.types.is_floating(kind):
+        return "double"
+    if pa.types.is_integer(kind):
+        return "bigint"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "string"
+    if pa.types.is_date(kind):
+        return "date"
+    if pa.types.is_timestamp(kind):
+        return "timestamp"
+    raise InputError(
+        f"The field {name!r} has the type {kind}, which cannot be served.",
+        remedy="Serve numbers, text, booleans, dates and timestamps, or leave it out of `publish.fields`.",
+    )
+
+
+def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array:
+    """Key bytes (binary, no nulls unless a key column is null) of every row."""
+    texts = [_key_texts(_column(batch, column.name), column) for column in schema.columns]
+    if len(texts) == 1:
+        return texts[0].cast(pa.binary())
+    escaped = [_escape_parts(text) for text in texts]
+    return pc.binary_join_element_wise(*escaped, "|").cast(pa.binary())
+
+
+def encode_entries(batch: pa.RecordBatch | pa.Table, encoding: Encoding) -> tuple[pa.Array, dict[str, Provenance], int]:
+    """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one)."""
+    pieces: list[Any] = []
+    for position, field in enumerate(encoding.fields):
+        pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")
+        pieces.append(json_texts(_column(batch, field.name), field.type))
+    suffixes, others, carried = _provenance_suffixes(batch, encoding.provenance)
+    pieces.append("}" if suffixes is None else suffixes)
+    return pc.binary_join_element_wise(*pieces, "").cast(pa.binary()), others, carried
+
+
+def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    column = batch.column(name)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column
+
+
+def _key_texts(column: pa.Array, key: KeyColumn) -> pa.Array:
+    if key.type == "uuid":
+        return _uuid_texts(column, key.name)
+    return column.cast(pa.string())
+
+
+def _uuid_texts(column: pa.Array, name: str) -> pa.Array:
+    lengths = pc.unique(pc.binary_length(column.drop_null())).to_pylist()
+    if lengths not in ([16], []):
+        raise InputError(
+            f"The key column {name!r} holds binary values of {lengths[:3]} bytes.", remedy="A UUID has 16 bytes."
+        )
+    valid = column.drop_null().cast(pa.binary(16))
+    data = np.frombuffer(valid.buffers()[1], np.uint8, len(valid) * 16, valid.offset * 16)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    text = np.full((len(valid), 36), ord("-"), np.uint8)
+    places = [i for i in range(36) if i not in (8, 13, 18, 23)]
+    nibbles = np.stack([data >> 4, data & 15], axis=1).reshape(len(valid), 32)
+    text[:, places] = digits[nibbles]
+    offsets = np.arange(len(valid) + 1, dtype=np.int32) * 36
+    texts = pa.StringArray.from_buffers(len(valid), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
+    if column.null_count == 0:
+        return texts
+    places_of = pc.subtract(pc.cumulative_sum(pc.cast(pc.is_valid(column), pa.int64())), 1)
+    return texts.take(pc.if_else(pc.is_valid(column), places_of, pa.scalar(None, pa.int64())))
+
+
+def _escape_parts(text: pa.Array) -> pa.Array:
+    if pc.any(pc.match_substring_regex(text, "[%|]")).as_py():
+        text = pc.replace_substring(pc.replace_substring(text, "%", "%25"), "|", "%7C")
+    return text
+
+
+def json_texts(column: pa.Array, kind: str) -> pa.Array:
+    """The JSON text of every value (string array without nulls)."""
+    if kind == "double":
+        return _float_texts(column)
+    if kind == "string":
+        return _string_texts(column)
+    if kind == "timestamp":
+        texts = _timestamp_texts(column)
+    elif kind == "date":
+        texts = pc.binary_join_element_wise('"', column.cast(pa.string()), '"', "")
+    else:
+        texts = column.cast(pa.string())
+    return texts.fill_null("null")
+
+
+def _float_texts(column: pa.Array) -> pa.Array:
+    if column.type != pa.float64():
+        column = column.cast(pa.float64())
+    texts = pc.cast(column, pa.string())
+    whole = pc.and_(pc.equal(pc.trunc(column), column), pc.less(pc.abs(column), _LARGEST_PLAIN_FLOAT))
+    if pc.any(whole).as_py():
+        texts = pc.if_else(whole.fill_null(False), pc.binary_join_element_wise(texts, ".0", ""), texts)
+    if not pc.all(pc.is_finite(column)).as_py():
+        texts = pc.if_else(pc.is_finite(column), texts, "null")
+    return texts.fill_null("null") if texts.null_count else texts
+
+
+def _string_texts(column: pa.Array) -> pa.Array:
+    distinct = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+    texts = [orjson.dumps(value).decode() for value in distinct.dictionary.to_pylist()]
+    places = distinct.indices
+    if places.null_count:
+        places = places.fill_null(len(texts))
+        texts.append("null")
+    return pa.array(texts, pa.string()).take(places)
+
+
+def _timestamp_texts(column: pa.Array) -> pa.Array:
+    moments = column.cast(pa.timestamp("us"))
+    return pc.binary_join_element_wise('"', pc.strftime(moments, "%Y-%m-%dT%H:%M:%S"), 'Z"', "")
+
+
+def _provenance_suffixes(
+    batch: pa.RecordBatch | pa.Table, default: Provenance
+) -> tuple[pa.Array | None, dict[str, Provenance], int]:
+    """What closes each row: `}`, or `}`, a line feed and an id; None where every row has the default provenance."""
+    columns = [_column(batch, name) for name in PROVENANCE_COLUMNS]
+    same = all(_constant(column) for column in columns)
+    if len(batch) == 0 or (same and _provenance([column[0].as_py() for column in columns]) == default):
+        return None, {}, 0
+    table = pa.Table.from_arrays(columns, list(PROVENANCE_COLUMNS))
+    distinct = table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")])
+    combinations = [[row[name] for name in PROVENANCE_COLUMNS] for row in distinct.to_pylist()]
+    provenances = [_provenance(values) for values in combinations]
+    others = {item.id: item for item in provenances if item != default}
+    carried = sum(
+        count
+        for item, count in zip(provenances, distinct.column("count_all").to_pylist(), strict=True)
+        if item != default
+    )
+    ends = ["}" if item == default else "}\n" + item.id for item in provenances]
+    return pa.array(ends, pa.string()).take(_positions(table, combinations)), others, carried
+
+
+def _positions(table: pa.Table, combinations: list[list[Any]]) -> pa.Array:
+    """For each row the position of its combination of values."""
+    found = np.zeros(len(table), np.int64)
+    for position, values in enumerate(combinations[1:], 1):
+        mask = np.ones(len(table), bool)
+        for name, value in zip(table.column_names, values, strict=True):
+            column = table.column(name)
+            equal = pc.is_null(column) if value is None else pc.equal(column, pa.scalar(value, column.type))
+            mask &= equal.fill_null(False).to_numpy()
+        found[mask] = position
+    return pa.array(found)
+
+
+def _constant(column: pa.Array) -> bool:
+    if len(column) == 0:
+        return True
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    return bool(pc.all(pc.equal(column, column[0])).as_py())
+
+
+def _provenance(values: list[Any]) -> Provenance:
+    """From values in the order of PROVENANCE_COLUMNS: model_name, model_version, feature_version, scored_at, run_id."""
+    name, model_version, feature_version, scored_at, run_id = values
+    return Provenance(
+        model_name=name or "",
+        model_version=-1 if model_version is None else model_version,
+        feature_version=-1 if feature_version is None else feature_version,
+        scored_at="" if scored_at is None else timestamp(scored_at),
+        run_id=run_id or "",
+    )
+
+
+def provenance_counts(table: pa.Table) -> dict[Provenance, int]:
+    """Rows of each provenance in a table that has PROVENANCE_COLUMNS."""
+    counts: dict[Provenance, int] = {}
+    for row in table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")]).to_pylist():
+        item = _provenance([row[name] for name in PROVENANCE_COLUMNS])
+        counts[item] = counts.get(item, 0) + row["count_all"]
+    return counts

@@ -1,0 +1,52 @@
+"""The content hash: the sum modulo 2**128 of each row's XXH3-128, so that order does not matter and rows can be taken out.
+
+XXH3: Y. Collet, https://github.com/Cyan4973/xxHash. Sums of row hashes as incremental set hashes: M. Bellare and
+D. Micciancio, "A New Paradigm for Collision-Free Hashing" (1997), AdHash. It guards against faults, not against an
+adversary who chooses the rows.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+
+_MODULUS = 1 << 128
+_BLOCK = 4 << 20
+
+
+def content_sum(rows: Iterable[tuple[bytes, bytes]]) -> int:
+    """Sum of the row hashes of (key, entry) pairs."""
+    row_hash = xxhash.xxh3_128_intdigest
+    return sum([row_hash(key + b"\0" + entry) for key, entry in rows]) % _MODULUS
+
+
+def joined_sum(rows: list[bytes]) -> int:
+    """Sum of the row hashes of rows that are already `key, 0x00, entry`."""
+    return sum(map(xxhash.xxh3_128_intdigest, rows)) % _MODULUS
+
+
+def add(*sums: int) -> int:
+    return sum(sums) % _MODULUS
+
+
+def subtract(left: int, right: int) -> int:
+    return (left - right) % _MODULUS
+
+
+def to_hex(value: int) -> str:
+    return f"{value:032x}"
+
+
+def from_hex(text: str) -> int:
+    return int(text, 16)
+
+
+def file_checksum(path: Path) -> str:
+    """XXH3-128 of a file's bytes, as hex."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb", buffering=0) as file:
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()

@@ -1,0 +1,145 @@
+"""Keys: from a row's key columns or a URL's text to the bytes that a segment is searched for.
+
+The key bytes are the UTF-8 text of the key, so that a reader can take them from a URL as they stand. A key of one
+column is the column's text: a string as it is, an integer in decimal, a UUID in its 36 lower-case characters. A
+composite key is its columns' texts joined by `|`, with `%` and `|` inside a text written `%25` and `%7C`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from forecache.errors import InputError
+
+MAX_KEY_BYTES = 511
+"""LMDB's limit on the length of a key."""
+
+KEY_TYPES = ("string", "int", "uuid", "date")
+_INTEGER = re.compile(r"-?\d{1,39}")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class KeyColumn:
+    """A column of the key; `type` is one of KEY_TYPES."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class KeySchema:
+    """The key of a pipeline: one column, or several for a composite key."""
+
+    columns: tuple[KeyColumn, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+def encode_key(schema: KeySchema, values: object) -> bytes:
+    """Key bytes of one key's values.
+
+    Args:
+        values: The value of a single-column key; for any key a sequence in column order or a mapping by column.
+
+    Raises:
+        InputError: A value is missing, of the wrong type, or the key is longer than MAX_KEY_BYTES.
+    """
+    columns = schema.columns
+    if isinstance(values, Mapping):
+        missing = [name for name in schema.names if name not in values]
+        if missing:
+            raise InputError(f"The key lacks {missing[0]!r}.", remedy=f"A key has {', '.join(schema.names)}.")
+        parts: Sequence[Any] = [values[name] for name in schema.names]
+    elif isinstance(values, (list, tuple)):
+        parts = values
+    else:
+        parts = [values]
+    if len(parts) != len(columns):
+        raise InputError(
+            f"The key has {len(parts)} values where {len(columns)} are needed.",
+            remedy=f"A key has {', '.join(schema.names)}.",
+        )
+    texts = [_text(column, value) for column, value in zip(columns, parts, strict=True)]
+    if len(texts) > 1:
+        texts = [escape_part(text) for text in texts]
+    return _checked("|".join(texts))
+
+
+def parse_key(schema: KeySchema, text: str) -> bytes:
+    """Key bytes of a key in its text form, as it stands in a URL after percent-decoding.
+
+    Raises:
+        InputError: The text is not a key of this schema.
+    """
+    columns = schema.columns
+    if len(columns) == 1:
+        if columns[0].type == "string":
+            return _checked(text)
+        return _checked(_text(columns[0], text))
+    parts = text.split("|")
+    if len(parts) != len(columns):
+        raise InputError(
+            f"The key {text[:80]!r} has {len(parts)} parts where {len(columns)} are needed.",
+            remedy=f"Join {', '.join(schema.names)} by '|'; write '|' and '%' inside a part as %7C and %25.",
+        )
+    return encode_key(schema, [unescape_part(part) for part in parts])
+
+
+def decode_key(schema: KeySchema, key: bytes) -> tuple[Any, ...]:
+    """The values of key bytes, in column order: str, int (for "int") or str (for "uuid" and "date")."""
+    text = key.decode()
+    parts = [text] if len(schema.columns) == 1 else [unescape_part(part) for part in text.split("|")]
+    return tuple(
+        int(part) if column.type == "int" else part for column, part in zip(schema.columns, parts, strict=True)
+    )
+
+
+def key_text(key: bytes) -> str:
+    """The text form of key bytes."""
+    return key.decode()
+
+
+def escape_part(text: str) -> str:
+    return text.replace("%", "%25").replace("|", "%7C")
+
+
+def unescape_part(text: str) -> str:
+    return text.replace("%7C", "|").replace("%7c", "|").replace("%25", "%")
+
+
+def _checked(text: str) -> bytes:
+    try:
+        key = text.encode()
+    except UnicodeEncodeError:
+        raise InputError("The key is not valid Unicode text.", remedy="Send it as UTF-8.") from None
+    if not 0 < len(key) <= MAX_KEY_BYTES:
+        raise InputError(
+            f"The key {text[:40]!r} has {len(key)} bytes.", remedy=f"A key has 1 to {MAX_KEY_BYTES} bytes."
+        )
+    return key
+
+
+def _text(column: KeyColumn, value: object) -> str:
+    """The text of one value; text that already is in the column's form is normalised (an integer, a UUID)."""
+    kind, text = column.type, str(value)
+    if value is None:
+        raise InputError(f"The key column {column.name!r} is null.", remedy="Every key column needs a value.")
+    if kind == "string":
+        return text
+    if kind == "int" and not isinstance(value, bool) and _INTEGER.fullmatch(text):
+        return str(int(text))
+    if kind == "uuid":
+        try:
+            return str(UUID(text))
+        except ValueError:
+            pass
+    if kind == "date" and _DATE.fullmatch(text):
+        return text
+    raise InputError(
+        f"The key column {column.name!r} has the value {text[:80]!r}.", remedy=f"It takes a value of type {kind}."
+    )

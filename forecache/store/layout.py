@@ -1,0 +1,106 @@
+"""Where a store's files lie, and the few file operations that must survive a crash.
+
+    <store>/<pipeline>/
+        CURRENT                    the pointer: which version is served (replaced by rename)
+        versions/00000017.json     a version's manifest, never changed
+        versions/00000017.lease    held with a shared flock by every open snapshot of the version
+        versions/00000017.bad      present where the version is quarantined; says why
+        segments/<segment id>/     LMDB files `000.mdb` ... and `hashes.u64`, never changed
+        filters/00000017.bin       which delta segment may hold a key, for versions with delta segments
+        staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
+        LOCK                       held with an exclusive flock by the publisher
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one pipeline's store."""
+
+    root: Path
+
+    @property
+    def pointer(self) -> Path:
+        return self.root / "CURRENT"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "LOCK"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
+
+    @property
+    def segments(self) -> Path:
+        return self.root / "segments"
+
+    @property
+    def filters(self) -> Path:
+        return self.root / "filters"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    def manifest(self, version: int) -> Path:
+        return self.versions / f"{version:08d}.json"
+
+    def lease(self, version: int) -> Path:
+        return self.versions / f"{version:08d}.lease"
+
+    def quarantine(self, version: int) -> Path:
+        return self.versions / f"{version:08d}.bad"
+
+    def segment(self, segment_id: str) -> Path:
+        return self.segments / segment_id
+
+    def filter(self, version: int) -> Path:
+        return self.filters / f"{version:08d}.bin"
+
+    def create(self) -> None:
+        for folder in (self.versions, self.segments, self.filters, self.staging):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def shard_file(index: int) -> str:
+    """Name of a segment's LMDB file."""
+    return f"{index:03d}.mdb"
+
+
+HASHES_FILE = "hashes.u64"
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file in one step: after a crash it holds either the old content or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_path(path.parent)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename a folder or file whose content is already on the disk."""
+    os.rename(source, target)
+    fsync_path(target.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that nobody uses any more; a missing one is fine."""
+    shutil.rmtree(path, ignore_errors=not path.exists())

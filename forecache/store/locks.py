@@ -1,0 +1,74 @@
+"""Locks between processes: one publisher per store, and leases that keep what a reader has open."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from forecache.errors import ConflictError
+from forecache.store.layout import Layout
+
+
+@contextmanager
+def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
+    """Hold the store's exclusive lock; the kernel frees it when the process dies.
+
+    Raises:
+        ConflictError: Another process holds it; the message says which one and what it does.
+    """
+    layout.create()
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            raise ConflictError(
+                f"The store of {layout.root.name} is being changed by {holder}.",
+                remedy="Wait until it has finished; nothing was changed.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} ({action})\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def take_lease(layout: Layout, version: int) -> int | None:
+    """Keep a version from being removed while the returned descriptor is open; None where it is already gone."""
+    try:
+        descriptor = os.open(layout.lease(version), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not layout.manifest(version).exists():
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def eviction(layout: Layout, version: int) -> Iterator[bool]:
+    """Whether the version may be removed now: no snapshot of it is open, and none can be opened meanwhile."""
+    descriptor = os.open(layout.lease(version), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def is_open(layout: Layout, version: int) -> bool:
+    """Whether a snapshot of the version is open in any process."""
+    if not layout.lease(version).exists():
+        return False
+    with eviction(layout, version) as free:
+        return not free

@@ -1,0 +1,213 @@
+"""The manifest: everything a version says about itself, so that a reader needs nothing else.
+
+It is JSON, written once. Times are ISO 8601 in UTC ending in `Z`, dates `YYYY-MM-DD`, hashes lower-case hex.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from functools import cached_property
+from typing import Any
+
+import xxhash
+
+from forecache.errors import UnavailableError
+from forecache.store.keys import KeyColumn, KeySchema
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Field:
+    """A served field; `type` is "double", "bigint", "boolean", "string", "date" or "timestamp"."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One LMDB file of a segment; `checksum` is the XXH3-128 of its bytes."""
+
+    file: str
+    entries: int
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """An immutable segment.
+
+    Attributes:
+        id: Name of its folder, unique for ever.
+        kind: "base", or "delta" whose entries hide those of older segments.
+        entries: Keys in it, tombstones included.
+        tombstones: Keys that it removes.
+        shards: Its LMDB files; the shard of a key is `xxh3_64(key) & (len(shards) - 1)`.
+        hashes: Sorted key hashes of a delta (uint64, little-endian), from which filters are made; None for a base.
+    """
+
+    id: str
+    kind: str
+    entries: int
+    tombstones: int
+    shards: tuple[ShardInfo, ...]
+    hashes: ShardInfo | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(shard.size_bytes for shard in self.shards) + (self.hashes.size_bytes if self.hashes else 0)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a prediction comes from. In a row only where it differs from the version's."""
+
+    model_name: str
+    model_version: int
+    feature_version: int
+    scored_at: str
+    run_id: str
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits that name this provenance in the rows that carry it."""
+        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self), sort_keys=True).encode())[:8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The lake table that the version holds: rows of one as-of date at one Delta version."""
+
+    table: str
+    uri: str
+    delta_version: int
+    as_of: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a reader does with answers whose as-of date is too old; see `forecache.pipeline.Publish`."""
+
+    max_age_h: float
+    on_stale: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of a pipeline's store.
+
+    Attributes:
+        parent: The version that was current when this one was published.
+        kind: "full" or "incremental".
+        segments: From the oldest (the base) to the newest.
+        rows: Keys that a reader finds.
+        tombstones: Tombstones over all segments.
+        content_hash: Sum modulo 2**128 of XXH3-128 over `key, 0x00, entry` of every row; independent of order.
+        provenance: Where every row comes from that does not say otherwise.
+        provenances: Those of the other rows by their `id`.
+        carried: Rows that have a provenance of their own.
+        inputs: What the content depends on; a publish with the same inputs is skipped.
+        statistics: Null counts per field and a histogram per numeric field, for the publish gates.
+    """
+
+    pipeline: str
+    version: int
+    parent: int | None
+    kind: str
+    segments: tuple[SegmentInfo, ...]
+    rows: int
+    tombstones: int
+    content_hash: str
+    key: KeySchema
+    fields: tuple[Field, ...]
+    source: Source
+    provenance: Provenance
+    policy: Policy
+    published_at: str
+    code_version: str
+    run_id: str
+    inputs: str
+    provenances: Mapping[str, Provenance] = field(default_factory=dict)
+    carried: int = 0
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    filter: ShardInfo | None = None
+    format: int = FORMAT
+
+    @property
+    def as_of(self) -> str:
+        return self.source.as_of
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """`{"name", "version"}` of the model, as answers say it."""
+        return {"name": self.provenance.model_name, "version": self.provenance.model_version}
+
+    @property
+    def scored_at(self) -> str:
+        return self.provenance.scored_at
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.size_bytes for segment in self.segments) + (self.filter.size_bytes if self.filter else 0)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    @cached_property
+    def as_of_end(self) -> datetime:
+        """The midnight (UTC) that ended the as-of date: age is counted from here."""
+        return datetime.combine(date.fromisoformat(self.as_of) + timedelta(days=1), time(), timezone.utc)
+
+    @cached_property
+    def stale_after(self) -> datetime:
+        """From this moment on answers are stale."""
+        return self.as_of_end + timedelta(hours=self.policy.max_age_h)
+
+    @cached_property
+    def published(self) -> datetime:
+        return datetime.fromisoformat(self.published_at.replace("Z", "+00:00"))
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+
+def manifest_from_json(content: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        UnavailableError: It was written by a newer Forecache.
+    """
+    data = json.loads(content)
+    if data["format"] != FORMAT:
+        raise UnavailableError(
+            f"The manifest of {data['pipeline']} version {data['version']} has the format {data['format']}.",
+            remedy=f"This Forecache reads format {FORMAT}; upgrade the reader.",
+        )
+    data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
+    data["fields"] = tuple(Field(**item) for item in data["fields"])
+    data["segments"] = tuple(_segment(item) for item in data["segments"])
+    data["source"] = Source(**data["source"])
+    data["provenance"] = Provenance(**data["provenance"])
+    data["provenances"] = {name: Provenance(**item) for name, item in data["provenances"].items()}
+    data["policy"] = Policy(**data["policy"])
+    data["filter"] = ShardInfo(**data["filter"]) if data["filter"] else None
+    return Manifest(**data)
+
+
+def _segment(data: dict[str, Any]) -> SegmentInfo:
+    shards = tuple(ShardInfo(**shard) for shard in data.pop("shards"))
+    hashes = data.pop("hashes")
+    return SegmentInfo(**data, shards=shards, hashes=ShardInfo(**hashes) if hashes else None)
+
+
+def timestamp(moment: datetime) -> str:
+    """A time in UTC the way manifests write it: `2026-11-25T01:38:37.120000Z`."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def now() -> str:
+    return timestamp(datetime.now(timezone.utc))

@@ -1,0 +1,222 @@
+"""A snapshot: one version of the store, open for reading.
+
+An entry, as a segment holds it, is the JSON object of the served fields, compact, in the order of the manifest's
+`fields`, ready to be copied into an answer:
+
+    {"churn_probability":0.83,"risk_segment":"high"}
+
+A row whose provenance differs from the version's (a prediction carried forward) has a second line, the id of its
+provenance in the manifest's `provenances`:
+
+    {"churn_probability":0.83,"risk_segment":"high"}\\n1f09a2c4
+
+JSON text holds no raw line feed, so `entry.partition(b"\\n")` splits it without parsing (see `split_entry`). An empty
+entry in a delta segment is a tombstone: the key has left.
+"""
+
+import mmap
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from forecache.store import segment as segments
+from forecache.store.layout import Layout
+from forecache.store.manifest import Manifest, SegmentInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Get = Callable[[bytes], bytes | None]
+FILTER_SHIFT = 24
+"""Key hash bits below this choose the shard, those above it the filter's slot."""
+
+
+class Snapshot:
+    """Reads of one version; safe for threads and, once opened, for forked processes.
+
+    Attributes:
+        manifest: What the version says about itself.
+        get: `get(key)` returns the JSON object of the served fields, or None. A bound function: keep it in a local
+            variable in hot loops.
+        get_entry: Like `get`, but with the row's provenance id where it has one of its own.
+    """
+
+    __slots__ = ("__weakref__", "_handles", "_layers", "_release", "get", "get_entry", "layout", "manifest")
+
+    get: Get
+    get_entry: Get
+
+    def __init__(self, layout: Layout, manifest: Manifest, *, lease: int | None = None) -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self._handles: list[segments.ShardHandle] = []
+        self._layers: list[list[Any]] = []
+        filter_map: mmap.mmap | None = None
+        try:
+            for segment in manifest.segments:
+                self._layers.append(self._open_segment(segment))
+            if manifest.filter is not None:
+                filter_map = _map(layout.filter(manifest.version))
+        except BaseException:
+            _release(self._handles, lease)
+            raise
+        self.get_entry = _entry_reader(self._layers, filter_map)
+        self.get = _value_reader(self.get_entry) if manifest.carried else self.get_entry
+        self._release = weakref.finalize(self, _release, self._handles, lease)
+
+    def _open_segment(self, segment: SegmentInfo) -> list[Any]:
+        folder = self.layout.segment(segment.id)
+        opened = []
+        for shard in segment.shards:
+            handle = segments.acquire(folder / shard.file)
+            self._handles.append(handle)
+            opened.append(handle.transaction)
+        return opened
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The values of several keys, in their order; None where a key is missing."""
+        get = self.get
+        return [get(key) for key in keys]
+
+    def take(self, keys: Sequence[object]) -> "pa.Table":
+        """Rows of the given keys as an Arrow table, in their order: key columns, `found` (bool), served fields.
+
+        Args:
+            keys: Key values as `encode_key` takes them, or key bytes.
+        """
+        from forecache.store.take import take
+
+        return take(self, keys)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, entry) of the version, in no particular order."""
+        for shard in range(len(self._layers[0]) if self._layers else 0):
+            yield from self.shard_items(shard)
+
+    def shard_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, entry) pairs whose keys belong to one shard of the base, read the way `get` finds them."""
+        cursor = self._layers[0][shard].cursor()
+        if len(self._layers) == 1:
+            yield from cursor.iternext(keys=True, values=True)
+            return
+        get, mask = self.get_entry, len(self._layers[0]) - 1
+        base_get = self._layers[0][shard].get
+        for key in cursor.iternext(keys=True, values=False):
+            entry = get(key)
+            if entry is not None:
+                yield key, entry
+        seen: set[bytes] = set()
+        for layer in reversed(self._layers[1:]):
+            for transaction in layer:
+                for key in transaction.cursor().iternext(keys=True, values=False):
+                    if xxhash.xxh3_64_intdigest(key) & mask != shard or key in seen:
+                        continue
+                    seen.add(key)
+                    if base_get(key) is None:
+                        entry = get(key)
+                        if entry is not None:
+                            yield key, entry
+
+    def files(self) -> list[Path]:
+        """The files that the snapshot maps."""
+        return [handle.path for handle in self._handles]
+
+    @property
+    def mapped_bytes(self) -> int:
+        return self.manifest.size_bytes
+
+    def warm(self) -> int:
+        """Read every mapped file into the page cache, so that the first gets do not wait for the disk; bytes read."""
+        total = 0
+        for path in self.files():
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                buffer = bytearray(1 << 20)
+                while count := file.readinto(buffer):
+                    total += count
+        return total
+
+    def close(self) -> None:
+        """Unmap the files and give up the lease; gets fail afterwards."""
+        self._release()
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def split_entry(entry: bytes) -> tuple[bytes, str]:
+    """The JSON object of an entry, and the id of the row's own provenance ("" where it is the version's)."""
+    value, _, provenance = entry.partition(b"\n")
+    return value, provenance.decode()
+
+
+def _release(handles: list[segments.ShardHandle], lease: int | None) -> None:
+    while handles:
+        segments.release(handles.pop())
+    if lease is not None:
+        os.close(lease)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _layer_reader(layer: list[Any]) -> Get:
+    if len(layer) == 1:
+        return layer[0].get  # type: ignore[no-any-return]
+    gets = tuple(transaction.get for transaction in layer)
+    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
+
+    def get(key: bytes) -> bytes | None:
+        return gets[key_hash(key) & mask](key)  # type: ignore[no-any-return]
+
+    return get
+
+
+def _entry_reader(layers: list[list[Any]], filter_map: mmap.mmap | None) -> Get:
+    """The fastest reader for the layers at hand: bound methods only where there is one file, a hash where many."""
+    if len(layers) == 1:
+        return _layer_reader(layers[0])
+    assert filter_map is not None, "a version with delta segments has a filter"
+    # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
+    # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
+    width = filter_map[0]
+    slots = memoryview(filter_map)[8:].cast({1: "B", 2: "H", 4: "I", 8: "Q"}[width])
+    slot_mask = len(slots) - 1
+    gets = tuple(transaction.get for transaction in layers[0])
+    key_hash, mask, shift = xxhash.xxh3_64_intdigest, len(gets) - 1, FILTER_SHIFT
+    newest_first = [(1 << i, _layer_reader(layer)) for i, layer in reversed(list(enumerate(layers[1:])))]
+
+    def get(key: bytes) -> bytes | None:
+        digest = key_hash(key)
+        candidates = slots[digest >> shift & slot_mask]
+        if candidates:
+            for bit, delta_get in newest_first:
+                if candidates & bit:
+                    entry = delta_get(key)
+                    if entry is not None:
+                        return entry or None
+        return gets[digest & mask](key)  # type: ignore[no-any-return]
+
+    return get
+
+
+def _value_reader(get_entry: Get) -> Get:
+    def get(key: bytes) -> bytes | None:
+        entry = get_entry(key)
+        if entry is None or b"\n" not in entry:
+            return entry
+        return entry[: entry.index(b"\n")]
+
+    return get

@@ -1,0 +1,160 @@
+"""A pipeline's store: its versions, what is served, rollback and pin."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from forecache.errors import ConflictError, NotFoundError
+from forecache.settings import Settings
+from forecache.store.layout import Layout, write_durably
+from forecache.store.locks import is_open, publisher_lock, take_lease
+from forecache.store.manifest import Manifest, manifest_from_json, now
+from forecache.store.pointer import Pointer, read_pointer, write_pointer
+from forecache.store.snapshot import Snapshot
+
+_OPEN_TRIES = 5
+
+
+class Store:
+    """The versions of one pipeline in one folder. Cheap to make; reads the disk at each call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.layout = Layout(folder)
+
+    @property
+    def pipeline(self) -> str:
+        return self.layout.root.name
+
+    def pointer(self) -> Pointer:
+        return read_pointer(self.layout)
+
+    def current(self) -> Manifest | None:
+        """The manifest of the version that is served (the pinned one where one is pinned), None before the first."""
+        serving = self.pointer().serving
+        return None if serving is None else self.manifest(serving)
+
+    def manifest(self, version: int) -> Manifest:
+        """The manifest of one version; NotFoundError where the store does not have it (any more)."""
+        try:
+            return manifest_from_json(self.layout.manifest(version).read_bytes())
+        except FileNotFoundError:
+            known = ", ".join(str(number) for number in self.version_numbers()) or "none"
+            raise NotFoundError(
+                f"The store of {self.pipeline} has no version {version}.", remedy=f"It has: {known}."
+            ) from None
+
+    def version_numbers(self) -> list[int]:
+        """Retained versions, ascending."""
+        if not self.layout.versions.is_dir():
+            return []
+        return sorted(int(path.stem) for path in self.layout.versions.glob("[0-9]*.json"))
+
+    def versions(self) -> list[Manifest]:
+        """Manifests of the retained versions, ascending."""
+        return [self.manifest(number) for number in self.version_numbers()]
+
+    def quarantined(self) -> dict[int, str]:
+        """Quarantined versions and why."""
+        return {
+            number: self.layout.quarantine(number).read_text().strip()
+            for number in self.version_numbers()
+            if self.layout.quarantine(number).exists()
+        }
+
+    def state(self, version: int) -> tuple[str, ...]:
+        """What holds a version: any of "current", "pinned", "quarantined", "open"."""
+        pointer = self.pointer()
+        marks = {
+            "current": pointer.current == version,
+            "pinned": pointer.pinned == version,
+            "quarantined": self.layout.quarantine(version).exists(),
+            "open": is_open(self.layout, version),
+        }
+        return tuple(name for name, holds in marks.items() if holds)
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """Open a version for reading, the served one where none is named.
+
+        Raises:
+            NotFoundError: Nothing is published yet, or that version is not retained.
+        """
+        for _ in range(_OPEN_TRIES):
+            wanted = self.pointer().serving if version is None else version
+            if wanted is None:
+                raise NotFoundError(
+                    f"Nothing is published for {self.pipeline}.", remedy=f"Run `forecache publish {self.pipeline}`."
+                )
+            lease = take_lease(self.layout, wanted)
+            if lease is not None:
+                return Snapshot(self.layout, self.manifest(wanted), lease=lease)
+            if version is not None:
+                self.manifest(wanted)  # says that the version is gone
+        raise ConflictError(
+            f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
+        )
+
+    def rollback(self, version: int | None = None) -> Manifest:
+        """Serve an earlier version again and quarantine the one rolled back from.
+
+        Args:
+            version: Where to go, None: the newest retained version before the current one that is not quarantined.
+
+        Raises:
+            NotFoundError: There is no such version to go back to.
+        """
+        with publisher_lock(self.layout, action="rollback"):
+            pointer = self.pointer()
+            target = self._rollback_target(pointer, version)
+            manifest = self.manifest(target)
+            assert pointer.current is not None
+            reason = f"rolled back to version {target} at {now()}"
+            write_durably(self.layout.quarantine(pointer.current), reason.encode())
+            write_pointer(
+                self.layout, Pointer(target, None, pointer.last, pointer.generation + 1)
+            )
+            return manifest
+
+    def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
+        bad = self.quarantined()
+        candidates = [number for number in self._retained() if number != pointer.current and number not in bad]
+        if pointer.current is not None and version is None:
+            earlier = [number for number in candidates if number < pointer.current]
+            if earlier:
+                return earlier[-1]
+        elif version in candidates:
+            assert version is not None
+            return version
+        wanted = "an earlier version" if version is None else f"version {version}"
+        listed = ", ".join(map(str, candidates)) or "none"
+        raise NotFoundError(
+            f"The store of {self.pipeline} cannot roll back from {pointer.current} to {wanted}.",
+            remedy=f"Versions it can go to: {listed}.",
+        )
+
+    def _retained(self) -> Iterator[int]:
+        yield from self.version_numbers()
+
+    def pin(self, version: int) -> Manifest:
+        """Serve this version until it is unpinned, whatever is published meanwhile."""
+        with publisher_lock(self.layout, action="pin"):
+            manifest = self.manifest(version)
+            pointer = self.pointer()
+            write_pointer(self.layout, Pointer(pointer.current, version, pointer.last, pointer.generation + 1))
+            return manifest
+
+    def unpin(self) -> Manifest | None:
+        """Serve the current version again."""
+        with publisher_lock(self.layout, action="unpin"):
+            pointer = self.pointer()
+            write_pointer(self.layout, Pointer(pointer.current, None, pointer.last, pointer.generation + 1))
+            return None if pointer.current is None else self.manifest(pointer.current)
+
+    def release(self, version: int) -> None:
+        """Lift the quarantine of a version."""
+        with publisher_lock(self.layout, action="release"):
+            self.manifest(version)
+            self.layout.quarantine(version).unlink(missing_ok=True)
+
+
+def open_store(settings: Settings, pipeline_name: str) -> Store:
+    """The store of a pipeline; it need not hold a version yet."""
+    return Store(settings.store_path / pipeline_name)

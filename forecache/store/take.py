@@ -1,0 +1,40 @@
+"""Reading many keys of a snapshot as an Arrow table."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.store.keys import decode_key, encode_key
+
+if TYPE_CHECKING:
+    from forecache.store.snapshot import Snapshot
+
+_KEY_TYPES = {"string": pa.string(), "uuid": pa.string(), "date": pa.string(), "int": pa.int64()}
+_FIELD_TYPES = {"double": pa.float64(), "bigint": pa.int64(), "boolean": pa.bool_(), "string": pa.string()}
+
+
+def take(snapshot: "Snapshot", keys: Sequence[object]) -> pa.Table:
+    """See `Snapshot.take`."""
+    manifest = snapshot.manifest
+    encoded = [key if isinstance(key, bytes) else encode_key(manifest.key, key) for key in keys]
+    values = snapshot.get_many(encoded)
+    decoded = [decode_key(manifest.key, key) for key in encoded]
+    columns: dict[str, pa.Array] = {}
+    for position, column in enumerate(manifest.key.columns):
+        columns[column.name] = pa.array([parts[position] for parts in decoded], _KEY_TYPES[column.type])
+    columns["found"] = pa.array([value is not None for value in values], pa.bool_())
+    empty: dict[str, object] = {}
+    rows = [empty if value is None else orjson.loads(value) for value in values]
+    for field in manifest.fields:
+        texts_or_numbers = [row.get(field.name) for row in rows]
+        if field.type == "date":
+            columns[field.name] = pa.array(texts_or_numbers, pa.string()).cast(pa.date32())
+        elif field.type == "timestamp":
+            bare = pc.utf8_rtrim(pa.array(texts_or_numbers, pa.string()), "Z")
+            columns[field.name] = bare.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+        else:
+            columns[field.name] = pa.array(texts_or_numbers, _FIELD_TYPES[field.type])
+    return pa.table(columns)
