@@ -1,0 +1,124 @@
+"""The reader: `serve`, and its bearer tokens: `tokens`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forecache.cli.base import LazyGroup, command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import ConflictError, SettingsError
+from forecache.settings import load_settings
+
+
+@command(
+    "serve",
+    examples="""
+    forecache serve
+    forecache serve --host 0.0.0.0 --port 8081 --workers 4
+    curl http://127.0.0.1:8080/v1/churn/00042
+    """,
+)
+@click.option("--host", help="Address to listen on; default: FORECACHE_READER_HOST.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: FORECACHE_READER_PORT.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Answer from the published versions over HTTP until interrupted; new versions are taken up by themselves."""
+    from forecache.cli.commands.doctor import port_is_free
+    from forecache.reader import serve as run_reader
+
+    given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
+    current = load_settings(**{name: value for name, value in given.items() if value is not None})
+    if not port_is_free(current.reader_host, current.reader_port):
+        raise ConflictError(
+            f"Port {current.reader_port} on {current.reader_host} is in use.",
+            remedy="Stop what listens there, or give another --port.",
+        )
+    run_reader(current)
+
+
+_HERE = "forecache.cli.commands.reader"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "create": (f"{_HERE}:create", "Make a token; it is shown this once."),
+        "list": (f"{_HERE}:list_all", "The tokens there are, without their secrets."),
+        "revoke": (f"{_HERE}:revoke", "Remove a token; running readers refuse it at once."),
+    },
+)
+def tokens() -> None:
+    """Make, list and revoke the bearer tokens that readers ask for where FORECACHE_READER_TOKENS names a file."""
+
+
+def _token_file(file: Path | None) -> Path:
+    path = file or settings().reader_tokens
+    if path is None:
+        raise SettingsError(
+            "There is no token file.", remedy="Set FORECACHE_READER_TOKENS to one, for the reader too, or give --file."
+        )
+    return path
+
+
+_FILE = click.option("--file", type=click.Path(path_type=Path), help="Token file; default: FORECACHE_READER_TOKENS.")
+
+
+@command(
+    "create",
+    examples="""
+    forecache tokens create shop --scope churn --expires-days 90
+    forecache tokens create prometheus --scope +metrics
+    """,
+)
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, help="A pipeline, '*' for all, '+metrics'; repeatable. Default: '*'.")
+@click.option("--expires-days", type=click.FloatRange(min=0, min_open=True), help="Default: it does not expire.")
+@_FILE
+def create(name: str, scopes: tuple[str, ...], expires_days: float | None, file: Path | None) -> None:
+    """Make a token for NAME and show it, this once: the file holds only its hash."""
+    from forecache.reader.tokens import create_token
+
+    path = _token_file(file)
+    token, record = create_token(path, name, scopes or ("*",), expires_days=expires_days)
+    if wants_json():
+        print_json({"token": token, **_public(record)})
+    else:
+        click.echo(token)
+        until = f" until {record.expires_at}" if record.expires_at else ""
+        click.echo(f"Token {record.id} for {record.name}: {', '.join(record.scopes)}{until}. Keep it now.", err=True)
+
+
+@command("list", examples="forecache tokens list\nforecache tokens list --json")
+@_FILE
+def list_all(file: Path | None) -> None:
+    """List the tokens: who uses them, for what, until when."""
+    from forecache.reader.tokens import list_tokens
+
+    found = [_public(record) for record in list_tokens(_token_file(file))]
+    if wants_json():
+        print_json(found)
+        return
+    rows = [
+        (item["id"], item["name"], ", ".join(item["scopes"]), item["created_at"], item["expires_at"] or "never")
+        for item in found
+    ]
+    show_table(("id", "name", "scopes", "created", "expires"), rows)
+
+
+@command("revoke", examples="forecache tokens revoke 3f9a0c2b71de")
+@click.argument("token_id", metavar="ID")
+@_FILE
+def revoke(token_id: str, file: Path | None) -> None:
+    """Remove the token with ID, the twelve hex digits that `tokens list` shows."""
+    from forecache.reader.tokens import revoke_token
+
+    record = revoke_token(_token_file(file), token_id)
+    if wants_json():
+        print_json(_public(record))
+    else:
+        click.echo(f"Revoked token {record.id} of {record.name}.")
+
+
+def _public(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in ("id", "name", "scopes", "created_at", "expires_at")}

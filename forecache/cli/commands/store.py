@@ -1,0 +1,224 @@
+"""The precompute store: `publish`, `versions`, `rollback`, `pin`, `unpin`, `diff`, `get`."""
+
+import json
+import time
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import Night, command, settings
+from forecache.cli.output import cell, duration, print_json, show_stages, show_table, size, stage_dict, wants_json
+from forecache.cli.progress import StageProgress
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.store import Manifest, Store
+
+_PIPELINE = click.argument("pipeline", metavar="PIPELINE")
+
+
+def open_pipeline_store(pipeline: str) -> "Store":
+    """The store of a pipeline that is declared, or that has left a published version behind."""
+    from forecache.pipeline import load_pipeline
+    from forecache.store import open_store
+
+    current = settings()
+    store = open_store(current, pipeline)
+    if not store.version_numbers():
+        load_pipeline(current, pipeline)
+    return store
+
+
+def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A version with the stable keys of `--json`."""
+    return {
+        "pipeline": manifest.pipeline,
+        "version": manifest.version,
+        "parent": manifest.parent,
+        "kind": manifest.kind,
+        "rows": manifest.rows,
+        "as_of": manifest.as_of,
+        "model": manifest.model,
+        "table": manifest.source.table,
+        "delta_version": manifest.source.delta_version,
+        "scored_at": manifest.scored_at,
+        "published_at": manifest.published_at,
+        "segments": len(manifest.segments),
+        "size_bytes": manifest.size_bytes,
+        "content_hash": manifest.content_hash,
+        "run_id": manifest.run_id,
+        "code_version": manifest.code_version,
+        "state": list(state),
+    }
+
+
+def _say_served(store: "Store", manifest: "Manifest | None", what: str) -> None:
+    if wants_json():
+        print_json(None if manifest is None else manifest_dict(manifest, store.state(manifest.version)))
+    elif manifest is None:
+        click.echo(f"{what} Nothing is published for {store.pipeline} yet.")
+    else:
+        served = f"version {manifest.version} of {store.pipeline}, as of {manifest.as_of}, {manifest.rows:,} keys"
+        click.echo(f"{what} Served now: {served}.")
+
+
+@command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
+@_PIPELINE
+@click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
+@click.option("--full", is_flag=True, help="Write a whole new base even where a small segment would do.")
+def publish(pipeline: str, night: date | None, full: bool) -> None:
+    """Publish a night of PIPELINE's prediction table: built, verified, then served at once."""
+    from forecache.pipeline import load_pipeline
+    from forecache.store import publish as run_publish
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    with StageProgress() as progress:
+        result = run_publish(current, declared, night=night, full=full, progress=progress.update)
+    if wants_json():
+        print_json(stage_dict(result))
+    else:
+        show_stages([result])
+
+
+@command("versions", examples="forecache versions churn\nforecache versions churn --json")
+@_PIPELINE
+def versions(pipeline: str) -> None:
+    """List the retained versions of PIPELINE, the newest first."""
+    store = open_pipeline_store(pipeline)
+    found = [(manifest, store.state(manifest.version)) for manifest in reversed(store.versions())]
+    if wants_json():
+        print_json([manifest_dict(manifest, state) for manifest, state in found])
+        return
+    if not found:
+        raise NotFoundError(f"Nothing is published for {pipeline}.", remedy=f"Run `forecache publish {pipeline}`.")
+    serving = store.pointer().serving
+    rows = [
+        (
+            manifest.version,
+            manifest.kind,
+            manifest.rows,
+            manifest.as_of,
+            f"{manifest.model['name']} {manifest.model['version']}",
+            manifest.source.delta_version,
+            ago(manifest.published),
+            size(manifest.size_bytes),
+            ", ".join(("served", *state) if manifest.version == serving else state),
+        )
+        for manifest, state in found
+    ]
+    columns = ("version", "kind", "keys", "as of", "model", "Delta version", "published", "size", "state")
+    show_table(columns, rows, right=("version", "keys", "Delta version", "size"))
+
+
+def ago(moment: datetime) -> str:
+    return f"{duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
+
+
+@command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16")
+@_PIPELINE
+@click.option("--to", "version", type=int, help="The version to go back to; default: the newest good one before.")
+def rollback(pipeline: str, version: int | None) -> None:
+    """Serve an earlier version of PIPELINE again. The one left is quarantined and does not come back by itself."""
+    store = open_pipeline_store(pipeline)
+    _say_served(store, store.rollback(version), "Rolled back.")
+
+
+@command("pin", examples="forecache pin churn 16")
+@_PIPELINE
+@click.argument("version", type=int)
+def pin(pipeline: str, version: int) -> None:
+    """Serve VERSION of PIPELINE until it is unpinned, whatever is published meanwhile."""
+    store = open_pipeline_store(pipeline)
+    _say_served(store, store.pin(version), "Pinned.")
+
+
+@command("unpin", examples="forecache unpin churn")
+@_PIPELINE
+def unpin(pipeline: str) -> None:
+    """Serve the newest good version of PIPELINE again."""
+    store = open_pipeline_store(pipeline)
+    _say_served(store, store.unpin(), "Unpinned.")
+
+
+@command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
+@_PIPELINE
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--version", type=int, help="A retained version; default: the served one.")
+def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
+    """Read the answers for KEYs from PIPELINE's store in this process, as the reader would give them.
+
+    A composite key is its parts joined by `|`.
+    """
+    from forecache.reader.answers import Answers
+    from forecache.store import parse_key
+
+    with open_pipeline_store(pipeline).snapshot(version) as snapshot:
+        answers = Answers(snapshot)
+        answers.refresh(time.time())
+        key_bytes = [parse_key(snapshot.manifest.key, key) for key in keys]
+        if len(keys) == 1:
+            found = answers.one(key_bytes[0])
+            if found is None:
+                raise no_such_key(snapshot.manifest, keys[0])
+            answer = json.loads(found)
+            results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
+        else:
+            found, _ = answers.many(key_bytes)
+            answer = json.loads(found)
+            results = answer.pop("results")
+        if wants_json():
+            print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
+            return
+        _show_answers(snapshot.manifest, results, answer)
+
+
+def no_such_key(manifest: "Manifest", key: str) -> NotFoundError:
+    names = ", ".join(manifest.key.names)
+    return NotFoundError(
+        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
+        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
+    )
+
+
+def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+    names = manifest.field_names
+    rows = [
+        (item["key"], *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names))
+        for item in results
+    ]
+    figures = [field.name for field in manifest.fields if field.type in ("double", "bigint")]
+    show_table((", ".join(manifest.key.names), *names), rows, right=figures, caption=provenance_text(answer))
+
+
+def provenance_text(answer: dict[str, Any]) -> str:
+    """Where an answer comes from, in a line."""
+    model = answer["model"]
+    text = (
+        f"{answer['source']}: store version {answer['store_version']}, model {model['name']} {model['version']}, "
+        f"as of {answer['as_of']}, scored {answer['scored_at'][:19]}Z, age {duration(answer['age_s'])}"
+    )
+    return text + (" (stale)" if answer["stale"] else "")
+
+
+@command("diff", examples="forecache diff churn 16 17\nforecache diff churn 16 17 --json")
+@_PIPELINE
+@click.argument("before", type=int)
+@click.argument("after", type=int)
+@click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
+def diff(pipeline: str, before: int, after: int, top: int) -> None:
+    """What changed from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
+    from forecache.store.diff import diff as compare
+
+    store = open_pipeline_store(pipeline)
+    with store.snapshot(before) as old, store.snapshot(after) as new:
+        found = compare(old, new, top=top)
+    if wants_json():
+        print_json(found)
+        return
+    show_diff(found)
+
+
+def show_diff(found: Any) -> None:
+    raise NotImplementedError
