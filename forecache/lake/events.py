@@ -20,7 +20,7 @@ def known_events(
 ) -> dict[str, "DataFrame"]:
     """By source, the events up to and including each night: the raw columns and `as_of`."""
     return {
-        source.name: _cut(read_table(spark, settings, source.raw_table), nights, after=None, until=0)
+        source.name: cut_events(read_table(spark, settings, source.raw_table), nights, after=None, until=0)
         for source in pipeline.sources
     }
 
@@ -30,14 +30,14 @@ def horizon_events(
 ) -> dict[str, "DataFrame"]:
     """By source, the events in (night, night + horizon]: the raw columns and `as_of`."""
     return {
-        source.name: _cut(
+        source.name: cut_events(
             read_table(spark, settings, source.raw_table), nights, after=0, until=pipeline.label.horizon_days
         )
         for source in pipeline.sources
     }
 
 
-def _cut(raw: "DataFrame", nights: Sequence[date], *, after: int | None, until: int) -> "DataFrame":
+def cut_events(raw: "DataFrame", nights: Sequence[date], *, after: int | None, until: int) -> "DataFrame":
     from pyspark.sql import functions as F
 
     bounded = raw.where(F.col("event_day") <= F.lit(max(nights) + timedelta(days=until)))

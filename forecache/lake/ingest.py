@@ -184,7 +184,9 @@ def _judge(
         F.when(
             event_day != F.col("event_day"),
             F.format_string(
-                f"{source.event_time} %s is not on the file's day %s", F.col(source.event_time), "event_day"
+                f"{source.event_time} %s is not on the file's day %s",
+                F.col(source.event_time),
+                F.col("event_day").cast("string"),
             ),
         )
     )
@@ -257,7 +259,7 @@ def _write_raw(
     days = sorted({file.day for file in files if file.day is not None and counts[file.name]["good"]})
     if not days and table_exists(settings, source.raw_table):
         return table_version(settings, source.raw_table)
-    condition = f"event_day BETWEEN DATE'{days[0]}' AND DATE'{days[-1]}' AND " if days else ""
+    condition = f"event_day >= DATE'{days[0]}' AND event_day <= DATE'{days[-1]}' AND " if days else ""
     condition += f"source_file IN ({_quoted(files)})"
     return replace_rows(
         good.repartition("event_day"), settings, source.raw_table, where=condition, partition_by="event_day"

@@ -1,0 +1,206 @@
+"""Features know nothing of the future, are rebuilt only where something changed, and split by time for training."""
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.features import build_features, feature_version, stale_nights
+from forecache.lake.ingest import ingest
+from forecache.lake.query import query
+from forecache.lake.tables import open_table, table_version
+from forecache.lake.training_set import as_of_dates, build_training_set
+from forecache.pipeline import Pipeline, Training, load_pipeline
+from forecache.settings import Settings
+
+START = PURCHASES.start
+Purchase = tuple[str, int, float]  # customer, days after the start, dollars
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    churn = load_pipeline(settings, "churn")
+    label = dataclasses.replace(churn.label, horizon_days=3)
+    return dataclasses.replace(churn, label=label, training=Training(num_as_of=2, every_days=2))
+
+
+def land(settings: Settings, purchases: list[Purchase], *, days: int, suffix: str = "") -> None:
+    folder = Path(settings.landing_uri) / PURCHASES.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for offset in range(days):
+        day = START + timedelta(days=offset)
+        rows = [f"{customer},{day},1,{amount}\n" for customer, when, amount in purchases if when == offset]
+        if rows or not suffix:
+            (folder / f"{day}{suffix}.csv").write_text("customer_id,date,quantity,amount\n" + "".join(rows))
+
+
+def features(settings: Settings, night: date) -> list[dict[str, Any]]:
+    return query(settings, f"select * from features_churn where as_of = '{night}' order by customer_id").to_pylist()
+
+
+def test_values_of_a_small_history_are_those_computed_by_hand(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    # 1997-01-04 is a Saturday.
+    land(settings, [("00001", 0, 10.0), ("00001", 3, 20.0), ("00001", 3, 5.0), ("00002", 4, 7.0)], days=12)
+    ingest(spark, settings, PURCHASES)
+    build_features(spark, settings, pipeline, [START + timedelta(days=10)])
+    first, second = features(settings, START + timedelta(days=10))
+    expected = {
+        "recency_days": 7.0,
+        "tenure_days": 10.0,
+        "frequency": 2.0,
+        "monetary": 35.0,
+        "purchases_7d": 0.0,
+        "purchases_30d": 2.0,
+        "amount_30d": 35.0,
+        "trend_30d": 1.0,
+        "gap_mean_days": 3.0,
+        "gap_max_days": 3.0,
+        "weekend_share": 0.5,
+        "holiday_share": 0.0,
+    }
+    assert {name: first[name] for name in expected} == pytest.approx(expected)
+    assert first["mean_amount"] == pytest.approx(35 / 3)
+    assert second["gap_mean_days"] is None
+    assert second["purchases_7d"] == 1.0
+
+
+def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    land(settings, [("00001", 0, 10.0), ("00002", 5, 3.0)], days=8)
+    ingest(spark, settings, PURCHASES)
+    nights = [START + timedelta(days=day) for day in (2, 4, 6)]
+    first = build_features(spark, settings, pipeline, nights)
+    again = build_features(spark, settings, pipeline, nights)
+    assert first.rows == again.rows == 1 + 1 + 2
+    assert again.skipped
+    assert table_version(settings, "features_churn") == first.delta_version
+
+    land(settings, [("00003", 3, 9.0)], days=8, suffix=".late")
+    ingest(spark, settings, PURCHASES)
+    assert stale_nights(settings, pipeline) == tuple(nights[1:])
+    rebuilt = build_features(spark, settings, pipeline, nights)
+    assert rebuilt.details["built"] == [night.isoformat() for night in nights[1:]]
+    assert rebuilt.rows == 1 + 2 + 3
+    assert stale_nights(settings, pipeline) == ()
+    assert feature_version(settings, pipeline, nights[0]) == first.delta_version
+    assert feature_version(settings, pipeline, nights[1]) == rebuilt.delta_version
+
+
+def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
+    land(settings, [("00001", 0, 10.0)], days=2)
+    ingest(spark, settings, PURCHASES)
+    with pytest.raises(InputError, match=r"night 1997-01-05 is empty.*Land a file for 1997-01-05"):
+        build_features(spark, settings, pipeline, [START + timedelta(days=4)])
+    with pytest.raises(InputError, match=r"night 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
+        build_features(spark, settings, pipeline, [date(2001, 1, 1)])
+    with pytest.raises(NotFoundError, match="has no features for the night 1997-01-01"):
+        feature_version(settings, pipeline, START)
+
+
+def test_declared_feature_that_is_not_computed_is_named(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
+    land(settings, [("00001", 0, 10.0)], days=2)
+    ingest(spark, settings, PURCHASES)
+
+    def forgetful(events: Mapping[str, Any]) -> Any:
+        return purchase_features(events).drop("monetary")
+
+    declared = dataclasses.replace(pipeline.features, compute=forgetful)
+    with pytest.raises(InputError, match="lack the column 'monetary'"):
+        build_features(spark, settings, dataclasses.replace(pipeline, features=declared), [START])
+
+
+def test_feature_added_to_the_declaration_is_added_to_the_table(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    land(settings, [("00001", 0, 10.0)], days=3)
+    ingest(spark, settings, PURCHASES)
+    fewer = dataclasses.replace(pipeline.features, columns=PURCHASE_FEATURES[:3])
+    build_features(
+        spark,
+        settings,
+        dataclasses.replace(
+            pipeline, features=fewer, gate=dataclasses.replace(pipeline.gate, baseline=pipeline.gate.baseline)
+        ),
+        [START],
+    )
+    build_features(spark, settings, pipeline, [START + timedelta(days=1)])
+    (old,), (new,) = features(settings, START), features(settings, START + timedelta(days=1))
+    assert old["monetary"] is None
+    assert new["monetary"] == 10.0
+
+
+def test_training_dates_never_let_a_label_reach_a_later_split(pipeline: Pipeline) -> None:
+    night = date(1998, 6, 30)
+    dates = as_of_dates(pipeline, night)
+    horizon = timedelta(days=pipeline.label.horizon_days)
+    assert max(dates["train"]) + horizon <= min(dates["validation"])
+    assert max(dates["validation"]) + horizon <= min(dates["test"])
+    assert max(dates["test"]) + horizon <= night
+
+
+def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    # Train on days 4 and 6, validate on 9, test on 12, with three days of horizon; the night is day 15.
+    purchases = [("00001", 0, 1.0), ("00001", 7, 1.0), ("00001", 12, 1.0), ("00001", 15, 1.0), ("00001", 16, 1.0)]
+    land(settings, purchases, days=18)
+    ingest(spark, settings, PURCHASES)
+    night = START + timedelta(days=15)
+    result = build_training_set(spark, settings, pipeline, night)
+    labels = query(settings, "select as_of, split, churned from training_set_churn order by as_of").to_pylist()
+    assert [((row["as_of"] - START).days, row["split"], row["churned"]) for row in labels] == [
+        (4, "train", 0.0),
+        (6, "train", 0.0),
+        (9, "validation", 0.0),
+        (12, "test", 0.0),
+    ]
+    assert result.details["splits"] == {"train": 2, "validation": 1, "test": 1}
+    again = build_training_set(spark, settings, pipeline, night)
+    assert again.skipped
+    assert (again.rows, again.delta_version) == (result.rows, result.delta_version)
+    with pytest.raises(InputError, match="cannot train on the night 1997-01-03"):
+        build_training_set(spark, settings, pipeline, START + timedelta(days=2))
+
+
+purchase = st.tuples(st.sampled_from(["00001", "00002", "00003"]), st.integers(0, 9), st.integers(1, 99))
+
+
+@pytest.mark.slow
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=st.lists(purchase, min_size=1, max_size=12), night=st.integers(0, 8))
+def test_adding_later_events_changes_no_earlier_feature(spark: Any, history: list[Purchase], night: int) -> None:
+    """The point-in-time contract: the features of a night are those of a lake that ends on that night."""
+    as_of = START + timedelta(days=night)
+    schema = "customer_id string, event_day date, quantity int, amount double, as_of date"
+
+    def computed(purchases: list[Purchase], until: int) -> list[dict[str, Any]]:
+        from forecache.lake.events import cut_events
+
+        rows = [(c, START + timedelta(days=when), 1, float(amount)) for c, when, amount in purchases if when <= until]
+        raw = spark.createDataFrame(rows, schema.removesuffix(", as_of date"))
+        frame = purchase_features({"purchases": cut_events(raw, [as_of], after=None, until=0)})
+        return sorted((row.asDict() for row in frame.collect()), key=lambda row: row["customer_id"])
+
+    assert computed(history, until=9) == computed(history, until=night)
+
+
+def test_feature_table_has_a_change_feed_and_no_deletion_vectors(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    land(settings, [("00001", 0, 10.0)], days=1)
+    ingest(spark, settings, PURCHASES)
+    build_features(spark, settings, pipeline, [START])
+    configuration = open_table(settings, "features_churn").metadata().configuration
+    assert configuration["delta.enableChangeDataFeed"] == "true"
+    assert configuration["delta.enableDeletionVectors"] == "false"

@@ -1,0 +1,104 @@
+"""Landing files of every format become rows of text with line numbers, and nothing in them is lost."""
+
+import io
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecache.lake.landing import ParsedRow, file_day, parse_file
+from forecache.pipeline import Column, Source
+
+SOURCE = Source(
+    "orders",
+    columns=(Column("customer_id", "string"), Column("at", "date"), Column("amount", "double")),
+    event_time="at",
+    start=date(2026, 1, 1),
+)
+
+
+def parse(name: str, content: bytes) -> list[ParsedRow]:
+    return list(parse_file(name, content, SOURCE))
+
+
+def test_csv_rows_keep_their_line_numbers_across_blank_lines_and_quoted_newlines() -> None:
+    rows = parse("2026-01-01.csv", b'at,customer_id,amount\n2026-01-01,a,1\n\n2026-01-01,"b\nb",2\n2026-01-01,c,\n')
+    assert [(row.line, row.values) for row in rows[1:]] == [
+        (2, ("a", "2026-01-01", "1")),
+        (4, ("b\nb", "2026-01-01", "2")),
+        (6, ("c", "2026-01-01", None)),
+    ]
+    assert rows[0].line == 0
+    assert rows[0].error is None
+
+
+def test_csv_row_with_too_few_fields_is_a_bad_row_and_the_others_are_read() -> None:
+    rows = parse("2026-01-01.csv", b"customer_id,at,amount\na,2026-01-01\nb,2026-01-01,2\n")
+    assert rows[1].error == "the row has 2 fields, the header 3"
+    assert rows[1].content == "a,2026-01-01"
+    assert rows[2].error is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("2026-01-01.csv", b"", "the file is empty"),
+        ("2026-01-01.csv", b"customer_id,at\na,2026-01-01\n", "the column 'amount' is missing"),
+        ("2026-01-01.csv", b"customer_id,at,amount,x\n", "the column 'x' is not declared by source 'orders'"),
+        ("2026-01-01.csv", b"customer_id,at,amount\n\xff\xfe,2026-01-01,1\n", "can't decode"),
+        ("2026-01-01.csv", b'customer_id,at,amount\n"a,2026-01-01,1\n', "unexpected end of data"),
+        ("2026-01-01.parquet", b"PAR1 not really", "not a readable Parquet file"),
+        ("2026-01-01.xlsx", b"x", "the file name has no day"),
+        ("latest.csv", b"customer_id,at,amount\n", "the file name has no day"),
+        ("2026-13-45.csv", b"customer_id,at,amount\n", "the file name has no day"),
+    ],
+)
+def test_unreadable_file_is_one_line_zero_with_the_reason(name: str, content: bytes, error: str) -> None:
+    (row,) = parse(name, content)
+    assert row.line == 0
+    assert error in str(row.error)
+
+
+def test_header_only_csv_is_a_day_on_which_nothing_happened() -> None:
+    (row,) = parse("2026-01-01.csv", b"customer_id,at,amount\n")
+    assert row.error is None
+
+
+def test_json_lines_keep_numbers_as_written_and_mark_bad_lines() -> None:
+    content = b'{"customer_id": "a", "at": "2026-01-01", "amount": 0.10}\nnope\n\n{"customer_id": "b"}\n[1]\n'
+    rows = parse("2026-01-01.jsonl", content)
+    assert rows[1].values == ("a", "2026-01-01", "0.10")
+    assert [(row.line, row.error is not None) for row in rows[1:]] == [(1, False), (2, True), (4, True), (5, True)]
+    assert "'at' is missing" in str(rows[3].error)
+
+
+def test_parquet_rows_equal_the_csv_rows_of_the_same_table() -> None:
+    table = pa.table({"customer_id": ["a", None], "at": [date(2026, 1, 1)] * 2, "amount": [1.5, 0.1]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    rows = parse("2026-01-01.parquet", buffer.getvalue())
+    assert [row.values for row in rows[1:]] == [("a", "2026-01-01", "1.5"), (None, "2026-01-01", "0.1")]
+
+
+def test_day_of_a_file_is_read_from_its_name_in_any_folder() -> None:
+    assert file_day(SOURCE, "1997/1997-01-02.2.csv") == date(1997, 1, 2)
+    assert file_day(SOURCE, "notes.txt") is None
+
+
+cell = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
+
+
+@given(rows=st.lists(st.tuples(cell, cell, cell), max_size=20))
+def test_every_csv_row_written_is_one_row_read_with_the_same_values(rows: list[tuple[str, str, str]]) -> None:
+    import csv
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["customer_id", "at", "amount"])
+    writer.writerows(rows)
+    parsed = parse("2026-01-01.csv", text.getvalue().encode())
+    assert [row.values for row in parsed[1:]] == rows
+    assert [row.line for row in parsed[1:]] == list(range(2, len(rows) + 2))
