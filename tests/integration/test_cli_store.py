@@ -1,0 +1,202 @@
+"""`forecache publish`, `versions`, `get`, `rollback`, `pin`, `unpin` and `serve` on a real store."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from forecache.cli.main import main
+from forecache.lake.tables import append_rows
+from forecache.settings import load_settings
+
+NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
+
+
+def add_predictions(night: date, scores: dict[str, float]) -> None:
+    num = len(scores)
+    rows = pa.table(
+        {
+            "customer_id": list(scores),
+            "churn_probability": list(scores.values()),
+            "risk_segment": ["high"] * num,
+            "model_name": ["churn"] * num,
+            "model_version": pa.array([3] * num, pa.int32()),
+            "feature_version": pa.array([7] * num, pa.int64()),
+            "scored_at": pa.array([datetime(1998, 7, 1, 2, tzinfo=timezone.utc)] * num, pa.timestamp("us", "UTC")),
+            "run_id": ["run-1"] * num,
+            "as_of": pa.array([night] * num, pa.date32()),
+        }
+    )
+    append_rows(load_settings(), "predictions_churn", rows, partition_by=("as_of",))
+
+
+@pytest.fixture(autouse=True)
+def _predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
+    add_predictions(NIGHTS[0], {"00001": 0.25, "00002": 0.5})
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """The JSON answer of a command that has to succeed."""
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def two_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "publish", "churn")["details"]["version"] == 1
+    add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, "00003": 1.0})
+    assert answer(capsys, "publish", "churn")["details"]["version"] == 2
+
+
+def test_publish_then_get_gives_value_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "publish", "churn")["rows"] == 2
+    found = answer(capsys, "get", "churn", "00001")
+    assert found["value"] == {"churn_probability": 0.25, "risk_segment": "high"}
+    assert (found["store_version"], found["model"]) == (1, {"name": "churn", "version": 3})
+    assert found["as_of"] == "1998-06-29"
+    assert found["stale"] is True
+
+
+def test_publish_again_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "publish", "churn")
+    again = answer(capsys, "publish", "churn")
+    assert again["skipped"] is True
+    assert [item["version"] for item in answer(capsys, "versions", "churn")] == [1]
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_get_reads_an_older_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.75
+    assert answer(capsys, "get", "churn", "00001", "--version", "1")["value"]["churn_probability"] == 0.25
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_get_of_several_keys_keeps_their_order_and_marks_missing_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    results = answer(capsys, "get", "churn", "00003", "99999", "00001")["results"]
+    assert [(item["key"], item["found"]) for item in results] == [("00003", True), ("99999", False), ("00001", True)]
+    assert main(["get", "churn", "00003", "99999"]) == 0
+    assert "no such key" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_rollback_serves_the_version_before_and_quarantines_the_one_left(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "rollback", "churn")["version"] == 1
+    states = {item["version"]: item["state"] for item in answer(capsys, "versions", "churn")}
+    assert "current" in states[1]
+    assert "quarantined" in states[2]
+    assert main(["rollback", "churn"]) == 3
+    assert "roll back" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_pin_holds_a_version_until_unpin(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "pin", "churn", "1")
+    assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
+    answer(capsys, "unpin", "churn")
+    assert answer(capsys, "get", "churn", "00001")["store_version"] == 2
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_versions_table_names_the_served_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["versions", "churn"]) == 0
+    (served,) = [line for line in capsys.readouterr().out.splitlines() if "served" in line]
+    assert served.split()[0] == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["get", "churn", "77777"], 3, "has no key '77777'"),
+        (["get", "churn", ""], 4, "The key ''"),
+        (["get", "churn", "00001", "--version", "9"], 3, "has no version 9"),
+        (["publish", "churn", "--night", "1998-01-01"], 3, "1998-01-01"),
+        (["publish", "nope"], 3, "There is no pipeline 'nope'"),
+        (["versions", "spend"], 3, "Nothing is published for spend"),
+        (["get", "spend", "00001"], 3, "Nothing is published for spend"),
+        (["pin", "churn", "9"], 3, "has no version 9"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "publish", "churn")
+    assert main(arguments) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_locked_store_says_so_and_a_later_publish_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
+    holder = (
+        "import sys\n"
+        "from forecache.settings import load_settings\n"
+        "from forecache.store import open_store\n"
+        "from forecache.store.locks import publisher_lock\n"
+        "with publisher_lock(open_store(load_settings(), 'churn').layout, action='publish'):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert main(["publish", "churn"]) == 5
+        assert "churn" in capsys.readouterr().err
+        process.communicate("")
+    assert answer(capsys, "publish", "churn")["details"]["version"] == 1
+
+
+def test_serve_on_a_port_in_use_is_a_conflict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("FORECACHE_READER_PORT", str(port))
+        assert main(["serve"]) == 5
+    assert f"Port {port} on 127.0.0.1 is in use." in capsys.readouterr().err
+
+
+def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
+    from forecache.cli.reader_process import ReaderProcess
+
+    answer(capsys, "publish", "churn")
+    with ReaderProcess(load_settings(reader_port=free_port())) as reader:
+        over_http = reader.answer("churn", "00002")
+    in_process = answer(capsys, "get", "churn", "00002")
+    for answered in (over_http, in_process):
+        answered.pop("age_s")
+        answered.pop("found", None)
+    assert over_http == in_process
+
+
+def test_reader_that_is_no_longer_wanted_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    from forecache.cli.reader_process import ReaderProcess
+
+    answer(capsys, "publish", "churn")
+    with ReaderProcess(load_settings(reader_port=free_port())) as reader:
+        port = reader.port
+    give_up = time.monotonic() + 5
+    while time.monotonic() < give_up:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("the reader still listens")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
