@@ -18,12 +18,11 @@ def query(settings: Settings, sql: str) -> "pa.Table":
     """
     import duckdb
 
+    known = table_names(settings)
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            wanted = connection.get_table_names(sql)
-            known = table_names(settings)
-            for name in wanted & set(known):
+            for name in connection.get_table_names(sql) & set(known):
                 connection.register(name, open_table(settings, name).to_pyarrow_dataset())
             return connection.sql(sql).to_arrow_table()
         except duckdb.CatalogException as error:

@@ -1,0 +1,138 @@
+"""Tables hold their contracts: a partition written twice stays the same, both engines read it, errors are sentences."""
+
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.query import query
+from forecache.lake.tables import (
+    append_rows,
+    list_tables,
+    open_table,
+    read_table,
+    replace_rows,
+    table_version,
+    write_partitions,
+)
+from forecache.settings import Settings
+
+N1, N2 = date(2026, 1, 1), date(2026, 1, 2)
+SCHEMA = "customer_id string, as_of date, score double"
+
+
+def write(settings: Settings, spark: Any, rows: list[tuple[Any, ...]], *nights: date) -> int:
+    frame = spark.createDataFrame(rows, SCHEMA)
+    return write_partitions(frame, settings, "features_t", column="as_of", values=nights)
+
+
+def test_writing_a_night_twice_leaves_the_same_rows_and_other_nights_alone(settings: Settings, spark: Any) -> None:
+    write(settings, spark, [("a", N1, 1.0), ("b", N1, 2.0)], N1)
+    write(settings, spark, [("a", N2, 3.0)], N2)
+    before = query(settings, "select * from features_t order by all").to_pylist()
+    write(settings, spark, [("a", N1, 1.0), ("b", N1, 2.0)], N1)
+    assert query(settings, "select * from features_t order by all").to_pylist() == before
+    assert len(before) == 3
+
+
+def test_rows_of_another_night_are_refused_and_nothing_is_written(settings: Settings, spark: Any) -> None:
+    version = write(settings, spark, [("a", N1, 1.0)], N1)
+    with pytest.raises(Exception, match="DELTA_REPLACE_WHERE_MISMATCH"):
+        write(settings, spark, [("a", N2, 1.0)], N1)
+    assert table_version(settings, "features_t") == version
+
+
+def test_same_application_version_is_written_once(settings: Settings, spark: Any) -> None:
+    frame = spark.createDataFrame([("a", N1, 1.0)], SCHEMA)
+    write(settings, spark, [("a", N2, 1.0)], N2)
+    for _ in range(2):
+        write_partitions(frame, settings, "features_t", column="as_of", values=[N1], app=("job", 1))
+    assert table_version(settings, "features_t") == 1
+
+
+def test_spark_reads_what_delta_rs_wrote_and_delta_rs_what_spark_wrote(settings: Settings, spark: Any) -> None:
+    append_rows(settings, "t", pa.table({"x": [1, 2]}))
+    assert sorted(row.x for row in read_table(spark, settings, "t").collect()) == [1, 2]
+    version = write(settings, spark, [("a", N1, 1.0)], N1)
+    table = DeltaTable(settings.table_uri("features_t"), version=version)
+    assert table.to_pyarrow_table().to_pylist() == [{"customer_id": "a", "as_of": N1, "score": 1.0}]
+    changes = pa.table(table.load_cdf(starting_version=version).read_all())
+    assert changes.column("_change_type").to_pylist() == ["insert"]
+
+
+def test_column_of_another_type_is_refused_with_the_remedy(settings: Settings, spark: Any) -> None:
+    write(settings, spark, [("a", N1, 1.0)], N1)
+    frame = spark.createDataFrame([("a", N1, "high")], "customer_id string, as_of date, score string")
+    frame = frame.selectExpr("customer_id", "as_of", "array(score) as score")
+    with pytest.raises(InputError, match="'features_t' holds a column of another type.*new name"):
+        write_partitions(frame, settings, "features_t", column="as_of", values=[N1])
+
+
+def test_replacing_the_whole_table_replaces_its_columns_too(settings: Settings, spark: Any) -> None:
+    replace_rows(spark.createDataFrame([(1,)], "x int"), settings, "t")
+    replace_rows(spark.createDataFrame([("a",)], "y string"), settings, "t")
+    assert query(settings, "select * from t").to_pylist() == [{"y": "a"}]
+
+
+def test_unknown_table_and_version_are_not_found(settings: Settings, spark: Any) -> None:
+    with pytest.raises(NotFoundError, match=r"no table 'nothing'\. `forecache tables`"):
+        open_table(settings, "nothing")
+    append_rows(settings, "t", pa.table({"x": [1]}))
+    with pytest.raises(NotFoundError, match="'t' has no version 7"):
+        open_table(settings, "t", version=7)
+
+
+def test_tables_are_listed_with_rows_and_versions(settings: Settings) -> None:
+    assert list_tables(settings) == []
+    append_rows(settings, "b", pa.table({"x": [1, 2]}))
+    append_rows(settings, "a", pa.table({"x": [1]}))
+    append_rows(settings, "a", pa.table({"x": [1]}))
+    assert [(table.name, table.version, table.rows, table.files) for table in list_tables(settings)] == [
+        ("a", 1, 2, 2),
+        ("b", 0, 2, 1),
+    ]
+
+
+def test_ledger_gives_the_latest_row_of_each_night(settings: Settings) -> None:
+    def row(night: date | None, inputs: str) -> StageRecord:
+        return StageRecord("features", "churn", night, inputs, "features_churn", 1, 2, 0.5, {"by": "test"})
+
+    assert last_records(settings, "features", "churn") == {}
+    record(settings, [row(N1, "a"), row(N2, "b")])
+    record(settings, [row(N1, "c")])
+    record(settings, [row(None, "d")])
+    records = last_records(settings, "features", "churn")
+    assert {night: found.inputs for night, found in records.items()} == {N1: "c", N2: "b", None: "d"}
+    assert records[N1].details == {"by": "test"}
+    assert records[N1].code_version
+    assert last_record(settings, "features", "spend", N1) is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("select 1 frm x y", "The query failed: Parser Error"),
+        ("select * from missing", "missing.*Tables: t"),
+        ("select * from read_csv('/etc/passwd')", "The query failed: .*"),
+        ("copy (select 1) to '/tmp/forecache_must_not_exist.csv'", "The query failed: .*disabled"),
+    ],
+)
+def test_wrong_query_is_one_sentence_and_reaches_nothing_outside_the_lake(
+    settings: Settings, sql: str, message: str
+) -> None:
+    append_rows(settings, "t", pa.table({"x": [1]}))
+    with pytest.raises(InputError, match=message):
+        query(settings, sql)
+
+
+def test_two_writers_of_one_table_at_once_both_succeed_or_say_so(settings: Settings) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    append_rows(settings, "t", pa.table({"x": [0]}))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda x: append_rows(settings, "t", pa.table({"x": [x]})), range(1, 13)))
+    assert sorted(query(settings, "select x from t").column("x").to_pylist()) == list(range(13))
