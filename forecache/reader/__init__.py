@@ -1,0 +1,31 @@
+"""The thin online reader: an HTTP server over the precompute store, and its client.
+
+Depends on the store and nothing heavier. The names load when they are first used, so that a worker of the server does
+not load the client's HTTP library, nor a client the server.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forecache.reader.client import Answer, AsyncClient, Client
+    from forecache.reader.server import serve
+    from forecache.reader.tokens import create_token, list_tokens, revoke_token
+
+__all__ = ["Answer", "AsyncClient", "Client", "create_token", "list_tokens", "revoke_token", "serve"]
+
+_HOMES = {
+    "Answer": "client",
+    "AsyncClient": "client",
+    "Client": "client",
+    "create_token": "tokens",
+    "list_tokens": "tokens",
+    "revoke_token": "tokens",
+    "serve": "server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"forecache.reader.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

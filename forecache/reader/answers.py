@@ -1,0 +1,208 @@
+"""Answers of one published version, put together from bytes that are made once per version or once per second."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from forecache.errors import InputError
+from forecache.reader import problems
+from forecache.reader.problems import Problem, quoted
+from forecache.store import Manifest, Snapshot, encode_key, parse_key
+from forecache.store.keys import MAX_KEY_BYTES
+
+Headers = list[tuple[str, str]]
+JSON = "application/json"
+_PROVENANCE_ID_BYTES = 8
+_NEWLINE = ord("\n")
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+
+
+class Answers:
+    """A snapshot as the reader serves it.
+
+    Everything that changes with time (age, stale, the header with the ETag) is made for one second: callers call
+    `refresh(now)` when `now >= valid_until`.
+
+    Attributes:
+        headers: Header fields of an answer of this version.
+        etag: Weak, because the age in the body moves on while the version stays.
+        refused: Whether the version is too old to be served under its policy.
+        offset: First metrics cell of the pipeline.
+    """
+
+    def __init__(self, snapshot: Snapshot, *, offset: int = 0) -> None:
+        manifest = snapshot.manifest
+        self.snapshot = snapshot
+        self.manifest = manifest
+        self.offset = offset
+        self.fields = frozenset(manifest.field_names)
+        self.encode = _key_encoder(manifest)
+        self.get_entry = snapshot.get_entry
+        self.carried = bool(manifest.carried)
+        self._age_from = manifest.as_of_end.timestamp()
+        self._stale_from = manifest.stale_after.timestamp()
+        self._common = _members(manifest)
+        self._own = {
+            name: _members(manifest, model={"name": each.model_name, "version": each.model_version},
+                           scored_at=each.scored_at)
+            for name, each in manifest.provenances.items()
+        }  # fmt: skip
+        self.valid_until = 0.0
+        self.headers: Headers = []
+        self.etag = ""
+        self.refused = False
+        self.stale = False
+        self.age_s = 0
+        self._moment = b""
+        self.tail = b""
+        self.refresh(0.0)
+
+    def refresh(self, now: float) -> None:
+        """Make what is valid for the second of `now` (Unix time)."""
+        manifest = self.manifest
+        second = int(now)
+        past = second >= self._stale_from
+        self.valid_until = second + 1.0
+        self.age_s = max(0, int(second - self._age_from))
+        self.stale = past and manifest.policy.on_stale != "serve"
+        self.refused = past and manifest.policy.on_stale == "refuse"
+        etag = f'W/"{manifest.pipeline}-{manifest.version}{"-stale" if self.stale else ""}"'
+        if etag != self.etag:
+            self.etag = etag
+            self.headers = [("content-type", JSON), ("etag", etag), ("cache-control", "no-cache")]
+        self._moment = b'"age_s":%d,"stale":%s}' % (self.age_s, b"true" if self.stale else b"false")
+        self.tail = b"," + self._common + self._moment
+
+    def check_served(self) -> None:
+        """Refuse where the version is too old for its policy."""
+        if self.refused:
+            manifest = self.manifest
+            raise Problem(
+                problems.STALE,
+                f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, older than the "
+                f"{manifest.policy.max_age_h:g} h that its declaration allows; publish a newer night.",
+                headers=[("retry-after", "60")],
+                members={"store_version": manifest.version, "as_of": manifest.as_of, "age_s": self.age_s},
+            )
+
+    def one(self, key: bytes, fields: Sequence[str] = ()) -> bytes | None:
+        """The answer for one key, None where the version does not have it."""
+        entry = self.get_entry(key)
+        if entry is None:
+            return None
+        tail = self.tail
+        if self.carried:
+            entry, own = self._split(entry)
+            if own is not None:
+                tail = b"," + own + self._moment
+        if fields:
+            entry = select(entry, fields)
+        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = ()) -> tuple[bytes, int]:
+        """The answer for several keys in their order, and how many of them were found."""
+        get, dumps, carried = self.get_entry, orjson.dumps, self.carried
+        parts, found = [b'{"results":['], 0
+        add = parts.append
+        for key in keys:
+            entry = get(key)
+            add(b'{"key":')
+            add(dumps(key.decode()))
+            if entry is None:
+                add(b',"found":false},')
+                continue
+            found += 1
+            own = None
+            if carried:
+                entry, own = self._split(entry)
+            add(b',"found":true,"value":')
+            add(select(entry, fields) if fields else entry)
+            if own is not None:
+                add(b",")
+                add(own[:-1])
+            add(b"},")
+        if keys:
+            parts[-1] = parts[-1][:-1]
+        add(b"],")
+        add(self._common)
+        add(self._moment)
+        return b"".join(parts), found
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        """The decoded values of several keys; None where a key is missing."""
+        return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
+
+    def key_of(self, value: object) -> bytes:
+        """Key bytes of a key in a JSON body: text as in a URL, or an integer.
+
+        Raises:
+            InputError: It is neither, or not of the pipeline's key type.
+        """
+        if type(value) is str:
+            return self.encode(value)
+        if type(value) is int:
+            return encode_key(self.manifest.key, value)
+        raise InputError(f"The key {quoted(value)} is not text or an integer.", remedy="Composite keys are a|b.")
+
+    def check_fields(self, fields: Sequence[str]) -> None:
+        for field in fields:
+            if field not in self.fields:
+                known = ", ".join(self.manifest.field_names)
+                raise Problem(
+                    problems.BAD_REQUEST,
+                    f"{self.manifest.pipeline} has no field {quoted(field)}; it serves {known}.",
+                )
+
+    def _split(self, entry: bytes) -> tuple[bytes, bytes | None]:
+        """The value of an entry, and the members of its own provenance where it has one."""
+        mark = -_PROVENANCE_ID_BYTES - 1
+        if len(entry) > _PROVENANCE_ID_BYTES and entry[mark] == _NEWLINE:
+            return entry[:mark], self._own[entry[-_PROVENANCE_ID_BYTES:].decode()]
+        return entry, None
+
+
+def select(value: bytes, fields: Sequence[str]) -> bytes:
+    """Only the named members of a JSON object, in the order named."""
+    row = orjson.loads(value)
+    return orjson.dumps({field: row[field] for field in fields})
+
+
+def _members(
+    manifest: Manifest, *, model: Mapping[str, Any] | None = None, scored_at: str | None = None
+) -> bytes:
+    """The members that every answer of a version has, as JSON that ends in a comma."""
+    return (
+        orjson.dumps(
+            {
+                "source": "precomputed",
+                "store_version": manifest.version,
+                "model": model or manifest.model,
+                "as_of": manifest.as_of,
+                "scored_at": scored_at or manifest.scored_at,
+                "published_at": manifest.published_at,
+            }
+        )[1:-1]
+        + b","
+    )
+
+
+def _key_encoder(manifest: Manifest) -> Callable[[str], bytes]:
+    """`parse_key` for this version's keys, with the common cases first."""
+    schema = manifest.key
+
+    def general(text: str) -> bytes:
+        return parse_key(schema, text)
+
+    def string(text: str) -> bytes:
+        # A surrogate cannot be encoded; parse_key says so in its own words.
+        key = text.encode("utf-8", "surrogatepass")
+        return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
+
+    def integer(text: str) -> bytes:
+        return text.encode() if _PLAIN_INTEGER.fullmatch(text) else parse_key(schema, text)
+
+    if len(schema.columns) > 1:
+        return general
+    return {"string": string, "int": integer}.get(schema.columns[0].type, general)

@@ -1,0 +1,186 @@
+"""The reader as an RSGI application: one per worker process, created before the worker accepts connections."""
+
+import asyncio
+import gzip
+import logging
+import sys
+from collections.abc import Awaitable, Iterator
+from time import perf_counter_ns, time
+from typing import Any
+
+from forecache.errors import ForecacheError, InputError
+from forecache.reader import problems
+from forecache.reader.access import Access
+from forecache.reader.limits import MAX_PATH_BYTES, RateLimit, check_rate, read_body
+from forecache.reader.metrics import HITS, ROUTE, WorkerMetrics, worker_name
+from forecache.reader.problems import Problem, quoted
+from forecache.reader.routes import Reply, Request, Routes
+from forecache.reader.runtime import Runtime
+from forecache.reader.swap import Catalog
+from forecache.settings import Settings
+
+_log = logging.getLogger("forecache.reader")
+GZIP_FROM_BYTES = 1024
+GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
+_ONE = ROUTE["one"]
+_UNLIMITED_PATHS = frozenset({"/healthz", "/health", "/readyz"})
+
+
+class _Done:
+    """What an answered request's handler returns: awaited at no cost."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_DONE = _Done()
+
+
+class ReaderApp:
+    """Answers requests. Granian calls `__rsgi_init__` once, then `__rsgi__` for each request, on one loop."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self.settings = settings
+        self._runtime = runtime
+        self._metrics = WorkerMetrics(runtime, worker_name())
+        self._access = Access(settings.reader_tokens) if settings.reader_tokens else None
+        rate = settings.reader_rate_limit
+        self._rate = RateLimit(runtime.shared("rate", RateLimit.TABLE_BYTES), rate) if rate else None
+        self.catalog = Catalog(settings, self._metrics)
+        self._answers = self.catalog.answers
+        self._guarded = self._access is not None or self._rate is not None
+        self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Threads that hold the interpreter for 5 ms (the default) would show in the tail of the latencies.
+        sys.setswitchinterval(0.001)
+        self._loop = loop
+        self.catalog.open()
+        self.catalog.watch(loop, each_turn=self._reload_tokens)
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.catalog.close()
+
+    def __rsgi__(self, scope: Any, proto: Any) -> Awaitable[None]:
+        started = perf_counter_ns()
+        method, path = scope.method, scope.path
+        if method == "GET" and not self._guarded and path.startswith("/v1/"):
+            name, _, key = path[4:].partition("/")
+            answers = self._answers.get(name)
+            if answers is not None and key and self._answer_one(scope, proto, answers, key):
+                self._metrics.observe(_ONE, 200, perf_counter_ns() - started)
+                return _DONE
+        if method == "POST" and self.routes.takes_body(path):
+            return self._post(scope, proto, started)
+        request = Request(method, path, scope.query_string, scope.headers, time())
+        reply = self._reply(request, scope.client)
+        if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(request.headers):
+            reply = _gzipped(reply)
+        self._send(proto, request, reply, started)
+        return _DONE
+
+    def _answer_one(self, scope: Any, proto: Any, answers: Any, key: str) -> bool:
+        """Answer the common request, one key with nothing more to it; False where it is not that or fails."""
+        now = time()
+        if now >= answers.valid_until:
+            answers.refresh(now)
+        if answers.refused or key == "versions" or scope.query_string or "if-none-match" in scope.headers:
+            return False
+        try:
+            body = answers.one(answers.encode(key))
+        except InputError:
+            return False
+        if body is None:
+            return False
+        proto.response_bytes(200, answers.headers, body)
+        self._metrics.cells[answers.offset + HITS] += 1
+        return True
+
+    async def _post(self, scope: Any, proto: Any, started: int) -> None:
+        headers = scope.headers
+        request = Request("POST", scope.path, scope.query_string, headers, 0.0)
+        settings = self.settings
+        try:
+            _check_media_type(headers.get("content-type"))
+            request.body = await read_body(
+                proto, headers, limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s
+            )
+        except Problem as problem:
+            reply = _problem_reply(problem)
+        else:
+            request.now = time()
+            reply = self._reply(request, scope.client)
+        size = len(reply.body)
+        if size >= GZIP_FROM_BYTES and _accepts_gzip(headers):
+            if size < GZIP_IN_THREAD_FROM_BYTES:
+                reply = _gzipped(reply)
+            else:
+                reply = await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply)
+        self._send(proto, request, reply, started)
+
+    def _reply(self, request: Request, client: str) -> Reply:
+        try:
+            if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
+                raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
+            if self._rate is not None and request.path not in _UNLIMITED_PATHS:
+                check_rate(self._rate, client)
+            return self.routes.handle(request)
+        except Problem as problem:
+            return _problem_reply(problem)
+        except InputError as error:
+            return _problem_reply(Problem(problems.BAD_KEY, str(error)))
+        except ForecacheError as error:
+            kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
+            _log.error("%s %s failed: %s", request.method, quoted(request.path), error)
+            return _problem_reply(Problem(kind, "The reader's log says why."))
+        except Exception:
+            _log.exception("%s %s failed.", request.method, quoted(request.path))
+            return _problem_reply(Problem(problems.INTERNAL, "The reader's log says why; it is a defect."))
+
+    def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:
+        if reply.body:
+            proto.response_bytes(reply.status, reply.headers, reply.body)
+        else:
+            proto.response_empty(reply.status, reply.headers)
+        self._metrics.observe(request.route, reply.status, perf_counter_ns() - started)
+
+    def _reload_tokens(self) -> None:
+        if self._access is not None and not self._access.reload():
+            self._metrics.count_token_error()
+
+
+def _problem_reply(problem: Problem) -> Reply:
+    return Reply(problem.kind.status, problem.header_list(), problem.body())
+
+
+def _check_media_type(content_type: str | None) -> None:
+    """Accept JSON, and clients that do not say what they send."""
+    if content_type is None:
+        return
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
+        raise Problem(
+            problems.MEDIA_TYPE,
+            f"The body has the media type {quoted(content_type)}; send application/json.",
+            headers=[("accept", "application/json")],
+        )
+
+
+def _accepts_gzip(headers: Any) -> bool:
+    """Whether Accept-Encoding lists gzip (or `*`) without refusing it by `q=0`."""
+    header = headers.get("accept-encoding")
+    if header is None or ("gzip" not in header and "*" not in header):
+        return False
+    for part in header.lower().split(","):
+        coding, _, parameters = part.partition(";")
+        if coding.strip() in ("gzip", "*"):
+            quality = parameters.replace(" ", "").removeprefix("q=")
+            return quality.strip("0.") != "" or quality == ""
+    return False
+
+
+def _gzipped(reply: Reply) -> Reply:
+    body = gzip.compress(reply.body, compresslevel=1, mtime=0)
+    headers = [*reply.headers, ("content-encoding", "gzip"), ("vary", "accept-encoding")]
+    return Reply(reply.status, headers, body)

@@ -1,0 +1,93 @@
+"""Errors over HTTP as RFC 9457 problem details: one kind for each way a request can fail."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem; `slug` names it in the `type` member and in the metrics of clients."""
+
+    status: int
+    slug: str
+    title: str
+
+    @property
+    def uri(self) -> str:
+        return f"urn:forecache:problem:{self.slug}"
+
+
+BAD_REQUEST = Kind(400, "bad-request", "The request cannot be understood")
+BAD_KEY = Kind(400, "bad-key", "The key is not of the pipeline's key type")
+UNAUTHORISED = Kind(401, "unauthorised", "A valid bearer token is needed")
+FORBIDDEN = Kind(403, "forbidden", "The token does not cover this")
+NO_ROUTE = Kind(404, "no-such-route", "There is nothing at this path")
+NO_PIPELINE = Kind(404, "unknown-pipeline", "The pipeline is not known")
+NO_KEY = Kind(404, "unknown-key", "The key is not in the published version")
+METHOD = Kind(405, "method-not-allowed", "The method is not allowed here")
+TIMEOUT = Kind(408, "request-timeout", "The request took too long to arrive")
+TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
+LONG_PATH = Kind(414, "path-too-long", "The path or query is too long")
+MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body must be JSON")
+TOO_MANY_KEYS = Kind(422, "too-many-keys", "The request asks for too many keys")
+RATE = Kind(429, "rate-limited", "Too many requests from this address")
+HEADERS_LARGE = Kind(431, "headers-too-large", "The request's header fields are too large")
+INTERNAL = Kind(500, "internal", "The reader failed")
+NOT_READY = Kind(503, "not-ready", "The reader is not ready")
+NOT_PUBLISHED = Kind(503, "not-published", "The pipeline has no published version")
+UNREADABLE = Kind(503, "not-readable", "The published version cannot be read")
+STALE = Kind(503, "stale", "The published version is older than the pipeline allows")
+
+KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+STATUSES = tuple(sorted({200, 304, *(kind.status for kind in KINDS)}))
+"""Every status that the reader's own code answers with."""
+
+
+class Problem(Exception):
+    """A request that is answered with a problem.
+
+    Attributes:
+        detail: One sentence with the thing, the value and the remedy.
+        headers: Header fields that the status calls for, such as `allow`.
+        members: Further members of the problem object.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = tuple(headers)
+        self.members = dict(members or {})
+
+    def body(self) -> bytes:
+        kind = self.kind
+        return orjson.dumps(
+            {
+                "type": kind.uri,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": self.detail,
+                **self.members,
+            }
+        )
+
+    def header_list(self) -> list[tuple[str, str]]:
+        return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *self.headers]
+
+
+def quoted(value: object, *, limit: int = 60) -> str:
+    """A value as a detail shows it: quoted, and short however long it is."""
+    text = str(value)
+    return repr(text if len(text) <= limit else text[:limit] + "...")

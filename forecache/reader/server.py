@@ -1,0 +1,133 @@
+"""Starting and stopping the reader: Granian's RSGI server, one process per worker, none of them before its port is free."""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.http import HTTP1Settings, HTTP2Settings
+from granian.log import LogLevels
+
+from forecache.errors import ConflictError, SettingsError
+from forecache.reader.access import Access
+from forecache.reader.app import ReaderApp
+from forecache.reader.limits import MAX_HEAD_BYTES
+from forecache.reader.runtime import Runtime
+from forecache.settings import Settings
+
+_log = logging.getLogger("forecache.reader")
+DRAIN_S = 2.0
+STOP_TIMEOUT_S = 10
+
+
+class _Server(Granian):
+    """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness."""
+
+    runtime: Runtime
+    drain_s: float
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        if self.runtime.draining:  # told twice: now
+            super().signal_handler_interrupt()
+            return
+        self.runtime.drain()
+        timer = threading.Timer(self.drain_s, super().signal_handler_interrupt)
+        timer.daemon = True
+        timer.start()
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    drain_s: float = DRAIN_S,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the store until SIGTERM or SIGINT; returns after a graceful stop.
+
+    On the signal `/readyz` answers 503 at once, requests are still answered for `drain_s` seconds, then connections
+    are finished and closed. A second signal ends the wait.
+
+    Args:
+        host, port, workers: Override the settings `reader_host`, `reader_port`, `reader_workers`.
+        on_start: Called with the reader's URL before the workers start.
+
+    Raises:
+        ConflictError: The port is taken.
+        SettingsError: The address cannot be used, or the token file cannot be read.
+    """
+    host = host or settings.reader_host
+    port = port or settings.reader_port
+    workers = workers or settings.reader_workers
+    check_port(host, port)
+    if settings.reader_tokens is not None:
+        Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
+    runtime = Runtime.create()
+    timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
+    server = _Server(
+        "forecache.reader.app",
+        address=host,
+        port=port,
+        interface="rsgi",
+        workers=workers,
+        websockets=False,
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        respawn_interval=0.5,
+        workers_kill_timeout=STOP_TIMEOUT_S,
+        http1_settings=HTTP1Settings(header_read_timeout=timeout_ms, max_buffer_size=MAX_HEAD_BYTES),
+        http2_settings=HTTP2Settings(max_headers_size=MAX_HEAD_BYTES, keep_alive_interval=20_000),
+    )
+    server.runtime, server.drain_s = runtime, drain_s
+    if on_start is not None:
+        url_host = f"[{host}]" if ":" in host else host
+        server.on_startup(partial(on_start, f"http://{url_host}:{port}"))
+    try:
+        server.serve(target_loader=partial(load_worker, settings, runtime.folder), wrap_loader=False)
+    finally:
+        runtime.remove()
+
+
+def load_worker(settings: Settings, folder: Path) -> ReaderApp:
+    """Build a worker's application, in the worker's process."""
+    # A process group of its own: Ctrl-C in a terminal reaches the main process alone, which drains first.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return ReaderApp(settings, Runtime(folder))
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on.
+
+    The workers share the port by SO_REUSEPORT, with which a second reader would start without a word and take half
+    of the connections.
+
+    Raises:
+        ConflictError: Something listens there.
+        SettingsError: The address is not this machine's, or the port is reserved.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"Port {port} on {host} is in use.",
+                remedy="Stop what listens there, or choose another with --port or FORECACHE_READER_PORT.",
+            ) from None
+        raise SettingsError(
+            f"The reader cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}.",
+            remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
+        ) from None

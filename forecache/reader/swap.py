@@ -1,0 +1,166 @@
+"""Which version of each pipeline is served: a thread watches the store, opens and warms what is new, and swaps it in."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from forecache.reader.answers import Answers
+from forecache.reader.describe import history
+from forecache.reader.metrics import LIVE, MAPPED, SWAP_FAILURES, SWAP_US, SWAPS, VERSION, WorkerMetrics
+from forecache.settings import Settings
+from forecache.store import Snapshot, Store, open_store
+
+_log = logging.getLogger("forecache.reader")
+PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+POLL_S = 0.25
+
+
+class Catalog:
+    """What is served.
+
+    Only the event loop's thread changes `answers`, and handlers never wait between taking one and being done with it.
+    So once a swap has run on the loop, nobody uses the old snapshot, and the watching thread closes it.
+
+    Attributes:
+        answers: The served version of each pipeline.
+        waiting: Pipelines whose store holds no published version.
+        failures: Pipelines whose version cannot be read, and why; an older version may still be served.
+        history: The retained versions of each pipeline, newest first, as JSON.
+        warm: Whether everything found at the start has been read into memory.
+    """
+
+    def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
+        self.settings = settings
+        self.answers: dict[str, Answers] = {}
+        self.waiting: frozenset[str] = frozenset()
+        self.failures: dict[str, str] = {}
+        self.history: dict[str, bytes] = {}
+        self.warm = False
+        self._metrics = metrics
+        self._seen: dict[str, object] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Open every published pipeline, before the first request and before any thread: not warmed yet."""
+        self._poll(lambda name, answers: self._install(name, answers), warm=False)
+
+    def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
+        """Start the watching thread; `each_turn` runs in it a few times a second."""
+        parent = os.getppid()
+
+        def run() -> None:
+            for answers in list(self.answers.values()):
+                answers.snapshot.warm()
+            self.warm = True
+            while not self._stop.wait(POLL_S):
+                self._metrics.beat()
+                each_turn()
+                if os.getppid() != parent:
+                    _log.error("The reader's main process is gone; this worker stops.")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                self._poll(lambda name, answers: self._install_on(loop, name, answers), warm=True)
+
+        self._metrics.beat()
+        self._thread = threading.Thread(target=run, name="forecache-swap", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching and close what is open."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        for answers in self.answers.values():
+            answers.snapshot.close()
+        self.answers.clear()
+
+    def _poll(self, install: Callable[[str, "Answers | None"], None], *, warm: bool) -> None:
+        folder = self.settings.store_path
+        found = {path.name for path in folder.iterdir() if PIPELINE_NAME.fullmatch(path.name)} if folder.is_dir() else set()
+        waiting = set()
+        for name in sorted(found):
+            store = open_store(self.settings, name)
+            try:
+                if not self._follow(name, store, install, warm=warm):
+                    waiting.add(name)
+            except Exception as error:
+                self._fail(name, error)
+            else:
+                self.failures.pop(name, None)
+        for name in self.answers.keys() - found:
+            _log.warning("The store of %s is gone; it is served no more.", name)
+            self._replace(name, None, install)
+        self.waiting = frozenset(waiting - self.answers.keys())
+
+    def _follow(
+        self, name: str, store: Store, install: Callable[[str, "Answers | None"], None], *, warm: bool
+    ) -> bool:
+        """Serve what the store says is current; whether it says anything."""
+        pointer = store.pointer()
+        served = self.answers.get(name)
+        if pointer.serving is not None and (served is None or served.manifest.version != pointer.serving):
+            started = time.perf_counter()
+            snapshot = store.snapshot(pointer.serving)
+            if warm:
+                snapshot.warm()
+            self._replace(name, self._ready(name, snapshot, started), install)
+        seen = (pointer, tuple(store.version_numbers()), len(store.quarantined()))
+        if seen != self._seen.get(name):
+            self.history[name] = history(store)
+            self._seen[name] = seen
+        return pointer.serving is not None
+
+    def _ready(self, name: str, snapshot: Snapshot, started: float) -> Answers:
+        offset = self._metrics.pipeline_offset(name)
+        answers = Answers(snapshot, offset=offset)
+        answers.refresh(time.time())
+        cells = self._metrics.cells
+        seconds = time.perf_counter() - started
+        cells[offset + SWAP_US] = int(seconds * 1e6)
+        cells[offset + SWAPS] += 1
+        cells[offset + VERSION] = snapshot.manifest.version
+        cells[offset + MAPPED] = snapshot.mapped_bytes
+        cells[offset + LIVE] = 1
+        _log.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
+        return answers
+
+    def _replace(
+        self, name: str, answers: Answers | None, install: Callable[[str, "Answers | None"], None]
+    ) -> None:
+        old = self.answers.get(name)
+        install(name, answers)
+        if answers is None:
+            self._metrics.cells[self._metrics.pipeline_offset(name) + LIVE] = 0
+        if old is not None:
+            old.snapshot.close()
+
+    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers | None) -> None:
+        """Install on the loop's thread and wait until that has happened."""
+        done = threading.Event()
+
+        def swap() -> None:
+            self._install(name, answers)
+            done.set()
+
+        loop.call_soon_threadsafe(swap)
+        while not done.wait(0.5) and not self._stop.is_set():
+            pass
+
+    def _install(self, name: str, answers: Answers | None) -> None:
+        if answers is None:
+            self.answers.pop(name, None)
+        else:
+            self.answers[name] = answers
+
+    def _fail(self, name: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
+        if self.failures.get(name) != reason:
+            _log.error("The store of %s cannot be read; what was served stays.", name, exc_info=error)
+        self.failures[name] = reason

@@ -1,0 +1,193 @@
+"""Bearer tokens: created, listed and revoked in one file that holds their hashes and never the tokens.
+
+A token is `fct_<id>_<secret>`; the secret is 256 random bits, so that one SHA-256 is enough to keep it at rest
+(slow hashes protect what people choose, not what a generator does). The file is JSON, readable by its owner alone,
+and replaced in one step, so that a reader that watches it never sees half of it.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from forecache.errors import InputError, NotFoundError, SettingsError
+
+ALL = "*"
+METRICS = "+metrics"
+"""Scope that opens `/metrics`; `*` opens it too."""
+
+_PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token as the file keeps it.
+
+    Attributes:
+        id: Twelve hex digits, part of the token; names it in lists and when it is revoked.
+        name: Who or what uses it.
+        scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics.
+        created_at: ISO 8601, UTC.
+        expires_at: ISO 8601, UTC; "" where it does not expire.
+        sha256: Hash of the whole token, hex.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: str
+    expires_at: str
+    sha256: str
+
+    def covers(self, scope: str) -> bool:
+        return scope in self.scopes or ALL in self.scopes
+
+    @property
+    def expires(self) -> float:
+        """Unix time from which the token is refused; infinity where it does not expire."""
+        return _moment(self.expires_at).timestamp() if self.expires_at else float("inf")
+
+
+class Tokens:
+    """The tokens of one file at one moment."""
+
+    def __init__(self, records: Sequence[TokenRecord]) -> None:
+        self.records = tuple(records)
+        self._by_id = {record.id: (bytes.fromhex(record.sha256), record.expires, record) for record in records}
+
+    def find(self, token: str, now: float) -> TokenRecord | None:
+        """The record of a presented token, None where it is unknown, revoked or expired. Constant time in the secret."""
+        entry = self._by_id.get(token[4:16])
+        if entry is None:
+            return None
+        digest, expires, record = entry
+        given = hashlib.sha256(token.encode()).digest()
+        return record if hmac.compare_digest(given, digest) and now < expires else None
+
+
+def load_tokens(path: Path) -> Tokens:
+    """Read a token file.
+
+    Raises:
+        SettingsError: The file is missing or is not a token file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"The token file {path} cannot be read: {error.strerror}.",
+            remedy="Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS.",
+        ) from None
+    try:
+        return Tokens([_record(item) for item in json.loads(content)["tokens"]])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"The token file {path} is not one: {type(error).__name__}: {error}.",
+            remedy="Restore it, or move it away and create the tokens again.",
+        ) from None
+
+
+def create_token(
+    path: Path, name: str, scopes: Sequence[str], *, expires_days: float | None = None
+) -> tuple[str, TokenRecord]:
+    """Add a token to the file, which is created where it is missing.
+
+    Returns:
+        The token, which is shown this once and cannot be had again, and its record.
+
+    Raises:
+        InputError: A scope is no pipeline name, `*` or `+metrics`; or the name is empty.
+    """
+    if not name.strip() or len(name) > 100:
+        raise InputError(f"The token name {name!r} is not usable.", remedy="Name who uses it, in 1 to 100 characters.")
+    wrong = [scope for scope in scopes if scope not in (ALL, METRICS) and not _PIPELINE.fullmatch(scope)]
+    if wrong or not scopes:
+        raise InputError(
+            f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope.",
+            remedy="Give pipeline names, '*' for every pipeline, or '+metrics'.",
+        )
+    created = datetime.now(timezone.utc)
+    token_id = secrets.token_hex(6)
+    token = f"fct_{token_id}_{secrets.token_urlsafe(32)}"
+    record = TokenRecord(
+        id=token_id,
+        name=name.strip(),
+        scopes=tuple(scopes),
+        created_at=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        expires_at=(created + timedelta(days=expires_days)).strftime("%Y-%m-%dT%H:%M:%SZ") if expires_days else "",
+        sha256=hashlib.sha256(token.encode()).hexdigest(),
+    )
+    _change(path, lambda records: [*records, record])
+    return token, record
+
+
+def list_tokens(path: Path) -> tuple[TokenRecord, ...]:
+    """Every token of the file in order of creation; none where there is no file yet."""
+    return load_tokens(path).records if path.exists() else ()
+
+
+def revoke_token(path: Path, token_id: str) -> TokenRecord:
+    """Remove a token; running readers refuse it within a second or so.
+
+    Raises:
+        NotFoundError: The file has no token with that id.
+    """
+    revoked: list[TokenRecord] = []
+
+    def without(records: list[TokenRecord]) -> list[TokenRecord]:
+        revoked.extend(record for record in records if record.id == token_id)
+        if not revoked:
+            known = ", ".join(record.id for record in records) or "none"
+            raise NotFoundError(f"There is no token {token_id!r} in {path}.", remedy=f"It has: {known}.")
+        return [record for record in records if record.id != token_id]
+
+    _change(path, without)
+    return revoked[0]
+
+
+def _record(item: dict[str, object]) -> TokenRecord:
+    scopes = item["scopes"]
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+        raise ValueError("scopes must be a list of strings")
+    texts = {name: str(item[name]) for name in ("id", "name", "created_at", "expires_at", "sha256")}
+    if len(bytes.fromhex(texts["sha256"])) != 32:
+        raise ValueError("sha256 must have 64 hex digits")
+    record = TokenRecord(scopes=tuple(scopes), **texts)
+    assert record.expires > 0  # an expiry that is no time is a ValueError here rather than at a request
+    return record
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _change(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        records = change(list(list_tokens(path)))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        content = json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,174 @@
+"""A store made from Python rows, and a reader started as users start it, for the tests of the reader."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pyarrow as pa
+
+from forecache.settings import Settings
+from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
+from forecache.store.build import write_shard
+from forecache.store.layout import shard_file, write_durably
+from forecache.store.manifest import Manifest, Policy, Source, now
+from forecache.store.pointer import Pointer, write_pointer
+
+STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
+FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
+MODEL = Provenance("churn", 3, 7, "2026-11-25T01:00:00.000000Z", "run-3")
+
+
+def yesterday() -> str:
+    return (datetime.now(timezone.utc).date() - timedelta(days=1)).isoformat()
+
+
+def churn_rows(num_rows: int, *, shift: float = 0.0) -> dict[Any, dict[str, Any]]:
+    return {
+        f"{index:05d}": {
+            "churn_probability": round((index * 7919 % 1000) / 1000 + shift, 6),
+            "risk_segment": ("low", "medium", "high")[index % 3],
+        }
+        for index in range(num_rows)
+    }
+
+
+def write_version(
+    store_path: Path,
+    pipeline: str,
+    rows: Mapping[Any, Mapping[str, Any]],
+    *,
+    key: KeySchema = STRING_KEY,
+    fields: tuple[Field, ...] = FIELDS,
+    as_of: str = "",
+    policy: Policy = Policy(36.0, "flag"),
+    provenance: Provenance = MODEL,
+    carried: Mapping[Any, Provenance] | None = None,
+) -> int:
+    """Write a full version and make it current; its number."""
+    layout = Store(store_path / pipeline).layout
+    layout.create()
+    carried = carried or {}
+    last = Store(store_path / pipeline).pointer().last
+    version = last + 1
+    segment_id = f"{version:08d}-base"
+    folder = layout.segment(segment_id)
+    folder.mkdir()
+    entries = [
+        orjson.dumps(value) + (b"\n" + carried[name].id.encode() if name in carried else b"")
+        for name, value in rows.items()
+    ]
+    keys = [encode_key(key, name) for name in rows]
+    shard = write_shard(folder / shard_file(0), pa.array(keys, pa.binary()), pa.array(entries, pa.binary()))
+    manifest = Manifest(
+        pipeline=pipeline,
+        version=version,
+        parent=last or None,
+        kind="full",
+        segments=(SegmentInfo(segment_id, "base", len(rows), 0, (shard,)),),
+        rows=len(rows),
+        tombstones=0,
+        content_hash="0" * 32,
+        key=key,
+        fields=fields,
+        source=Source(f"predictions_{pipeline}", f"memory:{pipeline}", version, as_of or yesterday()),
+        provenance=provenance,
+        provenances={each.id: each for each in carried.values()},
+        carried=len(carried),
+        policy=policy,
+        published_at=now(),
+        code_version="test",
+        run_id="test",
+        inputs=f"test-{version}",
+    )
+    layout.lease(version).touch()
+    write_durably(layout.manifest(version), manifest.to_json())
+    write_pointer(layout, Pointer(version, None, version, version))
+    return version
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RunningReader:
+    """A reader in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def wait_until_ready(self, timeout_s: float = 20) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the reader ended with {self.process.returncode}"
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError("the reader is not ready")
+
+    def workers(self) -> list[int]:
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        return [int(pid) for pid in found]
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+_SCRIPT = """
+import sys, orjson
+from forecache.settings import load_settings
+from forecache.reader import serve
+arguments = orjson.loads(sys.argv[1])
+drain_s = arguments.pop("drain_s")
+serve(load_settings(**arguments), drain_s=drain_s)
+"""
+
+
+def start_reader(settings: Settings, *, drain_s: float = 0.1, wait: bool = True, **overrides: Any) -> RunningReader:
+    port = free_port()
+    arguments = {"home": str(settings.home), "reader_port": port, "drain_s": drain_s, **overrides}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, orjson.dumps(arguments).decode()], env=environment, text=True
+    )
+    reader = RunningReader(process, port)
+    if wait:
+        try:
+            reader.wait_until_ready()
+        except BaseException:
+            process.kill()
+            raise
+    return reader
+
+
+@contextmanager
+def running_reader(settings: Settings, **overrides: Any) -> Iterator[RunningReader]:
+    reader = start_reader(settings, **overrides)
+    try:
+        yield reader
+    finally:
+        reader.stop()
+
+
+def today() -> date:
+    return datetime.now(timezone.utc).date()
