@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Install the real services that tests run against: Redis and a browser from the system's packages, MinIO (S3) built
+# from source.
+# Idempotent: what is there is left alone. A service that cannot be installed is named, and its tests are skipped.
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium]     (no name: all)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
+MINIO_STAMP=.tools/bin/minio.version
+
+step() { printf '[services] %s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else return 1; fi
+}
+
+install_redis() {
+    if command -v redis-server >/dev/null; then
+        return 0
+    fi
+    step "Installing redis-server"
+    if ! command -v apt-get >/dev/null; then
+        step "There is no apt-get: install redis-server 6 or newer yourself"
+        return 1
+    fi
+    # Only the program is wanted: `policy-rc.d`-less containers would start a server on port 6379, tests start their own.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null ||
+        { as_root apt-get update -q >/dev/null &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null; }
+}
+
+install_chromium() {
+    if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then
+        return 0
+    fi
+    step "Installing chromium"
+    if ! command -v apt-get >/dev/null; then
+        step "There is no apt-get: install chromium yourself"
+        return 1
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core \
+        >/dev/null 2>&1 ||
+        { as_root apt-get update -q >/dev/null &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium \
+                fonts-dejavu-core >/dev/null; }
+}
+
+install_minio() {
+    if [ -x .tools/bin/minio ] && [ "$(cat "$MINIO_STAMP" 2>/dev/null)" = "$MINIO_VERSION" ]; then
+        return 0
+    fi
+    if ! command -v go >/dev/null; then
+        step "There is no Go compiler: install Go 1.24 or newer to build MinIO for the S3 tests"
+        return 1
+    fi
+    step "Building MinIO $MINIO_VERSION (a few minutes, once)"
+    mkdir -p .tools/bin
+    GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 nice -n 10 go install -ldflags "-s -w" "github.com/minio/minio@$MINIO_VERSION"
+    printf '%s' "$MINIO_VERSION" >"$MINIO_STAMP"
+}
+
+services=("$@")
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium)
+missing=()
+for service in "${services[@]}"; do
+    "install_$service" || missing+=("$service")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+    step "Not installed: ${missing[*]}; tests that need them say so and are skipped"
+else
+    step "Ready: ${services[*]}"
+fi
