@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.events import known_events
-from forecache.lake.ingest import ingested_files, raw_state, require_days
+from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import StageRecord, last_records, record
 from forecache.lake.tables import open_table, table_version, write_partitions
 from forecache.pipeline import AS_OF, Pipeline

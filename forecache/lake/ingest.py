@@ -6,74 +6,22 @@ files entered in `ingested_files`. A run killed in between leaves them to be rep
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
-from forecache.lake.landing import (
-    LandingFile,
-    list_landing,
-    parse_files,
-    parsed_columns,
-    read_checksum,
-    source_uri,
-)
+from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
+from forecache.lake.judge import judge
+from forecache.lake.landing import LandingFile, list_landing, parse_files, parsed_columns, read_checksum, source_uri
 from forecache.lake.ledger import code_version
-from forecache.lake.tables import (
-    append_rows,
-    open_table,
-    read_table,
-    replace_rows,
-    table_exists,
-    table_version,
-)
-from forecache.pipeline import Column, Source
+from forecache.lake.tables import replace_rows, table_exists, table_version
+from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
-
-FILES_TABLE = "ingested_files"
-
-
-@dataclass(frozen=True)
-class IngestedFile:
-    """A row of `ingested_files`: landing_rows == raw_rows + quarantined_rows, unless the whole file is in quarantine.
-
-    Attributes:
-        error: Why the whole file is in quarantine, None where it was read.
-        raw_version: Delta version of the raw table that holds its rows.
-    """
-
-    source: str
-    file: str
-    event_day: date | None
-    size_bytes: int
-    modified_at: datetime
-    sha256: str
-    landing_rows: int
-    raw_rows: int
-    quarantined_rows: int
-    error: str | None
-    raw_version: int
-    ingested_at: datetime
-    run_id: str
-    code_version: str
-
-
-def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
-    """The files of a source that have been ingested, oldest first; empty where none has."""
-    if not table_exists(settings, FILES_TABLE):
-        return []
-    table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
-    return [
-        IngestedFile(**row) for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
-    ]
 
 
 def ingest(
@@ -103,7 +51,7 @@ def ingest(
     if pending:
         progress(f"reading {len(pending)} landing files of {source.name}", None)
         done = _ingest_files(spark, settings, source, pending, run_id=run_id)
-        append_rows(settings, FILES_TABLE, _files_to_arrow(done))
+        enter_files(settings, done)
     if changed:
         raise InputError(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
@@ -125,7 +73,7 @@ def _ingest_files(
     from pyspark.storagelevel import StorageLevel
 
     now = datetime.now(timezone.utc)
-    judged = _judge(spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files])
+    judged = judge(spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files])
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(judged)
@@ -168,66 +116,6 @@ def _parsed(spark: "SparkSession", settings: Settings, source: Source, files: Se
     )
     rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
     return rows.join(F.broadcast(named), "source_file")
-
-
-def _judge(
-    spark: "SparkSession", settings: Settings, source: Source, rows: "DataFrame", files: Sequence[str]
-) -> "DataFrame":
-    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    rows = rows.withColumns({f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns})
-    reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
-    event_day = F.to_date(f"typed_{source.event_time}")
-    reasons.append(
-        F.when(
-            event_day != F.col("event_day"),
-            F.format_string(
-                f"{source.event_time} %s is not on the file's day %s",
-                F.col(source.event_time),
-                F.col("event_day").cast("string"),
-            ),
-        )
-    )
-    rows = rows.withColumn("reason", F.coalesce(*reasons))
-    if not source.unique:
-        return rows
-    identity = [f"typed_{name}" for name in source.unique]
-    in_order = Window.partitionBy(*identity, F.col("reason").isNull()).orderBy("source_file", "source_line")
-    is_repeat = F.row_number().over(in_order) > 1
-    if table_exists(settings, source.raw_table):
-        before = read_table(spark, settings, source.raw_table).where(~F.col("source_file").isin(list(files)))
-        before = before.select(*(F.col(name).alias(f"typed_{name}") for name in source.unique)).distinct()
-        rows = rows.join(before.withColumn("is_known", F.lit(True)), identity, "left")
-        is_repeat = is_repeat | F.coalesce("is_known", F.lit(False))
-    repeat = f"duplicate {', '.join(source.unique)}"
-    is_good_row = F.col("reason").isNull() & (F.col("source_line") > 0)
-    return rows.withColumn("reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason")))
-
-
-def _column_reasons(column: Column) -> "list[SparkColumn]":
-    from pyspark.sql import functions as F
-
-    text, typed = F.col(column.name), F.col(f"typed_{column.name}")
-    is_row = F.col("source_line") > 0
-    reasons = [
-        F.when(
-            text.isNotNull() & typed.isNull(),
-            F.format_string(f"{column.name} '%s' is not of type {column.type}", text),
-        )
-    ]
-    if column.required:
-        reasons.append(F.when(is_row & text.isNull(), F.lit(f"{column.name} is missing")))
-    if column.type == "double":
-        reasons.append(F.when(F.isnan(typed), F.lit(f"{column.name} is not a number")))
-    for bound, breaks, word in (
-        (column.minimum, typed < F.lit(column.minimum), "below the minimum"),
-        (column.maximum, typed > F.lit(column.maximum), "above the maximum"),
-    ):
-        if bound is not None:
-            reasons.append(F.when(breaks, F.format_string(f"{column.name} %s is {word} {bound:g}", text)))
-    return reasons
 
 
 def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
@@ -302,55 +190,3 @@ def _result(
             "late_days": [day.isoformat() for day in late],
         },
     )
-
-
-def require_days(settings: Settings, source: Source, nights: Collection[date]) -> None:
-    """Refuse nights whose day has no landing file that could be read.
-
-    Raises:
-        InputError: Names the night, what became of its files, and the remedy.
-    """
-    files = ingested_files(settings, source)
-    read_days = {file.event_day for file in files if file.error is None}
-    for night in sorted(nights):
-        if night in read_days:
-            continue
-        broken = [file for file in files if file.event_day == night and file.error]
-        if broken:
-            raise InputError(
-                f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
-                remedy=f"Land a corrected file for {night} under a new name and run again.",
-            )
-        raise InputError(
-            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
-            remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
-        )
-
-
-def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
-    """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
-
-    A late file for an old day moves it, which is how the nights that the file changes become stale.
-    """
-    files = ingested_files(settings, source) if files is None else files
-    versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
-    return max(versions, default=-1)
-
-
-def days_between(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
-
-
-def _files_to_arrow(files: list[IngestedFile]) -> "pa.Table":
-    import pyarrow as pa
-
-    time_type = pa.timestamp("us", tz="UTC")
-    types = {
-        "event_day": pa.date32(),
-        "modified_at": time_type,
-        "ingested_at": time_type,
-        **dict.fromkeys(("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()),
-    }
-    names = IngestedFile.__dataclass_fields__
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    return pa.Table.from_pylist([vars(file) for file in files], schema=schema)

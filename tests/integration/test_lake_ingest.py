@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from forecache.errors import InputError
-from forecache.lake.ingest import ingest, ingested_files, raw_state, require_days
+from forecache.lake.ingest import ingest
+from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.query import query
 from forecache.lake.tables import open_table, table_version
 from forecache.pipeline import Column, Source
@@ -184,7 +185,7 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("forecache.lake.ingest.append_rows", killed)
+        patch.setattr("forecache.lake.ingest.enter_files", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(spark, settings, ORDERS)
     land("2026-01-02.csv", HEADER + "o3,a,2026-01-02T10:00:00Z,5\n")

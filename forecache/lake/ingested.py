@@ -1,0 +1,105 @@
+"""Which landing files have been ingested, and with them what state the raw tables are in up to any night."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.landing import source_uri
+from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILES_TABLE = "ingested_files"
+
+
+@dataclass(frozen=True)
+class IngestedFile:
+    """A row of `ingested_files`: landing_rows == raw_rows + quarantined_rows, unless the whole file is in quarantine.
+
+    Attributes:
+        error: Why the whole file is in quarantine, None where it was read.
+        raw_version: Delta version of the raw table that holds its rows.
+    """
+
+    source: str
+    file: str
+    event_day: date | None
+    size_bytes: int
+    modified_at: datetime
+    sha256: str
+    landing_rows: int
+    raw_rows: int
+    quarantined_rows: int
+    error: str | None
+    raw_version: int
+    ingested_at: datetime
+    run_id: str
+    code_version: str
+
+
+def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
+    """The files of a source that have been ingested, oldest first; empty where none has."""
+    if not table_exists(settings, FILES_TABLE):
+        return []
+    table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
+    return [
+        IngestedFile(**row) for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
+    ]
+
+
+def enter_files(settings: Settings, files: Sequence[IngestedFile]) -> None:
+    """Append rows to `ingested_files`."""
+    append_rows(settings, FILES_TABLE, _to_arrow(files))
+
+
+def require_days(settings: Settings, source: Source, nights: Collection[date]) -> None:
+    """Refuse nights whose day has no landing file that could be read.
+
+    Raises:
+        InputError: Names the night, what became of its files, and the remedy.
+    """
+    files = ingested_files(settings, source)
+    read_days = {file.event_day for file in files if file.error is None}
+    for night in sorted(nights):
+        if night in read_days:
+            continue
+        broken = [file for file in files if file.event_day == night and file.error]
+        if broken:
+            raise InputError(
+                f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
+                remedy=f"Land a corrected file for {night} under a new name and run again.",
+            )
+        raise InputError(
+            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
+            remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
+        )
+
+
+def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
+    """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
+
+    A late file for an old day moves it, which is how the nights that the file changes become stale.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
+    return max(versions, default=-1)
+
+
+def _to_arrow(files: Sequence[IngestedFile]) -> "pa.Table":
+    import pyarrow as pa
+
+    time_type = pa.timestamp("us", tz="UTC")
+    types = {
+        "event_day": pa.date32(),
+        "modified_at": time_type,
+        "ingested_at": time_type,
+        **dict.fromkeys(("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()),
+    }
+    names = IngestedFile.__dataclass_fields__
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    return pa.Table.from_pylist([vars(file) for file in files], schema=schema)
