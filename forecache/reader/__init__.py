@@ -8,14 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.reader.client import Answer, AsyncClient, Client
+    from forecache.reader.client import AsyncClient, Client
     from forecache.reader.server import serve
     from forecache.reader.tokens import create_token, list_tokens, revoke_token
+    from forecache.reader.wire import Answer
 
 __all__ = ["Answer", "AsyncClient", "Client", "create_token", "list_tokens", "revoke_token", "serve"]
 
 _HOMES = {
-    "Answer": "client",
+    "Answer": "wire",
     "AsyncClient": "client",
     "Client": "client",
     "create_token": "tokens",

@@ -10,7 +10,7 @@ from forecache.reader import problems
 from forecache.reader.problems import Problem
 from forecache.reader.tokens import TokenRecord, load_tokens
 
-_log = logging.getLogger("forecache.reader")
+logger = logging.getLogger("forecache.reader")
 _MAX_TOKEN_CHARS = 256
 
 
@@ -35,9 +35,9 @@ class Access:
         try:
             self._tokens = load_tokens(self.path)
         except SettingsError as error:
-            _log.error("The tokens read before stay in force: %s", error)
+            logger.error("The tokens read before stay in force: %s", error)
             return False
-        _log.info("Read %d tokens from %s.", len(self._tokens.records), self.path)
+        logger.info("Read %d tokens from %s.", len(self._tokens.records), self.path)
         return True
 
     def identify(self, headers: Any) -> TokenRecord:
@@ -65,7 +65,8 @@ class Access:
         if not record.covers(scope):
             raise Problem(
                 problems.FORBIDDEN,
-                f"The token {record.id} ({record.name}) does not cover {scope!r}; it covers {', '.join(record.scopes)}.",
+                f"The token {record.id} ({record.name}) does not cover {scope!r}; "
+                f"it covers {', '.join(record.scopes)}.",
                 headers=[("www-authenticate", 'Bearer error="insufficient_scope"')],
             )
 

@@ -169,9 +169,7 @@ def select(value: bytes, fields: Sequence[str]) -> bytes:
     return orjson.dumps({field: row[field] for field in fields})
 
 
-def _members(
-    manifest: Manifest, *, model: Mapping[str, Any] | None = None, scored_at: str | None = None
-) -> bytes:
+def _members(manifest: Manifest, *, model: Mapping[str, Any] | None = None, scored_at: str | None = None) -> bytes:
     """The members that every answer of a version has, as JSON that ends in a comma."""
     return (
         orjson.dumps(

@@ -3,8 +3,9 @@
 import asyncio
 import gzip
 import logging
+import re
 import sys
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator
 from time import perf_counter_ns, time
 from typing import Any
 
@@ -19,20 +20,22 @@ from forecache.reader.runtime import Runtime
 from forecache.reader.swap import Catalog
 from forecache.settings import Settings
 
-_log = logging.getLogger("forecache.reader")
+logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
 _ONE = ROUTE["one"]
+_JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 _UNLIMITED_PATHS = frozenset({"/healthz", "/health", "/readyz"})
 
 
 class _Done:
     """What an answered request's handler returns: awaited at no cost."""
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[None, None, None]:
+        return _NOTHING
 
 
+_NOTHING: Generator[None, None, None] = iter(())  # type: ignore[assignment]  # exhausted, so it may be shared
 _DONE = _Done()
 
 
@@ -132,10 +135,10 @@ class ReaderApp:
             return _problem_reply(Problem(problems.BAD_KEY, str(error)))
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
-            _log.error("%s %s failed: %s", request.method, quoted(request.path), error)
+            logger.error("%s %s failed: %s", request.method, quoted(request.path), error)
             return _problem_reply(Problem(kind, "The reader's log says why."))
         except Exception:
-            _log.exception("%s %s failed.", request.method, quoted(request.path))
+            logger.exception("%s %s failed.", request.method, quoted(request.path))
             return _problem_reply(Problem(problems.INTERNAL, "The reader's log says why; it is a defect."))
 
     def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:
@@ -158,8 +161,7 @@ def _check_media_type(content_type: str | None) -> None:
     """Accept JSON, and clients that do not say what they send."""
     if content_type is None:
         return
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
+    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
         raise Problem(
             problems.MEDIA_TYPE,
             f"The body has the media type {quoted(content_type)}; send application/json.",

@@ -133,7 +133,7 @@ def render(runtime: Runtime, ages: dict[str, float]) -> bytes:
         lines.append(f'{name}_count{{route="{route_name}"}} {sum(counts)}')
 
     totals = _pipeline_values(workers)
-    gauges = _pipeline_values([worker for worker in live])
+    gauges = _pipeline_values(live)
     for cell, metric, help_ in (
         (HITS, "hits_total", "Keys found."),
         (MISSES, "misses_total", "Keys not found."),

@@ -197,9 +197,7 @@ def _schemas() -> Schema:
         "Metadata": _object({**pipeline, "key": typed, "fields": typed, "policy": {"type": "object"}}),
         "Pipelines": _object({"pipelines": _array(_object(pipeline))}),
         "History": _object({"pipeline": _TEXT, "versions": _array(entry)}),
-        "FeastResponse": _object(
-            {"metadata": _object({"feature_names": _array(_TEXT)}), "results": _array(column)}
-        ),
+        "FeastResponse": _object({"metadata": _object({"feature_names": _array(_TEXT)}), "results": _array(column)}),
         "Status": _object({"status": _TEXT}),
         "Problem": _problem_schema(KINDS),
     }

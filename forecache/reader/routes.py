@@ -109,9 +109,7 @@ class Routes:
                 headers=retry,
             )
         if name in self._catalog.waiting:
-            raise Problem(
-                problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry
-            )
+            raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
         raise Problem(problems.NO_PIPELINE, f"There is no pipeline {quoted(name)}; GET /v1 lists the pipelines.")
 
     def _one(self, request: Request, name: str, key: str) -> Reply:
@@ -126,7 +124,7 @@ class Routes:
             version = answers.manifest.version
             raise Problem(
                 problems.NO_KEY,
-                f"The key {quoted(key)} is not in version {version} of {name}, which is as of {answers.manifest.as_of}.",
+                f"The key {quoted(key)} is not in version {version} of {name}, as of {answers.manifest.as_of}.",
                 members={"key": key, "store_version": version, "as_of": answers.manifest.as_of},
             )
         self._metrics.cells[answers.offset + HITS] += 1

@@ -1,4 +1,4 @@
-"""Starting and stopping the reader: Granian's RSGI server, one process per worker, none of them before its port is free."""
+"""Starting and stopping the reader: Granian's RSGI server, one process per worker."""
 
 import errno
 import logging
@@ -22,12 +22,12 @@ from forecache.reader.limits import MAX_HEAD_BYTES
 from forecache.reader.runtime import Runtime
 from forecache.settings import Settings
 
-_log = logging.getLogger("forecache.reader")
+logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
 STOP_TIMEOUT_S = 10
 
 
-class _Server(Granian):
+class _Server(Granian):  # type: ignore[valid-type,misc]
     """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness."""
 
     runtime: Runtime

@@ -1,4 +1,4 @@
-"""Which version of each pipeline is served: a thread watches the store, opens and warms what is new, and swaps it in."""
+"""Which version of each pipeline is served: a thread watches the store, opens and warms what is new, swaps it in."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from forecache.reader.metrics import LIVE, MAPPED, SWAP_FAILURES, SWAP_US, SWAPS
 from forecache.settings import Settings
 from forecache.store import Snapshot, Store, open_store
 
-_log = logging.getLogger("forecache.reader")
+logger = logging.getLogger("forecache.reader")
 PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 POLL_S = 0.25
 
@@ -62,7 +62,7 @@ class Catalog:
                 self._metrics.beat()
                 each_turn()
                 if os.getppid() != parent:
-                    _log.error("The reader's main process is gone; this worker stops.")
+                    logger.error("The reader's main process is gone; this worker stops.")
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 self._poll(lambda name, answers: self._install_on(loop, name, answers), warm=True)
@@ -82,25 +82,24 @@ class Catalog:
 
     def _poll(self, install: Callable[[str, "Answers | None"], None], *, warm: bool) -> None:
         folder = self.settings.store_path
-        found = {path.name for path in folder.iterdir() if PIPELINE_NAME.fullmatch(path.name)} if folder.is_dir() else set()
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        found = {name for name in names if PIPELINE_NAME.fullmatch(name)}
         waiting = set()
         for name in sorted(found):
             store = open_store(self.settings, name)
             try:
                 if not self._follow(name, store, install, warm=warm):
                     waiting.add(name)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
                 self._fail(name, error)
             else:
                 self.failures.pop(name, None)
         for name in self.answers.keys() - found:
-            _log.warning("The store of %s is gone; it is served no more.", name)
+            logger.warning("The store of %s is gone; it is served no more.", name)
             self._replace(name, None, install)
         self.waiting = frozenset(waiting - self.answers.keys())
 
-    def _follow(
-        self, name: str, store: Store, install: Callable[[str, "Answers | None"], None], *, warm: bool
-    ) -> bool:
+    def _follow(self, name: str, store: Store, install: Callable[[str, "Answers | None"], None], *, warm: bool) -> bool:
         """Serve what the store says is current; whether it says anything."""
         pointer = store.pointer()
         served = self.answers.get(name)
@@ -127,12 +126,10 @@ class Catalog:
         cells[offset + VERSION] = snapshot.manifest.version
         cells[offset + MAPPED] = snapshot.mapped_bytes
         cells[offset + LIVE] = 1
-        _log.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
+        logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
         return answers
 
-    def _replace(
-        self, name: str, answers: Answers | None, install: Callable[[str, "Answers | None"], None]
-    ) -> None:
+    def _replace(self, name: str, answers: Answers | None, install: Callable[[str, "Answers | None"], None]) -> None:
         old = self.answers.get(name)
         install(name, answers)
         if answers is None:
@@ -162,5 +159,5 @@ class Catalog:
         reason = f"{type(error).__name__}: {error}"
         self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
         if self.failures.get(name) != reason:
-            _log.error("The store of %s cannot be read; what was served stays.", name, exc_info=error)
+            logger.error("The store of %s cannot be read; what was served stays.", name, exc_info=error)
         self.failures[name] = reason

@@ -64,7 +64,7 @@ class Tokens:
         self._by_id = {record.id: (bytes.fromhex(record.sha256), record.expires, record) for record in records}
 
     def find(self, token: str, now: float) -> TokenRecord | None:
-        """The record of a presented token, None where it is unknown, revoked or expired. Constant time in the secret."""
+        """The record of a presented token, None where it is unknown, revoked or expired; in constant time."""
         entry = self._by_id.get(token[4:16])
         if entry is None:
             return None

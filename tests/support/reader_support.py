@@ -25,6 +25,7 @@ from forecache.store.pointer import Pointer, write_pointer
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
+FLAG = Policy(36.0, "flag")
 MODEL = Provenance("churn", 3, 7, "2026-11-25T01:00:00.000000Z", "run-3")
 
 
@@ -50,7 +51,7 @@ def write_version(
     key: KeySchema = STRING_KEY,
     fields: tuple[Field, ...] = FIELDS,
     as_of: str = "",
-    policy: Policy = Policy(36.0, "flag"),
+    policy: Policy = FLAG,
     provenance: Provenance = MODEL,
     carried: Mapping[Any, Provenance] | None = None,
 ) -> int:

@@ -1,0 +1,238 @@
+"""Clients of the reader, blocking and asynchronous: typed answers, retries with backoff, one deadline for a call."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from forecache.errors import ForecacheError, UnavailableError
+from forecache.reader.wire import (
+    Answer,
+    Key,
+    Outcome,
+    answer_from,
+    answers_from,
+    key_text,
+    many_request,
+    one_request,
+    outcome_of,
+    pipeline_path,
+)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A request and what to make of its response."""
+
+    method: str
+    path: str
+    read: Callable[[Any], Any]
+    params: dict[str, str] | None = None
+    json: Any = None
+
+
+class _Calls:
+    """What both clients ask, and how they retry; every call is a read, so each may be sent again."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        timeout_s: float = 2.0,
+        deadline_s: float = 10.0,
+        retries: int = 3,
+        backoff_s: float = 0.05,
+        batch: int = 1000,
+    ) -> None:
+        """Prepare a client; it connects at its first call.
+
+        Args:
+            url: Where the reader listens, such as `http://127.0.0.1:8080`.
+            token: Bearer token, "" where the reader wants none.
+            timeout_s: Longest wait for one attempt.
+            deadline_s: Longest wait for a call with all its attempts.
+            retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
+            backoff_s: Longest pause before the second attempt; it doubles with each further one, and a random part of
+                it is waited. A longer Retry-After of the reader is obeyed while the deadline allows it.
+            batch: Most keys in one request of `get_many`; the reader's `reader_max_keys`.
+        """
+        self._options: dict[str, Any] = {
+            "base_url": url.rstrip("/"),
+            "timeout": timeout_s,
+            "headers": {"authorization": f"Bearer {token}"} if token else {},
+        }
+        self._deadline_s = deadline_s
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._batch = batch
+
+    def _one(self, pipeline: str, key: Key, fields: Sequence[str]) -> _Call:
+        method, path, params, body = one_request(pipeline, key_text(key), fields)
+        if body is not None:
+            return _Call(method, path, lambda data: answers_from(data)[0], json=body)
+        return _Call(method, path, answer_from, params)
+
+    def _many(self, pipeline: str, keys: Sequence[Key], fields: Sequence[str]) -> list[_Call]:
+        path = pipeline_path(pipeline)
+        return [
+            _Call("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields))
+            for start in range(0, len(keys), self._batch)
+        ]
+
+    def _next_pause(self, attempt: int, retry_after_s: float, deadline: float, failure: ForecacheError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            ForecacheError: `failure`, where no attempt is left or the deadline comes first.
+        """
+        pause = max(retry_after_s, random.uniform(0, self._backoff_s * 2**attempt))
+        if attempt >= self._retries or time.monotonic() + pause > deadline:
+            raise failure
+        return pause
+
+    def _transport_failure(self, error: httpx.TransportError) -> ForecacheError:
+        return UnavailableError(
+            f"The reader at {self._options['base_url']} cannot be reached: {type(error).__name__}: {error}.",
+            remedy="Check that it runs and that the address is right.",
+        )
+
+    def _settle(self, call: _Call, response: httpx.Response) -> Outcome:
+        return outcome_of(response.status_code, response.headers, response.content, call.read)
+
+
+def _history(pipeline: str) -> _Call:
+    return _Call("GET", pipeline_path(pipeline) + "/versions", lambda data: data["versions"])
+
+
+class Client(_Calls):
+    """A blocking client. Safe for threads; close it, or use it in a `with` block."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._http = httpx.Client(**self._options)
+
+    def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = ()) -> Answer | None:
+        """The answer for one key, None where the published version does not have it.
+
+        Args:
+            key: Text or an integer; for a composite key a tuple in column order.
+            fields: Only these fields; none: all.
+
+        Raises:
+            NotFoundError: The reader does not know the pipeline.
+            InputError: The key or a field is wrong, or the token is.
+            UnavailableError: The reader cannot be reached, has no published version, or only one that is too old.
+        """
+        answer: Answer | None = self._send(self._one(pipeline, key, fields))
+        return answer if answer is not None and answer.found else None
+
+    def get_many(self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = ()) -> list[Answer]:
+        """The answers for many keys, in their order; `found` is False where the version does not have one.
+
+        Raises:
+            ForecacheError: As `get`.
+        """
+        return [answer for call in self._many(pipeline, keys, fields) for answer in self._send(call)]
+
+    def metadata(self, pipeline: str) -> dict[str, Any]:
+        """What the pipeline serves: version, key, fields, policy, freshness."""
+        return dict(self._send(_Call("GET", pipeline_path(pipeline), dict)))
+
+    def versions(self, pipeline: str) -> list[dict[str, Any]]:
+        """The retained versions, newest first."""
+        return list(self._send(_history(pipeline)))
+
+    def pipelines(self) -> list[dict[str, Any]]:
+        """The pipelines that the token covers."""
+        return list(self._send(_Call("GET", "/v1", lambda data: data["pipelines"])))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, call: _Call) -> Any:
+        deadline = time.monotonic() + self._deadline_s
+        for attempt in range(self._retries + 1):
+            try:
+                response = self._http.request(call.method, call.path, params=call.params, json=call.json)
+            except httpx.TransportError as error:
+                failure, after = self._transport_failure(error), 0.0
+            else:
+                outcome = self._settle(call, response)
+                if outcome.failure is None:
+                    return outcome.value
+                failure, after = outcome.failure, outcome.retry_after_s
+                if not outcome.again:
+                    raise failure
+            time.sleep(self._next_pause(attempt, after, deadline, failure))
+        raise AssertionError("the last attempt returns or raises")
+
+
+class AsyncClient(_Calls):
+    """The same for asyncio; close it with `await client.aclose()`, or use it in an `async with` block."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._http = httpx.AsyncClient(**self._options)
+
+    async def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = ()) -> Answer | None:
+        """As `Client.get`."""
+        answer: Answer | None = await self._send(self._one(pipeline, key, fields))
+        return answer if answer is not None and answer.found else None
+
+    async def get_many(self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = ()) -> list[Answer]:
+        """As `Client.get_many`."""
+        return [answer for call in self._many(pipeline, keys, fields) for answer in await self._send(call)]
+
+    async def metadata(self, pipeline: str) -> dict[str, Any]:
+        """As `Client.metadata`."""
+        return dict(await self._send(_Call("GET", pipeline_path(pipeline), dict)))
+
+    async def versions(self, pipeline: str) -> list[dict[str, Any]]:
+        """As `Client.versions`."""
+        return list(await self._send(_history(pipeline)))
+
+    async def pipelines(self) -> list[dict[str, Any]]:
+        """As `Client.pipelines`."""
+        return list(await self._send(_Call("GET", "/v1", lambda data: data["pipelines"])))
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _send(self, call: _Call) -> Any:
+        deadline = time.monotonic() + self._deadline_s
+        for attempt in range(self._retries + 1):
+            try:
+                response = await self._http.request(call.method, call.path, params=call.params, json=call.json)
+            except httpx.TransportError as error:
+                failure, after = self._transport_failure(error), 0.0
+            else:
+                outcome = self._settle(call, response)
+                if outcome.failure is None:
+                    return outcome.value
+                failure, after = outcome.failure, outcome.retry_after_s
+                if not outcome.again:
+                    raise failure
+            await asyncio.sleep(self._next_pause(attempt, after, deadline, failure))
+        raise AssertionError("the last attempt returns or raises")

@@ -1,0 +1,150 @@
+"""The reader's protocol from the client's side: requests as they are sent, responses as typed answers or errors."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+
+from forecache.errors import ForecacheError, InputError, NotFoundError, UnavailableError
+from forecache.reader import problems
+from forecache.store.keys import escape_part
+
+Key = str | int | tuple[str | int, ...]
+
+_AGAIN = (429, 502, 503, 504)
+_PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_NOT_IN_A_PATH = frozenset({".", "..", "versions"})
+"""Keys that a path cannot say: dot segments are resolved on the way, and `versions` is the history."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the reader says about a key, and where that comes from.
+
+    Attributes:
+        value: The served fields (or those asked for); None where `found` is False.
+        source: "precomputed".
+        as_of: The night that the value is about.
+        age_s: Seconds since the midnight (UTC) that ended `as_of`, when the reader answered.
+        stale: Whether that is more than the pipeline's declaration allows.
+    """
+
+    key: str
+    found: bool
+    value: Mapping[str, Any] | None
+    source: str
+    store_version: int
+    model_name: str
+    model_version: int
+    as_of: date
+    scored_at: datetime
+    published_at: datetime
+    age_s: int
+    stale: bool
+
+
+class Outcome(NamedTuple):
+    """A response made sense of: a value, or a failure and whether (and after how long) to ask again."""
+
+    value: Any = None
+    failure: ForecacheError | None = None
+    again: bool = False
+    retry_after_s: float = 0.0
+
+
+def pipeline_path(pipeline: str) -> str:
+    """Path of a pipeline; InputError where the name cannot be one (and so could change the path)."""
+    if not _PIPELINE.fullmatch(pipeline):
+        raise InputError(
+            f"{pipeline!r} cannot be a pipeline's name.", remedy="Names are lower-case letters, digits and underscores."
+        )
+    return f"/v1/{pipeline}"
+
+
+def key_text(key: Key) -> str:
+    """A key as the reader takes it: tuples are composite keys."""
+    if isinstance(key, tuple):
+        return "|".join(escape_part(str(part)) for part in key)
+    return str(key)
+
+
+def one_request(
+    pipeline: str, key: str, fields: Sequence[str]
+) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
+    """(method, path, query, body) that ask for one key."""
+    path = pipeline_path(pipeline)
+    if key in _NOT_IN_A_PATH or not key:
+        return "POST", path, None, many_request([key], fields)
+    return "GET", f"{path}/{quote(key, safe='')}", {"fields": ",".join(fields)} if fields else None, None
+
+
+def many_request(keys: Sequence[Key], fields: Sequence[str]) -> dict[str, Any]:
+    body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
+    if fields:
+        body["fields"] = list(fields)
+    return body
+
+
+def answer_from(data: Mapping[str, Any]) -> Answer:
+    """The answer in the body for one key."""
+    return _answer(data, data)
+
+
+def answers_from(data: Mapping[str, Any]) -> list[Answer]:
+    """The answers in the body for many keys."""
+    return [_answer(row, data) for row in data["results"]]
+
+
+def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> Outcome:
+    """Make sense of a response; `read` turns the decoded body of a good one into the value."""
+    if status == 200:
+        return Outcome(read(orjson.loads(content)))
+    problem = _problem(status, content)
+    kind, detail = str(problem.get("type", "")), str(problem.get("detail", ""))
+    if kind == problems.NO_KEY.uri:
+        return Outcome(None)
+    if status in _AGAIN:
+        after = headers.get("retry-after", "")
+        seconds = float(after) if after.isdecimal() else 0.0
+        return Outcome(None, UnavailableError(detail), kind != problems.STALE.uri, seconds)
+    if status == 404:
+        return Outcome(None, NotFoundError(detail))
+    if 400 <= status < 500:
+        return Outcome(None, InputError(detail))
+    return Outcome(None, UnavailableError(detail))
+
+
+def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
+    model = row.get("model") or common["model"]
+    return Answer(
+        key=row["key"],
+        found=row.get("found", True),
+        value=row.get("value"),
+        source=common["source"],
+        store_version=common["store_version"],
+        model_name=model["name"],
+        model_version=model["version"],
+        as_of=date.fromisoformat(common["as_of"]),
+        scored_at=_moment(row.get("scored_at") or common["scored_at"]),
+        published_at=_moment(common["published_at"]),
+        age_s=common["age_s"],
+        stale=common["stale"],
+    )
+
+
+def _problem(status: int, content: bytes) -> Mapping[str, Any]:
+    try:
+        problem = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        problem = None
+    if not isinstance(problem, dict):
+        return {"detail": f"The reader answered {status}: {content[:200]!r}."}
+    return problem
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
