@@ -1,0 +1,130 @@
+"""The training stage: pin the training set's Delta version, run it under torchrun unless that is done, record it."""
+
+import hashlib
+import time
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.tables import open_table
+from forecache.pipeline import Pipeline
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.training.spec import RESULT_FILE, TrainingSpec
+from forecache.training.torchrun import run_torchrun
+
+STAGE = "train"
+_FORMAT = 1
+
+
+def train(
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Train on the pinned training set, or return the completed run that had the same inputs.
+
+    An interrupted run with the same inputs goes on from its last checkpoint.
+
+    Returns:
+        `rows` of the training split; `details`: run_dir, training_table, training_version, epochs, best_epoch,
+        validation_loss, workers, device, history, and the export's parity.
+
+    Raises:
+        NotFoundError: There is no training set yet.
+        ConflictError: Another process trains with the same inputs.
+        ForecacheError: The training failed or was stopped; the message names the log.
+    """
+    started = time.perf_counter()
+    version = pinned_version(settings, pipeline)
+    inputs = training_inputs(pipeline, version)
+    folder = run_folder(settings, pipeline, inputs)
+    before = last_record(settings, STAGE, pipeline.name)
+    if before is not None and before.inputs == inputs and (folder / RESULT_FILE).is_file():
+        return _result(pipeline, night, before.rows, started, before.details, version=version, skipped=True)
+    spec = TrainingSpec(
+        run_dir=str(folder),
+        pipeline=pipeline.name,
+        table_uri=settings.table_uri(pipeline.training_table),
+        table_version=version,
+        inputs=inputs,
+        training=pipeline.training,
+        lanes=max(8, _power_of_two(settings.training_workers)),
+        device=settings.device,
+    )
+    progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
+    result = run_torchrun(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
+    rows = result["rows"]["train"]
+    details = {
+        "run_dir": str(folder),
+        "training_table": pipeline.training_table,
+        "training_version": version,
+        "night": night.isoformat(),
+        "seed": pipeline.training.seed,
+        "inputs": inputs,
+        **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
+    }
+    seconds = time.perf_counter() - started
+    row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
+    record(settings, [row])
+    progress(f"trained {pipeline.name}: {result['epochs']} epochs", 1.0)
+    return _result(pipeline, night, rows, started, details, version=version, skipped=False)
+
+
+def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
+    """The Delta version of the training set that was last recorded, else the newest; NotFoundError without a table."""
+    recorded = last_record(settings, "training_set", pipeline.name)
+    if recorded is not None and recorded.delta_version >= 0:
+        return recorded.delta_version
+    return open_table(settings, pipeline.training_table).version()
+
+
+def training_inputs(pipeline: Pipeline, version: int) -> str:
+    """What the trained weights depend on. The number of workers is left out: the sample order does not depend on it."""
+    declared = hashlib.sha256(repr(sorted(asdict(pipeline.training).items())).encode()).hexdigest()[:12]
+    return f"{pipeline.training_table}@{version} {pipeline.fingerprint} training={declared} format={_FORMAT}"
+
+
+def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
+    """The folder of a run: the same inputs always train in the same place, so that they resume there."""
+    return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+
+
+def _power_of_two(at_least: int) -> int:
+    return 1 << (at_least - 1).bit_length()
+
+
+def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:
+    if event["event"] == "progress":
+        progress(f"training {pipeline.name}: epoch {event['epoch'] + 1}", event["share"])
+    elif event["event"] == "epoch":
+        progress(
+            f"training {pipeline.name}: epoch {event['epoch'] + 1}, validation loss {event['validation_loss']:.4f}, "
+            f"{event['rows_per_s']:,.0f} rows/s",
+            (event["epoch"] + 1) / event["epochs"],
+        )
+    elif event["event"] == "export":
+        progress(f"exporting {pipeline.name} to ONNX and torch", None)
+    elif event["event"] == "warning":
+        progress(f"training {pipeline.name}: {event['message']}", None)
+
+
+def _result(
+    pipeline: Pipeline, night: date, rows: int, started: float, details: Any, *, version: int, skipped: bool
+) -> StageResult:
+    return StageResult(
+        STAGE,
+        pipeline.name,
+        rows,
+        time.perf_counter() - started,
+        nights=(night,),
+        table=pipeline.training_table,
+        delta_version=version,
+        skipped=skipped,
+        details=details,
+    )

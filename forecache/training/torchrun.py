@@ -1,0 +1,158 @@
+"""Run a training specification under torchrun as a subprocess, follow its events, and turn its failure into a sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from forecache import errors
+from forecache.errors import ConflictError, ForecacheError
+from forecache.settings import Settings
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
+
+LOG_FILE = "torchrun.log"
+ERROR_FILE = "error.json"
+_POLL_S = 0.2
+_GRACE_S = 35.0
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def run_torchrun(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent) -> dict[str, Any]:
+    """Run the specification to its end and return its `result.json`.
+
+    Args:
+        on_event: Called with every event that the workers report, in order.
+
+    Raises:
+        ConflictError: Another process trains in the same folder.
+        ForecacheError: The training failed, or was told to stop; the message says why and where the log is.
+    """
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(spec.folder):
+        (spec.folder / ERROR_FILE).unlink(missing_ok=True)
+        spec.save()
+        with (spec.folder / LOG_FILE).open("ab") as log:
+            process = subprocess.Popen(
+                command(settings, spec), stdout=log, stderr=log, env=environment(settings), start_new_session=True
+            )
+            try:
+                _follow(process, spec.folder, on_event)
+            finally:
+                stop(process)
+    if not (spec.folder / RESULT_FILE).is_file():
+        raise _failure(spec, process.returncode)
+    result: dict[str, Any] = json.loads((spec.folder / RESULT_FILE).read_text())
+    return result
+
+
+def command(settings: Settings, spec: TrainingSpec) -> list[str]:
+    """The torchrun command line; on several nodes each runs the same."""
+    several = settings.training_nodes != "1"
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        f"--nnodes={settings.training_nodes}",
+        f"--nproc-per-node={settings.training_workers}",
+        f"--max-restarts={settings.training_max_restarts}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={settings.training_rendezvous if several else 'localhost:0'}",
+        f"--rdzv-id={spec.pipeline}",
+        *(() if several else ("--local-addr=localhost",)),
+        *("-m", "forecache.training.worker", "--spec", str(spec.folder / SPEC_FILE)),
+    ]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The workers' environment: this process's, the settings, and what makes torchrun safe to restart and repeatable."""
+    threads = max(1, (os.cpu_count() or 1) // settings.training_workers)
+    paths = [path for path in sys.path if path]
+    own = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([os.getcwd(), *paths])),
+        "FORECACHE_HOME": str(settings.home_path),
+        "FORECACHE_PROJECT": settings.project,
+        "FORECACHE_LAKE": settings.lake_uri,
+        "FORECACHE_STORAGE_OPTIONS": json.dumps(settings.storage_options),
+        # Without it a restart after SIGKILL hangs in init_process_group (pytorch#135712).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    defaults = {"OMP_NUM_THREADS": str(threads)}
+    if settings.training_nodes == "1":
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"
+    return {**defaults, **os.environ, **own}
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the workers to save and end, then kill the process group where they do not within torchrun's grace."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent) -> None:
+    metrics = folder / METRICS_FILE
+    metrics.touch()
+    with metrics.open() as lines:
+        lines.seek(0, os.SEEK_END)
+        while True:
+            ended = process.poll() is not None
+            for event in _new_events(lines):
+                on_event(event)
+            # A user's error comes back at every restart: end at once instead.
+            if ended or (folder / ERROR_FILE).is_file():
+                return
+            time.sleep(_POLL_S)
+
+
+def _new_events(lines: Any) -> Iterator[dict[str, Any]]:
+    while True:
+        position = lines.tell()
+        line = lines.readline()
+        if not line.endswith("\n"):
+            lines.seek(position)
+            return
+        yield json.loads(line)
+
+
+def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:
+    log = spec.folder / LOG_FILE
+    path = spec.folder / ERROR_FILE
+    if not path.is_file():
+        how = f"by signal {-return_code}" if return_code < 0 else f"with exit code {return_code}"
+        return ForecacheError(
+            f"Training of {spec.pipeline!r} was ended {how} before it was done; its last checkpoint is kept.",
+            remedy=f"Run it again to go on from there; the log is {log}.",
+        )
+    error = json.loads(path.read_text())
+    known = getattr(errors, error["type"], None)
+    if known is not None:
+        failure: ForecacheError = known(error["message"], remedy=f"{error['remedy']} The log is {log}.".strip())
+        return failure
+    return ForecacheError(
+        f"Training of {spec.pipeline!r} failed with {error['type']}: {error['message']}.",
+        remedy=f"The log is {log}.",
+    )
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    import fcntl
+
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConflictError(
+                f"Another process is training in {folder}.", remedy="Wait for it, or stop it, and run again."
+            ) from None
+        yield

@@ -1,0 +1,286 @@
+"""A streaming reader of a pinned Delta version whose sample order depends on the seed and the epoch alone.
+
+The order of an epoch: the row groups that hold rows of the split are permuted by (seed, epoch) and laid end to end;
+that sequence is cut into `lanes` equal streams; each lane is shuffled within consecutive windows of a bounded
+number of rows; step k of `num_steps` takes an equal share of every lane. A worker reads only its lanes (lane i
+belongs to rank i modulo the world size), so the rows of a step are the same for any number of workers, every row
+comes exactly once an epoch, and a position is just (epoch, step).
+
+Columns go from Arrow straight into tensors: float32, nulls as NaN.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import compute as pc
+from pyarrow import fs
+from pyarrow import parquet as pq
+
+from forecache.errors import InputError
+
+SPLIT = "split"
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One row group of one file, and how many of its rows belong to the split."""
+
+    path: str
+    row_group: int
+    rows: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one step on one rank: `features` float32 [n, num_features], `target` float32 [n, 1]."""
+
+    features: torch.Tensor
+    target: torch.Tensor
+
+
+class Split:
+    """The rows of one split of a training table at a Delta version: where they are and how to decode them.
+
+    Args:
+        cache_bytes: Where all rows fit in so many bytes, each row group is decoded once and kept.
+
+    Raises:
+        InputError: The table lacks a column, or the split has no row.
+    """
+
+    def __init__(
+        self, table: DeltaTable, name: str, *, features: tuple[str, ...], label: str, cache_bytes: int = 0
+    ) -> None:
+        self.name, self.features, self.label = name, features, label
+        self._files = _file_system(table)
+        _require_columns(table, (*features, label))
+        self.chunks = tuple(_chunks(table, self._files, name))
+        self.rows = sum(chunk.rows for chunk in self.chunks)
+        if not self.rows:
+            raise InputError(
+                f"The split {name!r} of {table.table_uri} has no row at version {table.version()}.",
+                remedy="Build the training set for a night with enough history.",
+            )
+        cached = self.rows * 4 * (len(features) + 1) <= cache_bytes
+        self._cache: dict[Chunk, np.ndarray] | None = {} if cached else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the chunks: a position is valid only where they are the same."""
+        text = "\n".join(f"{chunk.path} {chunk.row_group} {chunk.rows}" for chunk in self.chunks)
+        return xxhash.xxh3_64_hexdigest(text.encode())
+
+    def read(self, chunk: Chunk, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Rows [start, stop) of the chunk's rows in this split, as float32 [n, num_features + 1], the label last."""
+        stop = chunk.rows if stop is None else stop
+        if self._cache is not None:
+            if chunk not in self._cache:
+                self._cache[chunk] = np.concatenate(list(self._decode(chunk)))
+            yield self._cache[chunk][start:stop]
+            return
+        done = 0
+        for rows in self._decode(chunk):
+            if done + len(rows) > start:
+                yield rows[max(0, start - done) : stop - done]
+            done += len(rows)
+            if done >= stop:
+                return
+
+    def _decode(self, chunk: Chunk) -> Iterator[np.ndarray]:
+        columns = [*self.features, self.label] + ([] if chunk.whole else [SPLIT])
+        with self._files.open_input_file(chunk.path) as file:
+            batches = pq.ParquetFile(file).iter_batches(
+                _BATCH_ROWS, row_groups=[chunk.row_group], columns=columns, use_threads=False
+            )
+            for batch in batches:
+                yield self._matrix(batch, chunk)
+
+    def _matrix(self, batch: pa.RecordBatch, chunk: Chunk) -> np.ndarray:
+        if not chunk.whole:
+            batch = batch.filter(pc.equal(batch.column(SPLIT), self.name))
+        if batch.column(self.label).null_count:
+            raise InputError(
+                f"The label {self.label!r} is null in {batch.column(self.label).null_count} rows of {chunk.path}.",
+                remedy="The label's function must give every entity a value.",
+            )
+        matrix = np.empty((batch.num_rows, len(self.features) + 1), dtype=np.float32)
+        for position, column in enumerate((*self.features, self.label)):
+            matrix[:, position] = batch.column(column).to_numpy(zero_copy_only=False)
+        return matrix
+
+
+class EpochOrder:
+    """The sample order of the epochs of a split; see the module's docstring.
+
+    Args:
+        batch_rows: Rows of a step over all ranks; the last steps are not shorter, all differ by a few rows at most.
+        shuffle_rows: Rows over all lanes that are shuffled together; 0 keeps the table's order (evaluation).
+    """
+
+    def __init__(self, split: Split, *, seed: int, batch_rows: int, lanes: int, shuffle_rows: int) -> None:
+        self.split, self.seed, self.lanes = split, seed, lanes
+        self.num_steps = max(1, -(-split.rows // batch_rows))
+        self.shuffle = shuffle_rows > 0
+        self.window_rows = max(1, (shuffle_rows or 4 * batch_rows) // lanes)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.split.fingerprint}/{self.seed}/{self.num_steps}/{self.lanes}/{self.window_rows}"
+
+    def lane_bounds(self, lane: int) -> tuple[int, int]:
+        """Rows [start, stop) of the epoch's row sequence that make the lane."""
+        return lane * self.split.rows // self.lanes, (lane + 1) * self.split.rows // self.lanes
+
+    def lane_offset(self, lane: int, step: int) -> int:
+        """Rows of the lane that the steps before `step` take."""
+        start, stop = self.lane_bounds(lane)
+        return step * (stop - start) // self.num_steps
+
+    def step_rows(self, step: int) -> int:
+        """Rows of a step over all ranks."""
+        return sum(self.lane_offset(lane, step + 1) - self.lane_offset(lane, step) for lane in range(self.lanes))
+
+    def chunk_order(self, epoch: int) -> list[Chunk]:
+        chunks = self.split.chunks
+        if not self.shuffle:
+            return list(chunks)
+        return [chunks[i] for i in _generator(self.seed, epoch).permutation(len(chunks))]
+
+    def num_windows(self, lane: int) -> int:
+        start, stop = self.lane_bounds(lane)
+        return -(-(stop - start) // self.window_rows)
+
+    def window(self, epoch: int, lane: int, window: int) -> torch.Tensor:
+        """The shuffled rows of one window of a lane, float32 [n, num_features + 1]."""
+        lane_start, lane_stop = self.lane_bounds(lane)
+        start = lane_start + window * self.window_rows
+        stop = min(start + self.window_rows, lane_stop)
+        parts, before = [], 0
+        for chunk in self.chunk_order(epoch):
+            after = before + chunk.rows
+            if after > start and before < stop:
+                parts.extend(self.split.read(chunk, max(0, start - before), min(chunk.rows, stop - before)))
+            before = after
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self.shuffle:
+            rows = rows[_generator(self.seed, epoch, lane, window).permutation(len(rows))]
+        return torch.from_numpy(rows)
+
+
+class Reader:
+    """The batches of one rank, from any position; `digests` proves which rows were read, in which order.
+
+    Each lane's next window is decoded in a background thread while the current one is consumed.
+    """
+
+    def __init__(self, order: EpochOrder, *, rank: int, world_size: int) -> None:
+        self.order = order
+        self.lanes = tuple(range(rank, order.lanes, world_size))
+        self.digests: dict[int, str] = dict.fromkeys(self.lanes, "")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of steps `first_step` to the epoch's last; a batch can be empty where it has less rows than
+        there are lanes."""
+        streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
+        for step in range(first_step, self.order.num_steps):
+            rows = torch.cat([stream.take(step) for stream in streams])
+            yield Batch(rows[:, :-1], rows[:, -1:])
+
+    def submit_window(self, epoch: int, lane: int, window: int) -> "Future[torch.Tensor] | None":
+        if window >= self.order.num_windows(lane):
+            return None
+        return self._pool.submit(self.order.window, epoch, lane, window)
+
+
+class _LaneStream:
+    """One lane of one epoch, read forward."""
+
+    def __init__(self, reader: Reader, epoch: int, lane: int, first_step: int) -> None:
+        self.reader, self.epoch, self.lane = reader, epoch, lane
+        offset = reader.order.lane_offset(lane, first_step)
+        self.window, self.offset = divmod(offset, reader.order.window_rows)
+        self.rows: torch.Tensor | None = None
+        self.next = reader.submit_window(epoch, lane, self.window)
+
+    def take(self, step: int) -> torch.Tensor:
+        order = self.reader.order
+        wanted = order.lane_offset(self.lane, step + 1) - order.lane_offset(self.lane, step)
+        parts = []
+        while wanted:
+            if self.rows is None:
+                self._advance()
+            assert self.rows is not None
+            part = self.rows[self.offset : self.offset + wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self.offset += len(part)
+            if self.offset == len(self.rows):
+                self.rows, self.offset, self.window = None, 0, self.window + 1
+        if not parts:
+            return torch.empty((0, len(order.split.features) + 1))
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        chain = xxhash.xxh3_128(self.reader.digests[self.lane].encode())
+        chain.update(rows.numpy().data)
+        self.reader.digests[self.lane] = chain.hexdigest()
+        return rows
+
+    def _advance(self) -> None:
+        assert self.next is not None
+        self.rows = self.next.result()
+        self.next = self.reader.submit_window(self.epoch, self.lane, self.window + 1)
+
+
+def _generator(*entropy: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def _file_system(table: DeltaTable) -> fs.FileSystem:
+    uri = table.table_uri.removeprefix("file://")
+    if "://" not in uri:
+        return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())  # Python's file objects would cost a third of the speed
+    return fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
+
+
+def _require_columns(table: DeltaTable, wanted: tuple[str, ...]) -> None:
+    present = {field.name for field in table.schema().fields}
+    missing = [name for name in (*wanted, SPLIT) if name not in present]
+    if missing:
+        raise InputError(
+            f"The training table {table.table_uri} has no column {missing[0]!r} at version {table.version()}.",
+            remedy="Build the training set again after changing the pipeline's features.",
+        )
+
+
+def _chunks(table: DeltaTable, files: fs.FileSystem, name: str) -> Iterator[Chunk]:
+    """Row groups with rows of the split, ordered by file name, so that a version always gives the same order."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    partition = f"partition.{SPLIT}" if f"partition.{SPLIT}" in actions.column_names else None
+    splits = actions.column(partition).to_pylist() if partition else [None] * actions.num_rows
+    for path, split in sorted(zip(actions.column("path").to_pylist(), splits, strict=True)):
+        if split is not None and split != name:
+            continue
+        with files.open_input_file(path) as file:
+            parquet = pq.ParquetFile(file)
+            for row_group in range(parquet.num_row_groups):
+                total = parquet.metadata.row_group(row_group).num_rows
+                rows = total if partition else _count(parquet, row_group, name)
+                if rows:
+                    yield Chunk(path, row_group, rows, whole=rows == total)
+
+
+def _count(parquet: pq.ParquetFile, row_group: int, name: str) -> int:
+    column = parquet.read_row_group(row_group, columns=[SPLIT], use_threads=False).column(SPLIT)
+    return int(pc.sum(pc.equal(column, name)).as_py() or 0)

@@ -1,0 +1,68 @@
+"""The process group of a run: gloo on CPUs, NCCL beside it on GPUs, and the stop flag that all ranks agree on."""
+
+import os
+import signal
+from collections.abc import Iterable
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_TIMEOUT = timedelta(seconds=180)
+
+
+class Group:
+    """This process among the workers.
+
+    Attributes:
+        rank: 0 to world_size - 1.
+        device: Where the model lives.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local = int(os.environ["LOCAL_RANK"])
+        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        self._asked_to_stop = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether any rank was asked to stop; every rank must call it at the same point."""
+        flag = torch.tensor([int(self._asked_to_stop)])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of values over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+    def merge(self, values: dict[int, str]) -> dict[int, str]:
+        """The union of all ranks' dictionaries, in key order."""
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, values)
+        return dict(sorted(item for part in gathered for item in part.items()))
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors by rank 0's."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def close(self) -> None:
+        dist.destroy_process_group()

@@ -1,0 +1,103 @@
+"""The exported module: preprocessing, the declared network and the output's link, so that no caller can differ."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from forecache.pipeline import Pipeline
+from forecache.training.worker.data import Split
+
+_SMALLEST_SCALE = 1e-6
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each feature on the training split, after log1p where the feature declares it.
+
+    Attributes:
+        mean: float64 [num_features]; 0 for a feature that is always null.
+        std: float64 [num_features]; 1 for a feature that never varies.
+        null_share: float64 [num_features].
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    null_share: torch.Tensor
+
+
+def log_mask(pipeline: Pipeline) -> torch.Tensor:
+    return torch.tensor([feature.log for feature in pipeline.features.columns])
+
+
+def signed_log1p(values: torch.Tensor) -> torch.Tensor:
+    """log1p, mirrored for negative values so that it is defined everywhere."""
+    return torch.sign(values) * torch.log1p(values.abs())
+
+
+def fit_statistics(split: Split, mask: torch.Tensor) -> Statistics:
+    """One pass over a split in the table's order, merging batches as in Chan, Golub and LeVeque (1983)."""
+    count = torch.zeros(len(mask), dtype=torch.float64)
+    mean, squares = torch.zeros_like(count), torch.zeros_like(count)
+    for chunk in split.chunks:
+        for rows in split.read(chunk):
+            values = torch.from_numpy(rows)[:, :-1].double()
+            values = torch.where(mask, signed_log1p(values), values)
+            known = ~torch.isnan(values)
+            n = known.sum(dim=0).double()
+            batch_mean = torch.nansum(values, dim=0) / n.clamp(min=1)
+            deviation = torch.where(known, values - batch_mean, 0.0)
+            delta, total = batch_mean - mean, (count + n).clamp(min=1)
+            mean = mean + delta * n / total
+            squares = squares + deviation.square().sum(dim=0) + delta.square() * count * n / total
+            count = count + n
+    std = (squares / count.clamp(min=1)).sqrt()
+    std = torch.where(std < _SMALLEST_SCALE, 1.0, std)
+    return Statistics(mean, std, 1 - count / split.rows)
+
+
+class Prepare(nn.Module):
+    """float32 [n, num_features] with NaN for unknown -> scaled float32 [n, num_features], unknown as the mean, 0."""
+
+    def __init__(self, mask: torch.Tensor, statistics: Statistics) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("mean", statistics.mean.float())
+        self.register_buffer("inverse_std", (1 / statistics.std).float())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        values = torch.where(self.mask, signed_log1p(features), features)
+        values = (values - self.mean) * self.inverse_std
+        return torch.where(torch.isnan(values), torch.zeros_like(values), values)
+
+
+class ExportedModel(nn.Module):
+    """Raw features float32 [n, num_features] -> the declared output float32 [n, 1], in the label's unit and bounds."""
+
+    def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module) -> None:
+        super().__init__()
+        self.prepare, self.network = prepare, network
+        self.binary = pipeline.label.kind == "binary"
+        self.log_target = pipeline.model.target == "log1p"
+        self.bounds = (pipeline.output.minimum, pipeline.output.maximum)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        output = self.network(self.prepare(features))
+        if self.binary:
+            output = torch.sigmoid(output)
+        elif self.log_target:
+            output = torch.expm1(output)
+        return output if self.bounds == (None, None) else torch.clamp(output, *self.bounds)
+
+
+class Objective(nn.Module):
+    """The loss of outputs [n, 1] against labels [n, 1], a scalar mean; labels are in their own unit."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        default = nn.BCEWithLogitsLoss() if pipeline.label.kind == "binary" else nn.HuberLoss()
+        self.loss = pipeline.model.loss or default
+        self.log_target = pipeline.model.target == "log1p"
+
+    def forward(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return self.loss(output, torch.log1p(label) if self.log_target else label)

@@ -1,0 +1,1 @@
+"""A project whose pipelines fail while training."""
