@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.lake.ingest import ingested_files
+from forecache.lake.ingested import ingested_files
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -38,9 +38,36 @@ class Reconciliation:
         if self.mismatches:
             return f"{len(self.mismatches)} of {self.files} files do not add up: {self.mismatches[0]}"
         return (
-            f"{self.landing:,} landing rows of {self.files:,} files = {self.raw:,} raw + {self.quarantine:,} quarantined; "
-            f"{self.files_in_quarantine} unreadable files are quarantined whole."
+            f"{self.landing:,} landing rows of {self.files:,} files = {self.raw:,} raw + "
+            f"{self.quarantine:,} quarantined; {self.files_in_quarantine} unreadable files are quarantined whole."
         )
+
+
+@dataclass(frozen=True)
+class DayCounts:
+    """What became of one day's landing files; `raw_version` is the Delta version with the last of its raw rows."""
+
+    files: int = 0
+    landing: int = 0
+    raw: int = 0
+    quarantine: int = 0
+    raw_version: int = -1
+
+
+def day_counts(settings: Settings, source: Source, days: Collection[date]) -> dict[date, DayCounts]:
+    """Counts by day as ingestion entered them; zeros for a day without files."""
+    counts = dict.fromkeys(sorted(days), DayCounts())
+    for file in {file.file: file for file in ingested_files(settings, source)}.values():
+        if file.event_day in counts:
+            before = counts[file.event_day]
+            counts[file.event_day] = DayCounts(
+                files=before.files + 1,
+                landing=before.landing + file.landing_rows,
+                raw=before.raw + file.raw_rows,
+                quarantine=before.quarantine + file.quarantined_rows,
+                raw_version=max(before.raw_version, file.raw_version),
+            )
+    return counts
 
 
 def reconcile(settings: Settings, source: Source, *, days: Collection[date] | None = None) -> Reconciliation:

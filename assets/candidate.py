@@ -1,0 +1,41 @@
+"""Candidate: a network trained by torchrun on the pinned training set. It is nothing yet but a folder of a run."""
+
+import dagster as dg
+
+from assets.metadata import details_json, stage_metadata
+from assets.stage import run_stage
+from forecache.pipeline import Pipeline
+from forecache.results import StageResult
+from resources.settings import SettingsResource
+
+
+def candidate_name(pipeline: Pipeline) -> str:
+    return f"candidate_{pipeline.name}"
+
+
+def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The newest training run of a pipeline. It resumes from its checkpoint by itself, so a retry is cheap."""
+
+    @dg.asset(
+        name=candidate_name(pipeline),
+        ins={"training_set": dg.AssetIn(pipeline.training_table)},
+        description=__doc__,
+        group_name="training",
+        kinds={"pytorch", "python"},
+        owners=[pipeline.owner],
+        retry_policy=dg.RetryPolicy(max_retries=1, delay=5),
+    )
+    def candidate(
+        context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
+    ) -> dg.MaterializeResult[StageResult]:
+        from forecache.training.launch import train
+
+        current = settings.load()
+        (night,) = training_set.nights
+        result = run_stage(
+            context, lambda progress: train(current, pipeline, night, run_id=context.run_id, progress=progress)
+        )
+        metadata = {**stage_metadata(current, result), "night": str(night), "details": details_json(result)}
+        return dg.MaterializeResult(value=result, metadata=metadata)
+
+    return candidate

@@ -1,0 +1,140 @@
+"""The engine's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+
+from assets.metadata import markdown_table
+from forecache.errors import CheckError
+from forecache.quality.report import CheckReport
+from resources.session import current_session
+
+EXPECTATIONS = "meets_expectations"
+WARNINGS = "has_no_warnings"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One evaluation of a check: the reason says why it passed, too."""
+
+    passed: bool
+    reason: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+
+
+def expectation_specs(asset: str, partitions: dg.PartitionsDefinition[str], *, about: str) -> list[dg.AssetCheckSpec]:
+    """A blocking check for the critical expectations, and one that only shows, for the warnings."""
+    return [
+        dg.AssetCheckSpec(EXPECTATIONS, asset=asset, blocking=True, partitions_def=partitions, description=about),
+        dg.AssetCheckSpec(
+            WARNINGS,
+            asset=asset,
+            partitions_def=partitions,
+            description="Expectations declared as warnings. One that fails is shown and holds nothing up.",
+        ),
+    ]
+
+
+def expectation_events(
+    context: dg.AssetExecutionContext, asset: str, reports: Mapping[date, CheckReport]
+) -> Iterator[Any]:
+    """The evaluations of both checks of `expectation_specs`."""
+    critical = {night: Verdict(r.success, r.sentence, _report_metadata(r, "critical")) for night, r in reports.items()}
+    yield from check_events(context, asset, EXPECTATIONS, critical, blocking=True)
+    warnings = {
+        night: Verdict(
+            not r.warnings,
+            " ".join(w.sentence for w in r.warnings) or "No warning.",
+            _report_metadata(r, "warning"),
+            dg.AssetCheckSeverity.WARN,
+        )
+        for night, r in reports.items()
+    }
+    yield from check_events(context, asset, WARNINGS, warnings)
+
+
+def check_events(
+    context: dg.AssetExecutionContext,
+    asset: str,
+    check: str,
+    verdicts: Mapping[date, Verdict],
+    *,
+    blocking: bool = False,
+) -> Iterator[Any]:
+    """Evaluations of a partitioned check, to be yielded after the asset's MaterializeResult.
+
+    Dagster gives the result of a check its partition only in a run for one; in a run for a range this does.
+    """
+    failed = [verdict for verdict in verdicts.values() if not verdict.passed]
+    if blocking and failed:
+        tell_session(failed[0].reason)
+    key = dg.AssetKey(asset)
+    if context.has_partition_key:
+        (verdict,) = verdicts.values()
+        yield result(key, check, verdict)
+        return
+    targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
+    )
+    for night, verdict in verdicts.items():
+        storage_id = targets.get(night.isoformat())
+        yield dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=check,
+            passed=verdict.passed,
+            metadata=verdict.metadata,
+            severity=verdict.severity,
+            description=verdict.reason,
+            blocking=blocking,
+            partition=night.isoformat(),
+            target_materialization_data=Target(storage_id, context.run_id, 0.0) if storage_id else None,
+        )
+    outputs = context.assets_def.check_specs_by_output_name
+    yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == dg.AssetCheckKey(key, check)))
+
+
+def result(key: dg.AssetKey, check: str, verdict: Verdict) -> dg.AssetCheckResult:
+    """A verdict as the result of a check of one partition or of none."""
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        asset_key=key,
+        check_name=check,
+        metadata=verdict.metadata,
+        severity=verdict.severity,
+        description=verdict.reason,
+    )
+
+
+def tell_session(reason: str) -> None:
+    """A blocking check that fails fails the run; the caller of the runner gets its reason as the error."""
+    session = current_session()
+    if session:
+        session.error = CheckError(reason, remedy="What was published stays. Mend the cause and run again.")
+
+
+def _report_metadata(report: CheckReport, severity: str) -> dict[str, Any]:
+    chosen = [r for r in report.results if r.severity == severity]
+    rows: Sequence[Sequence[object]] = [
+        (
+            "pass" if r.success else "FAIL",
+            r.sentence,
+            "" if r.observed is None else r.observed,
+            "" if r.unexpected_count is None else r.unexpected_count,
+            "" if r.unexpected_percent is None else f"{r.unexpected_percent:.3g} %",
+        )
+        for r in chosen
+    ]
+    headers = ("", "expectation", "observed", "unexpected rows", "share")
+    return {
+        "rows_checked": report.rows,
+        "seconds": round(report.seconds, 2),
+        "expectations": len(chosen),
+        **({"results": markdown_table(headers, rows)} if chosen else {}),
+    }

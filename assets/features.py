@@ -1,0 +1,79 @@
+"""Features: one row for each entity known on a night, from events up to that night only. Partitioned by night.
+
+Only nights whose raw rows or code changed are built again. A late landing file makes the nights after it stale; the
+check `is_current` lists them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import checks
+from assets.freshness import nightly_freshness
+from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
+from assets.partitions import nights_of, pipeline_partitions
+from assets.stage import RETRIES, run_stage, tell
+from forecache.pipeline import AS_OF, Pipeline
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+CURRENT = "is_current"
+
+
+def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The feature table of a pipeline."""
+    table = pipeline.feature_table
+    partitions = pipeline_partitions(pipeline)
+    about = "Rows there, each entity once, and what the features declare. Nothing is scored where one fails."
+
+    @dg.asset(
+        name=table,
+        deps=[source.raw_table for source in pipeline.sources],
+        description=__doc__,
+        group_name="features",
+        kinds={"deltalake", "spark"},
+        owners=[pipeline.owner],
+        metadata={"dagster/column_schema": dg.TableSchema([*key_columns(pipeline), *feature_columns(pipeline)])},
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRIES,
+        freshness_policy=nightly_freshness(pipeline.end),
+        check_specs=[
+            *checks.expectation_specs(table, partitions, about=about),
+            dg.AssetCheckSpec(CURRENT, asset=table, description="No night is older than its raw rows or its code."),
+        ],
+    )
+    def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
+        from forecache.lake.features import build_features as build
+        from forecache.lake.features import feature_version, stale_nights
+        from forecache.quality.expectations import feature_expectations
+        from forecache.quality.verdicts import check_nights
+
+        current, nights = settings.load(), nights_of(context)
+        result = run_stage(
+            context,
+            lambda progress: build(
+                spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
+            ),
+        )
+        for night, rows in result.details["rows_by_night"].items():
+            context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
+        yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
+
+        tell(context, f"checking {table}")
+        states = {night: f"{table}@{feature_version(current, pipeline, night)}" for night in nights}
+        reports = check_nights(
+            spark.session(), current, table, feature_expectations(pipeline), column=AS_OF, states=states
+        )
+        yield from checks.expectation_events(context, table, reports)
+        yield checks.result(table, CURRENT, _staleness(stale_nights(current, pipeline)))
+
+    return features
+
+
+def _staleness(nights: tuple[Any, ...]) -> checks.Verdict:
+    if not nights:
+        return checks.Verdict(True, "Every night is current.")
+    reason = f"{len(nights)} nights are stale, from {nights[0]} to {nights[-1]}: run that range again."
+    return checks.Verdict(False, reason, {"nights": [str(n) for n in nights]}, dg.AssetCheckSeverity.WARN)

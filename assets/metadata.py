@@ -1,0 +1,94 @@
+"""What a materialization says about itself: rows, table, version, seconds, and columns from the declaration."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from forecache.pipeline import AS_OF, Pipeline, Source
+from forecache.results import StageResult
+from forecache.settings import Settings
+
+_PLURAL_DETAILS_LIMIT = 20
+
+
+def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
+    """The figures that every stage has."""
+    metadata: dict[str, Any] = {
+        "dagster/row_count": result.rows,
+        "seconds": round(result.seconds, 2),
+        "skipped": result.skipped,
+    }
+    if result.table:
+        metadata["dagster/table_name"] = result.table
+        metadata["dagster/uri"] = settings.table_uri(result.table)
+    if result.delta_version is not None:
+        metadata["delta_version"] = result.delta_version
+    return metadata
+
+
+def details_json(result: StageResult) -> dg.JsonMetadataValue:
+    """The stage's further figures as they are."""
+    return dg.MetadataValue.json(json.loads(json.dumps(dict(result.details), default=str)))
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """Rows as a Markdown table; floats to four significant digits."""
+    lines = [" | ".join(headers), " | ".join("---" for _ in headers)]
+    lines += [" | ".join(_cell(value) for value in row) for row in rows]
+    return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+
+
+def image(path: Path, *, alt: str) -> dg.MarkdownMetadataValue:
+    """A PNG inside the metadata itself, so that the UI needs no file server."""
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{encoded})")
+
+
+def source_schema(source: Source) -> dg.TableSchema:
+    columns = [
+        dg.TableColumn(c.name, c.type, description=c.description, constraints=dg.TableColumnConstraints(not c.required))
+        for c in source.columns
+    ]
+    added = {
+        "event_day": ("date", "Day of the landing file; partition."),
+        "source_file": ("string", "Landing file that the row came in."),
+        "source_line": ("bigint", "Its line there."),
+        "ingested_at": ("timestamp", "When it was ingested."),
+    }
+    return dg.TableSchema([*columns, *(dg.TableColumn(n, t, description=d) for n, (t, d) in added.items())])
+
+
+def key_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
+    types: Mapping[str, str] = {column.name: column.type for column in pipeline.sources[0].columns}
+    keys = [dg.TableColumn(name, types[name], description="Key.") for name in pipeline.key]
+    return [*keys, dg.TableColumn(AS_OF, "date", description="Night that the row is about; partition.")]
+
+
+def feature_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
+    return [dg.TableColumn(f.name, "float", description=f.description) for f in pipeline.features.columns]
+
+
+def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
+    output = dg.TableColumn(pipeline.output.name, "double", description=pipeline.output.description)
+    segments = [dg.TableColumn(s.name, "string", description=s.description) for s in pipeline.segments]
+    provenance = {
+        "model_name": "string",
+        "model_version": "int",
+        "feature_version": "bigint",
+        "scored_at": "timestamp",
+        "run_id": "string",
+    }
+    added = [dg.TableColumn(name, type_) for name, type_ in provenance.items()]
+    return dg.TableSchema([*key_columns(pipeline), output, *segments, *added])

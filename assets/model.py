@@ -1,0 +1,61 @@
+"""Model: the candidate in the registry, judged by the gate. Passing makes it the champion, which scores from then on.
+
+A model that the gate turns down stays registered with the reason, and the champion stays what it was.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import checks
+from assets.candidate import candidate_name
+from assets.metadata import details_json, stage_metadata
+from assets.stage import run_stage
+from forecache.pipeline import Pipeline
+from forecache.results import StageResult
+from resources.settings import SettingsResource
+
+GATE = "passes_gate"
+
+
+def model_name(pipeline: Pipeline) -> str:
+    return f"model_{pipeline.name}"
+
+
+def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The registered versions of a pipeline's model."""
+    asset = model_name(pipeline)
+    gate = pipeline.gate
+
+    @dg.asset(
+        name=asset,
+        ins={"candidate": dg.AssetIn(candidate_name(pipeline))},
+        description=__doc__,
+        group_name="registry",
+        kinds={"mlflow", "onnx"},
+        owners=[pipeline.owner],
+        check_specs=[
+            dg.AssetCheckSpec(
+                GATE,
+                asset=asset,
+                description=f"{gate.metric} on the test split, against floors, baseline and champion.",
+            )
+        ],
+    )
+    def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.registry.gate import run_gate
+        from forecache.registry.register import register
+
+        current = settings.load()
+        result = run_stage(
+            context, lambda progress: register(current, pipeline, candidate, run_id=context.run_id, progress=progress)
+        )
+        version = result.details["model_version"]
+        yield dg.MaterializeResult(
+            metadata={**stage_metadata(current, result), "model_version": version, "details": details_json(result)}
+        )
+        verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
+        yield checks.result(dg.AssetKey(asset), GATE, checks.Verdict(verdict.passed, " ".join(verdict.reasons)))
+
+    return model

@@ -1,0 +1,62 @@
+"""Predictions: every entity of a night scored by the champion, once. Partitioned by night; this is what SQL reads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import checks
+from assets.freshness import nightly_freshness
+from assets.metadata import details_json, prediction_schema, stage_metadata
+from assets.model import model_name
+from assets.partitions import nights_of, pipeline_partitions
+from assets.stage import RETRIES, run_stage, tell
+from forecache.pipeline import AS_OF, Pipeline
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+
+def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The prediction table of a pipeline."""
+    table = pipeline.prediction_table
+    partitions = pipeline_partitions(pipeline)
+    about = "Each entity once, every output there and in range. A night that fails is never published."
+
+    @dg.asset(
+        name=table,
+        deps=[pipeline.feature_table, model_name(pipeline)],
+        description=f"{pipeline.description}\n\n{__doc__}",
+        group_name="predictions",
+        kinds={"deltalake", "spark", "onnx"},
+        owners=[pipeline.owner],
+        metadata={"dagster/column_schema": prediction_schema(pipeline)},
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRIES,
+        freshness_policy=nightly_freshness(pipeline.end),
+        check_specs=checks.expectation_specs(table, partitions, about=about),
+    )
+    def predictions(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
+        from forecache.quality.expectations import prediction_expectations
+        from forecache.quality.verdicts import check_nights
+        from forecache.scoring.run import score
+
+        current, nights = settings.load(), nights_of(context)
+        result = run_stage(
+            context,
+            lambda progress: score(
+                spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
+            ),
+        )
+        yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
+
+        tell(context, f"checking {table}")
+        states = dict.fromkeys(nights, f"{table}@{result.delta_version}")
+        reports = check_nights(
+            spark.session(), current, table, prediction_expectations(pipeline), column=AS_OF, states=states
+        )
+        yield from checks.expectation_events(context, table, reports)
+
+    return predictions

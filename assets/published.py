@@ -1,0 +1,53 @@
+"""Published: the version of the precompute store that the reader answers from, verified row for row before it goes live.
+
+It holds the newest night of the prediction table, and only if that night passed its checks: Dagster records a
+partition as materialized even where a check failed, so the verdict in the lake decides.
+"""
+
+import dagster as dg
+
+from assets.freshness import nightly_freshness
+from assets.metadata import details_json, stage_metadata
+from assets.stage import RETRIES, run_stage
+from forecache.pipeline import Pipeline
+from forecache.results import Progress, StageResult
+from forecache.settings import Settings
+from resources.settings import SettingsResource
+
+
+def published_name(pipeline: Pipeline) -> str:
+    return f"published_{pipeline.name}"
+
+
+def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The current store version of a pipeline."""
+
+    @dg.asset(
+        name=published_name(pipeline),
+        deps=[pipeline.prediction_table],
+        description=__doc__,
+        group_name="serving",
+        kinds={pipeline.publish.backend, "http"},
+        owners=[pipeline.owner],
+        retry_policy=RETRIES,
+        freshness_policy=nightly_freshness(pipeline.end),
+    )
+    def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult[None]:
+        current = settings.load()
+        result = run_stage(context, lambda progress: _publish_newest(current, pipeline, context.run_id, progress))
+        metadata = {**stage_metadata(current, result), "details": details_json(result)}
+        return dg.MaterializeResult(metadata=metadata)
+
+    return published
+
+
+def _publish_newest(settings: Settings, pipeline: Pipeline, run_id: str, progress: Progress) -> StageResult:
+    from forecache.lake.ledger import last_records
+    from forecache.quality.verdicts import require_passed
+    from forecache.store import publish
+
+    scored = [night for night in last_records(settings, "score", pipeline.name) if night]
+    newest = max(scored, default=None)
+    if newest:
+        require_passed(settings, pipeline.prediction_table, newest)
+    return publish(settings, pipeline, night=newest, run_id=run_id, progress=progress)

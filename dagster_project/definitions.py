@@ -1,0 +1,71 @@
+"""What Dagster loads: the assets, jobs, schedules and sensors of every pipeline in `pipelines/`, put together."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from assets.candidate import build_candidate
+from assets.features import build_features
+from assets.landing import build_landing
+from assets.model import build_model
+from assets.predictions import build_predictions
+from assets.published import build_published
+from assets.raw import build_raw
+from assets.training_set import build_training_set
+from forecache.pipeline import Pipeline, Source, load_pipelines
+from forecache.settings import Settings, load_settings
+from jobs.full import build_full_job
+from jobs.ingest import build_ingest_job, build_ingest_sensor
+from jobs.nightly import build_nightly_job, build_nightly_schedule
+from jobs.training import build_training_job, build_training_schedule
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+SOURCE_ASSETS = (build_landing, build_raw)
+PIPELINE_ASSETS = (
+    build_features,
+    build_training_set,
+    build_candidate,
+    build_model,
+    build_predictions,
+    build_published,
+)
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Definitions for the project's pipelines; SettingsError where a declaration is wrong."""
+    pipelines = list(load_pipelines(settings).values())
+    resource = SettingsResource(home=str(settings.home_path), project=settings.project)
+    return dg.Definitions.merge(
+        dg.Definitions(
+            resources={"settings": resource, "spark": SparkResource(settings=resource)},
+            executor=dg.in_process_executor,
+        ),
+        *(source_definitions(source) for source in sources_of(pipelines)),
+        *(pipeline_definitions(pipeline) for pipeline in pipelines),
+    )
+
+
+def source_definitions(source: Source) -> dg.Definitions:
+    job = build_ingest_job(source)
+    assets = [build(source) for build in SOURCE_ASSETS]
+    return dg.Definitions(assets=assets, jobs=[job], sensors=[build_ingest_sensor(source, job)])
+
+
+def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
+    nightly, training = build_nightly_job(pipeline), build_training_job(pipeline)
+    return dg.Definitions(
+        assets=[build(pipeline) for build in PIPELINE_ASSETS],
+        jobs=[nightly, training, build_full_job(pipeline)],
+        schedules=[build_nightly_schedule(pipeline, nightly), build_training_schedule(pipeline, training)],
+    )
+
+
+def sources_of(pipelines: Iterable[Pipeline]) -> list[Source]:
+    """The sources of all pipelines, each once."""
+    return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_definitions(load_settings())

@@ -1,0 +1,98 @@
+"""Executing a Dagster job in this process so that it belongs to the code location that the UI shows."""
+
+import socket
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from dagster_project.definitions import build_definitions
+from forecache.errors import ForecacheError
+from forecache.settings import Settings
+from jobs.common import night_tags
+from resources.session import Session, listening
+
+LOCATION = "forecache"
+PROCESS_TAG = "forecache/process"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class JobRunner:
+    """Runs jobs of the project one after the other and reports their stages to a session."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, session: Session) -> None:
+        self.instance = instance
+        self._session = session
+        self._repository = build_definitions(settings).get_repository_def()
+
+    def run(self, job_name: str, *, nights: tuple[date, date] | None, config: Mapping[str, Any] | None = None) -> None:
+        """Run a job for a range of nights in one run, or without nights.
+
+        Raises:
+            ForecacheError: What made a stage or a blocking check fail.
+        """
+        job = self._repository.get_job(job_name)
+        run = self.instance.create_run_for_job(
+            job,
+            run_config={**_QUIET, **(config or {})},
+            tags={PROCESS_TAG: _this_process(), **(night_tags(*nights) if nights else {})},
+            remote_job_origin=_origin(self._repository.name, job_name),
+        )
+        self._session.error = None
+        with listening(self._session):
+            events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
+        finished = self.instance.get_run_by_id(run.run_id)
+        assert finished is not None
+        if finished.status != dg.DagsterRunStatus.SUCCESS:
+            raise self._session.error or _failure(job_name, run.run_id, events)
+
+    def close_abandoned_runs(self) -> None:
+        """Mark runs as failed whose process on this machine was killed: they would count as going on for ever."""
+        going_on = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
+        for run in self.instance.get_runs(filters=dg.RunsFilter(statuses=going_on)):
+            if _is_gone(run.tags.get(PROCESS_TAG, "")):
+                self.instance.report_run_failed(run, message="The process of this run was killed.")
+
+
+def _origin(repository_name: str, job_name: str) -> RemoteJobOrigin:
+    """The job as workspace.yaml has it, so that the UI links the run to it."""
+    target = LoadableTargetOrigin(module_name="dagster_project.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, repository_name), job_name)
+
+
+def _failure(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
+    """For a failure outside any stage, such as a wrong run configuration: what Dagster says of it."""
+    errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
+    reasons = [error.message.strip().splitlines()[0] for error in errors if error]
+    return ForecacheError(
+        f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",
+        remedy="`forecache dev` shows its log.",
+    )
+
+
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
+
+
+def _is_gone(owner: str) -> bool:
+    """Whether a PROCESS_TAG names a process of this machine that is not there any more."""
+    host, _, rest = owner.partition(" ")
+    if not rest or host != socket.gethostname():
+        return False
+    pid, created = rest.split()
+    try:
+        return psutil.Process(int(pid)).create_time() != float(created)
+    except psutil.NoSuchProcess:
+        return True

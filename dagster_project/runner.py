@@ -1,0 +1,107 @@
+"""Running jobs inside this process, against the instance that the UI reads: what `forecache run` calls.
+
+A run from here looks in the UI like any other, with its assets, checks and job. Its stages are reported as they end,
+and what made it fail is raised as it was.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Literal
+
+from dagster_project.instance import ensure_instance, runner_instance
+from forecache.errors import InputError
+from forecache.pipeline import Pipeline, Source, load_pipeline
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster_project.execution import JobRunner
+
+__all__ = ["ensure_instance", "run"]
+
+Job = Literal["nightly", "training", "ingest", "full"]
+Nights = tuple[date, date]
+
+
+def run(
+    settings: Settings,
+    *,
+    pipelines: Sequence[str],
+    nights: Nights | None = None,
+    job: Job = "nightly",
+    progress: Progress = no_progress,
+    on_stage: Callable[[StageResult], None] = lambda result: None,
+) -> list[StageResult]:
+    """Run a job for pipelines, after ingesting what waits in the landing zone of their sources.
+
+    Args:
+        nights: First and last as-of date; None: the newest one. Training takes the last. With job "ingest" they are
+            landing days, and None means all.
+        on_stage: Called as each stage ends.
+
+    Returns:
+        The stages in the order they ended.
+
+    Raises:
+        ForecacheError: What made a stage or a blocking check fail. Stages before it are done and stay done.
+    """
+    chosen = [load_pipeline(settings, name) for name in pipelines]
+    spans = {pipeline.name: _span(pipeline, nights) for pipeline in chosen} if job != "ingest" else {}
+    from dagster_project.execution import JobRunner
+    from resources.session import Session
+
+    progress("starting Dagster", None)
+    with runner_instance(settings) as instance:
+        session = Session(settings, progress, on_stage)
+        runner = JobRunner(settings, instance, session)
+        runner.close_abandoned_runs()
+        for source in {source.name: source for pipeline in chosen for source in pipeline.sources}.values():
+            _ingest(settings, runner, source, days=nights if job == "ingest" else None)
+        for pipeline in chosen:
+            if job != "ingest":
+                runner.run(f"{job}_{pipeline.name}", nights=spans[pipeline.name], config=_config(pipeline, job, spans))
+    return session.results
+
+
+def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
+    """One run for each stretch of days with something new; where there is none, one for the last day says so."""
+    from forecache.lake.landing import list_landing
+    from forecache.lake.pending import day_ranges, pending_days, pending_files
+    from jobs.ingest import ingest_job_name, landing_event
+
+    first, last = days or (source.start, source.end or _yesterday())
+    _require_within(f"source {source.name!r}", (first, last), source.start, source.end)
+    landed = list_landing(settings, source)
+    if landed:
+        runner.instance.report_runless_asset_event(landing_event(source, landed))
+    ranges = day_ranges(pending_days(pending_files(settings, source), first=first, last=last))
+    for span in ranges or [(last, last)]:
+        runner.run(ingest_job_name(source), nights=span)
+
+
+def _config(pipeline: Pipeline, job: Job, spans: dict[str, Nights]) -> dict[str, object]:
+    if job != "training":
+        return {}
+    night = spans[pipeline.name][1].isoformat()
+    return {"ops": {pipeline.training_table: {"config": {"night": night}}}}
+
+
+def _span(pipeline: Pipeline, nights: Nights | None) -> Nights:
+    """The nights asked for, or the newest one."""
+    newest = min(_yesterday(), pipeline.end or date.max)
+    span = nights or (newest, newest)
+    _require_within(f"pipeline {pipeline.name!r}", span, pipeline.start, pipeline.end)
+    return span
+
+
+def _require_within(owner: str, span: Nights, start: date, end: date | None) -> None:
+    newest = end or _yesterday()
+    for night in span:
+        if not start <= night <= newest:
+            raise InputError(
+                f"The night {night} lies outside {owner}.", remedy=f"Its nights go from {start} to {newest}."
+            )
+
+
+def _yesterday() -> date:
+    return datetime.now(timezone.utc).date() - timedelta(days=1)

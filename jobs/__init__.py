@@ -1,0 +1,1 @@
+"""Dagster jobs with their schedules and sensors, built for each source and each pipeline."""

@@ -1,0 +1,81 @@
+"""Ingestion of a source: a job over landing days, and a sensor that starts it when files arrive."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.partitions import source_partitions
+from forecache.pipeline import Source
+from jobs.common import AssetJob, night_tags
+from resources.settings import SettingsResource
+
+if TYPE_CHECKING:
+    from forecache.lake.landing import LandingFile
+
+
+def ingest_job_name(source: Source) -> str:
+    return f"ingest_{source.name}"
+
+
+def build_ingest_job(source: Source) -> AssetJob:
+    """Landing files of some days into the raw and the quarantine table."""
+    return dg.define_asset_job(
+        ingest_job_name(source),
+        selection=dg.AssetSelection.assets(source.raw_table, source.quarantine_table),
+        description=f"Ingest the landing files of {source.name}; days that are in already cost nothing.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
+    """Requests one run for each stretch of days with new files; the cursor is a digest of those requested last."""
+
+    @dg.sensor(
+        name=f"{source.name}_landed",
+        job=job,
+        minimum_interval_seconds=60,
+        description=f"Ingests files of {source.name} as they arrive in the landing zone.",
+    )
+    def landed(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult | dg.SkipReason:
+        from forecache.lake.landing import list_landing
+        from forecache.lake.pending import day_ranges, pending_days, pending_files
+
+        current = settings.load()
+        # A day's partition exists once the day is over; the files of today wait until then.
+        newest = source_partitions(source).get_last_partition_key()
+        pending = pending_files(current, source)
+        days = pending_days(pending, first=source.start, last=date.fromisoformat(newest)) if newest else set()
+        if not days:
+            return dg.SkipReason(f"No new file in the landing zone of {source.name}.")
+        digest = _digest(pending, days)
+        if digest == context.cursor:
+            return dg.SkipReason(f"The {len(pending)} waiting files were requested before: see the runs of {job.name}.")
+        requests = [
+            dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last)) for first, last in day_ranges(days)
+        ]
+        seen = landing_event(source, list_landing(current, source))
+        return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=[seen])
+
+    return landed
+
+
+def landing_event(source: Source, files: Sequence["LandingFile"]) -> dg.AssetMaterialization:
+    """What is in the landing zone now, as an event of the landing asset."""
+    days = sorted(file.day for file in files if file.day)
+    return dg.AssetMaterialization(
+        f"landing_{source.name}",
+        metadata={
+            "files": len(files),
+            "size_bytes": sum(file.size_bytes for file in files),
+            "first_day": str(days[0]) if days else "none",
+            "last_day": str(days[-1]) if days else "none",
+        },
+    )
+
+
+def _digest(files: Sequence["LandingFile"], days: set[date]) -> str:
+    listing = [f"{file.name} {file.size_bytes} {file.modified_at}" for file in files]
+    return hashlib.sha256("\n".join([*listing, *map(str, sorted(days))]).encode()).hexdigest()[:16]

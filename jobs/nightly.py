@@ -1,0 +1,46 @@
+"""The nightly job of a pipeline: features, predictions and a published version for a night or a range of nights."""
+
+from datetime import date
+
+import dagster as dg
+
+from assets.partitions import pipeline_partitions
+from assets.published import published_name
+from forecache.pipeline import Pipeline
+from jobs.common import AssetJob, night_tags
+
+CRON = "0 3 * * *"
+
+
+def nightly_job_name(pipeline: Pipeline) -> str:
+    return f"nightly_{pipeline.name}"
+
+
+def build_nightly_job(pipeline: Pipeline) -> AssetJob:
+    """Everything that a night needs once its files are ingested; a range of nights is one run."""
+    return dg.define_asset_job(
+        nightly_job_name(pipeline),
+        selection=dg.AssetSelection.assets(pipeline.feature_table, pipeline.prediction_table, published_name(pipeline)),
+        description=f"Features, predictions and the published version of {pipeline.name} for a night.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_nightly_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
+    """At 03:00 UTC, the night that has just ended; for a pipeline whose data have ended, their last night."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{job.name}_schedule",
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        description=f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended.",
+    )
+    def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        key = pipeline_partitions(pipeline).get_last_partition_key(current_time=context.scheduled_execution_time)
+        if key is None:
+            return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
+        night = date.fromisoformat(key)
+        return dg.RunRequest(tags=night_tags(night, night))
+
+    return nightly

@@ -1,0 +1,39 @@
+"""The training job of a pipeline: training set, candidate, and the model that the gate judges."""
+
+import dagster as dg
+
+from assets.candidate import candidate_name
+from assets.model import model_name
+from forecache.pipeline import Pipeline
+from jobs.common import AssetJob
+
+CRON = "0 5 * * 0"
+
+
+def training_job_name(pipeline: Pipeline) -> str:
+    return f"training_{pipeline.name}"
+
+
+def training_selection(pipeline: Pipeline) -> dg.AssetSelection:
+    return dg.AssetSelection.assets(pipeline.training_table, candidate_name(pipeline), model_name(pipeline))
+
+
+def build_training_job(pipeline: Pipeline) -> AssetJob:
+    """Train as of the newest night, or of the one in the configuration of the training set."""
+    return dg.define_asset_job(
+        training_job_name(pipeline),
+        selection=training_selection(pipeline),
+        description=f"Train {pipeline.name}, register the model and let the gate decide.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_training_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
+    """Sundays at 05:00 UTC, after the night's run."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        description=f"Every Sunday at 05:00 UTC: train {pipeline.name} anew.",
+    )

@@ -1,0 +1,50 @@
+"""Who is listening to the runs of this process: `forecache run` hands its settings in and gets stages out.
+
+A run that Dagster started has no listener: its settings come from the environment and its stages go to the event log.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from forecache.results import Progress, StageResult
+from forecache.settings import Settings
+
+
+@dataclass
+class Session:
+    """One call of the runner.
+
+    Attributes:
+        results: The stages that ended, in order.
+        error: What made a stage fail, the last one where several did.
+    """
+
+    settings: Settings
+    progress: Progress
+    on_stage: Callable[[StageResult], None]
+    results: list[StageResult] = field(default_factory=list)
+    error: Exception | None = None
+
+    def done(self, result: StageResult) -> None:
+        self.results.append(result)
+        self.on_stage(result)
+
+
+_current: ContextVar[Session | None] = ContextVar("forecache_session", default=None)
+
+
+def current_session() -> Session | None:
+    """The session that runs in this context execute under, None in a process that Dagster started."""
+    return _current.get()
+
+
+@contextmanager
+def listening(session: Session) -> Iterator[Session]:
+    """Make a session the current one for the runs executed inside."""
+    token = _current.set(session)
+    try:
+        yield session
+    finally:
+        _current.reset(token)

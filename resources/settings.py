@@ -1,0 +1,23 @@
+"""The settings, as every asset, sensor and schedule gets them."""
+
+import dagster as dg
+from pydantic import Field
+
+from forecache.settings import Settings, load_settings
+from resources.session import current_session
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """Builds `Settings` from FORECACHE_* variables; only what places them on disk is shown, never a secret."""
+
+    home: str = Field(description="Folder that holds everything the project writes.")
+    project: str = Field("dagster_project", description="Package with `pipelines/`.")
+
+    def load(self) -> Settings:
+        """The settings of the listening session, or those of the environment.
+
+        Raises:
+            SettingsError: A variable has a wrong value.
+        """
+        session = current_session()
+        return session.settings if session else load_settings(home=self.home, project=self.project)
