@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.commands.models import model_dict
 from forecache.cli.commands.store import no_such_key, open_pipeline_store, provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.errors import NotFoundError
@@ -57,7 +58,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
         _events(current, source.raw_table, _raw_version(made.get("inputs", ""), source.raw_table), where, night)
         for source in pipeline.sources
     ]
-    chain["model"] = _model(current, manifest, prediction.get("row", {}))
+    chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
     return chain
 
 
@@ -139,15 +140,15 @@ def _events(current: Settings, table: str, version: int | None, where: dict[str,
     return link
 
 
-def _model(current: Settings, manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
-    from forecache.registry.models import describe
+def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
+    """The registered version that made the row, with its run and what it was trained on."""
+    from forecache.registry.models import model_version
 
-    name = row.get("model_name", manifest.provenance.model_name)
     version = row.get("model_version", manifest.provenance.model_version)
     try:
-        return describe(current, name, version)
+        return model_dict(model_version(current, pipeline, version))
     except NotFoundError as error:
-        return {"name": name, "version": version, "missing": str(error)}
+        return {"name": pipeline.name, "version": version, "missing": error.message}
 
 
 def plain_value(value: Any) -> Any:
@@ -204,7 +205,20 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
 
 
 def _show_model(model: dict[str, Any], link: Any) -> None:
-    raise NotImplementedError
+    title = f"model {model['name']} {model['version']}"
+    if "missing" in model:
+        link(title, [f"not available: {model['missing']}"])
+        return
+    alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+    link(
+        f"{title}{alias}, gate {model['gate']}",
+        [
+            f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}",
+            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}",
+            "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items()),
+            f"gate: {model['gate_reason']}" if model["gate_reason"] else "",
+        ],
+    )
 
 
 def _title(what: str, link: dict[str, Any]) -> str:

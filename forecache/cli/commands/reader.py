@@ -7,8 +7,7 @@ import click
 
 from forecache.cli.base import LazyGroup, command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import ConflictError, SettingsError
-from forecache.settings import load_settings
+from forecache.errors import SettingsError
 
 
 @command(
@@ -24,17 +23,12 @@ from forecache.settings import load_settings
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Answer from the published versions over HTTP until interrupted; new versions are taken up by themselves."""
-    from forecache.cli.commands.doctor import port_is_free
     from forecache.reader import serve as run_reader
 
-    given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
-    current = load_settings(**{name: value for name, value in given.items() if value is not None})
-    if not port_is_free(current.reader_host, current.reader_port):
-        raise ConflictError(
-            f"Port {current.reader_port} on {current.reader_host} is in use.",
-            remedy="Stop what listens there, or give another --port.",
-        )
-    run_reader(current)
+    def say(url: str) -> None:
+        click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
+
+    run_reader(settings(), host=host, port=port, workers=workers, on_start=say)
 
 
 _HERE = "forecache.cli.commands.reader"

@@ -116,13 +116,31 @@ def ago(moment: datetime) -> str:
     return f"{duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
 
 
-@command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16")
+@command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16 --reason 'scores too low'")
 @_PIPELINE
 @click.option("--to", "version", type=int, help="The version to go back to; default: the newest good one before.")
-def rollback(pipeline: str, version: int | None) -> None:
-    """Serve an earlier version of PIPELINE again. The one left is quarantined and does not come back by itself."""
+@click.option("--keep-model", is_flag=True, help="Leave the champion as it is.")
+@click.option("--reason", default="", help="Why, for the promotion ledger.")
+def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) -> None:
+    """Serve an earlier version of PIPELINE again, and give its model the alias `champion` back.
+
+    The version left is quarantined, and so is its model: neither comes back by itself.
+    """
     store = open_pipeline_store(pipeline)
-    _say_served(store, store.rollback(version), "Rolled back.")
+    left = store.current()
+    served = store.rollback(version)
+    if left is not None and left.model != served.model and not keep_model:
+        from forecache.cli.commands.models import actor
+        from forecache.pipeline import load_pipeline
+        from forecache.registry.models import CHAMPION, model_version
+        from forecache.registry.models import rollback as roll_model_back
+
+        current = settings()
+        declared = load_pipeline(current, pipeline)
+        model = served.model["version"]
+        if CHAMPION not in model_version(current, declared, model).aliases:
+            roll_model_back(current, declared, actor=actor(), to=model, reason=reason)
+    _say_served(store, served, "Rolled back.")
 
 
 @command("pin", examples="forecache pin churn 16")

@@ -1,0 +1,203 @@
+"""`forecache demo`: the main job on the shipped purchases, from landing files to a served answer, told in full."""
+
+import json
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.commands.store import provenance_text
+from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
+from forecache.cli.progress import StageProgress
+from forecache.cli.reader_process import ReaderProcess
+from forecache.cli.runner import chosen_pipelines, load_project, run_job
+from forecache.pipeline import Pipeline, load_pipeline
+from forecache.settings import Settings
+
+
+@command(
+    "demo",
+    examples="""
+    forecache demo
+    forecache demo --pipeline churn --keep      # leave the reader running
+    forecache demo --json > demo.json
+    """,
+)
+@click.option("--pipeline", "names", multiple=True, help="Only this pipeline; repeatable. Default: all.")
+@click.option("--keep", is_flag=True, help="Leave the reader running and print how to stop it.")
+def demo(names: tuple[str, ...], keep: bool) -> None:
+    """Run the main job on the shipped purchases and show what happened.
+
+    Lands the purchases, ingests and checks them, builds features, trains with torchrun, registers the model, judges it
+    by the gate, scores every customer, publishes, starts the reader and asks it. Run again, it redoes only what has
+    changed.
+    """
+    started = time.perf_counter()
+    current = settings()
+    pipelines = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
+    with StageProgress() as progress:
+        stages = [load_project(current, "purchases").land(current, progress=progress.update)]
+        progress.done(stages[0])
+        night = last_night(pipelines)
+        stages += run_job(
+            current,
+            pipelines=[pipeline.name for pipeline in pipelines],
+            nights=(night, night),
+            job="full",
+            progress=progress.update,
+            on_stage=progress.done,
+        )
+        progress.update("writing the report")
+        reports = {pipeline.name: str(_write_report(current, pipeline)) for pipeline in pipelines}
+        progress.update("starting the reader")
+        with ReaderProcess(current) as reader:
+            answers = [
+                reader.answer(pipeline.name, key) | {"pipeline": pipeline.name}
+                for pipeline in pipelines
+                for key in sample_keys(current, pipeline, night)
+            ]
+            if keep:
+                reader.keep()
+    metrics = [row for pipeline in pipelines for row in metric_rows(current, pipeline)]
+    if wants_json():
+        print_json(
+            {
+                "stages": [stage_dict(stage) for stage in stages],
+                "metrics": metrics,
+                "answers": answers,
+                "reports": reports,
+                "reader": reader.address,
+                "reader_pid": reader.pid if keep else None,
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+        return
+    click.echo()
+    show_stages(stages, title="Stages")
+    _show_metrics(metrics)
+    _show_answers(answers)
+    _say_what_next(current, pipelines, reports, answers)
+    skipped = sum(stage.skipped for stage in stages)
+    click.echo(
+        f"Done in {duration(time.perf_counter() - started)}: {len(stages)} stages, {skipped} of them already current."
+    )
+    _say_served(reader, answers[0], keep=keep)
+
+
+def last_night(pipelines: list[Pipeline]) -> date:
+    """The newest night that every pipeline's data reaches."""
+    ends = [pipeline.end for pipeline in pipelines if pipeline.end is not None]
+    assert ends, "the shipped purchases have an end"
+    return min(ends)
+
+
+def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str]:
+    """Three keys worth asking for: the lowest, the middle and the highest output of the night."""
+    from forecache.lake.query import query
+
+    columns = ", ".join(pipeline.key)
+    rows = query(
+        settings,
+        f"""
+        with ranked as (
+            select {columns}, row_number() over (order by {pipeline.output.name}, {columns}) as place,
+                count(*) over () as n
+            from {pipeline.prediction_table} where as_of = date '{night.isoformat()}'
+        )
+        select {columns} from ranked where place in (1, (n + 1) // 2, n) order by place
+        """,
+    ).to_pylist()
+    from forecache.store.keys import escape_part
+
+    parts = [[str(row[name]) for name in pipeline.key] for row in rows]
+    return [part[0] if len(part) == 1 else "|".join(escape_part(text) for text in part) for part in parts]
+
+
+def _write_report(settings: Settings, pipeline: Pipeline) -> Path:
+    from forecache.registry.report import write_report
+
+    return write_report(settings, pipeline)
+
+
+def metric_rows(settings: Settings, pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Each metric of the champion (or, where there is none, of the newest version) beside the baseline's."""
+    from forecache.registry.gate import load_verdict
+    from forecache.registry.models import find_champion, list_models
+
+    version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
+    verdict = load_verdict(version) if version is not None else None
+    if version is None or verdict is None:
+        return []
+    return [
+        {
+            "pipeline": pipeline.name,
+            "model_version": version.version,
+            "aliases": list(version.aliases),
+            "metric": metric,
+            "model": value,
+            "baseline": verdict.baseline.get(metric),
+            "baseline_feature": pipeline.gate.baseline.feature,
+            "decides": metric == pipeline.gate.metric,
+        }
+        for metric, value in verdict.metrics.items()
+    ]
+
+
+def _show_metrics(metrics: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            f"{row['pipeline']} {row['model_version']}" + (f" ({', '.join(row['aliases'])})" if row["aliases"] else ""),
+            row["metric"] + (", the gate's" if row["decides"] else ""),
+            row["model"],
+            row["baseline"],
+            row["baseline_feature"],
+        )
+        for row in metrics
+    ]
+    columns = ("model", "metric on the test split", "value", "baseline", "baseline alone is")
+    show_table(columns, rows, title="Models", right=("value", "baseline"))
+
+
+def _show_answers(answers: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            f"{answer['pipeline']}/{answer['key']}",
+            ", ".join(f"{name} {cell(value)}" for name, value in answer["value"].items()),
+            provenance_text(answer),
+        )
+        for answer in answers
+    ]
+    show_table(("asked for", "answered", "where it comes from"), rows, title="Answers of the reader")
+
+
+def _say_what_next(
+    settings: Settings, pipelines: list[Pipeline], reports: dict[str, str], answers: list[dict[str, Any]]
+) -> None:
+    first = pipelines[0]
+    for name, path in reports.items():
+        click.echo(f"Report of {name}: {path}")
+    click.echo(f"Everything is under {settings.home_path}.")
+    click.echo("\nWhat next:")
+    steps = [
+        (f"forecache explain {first.name} {answers[0]['key']}", "follow an answer back to its data and model"),
+        (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
+        ("forecache serve", "start the reader again"),
+        ("make dev", "the orchestrator's UI: the run of this demo is in it"),
+        (f"cp dagster_project/pipelines/{first.name}.py ...", "declare a pipeline of your own"),
+    ]
+    width = max(len(what) for what, _ in steps)
+    for what, why in steps:
+        click.echo(f"  {what:<{width}}  {why}")
+    click.echo()
+
+
+def _say_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) -> None:
+    """The last lines: the reader's address and an answer it served."""
+    state = f"runs as process {reader.pid}; stop it with: kill {reader.pid}" if keep else "was stopped again"
+    click.echo(f"Reader: {reader.address} ({state})")
+    served = {name: value for name, value in answer.items() if name != "pipeline"}
+    click.echo(f"GET {reader.answer_path(answer['pipeline'], answer['key'])}")
+    click.echo(json.dumps(served))

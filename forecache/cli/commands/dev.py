@@ -1,0 +1,34 @@
+"""`forecache dev`: the orchestrator's UI on the state that the other commands write."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.commands.doctor import port_is_free
+from forecache.cli.runner import load_project
+from forecache.errors import ConflictError, UnavailableError
+from forecache.settings import PROJECT_ROOT
+
+
+@command("dev", examples="forecache dev\nforecache dev --port 3001")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; default: FORECACHE_DAGSTER_PORT.")
+def dev(host: str, port: int | None) -> None:
+    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C stops it."""
+    current = settings()
+    port = port or current.dagster_port
+    if not port_is_free(host, port):
+        raise ConflictError(f"Port {port} on {host} is in use.", remedy="Stop what listens there, or give --port.")
+    program = Path(sys.executable).with_name("dagster")
+    if not program.is_file():
+        raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
+    home = load_project(current, "instance").ensure_instance(current)
+    environment = {**os.environ, "DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path)}
+    workspace = PROJECT_ROOT / "workspace.yaml"
+    where = ["-w", str(workspace)] if workspace.is_file() else ["-m", f"{current.project}.definitions"]
+    click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
+    # In place of this process, so that signals reach Dagster itself.
+    os.execve(program, [str(program), "dev", *where, "-h", host, "-p", str(port)], environment)

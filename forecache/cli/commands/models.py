@@ -1,0 +1,118 @@
+"""The model registry: `models`, `promote`."""
+
+import getpass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import cell, print_json, show_table, wants_json
+from forecache.errors import CheckError
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
+    from forecache.registry.gate import Verdict
+    from forecache.registry.models import ModelVersion
+    from forecache.settings import Settings
+
+
+def actor() -> str:
+    """Who asks, for the promotion ledger."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        return "cli"
+
+
+def model_dict(version: "ModelVersion") -> dict[str, Any]:
+    """A model version with the stable keys of `--json`."""
+    table, delta_version = version.training_table
+    return {
+        "name": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "gate": version.gate,
+        "gate_reason": version.tags.get("gate_reason", ""),
+        "metrics": dict(version.metrics),
+        "run_id": version.run_id,
+        "uri": version.uri,
+        "created_at": version.created_at,
+        "training_table": table,
+        "training_delta_version": delta_version,
+        "code_version": version.tags.get("code_version", ""),
+    }
+
+
+@command("models", examples="forecache models\nforecache models churn --json")
+@click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
+def models(pipelines: tuple[str, ...]) -> None:
+    """List the registered models of PIPELINEs (default: all), what the gate said of each, and the champion."""
+    from forecache.cli.runner import chosen_pipelines
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.models import list_models
+
+    current = settings()
+    declared = [load_pipeline(current, name) for name in chosen_pipelines(current, pipelines)]
+    found = [(pipeline, version) for pipeline in declared for version in list_models(current, pipeline)]
+    if wants_json():
+        print_json([model_dict(version) for _, version in found])
+        return
+    rows = [
+        (
+            version.name,
+            version.version,
+            ", ".join(version.aliases),
+            version.gate,
+            ", ".join(f"{name} {cell(value)}" for name, value in version.metrics.items()),
+            f"{version.created_at:%Y-%m-%d %H:%M}Z",
+            version.run_id,
+        )
+        for _, version in found
+    ]
+    columns = ("model", "version", "alias", "gate", "on the test split", "registered", "MLflow run")
+    show_table(columns, rows, right=("version",), caption="" if rows else "none yet; run `forecache train`")
+
+
+@command("promote", examples="forecache promote churn 4 --reason 'approved by risk'")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("version", type=int)
+@click.option("--reason", default="", help="Why, for the promotion ledger.")
+def promote(pipeline: str, version: int, reason: str) -> None:
+    """Make VERSION of PIPELINE's model the champion, if the gate lets it through.
+
+    A version that was never judged is judged now; one that waits for approval is approved.
+    """
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.models import CHAMPION, model_version
+    from forecache.registry.models import promote as promote_by_hand
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    if model_version(current, declared, version).gate == "pending":
+        _judge(current, declared, version)
+    if CHAMPION not in model_version(current, declared, version).aliases:
+        promote_by_hand(current, declared, version, actor=actor(), reason=reason)
+    promoted = model_version(current, declared, version)
+    if wants_json():
+        print_json(model_dict(promoted))
+    else:
+        click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
+
+
+def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> None:
+    from forecache.registry.gate import run_gate
+
+    verdict = run_gate(current, pipeline, version, actor=actor())
+    if not wants_json():
+        show_verdict(verdict)
+    if not verdict.passed:
+        raise CheckError(f"The gate turned model {pipeline.name} {version} down: {'; '.join(verdict.reasons)}.")
+
+
+def show_verdict(verdict: "Verdict") -> None:
+    """The gate's checks, one a line."""
+    rows = [
+        ("pass" if check.passed else "FAIL", check.name, check.value, check.limit, check.reason)
+        for check in verdict.checks
+    ]
+    show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))

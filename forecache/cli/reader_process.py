@@ -1,0 +1,115 @@
+"""A reader started as a child process, for the demo: on a free port, asked over HTTP, stopped at the end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from forecache.cli.commands.doctor import port_is_free
+from forecache.errors import UnavailableError
+from forecache.settings import Settings
+
+START_S = 30.0
+STOP_S = 10.0
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port where it is free, else one that the system picks."""
+    if port_is_free(host, wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ReaderProcess:
+    """`forecache serve` as a child; a context manager that stops it on the way out unless `keep` was called."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.host = settings.reader_host
+        self.port = free_port(self.host, settings.reader_port)
+        self.log: Path = settings.home_path / "reader.log"
+        self._keep = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> "ReaderProcess":
+        command = [sys.executable, "-m", "forecache.cli.main", "serve", "--host", self.host, "--port", str(self.port)]
+        with open(self.log, "wb") as log:
+            # A session of its own: it survives the terminal where --keep asks for that.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._keep or error is not None:
+            self.stop()
+
+    def keep(self) -> None:
+        self._keep = True
+
+    def get(self, path: str) -> Any:
+        """The JSON document at a path of the reader."""
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=10) as response:
+            return json.load(response)
+
+    def answer(self, pipeline: str, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(self.answer_path(pipeline, key))
+        return found
+
+    def answer_path(self, pipeline: str, key: str) -> str:
+        return f"/v1/{pipeline}/{quote(key, safe='')}"
+
+    def stop(self) -> None:
+        """SIGTERM drains the reader; SIGKILL for its group where that does not end it."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        give_up = time.monotonic() + START_S
+        while time.monotonic() < give_up:
+            if self._process.poll() is not None:
+                break
+            try:
+                self.get("/readyz")
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.05)
+        said = self.log.read_text(errors="replace").strip().splitlines()
+        raise UnavailableError(
+            f"The reader did not start on {self.address}: {said[-1] if said else 'it said nothing'}.",
+            remedy=f"Its log is {self.log}.",
+        )
