@@ -244,6 +244,12 @@ class Gate:
         floors: Worst value allowed for each named metric.
         baseline_margin: The metric must beat the baseline's by at least this much.
         max_regression: How much worse than the champion on the same rows the metric may be.
+        slices: Features by whose values (or quarters) the champion is compared too.
+        max_slice_regression: How much worse the metric may surely be in any slice.
+        max_latency_ms: Longest median time of scoring one row.
+        max_size_bytes: Largest exported model.
+        max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
+        approval: A model that passes waits until a person promotes it.
     """
 
     metric: str
@@ -251,6 +257,12 @@ class Gate:
     baseline: Baseline
     baseline_margin: float = 0.0
     max_regression: float = 0.002
+    slices: tuple[str, ...] = ()
+    max_slice_regression: float = 0.01
+    max_latency_ms: float = 5.0
+    max_size_bytes: int = 100_000_000
+    max_prediction_psi: float | None = None
+    approval: bool = False
 
 
 @dataclass(frozen=True)
@@ -318,6 +330,12 @@ class Pipeline:
                 f"{owner} has the baseline feature {self.gate.baseline.feature!r}, which it does not compute.",
                 remedy=f"Its features are {', '.join(self.features.names)}.",
             )
+        for column in self.gate.slices:
+            if column not in self.features.names:
+                raise SettingsError(
+                    f"{owner} slices its gate by {column!r}, which is not a feature.",
+                    remedy=f"Its features are {', '.join(self.features.names)}.",
+                )
         for segment in self.segments:
             if segment.of != self.output.name or len(segment.labels) != len(segment.bounds) + 1:
                 raise SettingsError(

@@ -1,0 +1,157 @@
+"""The plots of an evaluation as SVG, in the page's own colours (light and dark) or, standing alone, in light ones."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+# Drawn in these and replaced by CSS variables: matplotlib knows no currentColor.
+_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
+_ACCENT, _SECOND, _SOFT = "#040404", "#050505", "#060606"
+_VARIABLES = {
+    _INK: ("--ink", "#1c2024"),
+    _MUTED: ("--muted", "#60646c"),
+    _LINE: ("--line", "#d9dce0"),
+    _ACCENT: ("--accent", "#0b6bcb"),
+    _SECOND: ("--second", "#c2570c"),
+    _SOFT: ("--soft", "#9aa3ad"),
+}
+_SIZE = (5.2, 3.4)
+
+
+def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
+    """Every plot that the evaluation has data for, by name, as an SVG document.
+
+    Args:
+        standalone: Put colours in for the CSS variables, so that the file can be shown by itself.
+    """
+    plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+        "label_mean": _label_mean,
+        "roc": _roc,
+        "calibration": _calibration,
+        "scores": _scores,
+        "importance": _importance,
+        "loss": _loss,
+    }
+    names = [name for name in plots if name != "roc" or "roc" in evaluation]
+    return {name: _render(name, plots[name], evaluation, standalone) for name in names}
+
+
+def _render(
+    name: str, plot: Callable[[Any, dict[str, Any]], None], evaluation: dict[str, Any], standalone: bool
+) -> str:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**_style(), "svg.hashsalt": name}):
+        height = 0.24 * len(evaluation["importance"]) + 0.9 if name == "importance" else _SIZE[1]
+        figure = Figure(figsize=(_SIZE[0], max(height, 1.6)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        plot(axes, evaluation)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    for drawn, (variable, light) in _VARIABLES.items():
+        svg = svg.replace(drawn, light if standalone else f"var({variable})")
+    return svg if standalone else svg[svg.index("<svg") :]
+
+
+def _style() -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "font.family": ["sans-serif"],
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.edgecolor": _LINE,
+        "axes.labelcolor": _MUTED,
+        "axes.labelsize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
+        "xtick.color": _LINE,
+        "ytick.color": _LINE,
+        "xtick.labelcolor": _MUTED,
+        "ytick.labelcolor": _MUTED,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "grid.color": _LINE,
+        "grid.linewidth": 0.5,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.6,
+    }
+
+
+def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
+    rows = evaluation["label_mean"]
+    colours = {"train": _SOFT, "validation": _SECOND, "test": _ACCENT}
+    days = sorted({row["as_of"] for row in rows})
+    for split, colour in colours.items():
+        chosen = [row for row in rows if row["split"] == split]
+        axes.bar([days.index(row["as_of"]) for row in chosen], [row["mean"] for row in chosen], 0.6, color=colour, label=split)
+    axes.set_xticks(range(len(days)), days, rotation=30 if len(days) > 4 else 0, ha="right" if len(days) > 4 else "center")
+    axes.set_ylabel("label rate" if evaluation["kind"] == "binary" else "mean label")
+    axes.grid(visible=False, axis="x")
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
+    named = {"model": (_ACCENT, "model"), "baseline": (_SECOND, f"{evaluation['baseline_feature']} alone")}
+    for name, (colour, label) in named.items():
+        curve = evaluation["roc"][name]
+        area = evaluation["metrics" if name == "model" else "baseline"]["test"]["roc_auc"]
+        axes.plot(
+            curve["false_positive_rate"], curve["true_positive_rate"], color=colour, label=f"{label}, area {area:.3f}"
+        )
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
+    axes.legend(loc="lower right")
+
+
+def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
+    bins = evaluation["calibration"]
+    scores, labels = [row["score"] for row in bins], [row["label"] for row in bins]
+    binary = evaluation["kind"] == "binary"
+    low, high = (0.0, 1.0) if binary else (min(0.0, *scores, *labels), 1.05 * max(*scores, *labels))
+    axes.plot([low, high], [low, high], color=_SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.plot(scores, labels, color=_ACCENT, marker="o", markersize=4)
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.set_xlabel("mean predicted" + (" probability" if binary else " value") + ", ten groups of equal size")
+    axes.set_ylabel("observed rate" if binary else "observed mean")
+
+
+def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
+    data = evaluation["scores"]
+    first, second = ("negative", "positive") if evaluation["kind"] == "binary" else ("label", "prediction")
+    edges = data["edges"]
+    for name, colour in ((first, _SOFT), (second, _ACCENT)):
+        axes.stairs(data[name], edges, color=colour, fill=True, alpha=0.35)
+        axes.stairs(data[name], edges, color=colour, label=name, linewidth=1.2)
+    axes.set(xlabel="predicted" + (" probability" if evaluation["kind"] == "binary" else " value"), ylabel="rows")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def _importance(axes: Any, evaluation: dict[str, Any]) -> None:
+    rows = evaluation["importance"][::-1]
+    names, losses = [row["feature"] for row in rows], [row["loss"] for row in rows]
+    axes.barh(names, losses, 0.6, color=_ACCENT, xerr=[row["std"] for row in rows], ecolor=_MUTED, error_kw={"lw": 0.8})
+    axes.set_xlabel(f"loss of {evaluation['metric']} when the feature is shuffled")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelcolor=_INK)
+
+
+def _loss(axes: Any, evaluation: dict[str, Any]) -> None:
+    history = evaluation["history"]
+    epochs = [row["epoch"] + 1 for row in history]
+    axes.plot(epochs, [row["train_loss"] for row in history], color=_SOFT, label="training")
+    axes.plot(epochs, [row["validation_loss"] for row in history], color=_ACCENT, label="validation")
+    best = min(history, key=lambda row: row["validation_loss"])
+    axes.plot([best["epoch"] + 1], [best["validation_loss"]], color=_ACCENT, marker="o", markersize=5)
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper right")

@@ -1,0 +1,270 @@
+"""Registration: evaluate an exported model, log the run to MLflow with all that made it, register the ONNX model."""
+
+import json
+import platform
+import time
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.lake.ledger import StageRecord, code_version, record
+from forecache.pipeline import Pipeline
+from forecache.registry.evaluation import evaluate
+from forecache.registry.examples import onnx_session, read_examples
+from forecache.registry.models import (
+    CHECKSUMS_TAG,
+    ModelVersion,
+    checksums,
+    list_models,
+    model_version,
+    tracking,
+)
+from forecache.registry.plots import draw
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.training.spec import METRICS_FILE, ONNX_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STAGE = "register"
+EVALUATION_FILE = "evaluation.json"
+_LIBRARIES = ("deltalake", "mlflow", "numpy", "onnx", "onnxruntime", "pyarrow", "torch")
+_SPLITS = ("train", "validation", "test")
+
+
+def register(
+    settings: Settings,
+    pipeline: Pipeline,
+    training: StageResult,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Register the model of a training run, or return the version that was registered for it before.
+
+    The version's flavour is ONNX (loading it executes no pickle) with a signature of one float column a feature and
+    the declared output; the torch export lies beside it in the run as `torch/model.pt2`.
+
+    Args:
+        training: The result of `forecache.training.launch.train`.
+
+    Returns:
+        `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
+
+    Raises:
+        NotFoundError: The training table's version is gone.
+        InputError: A split is empty.
+    """
+    started = time.perf_counter()
+    tracking(settings)
+    inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
+    known = find_registered(settings, pipeline, inputs)
+    skipped = known is not None
+    if known is None:
+        progress(f"evaluating {pipeline.name}", 0.2)
+        evaluation = _evaluate(settings, pipeline, training)
+        progress(f"registering {pipeline.name}", 0.6)
+        known = _log(settings, pipeline, training, evaluation, inputs, run_id=run_id)
+    evaluation = load_evaluation(settings, known)
+    details = {
+        "model_version": known.version,
+        "mlflow_run_id": known.run_id,
+        "model_uri": known.uri,
+        "metrics": evaluation["metrics"],
+        "baseline": evaluation["baseline"],
+        "baseline_feature": evaluation["baseline_feature"],
+    }
+    seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
+    if not skipped:
+        row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
+        record(settings, [row])
+        progress(f"registered {pipeline.name} version {known.version}", 1.0)
+    return StageResult(
+        STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details
+    )
+
+
+def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> ModelVersion | None:
+    """The complete version with these inputs, None where there is none."""
+    for version in list_models(settings, pipeline):
+        if version.tags.get("inputs") == inputs and CHECKSUMS_TAG in version.tags:
+            return version
+    return None
+
+
+def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
+    """What `forecache.registry.evaluation.evaluate` found for a version, and its training history."""
+    tracking(settings)
+    import mlflow
+
+    path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=EVALUATION_FILE)
+    evaluation: dict[str, Any] = json.loads(Path(path).read_text())
+    return evaluation
+
+
+def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+    details = training.details
+    splits = {
+        name: read_examples(
+            settings, pipeline, table=details["training_table"], version=details["training_version"], split=name
+        )
+        for name in _SPLITS
+    }
+    session = onnx_session(Path(details["run_dir"]) / ONNX_FILE)
+    evaluation = evaluate(pipeline, session, splits, seed=pipeline.training.seed)
+    return {**evaluation, "history": details["history"]}
+
+
+def _log(
+    settings: Settings,
+    pipeline: Pipeline,
+    training: StageResult,
+    evaluation: dict[str, Any],
+    inputs: str,
+    *,
+    run_id: str,
+) -> ModelVersion:
+    import mlflow
+
+    client = tracking(settings)
+    experiment = _experiment(settings, client, pipeline)
+    tags = {
+        "forecache.pipeline": pipeline.name,
+        "forecache.night": training.details["night"],
+        "forecache.run_id": run_id,
+        "forecache.code_version": code_version(settings),
+        "forecache.fingerprint": pipeline.fingerprint,
+    }
+    name = f"{pipeline.name} {training.details['night']}"
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
+        _log_parameters(client, run.info.run_id, pipeline, training)
+        _log_metrics(client, run.info.run_id, evaluation)
+        _log_dataset(client, run.info.run_id, settings, training)
+        _log_artifacts(client, run.info.run_id, training, evaluation)
+        logged = _log_onnx(pipeline, Path(training.details["run_dir"]) / ONNX_FILE)
+    return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
+
+
+def _experiment(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
+    found = client.get_experiment_by_name(pipeline.name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = f"{settings.mlflow_artifact_root}/{pipeline.name}"
+    return str(client.create_experiment(pipeline.name, artifact_location=location))
+
+
+def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
+    from mlflow.entities import Param
+
+    declared = vars(pipeline.training)
+    names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
+    chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
+    client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
+
+
+def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    series = [
+        Metric(name, value, now, int(epoch["epoch"]))
+        for epoch in evaluation["history"]
+        for name, value in epoch.items()
+        if name not in ("epoch", "step")
+    ]
+    final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
+    final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
+    series += [Metric(name, value, now, 0) for name, value in final.items() if value == value]
+    for start in range(0, len(series), 1000):
+        client.log_batch(run, metrics=series[start : start + 1000])
+
+
+def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    table, version = training.details["training_table"], training.details["training_version"]
+    source = DeltaDatasetSource(path=settings.table_uri(table), delta_table_version=version)
+    dataset = MetaDataset(source, name=f"{table}@{version}")
+    tag = InputTag(key="mlflow.data.context", value="training")
+    client.log_inputs(run, [DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[tag])])
+
+
+def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, evaluation: dict[str, Any]) -> None:
+    folder = Path(training.details["run_dir"])
+    client.log_dict(run, evaluation, EVALUATION_FILE)
+    client.log_dict(run, environment(), "environment.json")
+    for name, svg in draw(evaluation, standalone=True).items():
+        client.log_text(run, svg, f"plots/{name}.svg")
+    client.log_artifact(run, str(folder / TORCH_FILE), "torch")
+    for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):
+        client.log_artifact(run, str(folder / name), "training")
+
+
+def environment() -> dict[str, str]:
+    """Versions of what a repetition would need."""
+    libraries = {name: installed_version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **libraries}
+
+
+def _log_onnx(pipeline: Pipeline, path: Path) -> Any:
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    signature = ModelSignature(
+        Schema([ColSpec("float", name) for name in pipeline.features.names]),
+        Schema([ColSpec("float", pipeline.output.name)]),
+    )
+    return mlflow.onnx.log_model(
+        onnx.load(path),
+        name="model",
+        signature=signature,
+        # Named here: inferring them imports and runs the model, which costs several seconds.
+        pip_requirements=[f"{name}=={installed_version(name)}" for name in ("mlflow", "onnx", "onnxruntime", "numpy")],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+
+
+def _register(
+    settings: Settings,
+    client: "MlflowClient",
+    pipeline: Pipeline,
+    training: StageResult,
+    evaluation: dict[str, Any],
+    inputs: str,
+    logged: Any,
+    run: str,
+) -> ModelVersion:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(pipeline.name, description=pipeline.description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {
+        "inputs": inputs,
+        "features": json.dumps(pipeline.features.names),
+        "output": pipeline.output.name,
+        "training_table": training.details["training_table"],
+        "training_version": str(training.details["training_version"]),
+        "night": training.details["night"],
+        "code_version": code_version(settings),
+        "fingerprint": pipeline.fingerprint,
+        "test_metrics": json.dumps(evaluation["metrics"]["test"]),
+        "gate": "pending",
+    }
+    created = client.create_model_version(
+        pipeline.name, source=logged.model_uri, run_id=run, model_id=logged.model_id, tags=tags
+    )
+    number = int(created.version)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{pipeline.name}/{number}"))
+    # The checksums come last: a version without them was never completed and is refused at load.
+    client.set_model_version_tag(pipeline.name, str(number), CHECKSUMS_TAG, json.dumps(checksums(folder)))
+    return model_version(settings, pipeline, number)
