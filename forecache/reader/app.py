@@ -6,11 +6,11 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Generator
-from time import perf_counter_ns, time
+from time import monotonic, perf_counter_ns, time
 from typing import Any
 
 from forecache.errors import ForecacheError, InputError
-from forecache.reader import problems
+from forecache.reader import problems, reaper
 from forecache.reader.access import Access
 from forecache.reader.limits import MAX_PATH_BYTES, RateLimit, check_rate, read_body
 from forecache.reader.metrics import HITS, ROUTE, WorkerMetrics, worker_name
@@ -23,6 +23,9 @@ from forecache.settings import Settings
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
+REAP_EVERY_S = 1.0
+SILENCE_TIMEOUTS = 1.5
+"""Request timeouts after which a silent connection is closed; HTTP/2 clients answer pings sooner than that."""
 _ONE = ROUTE["one"]
 _JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 _UNLIMITED_PATHS = frozenset({"/healthz", "/health", "/readyz"})
@@ -53,14 +56,13 @@ class ReaderApp:
         self._answers = self.catalog.answers
         self._guarded = self._access is not None or self._rate is not None
         self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reap_at = 0.0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # Threads that hold the interpreter for 5 ms (the default) would show in the tail of the latencies.
         sys.setswitchinterval(0.001)
-        self._loop = loop
         self.catalog.open()
-        self.catalog.watch(loop, each_turn=self._reload_tokens)
+        self.catalog.watch(loop, each_turn=self._each_turn)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.catalog.close()
@@ -148,9 +150,15 @@ class ReaderApp:
             proto.response_empty(reply.status, reply.headers)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - started)
 
-    def _reload_tokens(self) -> None:
+    def _each_turn(self) -> None:
+        """What the watching thread does a few times a second."""
         if self._access is not None and not self._access.reload():
             self._metrics.count_token_error()
+        now = monotonic()
+        if reaper.SUPPORTED and now >= self._reap_at:
+            self._reap_at = now + REAP_EVERY_S
+            silence_s = self.settings.reader_request_timeout_s * SILENCE_TIMEOUTS
+            reaper.close_silent(self.settings.reader_port, after_s=silence_s)
 
 
 def _problem_reply(problem: Problem) -> Reply:

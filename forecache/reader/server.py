@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -24,6 +25,8 @@ from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
+MAX_CONNECTIONS = 4096
+"""Most connections of a worker at once; further ones wait in the kernel."""
 STOP_TIMEOUT_S = 10
 
 
@@ -65,10 +68,10 @@ def serve(
         ConflictError: The port is taken.
         SettingsError: The address cannot be used, or the token file cannot be read.
     """
-    host = host or settings.reader_host
-    port = port or settings.reader_port
-    workers = workers or settings.reader_workers
-    check_port(host, port)
+    given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    host, port = check_port(settings.reader_host, settings.reader_port), settings.reader_port
+    _raise_file_limit()
     if settings.reader_tokens is not None:
         Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
     runtime = Runtime.create()
@@ -78,14 +81,20 @@ def serve(
         address=host,
         port=port,
         interface="rsgi",
-        workers=workers,
+        workers=settings.reader_workers,
         websockets=False,
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         respawn_interval=0.5,
         workers_kill_timeout=STOP_TIMEOUT_S,
         http1_settings=HTTP1Settings(header_read_timeout=timeout_ms, max_buffer_size=MAX_HEAD_BYTES),
-        http2_settings=HTTP2Settings(max_headers_size=MAX_HEAD_BYTES, keep_alive_interval=20_000),
+        http2_settings=HTTP2Settings(
+            max_headers_size=MAX_HEAD_BYTES,
+            keep_alive_interval=max(1, timeout_ms // 2),
+            keep_alive_timeout=max(1, timeout_ms // 1000),
+        ),
+        backlog=MAX_CONNECTIONS,
+        backpressure=MAX_CONNECTIONS,
     )
     server.runtime, server.drain_s = runtime, drain_s
     if on_start is not None:
@@ -105,8 +114,8 @@ def load_worker(settings: Settings, folder: Path) -> ReaderApp:
     return ReaderApp(settings, Runtime(folder))
 
 
-def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on.
+def check_port(host: str, port: int) -> str:
+    """The numeric address of a host name, after making sure that the port on it is free.
 
     The workers share the port by SO_REUSEPORT, with which a second reader would start without a word and take half
     of the connections.
@@ -115,11 +124,11 @@ def check_port(host: str, port: int) -> None:
         ConflictError: Something listens there.
         SettingsError: The address is not this machine's, or the port is reserved.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+            probe.bind(address)
             probe.listen(1)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -128,6 +137,16 @@ def check_port(host: str, port: int) -> None:
                 remedy="Stop what listens there, or choose another with --port or FORECACHE_READER_PORT.",
             ) from None
         raise SettingsError(
-            f"The reader cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}.",
+            f"The reader cannot listen on {host} port {port}: {error.strerror}.",
             remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
         ) from None
+    return str(address[0])
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have: connections and segments are files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS * 2 + 4096
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
