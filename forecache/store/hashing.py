@@ -50,3 +50,8 @@ def file_checksum(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
+
+
+def short_name(text: str) -> str:
+    """Eight hex digits that depend on the text."""
+    return xxhash.xxh3_64_hexdigest(text.encode())[:8]

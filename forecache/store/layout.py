@@ -1,14 +1,14 @@
 """Where a store's files lie, and the few file operations that must survive a crash.
 
-    <store>/<pipeline>/
-        CURRENT                    the pointer: which version is served (replaced by rename)
-        versions/00000017.json     a version's manifest, never changed
-        versions/00000017.lease    held with a shared flock by every open snapshot of the version
-        versions/00000017.bad      present where the version is quarantined; says why
-        segments/<segment id>/     LMDB files `000.mdb` ... and `hashes.u64`, never changed
-        filters/00000017.bin       which delta segment may hold a key, for versions with delta segments
-        staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
-        LOCK                       held with an exclusive flock by the publisher
+<store>/<pipeline>/
+    CURRENT                    the pointer: which version is served (replaced by rename)
+    versions/00000017.json     a version's manifest, never changed
+    versions/00000017.lease    held with a shared flock by every open snapshot of the version
+    versions/00000017.bad      present where the version is quarantined; says why
+    segments/<segment id>/     LMDB files `000.mdb` ... and `hashes.u64`, never changed
+    filters/00000017.bin       which delta segment may hold a key, for versions with delta segments
+    staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
+    LOCK                       held with an exclusive flock by the publisher
 """
 
 import os
@@ -59,8 +59,8 @@ class Layout:
     def segment(self, segment_id: str) -> Path:
         return self.segments / segment_id
 
-    def filter(self, version: int) -> Path:
-        return self.filters / f"{version:08d}.bin"
+    def filter(self, file: str) -> Path:
+        return self.filters / file
 
     def create(self) -> None:
         for folder in (self.versions, self.segments, self.filters, self.staging):

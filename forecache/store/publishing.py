@@ -2,28 +2,26 @@
 
 import time
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import xxhash
-
-from forecache.errors import CheckError, NotFoundError
+from forecache.errors import CheckError
 from forecache.lake.ledger import code_version
-from forecache.lake.tables import open_table
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.store.build import num_shards, write_shard
-from forecache.store.encode import Encoding, encode_entries, encode_keys, field_list, key_schema, provenance_counts
-from forecache.store.hashing import content_sum, to_hex
-from forecache.store.layout import Layout, move_durably, shard_file, write_durably
+from forecache.store.candidate import Candidate, Publication
+from forecache.store.full import build_full, encode_night
+from forecache.store.incremental import from_feed, from_partition
+from forecache.store.layout import write_durably
 from forecache.store.locks import publisher_lock
-from forecache.store.manifest import Manifest, Policy, SegmentInfo, Source, now
+from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
-from forecache.store.snapshot import Snapshot
-from forecache.store.store import open_store
+from forecache.store.pool import Pool, num_workers
+from forecache.store.retention import clean, retire
+from forecache.store.source import NightSource, make_encoding, open_night
+from forecache.store.steps import step
+from forecache.store.store import Store, open_store
+from forecache.store.targets import sync_targets
 
 
 def publish(
@@ -35,108 +33,124 @@ def publish(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Publish a night's predictions (None: the newest) to the pipeline's store."""
+    """Make a night's predictions the served version of the pipeline's store.
+
+    The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a
+    new base otherwise. It becomes current only after its rows, read back through the reader's own code, hash to the
+    same as the source's. A publish whose content is current already does nothing.
+
+    Args:
+        night: As-of date to publish, None: the newest.
+        full: Build a new base even where a small segment would do, and even where nothing has changed.
+
+    Raises:
+        NotFoundError: There are no predictions for that night.
+        InputError: Null, duplicate or too long keys, or types that cannot be published.
+        CheckError: A publish gate or the verification says no, or the content is that of a quarantined version.
+        ConflictError: Another process is changing the store.
+    """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    table = open_table(settings, pipeline.prediction_table)
-    dataset = table.to_pyarrow_dataset()
-    nights = sorted({date.fromisoformat(str(p[AS_OF])) for p in table.partitions()})
-    if not nights or (night is not None and night not in nights):
-        raise NotFoundError(
-            f"The prediction table of {pipeline.name} has no rows for {night or 'any night'}.",
-            remedy=f"Run `forecache score {pipeline.name}` first.",
-        )
-    night = night or nights[-1]
-    inputs = f"{pipeline.fingerprint}:{','.join(pipeline.served_fields)}:{table.version()}:{night}"
+    source = open_night(settings, pipeline, night)
+    inputs = content_inputs(pipeline, source)
     with publisher_lock(store.layout, action="publish"):
-        current = store.current()
-        if current is not None and not full and current.inputs == inputs:
-            return _result(pipeline, current, night, started, skipped=True)
-        progress(f"Reading predictions of {night}", 0.0)
-        schema = dataset.schema
-        key = key_schema(schema, pipeline.key)
-        fields = field_list(schema, pipeline.served_fields)
-        import pyarrow.dataset as ds
-
-        rows = dataset.to_table(
-            columns=[*key.names, *(f.name for f in fields), *_provenance_columns()], filter=ds.field(AS_OF) == night
-        )
-        counts = provenance_counts(rows)
-        default = max(counts, key=lambda item: (counts[item], item.scored_at))
-        encoding = Encoding(key, fields, default)
-        keys = encode_keys(rows, key)
-        entries, others, carried = encode_entries(rows, encoding)
+        step("locked")
+        clean(store)
+        step("cleaned")
         pointer = read_pointer(store.layout)
-        version = pointer.last + 1
-        manifest = _build(
-            store.layout,
-            version,
-            keys,
-            entries,
-            dict(
-                pipeline=pipeline.name,
-                version=version,
-                parent=pointer.current,
-                kind="full",
-                tombstones=0,
-                key=key,
-                fields=fields,
-                source=Source(
-                    pipeline.prediction_table,
-                    settings.table_uri(pipeline.prediction_table),
-                    table.version(),
-                    night.isoformat(),
-                ),
-                provenance=default,
-                provenances=others,
-                carried=carried,
-                policy=Policy(pipeline.publish.max_age_h, pipeline.publish.on_stale),
-                code_version=code_version(settings),
-                run_id=run_id,
-                inputs=inputs,
-            ),
+        current = None if pointer.current is None else store.manifest(pointer.current)
+        if current is not None and current.inputs == inputs and not full:
+            targets = sync_targets(settings, pipeline, store, progress)
+            return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
+        _refuse_quarantined(store, inputs)
+        publication = Publication(
+            settings=settings,
+            pipeline=pipeline,
+            store=store,
+            source=source,
+            encoding=make_encoding(source, pipeline),
+            version=pointer.last + 1,
+            current=current,
+            inputs=inputs,
+            run_id=run_id,
+            code_version=code_version(settings),
+            progress=progress,
         )
-        write_pointer(store.layout, Pointer(version, pointer.pinned, version, pointer.generation + 1))
-        return _result(pipeline, manifest, night, started, skipped=False)
+        candidate = _make_candidate(publication, full=full)
+        candidate.manifest_path.unlink()
+        store.layout.lease(publication.version).touch()
+        write_durably(store.layout.manifest(publication.version), candidate.manifest.to_json())
+        step("manifest written")
+        write_pointer(
+            store.layout,
+            Pointer(publication.version, pointer.pinned, publication.version, pointer.generation + 1),
+        )
+        step("pointer moved")
+        publication.clean_up()
+        candidate.details["retired"] = retire(store, keep=pipeline.publish.keep)
+        step("retired")
+        candidate.details["targets"] = sync_targets(settings, pipeline, store, progress)
+    progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
+    return _result(pipeline, candidate.manifest, started, candidate.details, skipped=False)
 
 
-def _provenance_columns() -> list[str]:
-    from forecache.pipeline import PROVENANCE_COLUMNS
-
-    return list(PROVENANCE_COLUMNS)
-
-
-def _build(layout: Layout, version: int, keys: pa.Array, entries: pa.Array, facts: dict[str, Any]) -> Manifest:
-    segment_id = f"{version:08d}-base"
-    work: Path = layout.staging / segment_id
-    work.mkdir(parents=True, exist_ok=True)
-    shards = num_shards(len(keys))
-    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, keys.to_pylist()), np.uint64, len(keys))
-    shard_of = hashes & np.uint64(shards - 1)
-    infos = []
-    for index in range(shards):
-        places = pa.array(np.flatnonzero(shard_of == index))
-        infos.append(write_shard(work / shard_file(index), keys.take(places), entries.take(places)))
-    expected = content_sum(zip(keys.to_pylist(), entries.to_pylist(), strict=True))
-    segment = SegmentInfo(segment_id, "base", len(keys), 0, tuple(infos))
-    move_durably(work, layout.segment(segment_id))
-    manifest = Manifest(
-        segments=(segment,), rows=len(keys), content_hash=to_hex(expected), published_at=now(), **facts
-    )
-    with Snapshot(layout, manifest) as snapshot:
-        actual = content_sum(snapshot.items())
-    if actual != expected:
-        raise CheckError("The built version does not read back as the source has it.", remedy="Publish again.")
-    layout.lease(version).touch()
-    write_durably(layout.manifest(version), manifest.to_json())
-    return manifest
+def content_inputs(pipeline: Pipeline, source: NightSource) -> str:
+    """What the content of a version depends on."""
+    rules = pipeline.publish
+    parts = [*pipeline.key, "->", *pipeline.served_fields, rules.max_age_h, rules.on_stale, source.source.as_of]
+    return ":".join(map(str, [*parts, source.digest]))
 
 
-def _result(pipeline: Pipeline, manifest: Manifest, night: date, started: float, *, skipped: bool) -> StageResult:
+def _refuse_quarantined(store: Store, inputs: str) -> None:
+    for number, reason in store.quarantined().items():
+        if store.manifest(number).inputs == inputs:
+            raise CheckError(
+                f"These predictions are those of version {number}, which is quarantined ({reason}).",
+                remedy=f"Score again, or lift it with `forecache store release {store.pipeline} {number}`.",
+            )
+
+
+def _make_candidate(publication: Publication, *, full: bool) -> Candidate:
+    """A verified version that is not current yet: incremental where that is possible and pays, else full."""
+    current, source = publication.current, publication.source
+    why_full = "asked for" if full else _why_full(publication)
+    if not why_full and current is not None and current.as_of == source.source.as_of:
+        candidate, why_full = from_feed(publication)
+        if candidate is not None:
+            return candidate
+    rows = source.num_rows or 0
+    with Pool(num_workers(rows)) as pool:
+        night = encode_night(publication, pool)
+        if not why_full and current is not None and current.as_of != source.source.as_of:
+            candidate, why_full = from_partition(publication, night, pool)
+            if candidate is not None:
+                return candidate
+        return build_full(publication, night, pool, reason=why_full)
+
+
+def _why_full(publication: Publication) -> str:
+    """Why an incremental publish is out of the question; "" where it is not."""
+    current, encoding = publication.current, publication.encoding
+    if current is None:
+        return "the first version"
+    if (current.key, current.fields) != (encoding.key, encoding.fields):
+        return "the key or the served fields have changed"
+    if current.source.uri != publication.source.source.uri:
+        return "the predictions are in another table"
+    if current.source.delta_version > publication.source.source.delta_version:
+        return "the prediction table was restored to an earlier Delta version"
+    if len(current.segments) >= min(publication.pipeline.publish.max_segments, publication.most_segments):
+        return f"compaction: {len(current.segments)} segments"
+    return ""
+
+
+def _result(
+    pipeline: Pipeline, manifest: Manifest, started: float, details: dict[str, Any], *, skipped: bool
+) -> StageResult:
     return StageResult(
         stage="publish",
         subject=pipeline.name,
-        nights=(night,),
+        nights=(date.fromisoformat(manifest.as_of),),
         rows=manifest.rows,
         seconds=time.perf_counter() - started,
         table=pipeline.prediction_table,
@@ -146,10 +160,10 @@ def _result(pipeline: Pipeline, manifest: Manifest, night: date, started: float,
             "version": manifest.version,
             "kind": manifest.kind,
             "keys": manifest.rows,
-            "changed": manifest.rows,
-            "removed": 0,
             "segments": len(manifest.segments),
             "size_bytes": manifest.size_bytes,
+            "content_hash": manifest.content_hash,
             "verified": True,
+            **details,
         },
     )

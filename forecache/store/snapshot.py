@@ -61,7 +61,7 @@ class Snapshot:
             for segment in manifest.segments:
                 self._layers.append(self._open_segment(segment))
             if manifest.filter is not None:
-                filter_map = _map(layout.filter(manifest.version))
+                filter_map = _map(layout.filter(manifest.filter.file))
         except BaseException:
             _release(self._handles, lease)
             raise
@@ -93,6 +93,10 @@ class Snapshot:
 
         return take(self, keys)
 
+    def base_keys(self, shard: int) -> Iterator[bytes]:
+        """The keys in one shard of the base, whether or not a delta has removed them since."""
+        return self._layers[0][shard].cursor().iternext(keys=True, values=False)  # type: ignore[no-any-return]
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, entry) of the version, in no particular order."""
         for shard in range(len(self._layers[0]) if self._layers else 0):
@@ -100,27 +104,38 @@ class Snapshot:
 
     def shard_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
         """The (key, entry) pairs whose keys belong to one shard of the base, read the way `get` finds them."""
-        cursor = self._layers[0][shard].cursor()
-        if len(self._layers) == 1:
-            yield from cursor.iternext(keys=True, values=True)
+        base = self._layers[0][shard].cursor().iternext(keys=True, values=True)
+        overlay = self._overlay(shard)
+        if not overlay:
+            yield from base
             return
-        get, mask = self.get_entry, len(self._layers[0]) - 1
-        base_get = self._layers[0][shard].get
-        for key in cursor.iternext(keys=True, values=False):
-            entry = get(key)
-            if entry is not None:
+        for key, entry in base:
+            if key in overlay:
+                entry = overlay.pop(key)
+            if entry:
                 yield key, entry
-        seen: set[bytes] = set()
-        for layer in reversed(self._layers[1:]):
-            for transaction in layer:
-                for key in transaction.cursor().iternext(keys=True, values=False):
-                    if xxhash.xxh3_64_intdigest(key) & mask != shard or key in seen:
-                        continue
-                    seen.add(key)
-                    if base_get(key) is None:
-                        entry = get(key)
-                        if entry is not None:
-                            yield key, entry
+        yield from ((key, entry) for key, entry in overlay.items() if entry)
+
+    def _overlay(self, shard: int) -> dict[bytes, bytes]:
+        """What the deltas say about keys of one shard of the base; tombstones as empty entries."""
+        key_hash, mask = xxhash.xxh3_64_intdigest, len(self._layers[0]) - 1
+        return {
+            key: entry
+            for layer in self._layers[1:]
+            for transaction in layer
+            for key, entry in transaction.cursor().iternext(keys=True, values=True)
+            if key_hash(key) & mask == shard
+        }
+
+    def delta_keys(self, segment_ids: set[str]) -> set[bytes]:
+        """The keys that the named segments hold."""
+        return {
+            key
+            for segment, layer in zip(self.manifest.segments, self._layers, strict=True)
+            if segment.id in segment_ids
+            for transaction in layer
+            for key in transaction.cursor().iternext(keys=True, values=False)
+        }
 
     def files(self) -> list[Path]:
         """The files that the snapshot maps."""

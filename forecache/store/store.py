@@ -108,9 +108,7 @@ class Store:
             assert pointer.current is not None
             reason = f"rolled back to version {target} at {now()}"
             write_durably(self.layout.quarantine(pointer.current), reason.encode())
-            write_pointer(
-                self.layout, Pointer(target, None, pointer.last, pointer.generation + 1)
-            )
+            write_pointer(self.layout, Pointer(target, None, pointer.last, pointer.generation + 1))
             return manifest
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:

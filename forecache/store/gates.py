@@ -1,0 +1,87 @@
+"""Publish gates: what a new version must look like beside the current one before it may become current."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import CheckError
+from forecache.pipeline import Publish
+from forecache.store.manifest import Manifest
+
+_BINS = 20
+_FLOOR = 1e-4
+
+
+def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the next version's gates need: null counts, and for each numeric field a histogram scaled to all rows."""
+    return {"nulls": dict(nulls), "histograms": {name: _histogram(rows, values) for name, values in samples.items()}}
+
+
+def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return {"edges": [], "counts": [0.0]}
+    edges = np.unique(np.quantile(finite, np.arange(1, _BINS) / _BINS))
+    return {"edges": edges.tolist(), "counts": (bin_counts(edges, finite) * (rows / len(finite))).tolist()}
+
+
+def bin_counts(edges: "np.ndarray | list[float]", values: np.ndarray) -> np.ndarray:
+    """Values in each bin, float [edges + 1]; a value equal to an edge counts above it."""
+    edges = np.asarray(edges, float)
+    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).astype(float)
+
+
+def population_stability_index(expected: np.ndarray, actual: np.ndarray) -> float:
+    """PSI of two histograms over the same bins: sum of (a - e) * ln(a / e) over shares, empty bins floored.
+
+    Siddiqi, "Credit Risk Scorecards" (2006): below 0.1 no shift worth a look, above 0.25 a major one.
+    """
+    if expected.sum() <= 0 or actual.sum() <= 0:
+        return 0.0
+    e = np.maximum(expected / expected.sum(), _FLOOR)
+    a = np.maximum(actual / actual.sum(), _FLOOR)
+    return float(((a - e) * np.log(a / e)).sum())
+
+
+def drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """PSI of each numeric field's new values against the current version."""
+    histograms = current.statistics.get("histograms", {})
+    return {
+        name: population_stability_index(
+            np.asarray(histograms[name]["counts"]), bin_counts(histograms[name]["edges"], values)
+        )
+        for name, values in samples.items()
+        if name in histograms
+    }
+
+
+def check_gates(
+    rules: Publish, *, current: Manifest | None, rows: int, nulls: Mapping[str, int], psi: Mapping[str, float]
+) -> None:
+    """Raise CheckError naming every gate that says no."""
+    reasons = []
+    if current is not None and rules.max_row_change is not None and current.rows:
+        change = abs(rows - current.rows) / current.rows
+        if change > rules.max_row_change:
+            reasons.append(
+                f"the rows go from {current.rows:,} to {rows:,}, a change of {change:.0%}"
+                f" (max_row_change {rules.max_row_change:.0%})"
+            )
+    for name, count in nulls.items():
+        if rows and count / rows > rules.max_null_share:
+            reasons.append(
+                f"{count:,} of {rows:,} values of {name!r} are null (max_null_share {rules.max_null_share:g})"
+            )
+    if rules.max_psi is not None:
+        reasons += [
+            f"{name!r} has drifted from version {current.version if current else '?'} by a population stability index"
+            f" of {value:.3f} (max_psi {rules.max_psi:g})"
+            for name, value in psi.items()
+            if value > rules.max_psi
+        ]
+    if reasons:
+        raise CheckError(
+            f"The publish gates say no: {'; '.join(reasons)}.",
+            remedy="The served version is unchanged. Look at the predictions, or change `publish` in the declaration.",
+        )

@@ -1,0 +1,67 @@
+"""What may be removed: leavings of publishes that died, and old versions that nobody holds."""
+
+from forecache.store.layout import remove_tree
+from forecache.store.locks import eviction
+from forecache.store.store import Store
+
+
+def clean(store: Store) -> int:
+    """Remove what a dead publish or pull left behind; the caller holds the publisher's lock. Returns things removed."""
+    layout = store.layout
+    removed = 0
+    for path in layout.staging.iterdir():
+        remove_tree(path)
+        removed += 1
+    last = store.pointer().last
+    for number in store.version_numbers():
+        if number > last:  # its manifest was written, but the pointer never moved
+            _remove_version(store, number)
+            removed += 1
+    for path in [*layout.root.glob(".*.tmp"), *layout.versions.glob(".*.tmp")]:
+        path.unlink()
+        removed += 1
+    return removed + remove_unreferenced(store)
+
+
+def retire(store: Store, *, keep: int) -> list[int]:
+    """Remove versions beyond the newest `keep`, never one that is current, pinned or open; returns those removed."""
+    pointer = store.pointer()
+    others = [number for number in store.version_numbers() if number not in (pointer.current, pointer.pinned)]
+    removed = []
+    for number in others[: max(0, len(others) - keep)]:
+        with eviction(store.layout, number) as free:
+            if free:
+                _remove_version(store, number)
+                removed.append(number)
+    if removed:
+        remove_unreferenced(store)
+    return removed
+
+
+def _remove_version(store: Store, number: int) -> None:
+    layout = store.layout
+    layout.manifest(number).unlink(missing_ok=True)
+    layout.quarantine(number).unlink(missing_ok=True)
+    layout.lease(number).unlink(missing_ok=True)
+
+
+def remove_unreferenced(store: Store) -> int:
+    """Remove segments and filters that no manifest names; leases of versions that are gone."""
+    layout = store.layout
+    manifests = store.versions()
+    segments = {segment.id for manifest in manifests for segment in manifest.segments}
+    filters = {manifest.filter.file for manifest in manifests if manifest.filter}
+    numbers = {manifest.version for manifest in manifests}
+    removed = 0
+    for path in layout.segments.iterdir():
+        if path.name not in segments:
+            remove_tree(path)
+            removed += 1
+    for path in layout.filters.iterdir():
+        if path.name not in filters:
+            path.unlink()
+            removed += 1
+    for path in [*layout.versions.glob("*.lease"), *layout.versions.glob("*.bad")]:
+        if int(path.stem) not in numbers:
+            path.unlink()
+    return removed

@@ -1,0 +1,24 @@
+"""The named steps of a publish, in order, so that tests can kill it at each."""
+
+from collections.abc import Callable
+
+STEPS = (
+    "locked",
+    "cleaned",
+    "encoded",
+    "built",
+    "segments moved",
+    "verified",
+    "manifest written",
+    "pointer moved",
+    "retired",
+)
+
+on_step: Callable[[str], None] | None = None
+"""Called with each step's name just after the step is done; only tests set it."""
+
+
+def step(name: str) -> None:
+    assert name in STEPS, name
+    if on_step is not None:
+        on_step(name)

@@ -1,0 +1,286 @@
+"""What worker processes do in a publish: encode pieces of the source, build shards, read them back, find differences.
+
+Each function takes and returns JSON-serialisable values; rows travel between phases in Arrow files under the
+publish's staging folder, one a shard and encoding job, so that memory stays bounded by one shard.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from forecache.errors import InputError
+from forecache.store import hashing
+from forecache.store.build import write_shard
+from forecache.store.encode import Encoding, encode_entries, encode_keys
+from forecache.store.keys import MAX_KEY_BYTES, KeyColumn, KeySchema
+from forecache.store.layout import Layout, shard_file
+from forecache.store.manifest import Field, Provenance, Source, manifest_from_json
+from forecache.store.snapshot import Snapshot
+from forecache.store.source import Piece, read_pieces
+
+ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
+_NAMED = 5
+_MAX_PROVENANCES = 10_000
+
+
+def encoding_to_json(encoding: Encoding) -> dict[str, Any]:
+    return asdict(encoding)
+
+
+def encoding_from_json(data: dict[str, Any]) -> Encoding:
+    return Encoding(
+        KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"])),
+        tuple(Field(**field) for field in data["fields"]),
+        Provenance(**data["provenance"]),
+    )
+
+
+def encode(
+    *,
+    source: dict[str, Any],
+    storage_options: dict[str, str],
+    pieces: list[dict[str, Any]],
+    encoding: dict[str, Any],
+    shards: int,
+    sample_every: int,
+    folder: str,
+) -> dict[str, Any]:
+    """Encode pieces of the source into one Arrow file a shard; returns counts, sums and where the samples are."""
+    how = encoding_from_json(encoding)
+    target = Path(folder)
+    target.mkdir(parents=True)
+    found = Encoded(how, sample_every)
+    sink = _ShardFiles(target, shards)
+    rows = read_pieces(Source(**source), storage_options, [Piece(**piece) for piece in pieces], how.columns)
+    for place, position, batch in rows:
+        keys, entries = found.add(batch, f"{place}, row {{}}", position)
+        sink.write(keys, entries, found.key_list)
+    sink.close()
+    return found.result(target)
+
+
+class Encoded:
+    """Encodes batches and gathers what the publish needs to know about them."""
+
+    def __init__(self, encoding: Encoding, sample_every: int) -> None:
+        self.encoding = encoding
+        self.sample_every = sample_every
+        self.rows = 0
+        self.sum = 0
+        self.carried = 0
+        self.nulls = {field.name: 0 for field in encoding.fields}
+        self.provenances: dict[str, Provenance] = {}
+        self.samples: dict[str, list[np.ndarray]] = {
+            field.name: [] for field in encoding.fields if field.type in ("double", "bigint")
+        }
+        self.key_list: list[bytes] = []
+        """The keys of the last batch as Python objects, made once for all who need them."""
+
+    def add(self, batch: pa.RecordBatch, place: str, position: int) -> tuple[pa.Array, pa.Array]:
+        """Encode one batch; `place` has a `{}` for the row's position in it, for messages about bad rows."""
+        keys = encode_keys(batch, self.encoding.key)
+        refuse_bad_keys(batch, keys, self.encoding.key, place, position)
+        entries, others, carried = encode_entries(batch, self.encoding)
+        self.key_list = keys.to_pylist()
+        joined = pc.binary_join_element_wise(keys, entries, b"\0")
+        self.sum = hashing.add(self.sum, hashing.joined_sum(joined.to_pylist()))
+        self.rows += len(batch)
+        self.carried += carried
+        self.provenances.update(others)
+        if len(self.provenances) > _MAX_PROVENANCES:
+            raise InputError(
+                f"The rows of one night come from more than {_MAX_PROVENANCES} scoring runs or times.",
+                remedy="Write the same `scored_at` and `run_id` to all rows of a scoring run.",
+            )
+        for name in self.nulls:
+            self.nulls[name] += count_nulls(batch.column(name))
+        for name, parts in self.samples.items():
+            values = batch.column(name).cast(pa.float64())[:: self.sample_every]
+            parts.append(values.drop_null().to_numpy(zero_copy_only=False))
+        return keys, entries
+
+    def result(self, folder: Path) -> dict[str, Any]:
+        for name, parts in self.samples.items():
+            np.save(folder / f"sample-{name}.npy", np.concatenate(parts) if parts else np.empty(0))
+        return {
+            "folder": str(folder),
+            "rows": self.rows,
+            "sum": hashing.to_hex(self.sum),
+            "carried": self.carried,
+            "nulls": self.nulls,
+            "provenances": {name: asdict(item) for name, item in self.provenances.items()},
+        }
+
+
+def count_nulls(column: pa.Array) -> int:
+    """Nulls and, in floats, NaN."""
+    nulls = int(column.null_count)
+    if pa.types.is_floating(column.type):
+        nulls += pc.sum(pc.is_nan(column)).as_py() or 0
+    return nulls
+
+
+def refuse_bad_keys(batch: pa.RecordBatch, keys: pa.Array, schema: KeySchema, place: str, position: int) -> None:
+    """InputError where a key is null, empty or too long for LMDB; the message names the first rows."""
+    if keys.null_count:
+        bad = np.flatnonzero(keys.is_null().to_numpy(zero_copy_only=False))
+        named = "; ".join(_row_name(batch, int(row), schema, place, position) for row in bad[:_NAMED])
+        raise InputError(
+            f"{len(bad)} rows or more have a null key: {named}.",
+            remedy="Every key column needs a value: remove these rows from the prediction table.",
+        )
+    lengths = pc.binary_length(keys)
+    extremes = pc.min_max(lengths).as_py()
+    if len(keys) and not (extremes["min"] > 0 and extremes["max"] <= MAX_KEY_BYTES):
+        bad = np.flatnonzero(((lengths.to_numpy() == 0) | (lengths.to_numpy() > MAX_KEY_BYTES)))
+        named = "; ".join(
+            f"{keys[int(row)].as_py()[:40].decode(errors='replace')!r}... with {lengths[int(row)]} bytes"
+            f" in {place.format(position + int(row))}"
+            for row in bad[:_NAMED]
+        )
+        raise InputError(
+            f"{len(bad)} rows or more have a key that is empty or too long: {named}.",
+            remedy=f"A key has 1 to {MAX_KEY_BYTES} bytes.",
+        )
+
+
+def _row_name(batch: pa.RecordBatch, row: int, schema: KeySchema, place: str, position: int) -> str:
+    values = {name: batch.column(name)[row].as_py() for name in schema.names}
+    return f"{values} in {place.format(position + row)}"
+
+
+class _ShardFiles:
+    """One Arrow stream a shard; rows go to the one that their key's hash chooses."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self.shards = shards
+        self.files = [pa.OSFile(str(folder / f"{shard:03d}.arrow"), "wb") for shard in range(shards)]
+        self.writers = [pa.ipc.new_stream(file, ROWS) for file in self.files]
+
+    def write(self, keys: pa.Array, entries: pa.Array, key_list: list[bytes]) -> None:
+        batch = pa.RecordBatch.from_arrays([keys, entries], schema=ROWS)
+        if self.shards == 1:
+            self.writers[0].write_batch(batch)
+            return
+        shard_of = shards_of(key_list, self.shards)
+        batch = batch.take(pa.array(np.argsort(shard_of, kind="stable")))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(shard_of, minlength=self.shards))])
+        for shard in range(self.shards):
+            count = int(starts[shard + 1] - starts[shard])
+            if count:
+                self.writers[shard].write_batch(batch.slice(int(starts[shard]), count))
+
+    def close(self) -> None:
+        for writer, file in zip(self.writers, self.files, strict=True):
+            writer.close()
+            file.close()
+
+
+def key_hashes(keys: list[bytes]) -> np.ndarray:
+    """XXH3-64 of every key, uint64 [n]."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
+
+
+def shards_of(keys: list[bytes], shards: int) -> np.ndarray:
+    """The shard of every key, uint16 [n]."""
+    return (key_hashes(keys) & np.uint64(shards - 1)).astype(np.uint16)
+
+
+def shard_rows(folders: list[str], shard: int) -> tuple[pa.Array, pa.Array]:
+    """The (keys, entries) of one shard from all encoding jobs."""
+    batches: list[pa.RecordBatch] = []
+    for folder in folders:
+        with pa.memory_map(str(Path(folder) / f"{shard:03d}.arrow")) as file:
+            batches.extend(pa.ipc.open_stream(file))
+    table = pa.Table.from_batches(batches, ROWS).combine_chunks()
+    if len(table) == 0:
+        return pa.array([], pa.binary()), pa.array([], pa.binary())
+    return table.column(0).chunk(0), table.column(1).chunk(0)
+
+
+def build(*, folders: list[str], shard: int, target: str) -> dict[str, Any]:
+    """Build one shard's LMDB file; returns its ShardInfo."""
+    keys, entries = shard_rows(folders, shard)
+    return asdict(write_shard(Path(target) / shard_file(shard), keys, entries))
+
+
+def verify(*, root: str, manifest: str, shard: int) -> dict[str, Any]:
+    """Read one shard back through the reader's own `get`; returns its row count and content sum."""
+    with Snapshot(Layout(Path(root)), manifest_from_json(Path(manifest).read_bytes())) as snapshot:
+        rows, total = read_back(snapshot, shard)
+    return {"rows": rows, "sum": hashing.to_hex(total)}
+
+
+def read_back(snapshot: Snapshot, shard: int) -> tuple[int, int]:
+    """(rows, content sum) of a base shard as `get` serves it, every key looked up the way a reader does."""
+    rows = total = 0
+    for keys in _blocks(snapshot.base_keys(shard)):
+        entries = list(map(snapshot.get_entry, keys))
+        found = [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
+        rows += len(found)
+        total = hashing.add(total, hashing.content_sum(found))
+    return rows, total
+
+
+def _blocks(items: Iterator[bytes], size: int = 50_000) -> Iterator[list[bytes]]:
+    from itertools import islice
+
+    while block := list(islice(items, size)):
+        yield block
+
+
+def diff(*, root: str, version: int, folders: list[str], shard: int, target: str, limit: int) -> dict[str, Any]:
+    """Compare one shard of what was encoded with what is published.
+
+    Writes the changed rows and the tombstones (empty entries) to an Arrow file, unless there are more than `limit`.
+    """
+    from forecache.store.store import Store
+
+    keys, entries = shard_rows(folders, shard)
+    new = dict(zip(keys.to_pylist(), entries.to_pylist(), strict=True))
+    if len(new) != len(keys):
+        from forecache.store.build import refuse_duplicates
+
+        refuse_duplicates(keys.take(pc.sort_indices(keys)))
+    with Store(Path(root)).snapshot(version) as snapshot:
+        old = dict(snapshot.shard_items(shard))
+    changed = [(key, entry) for key, entry in new.items() if old.get(key) != entry]
+    removed = [key for key in old if key not in new]
+    result: dict[str, Any] = {
+        "changed": len(changed),
+        "added": sum(1 for key, _ in changed if key not in old),
+        "removed": len(removed),
+        "old_sum": hashing.to_hex(
+            hashing.add(
+                hashing.content_sum((key, old[key]) for key, _ in changed if key in old),
+                hashing.content_sum((key, old[key]) for key in removed),
+            )
+        ),
+        "path": None,
+    }
+    if changed or removed:
+        if len(changed) + len(removed) <= limit:
+            result["path"] = str(Path(target) / f"diff-{shard:03d}.arrow")
+            rows = [*changed, *((key, b"") for key in removed)]
+            write_rows(Path(result["path"]), rows)
+    return result
+
+
+def write_rows(path: Path, rows: list[tuple[bytes, bytes]]) -> None:
+    table = pa.table([[key for key, _ in rows], [entry for _, entry in rows]], schema=ROWS)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, ROWS) as writer:
+        writer.write_table(table)
+
+
+def read_rows(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"encode": encode, "build": build, "verify": verify, "diff": diff}
