@@ -180,7 +180,7 @@ def _check_media_type(content_type: str | None) -> None:
 def _accepts_gzip(headers: Any) -> bool:
     """Whether Accept-Encoding lists gzip (or `*`) without refusing it by `q=0`."""
     header = headers.get("accept-encoding")
-    if header is None or ("gzip" not in header and "*" not in header):
+    if header is None:
         return False
     for part in header.lower().split(","):
         coding, _, parameters = part.partition(";")

@@ -1,0 +1,37 @@
+"""What importing the reader loads: the store and light libraries, nothing of the batch side."""
+
+import subprocess
+import sys
+
+import forecache.reader
+
+HEAVY = (
+    "pyspark", "torch", "mlflow", "dagster", "pandas", "pyarrow", "numpy", "deltalake", "duckdb", "matplotlib",
+    "great_expectations", "sklearn", "onnxruntime", "delta",
+)  # fmt: skip
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_the_server_loads_nothing_heavy_nor_the_client_library() -> None:
+    loaded = loaded_by("from forecache.reader import serve, create_token\nimport forecache.reader.app")
+    assert "granian" in loaded
+    assert loaded.isdisjoint({*HEAVY, "httpx"})
+
+
+def test_the_client_loads_nothing_heavy_nor_the_server() -> None:
+    loaded = loaded_by("from forecache.reader import Client, AsyncClient, Answer")
+    assert "httpx" in loaded
+    assert loaded.isdisjoint({*HEAVY, "granian"})
+
+
+def test_the_public_names_are_these_and_all_resolve() -> None:
+    assert forecache.reader.__all__ == [
+        "Answer", "AsyncClient", "Client", "create_token", "list_tokens", "revoke_token", "serve",
+    ]  # fmt: skip
+    for name in forecache.reader.__all__:
+        assert getattr(forecache.reader, name).__name__ == name

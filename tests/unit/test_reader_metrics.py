@@ -1,0 +1,96 @@
+"""Metrics: sums over workers, Prometheus' format, and counters that never go back."""
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from forecache.reader.metrics import HITS, LIVE, ROUTE, VERSION, WorkerMetrics, render
+from forecache.reader.runtime import Runtime
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    runtime = Runtime.create()
+    yield runtime
+    runtime.remove()
+
+
+def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = render(runtime, {"churn": 61.4}).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_workers_are_summed(runtime: Runtime) -> None:
+    one, two = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    for worker in (one, two):
+        worker.beat()
+    one.observe(ROUTE["one"], 200, 50_000)
+    two.observe(ROUTE["one"], 200, 3_000_000)
+    two.observe(ROUTE["one"], 404, 10_000)
+    found = samples(runtime)
+    assert found["forecache_reader_requests_total", (("route", "one"), ("status", "200"))] == 2
+    assert found["forecache_reader_requests_total", (("route", "one"), ("status", "404"))] == 1
+    assert found["forecache_reader_workers", ()] == 2
+
+
+def test_the_histogram_is_cumulative_and_ends_with_the_count(runtime: Runtime) -> None:
+    worker = WorkerMetrics(runtime, "1")
+    for elapsed_us in (1, 7, 8, 100, 5_000, 10_000_000_000):
+        worker.observe(ROUTE["many"], 200, elapsed_us * 1000)
+    found = samples(runtime)
+    buckets = {
+        dict(labels)["le"]: value
+        for (name, labels), value in found.items()
+        if name == "forecache_reader_request_seconds_bucket"
+    }
+    assert [buckets["0.000008"], buckets["0.000016"], buckets["0.000128"], buckets["0.008192"], buckets["+Inf"]] == [
+        2, 3, 4, 5, 6,
+    ]  # fmt: skip
+    counts = list(buckets.values())
+    assert counts == sorted(counts)
+    assert found["forecache_reader_request_seconds_count", (("route", "many"),)] == 6
+    assert found["forecache_reader_request_seconds_sum", (("route", "many"),)] == pytest.approx(10_000.005116)
+
+
+def test_pipelines_are_merged_by_name_whatever_their_order(runtime: Runtime) -> None:
+    one, two = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    for worker, names, version in ((one, ("churn", "spend"), 3), (two, ("spend", "churn"), 4)):
+        worker.beat()
+        for name in names:
+            offset = worker.pipeline_offset(name)
+            worker.cells[offset + HITS] += 10 if name == "churn" else 1
+            worker.cells[offset + VERSION] = version
+            worker.cells[offset + LIVE] = 1
+    found = samples(runtime)
+    assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 20
+    assert found["forecache_reader_hits_total", (("pipeline", "spend"),)] == 2
+    assert found["forecache_reader_version", (("pipeline", "churn"),)] == 3
+    assert found["forecache_reader_age_seconds", (("pipeline", "churn"),)] == 61
+
+
+def test_a_dead_worker_keeps_counting_and_its_gauges_end(runtime: Runtime) -> None:
+    dead, live = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    offset = dead.pipeline_offset("churn")
+    dead.cells[offset + HITS] = 5
+    dead.cells[offset + VERSION] = 1
+    dead.cells[offset + LIVE] = 1
+    live.beat()
+    found = samples(runtime)
+    assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 5
+    assert ("forecache_reader_version", (("pipeline", "churn"),)) not in found
+    assert found["forecache_reader_workers", ()] == 1
+
+
+def test_a_worker_that_starts_again_goes_on_where_its_file_ends(runtime: Runtime) -> None:
+    first = WorkerMetrics(runtime, "1")
+    first.cells[first.pipeline_offset("churn") + HITS] = 5
+    again = WorkerMetrics(runtime, "1")
+    again.cells[again.pipeline_offset("spend") + HITS] = 1
+    again.cells[again.pipeline_offset("churn") + HITS] += 1
+    found = samples(runtime)
+    assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 6
