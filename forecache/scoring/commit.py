@@ -1,0 +1,168 @@
+"""From staged shards to a visible partition: the checks on every row, then one atomic commit to the Delta log."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import CheckError, ConflictError
+from forecache.lake.tables import open_table, table_exists
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.scoring.staging import StagedFile, lake_filesystem, statistics_json
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+_COMMIT_TRIES = 8
+
+
+def prediction_schema(settings: Settings, pipeline: Pipeline) -> "pa.Schema":
+    """Columns of the prediction table, in order; key columns have the types of the feature table."""
+    import pyarrow as pa
+
+    features = {field.name: field.type for field in pa.schema(open_table(settings, pipeline.feature_table).schema())}
+    return pa.schema(
+        [
+            *((name, features[name]) for name in pipeline.key),
+            (AS_OF, pa.date32()),
+            (pipeline.output.name, pa.float64()),
+            *((segment.name, pa.string()) for segment in pipeline.segments),
+            ("model_name", pa.string()),
+            ("model_version", pa.int32()),
+            ("feature_version", pa.int64()),
+            ("scored_at", pa.timestamp("us", tz="UTC")),
+            ("run_id", pa.string()),
+        ]
+    )
+
+
+def check_partition(
+    settings: Settings, pipeline: Pipeline, table: str, night: date, files: Sequence[StagedFile], *, expected_rows: int
+) -> dict[str, Any]:
+    """Prove a night's staged rows: as many as keys, no key twice, no null, every output in its range.
+
+    Rows, nulls and ranges come from the files' footers; only the keys are read.
+
+    Returns:
+        rows, keys, minimum, maximum.
+
+    Raises:
+        CheckError: A check failed, with the figures; nothing has become visible.
+    """
+    output = pipeline.output
+    rows = sum(file.rows for file in files)
+    nulls = {
+        name: sum(file.statistics["nullCount"][name] for file in files)
+        for name in (*pipeline.key, *pipeline.output_columns)
+    }
+    lows = [file.statistics["minValues"].get(output.name) for file in files if file.rows]
+    highs = [file.statistics["maxValues"].get(output.name) for file in files if file.rows]
+    low = min((value for value in lows if value is not None), default=None)
+    high = max((value for value in highs if value is not None), default=None)
+    keys = _count_keys(settings, pipeline, table, files)
+    failed = []
+    if rows != expected_rows:
+        failed.append(f"{rows} rows for {expected_rows} entities")
+    if keys != rows:
+        failed.append(f"{rows} rows with {keys} different keys")
+    failed += [f"{count} rows without a {name}" for name, count in nulls.items() if count]
+    if output.minimum is not None and low is not None and low < output.minimum:
+        failed.append(f"{output.name} down to {low:g}, below its minimum {output.minimum:g}")
+    if output.maximum is not None and high is not None and high > output.maximum:
+        failed.append(f"{output.name} up to {high:g}, above its maximum {output.maximum:g}")
+    if failed:
+        raise CheckError(
+            f"The predictions of pipeline {pipeline.name!r} for {night} are wrong: {'; '.join(failed)}.",
+            remedy="Nothing was written; look at that night's features and at the model.",
+        )
+    return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}
+
+
+def _count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequence[StagedFile]) -> int:
+    import duckdb
+    import pyarrow.dataset as ds
+
+    paths = [file.path for file in files]
+    keys = ds.dataset(paths, format="parquet", filesystem=lake_filesystem(settings, table))
+    columns = ", ".join(f'"{name}"' for name in pipeline.key)
+    scratch = settings.home_path / "scoring"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(":memory:", config={"memory_limit": "1GB", "temp_directory": str(scratch)}) as connection:
+        connection.register("keys", keys)
+        row = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT {columns} FROM keys)").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def commit_partitions(
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    files: Mapping[date, Sequence[StagedFile]],
+    *,
+    description: Mapping[str, str],
+) -> int:
+    """Replace the nights' partitions by the staged files in one commit; returns its Delta version.
+
+    Raises:
+        ConflictError: Other writers changed the same nights meanwhile, several times over.
+    """
+    from deltalake import CommitProperties
+    from deltalake.exceptions import CommitFailedError
+    from deltalake.transaction import AddAction
+
+    schema = prediction_schema(settings, pipeline)
+    now = int(time.time() * 1000)
+    actions = [
+        AddAction(file.path, file.size_bytes, {AS_OF: night.isoformat()}, now, True, statistics_json(file))
+        for night, staged in files.items()
+        for file in staged
+    ]
+    nights = [night.isoformat() for night in sorted(files)]
+    for attempt in range(_COMMIT_TRIES):
+        delta = _open_or_create(settings, table, schema)
+        try:
+            delta.create_write_transaction(
+                actions,
+                mode="overwrite",
+                schema=schema,
+                partition_by=[AS_OF],
+                partition_filters=[(AS_OF, "in", nights)],
+                commit_properties=CommitProperties(custom_metadata=dict(description)),
+            )
+        except CommitFailedError:
+            time.sleep(0.05 * 2**attempt)
+            continue
+        return int(delta.version())
+    raise ConflictError(
+        f"Another writer changed the table {table!r} for {nights[0]} at the same time.",
+        remedy="Run again when it has ended; the scored shards are kept.",
+    )
+
+
+def _open_or_create(settings: Settings, table: str, schema: "pa.Schema") -> "DeltaTable":
+    from deltalake import DeltaTable
+
+    if not table_exists(settings, table):
+        return DeltaTable.create(
+            settings.table_uri(table),
+            schema,
+            mode="ignore",
+            partition_by=[AS_OF],
+            configuration={"delta.enableChangeDataFeed": "true"},
+            storage_options=settings.storage_options,
+        )
+    delta = open_table(settings, table)
+    known = {field.name for field in delta.schema().fields}
+    added = [field for field in _delta_fields(schema) if field.name not in known]
+    if added:
+        delta.alter.add_columns(added)
+    return delta
+
+
+def _delta_fields(schema: "pa.Schema") -> list[Any]:
+    from deltalake import Schema
+
+    return list(Schema.from_arrow(schema).fields)

@@ -1,0 +1,105 @@
+"""What a night's predictions depend on, and the immutable feature files that they are scored from."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from urllib.parse import unquote
+
+from forecache.errors import InputError
+from forecache.lake.features import feature_version
+from forecache.lake.ledger import StageRecord, code_version
+from forecache.lake.tables import open_table
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.scoring.kernel import KERNEL_VERSION
+from forecache.settings import Settings
+
+STAGE = "score"
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table."""
+
+    path: str
+    rows: int
+    size_bytes: int
+
+    @property
+    def shard(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night to score.
+
+    Attributes:
+        inputs: What its predictions depend on; equal inputs mean equal predictions.
+        tag: Name of its shards in the staging area: inputs, code version and the state of the ledger.
+    """
+
+    night: date
+    feature_version: int
+    files: tuple[FeatureFile, ...]
+    inputs: str
+    tag: str
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+def night_inputs(pipeline: Pipeline, model: Any, version: int) -> str:
+    """Model version, feature version, declaration and kernel: what decides every value of the partition."""
+    return (
+        f"model={model.name}@{model.version} {pipeline.feature_table}@{version} "
+        f"code={pipeline.fingerprint} kernel={KERNEL_VERSION}"
+    )
+
+
+def describe_nights(
+    settings: Settings, pipeline: Pipeline, model: Any, nights: Sequence[date], before: dict[date | None, StageRecord]
+) -> list[Night]:
+    """Each night's inputs and feature files, ascending.
+
+    Raises:
+        NotFoundError: A night has no features yet.
+        InputError: A night's feature partition is empty.
+    """
+    versions = {night: feature_version(settings, pipeline, night) for night in sorted(nights)}
+    by_version: dict[int, list[date]] = defaultdict(list)
+    for night, version in versions.items():
+        by_version[version].append(night)
+    files: dict[date, tuple[FeatureFile, ...]] = {}
+    for version, group in by_version.items():
+        files |= partition_files(settings, pipeline.feature_table, version, group)
+    described = []
+    for night, version in versions.items():
+        if not sum(file.rows for file in files[night]):
+            raise InputError(
+                f"Pipeline {pipeline.name!r} has no entity on the night {night}: its features are empty.",
+                remedy="Ingest the landing files of that day or choose a later night.",
+            )
+        inputs = night_inputs(pipeline, model, version)
+        last = before.get(night)
+        state = f"{inputs} {code_version(settings)} {last.delta_version if last else -1}"
+        tag = hashlib.sha256(state.encode()).hexdigest()[:12]
+        described.append(Night(night, version, files[night], inputs, tag))
+    return described
+
+
+def partition_files(
+    settings: Settings, table: str, version: int | None, nights: Sequence[date]
+) -> dict[date, tuple[FeatureFile, ...]]:
+    """The files of each night's partition, largest first, from the log of a Delta table at a version."""
+    delta = open_table(settings, table, version=version)
+    actions = delta.get_add_actions(flatten=True)
+    found: dict[date, list[FeatureFile]] = {night: [] for night in nights}
+    columns = (actions.column(name).to_pylist() for name in (f"partition.{AS_OF}", "path", "num_records", "size_bytes"))
+    for night, path, rows, size in zip(*columns, strict=True):
+        if night in found:
+            found[night].append(FeatureFile(unquote(path), rows, size))
+    return {night: tuple(sorted(some, key=lambda f: (-f.rows, f.path))) for night, some in found.items()}

@@ -1,0 +1,247 @@
+"""The scoring run: nights whose inputs changed are scored, checked and committed, each exactly once.
+
+A night is current where the last row of the stage ledger has the same inputs (model version, feature version,
+declaration, kernel). Small nights share a job and a commit; a large one is a commit of its own whose shards survive a
+kill. What is written becomes visible by one commit to the Delta log, after the checks.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.errors import SettingsError
+from forecache.lake.features import partition_rows
+from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.tables import table_exists, table_version
+from forecache.pipeline import Pipeline
+from forecache.registry.models import ModelVersion, champion, verified_folder
+from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.commit import check_partition, commit_partitions
+from forecache.scoring.engines import Plan, plan_scoring
+from forecache.scoring.night import STAGE, Night, describe_nights
+from forecache.scoring.spark_engine import Job, Stamp, score_job
+from forecache.scoring.staging import (
+    StagedFile,
+    list_folder,
+    list_staged,
+    missing_files,
+    staging_folder,
+)
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Engine = Literal["spark", "arrow"]
+BATCH_ROWS = 20_000
+# Below this a night is one shard: it is scored again in a second or two.
+SHARDED_ROWS = 1_000_000
+_ROWS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run needs beside the nights."""
+
+    spark: "SparkSession | None"
+    settings: Settings
+    pipeline: Pipeline
+    table: str
+    plan: Plan
+    stamp: Stamp
+    engine: Engine
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Scored shards of some nights, complete, and how many rows this run had to score for them."""
+
+    files: Mapping[date, Sequence[StagedFile]]
+    scored_rows: int
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def score(
+    spark: "SparkSession | None",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    engine: Engine = "spark",
+    model: ModelVersion | None = None,
+) -> StageResult:
+    """Score every entity of the nights with the champion into the prediction table.
+
+    Args:
+        spark: The session; may be None with engine="arrow".
+        engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
+        model: Another version than the champion.
+
+    Returns:
+        Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
+        run scored; fewer where it took up another's shards), `rows_per_second`, `plan` and `checks` by night.
+
+    Raises:
+        NotFoundError: There is no champion, or a night has no features.
+        InputError: A night is empty, or the features do not fit the model.
+        CheckError: The predictions of a night are wrong; what was visible stays.
+    """
+    started = time.perf_counter()
+    if engine == "spark" and spark is None:
+        raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
+    model = model or champion(settings, pipeline)
+    table = pipeline.prediction_table
+    before = last_records(settings, STAGE, pipeline.name)
+    described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
+    pending = [night for night in described if not _is_current(settings, table, night, before)]
+    rows = {night.night: night.rows for night in described}
+    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
+    if pending:
+        folder = verified_folder(settings, model)
+        stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
+        work = Work(spark, settings, pipeline, table, plan_scoring(str(folder)), stamp, engine, progress)
+        outcome |= _score_pending(work, pending)
+    return StageResult(
+        stage=STAGE,
+        subject=pipeline.name,
+        rows=sum(rows.values()),
+        seconds=time.perf_counter() - started,
+        nights=tuple(rows),
+        table=table,
+        delta_version=table_version(settings, table),
+        skipped=not pending,
+        details={**outcome, "rows_by_night": {night.isoformat(): count for night, count in rows.items()}},
+    )
+
+
+def _is_current(
+    settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]
+) -> bool:
+    last = before.get(night.night)
+    if last is None or last.inputs != night.inputs or not table_exists(settings, table):
+        return False
+    return partition_rows(settings, table, [night.night])[night.night] == last.rows
+
+
+def _score_pending(work: Work, pending: Sequence[Night]) -> dict[str, Any]:
+    chunks = _chunks(pending)
+    checks: dict[str, Any] = {}
+    scored_rows, seconds = 0, 0.0
+    for position, chunk in enumerate(chunks):
+        work.progress(f"scoring {_span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}",
+                      position / len(chunks))
+        staged = _stage(work, chunk)
+        checks |= _publish(work, chunk, staged)
+        scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
+    return {
+        "scored": [night.night.isoformat() for night in pending],
+        "scored_rows": scored_rows,
+        "rows_per_second": round(scored_rows / seconds) if seconds and scored_rows else 0,
+        "plan": work.plan.metadata(),
+        "checks": checks,
+    }
+
+
+def _chunks(nights: Sequence[Night]) -> list[list[Night]]:
+    """Nights that share a job and a commit, ascending; a night that is large by itself stays alone."""
+    chunks: list[list[Night]] = []
+    for night in nights:
+        if chunks and sum(other.rows for other in chunks[-1]) + night.rows <= _ROWS_AT_ONCE:
+            chunks[-1].append(night)
+        else:
+            chunks.append([night])
+    return chunks
+
+
+def _span(nights: Sequence[Night]) -> str:
+    return str(nights[0].night) if len(nights) == 1 else f"{nights[0].night} to {nights[-1].night}"
+
+
+def _stage(work: Work, chunk: Sequence[Night]) -> Staged:
+    """Bring the shards of a chunk together: those that an earlier run left, and the rest scored now."""
+    started = time.perf_counter()
+    if len(chunk) > 1:
+        folder = staging_folder(chunk[0], shared=True)
+        job = Job({n.night: n.files for n in chunk}, {n.night: n.feature_version for n in chunk}, folder, sharded=False)
+        _score(work, job)
+        files = {n.night: list_folder(work.settings, work.table, folder, n.night) for n in chunk}
+        return Staged(files, job.rows, time.perf_counter() - started)
+    night = chunk[0]
+    staged = list_staged(work.settings, work.table, night)
+    missing = missing_files(night, staged)
+    if missing:
+        sharded = len(night.files) > 1 and night.rows >= SHARDED_ROWS
+        job = Job({night.night: missing}, {night.night: night.feature_version}, staging_folder(night), sharded=sharded)
+        _score(work, job)
+        staged = list_staged(work.settings, work.table, night)
+    files = {night.night: [file for shard in staged.values() for file in shard]}
+    return Staged(files, sum(file.rows for file in missing), time.perf_counter() - started)
+
+
+def _score(work: Work, job: Job) -> None:
+    if work.engine == "arrow":
+        from forecache.scoring.arrow_engine import score_job_with_arrow
+
+        score_job_with_arrow(
+            work.settings, work.pipeline, work.table, work.plan, job, work.stamp, progress=work.progress
+        )
+        return
+    assert work.spark is not None
+    score_job(
+        work.spark,
+        work.settings,
+        work.pipeline,
+        work.table,
+        work.plan,
+        job,
+        work.stamp,
+        batch_rows=BATCH_ROWS,
+        progress=work.progress,
+    )
+
+
+def _publish(work: Work, chunk: Sequence[Night], staged: Staged) -> dict[str, Any]:
+    """Check, commit, record: in this order, so that a kill in between leads to nothing but doing it again."""
+    started = time.perf_counter()
+    checks = {
+        night.night: check_partition(
+            work.settings, work.pipeline, work.table, night.night, staged.files[night.night], expected_rows=night.rows
+        )
+        for night in chunk
+    }
+    description = {"forecache": f"score {work.pipeline.name} {_span(chunk)}", "run_id": work.stamp.run_id}
+    version = commit_partitions(work.settings, work.pipeline, work.table, staged.files, description=description)
+    seconds = staged.seconds + time.perf_counter() - started
+    total = sum(night.rows for night in chunk)
+    record(
+        work.settings,
+        [
+            StageRecord(
+                stage=STAGE,
+                subject=work.pipeline.name,
+                night=night.night,
+                inputs=night.inputs,
+                table=work.table,
+                delta_version=version,
+                rows=night.rows,
+                seconds=seconds * night.rows / total,
+                details={
+                    "model_version": work.stamp.model_version,
+                    "feature_version": night.feature_version,
+                    "engine": work.engine,
+                    "runtime": work.plan.spec.engine,
+                    "checks": checks[night.night],
+                    **staged.details,
+                },
+                run_id=work.stamp.run_id,
+            )
+            for night in chunk
+        ],
+    )
+    return {night.isoformat(): figures for night, figures in checks.items()}

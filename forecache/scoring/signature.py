@@ -1,0 +1,204 @@
+"""What a model takes and returns: its MLflow signature as Spark types, and whether a result type fits it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.errors import InputError, SettingsError
+from forecache.scoring.kernel import OutputColumn
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import DataType
+
+_SPARK_NAMES = {
+    "boolean": "boolean",
+    "integer": "int",
+    "long": "bigint",
+    "float": "float",
+    "double": "double",
+    "string": "string",
+    "binary": "binary",
+    "datetime": "timestamp",
+}
+_NUMPY_NAMES = {"float32": "float", "float64": "double", "int32": "int", "int64": "bigint", "bool": "boolean"}
+_NUMBERS = ("boolean", "int", "bigint", "float", "double")
+# A number may become another one where no value changes its meaning; a double may be rounded to a float on request.
+_CASTS = {
+    "boolean": {"int", "bigint", "float", "double"},
+    "int": {"bigint", "float", "double"},
+    "bigint": {"double"},
+    "float": {"double"},
+    "double": {"float"},
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A model's inputs and outputs.
+
+    Attributes:
+        inputs: Column names in order; empty where the signature is a tensor or there is none.
+        input_types: Spark type names of those columns.
+        tensor: numpy dtype name of a tensor input, None where the inputs are columns.
+        width: Number of features, None where unknown.
+        outputs: Output columns, None where the model has no output signature.
+    """
+
+    inputs: tuple[str, ...]
+    input_types: tuple[str, ...]
+    tensor: str | None
+    width: int | None
+    outputs: tuple[OutputColumn, ...] | None
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.tensor is not None or (bool(self.inputs) and set(self.input_types) <= set(_NUMBERS))
+
+
+def read_signature(model: Any) -> Signature:
+    """The signature of an `mlflow.models.Model`.
+
+    Raises:
+        InputError: An input or output has a type that Spark columns cannot carry.
+    """
+    inputs, outputs = model.get_input_schema(), model.get_output_schema()
+    returned = None if outputs is None else tuple(_output(spec, i) for i, spec in enumerate(outputs.inputs))
+    if inputs is None:
+        return Signature((), (), None, None, returned)
+    if inputs.is_tensor_spec() and len(inputs.inputs) == 1:
+        spec = inputs.inputs[0]
+        width = spec.shape[1] if len(spec.shape) == 2 and spec.shape[1] > 0 else None
+        return Signature((), (), spec.type.name, width, returned)
+    if inputs.is_tensor_spec():
+        raise InputError(
+            f"The model takes {len(inputs.inputs)} tensors, which Spark columns cannot carry.",
+            remedy="Log it with one tensor of rows, or with a signature of columns.",
+        )
+    if not inputs.has_input_names():
+        return Signature((), tuple(_column_type(s.type) for s in inputs.inputs), None, len(inputs.inputs), returned)
+    names = tuple(inputs.input_names())
+    return Signature(names, tuple(_column_type(s.type) for s in inputs.inputs), None, len(names), returned)
+
+
+def _column_type(kind: Any) -> str:
+    return _SPARK_NAMES.get(getattr(kind, "name", ""), str(kind))
+
+
+def _output(spec: Any, position: int) -> OutputColumn:
+    name = spec.name or (f"output_{position}" if position else "prediction")
+    if hasattr(spec, "shape"):
+        kind = _NUMPY_NAMES.get(spec.type.name)
+        if kind is None or len(spec.shape) > 2:
+            raise InputError(
+                f"The model's output {name!r} is a {spec.type.name} tensor of shape {spec.shape}.",
+                remedy="Only numbers in one or two dimensions (rows, values) can become a Spark column.",
+            )
+        width = spec.shape[1] if len(spec.shape) == 2 else 1
+        return OutputColumn(name, kind, None if width == 1 else width)
+    kind_name = getattr(spec.type, "name", "")
+    if kind_name in _SPARK_NAMES:
+        return OutputColumn(name, _SPARK_NAMES[kind_name])
+    element = getattr(getattr(spec.type, "dtype", None), "name", "")
+    if element in _SPARK_NAMES:
+        return OutputColumn(name, _SPARK_NAMES[element], -1)
+    raise InputError(
+        f"The model's output {name!r} has the type {spec.type}, which scoring does not carry.",
+        remedy="Log the model with outputs that are numbers, strings, booleans, dates or arrays of them.",
+    )
+
+
+def resolve_result(
+    outputs: Sequence[OutputColumn] | None, result_type: "str | DataType | None"
+) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
+    """The columns that the UDF returns and their shape.
+
+    Raises:
+        SettingsError: The result type does not fit the signature (the message names both), is one that scoring does
+            not return, or is missing where the model has no output signature.
+    """
+    if result_type is None:
+        if outputs is None:
+            raise SettingsError(
+                "The model was logged without an output signature, so the type of its predictions is unknown.",
+                remedy="Pass result_type, such as 'double', or log the model with a signature.",
+            )
+        return tuple(outputs), _shape(outputs)
+    wanted = parse_result_type(result_type)
+    if outputs is not None:
+        _require_fit(outputs, wanted, str(_ddl(wanted)))
+        if len(wanted[0]) > 1:
+            by_name = {column.name: column for column in wanted[0]}
+            return tuple(by_name[column.name] for column in outputs if column.name in by_name), "struct"
+    return wanted
+
+
+def parse_result_type(
+    result_type: "str | DataType",
+) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
+    """A Spark type, as an object or in DDL ("double", "array<float>", "a double, b string"), as output columns."""
+    from pyspark.errors import PySparkException
+    from pyspark.sql.types import ArrayType, DataType, StructType
+
+    try:
+        kind = result_type if isinstance(result_type, DataType) else DataType.fromDDL(_spark_word(result_type))
+    except PySparkException:
+        raise SettingsError(
+            f"The result_type {result_type!r} is not a Spark type.",
+            remedy="Examples: 'double', 'array<float>', 'probability double, label string'.",
+        ) from None
+    if isinstance(kind, StructType):
+        return tuple(_column(field.name, field.dataType) for field in kind.fields), "struct"
+    return (_column("prediction", kind),), "array" if isinstance(kind, ArrayType) else "scalar"
+
+
+def _spark_word(name: str) -> str:
+    return {"long": "bigint", "integer": "int", "bool": "boolean"}.get(name.strip(), name)
+
+
+def _column(name: str, kind: Any) -> OutputColumn:
+    from pyspark.sql.types import ArrayType
+
+    element = kind.elementType if isinstance(kind, ArrayType) else kind
+    if element.simpleString() not in _SPARK_NAMES.values():
+        raise SettingsError(
+            f"The result_type has {name!r} as {kind.simpleString()}, which scoring does not return.",
+            remedy=f"It returns {', '.join(_SPARK_NAMES.values())} and arrays of them.",
+        )
+    return OutputColumn(name, element.simpleString(), -1 if isinstance(kind, ArrayType) else None)
+
+
+def _shape(outputs: Sequence[OutputColumn]) -> Literal["scalar", "array", "struct"]:
+    if len(outputs) > 1:
+        return "struct"
+    return "scalar" if outputs[0].width is None else "array"
+
+
+def _ddl(wanted: tuple[Sequence[OutputColumn], str]) -> str:
+    columns, shape = wanted
+    if shape != "struct":
+        return columns[0].ddl
+    return f"struct<{', '.join(f'{column.name}: {column.ddl}' for column in columns)}>"
+
+
+def describe(outputs: Sequence[OutputColumn]) -> str:
+    """The outputs as a Spark type, for people."""
+    return _ddl((outputs, _shape(outputs)))
+
+
+def _require_fit(outputs: Sequence[OutputColumn], wanted: tuple[Sequence[OutputColumn], str], asked: str) -> None:
+    columns, shape = wanted
+    given = {column.name: column for column in outputs}
+    if shape != "struct":
+        # A scalar or array result has no name of its own: it is the single output, whatever that is called.
+        pairs = [(outputs[0], columns[0])] if len(outputs) == 1 else []
+    else:
+        pairs = [(given[column.name], column) for column in columns if column.name in given]
+    fits = len(pairs) == len(columns) and (shape != "struct" or len(pairs) == len(outputs) or len(pairs) > 0)
+    for have, want in pairs:
+        same_shape = (have.width is None) == (want.width is None)
+        fits = fits and same_shape and (have.type == want.type or want.type in _CASTS.get(have.type, set()))
+    if not fits:
+        raise SettingsError(
+            f"The result_type is {asked}, and the model returns {describe(outputs)}.",
+            remedy="Leave result_type out to take the model's, and cast or pick fields in Spark.",
+        )
