@@ -1,9 +1,12 @@
 """Candidate: a network trained by torchrun on the pinned training set. It is nothing yet but a folder of a run."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
 from assets.metadata import details_json, stage_metadata
-from assets.stage import run_stage
+from assets.stage import explained, run_stage
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -25,9 +28,10 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
         owners=[pipeline.owner],
         retry_policy=dg.RetryPolicy(max_retries=1, delay=5),
     )
+    @explained
     def candidate(
         context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
-    ) -> dg.MaterializeResult[StageResult]:
+    ) -> Iterator[Any]:
         from forecache.training.launch import train
 
         current = settings.load()
@@ -36,6 +40,6 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
             context, lambda progress: train(current, pipeline, night, run_id=context.run_id, progress=progress)
         )
         metadata = {**stage_metadata(current, result), "night": str(night), "details": details_json(result)}
-        return dg.MaterializeResult(value=result, metadata=metadata)
+        yield dg.MaterializeResult(value=result, metadata=metadata)
 
     return candidate

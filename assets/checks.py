@@ -1,5 +1,6 @@
 """The engine's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -83,6 +84,7 @@ def check_events(
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
     )
+    now = time.time()
     for night, verdict in verdicts.items():
         storage_id = targets.get(night.isoformat())
         yield dg.AssetCheckEvaluation(
@@ -94,7 +96,9 @@ def check_events(
             description=verdict.reason,
             blocking=blocking,
             partition=night.isoformat(),
-            target_materialization_data=Target(storage_id, context.run_id, 0.0) if storage_id else None,
+            target_materialization_data=Target(storage_id=storage_id, run_id=context.run_id, timestamp=now)
+            if storage_id
+            else None,
         )
     outputs = context.assets_def.check_specs_by_output_name
     yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == dg.AssetCheckKey(key, check)))

@@ -13,7 +13,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import RETRIES, run_stage, tell
+from assets.stage import RETRIES, explained, run_stage, tell
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -44,6 +44,7 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(CURRENT, asset=table, description="No night is older than its raw rows or its code."),
         ],
     )
+    @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
         from forecache.lake.features import build_features as build
         from forecache.lake.features import feature_version, stale_nights

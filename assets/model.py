@@ -11,7 +11,7 @@ import dagster as dg
 from assets import checks
 from assets.candidate import candidate_name
 from assets.metadata import details_json, stage_metadata
-from assets.stage import run_stage
+from assets.stage import explained, run_stage
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -43,6 +43,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
             )
         ],
     )
+    @explained
     def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
         from forecache.registry.gate import run_gate
         from forecache.registry.register import register

@@ -10,7 +10,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import details_json, prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import RETRIES, run_stage, tell
+from assets.stage import RETRIES, explained, run_stage, tell
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -36,6 +36,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         freshness_policy=nightly_freshness(pipeline.end),
         check_specs=checks.expectation_specs(table, partitions, about=about),
     )
+    @explained
     def predictions(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:

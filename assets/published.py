@@ -1,14 +1,17 @@
-"""Published: the version of the precompute store that the reader answers from, verified row for row before it goes live.
+"""Published: the version of the precompute store that the reader answers from, verified before it goes live.
 
 It holds the newest night of the prediction table, and only if that night passed its checks: Dagster records a
 partition as materialized even where a check failed, so the verdict in the lake decides.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
-from assets.stage import RETRIES, run_stage
+from assets.stage import RETRIES, explained, run_stage
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
@@ -32,11 +35,12 @@ def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         freshness_policy=nightly_freshness(pipeline.end),
     )
-    def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult[None]:
+    @explained
+    def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         current = settings.load()
         result = run_stage(context, lambda progress: _publish_newest(current, pipeline, context.run_id, progress))
         metadata = {**stage_metadata(current, result), "details": details_json(result)}
-        return dg.MaterializeResult(metadata=metadata)
+        yield dg.MaterializeResult(metadata=metadata)
 
     return published
 

@@ -12,7 +12,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, source_schema, stage_metadata
 from assets.partitions import nights_of, source_partitions
-from assets.stage import RETRIES, run_stage, tell
+from assets.stage import RETRIES, explained, run_stage, tell
 from forecache.pipeline import Source
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -56,6 +56,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
     )
+    @explained
     def ingest_source(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:

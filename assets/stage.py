@@ -1,7 +1,9 @@
 """Running one stage of the engine inside an asset: progress, errors and retries, the same for all."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec
 
 import dagster as dg
 
@@ -10,31 +12,41 @@ from forecache.results import Progress, StageResult
 from resources.session import current_session
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-"""For stages that may meet a passing obstacle; what the user has to mend is never retried, see `run_stage`."""
+"""For stages that may meet a passing obstacle; what the user has to mend is never retried, see `explained`."""
 
+_PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
+_P = ParamSpec("_P")
+
+
+def explained(stage: Callable[_P, Iterator[Any]]) -> Callable[_P, Iterator[Any]]:
+    """Decorate the function of an asset: what makes it fail is said in the error's own sentence.
+
+    A retry follows only where another try can help: the table was being written by somebody else, or something
+    outside did not answer. The listening session gets the error as it was.
+    """
+
+    @wraps(stage)
+    def explained_stage(*args: _P.args, **kwargs: _P.kwargs) -> Iterator[Any]:
+        try:
+            yield from stage(*args, **kwargs)
+        except (GeneratorExit, dg.Failure):
+            raise
+        except Exception as error:
+            session = current_session()
+            if session:
+                session.error = error
+            text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+            raise dg.Failure(description=text, allow_retries=isinstance(error, _PASSING)) from error
+
+    return explained_stage
 
 
 def run_stage(context: dg.AssetExecutionContext, stage: Callable[[Progress], StageResult]) -> StageResult:
-    """Call a stage with a progress callback and report its result.
-
-    Raises:
-        dagster.Failure: With the sentence of the ForecacheError. It is retried only where another try can help: the
-            table was being written by somebody else, or something outside did not answer.
-    """
-    session = current_session()
-    try:
-        result = stage(_progress(context))
-    except ForecacheError as error:
-        if session:
-            session.error = error
-        again = isinstance(error, ConflictError | UnavailableError)
-        raise dg.Failure(description=str(error), allow_retries=again) from error
-    except Exception as error:
-        if session:
-            session.error = error
-        raise
+    """Call a stage of the engine with a progress callback; its result goes to the log and to the session."""
+    result = stage(_progress(context))
     context.log.info(_sentence(result))
+    session = current_session()
     if session:
         session.error = None
         session.done(result)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from assets import checks
 from assets.metadata import feature_columns, key_columns, markdown_table, stage_metadata
-from assets.stage import RETRIES, run_stage
+from assets.stage import RETRIES, explained, run_stage
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -60,6 +60,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
             )
         ],
     )
+    @explained
     def training_set(
         context: dg.AssetExecutionContext, config: TrainingNight, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
