@@ -10,7 +10,14 @@ _SMALLEST_PROBABILITY = 1e-7
 
 
 def gain_interval(
-    metric: str, label: Array, score: Array, reference: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
+    metric: str,
+    label: Array,
+    score: Array,
+    reference: Array,
+    *,
+    seed: int,
+    resamples: int = 400,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
     """The interval in which the gain of `score` over `reference` lies with the given confidence, by percentiles."""
     rng = np.random.default_rng(seed)
@@ -58,11 +65,11 @@ def _weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
 def _weighted_mean(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
     clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     losses = {
-        "mae": lambda: np.abs(score - label),
-        "rmse": lambda: (score - label) ** 2,
-        "brier": lambda: (score - label) ** 2,
-        "log_loss": lambda: -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped)),
-    }[metric]()
+        "mae": np.abs(score - label),
+        "rmse": (score - label) ** 2,
+        "brier": (score - label) ** 2,
+        "log_loss": -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped)),
+    }[metric]
 
     def mean(weights: Array) -> float:
         value = float(weights @ losses / weights.sum())

@@ -90,9 +90,7 @@ def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
 
 def baseline_metrics(pipeline: Pipeline, examples: Examples) -> dict[str, float]:
     """The baseline's metrics; a feature is no probability, so for a binary label only those of ranking."""
-    values = metrics_of(
-        pipeline.label.kind, examples.label, baseline_score(pipeline, examples.features)
-    )
+    values = metrics_of(pipeline.label.kind, examples.label, baseline_score(pipeline, examples.features))
     if pipeline.label.kind == "binary":
         return {name: value for name, value in values.items() if name in RANKING}
     return values

@@ -79,7 +79,9 @@ class Verdict:
     @property
     def line(self) -> str:
         """The verdict and its reasons in one line."""
-        return f"{self.pipeline} {self.model_version} {'passed' if self.passed else 'failed'}: {'; '.join(self.reasons)}"
+        return (
+            f"{self.pipeline} {self.model_version} {'passed' if self.passed else 'failed'}: {'; '.join(self.reasons)}"
+        )
 
 
 def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
@@ -107,9 +109,7 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
         return verdict
 
 
-def _judge(
-    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
-) -> Verdict:
+def _judge(settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> Verdict:
     table, table_version = candidate.training_table
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=candidate.features
@@ -124,9 +124,7 @@ def _judge(
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
         checks += check_floors(pipeline.gate, metrics)
-        checks.append(
-            check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features))
-        )
+        checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
         checks.append(check_latency(pipeline.gate, session, examples.features))
         checks.append(check_size(pipeline.gate, onnx.stat().st_size))
     champion_metrics: dict[str, float] = {}
@@ -178,7 +176,8 @@ def _decide(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
 ) -> Verdict:
     reason = "; ".join(verdict.reasons)
-    last = (promotions(settings, pipeline.name) or [None])[-1]
+    entries = promotions(settings, pipeline.name)
+    last = entries[-1] if entries else None
     state = _state(pipeline, verdict)
     cut_short = (
         last is not None and last.action == "gate" and _about(last) == candidate.version and last.verdict == state
@@ -187,9 +186,7 @@ def _decide(
         if cut_short and last is not None:
             finish_move(settings, pipeline, last)
         else:
-            move_champion(
-                settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id
-            )
+            move_champion(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
         return Verdict(**{**vars(verdict), "champion_after": candidate.version})
     if not cut_short:
         table, table_version = candidate.training_table

@@ -293,7 +293,7 @@ def _past_champions(settings: Settings, pipeline: Pipeline, current: int) -> lis
     for entry in promotions(settings, pipeline.name):
         if entry.action == "rollback" and entry.from_version in past:
             past.remove(entry.from_version)
-        if entry.action in ("gate", "promote", "rollback") and entry.verdict == "passed":
+        if entry.verdict == "passed" and entry.to_version is not None:
             if entry.to_version in past:
                 past.remove(entry.to_version)
             past.append(entry.to_version)

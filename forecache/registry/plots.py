@@ -91,8 +91,16 @@ def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
     days = sorted({row["as_of"] for row in rows})
     for split, colour in colours.items():
         chosen = [row for row in rows if row["split"] == split]
-        axes.bar([days.index(row["as_of"]) for row in chosen], [row["mean"] for row in chosen], 0.6, color=colour, label=split)
-    axes.set_xticks(range(len(days)), days, rotation=30 if len(days) > 4 else 0, ha="right" if len(days) > 4 else "center")
+        axes.bar(
+            [days.index(row["as_of"]) for row in chosen],
+            [row["mean"] for row in chosen],
+            0.6,
+            color=colour,
+            label=split,
+        )
+    axes.set_xticks(
+        range(len(days)), days, rotation=30 if len(days) > 4 else 0, ha="right" if len(days) > 4 else "center"
+    )
     axes.set_ylabel("label rate" if evaluation["kind"] == "binary" else "mean label")
     axes.grid(visible=False, axis="x")
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)

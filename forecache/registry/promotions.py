@@ -59,8 +59,7 @@ def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
         return []
     rows = open_table(settings, PROMOTION_TABLE).to_pyarrow_table(filters=[("pipeline", "=", pipeline)])
     return [
-        Promotion(**{**row, "metrics": json.loads(row["metrics"])})
-        for row in rows.sort_by("recorded_at").to_pylist()
+        Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows.sort_by("recorded_at").to_pylist()
     ]
 
 

@@ -80,9 +80,7 @@ def register(
         row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
         record(settings, [row])
         progress(f"registered {pipeline.name} version {known.version}", 1.0)
-    return StageResult(
-        STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details
-    )
+    return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
 
 
 def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> ModelVersion | None:

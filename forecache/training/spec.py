@@ -11,6 +11,7 @@ from forecache.pipeline import Pipeline, Training
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
+ERROR_FILE = "error.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 ONNX_FILE = "model.onnx"

@@ -1,5 +1,6 @@
-"""Run a training specification under torchrun as a subprocess, follow its events, and turn its failure into a sentence."""
+"""Run a training specification under torchrun as a subprocess, follow its events, and say in a sentence what failed."""
 
+import fcntl
 import json
 import os
 import signal
@@ -14,10 +15,9 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ConflictError, ForecacheError
 from forecache.settings import Settings
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
+from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
-ERROR_FILE = "error.json"
 _POLL_S = 0.2
 _GRACE_S = 35.0
 
@@ -35,12 +35,17 @@ def run_torchrun(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent) -
         ForecacheError: The training failed, or was told to stop; the message says why and where the log is.
     """
     spec.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(spec.folder):
+    with _only_one(spec.folder) as lock:
         (spec.folder / ERROR_FILE).unlink(missing_ok=True)
         spec.save()
         with (spec.folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
-                command(settings, spec), stdout=log, stderr=log, env=environment(settings), start_new_session=True
+                command(settings, spec),
+                stdout=log,
+                stderr=log,
+                env=environment(settings),
+                start_new_session=True,
+                pass_fds=(lock,),  # held as long as torchrun lives, should this process be killed
             )
             try:
                 _follow(process, spec.folder, on_event)
@@ -56,7 +61,7 @@ def command(settings: Settings, spec: TrainingSpec) -> list[str]:
     """The torchrun command line; on several nodes each runs the same."""
     several = settings.training_nodes != "1"
     return [
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", "forecache.training.agent"),
         f"--nnodes={settings.training_nodes}",
         f"--nproc-per-node={settings.training_workers}",
         f"--max-restarts={settings.training_max_restarts}",
@@ -69,7 +74,7 @@ def command(settings: Settings, spec: TrainingSpec) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The workers' environment: this process's, the settings, and what makes torchrun safe to restart and repeatable."""
+    """The workers' environment: this process's, the settings, and what makes restarts safe and results repeatable."""
     threads = max(1, (os.cpu_count() or 1) // settings.training_workers)
     paths = [path for path in sys.path if path]
     own = {
@@ -145,14 +150,18 @@ def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    import fcntl
-
+def _only_one(folder: Path) -> Iterator[int]:
+    """Hold the run's lock; one that a killed launcher's workers still hold is free when they have saved and ended."""
+    deadline = time.monotonic() + _GRACE_S
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConflictError(
-                f"Another process is training in {folder}.", remedy="Wait for it, or stop it, and run again."
-            ) from None
-        yield
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConflictError(
+                        f"Another process is training in {folder}.", remedy="Wait for it, or stop it, and run again."
+                    ) from None
+                time.sleep(_POLL_S)
+        yield lock.fileno()

@@ -43,7 +43,13 @@ def sample_rows(pipeline: Pipeline, rows_per_date: int, *, seed: int = 0, signal
 
 
 def write_training_set(
-    settings: Settings, pipeline: Pipeline, rows_per_date: int = 1500, *, files: int = 3, seed: int = 0, signal: float = 1.0
+    settings: Settings,
+    pipeline: Pipeline,
+    rows_per_date: int = 1500,
+    *,
+    files: int = 3,
+    seed: int = 0,
+    signal: float = 1.0,
 ) -> int:
     """Write (again) the training set of a pipeline in several files; returns its Delta version."""
     table = sample_rows(pipeline, rows_per_date, seed=seed, signal=signal)

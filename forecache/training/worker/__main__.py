@@ -3,14 +3,14 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
 from forecache.errors import ForecacheError
-from forecache.training.spec import RESULT_FILE, TrainingSpec, load_spec
-
-ERROR_FILE = "error.json"
+from forecache.training.agent import end_with_parent
+from forecache.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_spec
 
 
 def main() -> int:
@@ -20,9 +20,10 @@ def main() -> int:
     spec = load_spec(parser.parse_args().spec)
     if (spec.folder / RESULT_FILE).is_file():
         return 0
-    from forecache.training.worker.run import die_with_parent, is_lost_peer, run_worker
+    # An orphan must not go on writing checkpoints beside the worker that replaces it.
+    end_with_parent(signal.SIGKILL)
+    from forecache.training.worker.run import is_lost_peer, run_worker
 
-    die_with_parent()
     try:
         run_worker(spec)
     except Exception as error:

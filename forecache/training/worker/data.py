@@ -164,7 +164,8 @@ class EpochOrder:
         lane_start, lane_stop = self.lane_bounds(lane)
         start = lane_start + window * self.window_rows
         stop = min(start + self.window_rows, lane_stop)
-        parts, before = [], 0
+        parts: list[np.ndarray] = []
+        before = 0
         for chunk in self.chunk_order(epoch):
             after = before + chunk.rows
             if after > start and before < stop:

@@ -1,10 +1,7 @@
 """One worker's run from specification to exported model, in the order things happen."""
 
-import ctypes
 import hashlib
 import json
-import os
-import signal
 import sys
 import time
 from typing import Any
@@ -25,7 +22,6 @@ from forecache.training.worker.model import ExportedModel, Objective, Prepare, S
 
 _EVALUATION_ROWS = 1 << 15
 _PARITY_ROWS = 4096
-_PR_SET_PDEATHSIG = 1
 
 
 def run_worker(spec: TrainingSpec) -> None:
@@ -85,9 +81,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         _finish(spec, pipeline, loop, table, statistics)
 
 
-def _finish(
-    spec: TrainingSpec, pipeline: Pipeline, loop: Loop, table: DeltaTable, statistics: Statistics
-) -> None:
+def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, table: DeltaTable, statistics: Statistics) -> None:
     model = ExportedModel(pipeline, loop.prepare.cpu(), loop.network.cpu())
     split = loop.validation.split
     sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, :-1].contiguous()
@@ -161,12 +155,3 @@ def is_lost_peer(error: Exception) -> bool:
     text = str(error)
     signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe", "TCPStore")
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this worker when torchrun's agent dies, so that no orphan goes on writing checkpoints."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1:
-        raise SystemExit("torchrun's agent has gone")

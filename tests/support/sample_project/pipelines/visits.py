@@ -56,7 +56,9 @@ returns = Pipeline(
     model=TorchModel(build=network),
     training=Training(epochs=4, batch_size=256, learning_rate=0.01),
     output=Output("return_probability", minimum=0.0, maximum=1.0),
-    gate=Gate(metric="roc_auc", floors={"roc_auc": 0.6}, baseline=Baseline("recency", scale=-1.0), baseline_margin=0.005),
+    gate=Gate(
+        metric="roc_auc", floors={"roc_auc": 0.6}, baseline=Baseline("recency", scale=-1.0), baseline_margin=0.005
+    ),
 )
 
 basket = Pipeline(
