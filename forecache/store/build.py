@@ -50,9 +50,8 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
         str(path), subdir=False, lock=False, sync=False, metasync=False, meminit=False, map_size=map_size
     )
     try:
-        with environment.begin(write=True) as transaction:
-            with transaction.cursor() as cursor:
-                _, added = cursor.putmulti(zip(keys.to_pylist(), entries.to_pylist(), strict=True), append=True)
+        with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+            _, added = cursor.putmulti(zip(keys.to_pylist(), entries.to_pylist(), strict=True), append=True)
         assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
     finally:
         environment.close()

@@ -12,9 +12,10 @@ from forecache.settings import Settings
 from forecache.store import hashing
 from forecache.store.encode import Encoding
 from forecache.store.filters import MAX_DELTAS
+from forecache.store.keys import KeySchema
 from forecache.store.layout import fsync_path, move_durably, remove_tree
-from forecache.store.manifest import Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
-from forecache.store.source import NightSource
+from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
+from forecache.store.source import NightSource, commonest_provenance
 from forecache.store.steps import step
 from forecache.store.store import Store
 
@@ -27,13 +28,19 @@ class Publication:
     pipeline: Pipeline
     store: Store
     source: NightSource
-    encoding: Encoding
+    key: KeySchema
+    fields: tuple[Field, ...]
     version: int
     current: Manifest | None
     inputs: str
     run_id: str
     code_version: str
     progress: Progress
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """How the night's rows are encoded, with the night's commonest provenance as the version's."""
+        return Encoding(self.key, self.fields, commonest_provenance(self.source))
 
     @cached_property
     def staging(self) -> Path:
@@ -78,8 +85,8 @@ class Publication:
             rows=rows,
             tombstones=sum(segment.tombstones for segment in segments),
             content_hash=hashing.to_hex(content_sum),
-            key=self.encoding.key,
-            fields=self.encoding.fields,
+            key=self.key,
+            fields=self.fields,
             source=self.source.source,
             provenance=provenance,
             provenances=provenances,

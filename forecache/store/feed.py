@@ -10,7 +10,7 @@ from forecache.pipeline import AS_OF
 from forecache.store import hashing
 from forecache.store.candidate import Publication
 from forecache.store.encode import Encoding
-from forecache.store.manifest import Provenance
+from forecache.store.source import plain
 from forecache.store.work import Encoded
 
 _REMOVES = ["delete", "update_preimage"]
@@ -26,20 +26,22 @@ class Feed:
 
     Attributes:
         final: For each key of the feed its last entry, empty where it was deleted last.
-        sum: What the feed adds to the content hash: inserted minus deleted row hashes over all commits.
+        come: The inserted rows of all commits, later versions of updated rows included.
+        gone: The deleted rows of all commits, earlier versions of updated rows included.
     """
 
     final: dict[bytes, bytes]
-    rows: int
-    inserted: int
-    deleted: int
-    sum: int
-    provenances: dict[str, Provenance]
+    come: Encoded
+    gone: Encoded
 
     @property
-    def keys(self) -> list[bytes]:
-        """The feed's keys, sorted so that looking them up walks each shard in order."""
-        return sorted(self.final)
+    def rows(self) -> int:
+        return self.come.rows + self.gone.rows
+
+    @property
+    def sum(self) -> int:
+        """What the feed adds to the content hash: rows that came and went again cancel out."""
+        return hashing.subtract(self.come.sum, self.gone.sum)
 
 
 def read_feed(publication: Publication, *, limit: int) -> Feed:
@@ -51,10 +53,10 @@ def read_feed(publication: Publication, *, limit: int) -> Feed:
     """
     current, source = publication.current, publication.source
     assert current is not None
-    encoding = Encoding(publication.encoding.key, publication.encoding.fields, current.provenance)
+    encoding = Encoding(publication.key, publication.fields, current.provenance)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
-        return Feed({}, 0, 0, 0, 0, {})
+        return Feed({}, Encoded(encoding, 1), Encoded(encoding, 1))
     table = _load(publication, start, end, encoding)
     if len(table) > limit:
         raise FeedUnavailable(f"the change data feed has {len(table):,} rows, more than a small segment is for")
@@ -77,14 +79,7 @@ def read_feed(publication: Publication, *, limit: int) -> Feed:
                 if sink is gone
                 else zip(sink.key_list, entries.to_pylist(), strict=True)
             )
-    return Feed(
-        final=final,
-        rows=len(table),
-        inserted=come.rows,
-        deleted=gone.rows,
-        sum=hashing.subtract(come.sum, gone.sum),
-        provenances=come.provenances,
-    )
+    return Feed(final, come, gone)
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding) -> pa.Table:
@@ -100,4 +95,4 @@ def _load(publication: Publication, start: int, end: int, encoding: Encoding) ->
     except DeltaError as error:
         text = " ".join(str(error).split())
         raise FeedUnavailable(f"the change data feed from Delta version {start} cannot be had: {text[:300]}") from None
-    return table.select(columns)
+    return plain(table.select(columns))

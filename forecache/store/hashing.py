@@ -1,4 +1,4 @@
-"""The content hash: the sum modulo 2**128 of each row's XXH3-128, so that order does not matter and rows can be taken out.
+"""The content hash: the sum modulo 2**128 of each row's XXH3-128, independent of order and able to lose rows.
 
 XXH3: Y. Collet, https://github.com/Cyan4973/xxHash. Sums of row hashes as incremental set hashes: M. Bellare and
 D. Micciancio, "A New Paradigm for Collision-Free Hashing" (1997), AdHash. It guards against faults, not against an

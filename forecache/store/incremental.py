@@ -6,16 +6,13 @@ in the feed: it is read from the partition, in parallel, and compared shard by s
 a row that was written again with equal values does not travel.
 """
 
-import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
-from forecache.errors import CheckError
 from forecache.store import hashing
 from forecache.store.build import num_shards, write_shard
 from forecache.store.candidate import Candidate, Publication, require_equal
@@ -28,7 +25,7 @@ from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInf
 from forecache.store.pool import Pool
 from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
-from forecache.store.work import key_hashes, read_rows, shards_of
+from forecache.store.work import key_hashes, read_rows
 
 _SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: a delta of so many rows is always small."""
@@ -43,6 +40,36 @@ def most_delta_rows(publication: Publication) -> int:
     return max(share, _SMALL_STORE_ROWS) - sum(segment.entries for segment in deltas)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What a delta segment holds, one place a key: its entry (empty: a tombstone) and what is published for it."""
+
+    keys: list[bytes]
+    entries: list[bytes]
+    old: list[bytes | None]
+
+    @property
+    def removed(self) -> int:
+        return self.entries.count(b"")
+
+    @property
+    def added(self) -> int:
+        return self.old.count(None)
+
+
+def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
+    """Those of the final entries that differ from what a snapshot reads, in the order of their keys."""
+    keys = sorted(final)
+    entries = [final[key] for key in keys]
+    old = list(map(before.get_entry, keys))
+    places = [place for place, (new, was) in enumerate(zip(entries, old, strict=True)) if new != (was or b"")]
+    if len(places) == len(keys):
+        return Changes(keys, entries, old)
+    return Changes(
+        [keys[place] for place in places], [entries[place] for place in places], [old[place] for place in places]
+    )
+
+
 def from_feed(publication: Publication) -> tuple[Candidate | None, str]:
     """A candidate from the change data feed, or None and why there has to be a full publish."""
     current = publication.current
@@ -52,42 +79,27 @@ def from_feed(publication: Publication) -> tuple[Candidate | None, str]:
         feed = read_feed(publication, limit=2 * limit)
     except FeedUnavailable as reason:
         return None, str(reason)
-    expected_rows = current.rows + feed.inserted - feed.deleted
+    expected_rows = current.rows + feed.come.rows - feed.gone.rows
     if publication.source.num_rows is not None and expected_rows != publication.source.num_rows:
         return None, (
             f"the change data feed leads to {expected_rows:,} rows where the table has {publication.source.num_rows:,}"
         )
     with publication.store.snapshot(current.version) as before:
-        old = dict(zip(feed.keys, map(before.get_entry, feed.keys), strict=True))
-    changes = {key: entry for key, entry in feed.final.items() if (old[key] or b"") != entry}
-    if len(changes) > limit:
-        return None, f"compaction: {len(changes):,} changed keys over a base of {current.segments[0].entries:,}"
-    expected_sum = hashing.add(hashing.from_hex(current.content_hash), feed.sum)
-    touched = {key: old[key] for key in changes}
-    nulls, histograms = _moved_statistics(current, touched, changes)
-    check_gates(
-        publication.pipeline.publish,
-        current=current,
-        rows=expected_rows,
-        nulls=nulls,
-        psi={
-            name: population_stability_index(
-                np.asarray(current.statistics["histograms"][name]["counts"]), np.asarray(histogram["counts"])
-            )
-            for name, histogram in histograms.items()
-        },
-    )
+        changes = content_changes(before, feed.final)
+    if len(changes.keys) > limit:
+        return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
+    nulls, histograms, psi = _moved_statistics(current, feed)
+    check_gates(publication.pipeline.publish, current=current, rows=expected_rows, nulls=nulls, psi=psi)
     step("encoded")
-    carried = current.carried + _count_carried(changes.values()) - _count_carried(touched.values())
+    carried = current.carried + feed.come.carried - feed.gone.carried
     return (
         _delta_candidate(
             publication,
             changes=changes,
-            old=touched,
             rows=expected_rows,
-            content_sum=expected_sum,
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), feed.sum),
             provenance=current.provenance,
-            provenances={**current.provenances, **feed.provenances} if carried else {},
+            provenances={**current.provenances, **feed.come.provenances} if carried else {},
             carried=carried,
             statistics={"nulls": nulls, "histograms": histograms},
             details={"changes_from": "change data feed", "feed_rows": feed.rows},
@@ -96,26 +108,20 @@ def from_feed(publication: Publication) -> tuple[Candidate | None, str]:
     )
 
 
-def _count_carried(entries: Iterable[bytes | None]) -> int:
-    return sum(1 for entry in entries if entry and b"\n" in entry)
-
-
-def _moved_statistics(
-    current: Manifest, old: dict[bytes, bytes | None], new: dict[bytes, bytes]
-) -> tuple[dict[str, int], dict[str, Any]]:
-    """Null counts and histograms after taking out the old values of the changed keys and putting in the new ones."""
-    nulls = dict(current.statistics["nulls"])
-    histograms = {name: dict(histogram) for name, histogram in current.statistics["histograms"].items()}
-    for sign, entries in ((-1, old.values()), (1, new.values())):
-        rows = [orjson.loads(entry.partition(b"\n")[0]) for entry in entries if entry]
-        for name in nulls:
-            values = [row[name] for row in rows]
-            nulls[name] += sign * values.count(None)
-            if name in histograms:
-                known = np.array([value for value in values if value is not None], float)
-                counts = np.asarray(histograms[name]["counts"]) + sign * bin_counts(histograms[name]["edges"], known)
-                histograms[name]["counts"] = np.maximum(counts, 0.0).tolist()
-    return nulls, histograms
+def _moved_statistics(current: Manifest, feed: Feed) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
+    """(null counts, histograms, PSI against the current version) after the feed's deletes and inserts."""
+    nulls = {
+        name: count + feed.come.nulls[name] - feed.gone.nulls[name]
+        for name, count in current.statistics["nulls"].items()
+    }
+    histograms, psi = {}, {}
+    for name, histogram in current.statistics["histograms"].items():
+        edges, before = histogram["edges"], np.asarray(histogram["counts"])
+        moved = bin_counts(edges, feed.come.sample(name)) - bin_counts(edges, feed.gone.sample(name))
+        after = np.maximum(before + moved, 0.0)
+        histograms[name] = {"edges": edges, "counts": after.tolist()}
+        psi[name] = population_stability_index(before, after)
+    return nulls, histograms, psi
 
 
 def from_partition(publication: Publication, night: EncodedNight, pool: Pool) -> tuple[Candidate | None, str]:
@@ -145,18 +151,17 @@ def from_partition(publication: Publication, night: EncodedNight, pool: Pool) ->
     differing = sum(item["changed"] + item["removed"] for item in found)
     if differing > limit:
         return None, f"compaction: {differing:,} changed keys over a base of {base.entries:,}"
-    changes: dict[bytes, bytes] = {}
+    final: dict[bytes, bytes] = {}
     for item in found:
         if item["path"]:
             rows = read_rows(Path(item["path"]))
-            changes.update(zip(rows["key"].to_pylist(), rows["entry"].to_pylist(), strict=True))
+            final.update(zip(rows["key"].to_pylist(), rows["entry"].to_pylist(), strict=True))
     with store.snapshot(current.version) as before:
-        old = {key: before.get_entry(key) for key in changes}
+        changes = content_changes(before, final)
     return (
         _delta_candidate(
             publication,
             changes=changes,
-            old=old,
             rows=night.rows,
             content_sum=night.content_sum,
             provenance=publication.encoding.provenance,
@@ -172,8 +177,7 @@ def from_partition(publication: Publication, night: EncodedNight, pool: Pool) ->
 def _delta_candidate(
     publication: Publication,
     *,
-    changes: dict[bytes, bytes],
-    old: dict[bytes, bytes | None],
+    changes: Changes,
     rows: int,
     content_sum: int,
     provenance: Provenance,
@@ -182,18 +186,16 @@ def _delta_candidate(
     statistics: dict[str, Any],
     details: dict[str, Any],
 ) -> Candidate:
-    """Build the segment of the changes (empty entry: tombstone), if there are any, and verify the version.
+    """Build the segment of the changes, if there are any, and verify the version.
 
     Args:
-        old: What the current version reads for the keys of `changes`.
         rows, content_sum: What the source has.
     """
     current = publication.current
     assert current is not None
     segments, filter_file = current.segments, current.filter
-    if changes:
-        segment = _build_delta(publication, changes)
-        segments = (*segments, segment)
+    if changes.keys:
+        segments = (*segments, _build_delta(publication, changes))
         filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
     else:
         step("built")
@@ -211,64 +213,39 @@ def _delta_candidate(
     )
     draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
-        new = {key: after.get_entry(key) for key in changes}
-    _require_tombstones(publication, changes, new)
+        new = list(map(after.get_entry, changes.keys))
+    read_rows_now = current.rows + changes.old.count(None) - new.count(None)
+    read_sum = hashing.add(hashing.from_hex(current.content_hash), _sum(changes.keys, new))
     require_equal(
         publication,
-        rows=(rows, current.rows - _present(old) + _present(new)),
-        sums=(
-            content_sum,
-            hashing.subtract(hashing.add(hashing.from_hex(current.content_hash), _sum(new)), _sum(old)),
-        ),
+        rows=(rows, read_rows_now),
+        sums=(content_sum, hashing.subtract(read_sum, _sum(changes.keys, changes.old))),
     )
-    removed = sum(1 for entry in changes.values() if not entry)
+    removed = changes.removed
     return Candidate(
         manifest,
         draft,
-        {
-            "changed": len(changes) - removed,
-            "added": sum(1 for key, entry in changes.items() if entry and old[key] is None),
-            "removed": removed,
-            **details,
-        },
+        {"changed": len(changes.keys) - removed, "added": changes.added, "removed": removed, **details},
     )
 
 
-def _build_delta(publication: Publication, changes: dict[bytes, bytes]) -> SegmentInfo:
+def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
     segment_id = publication.segment_id("delta")
     folder = publication.staging / segment_id
     folder.mkdir()
-    key_list = list(changes)
-    keys, entries = pa.array(key_list, pa.binary()), pa.array(list(changes.values()), pa.binary())
-    shards = num_shards(len(changes))
-    shard_of = shards_of(key_list, shards)
+    keys, entries = pa.array(changes.keys, pa.binary()), pa.array(changes.entries, pa.binary())
+    hashes = key_hashes(changes.keys)
+    shards = num_shards(len(keys))
+    shard_of = hashes & np.uint64(shards - 1)
     built: list[ShardInfo] = []
     for shard in range(shards):
         places = pa.array(np.flatnonzero(shard_of == shard))
         built.append(write_shard(folder / shard_file(shard), keys.take(places), entries.take(places)))
-    hashes = write_hashes(folder, key_hashes(key_list))
-    tombstones = sum(1 for entry in changes.values() if not entry)
-    segment = SegmentInfo(segment_id, "delta", len(changes), tombstones, tuple(built), hashes)
+    segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
     step("built")
     publication.move_segment(folder, segment)
     return segment
 
 
-def _present(entries: dict[bytes, bytes | None]) -> int:
-    return sum(1 for entry in entries.values() if entry is not None)
-
-
-def _sum(entries: dict[bytes, bytes | None]) -> int:
-    return hashing.content_sum((key, entry) for key, entry in entries.items() if entry is not None)
-
-
-def _require_tombstones(publication: Publication, changes: dict[bytes, bytes], new: dict[bytes, bytes | None]) -> None:
-    for key, entry in changes.items():
-        if (entry or None) != new[key]:
-            raise CheckError(
-                f"Version {publication.version} reads {new[key]!r} for the key {key!r} where {entry!r} was written.",
-                remedy="Nothing was published. Publish again, with --full if it repeats.",
-            )
-
-
-__all__ = ["Feed", "from_feed", "from_partition", "most_delta_rows"]
+def _sum(keys: list[bytes], entries: list[bytes | None]) -> int:
+    return hashing.content_sum((key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None)

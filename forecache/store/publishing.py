@@ -10,6 +10,7 @@ from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.candidate import Candidate, Publication
+from forecache.store.encode import field_list, key_schema
 from forecache.store.full import build_full, encode_night
 from forecache.store.incremental import from_feed, from_partition
 from forecache.store.layout import write_durably
@@ -18,7 +19,7 @@ from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
 from forecache.store.pool import Pool, num_workers
 from forecache.store.retention import clean, retire
-from forecache.store.source import NightSource, make_encoding, open_night
+from forecache.store.source import NightSource, open_night
 from forecache.store.steps import step
 from forecache.store.store import Store, open_store
 from forecache.store.targets import sync_targets
@@ -68,7 +69,8 @@ def publish(
             pipeline=pipeline,
             store=store,
             source=source,
-            encoding=make_encoding(source, pipeline),
+            key=key_schema(source.schema, pipeline.key),
+            fields=field_list(source.schema, pipeline.served_fields),
             version=pointer.last + 1,
             current=current,
             inputs=inputs,
@@ -130,10 +132,10 @@ def _make_candidate(publication: Publication, *, full: bool) -> Candidate:
 
 def _why_full(publication: Publication) -> str:
     """Why an incremental publish is out of the question; "" where it is not."""
-    current, encoding = publication.current, publication.encoding
+    current = publication.current
     if current is None:
         return "the first version"
-    if (current.key, current.fields) != (encoding.key, encoding.fields):
+    if (current.key, current.fields) != (publication.key, publication.fields):
         return "the key or the served fields have changed"
     if current.source.uri != publication.source.source.uri:
         return "the predictions are in another table"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,10 +14,12 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
 from forecache.settings import Settings
-from forecache.store.encode import Encoding, field_list, key_schema, provenance_counts
-from forecache.store.manifest import Source
+from forecache.store.encode import provenance_counts
+from forecache.store.manifest import Provenance, Source
 
 _BATCH_ROWS = 1 << 17
+_SAMPLE_ROWS = 1 << 15
+_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 
 @dataclass(frozen=True)
@@ -127,24 +129,41 @@ def read_pieces(
         for batch in group.to_batches(
             columns=columns, batch_size=_BATCH_ROWS, use_threads=False, batch_readahead=1, fragment_readahead=1
         ):
-            yield f"{piece.path} (row group {piece.row_group})", position, batch
+            yield f"{piece.path} (row group {piece.row_group})", position, plain(batch)
             position += len(batch)
 
 
-def make_encoding(night: NightSource, pipeline: Pipeline) -> Encoding:
-    """How the night is encoded; the version's provenance is the commonest among the first row groups of its files.
+_PLAIN = {
+    pa.string_view(): pa.string(),
+    pa.large_string(): pa.string(),
+    pa.binary_view(): pa.binary(),
+    pa.large_binary(): pa.binary(),
+}
+
+
+def plain(rows: _Rows) -> _Rows:
+    """The same rows with the plain text and binary types: writers differ in which of Arrow's types they store."""
+    for position, field in enumerate(rows.schema):
+        if field.type in _PLAIN:
+            kind = _PLAIN[field.type]
+            rows = rows.set_column(position, pa.field(field.name, kind), rows.column(position).cast(kind))
+    return rows
+
+
+def commonest_provenance(night: NightSource) -> Provenance:
+    """The provenance that most rows have, judged by the first row group of each data file.
 
     Raises:
-        InputError: A key or field has a type that cannot be published, or the night is empty.
+        InputError: The night is empty.
     """
-    schema = night.schema
-    counts: dict[Any, int] = {}
+    counts: dict[Provenance, int] = {}
     for fragment in _fragments(night.table, night.source.as_of):
         total = sum(group.num_rows for group in fragment.row_groups)
         if total == 0:
             continue
-        first = fragment.subset(row_group_ids=[0]).head(_BATCH_ROWS, columns=list(PROVENANCE_COLUMNS))
-        sample = provenance_counts(first)
+        first = fragment.subset(row_group_ids=[0])
+        batches = first.to_batches(columns=list(PROVENANCE_COLUMNS), batch_size=_SAMPLE_ROWS, batch_readahead=0)
+        sample = provenance_counts(plain(pa.Table.from_batches([next(iter(batches))])))
         scale = total / max(1, sum(sample.values()))
         for item, count in sample.items():
             counts[item] = counts.get(item, 0) + int(count * scale)
@@ -152,5 +171,4 @@ def make_encoding(night: NightSource, pipeline: Pipeline) -> Encoding:
         raise InputError(
             f"The night {night.source.as_of} of {night.source.table} has no rows.", remedy="Score that night first."
         )
-    default = max(counts, key=lambda item: (counts[item], item.scored_at, item.id))
-    return Encoding(key_schema(schema, pipeline.key), field_list(schema, pipeline.served_fields), default)
+    return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))

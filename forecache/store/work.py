@@ -105,9 +105,13 @@ class Encoded:
             parts.append(values.drop_null().to_numpy(zero_copy_only=False))
         return keys, entries
 
+    def sample(self, name: str) -> np.ndarray:
+        """The sampled values of a numeric field, float64 without nulls."""
+        return np.concatenate(self.samples[name]) if self.samples[name] else np.empty(0)
+
     def result(self, folder: Path) -> dict[str, Any]:
-        for name, parts in self.samples.items():
-            np.save(folder / f"sample-{name}.npy", np.concatenate(parts) if parts else np.empty(0))
+        for name in self.samples:
+            np.save(folder / f"sample-{name}.npy", self.sample(name))
         return {
             "folder": str(folder),
             "rows": self.rows,
@@ -138,7 +142,7 @@ def refuse_bad_keys(batch: pa.RecordBatch, keys: pa.Array, schema: KeySchema, pl
     lengths = pc.binary_length(keys)
     extremes = pc.min_max(lengths).as_py()
     if len(keys) and not (extremes["min"] > 0 and extremes["max"] <= MAX_KEY_BYTES):
-        bad = np.flatnonzero(((lengths.to_numpy() == 0) | (lengths.to_numpy() > MAX_KEY_BYTES)))
+        bad = np.flatnonzero((lengths.to_numpy() == 0) | (lengths.to_numpy() > MAX_KEY_BYTES))
         named = "; ".join(
             f"{keys[int(row)].as_py()[:40].decode(errors='replace')!r}... with {lengths[int(row)]} bytes"
             f" in {place.format(position + int(row))}"
@@ -264,11 +268,10 @@ def diff(*, root: str, version: int, folders: list[str], shard: int, target: str
         ),
         "path": None,
     }
-    if changed or removed:
-        if len(changed) + len(removed) <= limit:
-            result["path"] = str(Path(target) / f"diff-{shard:03d}.arrow")
-            rows = [*changed, *((key, b"") for key in removed)]
-            write_rows(Path(result["path"]), rows)
+    if (changed or removed) and len(changed) + len(removed) <= limit:
+        result["path"] = str(Path(target) / f"diff-{shard:03d}.arrow")
+        rows = [*changed, *((key, b"") for key in removed)]
+        write_rows(Path(result["path"]), rows)
     return result
 
 
