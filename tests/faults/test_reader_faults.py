@@ -1,0 +1,265 @@
+"""The reader when things go wrong: told to stop, killed, its port taken, its store damaged, its clients slow."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import orjson
+import psutil
+import pytest
+from reader_support import RunningReader, churn_rows, free_port, running_reader, start_reader, write_version
+
+from forecache.errors import ConflictError, SettingsError
+from forecache.reader.server import serve
+from forecache.settings import Settings
+from forecache.store import Store
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def store(settings: Settings) -> Settings:
+    write_version(settings.store_path, "churn", churn_rows(100))
+    return settings
+
+
+def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:
+    try:
+        return httpx.get(f"{reader.url}{path}", timeout=5).status_code
+    except httpx.TransportError:
+        return 0
+
+
+@contextmanager
+def connected(reader: RunningReader) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", reader.port), timeout=15) as connection:
+        yield connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while chunk := connection.recv(65536):
+            answer += chunk
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+def test_sigterm_turns_readiness_off_first_then_drains_and_exits_0(store: Settings) -> None:
+    reader = start_reader(store, reader_workers=2, drain_s=1.5)
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=reader.url) as http:
+            while not stop.is_set():
+                answer = http.get("/v1/churn/00001")
+                if answer.status_code != 200:
+                    wrong.append(answer.status_code)
+                time.sleep(0.005)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    workers = reader.workers()
+    reader.process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert eventually(lambda: status(reader, "/readyz") == 503)
+    answer = httpx.get(f"{reader.url}/readyz").json()
+    assert "draining" in answer["detail"]
+    while time.monotonic() - started < 1.2:  # a balancer takes the reader out meanwhile; requests are answered
+        assert status(reader) == 200
+        time.sleep(0.05)
+    stop.set()
+    asking.join()
+    assert wrong == []
+    assert reader.process.wait(timeout=15) == 0
+    assert time.monotonic() - started > 1.4
+    assert len(workers) == 2
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+    assert status(reader) == 0
+
+
+def test_a_request_under_way_is_answered_before_the_exit(store: Settings) -> None:
+    reader = start_reader(store, drain_s=0.2)
+    body = b'{"keys": ["00001"]}'
+    with connected(reader) as connection:
+        connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:5])
+        time.sleep(0.3)
+        reader.process.send_signal(signal.SIGTERM)
+        time.sleep(1.0)
+        connection.sendall(body[5:])
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"found":true' in answer
+    assert reader.process.wait(timeout=15) == 0
+
+
+def test_a_second_signal_ends_the_wait(store: Settings) -> None:
+    reader = start_reader(store, drain_s=60)
+    reader.process.send_signal(signal.SIGINT)
+    assert eventually(lambda: status(reader, "/readyz") == 503)
+    reader.process.send_signal(signal.SIGINT)
+    assert reader.process.wait(timeout=10) == 0
+
+
+def test_a_signal_to_the_whole_process_group_drains_too(store: Settings) -> None:
+    """Ctrl-C in a terminal."""
+    port = free_port()
+    code = (
+        "import sys; from forecache.settings import load_settings; from forecache.reader import serve;"
+        "serve(load_settings(home=sys.argv[1]), port=int(sys.argv[2]), drain_s=1.0)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(store.home), str(port)], start_new_session=True, text=True
+    )
+    reader = RunningReader(process, port)
+    reader.wait_until_ready()
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.4)
+    assert (status(reader), status(reader, "/readyz")) == (200, 503)
+    assert process.wait(timeout=15) == 0
+
+
+def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> None:
+    with running_reader(store) as reader:
+        assert [status(reader) for _ in range(5)] == [200] * 5
+        [worker] = reader.workers()
+        os.kill(worker, signal.SIGKILL)
+        assert eventually(lambda: status(reader) == 200 and reader.workers() not in ([], [worker]))
+        metrics = httpx.get(f"{reader.url}/metrics").text
+        [line] = [
+            line for line in metrics.splitlines() if line.startswith('forecache_reader_hits_total{pipeline="churn"')
+        ]
+        assert int(line.split()[-1]) >= 6
+        assert "open" in Store(store.store_path / "churn").state(1)
+
+
+def test_workers_end_when_the_main_process_is_killed(store: Settings) -> None:
+    reader = start_reader(store, reader_workers=2)
+    workers = reader.workers()
+    assert len(workers) == 2
+    reader.process.kill()
+    reader.process.wait()
+    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in workers))
+    assert "open" not in Store(store.store_path / "churn").state(1)
+
+
+def test_a_taken_port_is_said_and_left_alone(store: Settings) -> None:
+    with running_reader(store) as reader:
+        with pytest.raises(ConflictError, match=f"Port {reader.port} .* in use.*--port"):
+            serve(store, port=reader.port)
+        assert status(reader) == 200
+    with pytest.raises(SettingsError, match=r"203\.0\.113\.1"):
+        serve(store, host="203.0.113.1", port=free_port())
+
+
+def test_a_damaged_version_leaves_the_old_one_served(store: Settings) -> None:
+    with running_reader(store) as reader:
+        layout = Store(store.store_path / "churn").layout
+        write_version(store.store_path, "spend", churn_rows(3))
+        assert eventually(lambda: status(reader, "/v1/spend/00001") == 200)
+        pointer = orjson.loads(layout.pointer.read_bytes())
+        layout.manifest(2).write_text("{ not a manifest")
+        layout.lease(2).touch()
+        layout.pointer.write_bytes(orjson.dumps(pointer | {"current": 2, "last": 2, "generation": 9}))
+
+        def failures() -> bool:
+            return 'swap_failures_total{pipeline="churn"} 0' not in httpx.get(f"{reader.url}/metrics").text
+
+        assert eventually(failures)
+        assert httpx.get(f"{reader.url}/v1/churn/00001").json()["store_version"] == 1
+        assert status(reader, "/v1/spend/00001") == 200
+        layout.manifest(2).unlink()
+        assert write_version(store.store_path, "churn", churn_rows(100)) == 3
+        assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn").json()["store_version"] == 3)
+
+
+def test_a_store_that_cannot_be_read_at_the_start_is_a_problem_and_heals(store: Settings) -> None:
+    layout = Store(store.store_path / "churn").layout
+    good = layout.manifest(1).read_bytes()
+    layout.manifest(1).write_text("{}")
+    write_version(store.store_path, "spend", churn_rows(3))
+    with running_reader(store) as reader:
+        answer = httpx.get(f"{reader.url}/v1/churn/00001")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:forecache:problem:not-readable")
+        assert status(reader, "/v1/spend/00001") == 200
+        layout.manifest(1).write_bytes(good)
+        assert eventually(lambda: status(reader) == 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (b"", b""),
+        (b"PRI * HTTP/2.0\r\n", b""),
+        (b"GET /v1/churn/00001 HTTP/1.1\r\nHost: x\r\n", b""),
+        (b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 408 "),
+        (b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", b"HTTP/1.1 408 "),
+    ],
+)
+def test_slow_clients_are_let_go_and_hold_up_nobody(store: Settings, sent: bytes, answered: bytes) -> None:
+    with running_reader(store, reader_request_timeout_s=1.0) as reader, connected(reader) as slow:
+        started = time.monotonic()
+        slow.sendall(sent)
+        while time.monotonic() - started < 0.6:
+            assert status(reader) == 200
+        answer = read_to_end(slow)
+        assert time.monotonic() - started < 5
+        assert answer.startswith(answered)
+        assert bool(answer) == bool(answered)
+
+
+@pytest.mark.slow
+def test_a_client_that_drips_its_request_is_let_go(store: Settings) -> None:
+    with running_reader(store, reader_request_timeout_s=1.0) as reader, connected(reader) as slow:
+        started = time.monotonic()
+        slow.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\n")
+        closed = False
+        while not closed and time.monotonic() - started < 10:
+            try:
+                slow.sendall(b"X: y\r\n")
+            except ConnectionError:
+                closed = True
+            time.sleep(0.2)
+        assert closed
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_a_thousand_silent_connections_hold_up_nobody(store: Settings) -> None:
+    with running_reader(store, reader_request_timeout_s=2.0) as reader:
+        silent = [socket.create_connection(("127.0.0.1", reader.port)) for _ in range(1000)]
+        try:
+            started = time.monotonic()
+            assert status(reader) == 200
+            assert time.monotonic() - started < 1
+            [worker] = reader.workers()
+            assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20, 15)
+        finally:
+            for connection in silent:
+                connection.close()
+
+
+def test_heads_that_are_too_large_are_refused(store: Settings) -> None:
+    with running_reader(store) as reader:
+        for head in (b"X: " + b"a" * 20_000, b"\r\n".join(b"X%d: a" % i for i in range(150))):
+            with connected(reader) as connection:
+                connection.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+                assert read_to_end(connection).startswith(b"HTTP/1.1 431 ")
+        assert status(reader) == 200

@@ -1,0 +1,104 @@
+"""Tokens and rate limits over real sockets, rotated and shared between workers while the reader runs."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from reader_support import churn_rows, running_reader, write_version
+
+from forecache.reader import create_token, revoke_token
+from forecache.settings import Settings
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def store(settings: Settings) -> Settings:
+    write_version(settings.store_path, "churn", churn_rows(5))
+    write_version(settings.store_path, "spend", churn_rows(5))
+    return settings
+
+
+def test_tokens_guard_every_route_with_data(store: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    churn, _ = create_token(path, "web", ["churn"])
+    ops, _ = create_token(path, "ops", ["*"])
+    scraper, _ = create_token(path, "prometheus", ["+metrics"])
+    with running_reader(store, reader_tokens=str(path)) as reader, httpx.Client(base_url=reader.url) as http:
+
+        def status(url: str, token: str = "", body: object = None) -> int:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            method = "GET" if body is None else "POST"
+            return http.request(method, url, headers=headers, json=body).status_code
+
+        feast = {"entities": {"customer_id": ["00001"]}, "features": ["churn:risk_segment", "spend:churn_probability"]}
+        many = {"keys": ["00001"]}
+        for url, body in (
+            ("/v1", None), ("/v1/churn", None), ("/v1/churn/versions", None), ("/v1/churn/00001", None),
+            ("/v1/churn", many), ("/metrics", None), ("/get-online-features", feast), ("/v1/nope", None),
+        ):  # fmt: skip
+            assert status(url, "", body) == 401, url
+            assert status(url, churn + "x", body) == 401, url
+        for url in ("/healthz", "/readyz", "/openapi.json"):
+            assert status(url) == 200
+        assert [status(url, churn) for url in ("/v1/churn/00001", "/v1/churn", "/v1/churn/versions")] == [200] * 3
+        assert status("/v1/churn", churn, many) == 200
+        assert [status(url, churn) for url in ("/v1/spend/00001", "/v1/nope/1", "/metrics")] == [403] * 3
+        assert status("/get-online-features", churn, feast) == 403
+        assert [status("/v1/spend/00001", ops), status("/get-online-features", ops, feast)] == [200, 200]
+        assert [status("/metrics", scraper), status("/metrics", ops), status("/v1/churn", scraper)] == [200, 200, 403]
+
+        headers = {"authorization": f"Bearer {churn}"}
+        assert [row["pipeline"] for row in http.get("/v1", headers=headers).json()["pipelines"]] == ["churn"]
+        refused = http.get("/v1/churn/00001")
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+        assert refused.json()["type"] == "urn:forecache:problem:unauthorised"
+
+
+def test_tokens_are_rotated_while_the_reader_runs(store: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    old, record = create_token(path, "web", ["churn"])
+    with running_reader(store, reader_tokens=str(path)) as reader, httpx.Client(base_url=reader.url) as http:
+
+        def status(token: str) -> int:
+            return http.get("/v1/churn/00001", headers={"authorization": f"Bearer {token}"}).status_code
+
+        assert status(old) == 200
+        new, _ = create_token(path, "web", ["churn"])
+        assert eventually(lambda: status(new) == 200)
+        assert status(old) == 200
+        revoke_token(path, record.id)
+        assert eventually(lambda: status(old) == 401)
+        assert status(new) == 200
+        path.write_text("not a token file")
+        time.sleep(0.6)
+        assert (status(new), status(old), http.get("/v1/churn/00001").status_code) == (200, 401, 401)
+
+
+def test_the_rate_limit_holds_over_all_workers(store: Settings) -> None:
+    with running_reader(store, reader_rate_limit=20, reader_workers=2) as reader:
+        clients = [httpx.Client(base_url=reader.url) for _ in range(8)]  # connections spread over the workers
+        time.sleep(1.1)
+        started = time.monotonic()
+        answers = [client.get("/v1/churn/00001") for _ in range(10) for client in clients]
+        allowed = 20 + 20 * (time.monotonic() - started)
+        served = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(served) + len(refused) == len(answers)
+        assert 15 <= len(served) <= allowed + 3
+        assert refused[0].headers["retry-after"] == "1"
+        assert refused[0].json()["type"] == "urn:forecache:problem:rate-limited"
+        assert all(client.get("/healthz").status_code == 200 for client in clients), "probes are not limited"
+        time.sleep(1.1)
+        assert clients[0].get("/v1/churn/00001").status_code == 200
+        for client in clients:
+            client.close()
