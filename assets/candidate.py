@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import details_json, stage_metadata
+from assets.metadata import stage_metadata
 from assets.stage import explained, run_stage
+from assets.views import training_view
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -39,7 +40,8 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
         result = run_stage(
             context, lambda progress: train(current, pipeline, night, run_id=context.run_id, progress=progress)
         )
-        metadata = {**stage_metadata(current, result), "night": str(night), "details": details_json(result)}
-        yield dg.MaterializeResult(value=result, metadata=metadata)
+        yield dg.MaterializeResult(
+            value=result, metadata={**stage_metadata(current, result), "night": str(night), **training_view(result)}
+        )
 
     return candidate

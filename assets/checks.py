@@ -1,7 +1,7 @@
 """The engine's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -11,7 +11,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from assets.metadata import markdown_table
+from assets.views import report_view
 from forecache.errors import CheckError
 from forecache.quality.report import CheckReport
 from resources.session import current_session
@@ -47,13 +47,13 @@ def expectation_events(
     context: dg.AssetExecutionContext, asset: str, reports: Mapping[date, CheckReport]
 ) -> Iterator[Any]:
     """The evaluations of both checks of `expectation_specs`."""
-    critical = {night: Verdict(r.success, r.sentence, _report_metadata(r, "critical")) for night, r in reports.items()}
+    critical = {night: Verdict(r.success, r.sentence, report_view(r, "critical")) for night, r in reports.items()}
     yield from check_events(context, asset, EXPECTATIONS, critical, blocking=True)
     warnings = {
         night: Verdict(
             not r.warnings,
             " ".join(w.sentence for w in r.warnings) or "No warning.",
-            _report_metadata(r, "warning"),
+            report_view(r, "warning"),
             dg.AssetCheckSeverity.WARN,
         )
         for night, r in reports.items()
@@ -73,14 +73,14 @@ def check_events(
 
     Dagster gives the result of a check its partition only in a run for one; in a run for a range this does.
     """
-    failed = [verdict for verdict in verdicts.values() if not verdict.passed]
-    if blocking and failed:
-        tell_session(failed[0].reason)
     key = dg.AssetKey(asset)
     if context.has_partition_key:
         (verdict,) = verdicts.values()
-        yield result(key, check, verdict)
+        yield result(asset, check, verdict, blocking=blocking)
         return
+    failed = [verdict for verdict in verdicts.values() if not verdict.passed]
+    if blocking and failed:
+        tell_session(failed[0].reason)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
     )
@@ -104,11 +104,13 @@ def check_events(
     yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == dg.AssetCheckKey(key, check)))
 
 
-def result(key: dg.AssetKey, check: str, verdict: Verdict) -> dg.AssetCheckResult:
-    """A verdict as the result of a check of one partition or of none."""
+def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:
+    """A verdict as the result of a check of one partition or of none; `blocking` as its specification has it."""
+    if blocking and not verdict.passed:
+        tell_session(verdict.reason)
     return dg.AssetCheckResult(
         passed=verdict.passed,
-        asset_key=key,
+        asset_key=asset,
         check_name=check,
         metadata=verdict.metadata,
         severity=verdict.severity,
@@ -121,24 +123,3 @@ def tell_session(reason: str) -> None:
     session = current_session()
     if session:
         session.error = CheckError(reason, remedy="What was published stays. Mend the cause and run again.")
-
-
-def _report_metadata(report: CheckReport, severity: str) -> dict[str, Any]:
-    chosen = [r for r in report.results if r.severity == severity]
-    rows: Sequence[Sequence[object]] = [
-        (
-            "pass" if r.success else "FAIL",
-            r.sentence,
-            "" if r.observed is None else r.observed,
-            "" if r.unexpected_count is None else r.unexpected_count,
-            "" if r.unexpected_percent is None else f"{r.unexpected_percent:.3g} %",
-        )
-        for r in chosen
-    ]
-    headers = ("", "expectation", "observed", "unexpected rows", "share")
-    return {
-        "rows_checked": report.rows,
-        "seconds": round(report.seconds, 2),
-        "expectations": len(chosen),
-        **({"results": markdown_table(headers, rows)} if chosen else {}),
-    }

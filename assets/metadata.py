@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,8 +10,6 @@ import dagster as dg
 from forecache.pipeline import AS_OF, Pipeline, Source
 from forecache.results import StageResult
 from forecache.settings import Settings
-
-_PLURAL_DETAILS_LIMIT = 20
 
 
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
@@ -50,10 +47,22 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
-def image(path: Path, *, alt: str) -> dg.MarkdownMetadataValue:
-    """A PNG inside the metadata itself, so that the UI needs no file server."""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{encoded})")
+def bars(headers: Sequence[str], counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
+    """A histogram as a Markdown table: a label, its count and a bar of it."""
+    most = max(counts.values(), default=0) or 1
+    rows = [
+        (label, count, "\u2588" * max(round(24 * count / most), 1 if count else 0)) for label, count in counts.items()
+    ]
+    return markdown_table((*headers, ""), rows)
+
+
+def plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
+    """SVG documents inside the metadata itself, so that the UI needs no file server."""
+    images = [
+        f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+        for name, svg in documents.items()
+    ]
+    return dg.MetadataValue.md("\n\n".join(images))
 
 
 def source_schema(source: Source) -> dg.TableSchema:

@@ -10,8 +10,9 @@ import dagster as dg
 
 from assets import checks
 from assets.candidate import candidate_name
-from assets.metadata import details_json, stage_metadata
-from assets.stage import explained, run_stage
+from assets.metadata import stage_metadata
+from assets.stage import explained, run_stage, tell
+from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -46,17 +47,31 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     @explained
     def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
         from forecache.registry.gate import run_gate
-        from forecache.registry.register import register
+        from forecache.registry.models import model_version
+        from forecache.registry.register import load_evaluation, register
 
         current = settings.load()
         result = run_stage(
             context, lambda progress: register(current, pipeline, candidate, run_id=context.run_id, progress=progress)
         )
         version = result.details["model_version"]
+        evaluation = load_evaluation(current, model_version(current, pipeline, version))
         yield dg.MaterializeResult(
-            metadata={**stage_metadata(current, result), "model_version": version, "details": details_json(result)}
+            metadata={
+                **stage_metadata(current, result),
+                "model_version": version,
+                "mlflow_run_id": result.details["mlflow_run_id"],
+                "metrics": metrics_view(result.details),
+                "plots": evaluation_plots(evaluation),
+            }
         )
+        tell(context, f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
-        yield checks.result(dg.AssetKey(asset), GATE, checks.Verdict(verdict.passed, " ".join(verdict.reasons)))
+        metadata = {
+            "verdict": verdict_view(verdict.checks),
+            "champion_before": verdict.champion_before or 0,
+            "champion_after": verdict.champion_after or 0,
+        }
+        yield checks.result(asset, GATE, checks.Verdict(verdict.passed, verdict.line, metadata))
 
     return model

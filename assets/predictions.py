@@ -7,10 +7,11 @@ import dagster as dg
 
 from assets import checks
 from assets.freshness import nightly_freshness
-from assets.metadata import details_json, prediction_schema, stage_metadata
+from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
 from assets.stage import RETRIES, explained, run_stage, tell
+from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -51,7 +52,11 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
                 spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
             ),
         )
-        yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
+        for night, rows in result.details["rows_by_night"].items():
+            context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
+        yield dg.MaterializeResult(
+            metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
+        )
 
         tell(context, f"checking {table}")
         states = dict.fromkeys(nights, f"{table}@{result.delta_version}")

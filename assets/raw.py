@@ -36,7 +36,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     )
 
     @dg.multi_asset(
-        name=f"ingest_{source.name}",
+        name=raw,
         specs=[
             dg.AssetSpec(
                 raw,
@@ -87,6 +87,6 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         )
         yield from checks.expectation_events(context, raw, reports)
         outcome = reconcile(current, source, days=days)
-        yield checks.result(raw, RECONCILES, checks.Verdict(outcome.success, outcome.sentence))
+        yield checks.result(raw, RECONCILES, checks.Verdict(outcome.success, outcome.sentence), blocking=True)
 
     return ingest_source

@@ -1,35 +1,21 @@
 """Training set: features and labels of past nights, split by time so that no label reaches into a later split."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from assets import checks
-from assets.metadata import feature_columns, key_columns, markdown_table, stage_metadata
+from assets.metadata import feature_columns, key_columns, stage_metadata
+from assets.night import TrainingNight
 from assets.stage import RETRIES, explained, run_stage
+from assets.views import splits_view
 from forecache.pipeline import Pipeline
-from forecache.results import StageResult
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 SEPARATE = "splits_are_apart"
-
-
-class TrainingNight(dg.Config):
-    """What to train as of."""
-
-    night: str = Field("", description="Night (YYYY-MM-DD) as of which to train. Default: the newest one.")
-
-    def resolve(self, pipeline: Pipeline, context: dg.AssetExecutionContext) -> date:
-        """The configured night, else the run's last partition, else the pipeline's newest night."""
-        tags = context.run.tags
-        text = self.night or tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
-        if text:
-            return date.fromisoformat(text)
-        return newest_night(pipeline)
 
 
 def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -65,6 +51,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: TrainingNight, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.training_set import build_training_set as build
+        from forecache.quality.splits import separation
 
         current = settings.load()
         night = config.resolve(pipeline, context)
@@ -74,39 +61,10 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         )
         yield dg.MaterializeResult(
             value=result,
-            metadata={**stage_metadata(current, result), "night": str(night), "splits": _splits(result)},
+            metadata={**stage_metadata(current, result), "night": str(night), "splits": splits_view(result)},
         )
-        yield checks.result(table, SEPARATE, _separation(result, label.horizon_days))
+        as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
+        found = separation(as_of, result.details["splits"], horizon_days=label.horizon_days)
+        yield checks.result(table, SEPARATE, checks.Verdict(found.success, found.sentence), blocking=True)
 
     return training_set
-
-
-def newest_night(pipeline: Pipeline) -> date:
-    """Yesterday in UTC, or the last day of a pipeline whose data has ended."""
-    from datetime import datetime, timezone
-
-    from forecache.lake.features import last_night
-
-    return last_night(pipeline, datetime.now(timezone.utc).date())
-
-
-def _splits(result: StageResult) -> dg.MarkdownMetadataValue:
-    details = result.details
-    rows = [
-        (split, ", ".join(dates), details["splits"][split], sum(details["label_mean"][d] for d in dates) / len(dates))
-        for split, dates in details["as_of"].items()
-    ]
-    return markdown_table(("split", "as-of dates", "rows", "mean label"), rows)
-
-
-def _separation(result: StageResult, horizon_days: int) -> checks.Verdict:
-    dates = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
-    empty = [split for split, rows in result.details["splits"].items() if not rows]
-    gaps = [
-        min(dates[later]) - max(dates[earlier]) for earlier, later in (("train", "validation"), ("validation", "test"))
-    ]
-    if empty:
-        return checks.Verdict(False, f"The {empty[0]} split is empty.")
-    if min(gaps) < timedelta(days=horizon_days):
-        return checks.Verdict(False, f"Only {min(gaps).days} days lie between two splits: labels reach across.")
-    return checks.Verdict(True, f"{min(gaps).days} days or more lie between the splits; none is empty.")

@@ -23,7 +23,8 @@ from jobs.common import night_tags
 from resources.session import Session, listening
 
 LOCATION = "forecache"
-PROCESS_TAG = "forecache/process"
+# Dagster hides tags with this prefix from people.
+PROCESS_TAG = ".dagster/forecache_process"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

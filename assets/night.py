@@ -1,0 +1,33 @@
+"""The night as of which to train."""
+
+from datetime import date, datetime, timezone
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
+from pydantic import Field
+
+from forecache.pipeline import Pipeline
+
+
+class TrainingNight(dg.Config):
+    """Configuration of a training set."""
+
+    night: str = Field("", description="Night (YYYY-MM-DD) as of which to train. Default: the newest one.")
+
+    def resolve(self, pipeline: Pipeline, context: dg.AssetExecutionContext) -> date:
+        """The configured night, else the last of the run's partitions, else the pipeline's newest night.
+
+        Raises:
+            InputError: The configured night is not a date.
+        """
+        from forecache.errors import InputError
+        from forecache.lake.features import last_night
+
+        tags = context.run.tags
+        text = self.night or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)
+        if not text:
+            return last_night(pipeline, datetime.now(timezone.utc).date())
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            raise InputError(f"The night {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None

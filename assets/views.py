@@ -1,0 +1,102 @@
+"""What people see of a stage: its figures as tables, bars and plots in the metadata."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.metadata import bars, markdown_table, plots
+from forecache.pipeline import Pipeline
+from forecache.quality.report import CheckReport
+from forecache.results import StageResult
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.registry.checks import Check
+
+_PLOTS = ("label_mean", "roc", "calibration", "importance")
+
+
+def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
+    """A training set's splits: as-of dates, rows and the mean label."""
+    details = result.details
+    rows = [
+        (split, ", ".join(dates), details["splits"][split], sum(details["label_mean"][d] for d in dates) / len(dates))
+        for split, dates in details["as_of"].items()
+    ]
+    return markdown_table(("split", "as-of dates", "rows", "mean label"), rows)
+
+
+def training_view(result: StageResult) -> dict[str, Any]:
+    """A training run: what it ran with and each epoch's losses."""
+    details = result.details
+    shown = ("epochs", "best_epoch", "validation_loss", "workers", "device", "training_version", "seed", "run_dir")
+    history = [
+        (f"{epoch['epoch'] + 1}", epoch["train_loss"], epoch["validation_loss"], f"{epoch['rows_per_s']:,.0f}")
+        for epoch in details["history"]
+    ]
+    return {
+        **{name: details[name] for name in shown if name in details},
+        "history": markdown_table(("epoch", "training loss", "validation loss", "rows/s"), history),
+    }
+
+
+def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
+    """Each metric of a model by split, and the baseline's on the test split."""
+    splits = details["metrics"]
+    baseline = details["baseline"].get("test", {})
+    rows = [
+        (name, *(_number(splits[split].get(name)) for split in splits), _number(baseline.get(name)))
+        for name in splits["test"]
+    ]
+    return markdown_table(("metric", *splits, f"test, {details['baseline_feature']} alone"), rows)
+
+
+def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
+    """The plots that matter most; the report has all of them."""
+    from forecache.registry.plots import draw
+
+    return plots({name: svg for name, svg in draw(evaluation, standalone=True).items() if name in _PLOTS})
+
+
+def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
+    """The gate's checks, one a row."""
+    rows = [("pass" if c.passed else "FAIL", c.name, _number(c.value), _number(c.limit), c.reason) for c in found]
+    return markdown_table(("", "check", "value", "limit", "reason"), rows)
+
+
+def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
+    """With which model and how fast, and how the outputs of the last night are distributed."""
+    from forecache.quality.distribution import output_bins, segment_rows
+
+    last = result.nights[-1]
+    bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in output_bins(settings, pipeline, last)}
+    segments = segment_rows(settings, pipeline, last)
+    shown = ("model", "engine", "scored_rows", "rows_per_second")
+    return {
+        **{name: result.details[name] for name in shown if name in result.details},
+        "distribution": bars((f"{pipeline.output.name} on {last}", "rows"), bins),
+        **{name: bars((name, "rows"), counts) for name, counts in segments.items()},
+    }
+
+
+def report_view(report: CheckReport, severity: str) -> dict[str, Any]:
+    """The expectations of one severity, each with what was found."""
+    chosen = [result for result in report.results if result.severity == severity]
+    rows = [
+        (
+            "pass" if result.success else "FAIL",
+            result.sentence,
+            "" if result.observed is None else result.observed,
+            "" if result.unexpected_count is None else result.unexpected_count,
+            "" if result.unexpected_percent is None else f"{result.unexpected_percent:.3g} %",
+        )
+        for result in chosen
+    ]
+    headers = ("", "expectation", "observed", "unexpected rows", "share")
+    figures = {"rows_checked": report.rows, "seconds": round(report.seconds, 2), "expectations": len(chosen)}
+    return {**figures, "results": markdown_table(headers, rows)} if chosen else figures
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

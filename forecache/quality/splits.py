@@ -1,0 +1,32 @@
+"""Whether the splits of a training set leave room for the label's horizon, so that no label reaches into a later one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+_ORDER = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Separation:
+    """The smallest distance between the last as-of date of a split and the first of the next."""
+
+    success: bool
+    sentence: str
+
+
+def separation(as_of: Mapping[str, Sequence[date]], rows: Mapping[str, int], *, horizon_days: int) -> Separation:
+    """Judge splits by their as-of dates and row counts, both by the names "train", "validation", "test"."""
+    empty = [split for split in _ORDER if not rows.get(split)]
+    if empty:
+        return Separation(False, f"The {empty[0]} split is empty.")
+    gaps = {
+        (earlier, later): (min(as_of[later]) - max(as_of[earlier])).days
+        for earlier, later in zip(_ORDER, _ORDER[1:], strict=False)
+    }
+    (earlier, later), days = min(gaps.items(), key=lambda item: item[1])
+    if days < horizon_days:
+        return Separation(
+            False, f"Labels of {earlier} reach into {later}: {days} days lie between, the horizon is {horizon_days}."
+        )
+    return Separation(True, f"{days} days or more lie between the splits, the label's horizon is {horizon_days}.")
