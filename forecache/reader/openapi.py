@@ -82,7 +82,7 @@ _KEY: Schema = {
 _FIELDS: Schema = {
     "name": "fields", "in": "query", "required": False, "style": "form", "explode": False,
     "description": "Only these fields, separated by commas.",
-    "schema": {"type": "array", "items": {"type": "string"}, "maxItems": 256},
+    "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "pattern": "^[^,]+$"}, "maxItems": 256},
 }  # fmt: skip
 _READ = (400, 401, 403, 404, 429, 503)
 
@@ -101,8 +101,9 @@ def _operation(
     responses: Schema = {"200": {"description": "Answered.", "content": content}}
     if etag:
         responses["304"] = {"description": "The version is the one that If-None-Match names."}
-    for status in sorted({*statuses, 405}):
+    for status in sorted({*statuses, 405, 414}):
         responses[str(status)] = _problem(status)
+    responses["431"] = {"description": "The header fields are too large; refused by the server, without a body."}
     operation: Schema = {"summary": summary, "operationId": operation_id, "responses": responses}
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
@@ -138,7 +139,7 @@ def _feast_request(max_keys: int) -> Schema:
         {
             "entities": {"type": "object", "additionalProperties": column, "example": {"customer_id": ["00042"]}},
             "features": _array(_TEXT | {"pattern": "^[^:]+:.+$"}, example=["churn:churn_probability"]),
-            "feature_service": _TEXT,
+            "feature_service": {"type": ["string", "null"]},
             "full_feature_names": _FLAG,
             "include_feature_view_version_metadata": _FLAG,
         },
