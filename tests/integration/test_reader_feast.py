@@ -1,0 +1,135 @@
+"""The real Feast SDK, unchanged, reads from the reader through its remote online store."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reader_support import RunningReader, churn_rows, running_reader, write_version
+
+from forecache.settings import PROJECT_ROOT, load_settings
+from forecache.store import Field, KeyColumn, KeySchema
+
+ROWS = churn_rows(300) | {"nulls": {"churn_probability": None, "risk_segment": "low"}}
+PYTHON = PROJECT_ROOT / ".tools" / "feast" / "bin" / "python"
+
+SDK = """
+import json, sys
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.infra.online_stores.remote import RemoteOnlineStore
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.types import Float64, Int64, String
+
+url, folder = sys.argv[1], Path(sys.argv[2])
+config = RepoConfig(
+    project="forecache", provider="local", registry=str(folder / "registry.db"), entity_key_serialization_version=3,
+    online_store={"type": "remote", "path": url}, offline_store={"type": "file"},
+)
+source = folder / "none.parquet"
+pd.DataFrame({"customer_id": ["x"], "user": [1], "churn_probability": [0.1], "risk_segment": ["a"], "amount": [1],
+              "event_timestamp": [pd.Timestamp("2026-01-01", tz="UTC")]}).to_parquet(source)
+file = FileSource(path=str(source), timestamp_field="event_timestamp")
+customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
+user = Entity(name="user", join_keys=["user"], value_type=ValueType.INT64)
+churn = FeatureView(name="churn", entities=[customer], ttl=timedelta(0), source=file, schema=[
+    Field(name="customer_id", dtype=String), Field(name="churn_probability", dtype=Float64),
+    Field(name="risk_segment", dtype=String)])
+spend = FeatureView(name="spend", entities=[user], ttl=timedelta(0), source=file, schema=[
+    Field(name="user", dtype=Int64), Field(name="amount", dtype=Int64)])
+store = FeatureStore(config=config)
+store.apply([customer, user, churn, spend, FeatureService(name="churn", features=[churn])])
+
+out = {}
+def ask(features, rows, **options):
+    return store.get_online_features(features=features, entity_rows=rows, **options).to_dict()
+
+rows = [{"customer_id": key} for key in ("00042", "nobody", "nulls", "00007")]
+out["some"] = ask(["churn:churn_probability", "churn:risk_segment"], rows)
+out["full"] = ask(["churn:risk_segment"], rows, full_feature_names=True)
+out["service"] = ask(store.get_feature_service("churn"), rows)
+out["integers"] = ask(["spend:amount"], [{"user": 7}, {"user": 8}])
+out["many"] = ask(["churn:churn_probability"], [{"customer_id": f"{i:05d}"} for i in range(300)])
+try:
+    ask(["unknown:x"], rows)
+except Exception as error:
+    out["unknown"] = str(error)
+
+keys = [EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=key)]) for key in ("00042", "nobody")]
+read = RemoteOnlineStore().online_read(config, churn, keys, ["churn_probability", "risk_segment"])
+out["read"] = [[str(moment), {name: (value.WhichOneof("val") or "", value.double_val, value.string_val)
+                              for name, value in row.items()}] for moment, row in read]
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def feast_python() -> Path:
+    if not PYTHON.exists():
+        made = subprocess.run(
+            ["bash", "scripts/feast_env.sh"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            pytest.skip(f"scripts/feast_env.sh could not install Feast: {made.stderr[-300:]}")
+    return PYTHON
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
+    settings = load_settings(home=tmp_path_factory.mktemp("reader"))
+    write_version(settings.store_path, "churn", ROWS)
+    key = KeySchema((KeyColumn("user", "int"),))
+    write_version(settings.store_path, "spend", {7: {"amount": 12}}, key=key, fields=(Field("amount", "bigint"),))
+    with running_reader(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def said(feast_python: Path, reader: RunningReader, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("feast")
+    script = folder / "sdk.py"
+    script.write_text(SDK)
+    run = subprocess.run(
+        [str(feast_python), str(script), reader.url, str(folder)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "FEAST_USAGE": "False"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    answers: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.mark.slow
+def test_features_come_through_the_sdk(said: dict[str, Any]) -> None:
+    expected = [ROWS["00042"]["churn_probability"], None, None, ROWS["00007"]["churn_probability"]]
+    assert said["some"] == {
+        "customer_id": ["00042", "nobody", "nulls", "00007"],
+        "churn_probability": expected,
+        "risk_segment": [ROWS["00042"]["risk_segment"], None, "low", ROWS["00007"]["risk_segment"]],
+    }
+    assert said["full"]["churn__risk_segment"] == said["some"]["risk_segment"]
+    assert said["service"] == said["some"]
+    assert said["integers"] == {"user": [7, 8], "amount": [12, None]}
+    assert said["many"]["churn_probability"] == [ROWS[f"{i:05d}"]["churn_probability"] for i in range(300)]
+
+
+@pytest.mark.slow
+def test_the_remote_online_store_reads_typed_values(said: dict[str, Any]) -> None:
+    (moment, found), (_, missing) = said["read"]
+    assert found == {
+        "churn_probability": ["double_val", ROWS["00042"]["churn_probability"], ""],
+        "risk_segment": ["string_val", 0.0, ROWS["00042"]["risk_segment"]],
+    }
+    assert missing == {"churn_probability": ["", 0.0, ""], "risk_segment": ["", 0.0, ""]}
+    assert moment.endswith("00:00:00+00:00")
+
+
+@pytest.mark.slow
+def test_an_error_reaches_the_caller_in_words(said: dict[str, Any]) -> None:
+    assert "unknown" in said["unknown"]
