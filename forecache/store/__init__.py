@@ -12,7 +12,12 @@ from forecache.store.snapshot import Snapshot, split_entry
 from forecache.store.store import Store, open_store
 
 if TYPE_CHECKING:
+    from forecache.store.diff import diff_versions
+    from forecache.store.distribution import pull, push
     from forecache.store.publishing import publish
+    from forecache.store.redis_backend import open_redis_store
+    from forecache.store.remotes import open_remote
+    from forecache.store.targets import sync_targets
 
 __all__ = [
     "Field",
@@ -25,15 +30,29 @@ __all__ = [
     "Snapshot",
     "Store",
     "decode_key",
+    "diff_versions",
     "encode_key",
     "key_text",
+    "open_redis_store",
+    "open_remote",
     "open_store",
     "parse_key",
     "publish",
+    "pull",
+    "push",
     "split_entry",
+    "sync_targets",
 ]
 
-_LAZY = {"publish": "forecache.store.publishing"}
+_LAZY = {
+    "diff_versions": "forecache.store.diff",
+    "open_redis_store": "forecache.store.redis_backend",
+    "open_remote": "forecache.store.remotes",
+    "publish": "forecache.store.publishing",
+    "pull": "forecache.store.distribution",
+    "push": "forecache.store.distribution",
+    "sync_targets": "forecache.store.targets",
+}
 
 
 def __getattr__(name: str) -> Any:

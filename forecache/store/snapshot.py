@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
@@ -95,7 +95,7 @@ class Snapshot:
 
     def base_keys(self, shard: int) -> Iterator[bytes]:
         """The keys in one shard of the base, whether or not a delta has removed them since."""
-        return self._layers[0][shard].cursor().iternext(keys=True, values=False)  # type: ignore[no-any-return]
+        return self._layers[0][shard].cursor().iternext(keys=True, values=False)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, entry) of the version, in no particular order."""
@@ -126,6 +126,11 @@ class Snapshot:
             for key, entry in transaction.cursor().iternext(keys=True, values=True)
             if key_hash(key) & mask == shard
         }
+
+    def segment_items(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, entry) of one segment, tombstones (empty entries) included; 0 is the base."""
+        for transaction in self._layers[number]:
+            yield from transaction.cursor().iternext(keys=True, values=True)
 
     def delta_keys(self, segment_ids: set[str]) -> set[bytes]:
         """The keys that the named segments hold."""
@@ -189,12 +194,12 @@ def _map(path: Path) -> mmap.mmap:
 
 def _layer_reader(layer: list[Any]) -> Get:
     if len(layer) == 1:
-        return layer[0].get  # type: ignore[no-any-return]
+        return layer[0].get
     gets = tuple(transaction.get for transaction in layer)
     key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
 
     def get(key: bytes) -> bytes | None:
-        return gets[key_hash(key) & mask](key)  # type: ignore[no-any-return]
+        return gets[key_hash(key) & mask](key)
 
     return get
 
@@ -207,7 +212,8 @@ def _entry_reader(layers: list[list[Any]], filter_map: mmap.mmap | None) -> Get:
     # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
     # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
     width = filter_map[0]
-    slots = memoryview(filter_map)[8:].cast({1: "B", 2: "H", 4: "I", 8: "Q"}[width])
+    formats: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+    slots = memoryview(filter_map)[8:].cast(formats[width])
     slot_mask = len(slots) - 1
     gets = tuple(transaction.get for transaction in layers[0])
     key_hash, mask, shift = xxhash.xxh3_64_intdigest, len(gets) - 1, FILTER_SHIFT
@@ -222,7 +228,7 @@ def _entry_reader(layers: list[list[Any]], filter_map: mmap.mmap | None) -> Get:
                     entry = delta_get(key)
                     if entry is not None:
                         return entry or None
-        return gets[digest & mask](key)  # type: ignore[no-any-return]
+        return gets[digest & mask](key)
 
     return get
 

@@ -1,6 +1,6 @@
 """A pipeline's store: its versions, what is served, rollback and pin."""
 
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 from forecache.errors import ConflictError, NotFoundError
@@ -11,7 +11,8 @@ from forecache.store.manifest import Manifest, manifest_from_json, now
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
 from forecache.store.snapshot import Snapshot
 
-_OPEN_TRIES = 5
+_OPEN_TRIES = 10
+_OPEN_PAUSE_S = 0.005
 
 
 class Store:
@@ -88,6 +89,7 @@ class Store:
                 return Snapshot(self.layout, self.manifest(wanted), lease=lease)
             if version is not None:
                 self.manifest(wanted)  # says that the version is gone
+            time.sleep(_OPEN_PAUSE_S)
         raise ConflictError(
             f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
         )
@@ -113,7 +115,7 @@ class Store:
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
         bad = self.quarantined()
-        candidates = [number for number in self._retained() if number != pointer.current and number not in bad]
+        candidates = [number for number in self.version_numbers() if number != pointer.current and number not in bad]
         if pointer.current is not None and version is None:
             earlier = [number for number in candidates if number < pointer.current]
             if earlier:
@@ -127,9 +129,6 @@ class Store:
             f"The store of {self.pipeline} cannot roll back from {pointer.current} to {wanted}.",
             remedy=f"Versions it can go to: {listed}.",
         )
-
-    def _retained(self) -> Iterator[int]:
-        yield from self.version_numbers()
 
     def pin(self, version: int) -> Manifest:
         """Serve this version until it is unpinned, whatever is published meanwhile."""

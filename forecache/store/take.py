@@ -1,22 +1,28 @@
 """Reading many keys of a snapshot as an Arrow table."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.store.keys import decode_key, encode_key
-
-if TYPE_CHECKING:
-    from forecache.store.snapshot import Snapshot
+from forecache.store.manifest import Manifest
 
 _KEY_TYPES = {"string": pa.string(), "uuid": pa.string(), "date": pa.string(), "int": pa.int64()}
 _FIELD_TYPES = {"double": pa.float64(), "bigint": pa.int64(), "boolean": pa.bool_(), "string": pa.string()}
 
 
-def take(snapshot: "Snapshot", keys: Sequence[object]) -> pa.Table:
+class Readable(Protocol):
+    """A version that can be read: `Snapshot` or `RedisSnapshot`."""
+
+    manifest: Manifest
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
+
+
+def take(snapshot: Readable, keys: Sequence[object]) -> pa.Table:
     """See `Snapshot.take`."""
     manifest = snapshot.manifest
     encoded = [key if isinstance(key, bytes) else encode_key(manifest.key, key) for key in keys]

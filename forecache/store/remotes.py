@@ -1,0 +1,207 @@
+"""Remotes: a folder or a bucket that a publisher writes versions to and replicas read them from.
+
+Both keep files under the same relative names as the store's own folder. The pointer is replaced only if it still is
+what the publisher read: under a file lock in a folder, by a conditional put in a bucket.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from forecache.errors import ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.store.layout import fsync_path, write_durably
+
+_CHUNK_BYTES = 8 << 20
+
+
+class Remote(Protocol):
+    """What a store needs of a remote; names are relative paths with `/`."""
+
+    def read(self, name: str) -> tuple[bytes, Any] | None:
+        """A small file's content and the tag that identifies this state of it; None where there is no such file."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file whole."""
+
+    def swap(self, name: str, content: bytes, tag: Any) -> None:
+        """Replace a small file that still has this tag (None: that does not exist); ConflictError otherwise."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is no such file."""
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a local file; it appears whole or not at all."""
+
+    def chunks(self, name: str, start: int) -> Iterator[Any]:
+        """The bytes of a file from a position on; NotFoundError where there is no such file."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Names under a folder."""
+
+    def delete(self, names: list[str]) -> None:
+        """Delete files."""
+
+
+def open_remote(uri: str, options: Mapping[str, str]) -> Remote:
+    """A remote by folder or URI.
+
+    Raises:
+        SettingsError: The URI has a scheme that is not supported.
+        UnavailableError: `obstore` is needed and not installed.
+    """
+    if "://" not in uri:
+        return FolderRemote(Path(uri).expanduser())
+    if uri.startswith("file://"):
+        return FolderRemote(Path(uri.removeprefix("file://")))
+    if uri.split("://")[0] not in ("s3", "s3a", "gs", "az", "abfss"):
+        raise SettingsError(
+            f"FORECACHE_STORE_REMOTE is {uri!r}, whose scheme is not supported.",
+            remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
+        )
+    return ObjectRemote(uri.replace("s3a://", "s3://", 1), options)
+
+
+class FolderRemote:
+    """A folder, local or on a network file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        try:
+            content = (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+
+    def swap(self, name: str, content: bytes, tag: str | None) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _file_lock(path.with_name(f".{path.name}.lock")):
+            current = self.read(name)
+            if (current[1] if current else None) != tag:
+                raise _moved(name)
+            write_durably(path, content)
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self.root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def upload(self, source: Path, name: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.copyfile(source, temporary)
+        fsync_path(temporary)
+        os.replace(temporary, path)
+
+    def chunks(self, name: str, start: int) -> Iterator[bytes]:
+        try:
+            file = open(self.root / name, "rb")  # noqa: SIM115 - closed below, the error is about opening
+        except FileNotFoundError:
+            raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.") from None
+        with file:
+            file.seek(start)
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    def names(self, prefix: str) -> list[str]:
+        folder = self.root / prefix
+        return [str(path.relative_to(self.root)) for path in folder.rglob("*") if path.is_file()]
+
+    def delete(self, names: list[str]) -> None:
+        for name in names:
+            path = self.root / name
+            path.unlink(missing_ok=True)
+            if path.parent.exists() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _moved(name: str) -> ConflictError:
+    return ConflictError(
+        f"The remote's {name} was moved by another publisher meanwhile.", remedy="Its version stands; publish again."
+    )
+
+
+class ObjectRemote:
+    """A bucket of an object store, through obstore; conditional puts need S3, GCS, Azure or MinIO."""
+
+    def __init__(self, uri: str, options: Mapping[str, str]) -> None:
+        try:
+            import obstore
+        except ImportError:
+            raise UnavailableError(
+                f"The remote {uri} needs the package obstore.", remedy="Install forecache[s3]."
+            ) from None
+        from obstore.store import from_url
+
+        self._obstore: Any = obstore
+        config: Any = {key.lower(): value for key, value in options.items()}
+        client: Any = {"timeout": "300s"}
+        for name in ("allow_http", "aws_allow_http"):
+            if config.pop(name, "false").lower() in ("true", "1"):
+                client["allow_http"] = True
+        for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
+            config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
+        self._store: Any = from_url(uri, config=config, client_options=client)
+
+    def read(self, name: str) -> tuple[bytes, dict[str, Any]] | None:
+        try:
+            found = self._obstore.get(self._store, name)
+        except FileNotFoundError:
+            return None
+        meta = found.meta
+        return bytes(found.bytes()), {"e_tag": meta["e_tag"], "version": meta["version"]}
+
+    def write(self, name: str, content: bytes) -> None:
+        self._obstore.put(self._store, name, content)
+
+    def swap(self, name: str, content: bytes, tag: dict[str, Any] | None) -> None:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            self._obstore.put(self._store, name, content, mode="create" if tag is None else tag)
+        except (AlreadyExistsError, PreconditionError):
+            raise _moved(name) from None
+
+    def size(self, name: str) -> int | None:
+        try:
+            return int(self._obstore.head(self._store, name)["size"])
+        except FileNotFoundError:
+            return None
+
+    def upload(self, source: Path, name: str) -> None:
+        self._obstore.put(self._store, name, source)
+
+    def chunks(self, name: str, start: int) -> Iterator[Any]:
+        try:
+            options = {"range": {"offset": start}} if start else None
+            yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
+        except FileNotFoundError:
+            raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.") from None
+
+    def names(self, prefix: str) -> list[str]:
+        return [item["path"] for page in self._obstore.list(self._store, prefix + "/") for item in page]
+
+    def delete(self, names: list[str]) -> None:
+        if names:
+            self._obstore.delete(self._store, names)
