@@ -1,0 +1,154 @@
+"""Kill a training run at random points and compare it with one that was left alone: weights, samples, what was lost."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from forecache.settings import Settings
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.torchrun import command, environment
+
+Kind = Literal["worker", "all", "terminate"]
+KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
+_EARLY_SHARE = 0.15
+_LONGEST_WAIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class ChaosReport:
+    """What the kills cost.
+
+    Attributes:
+        kills: By kind: "worker" (SIGKILL of one), "all" (SIGKILL of all and their agent), "terminate" (SIGTERM).
+        steps: Steps of the whole run; `steps_repeated` of them were done again after a kill.
+        seconds: Wall time, `seconds_alone` without kills.
+    """
+
+    kills: dict[str, int]
+    steps: int
+    steps_repeated: int
+    seconds: float
+    seconds_alone: float
+    equal_weights: bool
+    equal_samples: bool
+    equal_history: bool
+
+
+def run_chaos(settings: Settings, spec: TrainingSpec, folder: Path, *, kills: int, seed: int) -> ChaosReport:
+    """Run the specification in `folder`/alone and, killed `kills` times, in `folder`/killed."""
+    alone, killed = (replace(spec, run_dir=str(folder / name)) for name in ("alone", "killed"))
+    started = time.monotonic()
+    _finish(settings, alone)
+    seconds_alone = time.monotonic() - started
+    started = time.monotonic()
+    done = _kill_repeatedly(settings, killed, kills, random.Random(seed))
+    _finish(settings, killed)
+    seconds = time.monotonic() - started
+    expected, actual = _result(alone), _result(killed)
+    starts = [event for event in _events(killed) if event["event"] == "start"]
+    return ChaosReport(
+        kills={kind: done.count(kind) for kind in sorted(set(done))},
+        steps=expected["steps"],
+        steps_repeated=sum(max(0, event["reached_step"] - event["step"]) for event in starts),
+        seconds=seconds,
+        seconds_alone=seconds_alone,
+        equal_weights=expected["weights_digest"] == actual["weights_digest"],
+        equal_samples=expected["sample_digests"] == actual["sample_digests"],
+        equal_history=_losses(expected) == _losses(actual),
+    )
+
+
+def _kill_repeatedly(settings: Settings, spec: TrainingSpec, kills: int, rng: random.Random) -> list[Kind]:
+    done: list[Kind] = []
+    process, seen = _launch(settings, spec), 0
+    try:
+        while len(done) < kills:
+            if process.poll() is not None:
+                assert not (spec.folder / RESULT_FILE).exists(), f"training ended after {len(done)} kills: too short"
+                process = _launch(settings, spec)
+            if rng.random() < _EARLY_SHARE:
+                time.sleep(rng.uniform(0, 3))
+            else:
+                _await_start(spec, process, seen)
+                time.sleep(rng.uniform(0, 2))
+            kind = rng.choice(KINDS)
+            seen = _starts(spec)
+            if _kill(process, kind, rng):
+                done.append(kind)
+    finally:
+        _kill(process, "all", rng)
+    return done
+
+
+def _kill(process: "subprocess.Popen[bytes]", kind: Kind, rng: random.Random) -> bool:
+    """Whether there was something to kill; "all" and "terminate" return once everything has ended."""
+    if process.poll() is not None:
+        return False
+    workers = psutil.Process(process.pid).children(recursive=True)
+    if kind == "worker":
+        if not workers:
+            return False
+        rng.choice(workers).kill()
+        return True
+    if kind == "terminate":
+        process.send_signal(signal.SIGTERM)
+    else:
+        for victim in (process, *workers):
+            victim.kill()
+    process.wait(60)
+    psutil.wait_procs(workers, timeout=60)
+    return True
+
+
+def _starts(spec: TrainingSpec) -> int:
+    return sum(event["event"] == "start" for event in _events(spec))
+
+
+def _await_start(spec: TrainingSpec, process: "subprocess.Popen[bytes]", seen: int) -> None:
+    """Wait until the workers have started once more than `seen` times; returns at once where the group has ended."""
+    deadline = time.monotonic() + _LONGEST_WAIT_S
+    while process.poll() is None and _starts(spec) <= seen:
+        assert time.monotonic() < deadline, f"no worker started within {_LONGEST_WAIT_S} s"
+        time.sleep(0.05)
+
+
+def _finish(settings: Settings, spec: TrainingSpec) -> None:
+    process = _launch(settings, spec)
+    process.wait()
+    assert process.returncode == 0, f"see {spec.folder / 'chaos.log'}"
+
+
+def _launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    spec.save()
+    with (spec.folder / "chaos.log").open("ab") as log:
+        return subprocess.Popen(command(settings, spec), stdout=log, stderr=log, env=environment(settings))
+
+
+def _events(spec: TrainingSpec) -> Iterator[dict[str, Any]]:
+    path = spec.folder / METRICS_FILE
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line cut short by SIGKILL
+
+
+def _result(spec: TrainingSpec) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((spec.folder / RESULT_FILE).read_text())
+    return result
+
+
+def _losses(result: dict[str, Any]) -> list[tuple[float, float]]:
+    return [(epoch["train_loss"], epoch["validation_loss"]) for epoch in result["history"]]
+
+
