@@ -1,0 +1,71 @@
+"""Keys: text, bytes and values lead to each other, and what cannot be a key is refused in words."""
+
+from datetime import date
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecache.errors import InputError
+from forecache.store import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
+
+SINGLE = KeySchema((KeyColumn("customer_id", "string"),))
+NUMBER = KeySchema((KeyColumn("account", "int"),))
+IDENTITY = KeySchema((KeyColumn("device", "uuid"),))
+PAIR = KeySchema((KeyColumn("country", "string"), KeyColumn("account", "int")))
+TEXTS = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable())
+
+
+@given(TEXTS)
+def test_a_string_key_is_its_own_text(text: str) -> None:
+    assert parse_key(SINGLE, text) == encode_key(SINGLE, text) == text.encode()
+    assert decode_key(SINGLE, text.encode()) == (text,)
+
+
+@given(TEXTS, st.integers(-(2**63), 2**63 - 1))
+def test_a_composite_key_comes_back_from_its_text_whatever_its_parts_hold(country: str, account: int) -> None:
+    key = encode_key(PAIR, (country, account))
+    assert decode_key(PAIR, key) == (country, account)
+    assert parse_key(PAIR, key_text(key)) == key
+    assert encode_key(PAIR, {"account": account, "country": country}) == key
+
+
+@given(st.tuples(TEXTS, st.integers()), st.tuples(TEXTS, st.integers()))
+def test_different_composite_keys_have_different_bytes(left: tuple[str, int], right: tuple[str, int]) -> None:
+    if abs(left[1]) < 10**30 and abs(right[1]) < 10**30:
+        assert (encode_key(PAIR, left) == encode_key(PAIR, right)) == (left == right)
+
+
+def test_integers_and_uuids_have_one_form() -> None:
+    assert parse_key(NUMBER, "007") == encode_key(NUMBER, 7) == b"7"
+    text = "3F2504E0-4F89-11D3-9A0C-0305E82C3301"
+    assert parse_key(IDENTITY, text) == encode_key(IDENTITY, UUID(text)) == text.lower().encode()
+    assert encode_key(KeySchema((KeyColumn("day", "date"),)), date(1998, 6, 30)) == b"1998-06-30"
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "words"),
+    [
+        (NUMBER, "12x", "account"),
+        (NUMBER, "", "account"),
+        (IDENTITY, "not-a-uuid", "device"),
+        (PAIR, "NL", "1 parts"),
+        (PAIR, "NL|1|2", "3 parts"),
+        (SINGLE, "", "0 bytes"),
+        (SINGLE, "x" * 512, "512 bytes"),
+        (SINGLE, "\ud800", "Unicode"),
+    ],
+)
+def test_text_that_is_no_key_is_refused_with_what_is_wrong(schema: KeySchema, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_key(schema, text)
+
+
+def test_a_key_with_a_null_or_missing_part_is_refused() -> None:
+    with pytest.raises(InputError, match="'country' is null"):
+        encode_key(PAIR, (None, 1))
+    with pytest.raises(InputError, match="lacks 'account'"):
+        encode_key(PAIR, {"country": "NL"})
+    with pytest.raises(InputError, match="1 values"):
+        encode_key(PAIR, "NL")
