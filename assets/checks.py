@@ -79,8 +79,8 @@ def check_events(
         yield result(asset, check, verdict, blocking=blocking)
         return
     failed = [verdict for verdict in verdicts.values() if not verdict.passed]
-    if blocking and failed:
-        tell_session(failed[0].reason)
+    if failed:
+        tell_session(failed[0].reason, blocking=blocking)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
     )
@@ -106,8 +106,8 @@ def check_events(
 
 def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:
     """A verdict as the result of a check of one partition or of none; `blocking` as its specification has it."""
-    if blocking and not verdict.passed:
-        tell_session(verdict.reason)
+    if not verdict.passed:
+        tell_session(verdict.reason, blocking=blocking)
     return dg.AssetCheckResult(
         passed=verdict.passed,
         asset_key=asset,
@@ -118,8 +118,10 @@ def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) 
     )
 
 
-def tell_session(reason: str) -> None:
+def tell_session(reason: str, *, blocking: bool) -> None:
     """A blocking check that fails fails the run; the caller of the runner gets its reason as the error."""
     session = current_session()
-    if session:
+    if session and blocking:
         session.error = CheckError(reason, remedy="What was published stays. Mend the cause and run again.")
+    elif session:
+        session.objections.append(reason)

@@ -15,7 +15,7 @@ from forecache.settings import Settings
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
     """The figures that every stage has."""
     metadata: dict[str, Any] = {
-        "dagster/row_count": result.rows,
+        "dagster/row_count" if result.table else "rows": result.rows,
         "seconds": round(result.seconds, 2),
         "skipped": result.skipped,
     }
@@ -93,11 +93,11 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
     output = dg.TableColumn(pipeline.output.name, "double", description=pipeline.output.description)
     segments = [dg.TableColumn(s.name, "string", description=s.description) for s in pipeline.segments]
     provenance = {
-        "model_name": "string",
-        "model_version": "int",
-        "feature_version": "bigint",
-        "scored_at": "timestamp",
-        "run_id": "string",
+        "model_name": ("string", "Registered name of the model."),
+        "model_version": ("int", "Its version."),
+        "feature_version": ("bigint", "Delta version of the feature table that was scored."),
+        "scored_at": ("timestamp", "When."),
+        "run_id": ("string", "Run that scored it."),
     }
-    added = [dg.TableColumn(name, type_) for name, type_ in provenance.items()]
+    added = [dg.TableColumn(name, type_, description=text) for name, (type_, text) in provenance.items()]
     return dg.TableSchema([*key_columns(pipeline), output, *segments, *added])

@@ -69,8 +69,8 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {
             "verdict": verdict_view(verdict.checks),
-            "champion_before": verdict.champion_before or 0,
-            "champion_after": verdict.champion_after or 0,
+            "champion": f"{verdict.champion_before or 'none'} before, {verdict.champion_after or 'none'} after",
+            **{name: value for name, value in verdict.metrics.items() if name == gate.metric},
         }
         yield checks.result(asset, GATE, checks.Verdict(verdict.passed, verdict.line, metadata))
 

@@ -17,7 +17,7 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from dagster_project.definitions import build_definitions
-from forecache.errors import ForecacheError
+from forecache.errors import CheckError, ForecacheError, NotFoundError
 from forecache.settings import Settings
 from jobs.common import night_tags
 from resources.session import Session, listening
@@ -49,13 +49,20 @@ class JobRunner:
             tags={PROCESS_TAG: _this_process(), **(night_tags(*nights) if nights else {})},
             remote_job_origin=_origin(self._repository.name, job_name),
         )
-        self._session.error = None
+        self._session.error, self._session.objections = None, []
         with listening(self._session):
             events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
         finished = self.instance.get_run_by_id(run.run_id)
         assert finished is not None
         if finished.status != dg.DagsterRunStatus.SUCCESS:
-            raise self._session.error or _failure(job_name, run.run_id, events)
+            raise self._reason() or _failure(job_name, run.run_id, events)
+
+    def _reason(self) -> Exception | None:
+        """What made the run fail; where the gate turned down the only model there is, that."""
+        error, objections = self._session.error, self._session.objections
+        if isinstance(error, NotFoundError) and objections:
+            return CheckError(f"{objections[0]}.", remedy=f"And so: {error}")
+        return error
 
     def close_abandoned_runs(self) -> None:
         """Mark runs as failed whose process on this machine was killed: they would count as going on for ever."""

@@ -19,6 +19,7 @@ class Session:
     Attributes:
         results: The stages that ended, in order.
         error: What made a stage fail, the last one where several did.
+        objections: What checks had against a stage without failing it, such as the gate's verdict on a model.
     """
 
     settings: Settings
@@ -26,6 +27,7 @@ class Session:
     on_stage: Callable[[StageResult], None]
     results: list[StageResult] = field(default_factory=list)
     error: Exception | None = None
+    objections: list[str] = field(default_factory=list)
 
     def done(self, result: StageResult) -> None:
         self.results.append(result)

@@ -53,12 +53,13 @@ class CheckReport:
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence; the first failures by name."""
+        """The verdict on the critical expectations in one sentence; the first failures by name."""
+        critical = sum(result.severity == "critical" for result in self.results)
         if self.success:
-            return f"{self.name}: {len(self.results)} expectations hold over {self.rows:,} rows."
+            return f"{self.name}: {critical} expectations hold over {self.rows:,} rows."
         reasons = " ".join(result.sentence for result in self.failures[:3])
         more = f" And {len(self.failures) - 3} more." if len(self.failures) > 3 else ""
-        return f"{self.name} fails {len(self.failures)} of {len(self.results)} expectations: {reasons}{more}"
+        return f"{self.name} fails {len(self.failures)} of {critical} expectations: {reasons}{more}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Whether the splits of a training set leave room for the label's horizon, so that no label reaches into a later one."""
+"""Whether the splits of a training set leave room for the label's horizon: no label may reach a later split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
