@@ -92,7 +92,10 @@ def _load(publication: Publication, start: int, end: int, encoding: Encoding) ->
             predicate=f"{AS_OF} = '{publication.source.source.as_of}'",
         )
         table = pa.table(reader.read_all())
-    except DeltaError as error:
+    except Exception as error:
+        # What has been vacuumed shows while reading, as a bare Exception out of the Arrow bridge.
+        if not isinstance(error, (DeltaError, OSError)) and type(error) is not Exception:
+            raise
         text = " ".join(str(error).split())
         raise FeedUnavailable(f"the change data feed from Delta version {start} cannot be had: {text[:300]}") from None
     return plain(table.select(columns))

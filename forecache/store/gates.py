@@ -14,8 +14,9 @@ _FLOOR = 1e-4
 
 
 def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the next version's gates need: null counts, and for each numeric field a histogram scaled to all rows."""
-    return {"nulls": dict(nulls), "histograms": {name: _histogram(rows, values) for name, values in samples.items()}}
+    """What the next version's gates need: null counts, and for each numeric field a histogram scaled to all values."""
+    histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
+    return {"nulls": dict(nulls), "histograms": histograms}
 
 
 def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
