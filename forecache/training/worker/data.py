@@ -26,7 +26,9 @@ from pyarrow import parquet as pq
 from forecache.errors import InputError
 
 SPLIT = "split"
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 14
+# Per column and open lane. Without it Arrow reads a row group's columns whole, whose size the table's writer chose.
+_LOCAL_BUFFER_BYTES, _REMOTE_BUFFER_BYTES = 1 << 17, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,10 @@ class Split:
 
     def _decode(self, chunk: Chunk) -> Iterator[np.ndarray]:
         columns = [*self.features, self.label] + ([] if chunk.whole else [SPLIT])
+        local = isinstance(self._files, fs.SubTreeFileSystem)
+        buffer_bytes = _LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES
         with self._files.open_input_file(chunk.path) as file:
-            batches = pq.ParquetFile(file).iter_batches(
+            batches = pq.ParquetFile(file, buffer_size=buffer_bytes, pre_buffer=False).iter_batches(
                 _BATCH_ROWS, row_groups=[chunk.row_group], columns=columns, use_threads=False
             )
             for batch in batches:
@@ -159,22 +163,33 @@ class EpochOrder:
         start, stop = self.lane_bounds(lane)
         return -(-(stop - start) // self.window_rows)
 
-    def window(self, epoch: int, lane: int, window: int) -> torch.Tensor:
-        """The shuffled rows of one window of a lane, float32 [n, num_features + 1]."""
-        lane_start, lane_stop = self.lane_bounds(lane)
-        start = lane_start + window * self.window_rows
-        stop = min(start + self.window_rows, lane_stop)
-        parts: list[np.ndarray] = []
+    def windows(self, epoch: int, lane: int, first: int) -> Iterator[torch.Tensor]:
+        """The shuffled windows of a lane from the `first` on, float32 [n, num_features + 1]; files are read forward."""
+        start, stop = self.lane_bounds(lane)
+        start += first * self.window_rows
+        source = self._rows(epoch, start, stop)
+        left = np.empty((0, len(self.split.features) + 1), dtype=np.float32)
+        for window in range(first, self.num_windows(lane)):
+            rows = np.empty((min(self.window_rows, stop - start), left.shape[1]), dtype=np.float32)
+            filled = 0
+            while filled < len(rows):
+                if not len(left):
+                    left = next(source)
+                taken = left[: len(rows) - filled]
+                rows[filled : filled + len(taken)] = taken
+                filled, left = filled + len(taken), left[len(taken) :]
+            start += len(rows)
+            if self.shuffle:
+                rows = rows[_generator(self.seed, epoch, lane, window).permutation(len(rows))]
+            yield torch.from_numpy(rows)
+
+    def _rows(self, epoch: int, start: int, stop: int) -> Iterator[np.ndarray]:
         before = 0
         for chunk in self.chunk_order(epoch):
             after = before + chunk.rows
             if after > start and before < stop:
-                parts.extend(self.split.read(chunk, max(0, start - before), min(chunk.rows, stop - before)))
+                yield from self.split.read(chunk, max(0, start - before), min(chunk.rows, stop - before))
             before = after
-        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if self.shuffle:
-            rows = rows[_generator(self.seed, epoch, lane, window).permutation(len(rows))]
-        return torch.from_numpy(rows)
 
 
 class Reader:
@@ -200,10 +215,9 @@ class Reader:
             rows = torch.cat([stream.take(step) for stream in streams])
             yield Batch(rows[:, :-1], rows[:, -1:])
 
-    def submit_window(self, epoch: int, lane: int, window: int) -> "Future[torch.Tensor] | None":
-        if window >= self.order.num_windows(lane):
-            return None
-        return self._pool.submit(self.order.window, epoch, lane, window)
+    def submit(self, windows: Iterator[torch.Tensor]) -> "Future[torch.Tensor | None]":
+        """Have the background thread make a lane's next window; None follows the last."""
+        return self._pool.submit(next, windows, None)
 
 
 class _LaneStream:
@@ -214,7 +228,8 @@ class _LaneStream:
         offset = reader.order.lane_offset(lane, first_step)
         self.window, self.offset = divmod(offset, reader.order.window_rows)
         self.rows: torch.Tensor | None = None
-        self.next = reader.submit_window(epoch, lane, self.window)
+        self.windows = reader.order.windows(epoch, lane, self.window)
+        self.next = reader.submit(self.windows)
 
     def take(self, step: int) -> torch.Tensor:
         order = self.reader.order
@@ -239,9 +254,8 @@ class _LaneStream:
         return rows
 
     def _advance(self) -> None:
-        assert self.next is not None
         self.rows = self.next.result()
-        self.next = self.reader.submit_window(self.epoch, self.lane, self.window + 1)
+        self.next = self.reader.submit(self.windows)
 
 
 def _generator(*entropy: int) -> np.random.Generator:
