@@ -111,6 +111,7 @@ def load_worker(settings: Settings, folder: Path) -> ReaderApp:
     # A process group of its own: Ctrl-C in a terminal reaches the main process alone, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     return ReaderApp(settings, Runtime(folder))
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from forecache.errors import NotFoundError
 from forecache.reader.answers import Answers
 from forecache.reader.describe import history
 from forecache.reader.metrics import LIVE, MAPPED, SWAP_FAILURES, SWAP_US, SWAPS, VERSION, WorkerMetrics
@@ -18,6 +19,7 @@ from forecache.store import Snapshot, Store, open_store
 logger = logging.getLogger("forecache.reader")
 PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 POLL_S = 0.25
+Install = Callable[[str, Answers], None]
 
 
 class Catalog:
@@ -54,18 +56,27 @@ class Catalog:
         """Start the watching thread; `each_turn` runs in it a few times a second."""
         parent = os.getppid()
 
+        def turn() -> None:
+            if not self.warm:
+                for answers in list(self.answers.values()):
+                    answers.snapshot.warm()
+                self.warm = True
+            each_turn()
+            self._poll(lambda name, answers: self._install_on(loop, name, answers), warm=True)
+
         def run() -> None:
-            for answers in list(self.answers.values()):
-                answers.snapshot.warm()
-            self.warm = True
-            while not self._stop.wait(POLL_S):
+            while True:
+                try:
+                    turn()
+                except Exception:
+                    logger.exception("Looking at the store failed; what is served stays.")
+                if self._stop.wait(POLL_S):
+                    return
                 self._metrics.beat()
-                each_turn()
                 if os.getppid() != parent:
                     logger.error("The reader's main process is gone; this worker stops.")
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
-                self._poll(lambda name, answers: self._install_on(loop, name, answers), warm=True)
 
         self._metrics.beat()
         self._thread = threading.Thread(target=run, name="forecache-swap", daemon=True)
@@ -80,7 +91,7 @@ class Catalog:
             answers.snapshot.close()
         self.answers.clear()
 
-    def _poll(self, install: Callable[[str, "Answers | None"], None], *, warm: bool) -> None:
+    def _poll(self, install: Install, *, warm: bool) -> None:
         folder = self.settings.store_path
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         found = {name for name in names if PIPELINE_NAME.fullmatch(name)}
@@ -95,11 +106,11 @@ class Catalog:
             else:
                 self.failures.pop(name, None)
         for name in self.answers.keys() - found:
-            logger.warning("The store of %s is gone; it is served no more.", name)
-            self._replace(name, None, install)
+            # A folder that is not there now is more often a mount that blinked than a pipeline taken out of service.
+            self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to serve it no more."))
         self.waiting = frozenset(waiting - self.answers.keys())
 
-    def _follow(self, name: str, store: Store, install: Callable[[str, "Answers | None"], None], *, warm: bool) -> bool:
+    def _follow(self, name: str, store: Store, install: Install, *, warm: bool) -> bool:
         """Serve what the store says is current; whether it says anything."""
         pointer = store.pointer()
         served = self.answers.get(name)
@@ -108,7 +119,9 @@ class Catalog:
             snapshot = store.snapshot(pointer.serving)
             if warm:
                 snapshot.warm()
-            self._replace(name, self._ready(name, snapshot, started), install)
+            install(name, self._ready(name, snapshot, started))
+            if served is not None:
+                served.snapshot.close()
         seen = (pointer, tuple(store.version_numbers()), len(store.quarantined()))
         if seen != self._seen.get(name):
             self.history[name] = history(store)
@@ -129,15 +142,7 @@ class Catalog:
         logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
         return answers
 
-    def _replace(self, name: str, answers: Answers | None, install: Callable[[str, "Answers | None"], None]) -> None:
-        old = self.answers.get(name)
-        install(name, answers)
-        if answers is None:
-            self._metrics.cells[self._metrics.pipeline_offset(name) + LIVE] = 0
-        if old is not None:
-            old.snapshot.close()
-
-    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers | None) -> None:
+    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers) -> None:
         """Install on the loop's thread and wait until that has happened."""
         done = threading.Event()
 
@@ -149,11 +154,8 @@ class Catalog:
         while not done.wait(0.5) and not self._stop.is_set():
             pass
 
-    def _install(self, name: str, answers: Answers | None) -> None:
-        if answers is None:
-            self.answers.pop(name, None)
-        else:
-            self.answers[name] = answers
+    def _install(self, name: str, answers: Answers) -> None:
+        self.answers[name] = answers
 
     def _fail(self, name: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

@@ -263,3 +263,14 @@ def test_heads_that_are_too_large_are_refused(store: Settings) -> None:
                 connection.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
                 assert read_to_end(connection).startswith(b"HTTP/1.1 431 ")
         assert status(reader) == 200
+
+
+def test_a_store_that_blinks_away_is_served_on_and_followed_again(store: Settings) -> None:
+    with running_reader(store) as reader:
+        away = store.store_path.with_name("elsewhere")
+        store.store_path.rename(away)
+        time.sleep(0.8)
+        assert [status(reader), status(reader, "/readyz")] == [200, 200]
+        away.rename(store.store_path)
+        write_version(store.store_path, "churn", churn_rows(100))
+        assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn").json()["store_version"] == 2)
