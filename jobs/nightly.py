@@ -1,10 +1,9 @@
 """The nightly job of a pipeline: features, predictions and a published version for a night or a range of nights."""
 
-from datetime import date
+from datetime import timezone
 
 import dagster as dg
 
-from assets.partitions import pipeline_partitions
 from assets.published import published_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob, night_tags
@@ -37,10 +36,11 @@ def build_nightly_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefi
         description=f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        key = pipeline_partitions(pipeline).get_last_partition_key(current_time=context.scheduled_execution_time)
-        if key is None:
+        from forecache.lake.features import last_night
+
+        night = last_night(pipeline, context.scheduled_execution_time.astimezone(timezone.utc).date())
+        if night < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        night = date.fromisoformat(key)
         return dg.RunRequest(tags=night_tags(night, night))
 
     return nightly

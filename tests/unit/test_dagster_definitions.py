@@ -1,0 +1,112 @@
+"""The definitions as a snapshot, and what holds for every asset."""
+
+import subprocess
+import sys
+from datetime import date, datetime, timedelta, timezone
+
+import dagster as dg
+import pytest
+
+from assets.freshness import nightly_freshness
+from assets.partitions import daily
+from dagster_project.definitions import build_definitions
+from forecache.settings import load_settings
+from jobs.common import night_tags
+
+PER_PIPELINE = ("features", "training_set", "candidate", "model", "predictions", "published")
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    return build_definitions(load_settings()).get_repository_def()
+
+
+def test_asset_keys_are_those_of_every_source_and_pipeline(repository: dg.RepositoryDefinition) -> None:
+    keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
+    expected = {"landing_purchases", "raw_purchases", "quarantine_purchases"}
+    expected |= {f"{stage}_{pipeline}" for stage in PER_PIPELINE for pipeline in ("churn", "spend")}
+    assert keys == expected
+
+
+def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repository: dg.RepositoryDefinition) -> None:
+    # Loads them all, and so fails on what only shows then, such as two ops of one name.
+    repository.load_all_definitions()
+    jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    kinds = ("nightly", "training", "full")
+    assert jobs == {"ingest_purchases", *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend"))}
+    schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
+    assert schedules == {
+        *((f"nightly_{p}_schedule", "0 3 * * *") for p in ("churn", "spend")),
+        *((f"training_{p}_schedule", "0 5 * * 0") for p in ("churn", "spend")),
+    }
+    assert [sensor.name for sensor in repository.sensor_defs] == ["purchases_landed"]
+
+
+def test_every_asset_has_group_kinds_owner_and_description(repository: dg.RepositoryDefinition) -> None:
+    groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving"]
+    for key in repository.asset_graph.get_all_asset_keys():
+        node = repository.asset_graph.get(key)
+        assert node.group_name in groups, key
+        assert node.kinds, key
+        assert node.owners, key
+        assert len(node.description or "") > 40, key
+
+
+def test_a_range_of_nights_is_one_run_for_every_partitioned_asset(repository: dg.RepositoryDefinition) -> None:
+    partitioned = [
+        node
+        for node in (repository.asset_graph.get(key) for key in repository.asset_graph.get_all_asset_keys())
+        if node.partitions_def is not None
+    ]
+    assert len(partitioned) == 6
+    assert {node.backfill_policy for node in partitioned} == {dg.BackfillPolicy.single_run()}
+
+
+def test_what_is_scored_and_published_waits_for_blocking_checks(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    blocking = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys if graph.get(key).blocking}
+    assert ("raw_purchases", "adds_up_to_what_landed") in blocking
+    assert ("training_set_churn", "splits_are_apart") in blocking
+    for table in ("raw_purchases", "features_churn", "predictions_churn", "features_spend", "predictions_spend"):
+        assert (table, "meets_expectations") in blocking
+
+
+def test_loading_the_definitions_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from dagster_project.definitions import defs; from dagster_project import runner;"
+        "from dagster_project.definitions import build_definitions; from forecache.settings import load_settings;"
+        "build_definitions(load_settings()).get_repository_def().load_all_definitions();"
+        "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'pandas', 'matplotlib', 'deltalake'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_days_include_both_ends_and_end_with_the_data() -> None:
+    days = daily(date(2026, 1, 1), date(2026, 1, 3))
+    assert days.get_partition_keys() == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+    assert daily(yesterday, None).get_partition_keys() == [yesterday.isoformat()]
+
+
+def test_one_night_is_a_partition_and_several_are_a_range() -> None:
+    first, last = date(2026, 1, 1), date(2026, 1, 3)
+    assert night_tags(first, first) == {"dagster/partition": "2026-01-01"}
+    assert set(night_tags(first, last).values()) == {"2026-01-01", "2026-01-03"}
+    assert len(night_tags(first, last)) == 2
+
+
+def test_nightly_schedule_asks_for_the_last_night_of_data_that_have_ended(repository: dg.RepositoryDefinition) -> None:
+    schedule = repository.get_schedule_def("nightly_churn_schedule")
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 3, 1, 3, tzinfo=timezone.utc))
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.tags["dagster/partition"] == "1998-06-30"
+
+
+def test_only_data_that_go_on_have_a_freshness_policy() -> None:
+    assert nightly_freshness(date(1998, 6, 30)) is None
+    assert nightly_freshness(None) == dg.FreshnessPolicy.cron(
+        deadline_cron="0 6 * * *",
+        lower_bound_delta=nightly_freshness(None).lower_bound_delta,  # type: ignore[union-attr]
+    )
