@@ -150,5 +150,3 @@ def _result(spec: TrainingSpec) -> dict[str, Any]:
 
 def _losses(result: dict[str, Any]) -> list[tuple[float, float]]:
     return [(epoch["train_loss"], epoch["validation_loss"]) for epoch in result["history"]]
-
-

@@ -126,7 +126,10 @@ def _new_events(lines: Any) -> Iterator[dict[str, Any]]:
         if not line.endswith("\n"):
             lines.seek(position)
             return
-        yield json.loads(line)
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a worker was killed, or the disk was full, in the middle of a line
 
 
 def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from forecache.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_
 
 def main() -> int:
     """Run one worker; returns its exit code."""
+    launched_at = time.time()
     parser = argparse.ArgumentParser(prog="forecache.training.worker")
     parser.add_argument("--spec", type=Path, required=True, help="spec.json of the run")
     spec = load_spec(parser.parse_args().spec)
@@ -25,7 +27,7 @@ def main() -> int:
     from forecache.training.worker.run import is_lost_peer, run_worker
 
     try:
-        run_worker(spec)
+        run_worker(spec, launched_at=launched_at)
     except Exception as error:
         if not is_lost_peer(error):
             write_error(spec, error)

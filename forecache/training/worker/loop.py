@@ -39,6 +39,7 @@ class Loop:
         train: The sample order of the training split.
         validation: The order of the validation split.
         report: Called with an event's name and values, on rank 0 only.
+        beat: Called with the global step after each step.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Loop:
         checkpoints: Checkpoints,
         checkpoint_steps: int,
         report: Report,
+        beat: Callable[[int], None],
     ) -> None:
-        self.group, self.training, self.report = group, training, report
+        self.group, self.training, self.report, self.beat = group, training, report, beat
         self.network, self.prepare, self.objective = network, prepare, objective
         self.train, self.validation = train, validation
         self.checkpoints, self.checkpoint_steps = checkpoints, checkpoint_steps
@@ -143,6 +145,7 @@ class Loop:
         for batch in self.reader.epoch(self.epoch, first_step=self.step):
             self._train_step(batch)
             self.step += 1
+            self.beat(self.global_step)
             if self.step % _STOP_POLL_STEPS == 0:
                 self._stop_if_asked()
             if self.global_step % self.checkpoint_steps == 0 and self.step < self.train.num_steps:

@@ -17,7 +17,7 @@ class Statistics:
 
     Attributes:
         mean: float64 [num_features]; 0 for a feature that is always null.
-        std: float64 [num_features]; 1 for a feature that never varies.
+        std: float64 [num_features]; 0 for a feature that never varies.
         null_share: float64 [num_features].
     """
 
@@ -52,7 +52,7 @@ def fit_statistics(split: Split, mask: torch.Tensor) -> Statistics:
             squares = squares + deviation.square().sum(dim=0) + delta.square() * count * n / total
             count = count + n
     std = (squares / count.clamp(min=1)).sqrt()
-    std = torch.where(std < _SMALLEST_SCALE, 1.0, std)
+    std = torch.where(std < _SMALLEST_SCALE, 0.0, std)
     return Statistics(mean, std, 1 - count / split.rows)
 
 
@@ -63,7 +63,9 @@ class Prepare(nn.Module):
         super().__init__()
         self.register_buffer("mask", mask)
         self.register_buffer("mean", statistics.mean.float())
-        self.register_buffer("inverse_std", (1 / statistics.std).float())
+        # A feature that never varied has untrained weights: it is held at 0 rather than let loose on new values.
+        inverse = torch.where(statistics.std > 0, 1 / statistics.std, torch.zeros_like(statistics.std))
+        self.register_buffer("inverse_std", inverse.float())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         values = torch.where(self.mask, signed_log1p(features), features)

@@ -12,11 +12,12 @@ from deltalake import DeltaTable
 
 from forecache.pipeline import Pipeline, load_pipeline
 from forecache.settings import load_settings
-from forecache.training.spec import CHECKPOINTS, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint import Checkpoints
 from forecache.training.worker.data import EpochOrder, Split
 from forecache.training.worker.export import export
 from forecache.training.worker.group import Group
+from forecache.training.worker.heartbeat import Heartbeat
 from forecache.training.worker.loop import Interrupted, Loop
 from forecache.training.worker.model import ExportedModel, Objective, Prepare, Statistics, fit_statistics, log_mask
 
@@ -24,15 +25,19 @@ _EVALUATION_ROWS = 1 << 15
 _PARITY_ROWS = 4096
 
 
-def run_worker(spec: TrainingSpec) -> None:
-    """Train, or go on training, and export on rank 0; returns early where a stop was asked for."""
+def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
+    """Train, or go on training, and export on rank 0; returns early where a stop was asked for.
+
+    Args:
+        launched_at: When this process started, in seconds since 1970, for the record of what the run cost.
+    """
     settings = load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
     torch.use_deterministic_algorithms(True)
     group = Group(spec.device)
     try:
         table = DeltaTable(spec.table_uri, version=spec.table_version, storage_options=settings.storage_options)
-        _train(spec, pipeline, group, table)
+        _train(spec, pipeline, group, table, launched_at=launched_at)
     except Interrupted:
         if group.rank == 0:
             Events(spec)("interrupted")
@@ -40,13 +45,14 @@ def run_worker(spec: TrainingSpec) -> None:
         group.close()
 
 
-def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable) -> None:
+def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
     names, label = pipeline.features.names, pipeline.label.name
     train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
     checkpoints = Checkpoints(spec.folder / CHECKPOINTS, inputs=spec.inputs, keep=spec.keep_checkpoints)
     state, refused = group.broadcast(checkpoints.latest() if group.rank == 0 else None)
     statistics = group.broadcast(fit_statistics(train, log_mask(pipeline)) if group.rank == 0 else None)
+    heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else _silent
     for sentence in refused:
         events("warning", message=sentence)
@@ -71,10 +77,20 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         checkpoints=checkpoints,
         checkpoint_steps=spec.checkpoint_steps,
         report=events,
+        beat=heartbeat.beat if heartbeat else _no_beat,
     )
     if state is not None:
         loop.load(state)
-    events("start", step=loop.global_step, steps=loop.train.num_steps, rows=train.rows, **_environment(group))
+    events(
+        "start",
+        step=loop.global_step,
+        steps=loop.train.num_steps,
+        rows=train.rows,
+        launched_at=launched_at,
+        reached_step=heartbeat.before[0] if heartbeat else 0,
+        alive_at=heartbeat.before[1] if heartbeat else 0.0,
+        **_environment(group),
+    )
     loop.fit()
     if group.rank == 0:
         events("export")
@@ -142,6 +158,10 @@ class Events:
     def __call__(self, event: str, **values: Any) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
+
+
+def _no_beat(step: int) -> None:
+    """The heartbeat of the other ranks: none."""
 
 
 def _silent(event: str, **values: Any) -> None:

@@ -68,7 +68,7 @@ basket = Pipeline(
     features=Features(compute=features, columns=FEATURES),
     label=Label("spent", "regression", 30, label),
     model=TorchModel(build=network, target="log1p"),
-    training=Training(epochs=4, batch_size=256, learning_rate=0.01),
+    training=Training(epochs=20, batch_size=256, learning_rate=0.01),
     output=Output("expected_spend", minimum=0.0),
     gate=Gate(metric="mae", floors={"mae": 20.0}, baseline=Baseline("amount")),
 )

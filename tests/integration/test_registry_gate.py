@@ -1,0 +1,244 @@
+"""Registration, the gate, the champion alias and the promotion ledger, on a real MLflow and real Delta tables."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import registry_sample as sample
+from sample_project.pipelines.visits import basket, returns
+from training_sample import write_training_set
+
+from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.lake.ledger import last_record
+from forecache.pipeline import Pipeline
+from forecache.registry import gate as gate_module
+from forecache.registry import models
+from forecache.registry.examples import onnx_session, read_examples, score
+from forecache.registry.gate import Verdict, run_gate
+from forecache.registry.promotions import promotions
+from forecache.registry.register import load_evaluation, register
+from forecache.registry.report import write_report
+from forecache.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with training sets and an empty MLflow database, to be copied: creating the database takes seconds."""
+    settings = load_settings(home=tmp_path_factory.mktemp("registry") / "home")
+    write_training_set(settings, returns)
+    write_training_set(settings, basket)
+    models.tracking(settings)
+    return settings.home_path
+
+
+@pytest.fixture
+def lake(settings: Settings, prepared: Path) -> Settings:
+    """Settings whose lake has training sets; one MLflow database a test."""
+    shutil.copytree(prepared, settings.home_path)
+    return settings
+
+
+def registered(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> int:
+    training = sample.made_up_training(settings, pipeline, weights, training_version=2)
+    return int(register(settings, pipeline, training).details["model_version"])
+
+
+def judged(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> Verdict:
+    return run_gate(settings, pipeline, registered(settings, weights, pipeline), actor="test")
+
+
+def test_first_model_that_passes_becomes_champion_with_a_ledger_row(lake: Settings) -> None:
+    with pytest.raises(NotFoundError, match="'returns' has no champion yet"):
+        models.champion(lake, returns)
+    verdict = judged(lake, sample.GOOD)
+    assert verdict.passed
+    assert (verdict.champion_before, verdict.champion_after) == (None, 1)
+    champion = models.champion(lake, returns)
+    assert (champion.version, champion.gate, champion.features) == (1, "passed", returns.features.names)
+    [entry] = promotions(lake, "returns")
+    assert (entry.action, entry.actor, entry.from_version, entry.to_version) == ("gate", "test", None, 1)
+    assert (entry.training_table, entry.training_version) == ("training_set_returns", 2)
+    assert entry.metrics["roc_auc"] == pytest.approx(verdict.metrics["roc_auc"])
+
+
+def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    verdict = judged(lake, sample.SLIGHTLY_WORSE)
+    assert not verdict.passed
+    assert "worse than champion 1" in verdict.line
+    assert verdict.champion["roc_auc"] > verdict.metrics["roc_auc"]
+    assert models.champion(lake, returns).version == 1
+    candidate = models.model_version(lake, returns, 2)
+    assert (candidate.gate, candidate.tags["gate_reason"]) == ("failed", "; ".join(verdict.reasons))
+    assert [entry.verdict for entry in promotions(lake, "returns")] == ["passed", "failed"]
+
+
+def test_candidate_below_the_floor_leaves_the_pipeline_without_a_champion(lake: Settings) -> None:
+    verdict = judged(lake, sample.USELESS)
+    failed = {check.name for check in verdict.checks if not check.passed}
+    assert failed == {"floor:roc_auc", "baseline"}
+    assert models.find_champion(lake, returns) is None
+
+
+def test_judging_again_changes_nothing(lake: Settings) -> None:
+    first = judged(lake, sample.GOOD)
+    assert run_gate(lake, returns, 1, actor="again") == first
+    assert len(promotions(lake, "returns")) == 1
+
+
+def test_registering_again_gives_the_same_version(lake: Settings) -> None:
+    training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
+    first, second = register(lake, returns, training), register(lake, returns, training)
+    assert (first.skipped, second.skipped) == (False, True)
+    assert first.details == second.details
+    assert len(models.list_models(lake, returns)) == 1
+    recorded = last_record(lake, "register", "returns")
+    assert recorded is not None
+    assert recorded.details["model_version"] == 1
+
+
+def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registered(lake, sample.GOOD)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "finish_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_gate(lake, returns, version, actor="test")
+    assert models.find_champion(lake, returns) is None
+    assert run_gate(lake, returns, version, actor="test").passed
+    assert models.champion(lake, returns).version == version
+    assert len(promotions(lake, "returns")) == 1
+
+
+def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(lake: Settings) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    assert judged(lake, sample.GOOD).champion_after == 2
+    moved = models.rollback(lake, returns, actor="person", reason="complaints")
+    assert (moved.from_version, moved.to_version) == (2, 1)
+    assert models.champion(lake, returns).version == 1
+    assert models.model_version(lake, returns, 2).gate == "rolled_back"
+    run_gate(lake, returns, 2, actor="nightly")
+    stricter = replace(returns, gate=replace(returns.gate, floors={"roc_auc": 0.61}))
+    run_gate(lake, stricter, 2, actor="nightly")
+    assert models.champion(lake, returns).version == 1
+    with pytest.raises(NotFoundError, match="first champion"):
+        models.rollback(lake, returns, actor="person")
+    models.promote(lake, returns, 2, actor="person", reason="it was the data")
+    assert models.champion(lake, returns).version == 2
+    assert [entry.action for entry in promotions(lake, "returns")] == ["gate", "gate", "rollback", "promote"]
+
+
+def test_promote_refuses_what_failed_and_what_is_champion_already(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    judged(lake, sample.USELESS)
+    with pytest.raises(CheckError, match="version 2 did not pass the gate: roc_auc"):
+        models.promote(lake, returns, 2, actor="person")
+    with pytest.raises(ConflictError, match="champion already"):
+        models.promote(lake, returns, 1, actor="person")
+    with pytest.raises(NotFoundError, match=r"no version 9\. Its versions: 2, 1"):
+        models.promote(lake, returns, 9, actor="person")
+
+
+def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> None:
+    careful = replace(returns, gate=replace(returns.gate, approval=True))
+    verdict = judged(lake, sample.GOOD, careful)
+    assert verdict.passed
+    assert verdict.champion_after is None
+    assert models.model_version(lake, careful, 1).gate == "awaiting_approval"
+    models.promote(lake, careful, 1, actor="person")
+    assert models.champion(lake, careful).version == 1
+    assert [entry.verdict for entry in promotions(lake, "returns")] == ["awaiting_approval", "passed"]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "MLmodel"])
+def test_a_tampered_artifact_is_refused(lake: Settings, file: str) -> None:
+    version = models.model_version(lake, returns, registered(lake, sample.GOOD))
+    path = models.verified_folder(lake, version) / file
+    path.write_bytes(path.read_bytes() + b"\n# changed")
+    with pytest.raises(CheckError, match=f"version 1 is refused: its file '{file}' does not match"):
+        run_gate(lake, returns, 1, actor="test")
+    assert models.find_champion(lake, returns) is None
+
+
+def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    import mlflow
+
+    examples = read_examples(lake, returns, table="training_set_returns", version=2, split="test")
+    frame = pd.DataFrame(examples.features, columns=list(returns.features.names))
+    model = mlflow.pyfunc.load_model("models:/returns@champion")
+    predicted = model.predict(frame)
+    assert list(predicted.columns) == ["return_probability"]
+    session = onnx_session(models.verified_folder(lake, models.champion(lake, returns)) / "model.onnx")
+    assert np.allclose(predicted["return_probability"], score(session, examples.features), atol=1e-6)
+    assert set(model.metadata.flavors) == {"onnx", "python_function"}
+
+
+def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None:
+    version = models.model_version(lake, returns, registered(lake, sample.GOOD))
+    client = models.tracking(lake)
+    run = client.get_run(version.run_id)
+    assert run.data.params["training_version"] == "2"
+    assert run.data.params["seed"] == "7"
+    assert run.data.tags["forecache.code_version"]
+    assert run.data.metrics["test_roc_auc"] == pytest.approx(version.metrics["roc_auc"])
+    assert "baseline_test_roc_auc" in run.data.metrics
+    assert len(client.get_metric_history(version.run_id, "validation_loss")) == 3
+    assert run.inputs.dataset_inputs[0].dataset.name == "training_set_returns@2"
+    plots = {Path(file.path).stem for file in client.list_artifacts(version.run_id, "plots")}
+    assert plots == {"label_mean", "roc", "calibration", "scores", "importance", "loss"}
+    assert [file.path for file in client.list_artifacts(version.run_id, "torch")] == ["torch/model.pt2"]
+    evaluation = load_evaluation(lake, version)
+    assert {row["feature"] for row in evaluation["importance"]} == set(returns.features.names)
+    json.dumps(evaluation, allow_nan=False)
+
+
+def test_a_champion_whose_features_are_gone_does_not_keep_the_next_model_out(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    client = models.tracking(lake)
+    client.set_model_version_tag("returns", "1", "features", json.dumps(["clicks"]))
+    verdict = judged(lake, sample.SLIGHTLY_WORSE)
+    assert verdict.passed
+    assert "champion 1 cannot be compared" in verdict.line
+
+
+def test_diff_shows_what_changed_between_versions(lake: Settings) -> None:
+    registered(lake, sample.GOOD)
+    registered(lake, sample.USELESS)
+    changed = models.diff_models(lake, returns, 1, 2)
+    assert changed["roc_auc"][0] > changed["roc_auc"][1]
+    assert "training_version" not in changed
+
+
+def test_regression_is_judged_by_its_own_metrics(lake: Settings) -> None:
+    verdict = judged(lake, (0.0, 0.3, 5.0, 0.0, 0.0), basket)
+    assert verdict.passed
+    assert set(verdict.metrics) == {"mae", "rmse", "r2", "spearman"} == set(verdict.baseline)
+    assert verdict.metrics["mae"] < verdict.baseline["mae"]
+
+
+def test_the_report_is_one_file_with_metrics_verdict_and_plots(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
+    page = write_report(lake, returns, 1, stages=[training]).read_text()
+    assert page.count("<svg") == 6
+    for text in ("It passed the gate and is the champion", "recency alone", "training_set_returns", "ROC AUC"):
+        assert text in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "src=" not in page
+
+
+def test_gate_module_reads_verdicts_back_as_they_were(lake: Settings) -> None:
+    verdict = judged(lake, sample.GOOD)
+    assert gate_module.load_verdict(models.model_version(lake, returns, 1)) == verdict

@@ -1,0 +1,151 @@
+"""Training under torchrun on a real Delta table: what comes out, that it repeats, and how it fails."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from registry_sample import NIGHT
+from sample_project.pipelines.visits import basket, returns
+from training_sample import write_training_set
+
+from forecache.errors import ConflictError, ForecacheError, NotFoundError
+from forecache.lake.ledger import last_record
+from forecache.pipeline import load_pipeline
+from forecache.registry.examples import read_examples
+from forecache.results import StageResult
+from forecache.settings import Settings, load_settings
+from forecache.training import torchrun
+from forecache.training.launch import train
+
+pytestmark = pytest.mark.slow
+
+
+def settings_in(folder: Path, **overrides: object) -> Settings:
+    return load_settings(home=folder / "home", project="sample_project", **overrides)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageResult, list[str]]:
+    settings = settings_in(tmp_path_factory.mktemp("trained"))
+    write_training_set(settings, returns)
+    said: list[str] = []
+    result = train(settings, returns, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message))
+    return settings, result, said
+
+
+def test_training_reports_its_rows_epochs_and_workers(trained: tuple[Settings, StageResult, list[str]]) -> None:
+    settings, result, said = trained
+    assert (result.rows, result.delta_version, result.skipped) == (3000, 2, False)
+    assert (result.details["epochs"], result.details["workers"], result.details["device"]) == (4, 2, "cpu")
+    losses = [epoch["validation_loss"] for epoch in result.details["history"]]
+    assert result.details["validation_loss"] == min(losses) < losses[0]
+    assert any("validation loss" in message for message in said)
+    recorded = last_record(settings, "train", "returns")
+    assert recorded is not None
+    assert (recorded.rows, recorded.run_id) == (3000, "first")
+
+
+def test_training_again_is_skipped(trained: tuple[Settings, StageResult, list[str]]) -> None:
+    settings, result, _ = trained
+    again = train(settings, returns, NIGHT)
+    assert again.skipped
+    assert again.seconds < 2
+    assert again.details == json.loads(json.dumps(result.details))
+
+
+def test_exports_agree_with_each_other_on_unknown_values_and_single_rows(
+    trained: tuple[Settings, StageResult, list[str]],
+) -> None:
+    settings, result, _ = trained
+    folder = Path(result.details["run_dir"])
+    assert not list(folder.glob("*.data"))
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    module = torch.export.load(folder / "model.pt2").module()
+    features = read_examples(settings, returns, table="training_set_returns", version=2, split="test").features
+    features[0] = np.nan
+    features[1] = -features[1]
+    for rows in (features, features[:1]):
+        [onnx] = session.run(["return_probability"], {"features": rows})
+        expected = module(torch.from_numpy(rows)).detach().numpy()
+        assert onnx.shape == (len(rows), 1)
+        assert np.abs(onnx - expected).max() < 1e-5
+        assert ((onnx >= 0) & (onnx <= 1)).all()
+    assert result.details["parity_max_relative"] <= 1e-5
+
+
+def test_the_same_inputs_give_the_same_weights(
+    trained: tuple[Settings, StageResult, list[str]], tmp_path: Path
+) -> None:
+    elsewhere, first, _ = trained
+    settings = settings_in(tmp_path)
+    shutil.copytree(elsewhere.lake_uri, settings.lake_uri)
+    shutil.rmtree(settings.table_uri("stage_ledger"))
+    again = train(settings, returns, NIGHT)
+    assert not again.skipped
+    assert again.details["weights_digest"] == first.details["weights_digest"]
+    assert again.details["history"][-1]["train_loss"] == first.details["history"][-1]["train_loss"]
+
+
+def test_a_regression_on_log1p_is_exported_in_the_labels_unit(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, training_workers=1)
+    write_training_set(settings, basket)
+    result = train(settings, basket, NIGHT)
+    assert result.details["workers"] == 1
+    examples = read_examples(settings, basket, table="training_set_basket", version=2, split="test")
+    session = onnxruntime.InferenceSession(Path(result.details["run_dir"]) / "model.onnx")
+    predicted = session.run(None, {"features": examples.features})[0].reshape(-1)
+    assert (predicted >= 0).all()
+    assert np.corrcoef(predicted, examples.label)[0, 1] > 0.6
+    assert abs(predicted.mean() - examples.label.mean()) < 0.3 * examples.label.mean()
+
+
+def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no table 'training_set_returns'"):
+        train(settings_in(tmp_path), returns, NIGHT)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("broken", "'broken' failed with ValueError: cannot build for 5 features"),
+        ("wrong", "validation loss is not a number after epoch 0"),
+    ],
+)
+def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path, name: str, sentence: str) -> None:
+    settings = load_settings(home=tmp_path / "home", project="broken_project", training_workers=1)
+    pipeline = load_pipeline(settings, name)
+    write_training_set(settings, pipeline, rows_per_date=100)
+    with pytest.raises(ForecacheError, match=sentence) as caught:
+        train(settings, pipeline, NIGHT)
+    log = next(settings.training_path.rglob(torchrun.LOG_FILE))
+    assert str(log) in str(caught.value)
+    assert "Traceback" in log.read_text()
+
+
+def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(torchrun, "_GRACE_S", 0.1)
+    settings = settings_in(tmp_path)
+    write_training_set(settings, returns, rows_per_date=10)
+    from forecache.training.launch import pinned_version, run_folder, training_inputs
+
+    folder = run_folder(settings, returns, training_inputs(returns, pinned_version(settings, returns)))
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError, match="Another process is training"):
+            train(settings, returns, NIGHT)
+
+
+def test_other_hyperparameters_are_another_run(trained: tuple[Settings, StageResult, list[str]]) -> None:
+    from forecache.training.launch import training_inputs
+
+    changed = replace(returns, training=replace(returns.training, learning_rate=0.02))
+    assert training_inputs(changed, 2) != training_inputs(returns, 2)
+    assert training_inputs(returns, 3) != training_inputs(returns, 2)

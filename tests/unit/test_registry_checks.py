@@ -1,0 +1,87 @@
+"""Each check of the gate says no where it should, and says why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_project.pipelines.visits import basket, returns
+
+from forecache.registry import checks
+
+RNG = np.random.default_rng(11)
+ROWS = 4000
+FEATURES = RNG.normal(size=(ROWS, 5)).astype(np.float32)
+LABEL = (RNG.random(ROWS) < 1 / (1 + np.exp(-2 * FEATURES[:, 2]))).astype(float)
+GOOD = FEATURES[:, 2].astype(float)
+POOR = GOOD + RNG.normal(0, 3, ROWS)
+
+
+def test_floor_of_a_metric_where_less_is_better_is_an_upper_bound() -> None:
+    gate = replace(returns.gate, floors={"roc_auc": 0.8, "ece": 0.05})
+    over, calibrated = checks.check_floors(gate, {"roc_auc": 0.79, "ece": 0.04})
+    assert not over.passed
+    assert over.reason == "roc_auc 0.7900, at least 0.8 wanted"
+    assert calibrated.passed
+    assert not list(checks.check_floors(gate, {"roc_auc": 0.79, "ece": 0.06}))[1].passed
+
+
+def test_floor_fails_on_a_metric_that_is_not_a_number() -> None:
+    assert not next(checks.check_floors(returns.gate, {"roc_auc": float("nan")})).passed
+
+
+def test_baseline_check_fails_without_a_sure_gain() -> None:
+    assert checks.check_baseline(returns, LABEL, GOOD, POOR).passed
+    unsure = checks.check_baseline(
+        replace(returns, gate=replace(returns.gate, baseline_margin=0.0)), LABEL, GOOD, GOOD * 2
+    )
+    assert not unsure.passed
+    assert not checks.check_baseline(returns, LABEL, POOR, GOOD).passed
+
+
+def test_champion_check_allows_the_margin_and_no_more() -> None:
+    slightly = GOOD + RNG.normal(0, 0.02, ROWS)
+    assert checks.check_champion(returns, LABEL, slightly, GOOD, version=3).passed
+    worse = checks.check_champion(returns, LABEL, POOR, GOOD, version=3)
+    assert not worse.passed
+    assert "worse than champion 3" in worse.reason
+
+
+def test_slice_check_finds_the_slice_that_got_worse_though_the_whole_did_not() -> None:
+    pipeline = replace(returns, gate=replace(returns.gate, slices=("visits", "noise")))
+    features = FEATURES.copy()
+    features[:, 4] = RNG.integers(0, 2, ROWS)
+    hurt = np.where(features[:, 4] == 1, POOR, GOOD)
+    failed = [check.name for check in checks.check_slices(pipeline, features, LABEL, hurt, GOOD) if not check.passed]
+    assert "slice:noise 1" in failed
+    assert "slice:noise 0" not in failed
+
+
+def test_slices_cover_every_row_once() -> None:
+    values = FEATURES[:, 0].copy()
+    values[:50] = np.nan
+    covered = sum(rows.astype(int) for _, rows in checks.slices(values))
+    assert (covered == 1).all()
+    assert [name for name, _ in checks.slices(np.array([1, 2, 1, np.nan], dtype=np.float32))] == ["1", "2", "unknown"]
+
+
+def test_psi_is_zero_for_equal_scores_and_grows_with_the_shift() -> None:
+    assert checks.psi(GOOD, GOOD) == pytest.approx(0)
+    assert 0 < checks.psi(GOOD, GOOD + 0.3) < checks.psi(GOOD, GOOD + 1)
+
+
+def test_shift_and_size_checks_hold_their_limits() -> None:
+    gate = replace(returns.gate, max_prediction_psi=0.2, max_size_bytes=1000)
+    assert not checks.check_shift(gate, GOOD + 2, GOOD).passed
+    assert checks.check_shift(returns.gate, GOOD + 2, GOOD).passed
+    assert not checks.check_size(gate, 1001).passed
+
+
+def test_schema_check_names_what_changed() -> None:
+    names = returns.features.names
+    assert checks.check_schema(returns, names, "return_probability", {}).passed
+    assert "clicks" in checks.check_schema(returns, (*names[:-1], "clicks"), "return_probability", {}).reason
+    assert "order" in checks.check_schema(returns, names[::-1], "return_probability", {}).reason
+    assert not checks.check_schema(returns, names, "other", {}).passed
+    published = dict.fromkeys(names, "float")
+    assert checks.check_schema(basket, names, "expected_spend", published).passed
+    assert not checks.check_schema(basket, names, "expected_spend", {**published, "noise": "string"}).passed
