@@ -4,15 +4,12 @@ Runs inside Spark's Python workers: imports numpy and pyarrow only.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from forecache.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
@@ -72,9 +69,9 @@ def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | Non
     return matrix
 
 
-def to_frame(arrays: Sequence[pa.Array], names: Sequence[str]) -> "pd.DataFrame":
-    """A pandas frame with the model's columns; one list column becomes a float matrix under those names."""
-    import pandas as pd
+def to_frame(arrays: Sequence[pa.Array], names: Sequence[str]) -> Any:
+    """A `pandas.DataFrame` with the model's columns; one list column becomes a float matrix under those names."""
+    import pandas as pd  # type: ignore[import-untyped]
 
     if len(arrays) == 1 and _is_list(arrays[0].type):
         matrix = _from_lists(arrays[0], len(names) or None, arrays[0].type.value_type.to_pandas_dtype())

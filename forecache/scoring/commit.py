@@ -111,11 +111,11 @@ def commit_partitions(
     """
     from deltalake import CommitProperties
     from deltalake.exceptions import CommitFailedError
-    from deltalake.transaction import AddAction
+    from deltalake.transaction import AddAction, RemoveAction
 
     schema = prediction_schema(settings, pipeline)
     now = int(time.time() * 1000)
-    actions = [
+    actions: list[AddAction | RemoveAction] = [
         AddAction(file.path, file.size_bytes, {AS_OF: night.isoformat()}, now, True, statistics_json(file))
         for night, staged in files.items()
         for file in staged

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring.environment import compare_environment
-from forecache.scoring.kernel import KERNEL_VERSION, EngineName, KernelSpec, OutputColumn, onnx_session
+from forecache.scoring.runtimes import onnx_session
 from forecache.scoring.signature import Signature, read_signature, resolve_result
+from forecache.scoring.spec import KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
@@ -118,7 +119,9 @@ def _choose(
     for name, build in builders.items():
         if engine not in ("auto", name):
             continue
-        refusal = _refusal(signature, model_config) or ("" if _flavour(name) in model.flavors else "has no such flavour")
+        refusal = _refusal(signature, model_config)
+        if not refusal and _flavour(name) not in model.flavors:
+            refusal = "has no such flavour"
         if not refusal:
             built = build(path, model.flavors[_flavour(name)], signature, outputs)
             if not isinstance(built, str):
@@ -204,8 +207,10 @@ def _lightgbm(
         return "is a LightGBM scikit-learn wrapper, not a Booster"
     if len(outputs) != 1:
         return f"has {len(outputs)} outputs"
-    return _spec("lightgbm", signature, "float32" if _all_float(signature) else "float64", {}), file.read_bytes(), (
-        "the model is a LightGBM Booster; workers import LightGBM only, one thread each"
+    return (
+        _spec("lightgbm", signature, "float32" if _all_float(signature) else "float64", {}),
+        file.read_bytes(),
+        ("the model is a LightGBM Booster; workers import LightGBM only, one thread each"),
     )
 
 
@@ -221,8 +226,10 @@ def _torch(
         return "is not saved as an exported program (pt2)"
     if signature.tensor != "float32":
         return "does not take one float32 matrix"
-    return _spec("torch", signature, "float32", {}), file.read_bytes(), (
-        "the model has a torch flavour saved as an exported program; workers import torch only"
+    return (
+        _spec("torch", signature, "float32", {}),
+        file.read_bytes(),
+        ("the model has a torch flavour saved as an exported program; workers import torch only"),
     )
 
 

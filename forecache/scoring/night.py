@@ -13,7 +13,7 @@ from forecache.lake.features import feature_version
 from forecache.lake.ledger import StageRecord, code_version
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.kernel import KERNEL_VERSION
+from forecache.scoring.spec import KERNEL_VERSION
 from forecache.settings import Settings
 
 STAGE = "score"
@@ -94,12 +94,12 @@ def describe_nights(
 def partition_files(
     settings: Settings, table: str, version: int | None, nights: Sequence[date]
 ) -> dict[date, tuple[FeatureFile, ...]]:
-    """The files of each night's partition, largest first, from the log of a Delta table at a version."""
+    """The files with rows of each night's partition, largest first, from the log of a Delta table at a version."""
     delta = open_table(settings, table, version=version)
     actions = delta.get_add_actions(flatten=True)
     found: dict[date, list[FeatureFile]] = {night: [] for night in nights}
     columns = (actions.column(name).to_pylist() for name in (f"partition.{AS_OF}", "path", "num_records", "size_bytes"))
     for night, path, rows, size in zip(*columns, strict=True):
-        if night in found:
+        if night in found and rows:
             found[night].append(FeatureFile(unquote(path), rows, size))
     return {night: tuple(sorted(some, key=lambda f: (-f.rows, f.path))) for night, some in found.items()}

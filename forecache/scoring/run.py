@@ -6,7 +6,7 @@ kill. What is written becomes visible by one commit to the Delta log, after the 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,9 +20,12 @@ from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.commit import check_partition, commit_partitions
 from forecache.scoring.engines import Plan, plan_scoring
+from forecache.scoring.incremental import Base, Mode, find_base, score_changes
 from forecache.scoring.night import STAGE, Night, describe_nights
-from forecache.scoring.spark_engine import Job, Stamp, score_job
+from forecache.scoring.rows import Stamp
+from forecache.scoring.spark_engine import Job, score_job
 from forecache.scoring.staging import (
+    WHOLE,
     StagedFile,
     list_folder,
     list_staged,
@@ -75,6 +78,7 @@ def score(
     progress: Progress = no_progress,
     engine: Engine = "spark",
     model: ModelVersion | None = None,
+    mode: Mode = "auto",
 ) -> StageResult:
     """Score every entity of the nights with the champion into the prediction table.
 
@@ -82,10 +86,13 @@ def score(
         spark: The session; may be None with engine="arrow".
         engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
         model: Another version than the champion.
+        mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
+            "incremental" also from the night before; "full" never. See `forecache.scoring.incremental`.
 
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
-        run scored; fewer where it took up another's shards), `rows_per_second`, `plan` and `checks` by night.
+        run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
+        `plan` and `checks` by night.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
@@ -106,7 +113,12 @@ def score(
         folder = verified_folder(settings, model)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
         work = Work(spark, settings, pipeline, table, plan_scoring(str(folder)), stamp, engine, progress)
-        outcome |= _score_pending(work, pending)
+        bases = {
+            night.night: base
+            for night in pending
+            if (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
+        }
+        outcome |= _score_pending(work, pending, bases)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -120,39 +132,40 @@ def score(
     )
 
 
-def _is_current(
-    settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]
-) -> bool:
+def _is_current(settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]) -> bool:
     last = before.get(night.night)
     if last is None or last.inputs != night.inputs or not table_exists(settings, table):
         return False
     return partition_rows(settings, table, [night.night])[night.night] == last.rows
 
 
-def _score_pending(work: Work, pending: Sequence[Night]) -> dict[str, Any]:
-    chunks = _chunks(pending)
+def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
+    chunks = _chunks(pending, alone=bases)
     checks: dict[str, Any] = {}
-    scored_rows, seconds = 0, 0.0
+    scored_rows, carried_rows, seconds = 0, 0, 0.0
     for position, chunk in enumerate(chunks):
-        work.progress(f"scoring {_span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}",
-                      position / len(chunks))
-        staged = _stage(work, chunk)
+        sentence = f"scoring {_span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
+        work.progress(sentence, position / len(chunks))
+        staged = _carry(work, chunk[0], bases[chunk[0].night]) if chunk[0].night in bases else _stage(work, chunk)
         checks |= _publish(work, chunk, staged)
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
+        carried_rows += staged.details.get("carried", 0)
     return {
         "scored": [night.night.isoformat() for night in pending],
         "scored_rows": scored_rows,
+        "carried_rows": carried_rows,
         "rows_per_second": round(scored_rows / seconds) if seconds and scored_rows else 0,
         "plan": work.plan.metadata(),
         "checks": checks,
     }
 
 
-def _chunks(nights: Sequence[Night]) -> list[list[Night]]:
-    """Nights that share a job and a commit, ascending; a night that is large by itself stays alone."""
+def _chunks(nights: Sequence[Night], *, alone: Collection[date]) -> list[list[Night]]:
+    """Nights that share a job and a commit, ascending; a night that is large or incremental stays alone."""
     chunks: list[list[Night]] = []
     for night in nights:
-        if chunks and sum(other.rows for other in chunks[-1]) + night.rows <= _ROWS_AT_ONCE:
+        apart = night.night in alone or (chunks and chunks[-1][-1].night in alone)
+        if chunks and not apart and sum(other.rows for other in chunks[-1]) + night.rows <= _ROWS_AT_ONCE:
             chunks[-1].append(night)
         else:
             chunks.append([night])
@@ -182,6 +195,14 @@ def _stage(work: Work, chunk: Sequence[Night]) -> Staged:
         staged = list_staged(work.settings, work.table, night)
     files = {night.night: [file for shard in staged.values() for file in shard]}
     return Staged(files, sum(file.rows for file in missing), time.perf_counter() - started)
+
+
+def _carry(work: Work, night: Night, base: Base) -> Staged:
+    """An incremental night, from wherever its base lies; a run that was killed does it again."""
+    folder = staging_folder(night)
+    carried = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
+    files = list_staged(work.settings, work.table, night).get(WHOLE, [])
+    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details())
 
 
 def _score(work: Work, job: Job) -> None:

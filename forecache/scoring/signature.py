@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.errors import InputError, SettingsError
-from forecache.scoring.kernel import OutputColumn
+from forecache.scoring.spec import OutputColumn
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType

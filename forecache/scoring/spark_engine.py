@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from forecache.pipeline import AS_OF, Pipeline, Segment
 from forecache.results import Progress
 from forecache.scoring.engines import Plan
 from forecache.scoring.night import FeatureFile
+from forecache.scoring.rows import Stamp
 from forecache.scoring.udf import ScoringUdf
 from forecache.settings import Settings
 
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 
 _ONE_FILE_A_TASK = 1 << 40
 _SPLIT_BYTES = 32 << 20
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What every row of a run carries: which model scored it, when, in which run."""
-
-    model_name: str
-    model_version: int
-    scored_at: datetime
-    run_id: str
 
 
 @dataclass(frozen=True)
@@ -130,12 +121,10 @@ def _table_schema(spark: "SparkSession", settings: Settings, pipeline: Pipeline)
 def _json(text: str) -> dict[str, Any]:
     import json
 
-    return json.loads(text)  # type: ignore[no-any-return]
+    return json.loads(text)
 
 
-def _scored(
-    features: "DataFrame", pipeline: Pipeline, model: ScoringUdf, job: Job, stamp: Stamp
-) -> "DataFrame":
+def _scored(features: "DataFrame", pipeline: Pipeline, model: ScoringUdf, job: Job, stamp: Stamp) -> "DataFrame":
     from pyspark.sql import functions as F
 
     names = model_features(pipeline, model.inputs)
@@ -160,9 +149,8 @@ def _scored(
     }
     segments = [_segment(segment, output).alias(segment.name) for segment in pipeline.segments]
     frame = with_shard.select(*kept, number)
-    frame = frame.select(
-        *pipeline.key, output, *segments, *(column.alias(name) for name, column in constants.items()), *kept[len(pipeline.key) :]
-    )
+    stamped = [column.alias(name) for name, column in constants.items()]
+    frame = frame.select(*pipeline.key, output, *segments, *stamped, *kept[len(pipeline.key) :])
     return frame if len(job.files) > 1 else frame.drop(AS_OF)
 
 

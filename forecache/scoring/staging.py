@@ -96,7 +96,10 @@ def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[Stage
             continue
         parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
-        found.setdefault(shard, []).append(describe_file(filesystem, path, night, shard, info.size))
+        file = describe_file(filesystem, path, night, shard, info.size)
+        # An empty task leaves an empty file: it holds nothing, not even statistics.
+        if file.rows:
+            found.setdefault(shard, []).append(file)
     return found
 
 

@@ -9,8 +9,7 @@ from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
 
 if TYPE_CHECKING:
-    from pyspark import SparkContext
-    from pyspark.broadcast import Broadcast
+    from pyspark import Broadcast, SparkContext
     from pyspark.sql import Column, SparkSession
     from pyspark.sql.types import DataType
 
@@ -81,13 +80,11 @@ def scoring_udf(
         SettingsError: The result type does not fit the model, or the engine cannot score it.
         InputError: The model needs another major version of its inference package.
     """
-    return ScoringUdf(
-        spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, engine=engine)
-    )
+    return ScoringUdf(spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, engine=engine))
 
 
 def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
-    from pyspark.sql.functions import arrow_udf
+    from pyspark.sql.pandas.functions import arrow_udf
     from pyspark.sql.types import DataType
 
     from forecache.scoring.kernel import score_stream
@@ -107,4 +104,4 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
     def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
         return score_stream(spec, lambda: shipped.value, worker_folder, iterator)
 
-    return arrow_udf(score_batches, returnType=returns), returns
+    return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]

@@ -1,0 +1,70 @@
+"""What a worker must know about a model beside its bytes, and the types in which its predictions travel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+EngineName = Literal["onnx", "lightgbm", "torch", "pyfunc"]
+
+# Bump where a change of this code can change a prediction: what was scored before is then scored again.
+KERNEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class OutputColumn:
+    """An output of a model: `type` is a Spark type name, `width` None for one value a row, else how many, or -1."""
+
+    name: str
+    type: str
+    width: int | None = None
+
+    @property
+    def ddl(self) -> str:
+        return f"array<{self.type}>" if self.width is not None else self.type
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """All that a worker needs to know beside the model's bytes; small, it travels with every task.
+
+    Attributes:
+        checksum: Of the model's content, its configuration and the engine: the key of the process's cache.
+        inputs: Input names of the signature, in order; empty where it has none (a tensor).
+        width: Number of features, where known.
+        dtype: numpy dtype of the matrix that the model takes.
+        outputs: What the UDF returns, in order.
+        shape: "scalar" (one output), "array" (one output of several values) or "struct".
+        options: Of the engine, such as the names of the ONNX outputs.
+        model_config: As for `mlflow.pyfunc.load_model`.
+    """
+
+    engine: EngineName
+    checksum: str
+    inputs: tuple[str, ...]
+    width: int | None
+    dtype: str
+    outputs: tuple[OutputColumn, ...]
+    shape: Literal["scalar", "array", "struct"]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model_config: Mapping[str, Any] | None = None
+
+
+def arrow_type(spec: KernelSpec) -> pa.DataType:
+    types = [pa.list_(ARROW_TYPES[c.type]) if c.width is not None else ARROW_TYPES[c.type] for c in spec.outputs]
+    if spec.shape != "struct":
+        return types[0]
+    return pa.struct([pa.field(c.name, kind) for c, kind in zip(spec.outputs, types, strict=True)])
+
+
+ARROW_TYPES = {
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
