@@ -1,0 +1,103 @@
+"""Verdicts on real Delta tables: recorded by night, reused while nothing changed, asked by the publisher."""
+
+from dataclasses import replace
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from forecache.errors import CheckError
+from forecache.lake.ingest import ingest
+from forecache.lake.ingested import enter_files, ingested_files
+from forecache.lake.landing import source_uri
+from forecache.lake.tables import append_rows
+from forecache.pipeline import Column, Source, expect
+from forecache.quality import verdicts
+from forecache.quality.reconcile import day_counts, reconcile
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
+BETWEEN = [expect("expect_column_values_to_be_between", column="score", min_value=0, max_value=1)]
+
+
+def _append(settings: Settings, day: date, *scores: float) -> None:
+    rows = {"as_of": pa.array([day] * len(scores), pa.date32()), "score": pa.array(scores, pa.float64())}
+    append_rows(settings, "scores", pa.table(rows), partition_by=["as_of"])
+
+
+def _check(spark: "SparkSession", settings: Settings, states: dict[date, str]) -> dict[date, bool]:
+    reports = verdicts.check_nights(spark, settings, "scores", BETWEEN, column="as_of", states=states)
+    return {night: report.success for night, report in reports.items()}
+
+
+def test_one_bad_night_of_a_range_is_told_from_the_good_ones(spark: "SparkSession", settings: Settings) -> None:
+    for day, score in zip(DAYS, (0.1, 7.0, 0.3), strict=True):
+        _append(settings, day, score)
+    assert _check(spark, settings, dict.fromkeys(DAYS, "v1")) == dict(zip(DAYS, (True, False, True), strict=True))
+    verdicts.require_passed(settings, "scores", DAYS[0])
+    with pytest.raises(CheckError, match="2026-01-02 of table 'scores' failed its check: .*score must be 0 to 1"):
+        verdicts.require_passed(settings, "scores", DAYS[1])
+
+
+def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed(
+    spark: "SparkSession", settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _append(settings, DAYS[0], 0.1)
+    checked: list[str] = []
+    real = verdicts.validate
+    monkeypatch.setattr(verdicts, "validate", lambda *a, **k: (checked.append(k["name"]), real(*a, **k))[1])
+    _check(spark, settings, {DAYS[0]: "v1"})
+    _check(spark, settings, {DAYS[0]: "v1"})
+    assert len(checked) == 1
+    _append(settings, DAYS[0], 3.0)
+    assert _check(spark, settings, {DAYS[0]: "v2"}) == {DAYS[0]: False}
+    verdicts.check_nights(spark, settings, "scores", [], column="as_of", states={DAYS[0]: "v2"})
+    assert len(checked) == 3
+
+
+def test_a_night_that_was_never_checked_is_refused(settings: Settings) -> None:
+    with pytest.raises(CheckError, match="never checked"):
+        verdicts.require_passed(settings, "scores", DAYS[0])
+
+
+SOURCE = Source(
+    name="orders",
+    columns=(Column("id", "string"), Column("day", "date"), Column("amount", "double", minimum=0)),
+    event_time="day",
+    start=DAYS[0],
+)
+
+
+def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "SparkSession", settings: Settings) -> None:
+    from pathlib import Path
+
+    folder = Path(source_uri(settings, SOURCE))
+    folder.mkdir(parents=True)
+    (folder / "2026-01-01.csv").write_text("id,day,amount\na,2026-01-01,1\nb,2026-01-01,-1\nc,2026-01-01,x\n")
+    (folder / "2026-01-02.csv").write_text("id,day,amount\na,2026-01-02,1\n")
+    (folder / "2026-01-03.csv").write_bytes(b"")
+    ingest(spark, settings, SOURCE)
+    found = reconcile(settings, SOURCE)
+    assert (found.files, found.landing, found.raw, found.quarantine, found.files_in_quarantine) == (3, 4, 2, 2, 1)
+    assert found.success
+    assert found.sentence == (
+        "4 landing rows of 3 files = 2 raw + 2 quarantined; 1 unreadable files are quarantined whole."
+    )
+    counts = day_counts(settings, SOURCE, DAYS[:2])
+    assert [(c.files, c.landing, c.raw, c.quarantine) for c in counts.values()] == [(1, 3, 1, 2), (1, 1, 1, 0)]
+
+    _claim_more_rows(settings)
+    lost = reconcile(settings, SOURCE, days=[DAYS[1]])
+    assert not lost.success
+    assert "2026-01-02.csv has 9 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in lost.sentence
+    assert reconcile(settings, SOURCE, days=[DAYS[0]]).success
+
+
+def _claim_more_rows(settings: Settings) -> None:
+    """Enter a file again with more rows than there are, as if some had been lost."""
+    (file,) = [f for f in ingested_files(settings, SOURCE) if f.event_day == DAYS[1]]
+    enter_files(settings, [replace(file, landing_rows=9, ingested_at=datetime.now(timezone.utc))])
