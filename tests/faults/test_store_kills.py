@@ -1,0 +1,150 @@
+"""A publish killed with SIGKILL at any step leaves the old version served, and the next publish clean."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
+
+from forecache.settings import Settings
+from forecache.store import Store, open_store, publish
+from forecache.store.steps import STEPS
+
+pytestmark = pytest.mark.faults
+
+_SUPPORT = Path(__file__).parents[1] / "support"
+_SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from store_tables import churn
+from forecache.settings import load_settings
+from forecache.store import build, pool, publish, steps
+
+def kill(name):
+    if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+build.SHARD_ROWS = 200
+pool.INLINE_ROWS = int(sys.argv[4])
+steps.on_step = kill
+publish(load_settings(home=sys.argv[1]), churn())
+"""
+
+
+def killed_publish(settings: Settings, step: str, *, inline_rows: int = 10**9) -> None:
+    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), str(inline_rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def content(store: Store) -> dict[bytes, bytes]:
+    with store.snapshot() as snapshot:
+        return dict(snapshot.items())
+
+
+def files(store: Store) -> set[str]:
+    """Names of everything in the store that is not a lock."""
+    root = store.layout.root
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != "LOCK"}
+
+
+def referenced(store: Store) -> set[str]:
+    """The files that the retained versions and the pointer need."""
+    names = {"CURRENT"}
+    for manifest in store.versions():
+        names |= {f"versions/{manifest.version:08d}.json", f"versions/{manifest.version:08d}.lease"}
+        names |= {f"filters/{manifest.filter.file}"} if manifest.filter else set()
+        for segment in manifest.segments:
+            names |= {f"segments/{segment.id}/{shard.file}" for shard in segment.shards}
+            names |= {f"segments/{segment.id}/{segment.hashes.file}"} if segment.hashes else set()
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *(("full", step) for step in STEPS),
+        *(("feed", step) for step in ("encoded", "built", "segments moved", "verified", "manifest written")),
+        *(("partition", step) for step in ("built", "segments moved", "manifest written")),
+    ],
+)
+def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, kind: str
+) -> None:
+    from forecache.store import build
+
+    monkeypatch.setattr(build, "SHARD_ROWS", 200)
+    before = scores(1500)
+    write_night(settings, predictions(before))
+    publish(settings, churn())
+    store = open_store(settings, "churn")
+    old = content(store)
+    after = {**before, "00001": 0.125}
+    if kind == "feed":
+        upsert(settings, predictions({"00001": 0.125}))
+    else:
+        if kind == "full":
+            after = {key: value / 2 for key, value in before.items()}
+        write_night(settings, predictions(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
+    killed_publish(settings, step)
+    flipped = STEPS.index(step) >= STEPS.index("pointer moved")
+    pointer = store.pointer()
+    assert pointer.serving == (2 if flipped else 1)
+    found = content(store)
+    assert (found != old) == flipped
+    result = publish(settings, churn())
+    assert result.skipped == flipped
+    assert result.details["version"] == 2
+    assert {key.decode() for key in content(store)} == set(after)
+    assert b'"churn_probability":%s' % repr(after["00001"]).encode() in content(store)[b"00001"]
+    assert files(store) == referenced(store)
+
+
+@pytest.mark.slow
+def test_a_publish_killed_while_workers_build_leaves_the_old_version(settings: Settings) -> None:
+    write_night(settings, predictions(scores(1500)))
+    publish(settings, churn())
+    store = open_store(settings, "churn")
+    old = content(store)
+    write_night(settings, predictions({key: value / 2 for key, value in scores(1500).items()}))
+    killed_publish(settings, "encoded", inline_rows=0)
+    assert content(store) == old
+    assert not publish(settings, churn()).skipped
+    assert content(store) != old
+    assert files(store) == referenced(store)
+
+
+def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) -> None:
+    from forecache.errors import UnavailableError
+
+    write_night(settings, predictions(scores(10)))
+    publish(settings, churn())
+    store = open_store(settings, "churn")
+    manifest = store.current()
+    assert manifest is not None
+    segment = manifest.segments[0]
+    path = store.layout.segment(segment.id) / segment.shards[0].file
+    os.truncate(path, 100)
+    with pytest.raises(UnavailableError, match="cannot be opened"):
+        store.snapshot()
+
+
+def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forecache.errors import CheckError
+    from forecache.store import work
+
+    write_night(settings, predictions(scores(10)))
+    publish(settings, churn())
+    honest = work.write_shard
+
+    def lossy(path, keys, entries):  # type: ignore[no-untyped-def]
+        return honest(path, keys, entries.take([0] * len(entries)))
+
+    monkeypatch.setattr(work, "write_shard", lossy)
+    with pytest.raises(CheckError, match="does not read back as the source has it: 10 rows of 10"):
+        publish(settings, churn(), full=True)
+    assert open_store(settings, "churn").pointer().serving == 1

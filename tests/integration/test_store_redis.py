@@ -1,0 +1,158 @@
+"""The Redis back end against a real redis-server, alone and as a cluster of three."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from store_services import redis_cluster, redis_server
+from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
+
+from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.settings import Settings
+from forecache.store import open_redis_store, open_store, publish, sync_targets
+from forecache.store.redis_backend import RedisStore, connect
+
+IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
+
+
+@pytest.fixture(scope="module", params=["alone", "cluster"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    serve = redis_server if request.param == "alone" else redis_cluster
+    with serve(tmp_path_factory.mktemp("redis")) as port:
+        yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def redis_settings(url: str, settings: Settings) -> Iterator[Settings]:
+    client = connect(url)
+    client.flushall()
+    yield settings.model_copy(update={"redis_url": url})
+    client.close()
+
+
+def entry_keys(client: Any) -> list[bytes]:
+    return [key for key in client.scan_iter(match="churn:*", count=5000)]
+
+
+def test_a_published_version_is_served_from_redis(redis_settings: Settings) -> None:
+    odd = {"}": 0.25, "a}b": 0.5, "{x}": 0.75, "ключ": 1.0}
+    write_night(redis_settings, predictions({**scores(2500), **odd}))
+    result = publish(redis_settings, IN_REDIS)
+    assert result.details["targets"]["redis"] == {"version": 1, "loaded": 2504, "unlinked": 0}
+    there, here = open_redis_store(redis_settings, "churn"), open_store(redis_settings, "churn")
+    with there.snapshot() as remote, here.snapshot() as local:
+        assert remote.manifest == local.manifest
+        keys = [key for key, _ in local.items()]
+        assert remote.get_many(keys) == local.get_many(keys)
+        assert remote.get("ключ".encode()) == local.get("ключ".encode())
+        assert remote.get_many([b"nobody", keys[0]]) == [None, local.get(keys[0])]
+        assert remote.take(["00001", "nobody"]).equals(local.take(["00001", "nobody"]))
+
+
+def test_a_small_change_loads_a_small_segment_and_tombstones_hide_keys(redis_settings: Settings) -> None:
+    write_night(redis_settings, predictions(scores(1500)))
+    publish(redis_settings, IN_REDIS)
+    upsert(redis_settings, predictions({"00001": 0.125, "new": 0.5}, run_id="run-2"))
+    prediction_table(redis_settings).delete("customer_id = '00002'")
+    result = publish(redis_settings, IN_REDIS)
+    assert result.details["targets"]["redis"]["loaded"] == 3
+    with open_redis_store(redis_settings, "churn").snapshot() as remote:
+        assert remote.get(b"00001") == b'{"churn_probability":0.125,"risk_segment":"low"}'
+        entry = remote.get_entry(b"00001")
+        assert entry is not None
+        assert b"\n" in entry
+        assert remote.get(b"00002") is None
+        assert remote.get_many([b"new", b"00002", b"00003"])[1] is None
+
+
+def test_segments_that_no_version_needs_are_unlinked(redis_settings: Settings) -> None:
+    write_night(redis_settings, predictions(scores(1200)))
+    publish(redis_settings, IN_REDIS)
+    store = open_redis_store(redis_settings, "churn")
+    for number in (1, 2):
+        night = NEXT_NIGHT.replace(day=number)
+        write_night(redis_settings, predictions({key: 0.5 / number for key in scores(1200)}, night=night), night=night)
+        result = publish(redis_settings, IN_REDIS)
+    assert result.details["targets"]["redis"]["unlinked"] == 1200
+    assert len(entry_keys(store.client)) == 2400, "the served version and the one before it"
+
+
+def test_a_load_that_died_is_taken_up_and_what_it_left_is_unlinked(
+    redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_night(redis_settings, predictions(scores(1500)))
+    publish(redis_settings, IN_REDIS)
+    night = NEXT_NIGHT
+    write_night(redis_settings, predictions({key: 0.5 for key in scores(1500)}, night=night), night=night)
+    honest = RedisStore._load_segment
+
+    def dies_half_way(self: RedisStore, snapshot: Any, number: int, segment: Any, progress: Any) -> int:
+        def stop(message: str, share: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+        return honest(self, snapshot, number, segment, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "_load_segment", dies_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            publish(redis_settings, IN_REDIS)
+    store = open_redis_store(redis_settings, "churn")
+    current = store.current()
+    assert current is not None
+    assert current.version == 1
+    assert b'"churn_probability":0.5,' not in (store.snapshot().get(b"00001") or b"")
+    again = publish(redis_settings, IN_REDIS)
+    assert again.skipped, "the local version is published already; only Redis was behind"
+    assert again.details["targets"]["redis"] == {"version": 2, "loaded": 1500, "unlinked": 0}
+    assert len(entry_keys(store.client)) == 3000
+
+
+def test_a_rollback_flips_redis_back(redis_settings: Settings) -> None:
+    write_night(redis_settings, predictions(scores(1200)))
+    publish(redis_settings, IN_REDIS)
+    upsert(redis_settings, predictions({"00001": 0.125}))
+    publish(redis_settings, IN_REDIS)
+    local = open_store(redis_settings, "churn")
+    local.rollback()
+    assert sync_targets(redis_settings, IN_REDIS, local)["redis"]["loaded"] == 0
+    with open_redis_store(redis_settings, "churn").snapshot() as remote, local.snapshot() as here:
+        assert remote.manifest.version == 1
+        assert remote.get(b"00001") == here.get(b"00001")
+
+
+def test_what_redis_lost_stops_the_flip(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_night(redis_settings, predictions(scores(100)))
+    honest = RedisStore._verify
+
+    def after_an_eviction(self: RedisStore, snapshot: Any, complete: set[str]) -> None:
+        self.client.delete(entry_keys(self.client)[0])
+        honest(self, snapshot, complete)
+
+    monkeypatch.setattr(RedisStore, "_verify", after_an_eviction)
+    with pytest.raises(CheckError, match="Redis reads None for b'"):
+        publish(redis_settings, IN_REDIS)
+    with pytest.raises(NotFoundError, match="Redis serves nothing"):
+        open_redis_store(redis_settings, "churn").snapshot()
+
+
+def test_two_publishers_to_redis_one_wins(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_night(redis_settings, predictions(scores(100)))
+    honest = RedisStore._verify
+
+    def overtaken(self: RedisStore, snapshot: Any, complete: set[str]) -> None:
+        honest(self, snapshot, complete)
+        self.client.set("forecache:churn:current", b'{"version": 99}')
+
+    monkeypatch.setattr(RedisStore, "_verify", overtaken)
+    with pytest.raises(ConflictError, match="flipped churn in Redis meanwhile"):
+        publish(redis_settings, IN_REDIS)
+
+
+def test_a_redis_that_is_not_there_is_named_without_its_password(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="FORECACHE_REDIS_URL is not set"):
+        open_redis_store(settings, "churn")
+    gone = settings.model_copy(update={"redis_url": "redis://user:secret@127.0.0.1:1/0"})
+    with pytest.raises(UnavailableError, match="127.0.0.1:1/0 does not answer") as caught:
+        open_redis_store(gone, "churn")
+    assert "secret" not in str(caught.value)
