@@ -28,6 +28,7 @@ DRAIN_S = 2.0
 MAX_CONNECTIONS = 4096
 """Most connections of a worker at once; further ones wait in the kernel."""
 STOP_TIMEOUT_S = 10
+"""Seconds that requests under way have once the reader has stopped accepting."""
 
 
 class _Server(Granian):  # type: ignore[valid-type,misc]
@@ -38,12 +39,26 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         if self.runtime.draining:  # told twice: now
-            super().signal_handler_interrupt()
+            self._stop()
             return
         self.runtime.drain()
-        timer = threading.Timer(self.drain_s, super().signal_handler_interrupt)
-        timer.daemon = True
-        timer.start()
+        _later(self.drain_s, self._stop)
+
+    def _stop(self) -> None:
+        super().signal_handler_interrupt()
+        # Granian's own kill timeout takes a worker that has just ended for one that refuses to, now and then.
+        _later(STOP_TIMEOUT_S, self._kill_workers)
+
+    def _kill_workers(self) -> None:
+        for worker in list(self.wrks):
+            logger.warning("A worker did not stop within %d s and is killed.", STOP_TIMEOUT_S)
+            worker.kill()
+
+
+def _later(seconds: float, action: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
 
 
 def serve(
@@ -86,7 +101,6 @@ def serve(
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         respawn_interval=0.5,
-        workers_kill_timeout=STOP_TIMEOUT_S,
         http1_settings=HTTP1Settings(header_read_timeout=timeout_ms, max_buffer_size=MAX_HEAD_BYTES),
         http2_settings=HTTP2Settings(
             max_headers_size=MAX_HEAD_BYTES,

@@ -274,3 +274,16 @@ def test_a_store_that_blinks_away_is_served_on_and_followed_again(store: Setting
         away.rename(store.store_path)
         write_version(store.store_path, "churn", churn_rows(100))
         assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn").json()["store_version"] == 2)
+
+
+@pytest.mark.slow
+def test_a_request_that_never_ends_does_not_keep_the_reader_from_stopping(store: Settings) -> None:
+    reader = start_reader(store, drain_s=0.1, reader_request_timeout_s=120)
+    workers = reader.workers()
+    with connected(reader) as connection:
+        connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert reader.stop() == 0
+        assert 8 < time.monotonic() - started < 15
+    assert not any(psutil.pid_exists(pid) for pid in workers)
