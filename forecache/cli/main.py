@@ -25,6 +25,8 @@ COMMANDS = {
     "pin": (f"{_COMMANDS}.store:pin", "Serve one version, whatever is published."),
     "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
     "diff": (f"{_COMMANDS}.store:diff", "What changed between two published versions."),
+    "push": (f"{_COMMANDS}.distribution:push_command", "Bring a remote up to the served versions."),
+    "pull": (f"{_COMMANDS}.distribution:pull_command", "Bring this replica up to what a remote serves."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Make, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.store:get", "Read answers from the store, in process."),

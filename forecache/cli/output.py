@@ -84,8 +84,6 @@ def show_table(
         title=title or None,
         title_justify="left",
         title_style="bold",
-        caption=caption or None,
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         header_style="bold",
@@ -95,6 +93,8 @@ def show_table(
     for row in rows:
         table.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
     console().print(table)
+    if caption:
+        click.echo(caption)
 
 
 def cell(value: Any) -> str:

@@ -16,6 +16,7 @@ from forecache.cli.main import main
 from forecache.lake.tables import append_rows
 from forecache.settings import load_settings
 
+OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
 
 
@@ -40,7 +41,7 @@ def add_predictions(night: date, scores: dict[str, float]) -> None:
 @pytest.fixture(autouse=True)
 def _predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
-    add_predictions(NIGHTS[0], {"00001": 0.25, "00002": 0.5})
+    add_predictions(NIGHTS[0], {"00001": 0.25, "00002": 0.5, **OTHERS})
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -52,12 +53,12 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 @pytest.fixture
 def two_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "publish", "churn")["details"]["version"] == 1
-    add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, "00003": 1.0})
+    add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS, "00003": 1.0})
     assert answer(capsys, "publish", "churn")["details"]["version"] == 2
 
 
 def test_publish_then_get_gives_value_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
-    assert answer(capsys, "publish", "churn")["rows"] == 2
+    assert answer(capsys, "publish", "churn")["rows"] == 102
     found = answer(capsys, "get", "churn", "00001")
     assert found["value"] == {"churn_probability": 0.25, "risk_segment": "high"}
     assert (found["store_version"], found["model"]) == (1, {"name": "churn", "version": 3})
@@ -109,6 +110,42 @@ def test_versions_table_names_the_served_one(capsys: pytest.CaptureFixture[str])
     assert main(["versions", "churn"]) == 0
     (served,) = [line for line in capsys.readouterr().out.splitlines() if "served" in line]
     assert served.split()[0] == "2"
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_diff_counts_keys_and_names_the_top_movers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "diff", "churn", "1", "2")
+    assert {name: found[name] for name in ("changed", "added", "removed", "unchanged")} == {
+        "changed": 1,
+        "added": 1,
+        "removed": 0,
+        "unchanged": 101,
+    }
+    assert [(mover["key"], mover["change"]) for mover in found["top_movers"]] == [("00001", 0.5)]
+    assert main(["diff", "churn", "1", "2"]) == 0
+    assert "00001" in capsys.readouterr().out
+
+
+def test_scores_that_drifted_too_far_are_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "publish", "churn")
+    add_predictions(NIGHTS[1], dict.fromkeys(["00001", "00002", *OTHERS], 0.9))
+    assert main(["publish", "churn"]) == 6
+    assert "drifted" in capsys.readouterr().err
+    assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
+
+
+def test_pushed_versions_are_pulled_by_a_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", "churn"]) == 2
+    assert "FORECACHE_STORE_REMOTE" in capsys.readouterr().err
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    answer(capsys, "publish", "churn")
+    answer(capsys, "push", "churn")
+    monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
+    assert main(["get", "churn", "00001"]) == 3
+    assert answer(capsys, "pull", "churn")[0]["version"] == 1
+    assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
 
 
 @pytest.mark.parametrize(

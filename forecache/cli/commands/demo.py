@@ -3,18 +3,17 @@
 import json
 import time
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.commands.store import provenance_text
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_pipelines, load_project, run_job
 from forecache.pipeline import Pipeline, load_pipeline
+from forecache.results import StageResult
 from forecache.settings import Settings
 
 
@@ -51,7 +50,7 @@ def demo(names: tuple[str, ...], keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        reports = {pipeline.name: str(_write_report(current, pipeline)) for pipeline in pipelines}
+        reports = {pipeline.name: _write_report(current, pipeline, stages) for pipeline in pipelines}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
@@ -61,12 +60,12 @@ def demo(names: tuple[str, ...], keep: bool) -> None:
             ]
             if keep:
                 reader.keep()
-    metrics = [row for pipeline in pipelines for row in metric_rows(current, pipeline)]
+    models = verdicts(current, pipelines)
     if wants_json():
         print_json(
             {
                 "stages": [stage_dict(stage) for stage in stages],
-                "metrics": metrics,
+                "models": models,
                 "answers": answers,
                 "reports": reports,
                 "reader": reader.address,
@@ -77,7 +76,7 @@ def demo(names: tuple[str, ...], keep: bool) -> None:
         return
     click.echo()
     show_stages(stages, title="Stages")
-    _show_metrics(metrics)
+    _show_models(models)
     _show_answers(answers)
     _say_what_next(current, pipelines, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
@@ -116,49 +115,65 @@ def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str
     return [part[0] if len(part) == 1 else "|".join(escape_part(text) for text in part) for part in parts]
 
 
-def _write_report(settings: Settings, pipeline: Pipeline) -> Path:
+def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResult]) -> str:
+    """The report of the version that this run registered; its path."""
     from forecache.registry.report import write_report
 
-    return write_report(settings, pipeline)
+    (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
+    subjects = {pipeline.name, *(source.name for source in pipeline.sources)}
+    own = [stage for stage in stages if stage.subject in subjects]
+    return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 
-def metric_rows(settings: Settings, pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Each metric of the champion (or, where there is none, of the newest version) beside the baseline's."""
+def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, Any]]:
+    """What the gate said of each champion (or, where there is none, of the newest version), with its figures."""
     from forecache.registry.gate import load_verdict
     from forecache.registry.models import find_champion, list_models
 
-    version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
-    verdict = load_verdict(version) if version is not None else None
-    if version is None or verdict is None:
-        return []
-    return [
-        {
-            "pipeline": pipeline.name,
-            "model_version": version.version,
-            "aliases": list(version.aliases),
-            "metric": metric,
-            "model": value,
-            "baseline": verdict.baseline.get(metric),
-            "baseline_feature": pipeline.gate.baseline.feature,
-            "decides": metric == pipeline.gate.metric,
-        }
-        for metric, value in verdict.metrics.items()
-    ]
+    found = []
+    for pipeline in pipelines:
+        version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
+        verdict = load_verdict(version) if version is not None else None
+        if version is None or verdict is None:
+            continue
+        metrics = sorted(verdict.metrics, key=lambda metric: metric != pipeline.gate.metric)
+        found.append(
+            {
+                "pipeline": pipeline.name,
+                "model_version": version.version,
+                "aliases": list(version.aliases),
+                "passed": verdict.passed,
+                "reasons": list(verdict.reasons),
+                "decided_by": pipeline.gate.metric,
+                "baseline_feature": pipeline.gate.baseline.feature,
+                "metrics": {metric: verdict.metrics[metric] for metric in metrics},
+                "baseline": dict(verdict.baseline),
+            }
+        )
+    return found
 
 
-def _show_metrics(metrics: list[dict[str, Any]]) -> None:
+def _show_models(models: list[dict[str, Any]]) -> None:
     rows = [
         (
-            f"{row['pipeline']} {row['model_version']}" + (f" ({', '.join(row['aliases'])})" if row["aliases"] else ""),
-            row["metric"] + (", the gate's" if row["decides"] else ""),
-            row["model"],
-            row["baseline"],
-            row["baseline_feature"],
+            f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",
+            metric,
+            value,
+            model["baseline"].get(metric),
+            model["baseline_feature"] if metric == model["decided_by"] else "",
         )
-        for row in metrics
+        for model in models
+        for metric, value in model["metrics"].items()
     ]
-    columns = ("model", "metric on the test split", "value", "baseline", "baseline alone is")
+    columns = ("model", "on the test split", "value", "baseline", "the baseline is")
     show_table(columns, rows, title="Models", right=("value", "baseline"))
+    for model in models:
+        alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+        said = "passed" if model["passed"] else "failed"
+        click.echo(
+            f"{model['pipeline']} {model['model_version']}{alias} {said} the gate: {'; '.join(model['reasons'])}."
+        )
+    click.echo()
 
 
 def _show_answers(answers: list[dict[str, Any]]) -> None:
@@ -166,11 +181,20 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
         (
             f"{answer['pipeline']}/{answer['key']}",
             ", ".join(f"{name} {cell(value)}" for name, value in answer["value"].items()),
-            provenance_text(answer),
+            answer["store_version"],
+            f"{answer['model']['name']} {answer['model']['version']}",
+            answer["as_of"],
+            answer["stale"],
         )
         for answer in answers
     ]
-    show_table(("asked for", "answered", "where it comes from"), rows, title="Answers of the reader")
+    columns = ("asked for", "answered", "store version", "model", "as of", "stale")
+    show_table(columns, rows, title="Answers of the reader", right=("store version",))
+    if any(answer["stale"] for answer in answers):
+        click.echo(
+            "The purchases end in 1998: the answers are flagged as stale, which is what the declarations ask for."
+        )
+    click.echo()
 
 
 def _say_what_next(
@@ -186,7 +210,7 @@ def _say_what_next(
         (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
         ("forecache serve", "start the reader again"),
         ("make dev", "the orchestrator's UI: the run of this demo is in it"),
-        (f"cp dagster_project/pipelines/{first.name}.py ...", "declare a pipeline of your own"),
+        (f"less dagster_project/pipelines/{first.name}.py", "the declaration; copy it to add a pipeline of your own"),
     ]
     width = max(len(what) for what, _ in steps)
     for what, why in steps:

@@ -227,16 +227,26 @@ def provenance_text(answer: dict[str, Any]) -> str:
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
     """What changed from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
-    from forecache.store.diff import diff as compare
+    from forecache.store.diff import diff_versions
 
-    store = open_pipeline_store(pipeline)
-    with store.snapshot(before) as old, store.snapshot(after) as new:
-        found = compare(old, new, top=top)
+    found = diff_versions(open_pipeline_store(pipeline), before, after, top=top)
     if wants_json():
         print_json(found)
-        return
-    show_diff(found)
+    else:
+        _show_diff(pipeline, found)
 
 
-def show_diff(found: Any) -> None:
-    raise NotImplementedError
+def _show_diff(pipeline: str, found: dict[str, Any]) -> None:
+    sides = [
+        f"version {side['version']} (as of {side['as_of']}, model {side['model']['version']}, {side['rows']:,} keys)"
+        for side in (found["before"], found["after"])
+    ]
+    click.echo(f"{pipeline}: {sides[0]} -> {sides[1]}")
+    counts = ("changed", "added", "removed", "unchanged", "provenance_only")
+    show_table(("keys", "number"), [(name.replace("_", " "), found[name]) for name in counts], right=("number",))
+    figures = ("changed", "mean_before", "mean_after", "mean_absolute_change", "largest_change", "shift")
+    rows = [(name, *(change.get(figure) for figure in figures)) for name, change in found["fields"].items()]
+    show_table(("field", *(figure.replace("_", " ") for figure in figures)), rows)
+    if found["top_movers"]:
+        movers = [(m["key"], m["field"], m["before"], m["after"], m["change"]) for m in found["top_movers"]]
+        show_table(("moved most", "field", "before", "after", "change"), movers, right=("before", "after", "change"))
