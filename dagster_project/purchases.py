@@ -55,7 +55,7 @@ PURCHASE_FEATURES = (
     Feature("gap_max_days", "Longest time between purchases in days; null after a single one.", log=True),
     Feature("gap_ratio", "Recency over the mean gap; null after a single purchase.", log=True),
     Feature("weekend_share", "Share of the purchase days that were a Saturday or Sunday."),
-    Feature("holiday_share", "Share of the purchase days from 15 November to 31 December."),
+    Feature("month_start_share", "Share of the purchase days that were among the first ten of a month."),
 )
 
 
@@ -68,12 +68,11 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
     days = events["purchases"].groupBy(*entity, "event_day")
     days = days.agg(F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n"))
     before = F.lag("event_day").over(Window.partitionBy(*entity).orderBy("event_day"))
-    month_day = F.month("event_day") * 100 + F.dayofmonth("event_day")
     days = days.withColumns(
         {
             "gap": F.datediff("event_day", before),
             "is_weekend": (F.weekday("event_day") >= 5).cast("int"),
-            "is_holiday": (month_day >= 1115).cast("int"),
+            "is_month_start": (F.dayofmonth("event_day") <= 10).cast("int"),
         }
     )
     age = F.datediff("as_of", "event_day")
@@ -93,7 +92,7 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
         F.avg("gap").alias("gap_mean_days"),
         F.max("gap").alias("gap_max_days"),
         F.avg("is_weekend").alias("weekend_share"),
-        F.avg("is_holiday").alias("holiday_share"),
+        F.avg("is_month_start").alias("month_start_share"),
         *(column.alias(name) for name, column in windows.items()),  # type: ignore[attr-defined]
     )
     return result.withColumns(

@@ -35,11 +35,11 @@ def network(num_features: int) -> "nn.Module":
     return nn.Sequential(nn.Linear(num_features, 32), nn.ReLU(), nn.Linear(32, 1), nn.Softplus())
 
 
-def poisson_loss(output: "Tensor", target: "Tensor") -> "Tensor":
-    """Fits the mean of a quantity that is zero for most and large for few."""
-    from torch.nn.functional import poisson_nll_loss
+def absolute_error(output: "Tensor", target: "Tensor") -> "Tensor":
+    """Fits the median, so that a few large orders do not decide what everybody is expected to spend."""
+    from torch.nn.functional import l1_loss
 
-    return poisson_nll_loss(output, target, log_input=False)
+    return l1_loss(output, target)
 
 
 spend = Pipeline(
@@ -49,13 +49,13 @@ spend = Pipeline(
     sources=(PURCHASES,),
     features=Features(compute=purchase_features, columns=PURCHASE_FEATURES),
     label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
-    model=TorchModel(build=network, loss=poisson_loss),
+    model=TorchModel(build=network, loss=absolute_error),
     training=Training(num_as_of=5, every_days=30, epochs=20),
     output=Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days."),
     gate=Gate(
-        metric="rmse",
-        floors={"rmse": 40.0},
-        baseline=Baseline("amount_90d", description="As much as in the last 90 days."),
+        metric="mae",
+        floors={"mae": 8.9},
+        baseline=Baseline("amount_180d", scale=0.25, description="A quarter of what the last 180 days brought."),
     ),
     publish=Publish(max_age_h=36, max_psi=None),
 )

@@ -66,7 +66,7 @@ def test_values_of_a_small_history_are_those_computed_by_hand(
         "gap_mean_days": 3.0,
         "gap_max_days": 3.0,
         "weekend_share": 0.5,
-        "holiday_share": 0.0,
+        "month_start_share": 1.0,
     }
     assert {name: first[name] for name in expected} == pytest.approx(expected)
     assert first["mean_amount"] == pytest.approx(35 / 3)
