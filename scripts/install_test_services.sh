@@ -23,10 +23,9 @@ install_redis() {
     fi
     step "Installing redis-server"
     if ! command -v apt-get >/dev/null; then
-        step "There is no apt-get: install redis-server 6 or newer yourself"
+        step "There is no apt-get: install redis-server 6.2 or newer"
         return 1
     fi
-    # Only the program is wanted: `policy-rc.d`-less containers would start a server on port 6379, tests start their own.
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null ||
         { as_root apt-get update -q >/dev/null &&
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null; }
@@ -58,7 +57,7 @@ install_minio() {
     fi
     step "Building MinIO $MINIO_VERSION (a few minutes, once)"
     mkdir -p .tools/bin
-    GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 nice -n 10 go install -ldflags "-s -w" "github.com/minio/minio@$MINIO_VERSION"
+    GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 nice -n 10 go install -ldflags "-s -w" "github.com/minio/minio@$MINIO_VERSION" || return 1
     printf '%s' "$MINIO_VERSION" >"$MINIO_STAMP"
 }
 

@@ -170,7 +170,8 @@ class ObjectRemote:
         except FileNotFoundError:
             return None
         meta = found.meta
-        return bytes(found.bytes()), {"e_tag": meta["e_tag"], "version": meta["version"]}
+        tag = {"e_tag": meta["e_tag"], "version": meta["version"]}
+        return bytes(found.bytes()), {name: value for name, value in tag.items() if value is not None}
 
     def write(self, name: str, content: bytes) -> None:
         self._obstore.put(self._store, name, content)

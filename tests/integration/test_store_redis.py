@@ -32,7 +32,7 @@ def redis_settings(url: str, settings: Settings) -> Iterator[Settings]:
 
 
 def entry_keys(client: Any) -> list[bytes]:
-    return [key for key in client.scan_iter(match="churn:*", count=5000)]
+    return list(client.scan_iter(match="churn:*", count=5000))
 
 
 def test_a_published_version_is_served_from_redis(redis_settings: Settings) -> None:
@@ -72,7 +72,7 @@ def test_segments_that_no_version_needs_are_unlinked(redis_settings: Settings) -
     store = open_redis_store(redis_settings, "churn")
     for number in (1, 2):
         night = NEXT_NIGHT.replace(day=number)
-        write_night(redis_settings, predictions({key: 0.5 / number for key in scores(1200)}, night=night), night=night)
+        write_night(redis_settings, predictions(dict.fromkeys(scores(1200), 0.5 / number), night=night), night=night)
         result = publish(redis_settings, IN_REDIS)
     assert result.details["targets"]["redis"]["unlinked"] == 1200
     assert len(entry_keys(store.client)) == 2400, "the served version and the one before it"
@@ -84,7 +84,7 @@ def test_a_load_that_died_is_taken_up_and_what_it_left_is_unlinked(
     write_night(redis_settings, predictions(scores(1500)))
     publish(redis_settings, IN_REDIS)
     night = NEXT_NIGHT
-    write_night(redis_settings, predictions({key: 0.5 for key in scores(1500)}, night=night), night=night)
+    write_night(redis_settings, predictions(dict.fromkeys(scores(1500), 0.5), night=night), night=night)
     honest = RedisStore._load_segment
 
     def dies_half_way(self: RedisStore, snapshot: Any, number: int, segment: Any, progress: Any) -> int:

@@ -1,0 +1,214 @@
+"""Distribution: publishers push to a folder and to a real S3-compatible server, replicas pull, broken pulls go on."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_services import minio_server
+from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
+
+from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
+from forecache.settings import Settings
+from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
+from forecache.store.remotes import FolderRemote, ObjectRemote, Remote
+
+_FOLDERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with minio_server(tmp_path_factory.mktemp("minio"), "versions") as options:
+        yield options
+
+
+@pytest.fixture(params=["folder", "s3"])
+def remote_settings(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Settings:
+    """Settings of a publisher whose remote is a folder, or a prefix of a bucket of its own."""
+    if request.param == "folder":
+        return settings.model_copy(update={"store_remote": str(tmp_path / "remote")})
+    options = request.getfixturevalue("s3")
+    uri = f"s3://versions/test-{next(_FOLDERS)}"
+    # The lake stays local: its reader ignores the options that it does not know.
+    return settings.model_copy(update={"store_remote": uri, "storage_options": options})
+
+
+@pytest.fixture
+def remote(remote_settings: Settings) -> Remote:
+    return open_remote(remote_settings.store_remote, remote_settings.storage_options)
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Store:
+    return Store(tmp_path / "replica" / "churn")
+
+
+def content(store: Store) -> dict[bytes, bytes]:
+    with store.snapshot() as snapshot:
+        return dict(snapshot.items())
+
+
+def test_a_replica_serves_what_was_published_and_pulls_only_what_changed(
+    remote_settings: Settings, remote: Remote, replica: Store
+) -> None:
+    write_night(remote_settings, predictions(scores(2000)))
+    pushed = publish(remote_settings, churn()).details["targets"]["remote"]
+    assert (pushed["version"], pushed["files"]) == (1, 1)
+    first = pull(replica, remote)
+    publisher = open_store(remote_settings, "churn")
+    assert (first["version"], first["files"], first["moved"]) == (1, 1, True)
+    assert content(replica) == content(publisher)
+    assert replica.current() == publisher.current()
+    upsert(remote_settings, predictions({"00001": 0.125}))
+    publish(remote_settings, churn())
+    second = pull(replica, remote)
+    assert (second["version"], second["files"]) == (2, 3)
+    assert second["bytes"] < first["bytes"] / 10
+    assert content(replica) == content(publisher)
+    assert pull(replica, remote) == {"version": 2, "files": 0, "bytes": 0, "moved": False}
+
+
+def test_a_rollback_reaches_the_replica_without_a_byte_of_data(
+    remote_settings: Settings, remote: Remote, replica: Store
+) -> None:
+    write_night(remote_settings, predictions(scores(100)))
+    publish(remote_settings, churn())
+    pull(replica, remote)
+    upsert(remote_settings, predictions({"00001": 0.125}))
+    publish(remote_settings, churn())
+    pull(replica, remote)
+    publisher = open_store(remote_settings, "churn")
+    publisher.rollback()
+    sync_targets(remote_settings, churn(), publisher)
+    assert pull(replica, remote) == {"version": 1, "files": 0, "bytes": 0, "moved": True}
+    assert content(replica) == content(publisher)
+
+
+def test_a_broken_pull_goes_on_where_it_stopped(
+    remote_settings: Settings, remote: Remote, replica: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_night(remote_settings, predictions(scores(2000)))
+    publish(remote_settings, churn())
+    kind = type(remote)
+    honest = kind.chunks
+
+    def breaks(self: Any, name: str, start: int) -> Iterator[bytes]:
+        for chunk in honest(self, name, start):
+            yield bytes(chunk)[: len(chunk) // 2]
+            raise ConnectionError("the line is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "chunks", breaks)
+        with pytest.raises(ConnectionError):
+            pull(replica, remote)
+    assert replica.current() is None
+    size = open_store(remote_settings, "churn").versions()[0].size_bytes
+    again = pull(replica, remote)
+    assert again["bytes"] == size - size // 2
+    assert len(content(replica)) == 2000
+    assert list(replica.layout.staging.iterdir()) == []
+
+
+def test_a_file_that_is_not_what_the_manifest_says_is_refused_and_fetched_anew(
+    remote_settings: Settings, remote: Remote, replica: Store
+) -> None:
+    write_night(remote_settings, predictions(scores(100)))
+    publish(remote_settings, churn())
+    pull(replica, remote)
+    upsert(remote_settings, predictions({"00001": 0.125}))
+    publish(remote_settings, churn())
+    manifest = open_store(remote_settings, "churn").current()
+    assert manifest is not None
+    name = f"churn/segments/{manifest.segments[1].id}/000.mdb"
+    found = remote.read(name)
+    assert found is not None
+    remote.write(name, b"\0" * len(found[0]))
+    with pytest.raises(CheckError, match=r"000.mdb does not have the checksum"):
+        pull(replica, remote)
+    assert replica.pointer().serving == 1
+    remote.write(name, found[0])
+    assert pull(replica, remote)["version"] == 2
+
+
+def test_two_publishers_to_one_remote_one_wins(remote_settings: Settings, remote: Remote) -> None:
+    remote.swap("churn/CURRENT", b"first", None)
+    seen = remote.read("churn/CURRENT")
+    assert seen is not None
+    with pytest.raises(ConflictError, match="another publisher"):
+        remote.swap("churn/CURRENT", b"second", None)
+    remote.swap("churn/CURRENT", b"second", seen[1])
+    with pytest.raises(ConflictError, match="another publisher"):
+        remote.swap("churn/CURRENT", b"third", seen[1])
+    now = remote.read("churn/CURRENT")
+    assert now is not None
+    assert now[0] == b"second"
+
+
+def test_the_remote_forgets_what_the_publisher_has_retired(
+    remote_settings: Settings, remote: Remote, replica: Store
+) -> None:
+    rules = replace(OPEN_RULES, keep=0)
+    write_night(remote_settings, predictions(scores(100)))
+    publish(remote_settings, churn(rules=rules))
+    pull(replica, remote)
+    publish(remote_settings, churn(rules=rules), full=True)
+    publisher = open_store(remote_settings, "churn")
+    assert remote.names("churn/versions") == ["churn/versions/00000002.json"]
+    assert len(remote.names("churn/segments")) == 1
+    assert content(replica) == content(publisher), "a replica goes on serving what it has"
+    assert pull(replica, remote, keep=0)["version"] == 2
+    assert replica.version_numbers() == [2]
+
+
+def test_a_replica_that_has_pinned_goes_on_serving_that(
+    remote_settings: Settings, remote: Remote, replica: Store
+) -> None:
+    write_night(remote_settings, predictions(scores(10)))
+    publish(remote_settings, churn())
+    pull(replica, remote)
+    replica.pin(1)
+    upsert(remote_settings, predictions({"00001": 0.125}))
+    publish(remote_settings, churn())
+    assert pull(replica, remote, keep=0)["version"] == 2
+    assert replica.pointer().serving == 1
+    assert b"0.125" not in content(replica)[b"00001"]
+
+
+@pytest.mark.slow
+def test_a_pull_that_was_killed_leaves_the_replica_serving_and_goes_on(settings: Settings, tmp_path: Path) -> None:
+    current = settings.model_copy(update={"store_remote": str(tmp_path / "remote")})
+    write_night(current, predictions(scores(2000)))
+    publish(current, churn())
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from forecache.store import Store, distribution, open_remote, pull\n"
+        "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "setattr(distribution, sys.argv[3], kill)\n"
+        "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"
+    )
+    replica = Store(tmp_path / "replica" / "churn")
+    for place in ("file_checksum", "move_durably", "write_durably", "write_pointer"):
+        command = [sys.executable, "-c", script, str(replica.layout.root), current.store_remote, place]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=60)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert replica.current() is None
+    pulled = pull(replica, open_remote(current.store_remote, {}))
+    assert (pulled["version"], pulled["bytes"]) == (1, 0)
+    assert content(replica) == content(open_store(current, "churn"))
+
+
+def test_a_remote_without_versions_or_of_an_unknown_kind_is_named(tmp_path: Path, replica: Store) -> None:
+    with pytest.raises(NotFoundError, match="serves nothing for churn"):
+        pull(replica, open_remote(str(tmp_path / "empty"), {}))
+    with pytest.raises(NotFoundError, match="Nothing is published for churn"):
+        push(replica, open_remote(str(tmp_path / "empty"), {}))
+    with pytest.raises(SettingsError, match="ftp://elsewhere"):
+        open_remote("ftp://elsewhere/versions", {})
+    assert isinstance(open_remote("file:///tmp/versions", {}), FolderRemote)
+    assert isinstance(open_remote("s3a://bucket/versions", {"AWS_REGION": "eu-west-1"}), ObjectRemote)
