@@ -21,7 +21,9 @@ def ask(port: int, kind: str, path: str, keys: list[str]) -> tuple[bytes, int]:
             connection.request("POST", path, body_of(kind, keys), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = answer.read()
-        head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in answer.getheaders())
+        head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n" + "".join(
+            f"{k}: {v}\r\n" for k, v in answer.getheaders()
+        )
         if answer.status != 200:
             raise BenchmarkError(f"Port {port} answered {answer.status} to {kind} {path}: {body[:300]!r}")
         return body, len(head) + 2 + len(body)
@@ -79,4 +81,8 @@ def check(name: str, target: Target, keys: list[str], batch: int) -> dict[str, f
         require_equal(name, asked, decode(target.kind, body, asked))
         bodies.append(len(body))
         wholes.append(whole)
-    return {"body_bytes": sum(bodies) / len(bodies), "answer_bytes": sum(wholes) / len(wholes), "keys_checked": len(keys)}
+    return {
+        "body_bytes": sum(bodies) / len(bodies),
+        "answer_bytes": sum(wholes) / len(wholes),
+        "keys_checked": len(keys),
+    }

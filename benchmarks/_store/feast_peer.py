@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from _store import rows
 from _store.processes import FEAST, ROOT, BenchmarkError, free_port, http_ready, run_checked, running
+from _store.progress import say
 
 ENVIRONMENT = {"FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
 ONLINE_STORES = ("sqlite", "redis")
@@ -103,6 +103,10 @@ class Repository:
         found: list[int] = self._side("get", self.folder, num_keys, calls, seed)["nanoseconds"]
         return found
 
+    def redis_keys(self) -> int:
+        """How many keys Redis holds."""
+        return int(run_checked(["redis-cli", "-p", self._port, "dbsize"]))
+
     def save_redis(self) -> None:
         """Write Redis's content to the folder, from where the next `redis()` loads it."""
         run_checked(["redis-cli", "-p", self._port, "save"])
@@ -145,8 +149,10 @@ def redis_server(folder: Path, port: int, core: int | None = None) -> Iterator[i
 def loaded(folder: Path, online_store: str, num_keys: int) -> Repository:
     """A repository whose online store holds the first night's rows of `num_keys` keys; loaded once, then kept."""
     repository = Repository(folder / f"feast-{online_store}-{num_keys}", online_store)
-    stamp = repository.folder / "loaded"
-    if not stamp.exists():
+    stamp = repository.folder / "loaded.json"
+    done = json.loads(stamp.read_text()) if stamp.exists() else {}
+    if done.get("data_version") != rows.DATA_VERSION:
+        say(f"loading {num_keys:,} rows into Feast's {online_store} online store (once: they are kept)")
         zeros = np.zeros(num_keys, np.uint16)
         repository.write_rows(rows.night_batches(zeros, rows.FIRST_NIGHT), rows.FIRST_NIGHT, num_keys)
         with repository.redis():
@@ -154,5 +160,5 @@ def loaded(folder: Path, online_store: str, num_keys: int) -> Repository:
             seconds = repository.materialize(rows.FIRST_NIGHT)
             if online_store == "redis":
                 repository.save_redis()
-        stamp.write_text(json.dumps({"rows": num_keys, "seconds": seconds, "cores": os.cpu_count()}))
+        stamp.write_text(json.dumps({"data_version": rows.DATA_VERSION, "rows": num_keys, "seconds": seconds}))
     return repository

@@ -27,6 +27,9 @@ from forecache.pipeline import (
     Training,
 )
 
+DATA_VERSION = 1
+"""Raised whenever the rows change, so that what was loaded into the peers before is loaded again."""
+
 NAME = "churn"
 KEY = "customer_id"
 FIELDS = ("churn_probability", "expected_spend", "expected_orders", "risk_segment")

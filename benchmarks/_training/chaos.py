@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ from typing import Any, Literal
 import psutil
 
 from forecache.settings import Settings
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import command, environment
 
 Kind = Literal["worker", "all", "terminate"]
 KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE = 0.15
+_MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
+_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.heartbeat, which would load torch
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,7 @@ def _kill_repeatedly(settings: Settings, spec: TrainingSpec, kills: int, rng: ra
             if rng.random() < _EARLY_SHARE:
                 time.sleep(rng.uniform(0, 3))
             else:
-                _await_start(spec, process, seen)
-                time.sleep(rng.uniform(0, 2))
+                _await_steps(spec, process, seen, rng.randint(0, _MOST_STEPS))
             kind = rng.choice(KINDS)
             seen = _starts(spec)
             if _kill(process, kind, rng):
@@ -112,12 +114,20 @@ def _starts(spec: TrainingSpec) -> int:
     return sum(event["event"] == "start" for event in _events(spec))
 
 
-def _await_start(spec: TrainingSpec, process: "subprocess.Popen[bytes]", seen: int) -> None:
-    """Wait until the workers have started once more than `seen` times; returns at once where the group has ended."""
+def _await_steps(spec: TrainingSpec, process: "subprocess.Popen[bytes]", seen: int, steps: int) -> None:
+    """Wait for the start after `seen` of them, and some steps from there; returns at once where the group has ended."""
     deadline = time.monotonic() + _LONGEST_WAIT_S
-    while process.poll() is None and _starts(spec) <= seen:
-        assert time.monotonic() < deadline, f"no worker started within {_LONGEST_WAIT_S} s"
-        time.sleep(0.05)
+    while process.poll() is None and not _has_done(spec, seen, steps):
+        assert time.monotonic() < deadline, f"no progress within {_LONGEST_WAIT_S} s"
+        time.sleep(0.01)
+
+
+def _has_done(spec: TrainingSpec, seen: int, steps: int) -> bool:
+    starts = [event for event in _events(spec) if event["event"] == "start"]
+    if len(starts) <= seen:
+        return False
+    reached, _ = _LAYOUT.unpack((spec.folder / HEARTBEAT_FILE).read_bytes())
+    return bool(reached >= starts[-1]["step"] + steps)
 
 
 def _finish(settings: Settings, spec: TrainingSpec) -> None:

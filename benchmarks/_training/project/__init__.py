@@ -1,0 +1,1 @@
+"""The project whose pipelines `make bench-training` trains."""
