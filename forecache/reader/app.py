@@ -12,7 +12,7 @@ from typing import Any
 from forecache.errors import ForecacheError, InputError
 from forecache.reader import problems, reaper
 from forecache.reader.access import Access
-from forecache.reader.limits import MAX_PATH_BYTES, RateLimit, check_rate, read_body
+from forecache.reader.limits import MAX_PATH_BYTES, ClientGone, RateLimit, check_rate, read_body
 from forecache.reader.metrics import HITS, ROUTE, WorkerMetrics, worker_name
 from forecache.reader.problems import Problem, quoted
 from forecache.reader.routes import Reply, Request, Routes
@@ -79,7 +79,12 @@ class ReaderApp:
         if method == "POST" and self.routes.takes_body(path):
             return self._post(scope, proto, started)
         request = Request(method, path, scope.query_string, scope.headers, time())
-        reply = self._reply(request, scope.client)
+        try:
+            self._admit(request, scope.client)
+        except Problem as problem:
+            reply = _problem_reply(problem)
+        else:
+            reply = self._reply(request)
         if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(request.headers):
             reply = _gzipped(reply)
         self._send(proto, request, reply, started)
@@ -107,15 +112,21 @@ class ReaderApp:
         request = Request("POST", scope.path, scope.query_string, headers, 0.0)
         settings = self.settings
         try:
+            self._admit(request, scope.client)
+            if self._access is not None:
+                self._access.identify(headers)  # strangers send no body
             _check_media_type(headers.get("content-type"))
             request.body = await read_body(
                 proto, headers, limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s
             )
+        except ClientGone:
+            self._metrics.observe(request.route, problems.CLIENT_GONE, perf_counter_ns() - started)
+            return
         except Problem as problem:
             reply = _problem_reply(problem)
         else:
             request.now = time()
-            reply = self._reply(request, scope.client)
+            reply = self._reply(request)
         size = len(reply.body)
         if size >= GZIP_FROM_BYTES and _accepts_gzip(headers):
             if size < GZIP_IN_THREAD_FROM_BYTES:
@@ -124,12 +135,15 @@ class ReaderApp:
                 reply = await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply)
         self._send(proto, request, reply, started)
 
-    def _reply(self, request: Request, client: str) -> Reply:
+    def _admit(self, request: Request, client: str) -> None:
+        """Refuse a request whose path is too long, or whose client asks too often."""
+        if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
+            raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
+        if self._rate is not None and request.path not in _UNLIMITED_PATHS:
+            check_rate(self._rate, client)
+
+    def _reply(self, request: Request) -> Reply:
         try:
-            if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
-                raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
-            if self._rate is not None and request.path not in _UNLIMITED_PATHS:
-                check_rate(self._rate, client)
             return self.routes.handle(request)
         except Problem as problem:
             return _problem_reply(problem)

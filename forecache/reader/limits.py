@@ -8,6 +8,8 @@ import time
 import zlib
 from typing import Any
 
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
+
 from forecache.reader import problems
 from forecache.reader.problems import Problem
 
@@ -18,12 +20,17 @@ MAX_HEAD_BYTES = 16 * 1024
 """Largest request line and header fields together; the server itself refuses more, with 431."""
 
 
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole; there is nobody to answer."""
+
+
 async def read_body(proto: Any, headers: Any, *, limit_bytes: int, timeout_s: float) -> bytes:
     """The whole body.
 
     Raises:
         Problem: It is larger than `limit_bytes` (found before it is read where the client says its length) or has
             not arrived after `timeout_s`.
+        ClientGone: The client closed the connection first.
     """
     length = headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit_bytes:
@@ -43,6 +50,8 @@ async def read_body(proto: Any, headers: Any, *, limit_bytes: int, timeout_s: fl
                 raise _too_large(limit_bytes)
             chunks.append(chunk)
         return b"".join(chunks)
+    except ProtocolClosed:
+        raise ClientGone from None
     except asyncio.CancelledError:
         raise Problem(
             problems.TIMEOUT,

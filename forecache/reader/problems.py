@@ -43,8 +43,11 @@ UNREADABLE = Kind(503, "not-readable", "The published version cannot be read")
 STALE = Kind(503, "stale", "The published version is older than the pipeline allows")
 
 KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
-STATUSES = tuple(sorted({200, 304, *(kind.status for kind in KINDS)}))
-"""Every status that the reader's own code answers with."""
+CLIENT_GONE = 499
+"""Counted where the client left before its request was whole, as nginx does; never sent."""
+
+STATUSES = tuple(sorted({200, 304, CLIENT_GONE, *(kind.status for kind in KINDS)}))
+"""Every status that the reader's own code answers with or counts."""
 
 
 class Problem(Exception):

@@ -287,3 +287,21 @@ def test_a_request_that_never_ends_does_not_keep_the_reader_from_stopping(store:
         assert reader.stop() == 0
         assert 8 < time.monotonic() - started < 15
     assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+def test_clients_that_leave_in_the_middle_are_counted_and_not_logged(
+    store: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running_reader(store) as reader:
+        for _ in range(3):
+            with connected(reader) as connection:
+                connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+                time.sleep(0.2)
+
+        def counted() -> bool:
+            return 'requests_total{route="other",status="499"} 3' in httpx.get(f"{reader.url}/metrics").text
+
+        assert eventually(counted)
+        assert status(reader) == 200
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err

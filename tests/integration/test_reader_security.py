@@ -1,5 +1,6 @@
 """Tokens and rate limits over real sockets, rotated and shared between workers while the reader runs."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,3 +103,14 @@ def test_the_rate_limit_holds_over_all_workers(store: Settings) -> None:
         assert clients[0].get("/v1/churn/00001").status_code == 200
         for client in clients:
             client.close()
+
+
+def test_strangers_are_refused_before_their_body_is_read(store: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    create_token(path, "web", ["churn"])
+    with (
+        running_reader(store, reader_tokens=str(path)) as reader,
+        socket.create_connection(("127.0.0.1", reader.port), timeout=5) as connection,
+    ):
+        connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
