@@ -14,7 +14,7 @@ from forecache.store.manifest import ShardInfo
 SHARD_ROWS = 400_000
 """Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
 
-_MAX_SHARDS = 1024
+_MAX_SHARDS = 256
 _PAGE = 4096
 _NAMED = 5
 
