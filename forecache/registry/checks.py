@@ -124,8 +124,8 @@ def check_latency(gate: Gate, session: Any, features: NDArray[np.float32]) -> Ch
 
 
 def check_size(gate: Gate, size_bytes: int) -> Check:
-    reason = f"{size_bytes / 1e6:.2f} MB"
-    return Check("size_bytes", size_bytes <= gate.max_size_bytes, size_bytes, gate.max_size_bytes, reason)
+    value, limit = size_bytes / 1e6, gate.max_size_bytes / 1e6
+    return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
 
 
 def check_shift(gate: Gate, score: Array, champion: Array) -> Check:

@@ -82,7 +82,7 @@ def _number(value: float | None, digits: int = 4) -> str:
     """A figure with thousands separators and as many decimals as its size deserves; a dash where there is none."""
     if value is None or value != value:
         return "–"
-    if isinstance(value, int) or float(value).is_integer():
+    if isinstance(value, int) or (value and float(value).is_integer()):
         return f"{int(value):,}"
     return f"{value:,.{digits if abs(value) < 10 else 2}f}".replace("-", "−")
 

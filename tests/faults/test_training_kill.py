@@ -37,7 +37,7 @@ def prepare(folder: Path, *, epochs: int, rows_per_date: int) -> tuple[Settings,
 
 @pytest.mark.timeout(900)
 def test_killed_four_times_at_random_it_ends_with_equal_weights_and_samples(tmp_path: Path) -> None:
-    settings, spec = prepare(tmp_path, epochs=12, rows_per_date=10_000)
+    settings, spec = prepare(tmp_path, epochs=12, rows_per_date=4_000)
     report = run_chaos(settings, spec, tmp_path, kills=4, seed=5)
     assert sum(report.kills.values()) == 4
     assert report.equal_weights
@@ -48,7 +48,7 @@ def test_killed_four_times_at_random_it_ends_with_equal_weights_and_samples(tmp_
 
 
 def test_sigterm_saves_the_position_and_the_next_run_goes_on_from_it(tmp_path: Path) -> None:
-    settings, spec = prepare(tmp_path, epochs=40, rows_per_date=5_000)
+    settings, spec = prepare(tmp_path, epochs=30, rows_per_date=2_000)
     spec.folder.mkdir()
     spec.save()
     process = subprocess.Popen(

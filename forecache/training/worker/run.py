@@ -92,12 +92,14 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         **_environment(group),
     )
     loop.fit()
+    usage = loop.usage.measured(group)
     if group.rank == 0:
         events("export")
-        _finish(spec, pipeline, loop, table, statistics)
+        _finish(spec, pipeline, loop, statistics, usage)
+        events("done")
 
 
-def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, table: DeltaTable, statistics: Statistics) -> None:
+def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, statistics: Statistics, usage: dict[str, Any]) -> None:
     model = ExportedModel(pipeline, loop.prepare.cpu(), loop.network.cpu())
     split = loop.validation.split
     sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, :-1].contiguous()
@@ -121,6 +123,7 @@ def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, table: DeltaTabl
             "std": dict(zip(names, statistics.std.tolist(), strict=True)),
             "null_share": dict(zip(names, statistics.null_share.tolist(), strict=True)),
         },
+        "usage": usage,
         **_environment(loop.group),
         **parity,
     }
