@@ -91,13 +91,13 @@ def _from_lists(lists: pa.Array, width: int | None, dtype: Any) -> np.ndarray:
         filled = np.full((rows, width or _first_width(lists)), np.nan, dtype=dtype)
         valid = lists.drop_null()
         if len(valid):
-            filled[lists.is_valid().to_numpy(zero_copy_only=False)] = _from_lists(valid, width, dtype)
+            filled[_plain(lists.is_valid().cast(pa.uint8())).astype(bool)] = _from_lists(valid, width, dtype)
         return filled
     if rows == 0:
         return np.empty((0, width or 0), dtype=dtype)
     values = lists.flatten()
     if not pa.types.is_fixed_size_list(lists.type):
-        lengths = np.diff(lists.offsets.to_numpy())
+        lengths = np.diff(_plain(lists.offsets))
         if (lengths != lengths[0]).any():
             raise InputError(
                 f"The array column has rows of {lengths.min()} and of {lengths.max()} values.",
@@ -123,4 +123,17 @@ def _numeric(column: pa.Array, name: str) -> np.ndarray:
             f"The column {name} has the type {kind}, and the model takes numbers.",
             remedy="Cast it, or log the model with a signature that has this type.",
         )
-    return column.to_numpy(zero_copy_only=False)
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    if column.null_count:
+        column = (column if pa.types.is_floating(kind) else column.cast(pa.float64())).fill_null(float("nan"))
+    return _plain(column)
+
+
+def _plain(column: pa.Array) -> np.ndarray:
+    """A view of numbers without nulls. `to_numpy` and even its dtype would import pandas in every worker."""
+    kind = column.type
+    letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
+    dtype = np.dtype(f"{letter}{kind.bit_width // 8}")
+    values = np.frombuffer(column.buffers()[1], dtype=dtype, count=len(column) + column.offset)
+    return values[column.offset :]

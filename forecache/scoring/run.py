@@ -7,9 +7,8 @@ kill. What is written becomes visible by one commit to the Delta log, after the 
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
 from forecache.lake.features import partition_rows
@@ -19,53 +18,17 @@ from forecache.pipeline import Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.commit import check_partition, commit_partitions
-from forecache.scoring.engines import Plan, plan_scoring
-from forecache.scoring.incremental import Base, Mode, find_base, score_changes
+from forecache.scoring.engines import plan_scoring
+from forecache.scoring.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
-from forecache.scoring.spark_engine import Job, score_job
-from forecache.scoring.staging import (
-    WHOLE,
-    StagedFile,
-    list_folder,
-    list_staged,
-    missing_files,
-    staging_folder,
-)
+from forecache.scoring.stage import Engine, Staged, Work, stage_changes, stage_nights
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Engine = Literal["spark", "arrow"]
-BATCH_ROWS = 20_000
-# Below this a night is one shard: it is scored again in a second or two.
-SHARDED_ROWS = 1_000_000
 _ROWS_AT_ONCE = 2_000_000
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run needs beside the nights."""
-
-    spark: "SparkSession | None"
-    settings: Settings
-    pipeline: Pipeline
-    table: str
-    plan: Plan
-    stamp: Stamp
-    engine: Engine
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Scored shards of some nights, complete, and how many rows this run had to score for them."""
-
-    files: Mapping[date, Sequence[StagedFile]]
-    scored_rows: int
-    seconds: float
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def score(
@@ -146,7 +109,11 @@ def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Ba
     for position, chunk in enumerate(chunks):
         sentence = f"scoring {_span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
         work.progress(sentence, position / len(chunks))
-        staged = _carry(work, chunk[0], bases[chunk[0].night]) if chunk[0].night in bases else _stage(work, chunk)
+        staged = (
+            stage_changes(work, chunk[0], bases[chunk[0].night])
+            if chunk[0].night in bases
+            else stage_nights(work, chunk)
+        )
         checks |= _publish(work, chunk, staged)
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
         carried_rows += staged.details.get("carried", 0)
@@ -174,57 +141,6 @@ def _chunks(nights: Sequence[Night], *, alone: Collection[date]) -> list[list[Ni
 
 def _span(nights: Sequence[Night]) -> str:
     return str(nights[0].night) if len(nights) == 1 else f"{nights[0].night} to {nights[-1].night}"
-
-
-def _stage(work: Work, chunk: Sequence[Night]) -> Staged:
-    """Bring the shards of a chunk together: those that an earlier run left, and the rest scored now."""
-    started = time.perf_counter()
-    if len(chunk) > 1:
-        folder = staging_folder(chunk[0], shared=True)
-        job = Job({n.night: n.files for n in chunk}, {n.night: n.feature_version for n in chunk}, folder, sharded=False)
-        _score(work, job)
-        files = {n.night: list_folder(work.settings, work.table, folder, n.night) for n in chunk}
-        return Staged(files, job.rows, time.perf_counter() - started)
-    night = chunk[0]
-    staged = list_staged(work.settings, work.table, night)
-    missing = missing_files(night, staged)
-    if missing:
-        sharded = len(night.files) > 1 and night.rows >= SHARDED_ROWS
-        job = Job({night.night: missing}, {night.night: night.feature_version}, staging_folder(night), sharded=sharded)
-        _score(work, job)
-        staged = list_staged(work.settings, work.table, night)
-    files = {night.night: [file for shard in staged.values() for file in shard]}
-    return Staged(files, sum(file.rows for file in missing), time.perf_counter() - started)
-
-
-def _carry(work: Work, night: Night, base: Base) -> Staged:
-    """An incremental night, from wherever its base lies; a run that was killed does it again."""
-    folder = staging_folder(night)
-    carried = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
-    files = list_staged(work.settings, work.table, night).get(WHOLE, [])
-    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details())
-
-
-def _score(work: Work, job: Job) -> None:
-    if work.engine == "arrow":
-        from forecache.scoring.arrow_engine import score_job_with_arrow
-
-        score_job_with_arrow(
-            work.settings, work.pipeline, work.table, work.plan, job, work.stamp, progress=work.progress
-        )
-        return
-    assert work.spark is not None
-    score_job(
-        work.spark,
-        work.settings,
-        work.pipeline,
-        work.table,
-        work.plan,
-        job,
-        work.stamp,
-        batch_rows=BATCH_ROWS,
-        progress=work.progress,
-    )
 
 
 def _publish(work: Work, chunk: Sequence[Night], staged: Staged) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a model takes and returns: its MLflow signature as Spark types, and whether a result type fits it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ _SPARK_NAMES = {
     "datetime": "timestamp",
 }
 _NUMPY_NAMES = {"float32": "float", "float64": "double", "int32": "int", "int64": "bigint", "bool": "boolean"}
+_FIELD = re.compile(r"\s*(?:`([^`]+)`|(\w+))\s*:?\s*(\w+|array\s*<[^<>]*>)\s*")
 _NUMBERS = ("boolean", "int", "bigint", "float", "double")
 # A number may become another one where no value changes its meaning; a double may be rounded to a float on request.
 _CASTS = {
@@ -135,36 +137,39 @@ def resolve_result(
 def parse_result_type(
     result_type: "str | DataType",
 ) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
-    """A Spark type, as an object or in DDL ("double", "array<float>", "a double, b string"), as output columns."""
-    from pyspark.errors import PySparkException
-    from pyspark.sql.types import ArrayType, DataType, StructType
+    """A Spark type as output columns.
 
-    try:
-        kind = result_type if isinstance(result_type, DataType) else DataType.fromDDL(_spark_word(result_type))
-    except PySparkException:
-        raise SettingsError(
-            f"The result_type {result_type!r} is not a Spark type.",
-            remedy="Examples: 'double', 'array<float>', 'probability double, label string'.",
-        ) from None
-    if isinstance(kind, StructType):
-        return tuple(_column(field.name, field.dataType) for field in kind.fields), "struct"
-    return (_column("prediction", kind),), "array" if isinstance(kind, ArrayType) else "scalar"
+    Args:
+        result_type: A type object, or its text: "double", "array<float>", "a double, b string", "struct<a: double>".
+
+    Raises:
+        SettingsError: It is not a type that scoring returns.
+    """
+    text = result_type if isinstance(result_type, str) else result_type.simpleString()
+    struct = re.fullmatch(r"\s*struct\s*<(.*)>\s*", text)
+    if struct is None and re.fullmatch(r"\s*\w+\s*|\s*array\s*<[^<>]*>\s*", text):
+        column = _column("prediction", text, result_type)
+        return (column,), "scalar" if column.width is None else "array"
+    fields = [_FIELD.fullmatch(part) for part in (struct[1] if struct else text).split(",")]
+    if not all(fields):
+        raise _not_a_type(result_type)
+    return tuple(_column(field[1] or field[2], field[3], result_type) for field in fields if field), "struct"
 
 
-def _spark_word(name: str) -> str:
-    return {"long": "bigint", "integer": "int", "bool": "boolean"}.get(name.strip(), name)
+def _column(name: str, text: str, whole: "str | DataType") -> OutputColumn:
+    array = re.fullmatch(r"\s*array\s*<(.*)>\s*", text)
+    word = (array[1] if array else text).strip().lower()
+    word = {"long": "bigint", "integer": "int", "bool": "boolean"}.get(word, word)
+    if word not in _SPARK_NAMES.values():
+        raise _not_a_type(whole)
+    return OutputColumn(name, word, -1 if array else None)
 
 
-def _column(name: str, kind: Any) -> OutputColumn:
-    from pyspark.sql.types import ArrayType
-
-    element = kind.elementType if isinstance(kind, ArrayType) else kind
-    if element.simpleString() not in _SPARK_NAMES.values():
-        raise SettingsError(
-            f"The result_type has {name!r} as {kind.simpleString()}, which scoring does not return.",
-            remedy=f"It returns {', '.join(_SPARK_NAMES.values())} and arrays of them.",
-        )
-    return OutputColumn(name, element.simpleString(), -1 if isinstance(kind, ArrayType) else None)
+def _not_a_type(result_type: "str | DataType") -> SettingsError:
+    return SettingsError(
+        f"The result_type {result_type!r} is not one that scoring returns.",
+        remedy=f"It returns {', '.join(_SPARK_NAMES.values())}, arrays of them, and structs: 'p double, label string'.",
+    )
 
 
 def _shape(outputs: Sequence[OutputColumn]) -> Literal["scalar", "array", "struct"]:

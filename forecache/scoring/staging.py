@@ -55,9 +55,8 @@ def staging_folder(night: Night, *, shared: bool = False) -> str:
 
 
 def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[StagedFile]:
-    """The files of one night in a folder of several."""
-    filesystem = lake_filesystem(settings, table)
-    shards = _by_shard(filesystem, f"{folder}/{AS_OF}={night.isoformat()}", night)
+    """The files in a folder that holds one night."""
+    shards = _by_shard(lake_filesystem(settings, table), folder, night)
     return [file for files in shards.values() for file in files]
 
 

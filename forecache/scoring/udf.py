@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
+from forecache.scoring.spec import KernelSpec
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -85,15 +86,13 @@ def scoring_udf(
 
 def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
     from pyspark.sql.pandas.functions import arrow_udf
-    from pyspark.sql.types import DataType
 
     from forecache.scoring.kernel import score_stream
 
     context: SparkContext = spark.sparkContext
     shipped: Broadcast[bytes] = context.broadcast(plan.payload)
     spec = plan.spec
-    fields = ", ".join(f"`{column.name}`: {column.ddl}" for column in spec.outputs)
-    returns = DataType.fromDDL(f"struct<{fields}>" if spec.shape == "struct" else spec.outputs[0].ddl)
+    returns = spark_type(spec)
 
     def worker_folder() -> str:
         from pyspark import SparkFiles
@@ -105,3 +104,26 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
         return score_stream(spec, lambda: shipped.value, worker_folder, iterator)
 
     return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]
+
+
+def spark_type(spec: KernelSpec) -> "DataType":
+    """The Spark type of the predictions."""
+    from pyspark.sql import types as T
+
+    words = {
+        "boolean": T.BooleanType,
+        "int": T.IntegerType,
+        "bigint": T.LongType,
+        "float": T.FloatType,
+        "double": T.DoubleType,
+        "string": T.StringType,
+        "binary": T.BinaryType,
+        "timestamp": T.TimestampType,
+    }
+    single = [words[column.type]() for column in spec.outputs]
+    kinds: list[DataType] = [
+        kind if column.width is None else T.ArrayType(kind) for column, kind in zip(spec.outputs, single, strict=True)
+    ]
+    if spec.shape != "struct":
+        return kinds[0]
+    return T.StructType([T.StructField(column.name, kind) for column, kind in zip(spec.outputs, kinds, strict=True)])

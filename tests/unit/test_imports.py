@@ -31,7 +31,7 @@ def test_help_answers_in_three_tenths_of_a_second() -> None:
 
 
 def test_reader_loads_no_heavy_library() -> None:
-    loaded = modules_after("import forecache.reader")
+    loaded = modules_after("from forecache.reader import AsyncClient, Client, serve\nimport forecache.reader.app")
     assert not loaded & set(HEAVY)
 
 

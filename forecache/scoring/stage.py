@@ -1,0 +1,103 @@
+"""Bringing the shards of nights together: left by an earlier run, scored now by an engine, or carried forward."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.results import Progress
+from forecache.scoring.engines import Plan
+from forecache.scoring.incremental import Base, score_changes
+from forecache.scoring.night import Night
+from forecache.scoring.rows import Stamp
+from forecache.scoring.spark_engine import Job, score_job
+from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Engine = Literal["spark", "arrow"]
+BATCH_ROWS = 20_000
+# Below this a night is one shard: it is scored again in a second or two.
+SHARDED_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run needs beside the nights."""
+
+    spark: "SparkSession | None"
+    settings: Settings
+    pipeline: Pipeline
+    table: str
+    plan: Plan
+    stamp: Stamp
+    engine: Engine
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Scored shards of some nights, complete, and how many rows this run had to score for them."""
+
+    files: Mapping[date, Sequence[StagedFile]]
+    scored_rows: int
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
+    """Bring the shards of a chunk together: those that an earlier run left, and the rest scored now."""
+    started = time.perf_counter()
+    if len(chunk) > 1:
+        folder = staging_folder(chunk[0], shared=True)
+        job = Job({n.night: n.files for n in chunk}, {n.night: n.feature_version for n in chunk}, folder, sharded=False)
+        _score_job(work, job)
+        files = {
+            n.night: list_folder(work.settings, work.table, f"{folder}/{AS_OF}={n.night.isoformat()}", n.night)
+            for n in chunk
+        }
+        return Staged(files, job.rows, time.perf_counter() - started)
+    night = chunk[0]
+    staged = list_staged(work.settings, work.table, night)
+    missing = missing_files(night, staged)
+    if missing:
+        sharded = len(night.files) > 1 and night.rows >= SHARDED_ROWS
+        job = Job({night.night: missing}, {night.night: night.feature_version}, staging_folder(night), sharded=sharded)
+        _score_job(work, job)
+        staged = list_staged(work.settings, work.table, night)
+    files = {night.night: [file for shard in staged.values() for file in shard]}
+    return Staged(files, sum(file.rows for file in missing), time.perf_counter() - started)
+
+
+def stage_changes(work: Work, night: Night, base: Base) -> Staged:
+    """An incremental night, from wherever its base lies; a run that was killed does it again."""
+    folder = staging_folder(night)
+    carried = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
+    files = list_folder(work.settings, work.table, folder, night.night)
+    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details())
+
+
+def _score_job(work: Work, job: Job) -> None:
+    if work.engine == "arrow":
+        from forecache.scoring.arrow_engine import score_job_with_arrow
+
+        score_job_with_arrow(
+            work.settings, work.pipeline, work.table, work.plan, job, work.stamp, progress=work.progress
+        )
+        return
+    assert work.spark is not None
+    score_job(
+        work.spark,
+        work.settings,
+        work.pipeline,
+        work.table,
+        work.plan,
+        job,
+        work.stamp,
+        batch_rows=BATCH_ROWS,
+        progress=work.progress,
+    )

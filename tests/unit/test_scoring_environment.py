@@ -1,0 +1,47 @@
+"""A model's packages against the installed ones: another major version of the runtime stops, the rest is told."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from forecache.errors import InputError
+from forecache.scoring.environment import compare_environment
+
+
+def compare(folder: Path, *requirements: str, engine: str = "onnx") -> tuple[str, ...]:
+    (folder / "requirements.txt").write_text("\n".join(requirements))
+    return compare_environment(folder, engine)
+
+
+def test_equal_packages_say_nothing(tmp_path: Path) -> None:
+    assert compare(tmp_path, f"onnxruntime=={version('onnxruntime')}", f"numpy=={version('numpy')}") == ()
+
+
+def test_no_requirements_say_nothing(tmp_path: Path) -> None:
+    assert compare_environment(tmp_path, "onnx") == ()
+
+
+def test_another_major_version_of_the_runtime_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"needs onnxruntime==0.5.0, and version .* is installed"):
+        compare(tmp_path, "onnxruntime==0.5.0")
+
+
+def test_another_minor_version_of_the_runtime_is_a_warning(tmp_path: Path) -> None:
+    warnings = compare(tmp_path, "onnxruntime==1.0.0")
+    assert warnings == (f"the model was logged with onnxruntime==1.0.0; {version('onnxruntime')} is installed",)
+
+
+def test_another_version_of_another_package_is_a_warning(tmp_path: Path) -> None:
+    assert len(compare(tmp_path, "numpy==0.1")) == 1
+
+
+def test_a_missing_runtime_is_an_error_and_a_missing_helper_a_warning(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="xgboost is not installed"):
+        compare(tmp_path, "xgboost==2.0", engine="pyfunc")
+    assert "is not installed" in compare(tmp_path, "xgboost==2.0", engine="onnx")[0]
+
+
+def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_path: Path) -> None:
+    assert compare(tmp_path, "# a comment", "--index-url x", 'numpy==0.1; sys_platform == "win32"') == ()
+    assert "cannot be compared" in compare(tmp_path, "git+https://example.com/x")[0]

@@ -1,0 +1,92 @@
+"""A row's prediction does not depend on the rows beside it, and a process loads a model once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scoring_support import network
+
+from forecache.errors import CheckError
+from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
+from forecache.scoring.runtimes import LOADERS
+from forecache.scoring.spec import KernelSpec, OutputColumn
+
+OUTPUT = OutputColumn("probability", "float")
+
+
+def onnx_spec(width: int = 20, checksum: str = "c", outputs: tuple[OutputColumn, ...] = (OUTPUT,)) -> KernelSpec:
+    options = {"providers": [], "feeds": [("x", "float32", 2)], "fetches": ["probability"]}
+    return KernelSpec("onnx", checksum, (), width, "float32", outputs, "scalar", options)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(20, (64, 32)), (13, (7, 5)), (64, (256,))])
+def test_a_prediction_has_the_same_bits_whatever_the_batch(width: int, hidden: tuple[int, ...]) -> None:
+    spec = onnx_spec(width, checksum=f"{width}")
+    kernel = load_kernel(spec, lambda: network(width, hidden=hidden), str)
+    rows = np.random.default_rng(0).standard_normal((9_000, width), dtype=np.float32)
+    whole = score_arrays(kernel, spec, [_lists(rows)])
+    for size in (1, 2, 3, 5, 7, 16, 63, 1000, 4095, 4097, 8999):
+        for first in (0, 1, 17):
+            part = rows[first : first + size]
+            assert score_arrays(kernel, spec, [_lists(part)]).equals(whole.slice(first, len(part)))
+
+
+def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    real = LOADERS["onnx"]
+    monkeypatch.setitem(LOADERS, "onnx", lambda *given: loads.append(1) or real(*given))
+    spec = onnx_spec(checksum="once")
+    batch = _lists(np.zeros((3, 20), np.float32))
+    for _ in range(3):
+        assert len(list(score_stream(spec, network, str, iter([batch, batch])))) == 2
+    assert loads == [1]
+
+
+def test_an_empty_batch_gives_an_empty_array_of_the_right_type() -> None:
+    spec = onnx_spec(checksum="empty")
+    result = list(score_stream(spec, network, str, iter([_lists(np.zeros((0, 20), np.float32))])))
+    assert result[0].type == pa.float32()
+    assert len(result[0]) == 0
+
+
+def test_more_values_than_declared_are_refused() -> None:
+    class Two:
+        def run(self, arrays: list[pa.Array]) -> list[np.ndarray]:
+            return [np.zeros((len(arrays[0]), 2))]
+
+    with pytest.raises(CheckError, match=r"returned \(2,\) values a row of 'probability', declared as one float"):
+        score_arrays(Two(), onnx_spec(), [_lists(np.zeros((3, 20), np.float32))])
+
+
+def test_fewer_rows_than_given_are_refused() -> None:
+    class Short:
+        def run(self, arrays: list[pa.Array]) -> list[np.ndarray]:
+            return [np.zeros(len(arrays[0]) - 1)]
+
+    with pytest.raises(CheckError, match="returned 2 rows of 'probability' for 3 rows"):
+        score_arrays(Short(), onnx_spec(), [_lists(np.zeros((3, 20), np.float32))])
+
+
+def test_an_onnx_worker_imports_neither_torch_nor_mlflow_nor_pandas() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests/support')\n"
+        "import numpy as np, pyarrow as pa\n"
+        "from forecache.scoring.kernel import score_stream\n"
+        "from forecache.scoring.spec import KernelSpec, OutputColumn\n"
+        "model = sys.stdin.buffer.read()\n"
+        "options = {'providers': [], 'feeds': [('x', 'float32', 2)], 'fetches': ['probability']}\n"
+        "out = (OutputColumn('probability', 'float'),)\n"
+        "spec = KernelSpec('onnx', 'c', (), 20, 'float32', out, 'scalar', options)\n"
+        "flat = pa.Array.from_buffers(pa.float32(), 40, [None, pa.py_buffer(np.zeros(40, np.float32))])\n"
+        "rows = pa.FixedSizeListArray.from_arrays(flat, 20)\n"
+        "assert len(list(score_stream(spec, lambda: model, str, iter([rows])))[0]) == 2\n"
+        "print(sorted({'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=network(), capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode().strip() == "[]"
+
+
+def _lists(rows: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
