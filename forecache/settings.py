@@ -22,13 +22,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FORECACHE_", env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
-    project: str = Field(
-        "dagster_project", description="Package with `pipelines/` and the orchestrator's runner."
-    )
+    project: str = Field("dagster_project", description="Package with `pipelines/` and the orchestrator's runner.")
 
-    landing: str = Field(
-        "", description="Landing zone: a folder of one folder per source. Default: HOME/landing."
-    )
+    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
     lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
     store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
     storage_options: dict[str, str] = Field(
@@ -36,52 +32,36 @@ class Settings(BaseSettings):
         description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
     )
 
-    mlflow_uri: str = Field(
-        "", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow."
-    )
+    mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
     mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
 
     spark_master: str = Field("local[*]", description="Spark master.")
-    spark_driver_memory: str = Field(
-        "2g", description="Spark driver memory; on a local master all of Spark's."
-    )
-    spark_conf: dict[str, str] = Field(
-        default_factory=dict, description="Further Spark configuration (JSON)."
-    )
-    spark_jars: Path = Field(
-        PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark."
-    )
+    spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
+    spark_conf: dict[str, str] = Field(default_factory=dict, description="Further Spark configuration (JSON).")
+    spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
     java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
 
     training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
     training_nodes: str = Field("1", description="torchrun --nnodes: a number or min:max.")
     training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
-    training_max_restarts: int = Field(
-        3, ge=0, description="Worker-group restarts before a training run fails."
+    training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
+    training_prices: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="Prices of a device-hour, [on demand, spot], by a part of the device's name (JSON).",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Training device; auto takes GPUs if any."
-    )
-    code_version: str = Field(
-        "", description="Code version recorded with every run. Default: the git commit."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
+    code_version: str = Field("", description="Code version recorded with every run. Default: the git commit.")
 
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
     reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
-    reader_tokens: Path | None = Field(
-        None, description="File of hashed bearer tokens; none: no authentication."
-    )
+    reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
     reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
     reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
-    reader_rate_limit: int = Field(
-        0, ge=0, description="Requests per second and client address; 0: no limit."
-    )
+    reader_rate_limit: int = Field(0, ge=0, description="Requests per second and client address; 0: no limit.")
     reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
-    store_remote: str = Field(
-        "", description="Folder or s3:// URI that publishes versions and replicas pull from."
-    )
+    store_remote: str = Field("", description="Folder or s3:// URI that publishes versions and replicas pull from.")
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 

@@ -12,8 +12,10 @@ from forecache.lake.tables import open_table
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.training.spec import RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import run_torchrun
+from forecache.training.advice import advice
+from forecache.training.cost import cost_record, priced
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.torchrun import read_events, run_torchrun
 
 STAGE = "train"
 _FORMAT = 1
@@ -33,7 +35,8 @@ def train(
 
     Returns:
         `rows` of the training split; `details`: run_dir, training_table, training_version, epochs, best_epoch,
-        validation_loss, workers, device, history, and the export's parity.
+        validation_loss, workers, device, history, the export's parity, cost (see `forecache.training.cost`), usage and
+        advice on the next run's size.
 
     Raises:
         NotFoundError: There is no training set yet.
@@ -60,6 +63,7 @@ def train(
     progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
     result = run_torchrun(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
     rows = result["rows"]["train"]
+    cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
         "run_dir": str(folder),
         "training_table": pipeline.training_table,
@@ -67,6 +71,8 @@ def train(
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": inputs,
+        "cost": {**vars(cost), **priced(cost, result["device_name"], settings.training_prices)},
+        "advice": advice(result),
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
     seconds = time.perf_counter() - started

@@ -119,6 +119,12 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent)
             time.sleep(_POLL_S)
 
 
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Every event that the workers of a run reported, over all its attempts."""
+    with path.open() as lines:
+        return list(_new_events(lines))
+
+
 def _new_events(lines: Any) -> Iterator[dict[str, Any]]:
     while True:
         position = lines.tell()

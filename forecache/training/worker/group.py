@@ -47,7 +47,7 @@ class Group:
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
-    def merge(self, values: dict[int, str]) -> dict[int, str]:
+    def merge(self, values: dict[int, Any]) -> dict[int, Any]:
         """The union of all ranks' dictionaries, in key order."""
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, values)

@@ -19,6 +19,7 @@ from forecache.training.worker.checkpoint import Checkpoints
 from forecache.training.worker.data import Batch, EpochOrder, Reader
 from forecache.training.worker.group import Group
 from forecache.training.worker.model import Objective, Prepare
+from forecache.training.worker.usage import Usage
 
 _STOP_POLL_STEPS = 4
 _REPORT_EVERY_S = 1.0
@@ -73,6 +74,7 @@ class Loop:
         self.best_loss, self.best_epoch = float("inf"), -1
         self.best = copy.deepcopy(network.state_dict())
         self.digests: dict[int, str] = {}
+        self.usage = Usage()
         self._reported_at = time.monotonic()
 
     @property
@@ -142,7 +144,7 @@ class Loop:
 
     def _train_epoch(self) -> None:
         self.ddp.train()
-        for batch in self.reader.epoch(self.epoch, first_step=self.step):
+        for batch in self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step)):
             self._train_step(batch)
             self.step += 1
             self.beat(self.global_step)

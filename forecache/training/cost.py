@@ -1,0 +1,71 @@
+"""What a training run cost: device seconds, seconds wasted through preemption, and the price of both.
+
+All is taken from the run's own events, so that a run of many attempts is counted whole. An attempt that was killed
+before its first step left no event and is not seen.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CostRecord:
+    """The cost of a run over all its attempts.
+
+    Attributes:
+        attempts: Times that the workers started to train.
+        device_s: Seconds of all workers together, from their launch to their end.
+        wasted_s: Of those, starting again and repeating steps since the last checkpoint.
+        steps_repeated: Steps that were done twice.
+    """
+
+    attempts: int
+    device_s: float
+    wasted_s: float
+    steps_repeated: int
+
+
+def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
+    """Count a run from its events, in the order in which they were reported."""
+    device_s = wasted_s = last_seen = 0.0
+    attempts = steps_repeated = 0
+    start: Mapping[str, Any] | None = None
+    saved_at: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "start":
+            if start is not None:
+                ended = max(event["alive_at"], last_seen)
+                device_s += (ended - start["launched_at"]) * start["workers"]
+                repeated = max(0, event["reached_step"] - event["step"])
+                if repeated:
+                    since = saved_at.get(event["step"], start["time"])
+                    wasted_s += (ended - since) * start["workers"]
+                wasted_s += (event["time"] - event["launched_at"]) * event["workers"]
+                steps_repeated += repeated
+            start, attempts = event, attempts + 1
+        elif event["event"] == "checkpoint":
+            saved_at[event["step"]] = event["time"]
+        last_seen = event["time"]
+    if start is not None:
+        device_s += (last_seen - start["launched_at"]) * start["workers"]
+    return CostRecord(attempts, device_s, wasted_s, steps_repeated)
+
+
+def priced(cost: CostRecord, device_name: str, prices: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The price of a run on spot machines, and on demand where nothing would have been wasted.
+
+    Args:
+        prices: (on demand, spot) of a device hour by a part of the device's name; the longest that fits counts.
+
+    Returns:
+        `price_on_demand` and `price_spot` in the prices' currency, `saving` as a share; empty for a device that has
+        no price.
+    """
+    fitting = [name for name in prices if name.lower() in device_name.lower()]
+    if not fitting:
+        return {}
+    on_demand, spot = prices[max(fitting, key=len)]
+    price_on_demand, price_spot = (cost.device_s - cost.wasted_s) / 3600 * on_demand, cost.device_s / 3600 * spot
+    saving = 1 - price_spot / price_on_demand if price_on_demand else 0.0
+    return {"price_on_demand": price_on_demand, "price_spot": price_spot, "saving": saving}
