@@ -87,28 +87,15 @@ def _checkpoints(found: dict[str, Any]) -> list[Row]:
 
 
 def _chaos(found: dict[str, Any]) -> list[Row]:
-    runs = found["runs"]
-    kills, equal = sum(run["kills"] for run in runs), sum(run["weights_equal"] and run["samples_equal"] for run in runs)
-    repeated, lost = sum(run["steps_repeated"] for run in runs), sum(run["seconds_lost"] for run in runs)
+    kills, interval = sum(found["kills"].values()), found["checkpoint_steps"]
+    equal = [found[name] for name in ("equal_weights", "equal_samples", "equal_history")]
+    repeated, lost_s = found["steps_repeated"] / max(1, kills), found["seconds"] - found["seconds_alone"]
+    lost = f"steps repeated a kill ({lost_s / max(1, kills):.1f} s lost a kill)"
     return [
-        Row(
-            "chaos",
-            "runs with equal weights and samples",
-            f"{equal} equal",
-            f"{len(runs)} runs",
-            equal / len(runs),
-            1.0,
-        ),
         Row("chaos", "kills", str(kills), "20", kills / 20, 1.0),
-        Row(
-            "chaos",
-            f"steps repeated a kill ({lost / max(1, kills):.1f} s lost a kill)",
-            f"{repeated / max(1, kills):.1f}",
-            f"{found['checkpoint_steps']} between checkpoints",
-            repeated / max(1, kills) / found["checkpoint_steps"],
-            2.0,  # one interval, and one more that was still being written
-            at_least=False,
-        ),
+        Row("chaos", "weights, samples, history equal", f"{sum(equal)} of 3", "run alone", sum(equal) / 3, 1.0),
+        # One interval, and one more whose checkpoint was still being written.
+        Row("chaos", lost, f"{repeated:.1f}", f"{interval} an interval", repeated / interval, 2.0, at_least=False),
     ]
 
 

@@ -2,33 +2,31 @@
 
 import json
 import os
-import random
-import signal
 import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from _training.chaos import run_chaos
 from _training.progress import say
 from _training.project.pipelines.bench import PIPELINES
 from _training.sizes import Sizes
 from _training.tables import write_table
-from forecache.errors import ForecacheError
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
-from forecache.training.spec import METRICS_FILE, TrainingSpec
+from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import run_torchrun
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 _WORKER = "forecache.training.worker"
+_CHAOS_STEPS = 25
 
 
 def single(section: str, table: str, seconds: float, repeats: int) -> dict[str, Any]:
@@ -119,122 +117,11 @@ def _workers_of(process: psutil.Process) -> list[psutil.Process]:
 def chaos(work: Path, sizes: Sizes) -> dict[str, Any]:
     """Kill a two-process run at random points; compare weights and samples with a run that nobody interrupted."""
     table = write_table(work / "chaos", sizes.chaos_rows)
-    settings = _settings(work, 2)
     training = Training(epochs=sizes.chaos_epochs, batch_size=128, patience=1000)
-    spec = replace(_spec(work / "chaos-reference", "bench_narrow", table), training=training, checkpoint_steps=25)
-    started = time.perf_counter()
-    reference = run_torchrun(settings, spec, on_event=_ignore)
-    undisturbed_s = time.perf_counter() - started
-    say(f"uninterrupted: {reference['steps']} steps in {undisturbed_s:.0f} s")
-    rng, runs = random.Random(sizes.chaos_seed), []
-    while sum(run["kills"] for run in runs) < sizes.kills:
-        wanted = sizes.kills - sum(run["kills"] for run in runs)
-        folder = work / f"chaos-{len(runs)}"
-        runs.append(_killed_run(settings, replace(spec, run_dir=str(folder)), rng, wanted, reference, undisturbed_s))
-        say(f"run {len(runs)}: {runs[-1]}")
-    return {"steps": reference["steps"], "checkpoint_steps": 25, "undisturbed_s": undisturbed_s, "runs": runs}
-
-
-def _killed_run(
-    settings: Settings,
-    spec: TrainingSpec,
-    rng: random.Random,
-    wanted: int,
-    reference: dict[str, Any],
-    undisturbed_s: float,
-) -> dict[str, Any]:
-    killer = _Killer(spec.folder / METRICS_FILE, rng, wanted)
-    started = time.perf_counter()
-    killer.start()
-    result = None
-    while result is None:
-        try:
-            result = run_torchrun(settings, spec, on_event=_ignore)
-        except ForecacheError as error:
-            if not killer.ended_it():
-                raise error
-    took = time.perf_counter() - started
-    killer.over.set()
-    killer.join()
-    starts = [event for event in _events(spec.folder / METRICS_FILE) if event["event"] == "start"]
-    return {
-        "kills": sum(killer.kinds.values()),
-        "kinds": killer.kinds,
-        "attempts": len(starts),
-        "steps_repeated": sum(max(0, start["reached_step"] - start["step"]) for start in starts[1:]),
-        "seconds": took,
-        "seconds_lost": took - undisturbed_s,
-        "weights_equal": result["weights_digest"] == reference["weights_digest"],
-        "samples_equal": result["sample_digests"] == reference["sample_digests"],
-    }
-
-
-class _Killer(threading.Thread):
-    """Kills one worker, all processes, or asks for a stop, at random moments while a run starts or trains."""
-
-    def __init__(self, metrics: Path, rng: random.Random, wanted: int) -> None:
-        super().__init__(daemon=True)
-        self.metrics, self.rng, self.wanted = metrics, rng, wanted
-        self.kinds = {"worker": 0, "all": 0, "term": 0}
-        self.over = threading.Event()
-        self._ended = 0
-
-    def ended_it(self) -> bool:
-        """Whether a kill since the last question was of a kind that ends the whole attempt."""
-        ended, self._ended = self._ended, 0
-        return ended > 0
-
-    def run(self) -> None:
-        seen = 0
-        while sum(self.kinds.values()) < self.wanted and not self.over.is_set():
-            if self.rng.random() < 0.2:  # while it starts
-                if self.over.wait(self.rng.uniform(0.0, 4.0)):
-                    return
-            else:
-                while _count_starts(self.metrics) <= seen:
-                    if self.over.wait(0.05):
-                        return
-                if self.over.wait(self.rng.uniform(0.1, 2.0)):
-                    return
-            seen = _count_starts(self.metrics)
-            self._kill(self.rng.choice(("worker", "worker", "all", "term")))
-
-    def _kill(self, kind: str) -> None:
-        children = psutil.Process().children()
-        victims = _workers_of(psutil.Process())
-        agents = [child for child in children if child not in victims]
-        if not victims or not agents:
-            return
-        if kind == "worker":
-            _send([self.rng.choice(victims)], signal.SIGKILL)
-        else:
-            self._ended += 1
-            _send([*agents, *victims] if kind == "all" else agents, signal.SIGKILL if kind == "all" else signal.SIGTERM)
-        self.kinds[kind] += 1
-
-
-def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
-
-
-def _count_starts(metrics: Path) -> int:
-    return sum(event["event"] == "start" for event in _events(metrics))
-
-
-def _events(metrics: Path) -> list[dict[str, Any]]:
-    if not metrics.is_file():
-        return []
-    found = []
-    for line in metrics.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:  # cut short by a kill
-            continue
-    return found
+    spec = replace(_spec(work / "chaos", "bench_narrow", table), training=training, checkpoint_steps=_CHAOS_STEPS)
+    report = run_chaos(_settings(work, 2), spec, work / "chaos-runs", kills=sizes.kills, seed=sizes.chaos_seed)
+    say(f"{report}")
+    return {"checkpoint_steps": _CHAOS_STEPS, **asdict(report)}
 
 
 def _settings(work: Path, count: int) -> Settings:

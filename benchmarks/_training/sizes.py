@@ -38,6 +38,6 @@ SMOKE = Sizes(
     wide_repeats=1,
     memory_rows=(50_000, 100_000),
     chaos_rows=20_000,
-    chaos_epochs=3,
+    chaos_epochs=6,
     kills=2,
 )
