@@ -20,8 +20,6 @@ from _store.sizes import SIZES, Sizes
 from _store.swaps import Swaps
 
 PROGRAMS = {"wrk": "wrk", "redis-server": "redis-server", "redis-cli": "redis-tools", "taskset": "util-linux"}
-BUSY = 0.1
-"""Share of the machine that others may use before the report says that it was not quiet."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,7 +101,7 @@ def measure(chosen: list[str], work: Path, sizes: Sizes, passes: int, document: 
 def quiet_moment() -> dict[str, Any]:
     """What the machine is doing before a section; says so where others are busy on it."""
     before = machine.moment()
-    if before["busy_share"] > BUSY:
+    if before["busy_share"] > report.BUSY:
         say(f"The machine is not quiet: others use {before['busy_share']:.0%} of it.")
     return before
 

@@ -13,6 +13,9 @@ SECTIONS = {
     "in-process": "reads in process",
     "swap": "publishes under load",
 }
+BUSY = 0.1
+"""Share of the machine that others may use before the report says that it was not quiet."""
+
 _OURS, _PEER, _FAINT = "#1f5f8b", "#9aa5ad", "#d7dde1"
 
 
@@ -63,6 +66,22 @@ def text_table(headings: list[str], lines: list[list[str]]) -> str:
     return "\n".join([render(headings), "  ".join("-" * width for width in widths), *map(render, lines)])
 
 
+def warnings(sections: dict[str, Any]) -> list[str]:
+    """What a reader of the figures has to know: small sizes, a machine that was not quiet, failed requests."""
+    found = []
+    small = [name for name, each in sections.items() if each["size"] != "full"]
+    if small:
+        found.append(f"Measured at small sizes, to try the benchmark; the figures mean nothing: {', '.join(small)}.")
+    for name, each in sections.items():
+        busy = max(one["machine"]["busy_share"] for one in each["passes"])
+        if busy > BUSY:
+            found.append(f"The machine was not quiet before {name}: others used {busy:.0%} of it.")
+        if name.startswith("http-"):
+            failed = {item.name: item.failed for item in summary.surfaces(each["passes"]).values() if item.failed}
+            found += [f"{count} requests of {name} failed at {server}." for server, count in failed.items()]
+    return found
+
+
 def text(sections: dict[str, Any]) -> str:
     """Every measured section as tables; medians, with the smallest and largest sample in brackets."""
     parts = []
@@ -70,31 +89,40 @@ def text(sections: dict[str, Any]) -> str:
         if section not in sections:
             continue
         passes = sections[section]["passes"]
-        parts.append(f"\n{section}: {title} ({len(passes)} passes)\n")
+        count = f"{len(passes)} pass{'es' if len(passes) > 1 else ''}"
+        parts.append(f"\n{section}: {title} ({count})\n")
         if section.startswith("http-"):
             headings = ["server", "better setting", "requests/s", "p50 [ms]", "p99 [ms]", "body", "answer", "failed"]
             parts.append(text_table(headings, surface_lines(section, passes)) + "\n")
         lines = [row_line(row) for row in summary.rows_of(section, passes)]
         parts.append(text_table(["figure", "Forecache", "peer", "peer's", "ratio", "floor", ""], lines))
+    parts += ["", *warnings(sections)]
     return "\n".join(parts)
 
 
 def plot(sections: dict[str, Any], path: Path) -> None:
-    """One panel a section, of those that were measured."""
+    """One or two panels a section, of those that were measured."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    painters = {"http-one": _rates, "http-many": _rates, "in-process": _latencies, "publish": _publish, "swap": _swap}
-    present = [section for section in painters if section in sections]
+    painters = [
+        ("http-one", "Answers: one key a request, 16 connections", _rates),
+        ("http-many", "Answers: 100 keys a request, 4 connections", _rates),
+        ("publish", "Publishing: rows a second", _publish_rates),
+        ("publish", "Publishing: seconds", _publish_seconds),
+        ("in-process", "Reads in process", _latencies),
+        ("swap", "Publishes while the reader is under load", _swap),
+    ]
+    present = [item for item in painters if item[0] in sections]
     pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     columns = min(2, len(present))
     num_rows = -(-len(present) // columns)
-    figure, axes = pyplot.subplots(num_rows, columns, figsize=(6.2 * columns, 3.3 * num_rows), squeeze=False)
-    for axis, section in zip(axes.flat, present, strict=False):
-        axis.set_title(SECTIONS[section], loc="left", fontsize=10, fontweight="bold")
-        painters[section](axis, sections[section]["passes"])
+    figure, axes = pyplot.subplots(num_rows, columns, figsize=(6.6 * columns, 3.2 * num_rows), squeeze=False)
+    for axis, (section, title, paint) in zip(axes.flat, present, strict=False):
+        axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        paint(axis, sections[section]["passes"])
     for axis in list(axes.flat)[len(present) :]:
         axis.axis("off")
     figure.tight_layout()
@@ -102,18 +130,32 @@ def plot(sections: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _rates(axis: Any, passes: list[dict[str, Any]]) -> None:
-    found = list(summary.surfaces(passes).values())[::-1]
-    for place, each in enumerate(found):
-        value = each.requests_per_s
-        color = _OURS if each.name in (servers.OURS, servers.OURS_FEAST) else _PEER
-        axis.barh(place, value.median, color=color, height=0.65)
+def _bars(axis: Any, bars: list[tuple[str, Value, str, bool]]) -> None:
+    """Horizontal bars from the top down: (name, value, text beside it, whether it is ours)."""
+    for place, (_, value, label, ours) in enumerate(bars[::-1]):
+        axis.barh(place, value.median, color=_OURS if ours else _PEER, height=0.65)
         axis.plot([value.low, value.high], [place, place], color="black", linewidth=1)
-        label = f"  {value.median:,.0f}/s, p99 {number(each.p99_ms.median)} ms"
-        axis.text(value.high, place, label, va="center", fontsize=8)
-    axis.set_yticks(range(len(found)), [each.name for each in found])
+        axis.text(value.high, place, f"  {label}", va="center", fontsize=8)
+    axis.set_yticks(range(len(bars)), [name for name, *_ in bars[::-1]])
+
+
+def _rates(axis: Any, passes: list[dict[str, Any]]) -> None:
+    found = list(summary.surfaces(passes).values())
+    mine = (servers.OURS, servers.OURS_FEAST)
+    _bars(
+        axis,
+        [
+            (
+                each.name,
+                each.requests_per_s,
+                f"{each.requests_per_s.median:,.0f}/s, p99 {number(each.p99_ms.median)} ms",
+                each.name in mine,
+            )
+            for each in found
+        ],
+    )
     axis.set_xscale("log")
-    axis.set_xlim(right=max(each.requests_per_s.high for each in found) * 30)
+    axis.set_xlim(10, max(each.requests_per_s.high for each in found) * 30)
     axis.set_xlabel("requests per second, one worker (log scale; line: smallest to largest sample)")
 
 
@@ -133,24 +175,25 @@ def _latencies(axis: Any, passes: list[dict[str, Any]]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def _publish(axis: Any, passes: list[dict[str, Any]]) -> None:
-    kinds = {"full": "full publish", "new night": "new night, 1 % differ", "rescored": "1 % scored again"}
-    bars = [(label, Value.of(each[kind]["seconds"] for each in passes)) for kind, label in kinds.items()][::-1]
-    for place, (_, value) in enumerate(bars):
-        axis.barh(place, value.median, color=_OURS, height=0.6)
-        axis.plot([value.low, value.high], [place, place], color="black", linewidth=1)
-        axis.text(value.high, place, f"  {number(value.median)} s", va="center", fontsize=8)
-    axis.set_yticks(range(len(bars)), [label for label, _ in bars])
-    rate = Value.of(each["keys"] / each["full"]["seconds"] for each in passes)
-    best = max(
-        (Value.of(each["feast"][name]["rows_per_s"] for each in passes) for name in passes[0]["feast"]),
-        key=lambda value: value.median,
-    )
-    axis.set_xlim(right=bars[-1][1].high * 1.25)
-    axis.set_xlabel(
-        f"seconds for {passes[0]['keys']:,} keys\n"
-        f"full: {rate.median:,.0f} keys/s; feast materialize into Redis: {best.median:,.0f} rows/s"
-    )
+def _publish_rates(axis: Any, passes: list[dict[str, Any]]) -> None:
+    ours = Value.of(each["keys"] / each["full"]["seconds"] for each in passes)
+    bars = [("Forecache,\nfull publish, verified", ours, f"{ours.median:,.0f}/s", True)]
+    for name in passes[0]["feast"]:
+        theirs = Value.of(each["feast"][name]["rows_per_s"] for each in passes)
+        bars.append((f"feast materialize, Redis,\n{name}", theirs, f"{theirs.median:,.0f}/s", False))
+    _bars(axis, bars)
+    axis.set_xscale("log")
+    axis.set_xlim(1000, ours.high * 10)
+    feast_rows = next(iter(passes[0]["feast"].values()))["rows"]
+    axis.set_xlabel(f"log scale; {passes[0]['keys']:,} rows here, {feast_rows:,} by Feast")
+
+
+def _publish_seconds(axis: Any, passes: list[dict[str, Any]]) -> None:
+    kinds = {"full": "full publish", "new night": "a new night,\n1 % of it differs", "rescored": "1 % scored again"}
+    values = {kind: Value.of(each[kind]["seconds"] for each in passes) for kind in kinds}
+    _bars(axis, [(kinds[kind], value, f"{number(value.median)} s", True) for kind, value in values.items()])
+    axis.set_xlim(0, max(value.high for value in values.values()) * 1.2)
+    axis.set_xlabel(f"seconds for {passes[0]['keys']:,} keys")
 
 
 def _swap(axis: Any, passes: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,9 @@ def servers(work: Path, num_keys: int) -> list[Server]:
         Server(ASGI, _peer(home, "asgi", _uvicorn("raw_asgi:app")), (Surface(ASGI, *_NATIVE),)),
         Server(RSGI, _peer(home, "rsgi", _granian("raw_rsgi:app")), (Surface(RSGI, *_NATIVE),)),
     ]
-    for online_store in feast_peer.ONLINE_STORES:
-        repository = feast_peer.loaded(work, online_store, num_keys)
+    with ThreadPoolExecutor() as pool:
+        repositories = pool.map(lambda name: feast_peer.loaded(work, name, num_keys), feast_peer.ONLINE_STORES)
+    for online_store, repository in zip(feast_peer.ONLINE_STORES, repositories, strict=True):
         surface = Surface(FEAST_NAMES[online_store], *_FEAST)
         found.append(Server(surface.name, _feast_start(repository), (surface,)))
     return found
