@@ -30,6 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder for data (default: .forecache/bench-store)")
     parser.add_argument("--results", type=Path, help="folder of store.json and store.png (default: results/)")
     parser.add_argument("--report", action="store_true", help="measure nothing: print what store.json holds")
+    parser.add_argument("--prepare", action="store_true", help="measure nothing: load Feast's online stores, once")
     return parser.parse_args()
 
 
@@ -46,6 +47,9 @@ def main() -> int:
         chosen = [name for name in report.SECTIONS if name in (arguments.only or report.SECTIONS)]
         try:
             prepare(work)
+            if arguments.prepare:
+                servers.load_feast(work, sizes.http_keys)
+                return 0
             measure(chosen, work, sizes, arguments.passes, document, file)
         except BenchmarkError as error:
             print(f"The benchmark stopped: {error}", file=sys.stderr)

@@ -156,7 +156,7 @@ def _rates(axis: Any, passes: list[dict[str, Any]]) -> None:
     )
     axis.set_xscale("log")
     axis.set_xlim(10, max(each.requests_per_s.high for each in found) * 30)
-    axis.set_xlabel("requests per second, one worker (log scale; line: smallest to largest sample)")
+    axis.set_xlabel("requests per second, one worker (log scale; line: range of samples)")
 
 
 def _latencies(axis: Any, passes: list[dict[str, Any]]) -> None:

@@ -133,12 +133,18 @@ def servers(work: Path, num_keys: int) -> list[Server]:
         Server(ASGI, _peer(home, "asgi", _uvicorn("raw_asgi:app")), (Surface(ASGI, *_NATIVE),)),
         Server(RSGI, _peer(home, "rsgi", _granian("raw_rsgi:app")), (Surface(RSGI, *_NATIVE),)),
     ]
-    with ThreadPoolExecutor() as pool:
-        repositories = pool.map(lambda name: feast_peer.loaded(work, name, num_keys), feast_peer.ONLINE_STORES)
-    for online_store, repository in zip(feast_peer.ONLINE_STORES, repositories, strict=True):
+    for online_store, repository in load_feast(work, num_keys).items():
         surface = Surface(FEAST_NAMES[online_store], *_FEAST)
         found.append(Server(surface.name, _feast_start(repository), (surface,)))
     return found
+
+
+def load_feast(work: Path, num_keys: int) -> dict[str, feast_peer.Repository]:
+    """Feast's repositories by online store, loaded side by side where they are not yet."""
+    names = feast_peer.ONLINE_STORES
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda name: feast_peer.loaded(work, name, num_keys), names)
+        return dict(zip(names, found, strict=True))
 
 
 def _feast_start(repository: feast_peer.Repository) -> Start:
