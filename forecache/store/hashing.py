@@ -16,8 +16,7 @@ _BLOCK = 4 << 20
 
 def content_sum(rows: Iterable[tuple[bytes, bytes]]) -> int:
     """Sum of the row hashes of (key, entry) pairs."""
-    row_hash = xxhash.xxh3_128_intdigest
-    return sum([row_hash(key + b"\0" + entry) for key, entry in rows]) % _MODULUS
+    return sum(map(xxhash.xxh3_128_intdigest, map(b"\0".join, rows))) % _MODULUS
 
 
 def joined_sum(rows: list[bytes]) -> int:

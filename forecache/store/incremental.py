@@ -25,7 +25,10 @@ from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInf
 from forecache.store.pool import Pool
 from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
-from forecache.store.work import key_hashes, read_rows
+from forecache.store.work import key_hashes, present, read_rows
+
+_PREFETCH_KEYS = 20_000
+"""From here on, keys are on so many pages that reading the files whole costs less than reading page by page."""
 
 _SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: a delta of so many rows is always small."""
@@ -59,6 +62,8 @@ class Changes:
 
 def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
     """Those of the final entries that differ from what a snapshot reads, in the order of their keys."""
+    if len(final) > _PREFETCH_KEYS:
+        before.prefetch()
     keys = sorted(final)
     entries = [final[key] for key in keys]
     old = list(map(before.get_entry, keys))
@@ -248,4 +253,4 @@ def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
 
 
 def _sum(keys: list[bytes], entries: list[bytes | None]) -> int:
-    return hashing.content_sum((key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None)
+    return hashing.content_sum(present(keys, entries))

@@ -4,10 +4,10 @@ Each function takes and returns JSON-serialisable values; rows travel between ph
 publish's staging folder, one a shard and encoding job, so that memory stays bounded by one shard.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -226,10 +226,16 @@ def read_back(snapshot: Snapshot, shard: int) -> tuple[int, int]:
     rows = total = 0
     for keys in _blocks(snapshot.base_keys(shard)):
         entries = list(map(snapshot.get_entry, keys))
-        found = [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
-        rows += len(found)
-        total = hashing.add(total, hashing.content_sum(found))
+        rows += len(keys) - entries.count(None)
+        total = hashing.add(total, hashing.content_sum(present(keys, entries)))
     return rows, total
+
+
+def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
+    """The (key, entry) pairs whose entry is there."""
+    if None not in entries:
+        return zip(keys, cast("list[bytes]", entries), strict=True)
+    return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
 def _blocks(items: Iterator[bytes], size: int = 50_000) -> Iterator[list[bytes]]:
