@@ -5,6 +5,7 @@ Publishing loads Arrow and delta-rs on first use; reading needs neither.
 
 from typing import TYPE_CHECKING, Any
 
+from forecache.store.backend import Backend, Reading, open_backend
 from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
 from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
 from forecache.store.pointer import Pointer
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from forecache.store.targets import sync_targets
 
 __all__ = [
+    "Backend",
     "Field",
     "KeyColumn",
     "KeySchema",
     "Manifest",
     "Pointer",
     "Provenance",
+    "Reading",
     "SegmentInfo",
     "Snapshot",
     "Store",
@@ -33,6 +36,7 @@ __all__ = [
     "diff_versions",
     "encode_key",
     "key_text",
+    "open_backend",
     "open_redis_store",
     "open_remote",
     "open_store",

@@ -16,6 +16,7 @@ SHARD_ROWS = 400_000
 
 _MAX_SHARDS = 256
 _PAGE = 4096
+_PUT_ROWS = 50_000
 _NAMED = 5
 
 
@@ -51,7 +52,11 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
     )
     try:
         with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
-            _, added = cursor.putmulti(zip(keys.to_pylist(), entries.to_pylist(), strict=True), append=True)
+            added = 0
+            for start in range(0, len(keys), _PUT_ROWS):
+                some_keys = keys.slice(start, _PUT_ROWS).to_pylist()
+                some_entries = entries.slice(start, _PUT_ROWS).to_pylist()
+                added += cursor.putmulti(zip(some_keys, some_entries, strict=True), append=True)[1]
         assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
     finally:
         environment.close()

@@ -108,7 +108,7 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
         if store.manifest(number).inputs == inputs:
             raise CheckError(
                 f"These predictions are those of version {number}, which is quarantined ({reason}).",
-                remedy=f"Score again, or lift it with `forecache store release {store.pipeline} {number}`.",
+                remedy=f"Score again, or lift the quarantine with `forecache release {store.pipeline} {number}`.",
             )
 
 

@@ -29,6 +29,7 @@ def main() -> None:
     while True:
         job = json.loads(jobs.get())
         output.write(json.dumps(_run(JOBS[job["function"]], job["arguments"])) + "\n")
+        pa.default_memory_pool().release_unused()
 
 
 def _read(jobs: "queue.SimpleQueue[str]") -> None:

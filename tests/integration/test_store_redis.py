@@ -10,7 +10,7 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predic
 
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.settings import Settings
-from forecache.store import open_redis_store, open_store, publish, sync_targets
+from forecache.store import open_backend, open_redis_store, open_store, publish, sync_targets
 from forecache.store.redis_backend import RedisStore, connect
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
@@ -40,8 +40,10 @@ def test_a_published_version_is_served_from_redis(redis_settings: Settings) -> N
     write_night(redis_settings, predictions({**scores(2500), **odd}))
     result = publish(redis_settings, IN_REDIS)
     assert result.details["targets"]["redis"] == {"version": 1, "loaded": 2504, "unlinked": 0}
-    there, here = open_redis_store(redis_settings, "churn"), open_store(redis_settings, "churn")
-    with there.snapshot() as remote, here.snapshot() as local:
+    there = open_backend(redis_settings, "churn", backend="redis")
+    here = open_store(redis_settings, "churn")
+    remote = there.snapshot()
+    with here.snapshot() as local:
         assert remote.manifest == local.manifest
         keys = [key for key, _ in local.items()]
         assert remote.get_many(keys) == local.get_many(keys)
