@@ -14,6 +14,7 @@ COMMANDS = {
     "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for a night or a range of nights."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
+    "tune": (f"{_COMMANDS}.tune:tune", "Search for better hyperparameters."),
     "ingest": (f"{_COMMANDS}.run:ingest", "Bring new landing files into the lake."),
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),

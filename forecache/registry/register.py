@@ -126,7 +126,7 @@ def _log(
     import mlflow
 
     client = tracking(settings)
-    experiment = _experiment(settings, client, pipeline)
+    experiment = experiment_of(settings, client, pipeline)
     tags = {
         "forecache.pipeline": pipeline.name,
         "forecache.night": training.details["night"],
@@ -144,7 +144,8 @@ def _log(
     return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
-def _experiment(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
+def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
+    """Id of the pipeline's MLflow experiment, created where it is missing."""
     found = client.get_experiment_by_name(pipeline.name)
     if found is not None:
         return str(found.experiment_id)

@@ -35,6 +35,7 @@ class TrainingSpec:
         checkpoint_steps: A checkpoint is written every so many steps, and at the end of each epoch.
         keep_checkpoints: Newest checkpoints kept.
         device: "auto", "cpu" or "cuda".
+        export: Whether the trained model is exported; a trial of a search is not.
     """
 
     run_dir: str
@@ -49,6 +50,7 @@ class TrainingSpec:
     checkpoint_steps: int = 200
     keep_checkpoints: int = 2
     device: str = "auto"
+    export: bool = True
 
     @property
     def folder(self) -> Path:

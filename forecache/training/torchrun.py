@@ -24,11 +24,14 @@ _GRACE_S = 35.0
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-def run_torchrun(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent) -> dict[str, Any]:
+def run_torchrun(
+    settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None
+) -> dict[str, Any]:
     """Run the specification to its end and return its `result.json`.
 
     Args:
-        on_event: Called with every event that the workers report, in order.
+        on_event: Called with every event that the workers report, in order; what it raises stops the run.
+        threads: Threads of each worker where OMP_NUM_THREADS is not set; None: the cores over the workers.
 
     Raises:
         ConflictError: Another process trains in the same folder.
@@ -43,7 +46,7 @@ def run_torchrun(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent) -
                 command(settings, spec),
                 stdout=log,
                 stderr=log,
-                env=environment(settings),
+                env=environment(settings, threads=threads),
                 start_new_session=True,
                 pass_fds=(lock,),  # held as long as torchrun lives, should this process be killed
             )
@@ -73,9 +76,9 @@ def command(settings: Settings, spec: TrainingSpec) -> list[str]:
     ]
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, *, threads: int | None = None) -> dict[str, str]:
     """The workers' environment: this process's, the settings, and what makes restarts safe and results repeatable."""
-    threads = max(1, (os.cpu_count() or 1) // settings.training_workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // settings.training_workers)
     paths = [path for path in sys.path if path]
     own = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([os.getcwd(), *paths])),

@@ -105,7 +105,7 @@ def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, statistics: Stat
     sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, :-1].contiguous()
     if len(sample) == 1:
         sample = sample.repeat(2, 1)
-    parity = export(model, pipeline, spec.folder, sample)
+    parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
     names = pipeline.features.names
     result = {
         "epochs": len(loop.history),

@@ -1,0 +1,37 @@
+"""The hyperparameter search: `tune`."""
+
+from datetime import date
+
+import click
+
+from forecache.cli.base import Night, command, settings
+from forecache.cli.output import print_json, show_table, stage_dict, wants_json
+from forecache.cli.progress import StageProgress
+
+
+@command("tune", examples="forecache tune churn\nforecache tune churn --trials 50   # goes on where 20 ended")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Finished trials in all.")
+@click.option("--night", type=Night(), help="The date shown with the runs; default: today.")
+def tune(pipeline: str, trials: int, night: date | None) -> None:
+    """Search learning rate, weight decay and batch size on PIPELINE's newest training set.
+
+    Changes nothing: it says which values to write into the declaration. An interrupted search goes on where it was.
+    """
+    from forecache.pipeline import load_pipeline
+    from forecache.training.tuning import tune as search
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    with StageProgress() as progress:
+        result = search(current, declared, night or date.today(), trials=trials, progress=progress.update)
+    if wants_json():
+        print_json(stage_dict(result))
+        return
+    details = result.details
+    rows = [(name, getattr(declared.training, name), value) for name, value in details["best"].items()]
+    rows.append(("validation loss", details["declared_loss"], details["best_loss"]))
+    caption = f"{details['trials']} trials, {details['pruned']} ended early, {details['failed']} failed"
+    show_table(("", "declared", "best"), rows, right=("declared", "best"), caption=caption)
+    written = ", ".join(f"{name}={value!r}" for name, value in details["best"].items())
+    click.echo(f"To take it, declare training=Training(..., {written}).")
