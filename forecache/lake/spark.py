@@ -3,7 +3,9 @@
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +105,7 @@ def _start(settings: Settings) -> "SparkSession":
     logging.getLogger("py4j").setLevel(logging.ERROR)
     log = settings.home_path / "spark" / "spark.log"
     try:
-        with _stderr_to(log):
+        with _stderr_to(log), _own_interrupt_handler():
             session = builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
         raise UnavailableError(
@@ -125,6 +127,19 @@ def _stderr_to(log: Path) -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def _own_interrupt_handler() -> Iterator[None]:
+    """Keep the process's SIGINT handler: PySpark's calls the JVM in the middle of another call and garbles both."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def _configuration(settings: Settings, jars: list[Path]) -> dict[str, str]:
