@@ -27,7 +27,6 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
         group_name="training",
         kinds={"pytorch", "python"},
         owners=[pipeline.owner],
-        retry_policy=dg.RetryPolicy(max_retries=1, delay=5),
     )
     @explained
     def candidate(

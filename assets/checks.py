@@ -80,7 +80,7 @@ def check_events(
         return
     failed = [verdict for verdict in verdicts.values() if not verdict.passed]
     if failed:
-        tell_session(failed[0].reason, blocking=blocking)
+        tell_session(failed[0], blocking=blocking)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
     )
@@ -107,7 +107,7 @@ def check_events(
 def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:
     """A verdict as the result of a check of one partition or of none; `blocking` as its specification has it."""
     if not verdict.passed:
-        tell_session(verdict.reason, blocking=blocking)
+        tell_session(verdict, blocking=blocking)
     return dg.AssetCheckResult(
         passed=verdict.passed,
         asset_key=asset,
@@ -118,10 +118,10 @@ def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) 
     )
 
 
-def tell_session(reason: str, *, blocking: bool) -> None:
+def tell_session(verdict: Verdict, *, blocking: bool) -> None:
     """A blocking check that fails fails the run; the caller of the runner gets its reason as the error."""
     session = current_session()
     if session and blocking:
-        session.error = CheckError(reason, remedy="What was published stays. Mend the cause and run again.")
-    elif session:
-        session.objections.append(reason)
+        session.error = CheckError(verdict.reason, remedy="What was published stays. Mend the cause and run again.")
+    elif session and verdict.severity == dg.AssetCheckSeverity.ERROR:
+        session.objections.append(verdict.reason)

@@ -13,7 +13,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import RETRIES, explained, run_stage, tell
+from assets.stage import explained, run_stage, tell
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -37,7 +37,6 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(pipeline), *feature_columns(pipeline)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
         freshness_policy=nightly_freshness(pipeline.end),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),

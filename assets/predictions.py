@@ -10,7 +10,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import RETRIES, explained, run_stage, tell
+from assets.stage import explained, run_stage, tell
 from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
@@ -33,7 +33,6 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
         freshness_policy=nightly_freshness(pipeline.end),
         check_specs=checks.expectation_specs(table, partitions, about=about),
     )

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
-from assets.stage import RETRIES, explained, run_stage
+from assets.stage import explained, run_stage
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
@@ -32,7 +32,6 @@ def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
         group_name="serving",
         kinds={pipeline.publish.backend, "http"},
         owners=[pipeline.owner],
-        retry_policy=RETRIES,
         freshness_policy=nightly_freshness(pipeline.end),
     )
     @explained

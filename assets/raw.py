@@ -12,7 +12,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, source_schema, stage_metadata
 from assets.partitions import nights_of, source_partitions
-from assets.stage import RETRIES, explained, run_stage, tell
+from assets.stage import explained, run_stage, tell
 from forecache.pipeline import Source
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -54,7 +54,6 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         check_specs=[*checks.expectation_specs(raw, partitions, about=about), reconciles],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
     )
     @explained
     def ingest_source(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import dagster as dg
 
@@ -11,33 +11,32 @@ from forecache.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.results import Progress, StageResult
 from resources.session import current_session
 
-RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-"""For stages that may meet a passing obstacle; what the user has to mend is never retried, see `explained`."""
-
+MAX_RETRIES = 2
+_FIRST_DELAY_S = 5
 _PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
-_P = ParamSpec("_P")
 
 
-def explained(stage: Callable[_P, Iterator[Any]]) -> Callable[_P, Iterator[Any]]:
+def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """Decorate the function of an asset: what makes it fail is said in the error's own sentence.
 
-    A retry follows only where another try can help: the table was being written by somebody else, or something
-    outside did not answer. The listening session gets the error as it was.
+    A retry, after 5 and then 10 seconds, follows only where another try can help: the table was being written by
+    somebody else, or something outside did not answer. The listening session gets the error as it was. (A RetryPolicy
+    would do less: Dagster retries by it even what a person interrupted.)
     """
 
     @wraps(stage)
-    def explained_stage(*args: _P.args, **kwargs: _P.kwargs) -> Iterator[Any]:
+    def explained_stage(context: dg.AssetExecutionContext, *args: Any, **inputs: Any) -> Iterator[Any]:
         try:
-            yield from stage(*args, **kwargs)
-        except (GeneratorExit, dg.Failure):
-            raise
+            yield from stage(context, *args, **inputs)
         except Exception as error:
             session = current_session()
             if session:
                 session.error = error
+            if isinstance(error, _PASSING) and context.retry_number < MAX_RETRIES:
+                raise dg.RetryRequested(MAX_RETRIES, _FIRST_DELAY_S * 2**context.retry_number) from error
             text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
-            raise dg.Failure(description=text, allow_retries=isinstance(error, _PASSING)) from error
+            raise dg.Failure(description=text, allow_retries=False) from error
 
     return explained_stage
 

@@ -9,7 +9,7 @@ import dagster as dg
 from assets import checks
 from assets.metadata import feature_columns, key_columns, stage_metadata
 from assets.night import TrainingNight
-from assets.stage import RETRIES, explained, run_stage
+from assets.stage import explained, run_stage
 from assets.views import splits_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
@@ -36,7 +36,6 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         kinds={"deltalake", "spark"},
         owners=[pipeline.owner],
         metadata={"dagster/column_schema": dg.TableSchema(columns)},
-        retry_policy=RETRIES,
         check_specs=[
             dg.AssetCheckSpec(
                 SEPARATE,

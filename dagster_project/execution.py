@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import psutil
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -41,6 +42,7 @@ class JobRunner:
 
         Raises:
             ForecacheError: What made a stage or a blocking check fail.
+            KeyboardInterrupt: The run was interrupted; it is marked as failed by that.
         """
         job = self._repository.get_job(job_name)
         run = self.instance.create_run_for_job(
@@ -54,6 +56,8 @@ class JobRunner:
             events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
         finished = self.instance.get_run_by_id(run.run_id)
         assert finished is not None
+        if _was_interrupted(events):
+            raise KeyboardInterrupt
         if finished.status != dg.DagsterRunStatus.SUCCESS:
             raise self._reason() or _failure(job_name, run.run_id, events)
 
@@ -61,7 +65,7 @@ class JobRunner:
         """What made the run fail; where the gate turned down the only model there is, that."""
         error, objections = self._session.error, self._session.objections
         if isinstance(error, NotFoundError) and objections:
-            return CheckError(f"{objections[0]}.", remedy=f"And so: {error}")
+            return CheckError(f"{objections[0].rstrip('.')}.", remedy=f"And so: {error}")
         return error
 
     def close_abandoned_runs(self) -> None:
@@ -79,10 +83,18 @@ def _origin(repository_name: str, job_name: str) -> RemoteJobOrigin:
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, repository_name), job_name)
 
 
+def _errors(events: list[dg.DagsterEvent]) -> list[Any]:
+    errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
+    return [error for error in errors if error]
+
+
+def _was_interrupted(events: list[dg.DagsterEvent]) -> bool:
+    return any(error.cls_name == DagsterExecutionInterruptedError.__name__ for error in _errors(events))
+
+
 def _failure(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
     """For a failure outside any stage, such as a wrong run configuration: what Dagster says of it."""
-    errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
-    reasons = [error.message.strip().splitlines()[0] for error in errors if error]
+    reasons = [error.message.strip().splitlines()[0] for error in _errors(events)]
     return ForecacheError(
         f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",
         remedy="`forecache dev` shows its log.",
