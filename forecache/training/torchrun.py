@@ -60,8 +60,8 @@ def run_torchrun(
     return result
 
 
-def command(settings: Settings, spec: TrainingSpec) -> list[str]:
-    """The torchrun command line; on several nodes each runs the same."""
+def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> list[str]:
+    """The torchrun command line; of several nodes, exactly one hosts the rendezvous and the others find it."""
     several = settings.training_nodes != "1"
     return [
         *(sys.executable, "-m", "forecache.training.agent"),
@@ -69,9 +69,10 @@ def command(settings: Settings, spec: TrainingSpec) -> list[str]:
         f"--nproc-per-node={settings.training_workers}",
         f"--max-restarts={settings.training_max_restarts}",
         "--rdzv-backend=c10d",
+        f"--log-dir={spec.folder / 'torchelastic'}",  # else a folder in /tmp stays behind for every run
         f"--rdzv-endpoint={settings.training_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={spec.pipeline}",
-        *(() if several else ("--local-addr=localhost",)),
+        *((f"--rdzv-conf=is_host={int(host)}",) if several else ("--local-addr=localhost",)),
         *("-m", "forecache.training.worker", "--spec", str(spec.folder / SPEC_FILE)),
     ]
 

@@ -1,0 +1,86 @@
+"""A further node of a training run: `python -m forecache.training.join PIPELINE`.
+
+One node runs `forecache train` and hosts the rendezvous; every other one runs this. It waits for a run's specification
+in the shared home folder, lends its workers to the run, comes back after a preemption, and ends when the run is done.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from forecache.errors import ForecacheError, SettingsError, UnavailableError
+from forecache.settings import Settings, load_settings
+from forecache.training.spec import ERROR_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, load_spec
+from forecache.training.torchrun import command, environment, stop
+
+_POLL_S = 1.0
+
+
+def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
+    """Lend this node's workers to the pipeline's run until that is done; returns the run's folder.
+
+    A run counts that was specified no more than `wait_s` ago, or from now on.
+
+    Raises:
+        SettingsError: The settings name no rendezvous.
+        UnavailableError: No run appeared within `wait_s` seconds.
+        ForecacheError: The run failed.
+    """
+    if settings.training_nodes == "1" or not settings.training_rendezvous:
+        raise SettingsError(
+            "This node cannot join: FORECACHE_TRAINING_NODES or FORECACHE_TRAINING_RENDEZVOUS is not set.",
+            remedy="Give all nodes the same, such as 1:4 and the first node's host:29400.",
+        )
+    earliest = time.time() - wait_s
+    deadline = time.monotonic() + wait_s
+    while (spec := _open_run(settings.training_path / pipeline, earliest)) is None:
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"No training run of {pipeline!r} appeared in {settings.training_path} within {wait_s:.0f} s.",
+                remedy="Start `forecache train` on the first node, with the same FORECACHE_HOME.",
+            )
+        time.sleep(_POLL_S)
+    while not _is_over(spec.folder):
+        process = subprocess.Popen(command(settings, spec, host=False), env=environment(settings))
+        try:
+            while process.poll() is None and not _is_over(spec.folder):
+                time.sleep(_POLL_S)
+        finally:
+            stop(process)
+        time.sleep(_POLL_S)
+    if not (spec.folder / RESULT_FILE).is_file():
+        raise ForecacheError(
+            f"Training of {pipeline!r} failed.", remedy="The node that runs `forecache train` says why."
+        )
+    return spec.folder
+
+
+def _open_run(folder: Path, earliest: float) -> TrainingSpec | None:
+    """The newest run that is specified and not over."""
+    found = [path for path in folder.glob(f"*/{SPEC_FILE}") if not _is_over(path.parent)]
+    fresh = [path for path in found if path.stat().st_mtime >= earliest]
+    return load_spec(max(fresh, key=lambda path: path.stat().st_mtime)) if fresh else None
+
+
+def _is_over(folder: Path) -> bool:
+    return (folder / RESULT_FILE).is_file() or (folder / ERROR_FILE).is_file()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="forecache.training.join", description="Lend this node to a training run.")
+    parser.add_argument("pipeline")
+    parser.add_argument("--wait-s", type=float, default=3600.0, help="seconds to wait for a run (default 3600)")
+    chosen = parser.parse_args(arguments)
+    try:
+        join(load_settings(), chosen.pipeline, wait_s=chosen.wait_s)
+    except ForecacheError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
