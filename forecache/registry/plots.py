@@ -136,11 +136,14 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     first, second = ("negative", "positive") if evaluation["kind"] == "binary" else ("label", "prediction")
     edges = data["edges"]
     for name, colour in ((first, _SOFT), (second, _ACCENT)):
-        axes.stairs(data[name], edges, color=colour, fill=True, alpha=0.35)
-        axes.stairs(data[name], edges, color=colour, label=name, linewidth=1.2)
-    axes.set(xlabel="predicted" + (" probability" if evaluation["kind"] == "binary" else " value"), ylabel="rows")
+        shares = [count / max(1, sum(data[name])) for count in data[name]]
+        axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+        axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
+    axes.set(
+        xlabel="predicted" + (" probability" if evaluation["kind"] == "binary" else " value"), ylabel="share of each"
+    )
     axes.set_xlim(edges[0], edges[-1])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
