@@ -135,6 +135,7 @@ def commit_partitions(
         except CommitFailedError:
             time.sleep(0.05 * 2**attempt)
             continue
+        delta.update_incremental()
         return int(delta.version())
     raise ConflictError(
         f"Another writer changed the table {table!r} for {nights[0]} at the same time.",

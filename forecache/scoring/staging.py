@@ -96,18 +96,22 @@ def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[Stage
         parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
         file = describe_file(filesystem, path, night, shard, info.size)
-        # An empty task leaves an empty file: it holds nothing, not even statistics.
-        if file.rows:
+        # An empty task leaves an empty file; one that a crash of the machine cut short counts for nothing either.
+        if file is not None and file.rows:
             found.setdefault(shard, []).append(file)
     return found
 
 
-def describe_file(filesystem: Any, path: str, night: date, shard: str, size_bytes: int) -> StagedFile:
-    """A staged file with its statistics, from its Parquet footer."""
+def describe_file(filesystem: Any, path: str, night: date, shard: str, size_bytes: int) -> StagedFile | None:
+    """A staged file with its statistics, from its Parquet footer; None where it has no readable one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with filesystem.open_input_file(path) as source:
-        metadata = pq.read_metadata(source)
+        try:
+            metadata = pq.read_metadata(source)
+        except pa.ArrowInvalid:
+            return None
     return StagedFile(path, night, shard, size_bytes, metadata.num_rows, _statistics(metadata))
 
 

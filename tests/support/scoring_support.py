@@ -1,10 +1,14 @@
 """A pipeline, feature partitions and registered ONNX models, made up: what scoring needs and nothing before it."""
 
+import atexit
 import dataclasses
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +30,7 @@ from forecache.pipeline import (
     TorchModel,
 )
 from forecache.registry.models import CHAMPION, CHECKSUMS_TAG, ModelVersion, checksums, model_version, tracking
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 NIGHT = date(2024, 6, 30)
 
@@ -143,10 +147,13 @@ def register_model(settings: Settings, pipeline: Pipeline, *, seed: int = 0, cha
     """Register a network for the pipeline, by default as its champion."""
     import mlflow
 
+    database = Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
+    if not database.exists():
+        shutil.copytree(_new_database(), database.parent, dirs_exist_ok=True)
     client = tracking(settings)
     names = list(pipeline.features.names)
     signature = column_signature(names, {pipeline.output.name: "float"})
-    folder = Path(settings.home_path) / f"model-{pipeline.name}-{seed}"
+    folder = Path(settings.home_path) / f"model-{pipeline.name}-{len(names)}-{seed}"
     if not folder.exists():
         save_onnx(folder, network(len(names), seed=seed, output=pipeline.output.name), signature)
     if not client.search_registered_models(f"name='{pipeline.name}'"):
@@ -157,6 +164,16 @@ def register_model(settings: Settings, pipeline: Pipeline, *, seed: int = 0, cha
     if champion:
         client.set_registered_model_alias(pipeline.name, CHAMPION, version.version)
     return model_version(settings, pipeline, int(version.version))
+
+
+@lru_cache(maxsize=1)
+def _new_database() -> Path:
+    """An MLflow database just created, to copy: creating one takes seconds."""
+    home = Path(tempfile.mkdtemp(prefix="forecache-mlflow-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    settings = load_settings(home=home)
+    tracking(settings)
+    return Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///")).parent
 
 
 def quiet() -> None:

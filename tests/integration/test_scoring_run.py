@@ -1,0 +1,287 @@
+"""A night is scored once, checked before it is visible, taken up where a run ended, and equal whatever the engine."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from scoring_support import (
+    NIGHT,
+    features_table,
+    make_pipeline,
+    predictions,
+    register_model,
+    with_output,
+    write_features,
+)
+
+from forecache.errors import CheckError, InputError, NotFoundError, SettingsError
+from forecache.lake.ledger import last_record
+from forecache.lake.query import query
+from forecache.pipeline import Pipeline
+from forecache.scoring import stage
+from forecache.scoring.run import score
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+VALUES = ("user_id", "as_of", "probability", "band", "model_name", "model_version", "feature_version")
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return make_pipeline(num_features=4)
+
+
+def parts(count: int, rows: int = 300, *, seed: int = 0, night: date = NIGHT) -> list[pa.Table]:
+    return [features_table(rows, num_features=4, seed=seed + i, first=i * rows, night=night) for i in range(count)]
+
+
+@pytest.fixture
+def scored(settings: Settings, pipeline: Pipeline) -> Settings:
+    """A night of 900 entities in three files, and a champion."""
+    write_features(settings, pipeline, parts(3))
+    register_model(settings, pipeline)
+    return settings
+
+
+def values(table: pa.Table) -> list[dict[str, Any]]:
+    return table.select(list(VALUES)).to_pylist()
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "SHARDED_ROWS", 500)
+
+
+@pytest.mark.slow
+def test_both_engines_write_the_same_rows_to_the_bit(
+    spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None
+) -> None:
+    next_night = NIGHT + timedelta(days=1)
+    write_features(scored, pipeline, parts(2, 50, seed=9, night=next_night), night=next_night)
+    by_spark = score(spark, scored, pipeline, [NIGHT, next_night], run_id="one")
+    tables = [predictions(scored, pipeline, night=night) for night in (NIGHT, next_night)]
+    other = dataclasses.replace(pipeline, description="another declaration, so that everything is scored again")
+    object.__setattr__(other, "fingerprint", "other")
+    by_arrow = score(None, scored, other, [NIGHT, next_night], run_id="two", engine="arrow")
+    assert (by_spark.rows, by_arrow.rows) == (1000, 1000)
+    assert by_arrow.details["scored_rows"] == 1000
+    for night, table in zip((NIGHT, next_night), tables, strict=True):
+        again = predictions(scored, pipeline, night=night)
+        assert again.schema == table.schema
+        assert again.select(list(VALUES)).equals(table.select(list(VALUES)))
+        assert set(again["run_id"].to_pylist()) == {"two"}
+
+
+def test_a_row_says_where_it_came_from(scored: Settings, pipeline: Pipeline) -> None:
+    result = score(None, scored, pipeline, [NIGHT], run_id="the run", engine="arrow")
+    rows = predictions(scored, pipeline)
+    assert rows.num_rows == 900
+    assert len(set(rows["scored_at"].to_pylist())) == 1
+    assert set(rows["run_id"].to_pylist()) == {"the run"}
+    assert set(rows["model_version"].to_pylist()) == {1}
+    assert set(rows["feature_version"].to_pylist()) == {2}
+    for row in rows.to_pylist():
+        expected = "low" if row["probability"] < 0.3 else "medium" if row["probability"] < 0.7 else "high"
+        assert row["band"] == expected
+    record = last_record(scored, "score", "demo", NIGHT)
+    assert record is not None
+    assert (record.rows, record.delta_version, record.run_id) == (900, result.delta_version, "the run")
+    assert result.details["plan"]["engine"] == "onnx"
+
+
+def test_the_same_inputs_are_not_scored_twice(scored: Settings, pipeline: Pipeline) -> None:
+    first = score(None, scored, pipeline, [NIGHT], run_id="1", engine="arrow")
+    again = score(None, scored, pipeline, [NIGHT], run_id="2", engine="arrow")
+    assert (first.skipped, again.skipped) == (False, True)
+    assert again.delta_version == first.delta_version
+    assert again.rows == 900
+
+
+def test_another_model_scores_every_row_again_and_the_feed_tells(scored: Settings, pipeline: Pipeline) -> None:
+    first = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    register_model(scored, pipeline, seed=1)
+    again = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    assert again.details["scored_rows"] == 900
+    assert set(predictions(scored, pipeline)["model_version"].to_pylist()) == {2}
+    feed = pa.table(
+        DeltaTable(scored.table_uri(pipeline.prediction_table)).load_cdf(starting_version=first.delta_version + 1)
+    )
+    kinds = feed["_change_type"].to_pylist()
+    assert (kinds.count("delete"), kinds.count("insert")) == (900, 900)
+
+
+def test_many_nights_share_a_commit_and_are_entered_one_by_one(settings: Settings, pipeline: Pipeline) -> None:
+    nights = [NIGHT + timedelta(days=i) for i in range(3)]
+    for i, night in enumerate(nights):
+        write_features(settings, pipeline, parts(1, 20 + i, night=night), night=night)
+    register_model(settings, pipeline)
+    result = score(None, settings, pipeline, nights, engine="arrow")
+    assert result.details["rows_by_night"] == {night.isoformat(): 20 + i for i, night in enumerate(nights)}
+    versions = {night: last_record(settings, "score", "demo", night) for night in nights}
+    assert {record.delta_version for record in versions.values() if record} == {result.delta_version}
+    assert score(None, settings, pipeline, [nights[1]], engine="arrow").skipped
+
+
+def test_rebuilt_features_are_scored_again(scored: Settings, pipeline: Pipeline) -> None:
+    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    version = write_features(scored, pipeline, parts(2, seed=50))
+    result = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    assert (result.skipped, result.rows) == (False, 600)
+    assert set(predictions(scored, pipeline)["feature_version"].to_pylist()) == {version}
+
+
+def test_a_lost_prediction_table_is_made_again(scored: Settings, pipeline: Pipeline) -> None:
+    import shutil
+
+    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    shutil.rmtree(scored.table_uri(pipeline.prediction_table))
+    assert score(None, scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"maximum": 0.5}, r"probability up to 0\.\d+, above its maximum 0.5"),
+        ({"minimum": 0.5}, r"probability down to 0\.\d+, below its minimum 0.5"),
+    ],
+)
+def test_an_output_out_of_range_never_becomes_visible(
+    scored: Settings, pipeline: Pipeline, change: dict[str, float], words: str
+) -> None:
+    before = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    register_model(scored, pipeline, seed=1)
+    with pytest.raises(CheckError, match=words):
+        score(None, scored, with_output(pipeline, **change), [NIGHT], engine="arrow")
+    assert set(predictions(scored, pipeline)["model_version"].to_pylist()) == {1}
+    assert score(None, scored, pipeline, [NIGHT], engine="arrow").delta_version == before.delta_version + 1
+
+
+def test_an_entity_given_twice_never_becomes_visible(settings: Settings, pipeline: Pipeline) -> None:
+    write_features(settings, pipeline, [*parts(1), parts(1)[0].slice(0, 7)])
+    register_model(settings, pipeline)
+    with pytest.raises(CheckError, match="307 rows with 300 different keys"):
+        score(None, settings, pipeline, [NIGHT], engine="arrow")
+    with pytest.raises(NotFoundError):
+        predictions_of(settings, pipeline)
+
+
+def test_a_prediction_that_is_not_a_number_never_becomes_visible(
+    settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = parts(1)[0]
+    broken = table.set_column(3, "f1", pa.array([float("inf")] * 5 + [0.0] * 295, pa.float32()))
+    broken = broken.set_column(4, "f2", pa.array([float("-inf")] * 5 + [0.0] * 295, pa.float32()))
+    write_features(settings, pipeline, [broken])
+    register_model(settings, pipeline)
+    with pytest.raises(CheckError, match=r"rows without a probability"):
+        score(None, settings, pipeline, [NIGHT], engine="arrow")
+
+
+def predictions_of(settings: Settings, pipeline: Pipeline) -> pa.Table:
+    from forecache.lake.tables import open_table
+
+    return open_table(settings, pipeline.prediction_table).to_pyarrow_table()
+
+
+def test_a_night_without_features_an_empty_one_and_no_champion_each_say_so(
+    settings: Settings, pipeline: Pipeline
+) -> None:
+    write_features(settings, pipeline, [parts(1)[0].slice(0, 0)])
+    with pytest.raises(NotFoundError, match="no champion yet"):
+        score(None, settings, pipeline, [NIGHT], engine="arrow")
+    register_model(settings, pipeline)
+    with pytest.raises(InputError, match="no entity on the night 2024-06-30"):
+        score(None, settings, pipeline, [NIGHT], engine="arrow")
+    with pytest.raises(NotFoundError, match="has no features for the night 2024-01-05"):
+        score(None, settings, pipeline, [date(2024, 1, 5)], engine="arrow")
+    with pytest.raises(SettingsError, match="needs a Spark session"):
+        score(None, settings, pipeline, [NIGHT])
+
+
+def test_a_model_of_other_features_is_refused(scored: Settings, pipeline: Pipeline) -> None:
+    register_model(scored, dataclasses.replace(make_pipeline(num_features=5)))
+    with pytest.raises(InputError, match="takes the column 'f4', which is not a feature"):
+        score(None, scored, pipeline, [NIGHT], engine="arrow")
+
+
+def test_a_new_segment_is_a_new_column(scored: Settings, pipeline: Pipeline) -> None:
+    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    half = dataclasses.replace(pipeline.segments[0], name="half", bounds=(0.5,), labels=("lower", "upper"))
+    more = dataclasses.replace(pipeline, segments=(*pipeline.segments, half))
+    object.__setattr__(more, "fingerprint", "more")
+    score(None, scored, more, [NIGHT], engine="arrow")
+    counted = query(scored, "select half, count(*) as n from predictions_demo group by half order by half").to_pylist()
+    assert {row["half"] for row in counted} <= {"lower", "upper"}
+    assert sum(row["n"] for row in counted) == 900
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at_a_shard(message: str, share: float | None = None) -> None:
+    if " shards, " in message:
+        raise Stop
+
+
+def test_a_run_that_was_stopped_is_taken_up_at_the_missing_shards(
+    scored: Settings, pipeline: Pipeline, small_shards: None
+) -> None:
+    with pytest.raises(Stop):
+        score(None, scored, pipeline, [NIGHT], run_id="first", engine="arrow", progress=stop_at_a_shard)
+    with pytest.raises(NotFoundError):
+        predictions_of(scored, pipeline)
+    result = score(None, scored, pipeline, [NIGHT], run_id="second", engine="arrow")
+    rows = predictions(scored, pipeline)
+    assert rows.num_rows == 900
+    assert result.details["scored_rows"] in (0, 300, 600)
+    assert rows["run_id"].to_pylist().count("second") == result.details["scored_rows"]
+
+
+@pytest.mark.slow
+def test_one_engine_takes_up_the_shards_of_the_other(
+    spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.scoring import run
+
+    def no_commit(*given: object, **named: object) -> int:
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "commit_partitions", no_commit)
+        with pytest.raises(Stop):
+            score(spark, scored, pipeline, [NIGHT], run_id="spark")
+    result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
+    assert result.details["scored_rows"] == 0
+    assert set(predictions(scored, pipeline)["run_id"].to_pylist()) == {"spark"}
+
+
+def test_shards_of_other_features_or_models_are_not_taken_up(
+    scored: Settings, pipeline: Pipeline, small_shards: None
+) -> None:
+    with pytest.raises(Stop):
+        score(None, scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
+    register_model(scored, pipeline, seed=1)
+    assert score(None, scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
+
+
+def test_a_damaged_or_half_shard_is_scored_again(scored: Settings, pipeline: Pipeline, small_shards: None) -> None:
+    with pytest.raises(Stop):
+        score(None, scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
+    for file in _staged(scored, pipeline):
+        file.write_bytes(file.read_bytes()[:-20])
+    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    assert predictions(scored, pipeline).num_rows == 900
+
+
+def _staged(settings: Settings, pipeline: Pipeline) -> Sequence[Path]:
+    return sorted(
+        path for path in Path(settings.table_uri(pipeline.prediction_table)).rglob("part-*.parquet") if path.is_file()
+    )
