@@ -237,10 +237,12 @@ def _open_study(folder: Path, pipeline: Pipeline) -> "Study":
     study = optuna.create_study(
         study_name=pipeline.name,
         storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        sampler=optuna.samplers.TPESampler(seed=pipeline.training.seed, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_START_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS),
         load_if_exists=True,
     )
+    # A search that goes on must not draw again what it drew before.
+    seed = pipeline.training.seed + len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if new:
         study.enqueue_trial(_declared(pipeline.training))
     return study
