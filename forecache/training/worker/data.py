@@ -101,10 +101,12 @@ class Split:
                 _BATCH_ROWS, row_groups=[chunk.row_group], columns=columns, use_threads=False
             )
             for batch in batches:
-                wanted = batch if chunk.whole else batch.filter(pc.equal(batch.column(SPLIT), self.name))
-                first, last = max(0, start - done), min(wanted.num_rows, stop - done)
-                done += wanted.num_rows
+                mine = None if chunk.whole else pc.equal(batch.column(SPLIT), self.name)
+                rows = batch.num_rows if mine is None else pc.sum(mine).as_py() or 0
+                first, last = max(0, start - done), min(rows, stop - done)
+                done += rows
                 if first < last:  # rows before `start` cost a tenth when they are not turned into a matrix
+                    wanted = batch if mine is None else batch.filter(mine)
                     yield self._matrix(wanted.slice(first, last - first), chunk)
                 if done >= stop:
                     return
@@ -194,14 +196,16 @@ class EpochOrder:
 class Reader:
     """The batches of one rank, from any position; `digests` proves which rows were read, in which order.
 
-    Each lane's next window is decoded in a background thread while the current one is consumed.
+    Each lane's next window is decoded in the background while the current one is consumed. Two threads do it: at the
+    start of an epoch nothing else runs, and each lane has to pass over the rows of a row group before its own.
     """
 
     def __init__(self, order: EpochOrder, *, rank: int, world_size: int) -> None:
         self.order = order
         self.lanes = tuple(range(rank, order.lanes, world_size))
         self.digests: dict[int, str] = dict.fromkeys(self.lanes, "")
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
+        self._ahead: tuple[int, list[_LaneStream]] | None = None
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -209,10 +213,18 @@ class Reader:
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """The batches of steps `first_step` to the epoch's last; a batch can be empty where it has less rows than
         there are lanes."""
-        streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == epoch and first_step == 0:
+            streams = ahead[1]
+        else:
+            streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
         for step in range(first_step, self.order.num_steps):
             rows = torch.cat([stream.take(step) for stream in streams])
             yield Batch(rows[:, :-1], rows[:, -1:])
+
+    def prepare(self, epoch: int) -> None:
+        """Begin to read an epoch that comes next, while something else (the validation) is done."""
+        self._ahead = epoch, [_LaneStream(self, epoch, lane, 0) for lane in self.lanes]
 
     def submit(self, windows: Iterator[torch.Tensor]) -> "Future[torch.Tensor | None]":
         """Have the background thread make a lane's next window; None follows the last."""

@@ -166,6 +166,8 @@ class Loop:
         self.loss_sum += loss.detach().double() * rows
 
     def _end_epoch(self, first_step: int, train_seconds: float, started: float) -> None:
+        if self.epoch + 1 < self.training.epochs:
+            self.reader.prepare(self.epoch + 1)
         validation_loss = self._validation_loss()
         [loss_sum] = self.group.sum(float(self.loss_sum))
         rows = sum(self.train.step_rows(step) for step in range(first_step, self.train.num_steps))
