@@ -35,19 +35,27 @@ _CHECKPOINT_STEPS = 50
 
 
 class Timed:
-    """A reader cut off after some seconds, which are counted from its first request, so that its start-up counts."""
+    """A reader cut off after some seconds, which are counted from its first batch on.
+
+    The wait for that is told apart: a run has it once, and tensors in memory have to be loaded first too.
+    """
 
     def __init__(self, reader: Any, seconds: float) -> None:
         self.reader, self.seconds = reader, seconds
         self.lanes, self.digests = reader.lanes, reader.digests
-        self.rows = self.steps = 0
+        self.rows = 0
+        self.first_batch_s = 0.0
+        self.started = 0.0
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        end = time.perf_counter() + self.seconds
+        asked = time.perf_counter()
         for batch in self.reader.epoch(epoch):
+            if not self.started:
+                self.started = time.perf_counter()
+                self.first_batch_s = self.started - asked
             yield batch
-            self.rows, self.steps = self.rows + len(batch.target), self.steps + 1
-            if time.perf_counter() >= end:
+            self.rows += len(batch.target)
+            if time.perf_counter() >= self.started + self.seconds:
                 return
 
 
@@ -61,6 +69,7 @@ class Bench:
         self.validation = EpochOrder(self.new_split("validation"), seed=0, batch_rows=1 << 15, lanes=8, shuffle_rows=0)
         mask = log_mask(bench_narrow)
         self.prepare = Prepare(mask, fit_statistics(self.validation.split, mask))
+        self.first_batch_s: list[float] = []
         self.folder = Path(tempfile.mkdtemp(prefix="forecache-checkpoints-"))
 
     def new_split(self, name: str, *, cache_bytes: int = 0) -> Split:
@@ -90,10 +99,11 @@ class Bench:
         loop.reader.close()
         timed = Timed(make_reader(order), seconds)
         loop.reader = timed
-        started = time.perf_counter()
         loop._train_epoch()
         loop.checkpoints.wait()
-        took = time.perf_counter() - started
+        took = time.perf_counter() - timed.started
+        if isinstance(timed.reader, Reader):
+            self.first_batch_s.append(timed.first_batch_s)
         if hasattr(timed.reader, "close"):
             timed.reader.close()
         return timed.rows / took
@@ -114,8 +124,10 @@ def _stream(order: EpochOrder) -> Reader:
 
 def reading(bench: Bench, seconds: float, repeats: int) -> dict[str, Any]:
     """Samples per second while training, by where the rows come from."""
+    started = time.perf_counter()
     rows = np.concatenate([part for chunk in bench.split.chunks for part in bench.split.read(chunk)])
     features, target = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, -1:].copy())
+    load_s = time.perf_counter() - started
     frame = pd.DataFrame(rows, columns=[*NAMES, LABEL])
     batch_rows = bench_narrow.training.batch_size
     frame_rows, matrix_rows = FrameRows(frame, LABEL), MatrixRows(frame, LABEL)
@@ -127,7 +139,14 @@ def reading(bench: Bench, seconds: float, repeats: int) -> dict[str, Any]:
         "dataloader_matrix": lambda _: LoaderReader(matrix_rows, batch_rows=batch_rows, num_workers=0),
     }
     found = _take_turns(bench, {name: (make, _NEVER) for name, make in variants.items()}, seconds, repeats)
-    return {"rows": len(rows), "batch_rows": batch_rows, "threads": torch.get_num_threads(), "rows_per_s": found}
+    return {
+        "rows": len(rows),
+        "batch_rows": batch_rows,
+        "threads": torch.get_num_threads(),
+        "rows_per_s": found,
+        "delta_first_batch_s": statistics.median(bench.first_batch_s),
+        "memory_load_s": load_s,
+    }
 
 
 def checkpoints(bench: Bench, seconds: float, repeats: int) -> dict[str, Any]:
