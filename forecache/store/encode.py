@@ -17,9 +17,6 @@ from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance, timestamp
 
-_LARGEST_PLAIN_FLOAT = 1e5
-"""Arrow writes whole floats below this as `1`; they get `.0` so that they stay floats in every JSON parser."""
-
 
 @dataclass(frozen=True)
 class Encoding:
@@ -157,9 +154,11 @@ def _float_texts(column: pa.Array) -> pa.Array:
     if column.type != pa.float64():
         column = column.cast(pa.float64())
     texts = pc.cast(column, pa.string())
-    whole = pc.and_(pc.equal(pc.trunc(column), column), pc.less(pc.abs(column), _LARGEST_PLAIN_FLOAT))
+    whole = pc.equal(pc.trunc(column), column).fill_null(False)
     if pc.any(whole).as_py():
-        texts = pc.if_else(whole.fill_null(False), pc.binary_join_element_wise(texts, ".0", ""), texts)
+        # Arrow writes most whole floats as `1`; with `.0` they stay floats in every JSON parser.
+        bare = pc.and_(whole, pc.invert(pc.match_substring(texts, "e").fill_null(False)))
+        texts = pc.if_else(bare, pc.binary_join_element_wise(texts, ".0", ""), texts)
     if not pc.all(pc.is_finite(column)).as_py():
         texts = pc.if_else(pc.is_finite(column), texts, "null")
     return texts.fill_null("null") if texts.null_count else texts

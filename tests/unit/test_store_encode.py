@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
@@ -26,7 +26,8 @@ ENCODING = Encoding(
 )
 
 
-@given(st.lists(st.floats() | st.none()))
+@given(st.lists(st.floats() | st.integers(-(10**24), 10**24).map(float) | st.none()))
+@example([100000.0, 99999.0, 1e15, 1e16, 1e21, 1e22, -0.0, 5e-324])
 def test_floats_read_back_to_the_same_bits_and_stay_floats(values: list[float | None]) -> None:
     for value, text in zip(values, json_texts(pa.array(values, pa.float64()), "double").to_pylist(), strict=True):
         read = json.loads(text)
