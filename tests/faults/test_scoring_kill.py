@@ -1,0 +1,121 @@
+"""A scoring run killed with SIGKILL at any moment is taken up: the same table, and hardly any work done twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
+
+from forecache.pipeline import Pipeline
+from forecache.scoring.run import score
+from forecache.settings import Settings, load_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+FILES = 24
+ROWS = 6_000
+
+PROGRAM = """
+import sys
+sys.path.insert(0, "tests/support")
+from scoring_support import NIGHT, make_pipeline
+from forecache.scoring import stage
+from forecache.scoring.run import score
+from forecache.settings import load_settings
+stage.SHARDED_ROWS = 1000
+engine = sys.argv[1]
+settings = load_settings()
+spark = None
+if engine == "spark":
+    from forecache.lake.spark import spark_session
+    spark = spark_session(settings)
+print("ready", flush=True)
+result = score(
+    spark, settings, make_pipeline(), [NIGHT], run_id="after", engine=engine,
+    progress=lambda text, share=None: print(text, flush=True),
+)
+print("scored", result.details.get("scored_rows", 0), flush=True)
+"""
+
+
+def start(settings: Settings, engine: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "FORECACHE_HOME": str(settings.home),
+        "FORECACHE_SPARK_MASTER": "local[2]",
+        "FORECACHE_SPARK_DRIVER_MEMORY": "1g",
+        "FORECACHE_CODE_VERSION": "fixed",
+    }
+    command = [sys.executable, "-c", PROGRAM, engine]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def staged_rows(settings: Settings, pipeline: Pipeline) -> int:
+    return ROWS * sum(1 for path in _shards(settings, pipeline) if any(path.glob("part-*.parquet")))
+
+
+def _shards(settings: Settings, pipeline: Pipeline) -> list[Path]:
+    folder = Path(settings.table_uri(pipeline.prediction_table)) / f"as_of={NIGHT}"
+    return [path for path in folder.glob("*/shard=*") if path.is_dir()] if folder.is_dir() else []
+
+
+@pytest.fixture
+def scored(settings: Settings) -> tuple[Settings, Pipeline]:
+    pipeline = make_pipeline()
+    write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
+    register_model(settings, pipeline)
+    return settings, pipeline
+
+
+def expected_table(settings: Settings, pipeline: Pipeline, home: Path) -> list[object]:
+    """The table of a run that nobody kills, on a lake of its own."""
+    import shutil
+
+    shutil.copytree(settings.home_path, home)
+    copied = load_settings(home=home)
+    shutil.rmtree(copied.table_uri(pipeline.prediction_table), ignore_errors=True)
+    score(None, copied, pipeline, [NIGHT], engine="arrow")
+    return _content(copied, pipeline)
+
+
+def _content(settings: Settings, pipeline: Pipeline) -> list[object]:
+    return predictions(settings, pipeline).drop_columns(["scored_at", "run_id"]).to_pylist()
+
+
+@pytest.mark.parametrize("engine", ["arrow", "spark"])
+def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extra_work(
+    scored: tuple[Settings, Pipeline], tmp_path: Path, engine: str
+) -> None:
+    settings, pipeline = scored
+    expected = expected_table(settings, pipeline, tmp_path / "whole")
+    moments = random.Random(5)
+    for _ in range(3):
+        process = start(settings, engine)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        _wait_for_shards(settings, pipeline, process, more=moments.randint(2, 6))
+        time.sleep(moments.random() * 0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (Path(settings.table_uri(pipeline.prediction_table)) / "_delta_log").exists()
+    left = FILES * ROWS - staged_rows(settings, pipeline)
+    process = start(settings, engine)
+    output, _ = process.communicate(timeout=300)
+    assert output.splitlines()[-1] == f"scored {left}"
+    assert 0 < left < FILES * ROWS
+    assert _content(settings, pipeline) == expected
+
+
+def _wait_for_shards(settings: Settings, pipeline: Pipeline, process: subprocess.Popen[str], *, more: int) -> None:
+    before = staged_rows(settings, pipeline)
+    for _ in range(12_000):
+        if staged_rows(settings, pipeline) >= before + more * ROWS:
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    raise AssertionError("no shard appeared")

@@ -1,0 +1,212 @@
+"""Incremental scoring equals full scoring, row for row, and what did not change keeps its provenance."""
+
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scoring_support import (
+    NIGHT,
+    enter_features,
+    features_table,
+    make_pipeline,
+    network,
+    predictions,
+    register_model,
+    write_features,
+)
+
+from forecache.lake.tables import open_table
+from forecache.scoring.changes import State, feed_share, find_changes
+from forecache.scoring.run import score
+from forecache.settings import Settings, load_settings
+
+WIDTH = 4
+PIPELINE = make_pipeline(num_features=WIDTH)
+
+
+def entities(first: int, rows: int, *, seed: int, night: date = NIGHT) -> pa.Table:
+    return features_table(rows, num_features=WIDTH, seed=seed, first=first, night=night)
+
+
+def merge(settings: Settings, rows: pa.Table, *, night: date = NIGHT) -> None:
+    table = open_table(settings, PIPELINE.feature_table)
+    (
+        table.merge(rows, f"t.user_id = s.user_id AND t.as_of = DATE '{night}'", source_alias="s", target_alias="t")
+        .when_matched_update_all()
+        .when_not_matched_insert_all()
+        .execute()
+    )
+
+
+def features(settings: Settings, night: date) -> pa.Table:
+    return (
+        open_table(settings, PIPELINE.feature_table)
+        .to_pyarrow_table(partitions=[("as_of", "=", night.isoformat())])
+        .sort_by("user_id")
+    )
+
+
+def enter(settings: Settings, night: date = NIGHT) -> None:
+    enter_features(settings, PIPELINE, rows=features(settings, night).num_rows, night=night)
+
+
+def full_outputs(settings: Settings, night: date, *, seed: int = 0) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network(WIDTH, seed=seed, output=PIPELINE.output.name))
+    table = features(settings, night)
+    matrix = np.column_stack([table[f"f{i}"].to_numpy().astype(np.float32) for i in range(WIDTH)])
+    return session.run(None, {"x": matrix})[0][:, 0].astype(np.float64)
+
+
+def assert_equals_full(settings: Settings, night: date, *, seed: int = 0) -> pa.Table:
+    table = predictions(settings, PIPELINE, night=night)
+    assert table["user_id"].to_pylist() == features(settings, night)["user_id"].to_pylist()
+    np.testing.assert_array_equal(table["probability"].to_numpy(), full_outputs(settings, night, seed=seed))
+    return table
+
+
+@pytest.fixture
+def scored(settings: Settings) -> Settings:
+    write_features(settings, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=1)])
+    register_model(settings, PIPELINE)
+    score(None, settings, PIPELINE, [NIGHT], run_id="full", engine="arrow")
+    return settings
+
+
+def test_updates_inserts_and_deletes_are_scored_and_the_rest_keeps_its_provenance(scored: Settings) -> None:
+    before = predictions(scored, PIPELINE)
+    merge(scored, pa.concat_tables([entities(50, 5, seed=7), entities(500, 3, seed=8)]))
+    open_table(scored, PIPELINE.feature_table).delete("user_id = 'u00000007'")
+    enter(scored)
+    result = score(None, scored, PIPELINE, [NIGHT], run_id="small", engine="arrow", mode="incremental")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (8, 194)
+    table = assert_equals_full(scored, NIGHT)
+    carried = table.filter(pa.compute.equal(table["run_id"], "full"))
+    assert carried.num_rows == 194
+    old = {row["user_id"]: row for row in before.to_pylist()}
+    assert all(old[row["user_id"]] == row for row in carried.to_pylist())
+
+
+def test_an_update_that_changes_nothing_is_not_scored(scored: Settings) -> None:
+    merge(scored, entities(0, 100, seed=0).slice(10, 20))
+    enter(scored)
+    result = score(None, scored, PIPELINE, [NIGHT], run_id="none", engine="arrow", mode="incremental")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (0, 200)
+    assert_equals_full(scored, NIGHT)
+
+
+def test_a_partition_written_again_is_compared_by_content(scored: Settings) -> None:
+    tables = [entities(0, 100, seed=0), entities(100, 99, seed=1), entities(800, 1, seed=5)]
+    state = [State(NIGHT, 1), State(NIGHT, write_features(scored, PIPELINE, tables))]
+    assert feed_share(scored, PIPELINE, *state) > 1
+    changes = find_changes(scored, PIPELINE, *state)
+    changed = changes.changed["user_id"].to_pylist()
+    assert changes.removed["user_id"].to_pylist() == ["u00000199"]
+    assert "u00000800" in changed
+    # `entities` draws its values by row count, so that the 99 differ from the 99 first of the 100.
+    assert set(changed) == {"u00000800", *(f"u{i:08d}" for i in range(100, 199))}
+
+
+def test_in_mode_auto_the_log_says_that_a_small_update_is_worth_carrying(settings: Settings) -> None:
+    write_features(settings, PIPELINE, [entities(0, 40_000, seed=0)])
+    register_model(settings, PIPELINE)
+    score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    merge(settings, entities(50, 400, seed=7))
+    enter(settings)
+    assert feed_share(settings, PIPELINE, State(NIGHT, 0), State(NIGHT, 1)) < 0.1
+    result = score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (400, 39_600)
+    assert_equals_full(settings, NIGHT)
+
+
+def test_in_mode_auto_a_partition_written_again_is_scored_in_full(scored: Settings) -> None:
+    write_features(scored, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=1)])
+    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow")
+    assert result.details["scored_rows"] == 200
+
+
+def test_a_new_night_carries_what_is_as_the_night_before(scored: Settings) -> None:
+    night = NIGHT + timedelta(days=2)
+    write_features(
+        scored, PIPELINE, [entities(0, 100, seed=0, night=night), entities(100, 50, seed=9, night=night)], night=night
+    )
+    result = score(None, scored, PIPELINE, [night], run_id="next", engine="arrow", mode="incremental")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (50, 100)
+    table = assert_equals_full(scored, night)
+    assert table["run_id"].to_pylist() == ["full"] * 100 + ["next"] * 50
+    assert set(table["feature_version"].to_pylist()) == {1, 3}
+    assert predictions(scored, PIPELINE).num_rows == 200
+
+
+def test_another_model_forces_a_full_run(scored: Settings) -> None:
+    register_model(scored, PIPELINE, seed=1)
+    merge(scored, entities(0, 3, seed=7))
+    enter(scored)
+    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (200, 0)
+    assert_equals_full(scored, NIGHT, seed=1)
+
+
+def test_composite_keys_are_told_apart() -> None:
+    from forecache.scoring.incremental import _identity
+
+    left, right = pa.array(["a,1:b", "a"]), pa.array(["c", "1:b,1:c"])
+    assert len(set(_identity([left, right]).to_pylist())) == 2
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["update", "insert", "delete", "rewrite", "night"]),
+        st.integers(0, 30),
+        st.integers(1, 6),
+        st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.mark.slow
+@hypothesis_settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(changes=CHANGES)
+def test_incremental_equals_full_after_any_sequence_of_changes(changes: list[tuple[str, int, int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings(home=Path(folder))
+        write_features(settings, PIPELINE, [entities(0, 20, seed=0), entities(20, 20, seed=1)])
+        register_model(settings, PIPELINE)
+        score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+        night = NIGHT
+        for position, (kind, first, count, seed) in enumerate(changes):
+            night = change(settings, night, kind, first, count, seed)
+            score(
+                None, settings, PIPELINE, [night], run_id=str(position), engine="arrow",
+                mode="incremental" if seed else "auto",
+            )  # fmt: skip
+            assert_equals_full(settings, night)
+
+
+def change(settings: Settings, night: date, kind: str, first: int, count: int, seed: int) -> date:
+    """Apply a change to the feature table; returns the night to score."""
+    if kind in ("update", "insert"):
+        start = first if kind == "update" else 100 + first
+        merge(settings, entities(start, count, seed=seed, night=night), night=night)
+    elif kind == "delete":
+        table = open_table(settings, PIPELINE.feature_table)
+        table.delete(f"as_of = DATE '{night}' AND user_id = 'u{first:08d}'")
+    else:
+        now = features(settings, night)
+        target = night + timedelta(days=1 if kind == "night" else 0)
+        moved = now.set_column(1, "as_of", pa.array([target] * now.num_rows, pa.date32()))
+        write_features(settings, PIPELINE, [moved.slice(0, len(moved) - seed)], night=target)
+        return target
+    enter(settings, night)
+    return night
