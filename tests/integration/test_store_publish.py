@@ -33,8 +33,7 @@ def served(store: Store) -> dict[str, float | None]:
     """Every key and its score, read through the reader's code."""
     with store.snapshot() as snapshot:
         return {
-            key.decode(): orjson.loads(split_entry(entry)[0])["churn_probability"]
-            for key, entry in snapshot.items()
+            key.decode(): orjson.loads(split_entry(entry)[0])["churn_probability"] for key, entry in snapshot.items()
         }
 
 

@@ -48,7 +48,9 @@ def test_a_rollback_serves_the_version_before_at_once_and_quarantines_the_one_le
     assert current.version == 2
     assert store.state(3) == ("quarantined",)
     assert store.rollback().version == 1
-    with pytest.raises(NotFoundError, match=r"cannot roll back from 1 to an earlier version. Versions it can go to: none"):
+    with pytest.raises(
+        NotFoundError, match=r"cannot roll back from 1 to an earlier version. Versions it can go to: none"
+    ):
         store.rollback()
 
 

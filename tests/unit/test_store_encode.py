@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
@@ -26,6 +26,7 @@ ENCODING = Encoding(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats() | st.integers(-(10**24), 10**24).map(float) | st.none()))
 @example([100000.0, 99999.0, 1e15, 1e16, 1e21, 1e22, -0.0, 5e-324])
 def test_floats_read_back_to_the_same_bits_and_stay_floats(values: list[float | None]) -> None:
@@ -39,6 +40,7 @@ def test_floats_read_back_to_the_same_bits_and_stay_floats(values: list[float | 
             assert orjson.loads(text) == value
 
 
+@settings(deadline=None)
 @given(st.lists(st.text() | st.none()))
 def test_text_is_escaped_as_json(values: list[str | None]) -> None:
     values = [value for value in values if value is None or value.isprintable() or value.isascii()]
@@ -55,6 +57,7 @@ def test_other_types_have_their_json_form() -> None:
     assert json_texts(moments, "timestamp").to_pylist() == ['"1998-07-01T03:00:00.000005Z"', "null"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=20), st.integers(-(2**63), 2**63 - 1)), min_size=1))
 def test_key_columns_become_the_bytes_of_encode_key(rows: list[tuple[str, int]]) -> None:
     rows = [(text.encode(errors="replace").decode(), number) for text, number in rows]

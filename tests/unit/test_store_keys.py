@@ -4,7 +4,7 @@ from datetime import date
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError
@@ -17,12 +17,14 @@ PAIR = KeySchema((KeyColumn("country", "string"), KeyColumn("account", "int")))
 TEXTS = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable())
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_string_key_is_its_own_text(text: str) -> None:
     assert parse_key(SINGLE, text) == encode_key(SINGLE, text) == text.encode()
     assert decode_key(SINGLE, text.encode()) == (text,)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(-(2**63), 2**63 - 1))
 def test_a_composite_key_comes_back_from_its_text_whatever_its_parts_hold(country: str, account: int) -> None:
     key = encode_key(PAIR, (country, account))
@@ -31,6 +33,7 @@ def test_a_composite_key_comes_back_from_its_text_whatever_its_parts_hold(countr
     assert encode_key(PAIR, {"account": account, "country": country}) == key
 
 
+@settings(deadline=None)
 @given(st.tuples(TEXTS, st.integers()), st.tuples(TEXTS, st.integers()))
 def test_different_composite_keys_have_different_bytes(left: tuple[str, int], right: tuple[str, int]) -> None:
     if abs(left[1]) < 10**30 and abs(right[1]) < 10**30:
