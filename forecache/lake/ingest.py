@@ -36,7 +36,7 @@ def ingest(
     """Ingest the landing files that have not been, those of the given days or all.
 
     Returns:
-        A result with the landing rows of this call; `details` has files, raw_rows, quarantined_rows and, by day,
+        A result with the landing rows of this call, or where it had nothing to do those there are; `details` has files, raw_rows, quarantined_rows and, by day,
         `late_days`: days older than one already ingested before, whose later nights are now stale.
 
     Raises:
@@ -57,7 +57,8 @@ def ingest(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
             remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
         )
-    return _result(source, done, known=list(known.values()), settings=settings, started=started)
+    already = [known[file.name] for file in landed if file.name in known]
+    return _result(settings, source, done, known=list(known.values()), already=already, started=started)
 
 
 def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
@@ -167,7 +168,13 @@ def _quoted(files: Sequence[LandingFile]) -> str:
 
 
 def _result(
-    source: Source, done: list[IngestedFile], *, known: list[IngestedFile], settings: Settings, started: float
+    settings: Settings,
+    source: Source,
+    done: list[IngestedFile],
+    *,
+    known: list[IngestedFile],
+    already: list[IngestedFile],
+    started: float,
 ) -> StageResult:
     days = sorted({file.event_day for file in done if file.event_day})
     newest_before = max((file.event_day for file in known if file.event_day), default=None)
@@ -176,7 +183,7 @@ def _result(
     return StageResult(
         stage="ingest",
         subject=source.name,
-        rows=sum(file.landing_rows for file in done),
+        rows=sum(file.landing_rows for file in done or already),
         seconds=time.perf_counter() - started,
         nights=tuple(days),
         table=source.raw_table,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import UnavailableError
-from forecache.settings import Settings
+from forecache.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,12 +22,16 @@ JARS = ("delta-spark_4.1_2.13-4.4.0.jar", "delta-storage-4.4.0.jar")
 # Small-table latency: C1 only and the serial collector halve the start-up and cost nothing that a night would notice.
 _DRIVER_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.level=ERROR -Duser.timezone=UTC"
 
+_LINKED_JAVA = PROJECT_ROOT / ".tools" / "java"
+
 _session: "SparkSession | None" = None
 
 
 def find_java(settings: Settings) -> Path | None:
-    """The `java` that Spark will run: the setting's, JAVA_HOME's, or the first on PATH."""
+    """The `java` that Spark will run: the setting's, JAVA_HOME's, the one that set-up linked, or the first on PATH."""
     home = settings.java_home or os.environ.get("JAVA_HOME", "")
+    if not home and _LINKED_JAVA.is_dir():
+        home = str(_LINKED_JAVA)
     if home:
         java = Path(home) / "bin" / "java"
         return java if java.is_file() else None
@@ -94,8 +98,7 @@ def _start(settings: Settings) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    if settings.java_home:
-        os.environ["JAVA_HOME"] = settings.java_home
+    os.environ["JAVA_HOME"] = str(java.resolve().parent.parent)
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     conf = _configuration(settings, jars)
