@@ -36,8 +36,9 @@ def ingest(
     """Ingest the landing files that have not been, those of the given days or all.
 
     Returns:
-        A result with the landing rows of this call, or where it had nothing to do those there are; `details` has files, raw_rows, quarantined_rows and, by day,
-        `late_days`: days older than one already ingested before, whose later nights are now stale.
+        A result with the landing rows of this call, or where it had nothing to do those there are.
+        `details`: files, raw_rows, quarantined_rows, quarantined_files (reason by name), and late_days: days older
+        than one ingested before, which make later nights stale.
 
     Raises:
         InputError: A file ingested before has other content now. New files are ingested all the same.
