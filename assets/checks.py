@@ -68,12 +68,17 @@ def check_events(
     verdicts: Mapping[date, Verdict],
     *,
     blocking: bool = False,
+    others: Mapping[date, Verdict] | None = None,
 ) -> Iterator[Any]:
     """Evaluations of a partitioned check, to be yielded after the asset's MaterializeResult.
 
     Dagster gives the result of a check its partition only in a run for one; in a run for a range this does.
+
+    Args:
+        verdicts: One for each night of the run.
+        others: Verdicts on nights that are not in this run.
     """
-    key = dg.AssetKey(asset)
+    yield from _evaluations(context, asset, check, others or {}, blocking=False)
     if context.has_partition_key:
         (verdict,) = verdicts.values()
         yield result(asset, check, verdict, blocking=blocking)
@@ -81,12 +86,23 @@ def check_events(
     failed = [verdict for verdict in verdicts.values() if not verdict.passed]
     if failed:
         tell_session(failed[0], blocking=blocking)
+    yield from _evaluations(context, asset, check, verdicts, blocking=blocking)
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    outputs = context.assets_def.check_specs_by_output_name
+    yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == key))
+
+
+def _evaluations(
+    context: dg.AssetExecutionContext, asset: str, check: str, verdicts: Mapping[date, Verdict], *, blocking: bool
+) -> Iterator[dg.AssetCheckEvaluation]:
+    key = dg.AssetKey(asset)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
     )
     now = time.time()
     for night, verdict in verdicts.items():
         storage_id = targets.get(night.isoformat())
+        target = Target(storage_id=storage_id, run_id=context.run_id, timestamp=now) if storage_id else None
         yield dg.AssetCheckEvaluation(
             asset_key=key,
             check_name=check,
@@ -96,12 +112,8 @@ def check_events(
             description=verdict.reason,
             blocking=blocking,
             partition=night.isoformat(),
-            target_materialization_data=Target(storage_id=storage_id, run_id=context.run_id, timestamp=now)
-            if storage_id
-            else None,
+            target_materialization_data=target,
         )
-    outputs = context.assets_def.check_specs_by_output_name
-    yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == dg.AssetCheckKey(key, check)))
 
 
 def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:

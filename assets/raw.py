@@ -32,7 +32,11 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     }
     about = "Keys and types as declared, values in range. Nothing downstream runs where one fails."
     reconciles = dg.AssetCheckSpec(
-        RECONCILES, asset=raw, blocking=True, description="Landing rows = raw rows + quarantined rows, file by file."
+        RECONCILES,
+        asset=raw,
+        blocking=True,
+        partitions_def=partitions,
+        description="Landing rows = raw rows + quarantined rows, file by file.",
     )
 
     @dg.multi_asset(
@@ -85,7 +89,8 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
             spark.session(), current, raw, raw_expectations(source), column="event_day", states=states
         )
         yield from checks.expectation_events(context, raw, reports)
-        outcome = reconcile(current, source, days=days)
-        yield checks.result(raw, RECONCILES, checks.Verdict(outcome.success, outcome.sentence), blocking=True)
+        outcomes = reconcile(current, source, days)
+        sums = {day: checks.Verdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()}
+        yield from checks.check_events(context, raw, RECONCILES, sums, blocking=True)
 
     return ingest_source

@@ -1,11 +1,11 @@
 """Reconciliation: every landing row is in exactly one of the raw and the quarantine table."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.lake.ingested import ingested_files
+from forecache.lake.ingested import IngestedFile, ingested_files
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -13,7 +13,7 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Rows of the landing files of some days, and where they are now.
+    """Rows of the landing files of a day, and where they are now.
 
     Attributes:
         raw: Rows of these files in the raw table.
@@ -70,26 +70,34 @@ def day_counts(settings: Settings, source: Source, days: Collection[date]) -> di
     return counts
 
 
-def reconcile(settings: Settings, source: Source, *, days: Collection[date] | None = None) -> Reconciliation:
-    """Count the rows of the ingested files of the given days, or of all, in both tables as they are now."""
-    chosen = [f for f in ingested_files(settings, source) if days is None or f.event_day is None or f.event_day in days]
+def reconcile(settings: Settings, source: Source, days: Collection[date]) -> dict[date, Reconciliation]:
+    """Count the rows of the ingested files of each day in both tables as they are now."""
     # A file that is ingested again after a killed run has two entries; the last one counts.
-    files = {file.file: file for file in chosen}
-    file_days = {file.event_day for file in files.values() if file.event_day and not file.error}
-    raw = _rows_by_file(settings, source.raw_table, days=file_days)
+    files = {file.file: file for file in ingested_files(settings, source) if file.event_day in days}
+    raw = _rows_by_file(settings, source.raw_table, days={f.event_day for f in files.values() if f.event_day})
     quarantine = _rows_by_file(settings, source.quarantine_table)
+    by_day: dict[date, list[IngestedFile]] = {day: [] for day in sorted(days)}
+    for file in files.values():
+        if file.event_day:
+            by_day[file.event_day].append(file)
+    return {day: _reconcile_day(source, of_day, raw, quarantine) for day, of_day in by_day.items()}
+
+
+def _reconcile_day(
+    source: Source, files: Sequence[IngestedFile], raw: Counter[str], quarantine: Counter[str]
+) -> Reconciliation:
     mismatches = [
-        f"{name} has {f.landing_rows:,} rows, of which {raw[name]:,} are in {source.raw_table} and "
-        f"{quarantine[name]:,} in {source.quarantine_table}."
-        for name, f in files.items()
-        if f.landing_rows != raw[name] + quarantine[name]
+        f"{f.file} has {f.landing_rows:,} rows, of which {raw[f.file]:,} are in {source.raw_table} and "
+        f"{quarantine[f.file]:,} in {source.quarantine_table}."
+        for f in files
+        if f.landing_rows != raw[f.file] + quarantine[f.file]
     ]
     return Reconciliation(
         files=len(files),
-        landing=sum(file.landing_rows for file in files.values()),
-        raw=sum(raw[name] for name in files),
-        quarantine=sum(quarantine[name] for name in files),
-        files_in_quarantine=sum(file.error is not None for file in files.values()),
+        landing=sum(f.landing_rows for f in files),
+        raw=sum(raw[f.file] for f in files),
+        quarantine=sum(quarantine[f.file] for f in files),
+        files_in_quarantine=sum(f.error is not None for f in files),
         mismatches=tuple(mismatches),
     )
 

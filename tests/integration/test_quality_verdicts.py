@@ -59,6 +59,16 @@ def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed
     assert len(checked) == 3
 
 
+def test_a_warning_is_told_of_the_nights_that_it_concerns(spark: "SparkSession", settings: Settings) -> None:
+    for day, score in zip(DAYS, (0.1, 7.0, 0.3), strict=True):
+        _append(settings, day, score)
+    warning = [expect("expect_column_values_to_be_between", column="score", max_value=1, severity="warning")]
+    states = dict.fromkeys(DAYS, "v1")
+    reports = verdicts.check_nights(spark, settings, "scores", warning, column="as_of", states=states)
+    assert [len(report.warnings) for report in reports.values()] == [0, 1, 0]
+    assert all(report.success for report in reports.values())
+
+
 def test_a_night_that_was_never_checked_is_refused(settings: Settings) -> None:
     with pytest.raises(CheckError, match="never checked"):
         verdicts.require_passed(settings, "scores", DAYS[0])
@@ -81,20 +91,25 @@ def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "Spa
     (folder / "2026-01-02.csv").write_text("id,day,amount\na,2026-01-02,1\n")
     (folder / "2026-01-03.csv").write_bytes(b"")
     ingest(spark, settings, SOURCE)
-    found = reconcile(settings, SOURCE)
-    assert (found.files, found.landing, found.raw, found.quarantine, found.files_in_quarantine) == (3, 4, 2, 2, 1)
-    assert found.success
-    assert found.sentence == (
-        "4 landing rows of 3 files = 2 raw + 2 quarantined; 1 unreadable files are quarantined whole."
+    found = reconcile(settings, SOURCE, DAYS)
+    assert [(r.files, r.landing, r.raw, r.quarantine, r.files_in_quarantine) for r in found.values()] == [
+        (1, 3, 1, 2, 0),
+        (1, 1, 1, 0, 0),
+        (1, 0, 0, 0, 1),
+    ]
+    assert all(r.success for r in found.values())
+    assert found[DAYS[0]].sentence == (
+        "3 landing rows of 1 files = 1 raw + 2 quarantined; 0 unreadable files are quarantined whole."
     )
     counts = day_counts(settings, SOURCE, DAYS[:2])
     assert [(c.files, c.landing, c.raw, c.quarantine) for c in counts.values()] == [(1, 3, 1, 2), (1, 1, 1, 0)]
 
     _claim_more_rows(settings)
-    lost = reconcile(settings, SOURCE, days=[DAYS[1]])
+    after = reconcile(settings, SOURCE, DAYS)
+    lost = after[DAYS[1]]
     assert not lost.success
     assert "2026-01-02.csv has 9 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in lost.sentence
-    assert reconcile(settings, SOURCE, days=[DAYS[0]]).success
+    assert after[DAYS[0]].success
 
 
 def _claim_more_rows(settings: Settings) -> None:
