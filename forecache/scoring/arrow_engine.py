@@ -21,11 +21,11 @@ from forecache.errors import UnavailableError
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
 from forecache.scoring.engines import Plan
+from forecache.scoring.job import Job, model_features, sentence
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import FeatureFile
 from forecache.scoring.rows import Stamp, prediction_columns, prediction_rows
 from forecache.scoring.runtimes import Kernel
-from forecache.scoring.spark_engine import Job, model_features, sentence
 from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
 

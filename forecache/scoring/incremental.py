@@ -22,10 +22,10 @@ from forecache.pipeline import Pipeline
 from forecache.scoring.arrow_engine import BATCH_ROWS, models_folder, num_cores, open_output, score_values
 from forecache.scoring.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.engines import Plan
+from forecache.scoring.job import model_features
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import Night, partition_files
 from forecache.scoring.rows import Stamp, prediction_columns, prediction_rows
-from forecache.scoring.spark_engine import model_features
 from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
 

@@ -10,9 +10,10 @@ from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
 from forecache.scoring.engines import Plan
 from forecache.scoring.incremental import Base, score_changes
+from forecache.scoring.job import Job
 from forecache.scoring.night import Night
 from forecache.scoring.rows import Stamp
-from forecache.scoring.spark_engine import Job, score_job
+from forecache.scoring.spark_engine import score_job
 from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
 from forecache.settings import Settings
 

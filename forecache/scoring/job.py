@@ -1,0 +1,58 @@
+"""A piece of work for an engine: which feature files to score, and into which folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from forecache.errors import InputError
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.scoring.night import FeatureFile
+
+
+@dataclass(frozen=True)
+class Job:
+    """The feature files of some nights, to be scored into a folder below the prediction table.
+
+    Attributes:
+        files: Feature files to score, by night.
+        versions: Feature table version of each night.
+        sharded: One output folder for each feature file, so that a later run can take up what is done.
+    """
+
+    files: Mapping[date, Sequence[FeatureFile]]
+    versions: Mapping[date, int]
+    folder: str
+    sharded: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for files in self.files.values() for file in files)
+
+    @property
+    def partition_columns(self) -> list[str]:
+        """Columns that the job's folder is divided by."""
+        return [*([AS_OF] if len(self.files) > 1 else []), *(["shard"] if self.sharded else [])]
+
+
+def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
+    """The pipeline's features in the order in which the model takes them.
+
+    Raises:
+        InputError: The model takes a column that the pipeline does not compute.
+    """
+    missing = [name for name in inputs if name not in pipeline.features.names]
+    if missing:
+        raise InputError(
+            f"The model of pipeline {pipeline.name!r} takes the column {missing[0]!r}, which is not a feature.",
+            remedy="Train a model on the features as they are declared now.",
+        )
+    return list(inputs or pipeline.features.names)
+
+
+def sentence(done: int, total: int, rows: int, seconds: float) -> tuple[str, float | None]:
+    """Shards done, rows per second and time left, as a progress message and a share."""
+    if not done or not total:
+        return f"scoring {rows:,} rows", None
+    share = done / total
+    left = seconds * (1 - share) / share
+    return f"{done} of {total} shards, {rows * share / seconds:,.0f} rows/s, {left:.0f} s left", share
