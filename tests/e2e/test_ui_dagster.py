@@ -1,0 +1,123 @@
+"""The UI as a person sees it: runs of the command line are there, with layers, row counts and checks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from ui_support import browser_page, find_browser, open_asset, open_graph
+
+ROOT = Path(__file__).parent.parent.parent
+SUPPORT = Path(__file__).parent.parent / "support"
+FORECACHE = Path(sys.executable).with_name("forecache")
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.skipif(find_browser() is None, reason="needs a browser: scripts/install_test_services.sh chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("ui") / "home"
+    landing = home / "landing" / "orders"
+    landing.mkdir(parents=True)
+    for day in (date(2026, 1, number) for number in range(1, 7)):
+        (landing / f"{day}.csv").write_text(f"customer,day,amount\nann,{day},10\nbob,{day},-1\neve,{day},700\n")
+    return {
+        **os.environ,
+        "FORECACHE_HOME": str(home),
+        "FORECACHE_PROJECT": "shop_project",
+        "FORECACHE_SPARK_MASTER": "local[2]",
+        "FORECACHE_SPARK_DRIVER_MEMORY": "1g",
+        "PYTHONPATH": str(SUPPORT),
+    }
+
+
+@pytest.fixture(scope="module")
+def base(environment: dict[str, str]) -> Iterator[str]:
+    """Address of a UI on a state that `forecache ingest` wrote."""
+    subprocess.run([FORECACHE, "ingest"], env=environment, cwd=ROOT, check=True, timeout=300)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # A background process ignores SIGINT unless told otherwise, and Dagster's children would stay.
+    command = ["env", "--default-signal=INT,QUIT", FORECACHE, "dev", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/server_info", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        try:
+            server.wait(timeout=30)
+        finally:
+            _kill_rest_of(server.pid)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the UI ended"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"{url} did not answer in two minutes")
+
+
+def _kill_rest_of(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def test_graph_shows_every_layer_and_the_ingested_source(base: str) -> None:
+    with browser_page() as page:
+        open_graph(page, base)
+        for layer in ("landing", "raw", "features", "training", "registry", "predictions", "serving"):
+            page.get_by_text(layer, exact=True).first.wait_for()
+        for asset in ("landing_orders", "raw_orders", "features_orders", "model_orders", "published_orders"):
+            page.get_by_text(asset).first.wait_for()
+        in_order = ("landing_orders", "raw_orders", "model_orders", "published_orders")
+        places = [page.get_by_text(asset).last.bounding_box() for asset in in_order]
+        lefts = [place["x"] for place in places if place]
+        assert len(lefts) == len(in_order)
+        assert lefts == sorted(lefts)
+
+
+def test_asset_page_shows_rows_checks_owner_and_columns(base: str) -> None:
+    with browser_page() as page:
+        open_asset(page, base, "raw_orders")
+        page.get_by_text("Row count").first.wait_for()
+        text = page.inner_text("body")
+        assert "data-platform@example.com" in text
+        assert "Delta Lake" in text
+        assert "source_line" in text
+        open_asset(page, base, "raw_orders", "checks")
+        page.get_by_text("meets_expectations").first.wait_for()
+        page.get_by_text("has_no_warnings").first.click()
+        # The amounts above 500 are a declared warning.
+        page.get_by_text("amount must be at most 500: 1 rows").first.wait_for()
+        page.get_by_text("adds_up_to_what_landed").first.click()
+        page.get_by_text("3 landing rows of 1 files = 2 raw + 1 quarantined").first.wait_for()
+
+
+def test_runs_schedules_and_sensor_are_there(base: str) -> None:
+    with browser_page() as page:
+        page.goto(f"{base}/runs")
+        page.get_by_text("ingest_orders").first.wait_for()
+        page.get_by_text("Success").first.wait_for()
+        page.goto(f"{base}/automation")
+        for name in ("nightly_orders_schedule", "training_orders_schedule", "orders_landed"):
+            page.get_by_text(name).first.wait_for()

@@ -1,0 +1,67 @@
+"""A browser on Dagster's UI. Run as a script it takes the pictures of the documentation: URL FOLDER."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+_SWITCHES = ("gpu", "background-networking", "component-update", "sync")
+_FLAGS = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in _SWITCHES)]
+
+
+def find_browser() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@contextmanager
+def browser_page(*, width: int = 1700, height: int = 900) -> Iterator["Page"]:
+    """A page of a headless browser with a new profile."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=_FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def open_graph(page: "Page", base: str) -> None:
+    """The asset graph with every group unfolded."""
+    page.goto(f"{base}/asset-groups")
+    page.locator("canvas, svg").first.wait_for()
+    page.get_by_text("Materialize all").wait_for()
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Alt+e")
+    page.get_by_text("Hide navigation").click()
+    page.wait_for_timeout(4000)
+
+
+def open_asset(page: "Page", base: str, asset: str, view: str = "overview") -> None:
+    page.goto(f"{base}/assets/{asset}?view={view}")
+    page.wait_for_load_state("networkidle")
+
+
+def take_pictures(base: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with browser_page(width=2300, height=760) as page:
+        open_graph(page, base)
+        page.screenshot(path=folder / "asset-graph.png")
+    with browser_page() as page:
+        for asset, view, name in (
+            ("predictions_churn", "overview", "asset-predictions"),
+            ("model_churn", "checks", "asset-gate"),
+            ("raw_purchases", "partitions", "asset-partitions"),
+        ):
+            open_asset(page, base, asset, view)
+            page.wait_for_timeout(3000)
+            page.screenshot(path=folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    take_pictures(sys.argv[1].rstrip("/"), Path(sys.argv[2]))
