@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
 from forecache.lake.features import partition_rows
-from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.tables import table_exists, table_version
 from forecache.pipeline import Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.commit import check_partition, commit_partitions
 from forecache.scoring.engines import plan_scoring
 from forecache.scoring.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
-from forecache.scoring.stage import Engine, Staged, Work, stage_changes, stage_nights
+from forecache.scoring.stage import Engine, Work, publish, span, stage_changes, stage_nights
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def score(
     table = pipeline.prediction_table
     before = last_records(settings, STAGE, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
-    pending = [night for night in described if not _is_current(settings, table, night, before)]
+    pending = [night for night in described if not is_current(settings, table, night, before)]
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
     if pending:
@@ -95,7 +94,8 @@ def score(
     )
 
 
-def _is_current(settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]) -> bool:
+def is_current(settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]) -> bool:
+    """Whether a night was scored from these inputs and the table still has it."""
     last = before.get(night.night)
     if last is None or last.inputs != night.inputs or not table_exists(settings, table):
         return False
@@ -107,14 +107,14 @@ def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Ba
     checks: dict[str, Any] = {}
     scored_rows, carried_rows, seconds = 0, 0, 0.0
     for position, chunk in enumerate(chunks):
-        sentence = f"scoring {_span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
+        sentence = f"scoring {span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
         work.progress(sentence, position / len(chunks))
         staged = (
             stage_changes(work, chunk[0], bases[chunk[0].night])
             if chunk[0].night in bases
             else stage_nights(work, chunk)
         )
-        checks |= _publish(work, chunk, staged)
+        checks |= publish(work, chunk, staged)
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
         carried_rows += staged.details.get("carried", 0)
     return {
@@ -137,48 +137,3 @@ def _chunks(nights: Sequence[Night], *, alone: Collection[date]) -> list[list[Ni
         else:
             chunks.append([night])
     return chunks
-
-
-def _span(nights: Sequence[Night]) -> str:
-    return str(nights[0].night) if len(nights) == 1 else f"{nights[0].night} to {nights[-1].night}"
-
-
-def _publish(work: Work, chunk: Sequence[Night], staged: Staged) -> dict[str, Any]:
-    """Check, commit, record: in this order, so that a kill in between leads to nothing but doing it again."""
-    started = time.perf_counter()
-    checks = {
-        night.night: check_partition(
-            work.settings, work.pipeline, work.table, night.night, staged.files[night.night], expected_rows=night.rows
-        )
-        for night in chunk
-    }
-    description = {"forecache": f"score {work.pipeline.name} {_span(chunk)}", "run_id": work.stamp.run_id}
-    version = commit_partitions(work.settings, work.pipeline, work.table, staged.files, description=description)
-    seconds = staged.seconds + time.perf_counter() - started
-    total = sum(night.rows for night in chunk)
-    record(
-        work.settings,
-        [
-            StageRecord(
-                stage=STAGE,
-                subject=work.pipeline.name,
-                night=night.night,
-                inputs=night.inputs,
-                table=work.table,
-                delta_version=version,
-                rows=night.rows,
-                seconds=seconds * night.rows / total,
-                details={
-                    "model_version": work.stamp.model_version,
-                    "feature_version": night.feature_version,
-                    "engine": work.engine,
-                    "runtime": work.plan.spec.engine,
-                    "checks": checks[night.night],
-                    **staged.details,
-                },
-                run_id=work.stamp.run_id,
-            )
-            for night in chunk
-        ],
-    )
-    return {night.isoformat(): figures for night, figures in checks.items()}

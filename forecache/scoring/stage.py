@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
+from forecache.scoring.commit import check_partition, commit_partitions
 from forecache.scoring.engines import Plan
 from forecache.scoring.incremental import Base, score_changes
 from forecache.scoring.job import Job
-from forecache.scoring.night import Night
+from forecache.scoring.night import STAGE, Night
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_engine import score_job
 from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
@@ -102,3 +104,53 @@ def _score_job(work: Work, job: Job) -> None:
         batch_rows=BATCH_ROWS,
         progress=work.progress,
     )
+
+
+def span(nights: Sequence[Night]) -> str:
+    """The nights for people."""
+    return str(nights[0].night) if len(nights) == 1 else f"{nights[0].night} to {nights[-1].night}"
+
+
+def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = STAGE) -> dict[str, Any]:
+    """Check, commit, record: in this order, so that a kill in between leads to nothing but doing it again.
+
+    Returns:
+        The figures of the checks by night (ISO).
+    """
+    started = time.perf_counter()
+    checks = {
+        night.night: check_partition(
+            work.settings, work.pipeline, work.table, night.night, staged.files[night.night], expected_rows=night.rows
+        )
+        for night in chunk
+    }
+    description = {"forecache": f"score {work.pipeline.name} {span(chunk)}", "run_id": work.stamp.run_id}
+    version = commit_partitions(work.settings, work.pipeline, work.table, staged.files, description=description)
+    seconds = staged.seconds + time.perf_counter() - started
+    total = sum(night.rows for night in chunk)
+    record(
+        work.settings,
+        [
+            StageRecord(
+                stage=stage,
+                subject=work.pipeline.name,
+                night=night.night,
+                inputs=night.inputs,
+                table=work.table,
+                delta_version=version,
+                rows=night.rows,
+                seconds=seconds * night.rows / total,
+                details={
+                    "model_version": work.stamp.model_version,
+                    "feature_version": night.feature_version,
+                    "engine": work.engine,
+                    "runtime": work.plan.spec.engine,
+                    "checks": checks[night.night],
+                    **staged.details,
+                },
+                run_id=work.stamp.run_id,
+            )
+            for night in chunk
+        ],
+    )
+    return {night.isoformat(): figures for night, figures in checks.items()}

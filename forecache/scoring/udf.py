@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
+from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.spec import KernelSpec
 
 if TYPE_CHECKING:
@@ -84,26 +85,49 @@ def scoring_udf(
     return ScoringUdf(spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, engine=engine))
 
 
+def _worker_folder() -> str:
+    """Where a worker may unpack a model; Spark removes it with the application."""
+    from pyspark import SparkFiles
+
+    return SparkFiles.getRootDirectory()
+
+
 def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
     from pyspark.sql.pandas.functions import arrow_udf
-
-    from forecache.scoring.kernel import score_stream
 
     context: SparkContext = spark.sparkContext
     shipped: Broadcast[bytes] = context.broadcast(plan.payload)
     spec = plan.spec
     returns = spark_type(spec)
 
-    def worker_folder() -> str:
-        from pyspark import SparkFiles
-
-        return SparkFiles.getRootDirectory()
-
     # Spark reads the kind of UDF from the hints; with several columns each item is a tuple of arrays all the same.
     def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return score_stream(spec, lambda: shipped.value, worker_folder, iterator)
+        return score_stream(spec, lambda: shipped.value, _worker_folder, iterator)
 
     return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]
+
+
+def paired_udf(spark: "SparkSession", plans: Mapping[str, Plan], output: str) -> Any:
+    """Several models in one pass over their features: a column function that returns the output of each, by name.
+
+    The features travel to the worker once. Each model takes its columns from a struct by name, or all of an array.
+    """
+    from pyspark.sql import types as T
+    from pyspark.sql.pandas.functions import arrow_udf
+
+    shipped = {name: (plan.spec, spark.sparkContext.broadcast(plan.payload)) for name, plan in plans.items()}
+
+    def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        for batch in iterator:
+            values = []
+            for spec, payload in shipped.values():
+                kernel = load_kernel(spec, lambda payload=payload: payload.value, _worker_folder)  # type: ignore[misc]
+                scored = score_arrays(kernel, spec, (batch,))
+                values.append((scored.field(output) if spec.shape == "struct" else scored).cast(pa.float64()))
+            yield pa.StructArray.from_arrays(values, names=list(shipped))
+
+    returns = T.StructType([T.StructField(name, T.DoubleType()) for name in plans])
+    return arrow_udf(score_batches, returnType=returns)  # type: ignore[call-overload]
 
 
 def spark_type(spec: KernelSpec) -> "DataType":

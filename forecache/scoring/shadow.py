@@ -1,0 +1,168 @@
+"""Shadow scoring: champion and challenger in one scan of the features, each into its own table, compared.
+
+The challenger's table has the prediction table's columns and contracts; nothing publishes from it.
+"""
+
+import time
+from collections.abc import Mapping
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from forecache.lake.ledger import last_records
+from forecache.lake.tables import table_version
+from forecache.pipeline import Pipeline
+from forecache.registry.models import ModelVersion, champion, verified_folder
+from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.distribution import distance
+from forecache.scoring.engines import Plan, plan_scoring
+from forecache.scoring.job import Job, model_features
+from forecache.scoring.night import STAGE, Night, describe_nights
+from forecache.scoring.rows import Stamp
+from forecache.scoring.run import is_current
+from forecache.scoring.spark_engine import own_session, write_shards
+from forecache.scoring.spark_frames import cut, number, read_features, stamped
+from forecache.scoring.stage import BATCH_ROWS, Staged, Work, publish
+from forecache.scoring.staging import list_folder, staging_folder
+from forecache.scoring.udf import paired_udf
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+SHADOW_STAGE = "score_challenger"
+_BINS = 20
+
+
+def challenger_table(pipeline: Pipeline) -> str:
+    """Name of the table of a pipeline's challenger."""
+    return f"{pipeline.prediction_table}_challenger"
+
+
+def score_shadow(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    challenger: ModelVersion,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Score a night with the champion and with a challenger, reading its features once.
+
+    The champion's partition is written only where it is not current already.
+
+    Returns:
+        A result about the challenger's table; `details["comparison"]` has rows, mean_difference (challenger minus
+        champion), mean_absolute_difference, largest_difference, correlation, psi, js, and for each segment the rows
+        that change it.
+
+    Raises:
+        NotFoundError: There is no champion, or the night has no features.
+        CheckError: The predictions of either model are wrong; its table stays as it was.
+    """
+    started = time.perf_counter()
+    first = champion(settings, pipeline)
+    sides = {"champion": (first, pipeline.prediction_table), "challenger": (challenger, challenger_table(pipeline))}
+    plans: dict[str, Plan] = {}
+    nights: dict[str, Night] = {}
+    for side, (model, _) in sides.items():
+        stage = STAGE if side == "champion" else SHADOW_STAGE
+        before = last_records(settings, stage, pipeline.name)
+        nights[side] = describe_nights(settings, pipeline, model, [night], before)[0]
+        plans[side] = plan_scoring(str(verified_folder(settings, model)))
+    champion_is_current = is_current(
+        settings, pipeline.prediction_table, nights["champion"], last_records(settings, STAGE, pipeline.name)
+    )
+    described = nights["challenger"]
+    job = Job({night: described.files}, {night: described.feature_version}, "", sharded=False)
+    session = own_session(spark, job, BATCH_ROWS)
+    progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
+    both = _both(session, settings, pipeline, plans, job).persist()
+    try:
+        details: dict[str, Any] = {"comparison": _compare(both, pipeline)}
+        for side, (model, table) in sides.items():
+            if side == "champion" and champion_is_current:
+                continue
+            stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
+            work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress)
+            _write(session, work, nights[side], both, side)
+    finally:
+        both.unpersist()
+    table = challenger_table(pipeline)
+    models = {side: f"{model.name}@{model.version}" for side, (model, _) in sides.items()}
+    return StageResult(
+        stage=SHADOW_STAGE,
+        subject=pipeline.name,
+        rows=described.rows,
+        seconds=time.perf_counter() - started,
+        nights=(night,),
+        table=table,
+        delta_version=table_version(settings, table),
+        details={**details, **models, "champion_written": not champion_is_current},
+    )
+
+
+def _both(
+    session: "SparkSession", settings: Settings, pipeline: Pipeline, plans: Mapping[str, Plan], job: Job
+) -> "DataFrame":
+    """Key columns and one double for each model, in one pass over the features."""
+    from pyspark.sql import functions as F
+
+    wanted = {side: model_features(pipeline, plan.spec.inputs) for side, plan in plans.items()}
+    columns = list(pipeline.features.names)
+    # An array is cheaper to carry than a struct, and serves where both models take the same columns in one order.
+    same = all(names == wanted["champion"] for names in wanted.values())
+    features = F.array(*wanted["champion"]) if same else F.struct(*columns)
+    scored = read_features(session, settings, pipeline, job).select(
+        *pipeline.key, paired_udf(session, plans, pipeline.output.name)(features).alias("scores")
+    )
+    return scored.select(*pipeline.key, *(number(F.col("scores")[side]).alias(side) for side in plans))
+
+
+def _write(session: "SparkSession", work: Work, night: Night, both: "DataFrame", side: str) -> None:
+    from pyspark.sql import functions as F
+
+    started = time.perf_counter()
+    folder = staging_folder(night)
+    job = Job({night.night: night.files}, {night.night: night.feature_version}, folder, sharded=False)
+    rows = both.select(*work.pipeline.key, F.col(side).alias(work.pipeline.output.name))
+    rows = rows.withColumn("as_of", F.lit(night.night))
+    write_shards(
+        session, stamped(rows, work.pipeline, job, work.stamp), work.settings, work.table, job, progress=work.progress
+    )
+    files = list_folder(work.settings, work.table, folder, night.night)
+    staged = Staged({night.night: files}, night.rows, time.perf_counter() - started, {"shadow": True})
+    publish(work, [night], staged, stage=STAGE if side == "champion" else SHADOW_STAGE)
+
+
+def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:
+    from pyspark.sql import functions as F
+
+    old, new = F.col("champion"), F.col("challenger")
+    moved = [(cut(s, old) != cut(s, new)).cast("bigint") for s in pipeline.segments]
+    figures = both.agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.avg(new - old).alias("mean_difference"),
+        F.avg(F.abs(new - old)).alias("mean_absolute_difference"),
+        F.max(F.abs(new - old)).alias("largest_difference"),
+        F.corr(old, new).alias("correlation"),
+        *(F.sum(flag).alias(s.name) for flag, s in zip(moved, pipeline.segments, strict=True)),
+    ).first()
+    assert figures is not None
+    result = figures.asDict()
+    segments = {segment.name: result.pop(segment.name) for segment in pipeline.segments}
+    edges = both.approxQuantile("champion", [i / _BINS for i in range(1, _BINS)], 0.001)
+    counts = [_histogram(both, side, sorted(set(edges))) for side in (old, new)]
+    apart = distance(*counts)
+    return {**result, "psi": apart.psi, "js": apart.js, "segment_changes": segments}
+
+
+def _histogram(both: "DataFrame", column: "Column", edges: list[float]) -> list[int]:
+    from pyspark.sql import functions as F
+
+    position = sum((column >= F.lit(edge)).cast("int") for edge in edges)
+    counts = [0] * (len(edges) + 1)
+    for row in both.where(column.isNotNull()).groupBy(position.alias("bin")).count().collect():  # type: ignore[union-attr]
+        counts[row["bin"]] += row["count"]
+    return counts
