@@ -1,20 +1,24 @@
-"""`forecache publish`, `versions`, `get`, `rollback`, `pin`, `unpin` and `serve` on a real store."""
+"""`forecache publish`, `versions`, `get`, `rollback`, `pin`, `unpin`, `release` and `serve` on a real store."""
 
 import json
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from store_services import redis_server
 
+from forecache import pipeline as pipelines
 from forecache.cli.main import main
 from forecache.lake.tables import append_rows
 from forecache.settings import load_settings
+from forecache.store import open_redis_store
 
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
@@ -95,6 +99,78 @@ def test_rollback_serves_the_version_before_and_quarantines_the_one_left(capsys:
     assert "quarantined" in states[2]
     assert main(["rollback", "churn"]) == 3
     assert "roll back" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_release_lets_a_quarantined_version_be_published_and_rolled_back_to_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer(capsys, "rollback", "churn")
+    assert main(["publish", "churn"]) == 6
+    assert "forecache release churn 2" in capsys.readouterr().err
+    released = answer(capsys, "release", "churn", "2")
+    assert (released["version"], released["state"]) == (2, [])
+    assert answer(capsys, "rollback", "churn", "--to", "2")["version"] == 2
+    assert main(["release", "churn", "2"]) == 0
+    assert capsys.readouterr().out == "Version 2 of churn is not quarantined.\n"
+    assert main(["release", "churn", "9"]) == 3
+
+
+def served_by(remote: Path) -> int:
+    return int(json.loads((remote / "churn" / "CURRENT").read_text())["current"])
+
+
+def test_a_remote_follows_rollback_release_pin_and_unpin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote = tmp_path / "remote"
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(remote))
+    answer(capsys, "publish", "churn")
+    add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS})
+    answer(capsys, "publish", "churn")
+    assert served_by(remote) == 2
+    assert answer(capsys, "rollback", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
+    (remote / "churn" / "CURRENT").unlink()
+    assert answer(capsys, "release", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
+    assert answer(capsys, "pin", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 2
+    assert answer(capsys, "unpin", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_rollback_stands_where_the_remote_cannot_follow_and_push_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote = tmp_path / "remote"
+    remote.write_text("a file where the folder should be")
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(remote))
+    assert main(["rollback", "churn"]) == 7
+    said = capsys.readouterr().err
+    assert "That stands here, but not everywhere churn is served" in said
+    assert "run `forecache push churn`" in said
+    assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
+    remote.unlink()
+    assert answer(capsys, "push", "churn")[0]["version"] == served_by(remote) == 1
+
+
+def test_redis_follows_a_rollback_and_push_brings_it_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = pipelines.load_pipeline(load_settings(), "churn")
+    in_redis = replace(declared, publish=replace(declared.publish, backend="redis"))
+    monkeypatch.setattr(pipelines, "load_pipelines", lambda settings: {"churn": in_redis})
+    with redis_server(tmp_path / "redis") as port:
+        monkeypatch.setenv("FORECACHE_REDIS_URL", f"redis://127.0.0.1:{port}")
+        answer(capsys, "publish", "churn")
+        add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS})
+        answer(capsys, "publish", "churn")
+        assert answer(capsys, "rollback", "churn")["targets"]["redis"]["version"] == 1
+        there = open_redis_store(load_settings(), "churn")
+        assert there.snapshot().manifest.version == 1
+        there.client.flushall()
+        pushed = answer(capsys, "push", "churn")
+        assert [(row["target"], row["version"], row["loaded"]) for row in pushed] == [("redis", 1, 102)]
+        assert there.snapshot().get(b"00001") is not None
+        there.client.close()
 
 
 @pytest.mark.usefixtures("two_versions")

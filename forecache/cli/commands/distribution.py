@@ -9,12 +9,14 @@ from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import chosen_pipelines
 from forecache.errors import SettingsError
+from forecache.pipeline import load_pipeline
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
 
 
-def _transfer(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> None:
+def _exchange(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> list[dict[str, Any]]:
+    """Push or pull the pipelines; what travelled, one row a pipeline."""
     from forecache.store import open_remote, open_store, pull, push
 
     current = settings()
@@ -24,17 +26,37 @@ def _transfer(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> N
             "There is no remote to exchange versions with.", remedy="Set FORECACHE_STORE_REMOTE or give --remote."
         )
     opened = open_remote(uri, current.storage_options)
-    rows: list[dict[str, Any]] = []
     with StageProgress() as progress:
-        for name in chosen_pipelines(current, names):
-            store = open_store(current, name)
-            moved = (pull if pulling else push)(store, opened, progress=progress.update)
-            rows.append({"pipeline": name, **moved})
-    if wants_json():
-        print_json(rows)
-        return
+        return [
+            {
+                "pipeline": name,
+                **(pull if pulling else push)(open_store(current, name), opened, progress=progress.update),
+            }
+            for name in chosen_pipelines(current, names)
+        ]
+
+
+def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Bring Redis up to the served versions of those pipelines that it serves; one row each."""
+    from forecache.store import open_redis_store, open_store
+
+    current = settings()
+    chosen = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
+    with StageProgress() as progress:
+        return [
+            {
+                "pipeline": pipeline.name,
+                **open_redis_store(current, pipeline.name).load(
+                    open_store(current, pipeline.name), progress=progress.update
+                ),
+            }
+            for pipeline in chosen
+            if pipeline.publish.backend == "redis"
+        ]
+
+
+def _show(rows: list[dict[str, Any]], where: str) -> None:
     cells = [(row["pipeline"], row["version"], row["files"], size(row["bytes"])) for row in rows]
-    where = "served here now" if pulling else "served by the remote now"
     show_table(("pipeline", where, "files", "travelled"), cells, right=(where, "files", "travelled"))
 
 
@@ -42,8 +64,21 @@ def _transfer(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> N
 @_PIPELINES
 @_REMOTE
 def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
-    """Bring the remote up to the served versions of PIPELINEs (default: all); only what it lacks travels."""
-    _transfer(pipelines, remote, pulling=False)
+    """Bring the remote up to the served versions of PIPELINEs (default: all); only what it lacks travels.
+
+    Pipelines that are declared to be served from Redis are brought up there too, unless --remote is given.
+    """
+    in_redis = [] if remote else _load_redis(pipelines)
+    rows = [] if in_redis and not settings().store_remote else _exchange(pipelines, remote, pulling=False)
+    if wants_json():
+        print_json(rows + [{**row, "target": "redis"} for row in in_redis])
+        return
+    if in_redis:
+        cells = [(row["pipeline"], row["version"], row["loaded"]) for row in in_redis]
+        where = "served by Redis now"
+        show_table(("pipeline", where, "entries loaded"), cells, right=(where, "entries loaded"))
+    if rows:
+        _show(rows, "served by the remote now")
 
 
 @command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store")
@@ -51,4 +86,8 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
 @_REMOTE
 def pull_command(pipelines: tuple[str, ...], remote: str | None) -> None:
     """Bring this replica up to what the remote serves of PIPELINEs (default: all), checked before it is served."""
-    _transfer(pipelines, remote, pulling=True)
+    rows = _exchange(pipelines, remote, pulling=True)
+    if wants_json():
+        print_json(rows)
+    else:
+        _show(rows, "served here now")

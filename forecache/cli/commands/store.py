@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `rollback`, `pin`, `unpin`, `diff`, `get`."""
+"""The precompute store: `publish`, `versions`, `rollback`, `pin`, `unpin`, `release`, `diff`, `get`."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import click
 from forecache.cli.base import Night, command, settings
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import NotFoundError
+from forecache.errors import ForecacheError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from forecache.store import Manifest, Store
@@ -53,14 +53,37 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
     }
 
 
-def _say_served(store: "Store", manifest: "Manifest | None", what: str) -> None:
+def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
+    """Bring Redis and the remote up to what is served here now; what was done, by target.
+
+    Raises:
+        UnavailableError: They cannot be; the change here stands, which the message says.
+    """
+    from forecache.pipeline import load_pipelines
+    from forecache.store.targets import sync_served
+
+    current = settings()
+    try:
+        with StageProgress() as progress:
+            return sync_served(current, load_pipelines(current).get(store.pipeline), store, progress.update)
+    except Exception as error:  # the clients of Redis and of object stores have errors of their own
+        said = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise UnavailableError(
+            f"{what} That stands here, but not everywhere {store.pipeline} is served: {said}",
+            remedy=f"When that is mended, run `forecache push {store.pipeline}`.",
+        ) from error
+
+
+def _say_served(store: "Store", manifest: "Manifest | None", what: str, targets: dict[str, Any]) -> None:
     if wants_json():
-        print_json(None if manifest is None else manifest_dict(manifest, store.state(manifest.version)))
+        served = None if manifest is None else manifest_dict(manifest, store.state(manifest.version))
+        print_json(None if served is None else {**served, "targets": targets})
     elif manifest is None:
         click.echo(f"{what} Nothing is published for {store.pipeline} yet.")
     else:
-        served = f"version {manifest.version} of {store.pipeline}, as of {manifest.as_of}, {manifest.rows:,} keys"
-        click.echo(f"{what} Served now: {served}.")
+        served_now = f"version {manifest.version} of {store.pipeline}, as of {manifest.as_of}, {manifest.rows:,} keys"
+        places = f", also by {' and '.join(targets)}" if targets else ""
+        click.echo(f"{what} Served now: {served_now}{places}.")
 
 
 @command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
@@ -129,18 +152,27 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     store = open_pipeline_store(pipeline)
     left = store.current()
     served = store.rollback(version)
-    if left is not None and left.model != served.model and not keep_model:
-        from forecache.cli.commands.models import actor
-        from forecache.pipeline import load_pipeline
-        from forecache.registry.models import CHAMPION, model_version
-        from forecache.registry.models import rollback as roll_model_back
+    what = "Rolled back."
+    try:
+        if left is not None and left.model != served.model and not keep_model:
+            _roll_model_back(pipeline, served, reason)
+    finally:  # what is served must not lag because the registry could not follow
+        targets = _bring_up_targets(store, what)
+    _say_served(store, served, what, targets)
 
-        current = settings()
-        declared = load_pipeline(current, pipeline)
-        model = served.model["version"]
-        if CHAMPION not in model_version(current, declared, model).aliases:
-            roll_model_back(current, declared, actor=actor(), to=model, reason=reason)
-    _say_served(store, served, "Rolled back.")
+
+def _roll_model_back(pipeline: str, served: "Manifest", reason: str) -> None:
+    """Give the model that made the served predictions the alias `champion` back, unless it has it."""
+    from forecache.cli.commands.models import actor
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.models import CHAMPION, model_version
+    from forecache.registry.models import rollback as roll_model_back
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    model = served.model["version"]
+    if CHAMPION not in model_version(current, declared, model).aliases:
+        roll_model_back(current, declared, actor=actor(), to=model, reason=reason)
 
 
 @command("pin", examples="forecache pin churn 16")
@@ -149,7 +181,8 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
 def pin(pipeline: str, version: int) -> None:
     """Serve VERSION of PIPELINE until it is unpinned, whatever is published meanwhile."""
     store = open_pipeline_store(pipeline)
-    _say_served(store, store.pin(version), "Pinned.")
+    served = store.pin(version)
+    _say_served(store, served, "Pinned.", _bring_up_targets(store, "Pinned."))
 
 
 @command("unpin", examples="forecache unpin churn")
@@ -157,7 +190,27 @@ def pin(pipeline: str, version: int) -> None:
 def unpin(pipeline: str) -> None:
     """Serve the newest good version of PIPELINE again."""
     store = open_pipeline_store(pipeline)
-    _say_served(store, store.unpin(), "Unpinned.")
+    served = store.unpin()
+    _say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
+
+
+@command("release", examples="forecache release churn 17")
+@_PIPELINE
+@click.argument("version", type=int)
+def release(pipeline: str, version: int) -> None:
+    """Lift the quarantine of VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
+
+    What is served does not change. Releasing a version that is not quarantined does nothing.
+    """
+    store = open_pipeline_store(pipeline)
+    was_quarantined = version in store.quarantined()
+    store.release(version)
+    what = f"Version {version} of {pipeline} is {'released' if was_quarantined else 'not quarantined'}."
+    targets = _bring_up_targets(store, what)
+    if wants_json():
+        print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})
+    else:
+        click.echo(what)
 
 
 @command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
