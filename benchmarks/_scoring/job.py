@@ -1,0 +1,167 @@
+"""One measurement in a process of its own: `python -m _scoring.job NAME ARGUMENTS`, a JSON object as its last line."""
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from _scoring.data import NAMES, NIGHT, PIPELINE, network_model, prepare, settings_of, tree_model
+from forecache.lake.tables import open_table
+from forecache.scoring.run import score
+from forecache.settings import Settings
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def fresh(number: int) -> Any:
+    """The pipeline with another fingerprint, so that its night is scored again."""
+    other = dataclasses.replace(PIPELINE)
+    object.__setattr__(other, "fingerprint", f"run {number} of {os.getpid()}")
+    return other
+
+
+class Contenders:
+    """The same features through each contender into a Delta table (key, prediction)."""
+
+    def __init__(self, settings: Settings, model: str) -> None:
+        from forecache.lake.spark import spark_session
+
+        self.settings, self.model = settings, model
+        self.spark = spark_session(settings)
+        self.frame = self.spark.read.format("delta").load(settings.table_uri(PIPELINE.feature_table))
+        self.out = str(settings.home_path / "out")
+        self._runs = 0
+
+    def write(self, frame: Any) -> None:
+        frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(self.out)
+
+    def copy(self) -> None:
+        self.write(self.frame.select("user_id", "f1"))
+
+    def mlflow(self) -> None:
+        import mlflow.pyfunc
+        from pyspark.sql import functions as F
+
+        self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
+        model = mlflow.pyfunc.spark_udf(self.spark, self.model, env_manager="local")
+        self.write(self.frame.select("user_id", model(F.struct(*NAMES)).alias("prediction")))
+
+    def udf(self) -> None:
+        from pyspark.sql import functions as F
+
+        from forecache.scoring import scoring_udf
+
+        self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
+        model = scoring_udf(self.spark, self.model)
+        self.write(self.frame.select("user_id", model(F.array(*NAMES)).alias("prediction")))
+
+    def score(self) -> None:
+        """The whole stage: every column of the prediction table, the checks, the ledger."""
+        self._runs += 1
+        score(self.spark, self.settings, fresh(self._runs), [NIGHT], run_id="benchmark", mode="full")
+
+
+def warm(home: str, rows: int, repeats: int, cores: int, which: list[str], trees: bool) -> dict[str, Any]:
+    """Seconds of each contender, in turns, after one turn that does not count."""
+    prepare(Path(home), rows)
+    settings = settings_of(Path(home), cores=cores)
+    model = tree_model(Path(home)) if trees else network_model(Path(home))
+    contenders = Contenders(settings, model)
+    seconds: dict[str, list[float]] = {name: [] for name in which}
+    for turn in range(repeats + 1):
+        for name in which:
+            took = timed(getattr(contenders, name))
+            if turn:
+                seconds[name].append(took)
+    return {"seconds": seconds}
+
+
+def cold(home: str, rows: int, which: str) -> dict[str, Any]:
+    """Seconds of the first run of a contender in a new session, without the session's own start."""
+    settings = prepare(Path(home), rows)
+    contenders = Contenders(settings, network_model(Path(home)))
+    contenders.frame.limit(1).collect()
+    return {"seconds": timed(getattr(contenders, which))}
+
+
+def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
+    """The engine without a JVM: seconds of the whole stage, and the process's largest memory."""
+    settings = prepare(Path(home), rows)
+    seconds = [
+        timed(lambda turn=turn: score(None, settings, fresh(turn), [NIGHT], engine="arrow", mode="full"))  # type: ignore[misc]
+        for turn in range(repeats + 1)
+    ]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": peak}
+
+
+def incremental(home: str, rows: int, share: float) -> dict[str, Any]:
+    """Seconds of a full run, then of runs after updates of a share of the entities, on a copy of the home."""
+    source, folder = Path(home), Path(home).with_name(f"{Path(home).name}-incremental")
+    prepare(source, rows)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    settings = settings_of(folder)
+    from forecache.lake.spark import spark_session
+
+    spark = spark_session(settings)
+    full = [
+        timed(lambda turn=turn: score(spark, settings, fresh(turn), [NIGHT], mode="full"))  # type: ignore[misc]
+        for turn in range(3)
+    ]
+    declaration = fresh(2)
+    changed = []
+    for turn in range(3):
+        _update(settings, share, seed=turn)
+        changed.append(timed(lambda: score(spark, settings, declaration, [NIGHT], mode="auto")))
+    result = {"full_s": full[1:], "incremental_s": changed}
+    shutil.rmtree(folder)
+    return result
+
+
+def _update(settings: Settings, share: float, *, seed: int) -> None:
+    from scoring_support import enter_features
+
+    table = open_table(settings, PIPELINE.feature_table)
+    keys = table.to_pyarrow_table(columns=["user_id", "as_of"])
+    rng = np.random.default_rng(seed)
+    chosen = keys.take(pa.array(rng.choice(keys.num_rows, int(keys.num_rows * share), replace=False)))
+    for name in NAMES:
+        chosen = chosen.append_column(name, pa.array(rng.standard_normal(chosen.num_rows, dtype=np.float32)))
+    table.merge(
+        chosen, "t.user_id = s.user_id AND t.as_of = s.as_of", source_alias="s", target_alias="t"
+    ).when_matched_update_all().execute()
+    enter_features(settings, PIPELINE, rows=keys.num_rows)
+
+
+def one_run(home: str, number: int) -> dict[str, Any]:
+    """A run that may be killed: says when the session is ready and how far it is."""
+    from forecache.lake.spark import spark_session
+
+    settings = settings_of(Path(home))
+    spark = spark_session(settings)
+    print("ready", flush=True)
+    other = dataclasses.replace(PIPELINE)
+    object.__setattr__(other, "fingerprint", f"kill {number}")
+    started = time.perf_counter()
+    result = score(spark, settings, other, [NIGHT], run_id="kill", mode="full")
+    return {"seconds": time.perf_counter() - started, "scored_rows": result.details.get("scored_rows", 0)}
+
+
+JOBS = {job.__name__: job for job in (warm, cold, arrow, incremental, one_run)}
+
+if __name__ == "__main__":
+    print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)

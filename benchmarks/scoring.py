@@ -1,0 +1,180 @@
+"""`make bench-scoring`: batch scoring against mlflow's Spark UDF, on the same model and table, in the same session.
+
+    python benchmarks/scoring.py                       all sections, 4 million rows
+    python benchmarks/scoring.py --only warm --rows 1000000
+    python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
+
+Results are merged into benchmarks/results/scoring.json, so that sections can be measured apart; with another number of
+rows than the default they go to the work folder instead.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from _scoring import report
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = 4_000_000
+SECTIONS = ("warm", "cold", "trees", "arrow", "incremental", "scaling", "kill")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"entities of the night (default: {ROWS:,})")
+    parser.add_argument("--repeats", type=int, default=3, help="samples of each contender (default: 3)")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".forecache" / "bench-scoring", help="folder for the tables"
+    )
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    arguments = parser.parse_args()
+    results = ROOT / "benchmarks" / "results" if arguments.rows == ROWS else arguments.work
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "scoring.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for section in () if arguments.report else arguments.only or SECTIONS:
+        say(f"measuring {section}")
+        found[section] = {
+            **MEASURES[section](arguments.work.resolve(), arguments.rows, arguments.repeats),
+            "rows_of_night": arguments.rows,
+            **_circumstances(),
+        }
+        path.write_text(json.dumps(found, indent=1))
+    report.show(report.rows_of(found))
+    report.plot(found, results / "scoring.png")
+    print(f"written: {path} and {results / 'scoring.png'}")
+
+
+def say(message: str) -> None:
+    print(f"[{datetime.now():%H:%M:%S}] {message}", file=sys.stderr, flush=True)
+
+
+def _circumstances() -> dict[str, Any]:
+    packages = ("pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pyarrow", "lightgbm")
+    return {
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def job(name: str, **arguments: Any) -> dict[str, Any]:
+    process = start(name, **arguments)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"The measurement {name} failed with exit code {process.returncode}.")
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def start(name: str, **arguments: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "_scoring.job", name, json.dumps(arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+
+
+def _home(work: Path, rows: int) -> str:
+    return str(work / f"rows-{rows}")
+
+
+def warm(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    which = ["copy", "mlflow", "udf", "score"]
+    found = job("warm", home=_home(work, rows), rows=rows, repeats=repeats, cores=2, which=which, trees=False)
+    return {**found, "rows": rows}
+
+
+def cold(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {"mlflow": [], "udf": []}
+    for _ in range(repeats):
+        for name, values in seconds.items():
+            values.append(job("cold", home=_home(work, rows), rows=rows, which=name)["seconds"])
+    return {"seconds": seconds, "rows": rows}
+
+
+def trees(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    few = rows // 8
+    home, which = _home(work, few), ["mlflow", "udf"]
+    found = job("warm", home=home, rows=few, repeats=repeats, cores=2, which=which, trees=True)
+    return {**found, "rows": few}
+
+
+def arrow(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    sizes = (rows, 4 * rows)
+    return {"runs": {str(n): job("arrow", home=_home(work, n), rows=n, repeats=repeats) for n in sizes}}
+
+
+def incremental(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    return {**job("incremental", home=_home(work, rows), rows=rows, share=0.01), "share": 0.01}
+
+
+def scaling(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    by_rows, by_cores = {}, {}
+    for size in (rows // 4, rows, 4 * rows):
+        options = {"home": _home(work, size), "rows": size, "which": ["score"], "trees": False}
+        by_rows[str(size)] = job("warm", repeats=repeats, cores=2, **options)["seconds"]["score"]
+        if size == rows:
+            by_cores = {"2": by_rows[str(size)]}
+            by_cores["1"] = job("warm", repeats=repeats, cores=1, **options)["seconds"]["score"]
+    return {"rows": by_rows, "cores": by_cores}
+
+
+def kill(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+    """Kill a run when half of its shards are there, run it again, and compare with a run that nobody kills."""
+    from _scoring.data import FILES, NIGHT, PIPELINE, prepare
+    from scoring_support import predictions
+
+    home = _home(work, rows)
+    settings = prepare(Path(home), rows)
+    number = int(time.time())
+    whole = job("one_run", home=home, number=number)
+    expected = _content(predictions(settings, PIPELINE))
+    folder = Path(settings.table_uri(PIPELINE.prediction_table)) / f"as_of={NIGHT}"
+    before = _shards(folder)
+    process = start("one_run", home=home, number=number + 1)
+    assert process.stdout is not None
+    process.stdout.readline()
+    while (there := len(_shards(folder) - before)) < FILES // 2:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    there = len(_shards(folder) - before)
+    again = job("one_run", home=home, number=number + 1)
+    lost = min(2, FILES - there) * (rows // FILES)  # at most one shard under way on each core
+    identical = _content(predictions(settings, PIPELINE)).equals(expected)
+    scored = there * (rows // FILES)
+    return {
+        "rows": rows,
+        "killed_at": there / FILES,
+        "total_rows": scored + lost + again["scored_rows"],
+        "lost_rows_at_most": lost,
+        "seconds_whole": whole["seconds"],
+        "seconds_again": again["seconds"],
+        "identical": identical,
+    }
+
+
+def _content(table: Any) -> Any:
+    return table.drop_columns(["scored_at", "run_id"]).combine_chunks()
+
+
+def _shards(folder: Path) -> set[str]:
+    found = folder.glob("*/shard=*/part-*.parquet") if folder.is_dir() else ()
+    return {str(path) for path in found if "_temporary" not in path.parts}
+
+
+MEASURES = {name: globals()[name] for name in SECTIONS}
+
+if __name__ == "__main__":
+    main()
