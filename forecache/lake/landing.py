@@ -78,12 +78,15 @@ def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
 
 
 def file_day(source: Source, name: str) -> date | None:
-    """The day that a file's name says it is for, None where it says none."""
+    """The day that a file's name says it is for, None where it says none or one outside the source's dates."""
     match = re.search(source.file_pattern + r"$", name)
     try:
-        return date.fromisoformat(match["day"]) if match else None
+        day = date.fromisoformat(match["day"]) if match else None
     except ValueError:
         return None
+    if day is None or day < source.start or (source.end and day > source.end):
+        return None
+    return day
 
 
 def read_checksum(settings: Settings, source: Source, name: str) -> str:
@@ -140,7 +143,7 @@ def parse_file(name: str, content: bytes, source: Source) -> Iterator[ParsedRow]
         if not content:
             raise InputError("the file is empty")
         if file_day(source, name) is None:
-            raise InputError(f"the file name has no day as in {source.file_pattern}")
+            raise InputError(f"the file name has no day of the source as in {source.file_pattern}")
         rows = list(_reader(name)(content, source))
     except (InputError, UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
         yield ParsedRow(0, nothing, error=str(error), sha256=sha256)

@@ -76,17 +76,24 @@ def require_passed(settings: Settings, table: str, night: date) -> None:
     Raises:
         CheckError: With the sentence of the check that failed.
     """
-    verdict = last_record(settings, STAGE, table, night)
-    if verdict is None:
+    if not refuse_failed(settings, table, night):
         raise CheckError(
             f"The night {night} of table {table!r} was never checked.", remedy="Run the pipeline for that night."
         )
+
+
+def refuse_failed(settings: Settings, table: str, night: date) -> bool:
+    """Refuse a night whose check failed; returns whether it was checked at all. Raises what `require_passed` does."""
+    verdict = last_record(settings, STAGE, table, night)
+    if verdict is None:
+        return False
     report = CheckReport.from_dict(verdict.details)
     if not report.success:
         raise CheckError(
             f"The night {night} of table {table!r} failed its check: {report.sentence}",
             remedy="Mend the cause and run the night again.",
         )
+    return True
 
 
 class _Bisection:

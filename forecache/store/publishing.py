@@ -7,6 +7,7 @@ from typing import Any
 from forecache.errors import CheckError
 from forecache.lake.ledger import code_version
 from forecache.pipeline import Pipeline
+from forecache.quality.verdicts import refuse_failed
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.candidate import Candidate, Publication
@@ -47,12 +48,14 @@ def publish(
     Raises:
         NotFoundError: There are no predictions for that night.
         InputError: Null, duplicate or too long keys, or types that cannot be published.
-        CheckError: A publish gate or the verification says no, or the content is that of a quarantined version.
+        CheckError: The night's check, a publish gate or the verification says no, or the content is that of a
+            quarantined version.
         ConflictError: Another process is changing the store.
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
     source = open_night(settings, pipeline, night)
+    refuse_failed(settings, pipeline.prediction_table, source.night)
     inputs = content_inputs(pipeline, source)
     with publisher_lock(store.layout, action="publish"):
         step("locked")

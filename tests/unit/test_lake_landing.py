@@ -54,6 +54,7 @@ def test_csv_row_with_too_few_fields_is_a_bad_row_and_the_others_are_read() -> N
         ("2026-01-01.xlsx", b"x", "the file name has no day"),
         ("latest.csv", b"customer_id,at,amount\n", "the file name has no day"),
         ("2026-13-45.csv", b"customer_id,at,amount\n", "the file name has no day"),
+        ("2025-12-31.csv", b"customer_id,at,amount\n", "the file name has no day of the source"),
     ],
 )
 def test_unreadable_file_is_one_line_zero_with_the_reason(name: str, content: bytes, error: str) -> None:
@@ -84,7 +85,7 @@ def test_parquet_rows_equal_the_csv_rows_of_the_same_table() -> None:
 
 
 def test_day_of_a_file_is_read_from_its_name_in_any_folder() -> None:
-    assert file_day(SOURCE, "1997/1997-01-02.2.csv") == date(1997, 1, 2)
+    assert file_day(SOURCE, "2026/2026-01-02.2.csv") == date(2026, 1, 2)
     assert file_day(SOURCE, "notes.txt") is None
 
 
