@@ -65,7 +65,9 @@ def test_a_night_whose_check_failed_is_refused_and_another_is_not(settings: Sett
     write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
     found = CheckResult("expect_unique", "customer_id", "critical", False, "3 keys are there twice.")
     report = CheckReport("predictions_churn", (found,), 200, 0.1)
-    verdict = StageRecord(STAGE, "predictions_churn", NEXT_NIGHT, "", "predictions_churn", -1, 200, 0.1, report.to_dict())
+    verdict = StageRecord(
+        STAGE, "predictions_churn", NEXT_NIGHT, "", "predictions_churn", -1, 200, 0.1, report.to_dict()
+    )
     record(settings, [verdict])
     with pytest.raises(CheckError, match="failed its check: .*3 keys are there twice.*run the night again"):
         publish(settings, churn())
