@@ -1,15 +1,15 @@
 """Answers of one published version, put together from bytes that are made once per version or once per second."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import orjson
 
 from forecache.errors import InputError
 from forecache.reader import problems
 from forecache.reader.problems import Problem, quoted
-from forecache.store import Manifest, Snapshot, encode_key, parse_key
+from forecache.store import Manifest, encode_key, parse_key
 from forecache.store.keys import MAX_KEY_BYTES
 
 Headers = list[tuple[str, str]]
@@ -17,6 +17,24 @@ JSON = "application/json"
 _PROVENANCE_ID_BYTES = 8
 _NEWLINE = ord("\n")
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+
+
+class Version(Protocol):
+    """An open version: `Snapshot`, or one in Redis."""
+
+    manifest: Manifest
+
+    @property
+    def get_entry(self) -> Callable[[bytes], bytes | None]: ...
+
+    @property
+    def mapped_bytes(self) -> int: ...
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
+
+    def warm(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Answers:
@@ -32,7 +50,7 @@ class Answers:
         offset: First metrics cell of the pipeline.
     """
 
-    def __init__(self, snapshot: Snapshot, *, offset: int = 0) -> None:
+    def __init__(self, snapshot: Version, *, offset: int = 0) -> None:
         manifest = snapshot.manifest
         self.snapshot = snapshot
         self.manifest = manifest

@@ -99,7 +99,7 @@ class ReaderApp:
             return False
         try:
             body = answers.one(answers.encode(key))
-        except InputError:
+        except ForecacheError:
             return False
         if body is None:
             return False

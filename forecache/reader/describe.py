@@ -60,11 +60,12 @@ def history(store: Store) -> bytes:
             "pinned": pointer.pinned == number,
             "quarantined": number in bad,
         }
-        rows.append({**_summary(manifest), "state": [name for name, holds in marks.items() if holds]})
+        rows.append({**summary(manifest), "state": [name for name, holds in marks.items() if holds]})
     return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
 
 
-def _summary(manifest: Manifest) -> dict[str, Any]:
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """A version in the history."""
     return {
         "store_version": manifest.version,
         "parent": manifest.parent,

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 
 from forecache.errors import NotFoundError
+from forecache.reader import remote
 from forecache.reader.answers import Answers
 from forecache.reader.describe import history
 from forecache.reader.metrics import LIVE, MAPPED, SWAP_FAILURES, SWAP_US, SWAPS, VERSION, WorkerMetrics
 from forecache.settings import Settings
-from forecache.store import Snapshot, Store, open_store
+from forecache.store import Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -45,6 +46,9 @@ class Catalog:
         self.warm = False
         self._metrics = metrics
         self._seen: dict[str, object] = {}
+        self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
+        self._in_redis: set[str] = set()
+        self._redis_failed = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -105,10 +109,38 @@ class Catalog:
                 self._fail(name, error)
             else:
                 self.failures.pop(name, None)
-        for name in self.answers.keys() - found:
+        if self._redis is not None:
+            waiting |= self._poll_redis(self._redis, install, here=found - waiting)
+        for name in self.answers.keys() - found - self._in_redis:
             # A folder that is not there now is more often a mount that blinked than a pipeline taken out of service.
             self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to serve it no more."))
         self.waiting = frozenset(waiting - self.answers.keys())
+
+    def _poll_redis(self, source: remote.RedisSource, install: Install, *, here: set[str]) -> set[str]:
+        """Serve from Redis the pipelines that no store here serves; those of them that wait for their first version."""
+        waiting: set[str] = set()
+        try:
+            current = source.current()
+        except Exception as error:  # noqa: BLE001  # the watcher outlives Redis, and logs it
+            if not self._redis_failed:
+                logger.error("Redis cannot be read; nothing new is served from there: %s", error)
+            self._redis_failed = True
+            return waiting
+        self._redis_failed = False
+        self._in_redis = current.keys() - here
+        for name in sorted(self._in_redis):
+            manifest, served = current[name], self.answers.get(name)
+            if manifest is None:
+                waiting.add(name)
+            elif served is None or served.manifest.version != manifest.version:
+                started = time.perf_counter()
+                version = source.version(manifest)
+                offset = self._metrics.pipeline_offset(name)
+                self.history[name] = remote.history(manifest)
+                install(name, self._ready(name, remote.RemoteAnswers(version, offset=offset), started))
+                if served is not None:
+                    served.snapshot.close()
+        return waiting
 
     def _follow(self, name: str, store: Store, install: Install, *, warm: bool) -> bool:
         """Serve what the store says is current; whether it says anything."""
@@ -119,7 +151,8 @@ class Catalog:
             snapshot = store.snapshot(pointer.serving)
             if warm:
                 snapshot.warm()
-            install(name, self._ready(name, snapshot, started))
+            offset = self._metrics.pipeline_offset(name)
+            install(name, self._ready(name, Answers(snapshot, offset=offset), started))
             if served is not None:
                 served.snapshot.close()
         seen = (pointer, tuple(store.version_numbers()), len(store.quarantined()))
@@ -128,11 +161,9 @@ class Catalog:
             self._seen[name] = seen
         return pointer.serving is not None
 
-    def _ready(self, name: str, snapshot: Snapshot, started: float) -> Answers:
-        offset = self._metrics.pipeline_offset(name)
-        answers = Answers(snapshot, offset=offset)
+    def _ready(self, name: str, answers: Answers, started: float) -> Answers:
         answers.refresh(time.time())
-        cells = self._metrics.cells
+        cells, offset, snapshot = self._metrics.cells, answers.offset, answers.snapshot
         seconds = time.perf_counter() - started
         cells[offset + SWAP_US] = int(seconds * 1e6)
         cells[offset + SWAPS] += 1

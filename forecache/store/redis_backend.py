@@ -3,6 +3,7 @@
 A segment's entries are string keys of their own, so that nothing is ever overwritten; a version is flipped in by one
 key, and what no served version uses any more is unlinked afterwards, which Redis does in a thread of its own.
 
+    forecache:pipelines                       set of the pipelines that are, or are being, loaded
     forecache:<pipeline>:current              the pointer: {"version", "manifest", "previous"}
     forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
     <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _SCAN = 5000
+_PIPELINES = "forecache:pipelines"
 _FLIP = """
 local seen = redis.call('GET', KEYS[1])
 if (seen or '') ~= ARGV[1] then return 0 end
@@ -33,8 +35,12 @@ return 1
 """
 
 
-def connect(url: str) -> Any:
+def connect(url: str, *, timeout_s: float | None = None) -> Any:
     """A client of Redis or, where the server runs in cluster mode, of Redis Cluster; values are bytes.
+
+    Args:
+        timeout_s: Longest wait for a connection and for an answer, after which nothing is tried again; None: as long
+            as it takes.
 
     Raises:
         SettingsError: No URL is set.
@@ -48,11 +54,21 @@ def connect(url: str) -> Any:
         raise UnavailableError(
             "The redis back end needs the package redis.", remedy="Install forecache[redis]."
         ) from None
-    client = redis.Redis.from_url(url)
+    waits: dict[str, Any] = {}
+    if timeout_s is not None:
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        waits = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),  # by default it waits for seconds between tries
+        }
+    client = redis.Redis.from_url(url, **waits)
     try:
         if client.info("server").get("redis_mode") == "cluster":
             client.close()
-            return redis.RedisCluster.from_url(url)
+            return redis.RedisCluster.from_url(url, **waits)
     except redis.RedisError as error:
         raise UnavailableError(
             f"Redis at {_without_password(url)} does not answer: {error}.",
@@ -144,6 +160,12 @@ class RedisStore:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
         return RedisSnapshot(self.client, manifest)
 
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether a version's segments are whole: those of the served version and of the one before it are."""
+        _, state = self._state()
+        needed = {segment.id for segment in manifest.segments}
+        return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
+
     def load(self, store: Store, *, progress: Progress = no_progress) -> dict[str, Any]:
         """Bring Redis up to a local store's served version: load what is missing, verify, flip, unlink the rest.
 
@@ -154,6 +176,7 @@ class RedisStore:
         manifest = store.current()
         if manifest is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
+        self.client.sadd(_PIPELINES, self.pipeline)
         raw, state = self._state()
         if state.get("version") == manifest.version:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
@@ -229,6 +252,11 @@ class RedisStore:
         for key in keys:
             pipe.unlink(key)
         return sum(pipe.execute())
+
+
+def pipelines_in_redis(client: Any) -> set[str]:
+    """Names of the pipelines that have been loaded; one whose first load is under way serves nothing yet."""
+    return {name.decode() for name in client.smembers(_PIPELINES)}
 
 
 def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
