@@ -9,7 +9,7 @@ from deltalake.exceptions import DeltaError
 from forecache.pipeline import AS_OF
 from forecache.store import hashing
 from forecache.store.candidate import Publication
-from forecache.store.encode import Encoding, encode_keys
+from forecache.store.encode import Encoding
 from forecache.store.source import plain
 from forecache.store.work import Encoded
 
@@ -44,50 +44,32 @@ class Feed:
         return hashing.subtract(self.come.sum, self.gone.sum)
 
 
-def load_feed(publication: Publication, *, limit: int) -> pa.Table:
-    """The feed's rows of the published night, not encoded yet.
+def read_feed(publication: Publication, *, limit: int) -> Feed:
+    """Read and encode the feed of the published night, with the published version's encoding.
 
     Raises:
         FeedUnavailable: Vacuumed, never written, of another schema, or longer than `limit` rows.
+        InputError: A key is null or too long.
     """
     current, source = publication.current, publication.source
     assert current is not None
-    encoding = _encoding(publication)
+    encoding = Encoding(publication.key, publication.fields, current.provenance)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
-        empty = source.schema.empty_table().select([*encoding.columns, AS_OF])
-        changes = empty.append_column("_change_type", pa.array([], pa.string()))
-        return plain(changes.append_column("_commit_version", pa.array([], pa.int64())))
+        return Feed({}, Encoded(encoding, 1), Encoded(encoding, 1))
     table = _load(publication, start, end, encoding)
     if len(table) > limit:
         raise FeedUnavailable(f"the change data feed has {len(table):,} rows, more than a small segment is for")
-    return table
-
-
-def feed_keys(publication: Publication, table: pa.Table) -> list[bytes]:
-    """The distinct keys of a loaded feed, ascending; null keys left out, which `encode_feed` refuses."""
-    keys: list[bytes] = pc.unique(encode_keys(table, publication.key)).drop_null().to_pylist()
-    keys.sort()
-    return keys
-
-
-def encode_feed(publication: Publication, table: pa.Table) -> Feed:
-    """Encode a loaded feed with the published version's encoding.
-
-    Raises:
-        InputError: A key is null or too long.
-    """
-    encoding = _encoding(publication)
-    versions = sorted(pc.unique(table["_commit_version"]).to_pylist())
+    table = table.sort_by("_commit_version").combine_chunks()
     removes = pc.is_in(table["_change_type"], pa.array(_REMOVES))
     gone, come = Encoded(encoding, 1), Encoded(encoding, 1)
     final: dict[bytes, bytes] = {}
     # Within one commit a row that was deleted and inserted (a replaced partition) is there afterwards, so each
     # commit's inserts are applied after its deletes.
-    for version in versions:
+    for version in pc.unique(table["_commit_version"]).to_pylist():
         here = pc.equal(table["_commit_version"], version)
         for sink, mask in ((gone, removes), (come, pc.invert(removes))):
-            part = table.filter(mask if len(versions) == 1 else pc.and_(here, mask))
+            part = table.filter(pc.and_(here, mask))
             if len(part) == 0:
                 continue
             batch = part.combine_chunks().to_batches()[0]
@@ -98,11 +80,6 @@ def encode_feed(publication: Publication, table: pa.Table) -> Feed:
                 else zip(sink.key_list, entries.to_pylist(), strict=True)
             )
     return Feed(final, come, gone)
-
-
-def _encoding(publication: Publication) -> Encoding:
-    assert publication.current is not None
-    return Encoding(publication.key, publication.fields, publication.current.provenance)
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding) -> pa.Table:

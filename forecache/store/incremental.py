@@ -6,7 +6,6 @@ in the feed: it is read from the partition, in parallel, and compared shard by s
 a row that was written again with equal values does not travel.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow as pa
 from forecache.store import hashing
 from forecache.store.build import num_shards, write_shard
 from forecache.store.candidate import Candidate, Publication, require_equal
-from forecache.store.feed import Feed, FeedUnavailable, encode_feed, feed_keys, load_feed
+from forecache.store.feed import Feed, FeedUnavailable, read_feed
 from forecache.store.filters import write_filter, write_hashes
 from forecache.store.full import EncodedNight
 from forecache.store.gates import bin_counts, check_gates, population_stability_index, statistics
@@ -61,16 +60,13 @@ class Changes:
         return self.old.count(None)
 
 
-def read_entries(before: Snapshot, keys: list[bytes]) -> list[bytes | None]:
-    """What a snapshot reads for keys in ascending order."""
-    if len(keys) > _PREFETCH_KEYS:
+def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
+    """Those of the final entries that differ from what a snapshot reads, in the order of their keys."""
+    if len(final) > _PREFETCH_KEYS:
         before.prefetch()
-    return list(map(before.get_entry, keys))
-
-
-def content_changes(keys: list[bytes], old: list[bytes | None], final: dict[bytes, bytes]) -> Changes:
-    """Those of the final entries that differ from what is published, in the order of their keys."""
-    entries = list(map(final.__getitem__, keys))
+    keys = sorted(final)
+    entries = [final[key] for key in keys]
+    old = list(map(before.get_entry, keys))
     places = [place for place, (new, was) in enumerate(zip(entries, old, strict=True)) if new != (was or b"")]
     if len(places) == len(keys):
         return Changes(keys, entries, old)
@@ -85,21 +81,16 @@ def from_feed(publication: Publication) -> tuple[Candidate | None, str]:
     assert current is not None
     limit = most_delta_rows(publication)
     try:
-        table = load_feed(publication, limit=2 * limit)
+        feed = read_feed(publication, limit=2 * limit)
     except FeedUnavailable as reason:
         return None, str(reason)
-    # Arrow encodes outside Python's lock, so what is published is looked up meanwhile.
-    with publication.store.snapshot(current.version) as before, ThreadPoolExecutor(1) as thread:
-        keys = feed_keys(publication, table)
-        reading = thread.submit(read_entries, before, keys)
-        feed = encode_feed(publication, table)
-        old = reading.result()
     expected_rows = current.rows + feed.come.rows - feed.gone.rows
     if publication.source.num_rows is not None and expected_rows != publication.source.num_rows:
         return None, (
             f"the change data feed leads to {expected_rows:,} rows where the table has {publication.source.num_rows:,}"
         )
-    changes = content_changes(keys, old, feed.final)
+    with publication.store.snapshot(current.version) as before:
+        changes = content_changes(before, feed.final)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
     nulls, histograms, psi = _moved_statistics(current, feed)
@@ -170,9 +161,8 @@ def from_partition(publication: Publication, night: EncodedNight, pool: Pool) ->
         if item["path"]:
             rows = read_rows(Path(item["path"]))
             final.update(zip(rows["key"].to_pylist(), rows["entry"].to_pylist(), strict=True))
-    keys = sorted(final)
     with store.snapshot(current.version) as before:
-        changes = content_changes(keys, read_entries(before, keys), final)
+        changes = content_changes(before, final)
     return (
         _delta_candidate(
             publication,
@@ -209,14 +199,11 @@ def _delta_candidate(
     current = publication.current
     assert current is not None
     segments, filter_file = current.segments, current.filter
-    with ThreadPoolExecutor(1) as thread:  # building waits for the disk, so what it replaces is hashed meanwhile
-        summing = thread.submit(_sum, changes.keys, changes.old)
-        if changes.keys:
-            segments = (*segments, _build_delta(publication, changes))
-            filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
-        else:
-            step("built")
-        old_sum = summing.result()
+    if changes.keys:
+        segments = (*segments, _build_delta(publication, changes))
+        filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
+    else:
+        step("built")
     step("segments moved")
     manifest = publication.manifest(
         kind="incremental",
@@ -237,7 +224,7 @@ def _delta_candidate(
     require_equal(
         publication,
         rows=(rows, read_rows_now),
-        sums=(content_sum, hashing.subtract(read_sum, old_sum)),
+        sums=(content_sum, hashing.subtract(read_sum, _sum(changes.keys, changes.old))),
     )
     removed = changes.removed
     return Candidate(
@@ -257,11 +244,8 @@ def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
     shard_of = hashes & np.uint64(shards - 1)
     built: list[ShardInfo] = []
     for shard in range(shards):
-        rows = (keys, entries)
-        if shards > 1:
-            places = pa.array(np.flatnonzero(shard_of == shard))
-            rows = (keys.take(places), entries.take(places))
-        built.append(write_shard(folder / shard_file(shard), *rows))
+        places = pa.array(np.flatnonzero(shard_of == shard))
+        built.append(write_shard(folder / shard_file(shard), keys.take(places), entries.take(places)))
     segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
     step("built")
     publication.move_segment(folder, segment)
