@@ -66,7 +66,8 @@ class Contenders:
 
         self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
         model = scoring_udf(self.spark, self.model)
-        self.write(self.frame.select("user_id", model(F.array(*NAMES)).alias("prediction")))
+        narrow = self.frame.select("user_id", F.array(*NAMES).alias("features"))
+        self.write(narrow.select("user_id", model("features").alias("prediction")))
 
     def score(self) -> None:
         """The whole stage: every column of the prediction table, the checks, the ledger."""

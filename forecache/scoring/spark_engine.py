@@ -13,14 +13,15 @@ from forecache.results import Progress
 from forecache.scoring.engines import Plan
 from forecache.scoring.job import Job, model_features, sentence
 from forecache.scoring.rows import Stamp
-from forecache.scoring.spark_frames import predicted, read_features, stamped
+from forecache.scoring.spark_frames import predicted, read_features, stamped, with_features
 from forecache.scoring.udf import ScoringUdf
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_ONE_FILE_A_TASK = 1 << 40
+# A task costs some 0.1 s of its own; this many rows take one to two seconds.
+ROWS_A_TASK = 250_000
 _SPLIT_BYTES = 32 << 20
 
 
@@ -42,14 +43,13 @@ def score_job(
         InputError: The features do not fit the model.
         UnavailableError: No space is left on the device.
     """
-    from pyspark.sql import functions as F
-
     session = own_session(spark, job, batch_rows)
     features = read_features(session, settings, pipeline, job)
     model = ScoringUdf(session, plan)
-    value = model(F.array(*model_features(pipeline, model.inputs)))
+    value = model("features")
     output = value if model.shape == "scalar" else value[pipeline.output.name]
-    rows = stamped(predicted(features, pipeline, output, sharded=job.sharded), pipeline, job, stamp)
+    narrow = with_features(features, pipeline, model_features(pipeline, model.inputs), sharded=job.sharded)
+    rows = stamped(predicted(narrow, pipeline, output, sharded=job.sharded), pipeline, job, stamp)
     write_shards(session, rows, settings, table, job, progress=progress)
 
 
@@ -71,19 +71,27 @@ def write_shards(
 def own_session(spark: "SparkSession", job: Job, batch_rows: int) -> "SparkSession":
     """A session with this job's configuration, on the same cluster: the caller's stays as it is."""
     session = spark.newSession()
-    whole = job.sharded or len(job.files) > 1
+    several = bool(job.partition_columns)
     for key, value in {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.maxRecordsPerBatch": batch_rows,
-        "spark.sql.files.maxPartitionBytes": _ONE_FILE_A_TASK if job.sharded else _SPLIT_BYTES,
-        "spark.sql.files.openCostInBytes": _ONE_FILE_A_TASK if job.sharded else 1 << 20,
+        "spark.sql.files.maxPartitionBytes": _bytes_a_task(spark, job) if job.sharded else _SPLIT_BYTES,
+        "spark.sql.files.openCostInBytes": 0 if job.sharded else 1 << 20,
+        **({"spark.sql.files.minPartitionNum": 1} if job.sharded else {}),
         # Rows of a partition lie together in a feature file, so that sorting by it first would only cost.
-        "spark.sql.maxConcurrentOutputFileWriters": 64 if whole else 0,
+        "spark.sql.maxConcurrentOutputFileWriters": 64 if several else 0,
         "spark.databricks.delta.formatCheck.enabled": "false",
     }.items():
         session.conf.set(key, str(value))
     return session
+
+
+def _bytes_a_task(spark: "SparkSession", job: Job) -> int:
+    """So that no feature file is split, and a task has enough of them to be worth its start."""
+    sizes = [file.size_bytes for files in job.files.values() for file in files]
+    tasks = max(spark.sparkContext.defaultParallelism, round(job.rows / ROWS_A_TASK))
+    return max(max(sizes), round(1.05 * sum(sizes) / tasks))
 
 
 @contextmanager

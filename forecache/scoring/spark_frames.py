@@ -1,6 +1,7 @@
 """The frames of a Spark scoring job: feature files as they lie, predictions, rows of the prediction table."""
 
 import json
+from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +35,24 @@ def _table_schema(spark: "SparkSession", settings: Settings, pipeline: Pipeline)
     return {field.name: field for field in schema.fields}
 
 
+def with_features(frame: "DataFrame", pipeline: Pipeline, names: Sequence[str], *, sharded: bool) -> "DataFrame":
+    """Key columns, `as_of`, the array `features` in the model's order, and the shard where the job is sharded.
+
+    What a worker is not sent waits in the JVM beside what it is: nothing else is kept.
+    """
+    from pyspark.sql import functions as F
+
+    shard = [F.col("_metadata.file_name").alias("shard")] if sharded else []
+    return frame.select(*pipeline.key, AS_OF, *shard, F.array(*names).alias("features"))
+
+
 def predicted(features: "DataFrame", pipeline: Pipeline, output: "Column", *, sharded: bool) -> "DataFrame":
     """Key columns, `as_of`, the output as double, and the shard where the job is sharded.
 
     An output that is not a number becomes null: NaN would pass every comparison and every null count.
     """
-    from pyspark.sql import functions as F
-
     kept = [*pipeline.key, AS_OF, *(["shard"] if sharded else [])]
-    frame = features.withColumn("shard", F.col("_metadata.file_name")) if sharded else features
-    return frame.select(*kept, number(output).alias(pipeline.output.name))
+    return features.select(*kept, number(output).alias(pipeline.output.name))
 
 
 def number(output: "Column") -> "Column":

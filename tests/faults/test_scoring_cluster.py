@@ -69,9 +69,9 @@ def run(settings: Settings, cluster: Cluster, program: str, *arguments: str) -> 
 
 SCORE = """
 from scoring_support import NIGHT, make_pipeline
-from forecache.scoring import stage
+from forecache.scoring import spark_engine, stage
 from forecache.scoring.run import score
-stage.SHARDED_ROWS = 1000
+stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
 print("ready", flush=True)
 result = score(spark, settings, make_pipeline(), [NIGHT], run_id="cluster")
 print("scored", result.details["scored_rows"], flush=True)

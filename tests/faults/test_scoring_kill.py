@@ -18,16 +18,16 @@ from forecache.settings import Settings, load_settings
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 FILES = 24
-ROWS = 6_000
+ROWS = 25_000
 
 PROGRAM = """
 import sys
 sys.path.insert(0, "tests/support")
 from scoring_support import NIGHT, make_pipeline
-from forecache.scoring import stage
+from forecache.scoring import spark_engine, stage
 from forecache.scoring.run import score
 from forecache.settings import load_settings
-stage.SHARDED_ROWS = 1000
+stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
 engine = sys.argv[1]
 settings = load_settings()
 spark = None
@@ -98,8 +98,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extr
         process = start(settings, engine)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        _wait_for_shards(settings, pipeline, process, more=moments.randint(2, 6))
-        time.sleep(moments.random() * 0.05)
+        _wait_for_shards(settings, pipeline, process, more=moments.randint(1, 4))
+        time.sleep(moments.random() * 0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert not (Path(settings.table_uri(pipeline.prediction_table)) / "_delta_log").exists()

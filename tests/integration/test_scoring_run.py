@@ -249,13 +249,11 @@ def test_a_run_that_was_stopped_is_taken_up_at_the_missing_shards(
 def test_one_engine_takes_up_the_shards_of_the_other(
     spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring import run
-
     def no_commit(*given: object, **named: object) -> int:
         raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "commit_partitions", no_commit)
+        patched.setattr(stage, "commit_partitions", no_commit)
         with pytest.raises(Stop):
             score(spark, scored, pipeline, [NIGHT], run_id="spark")
     result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
