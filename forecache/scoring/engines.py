@@ -11,6 +11,7 @@ The rule, in order, where every input is a number:
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring.environment import compare_environment
 from forecache.scoring.runtimes import onnx_session
 from forecache.scoring.signature import Signature, read_signature, resolve_result
-from forecache.scoring.spec import KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
+from forecache.scoring.spec import ALLOW_PICKLE, KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
@@ -133,7 +134,9 @@ def _choose(
             f"The engine {engine!r} cannot score this model: it {refusals[engine]}.",
             remedy="Use engine='auto'.",
         )
-    spec = _spec("pyfunc", signature, signature.tensor or "float32", {"tensor": signature.tensor is not None})
+    # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
+    options = {"tensor": signature.tensor is not None, "allow_pickle": os.environ.get(ALLOW_PICKLE)}
+    spec = _spec("pyfunc", signature, signature.tensor or "float32", options)
     told = "; ".join(f"{name}: it {why}" for name, why in refusals.items()) or "asked for"
     return "pyfunc", f"pyfunc ({told})", spec, _archive(path)
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from forecache.errors import CheckError
 from forecache.scoring.batch import to_frame, to_matrix
-from forecache.scoring.spec import KernelSpec
+from forecache.scoring.spec import ALLOW_PICKLE, KernelSpec
 
 # Rows per call of a compiled runtime: intermediate layers stay in the second-level cache.
 _ROWS_PER_CALL = 4096
@@ -102,6 +102,8 @@ class _Torch:
 
 class _PyFunc:
     def __init__(self, spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
+        if spec.options.get("allow_pickle") is not None:
+            os.environ[ALLOW_PICKLE] = spec.options["allow_pickle"]
         import mlflow.pyfunc
 
         path = unpack(payload, Path(folder()), spec.checksum)

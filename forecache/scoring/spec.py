@@ -8,6 +8,9 @@ import pyarrow as pa
 
 EngineName = Literal["onnx", "lightgbm", "torch", "pyfunc"]
 
+ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+"""MLflow's own switch."""
+
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
 KERNEL_VERSION = 1
 

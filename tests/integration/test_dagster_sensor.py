@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,17 @@ def _land(settings: Settings, *names: str) -> None:
         (folder / name).write_text("customer,day,amount\n")
 
 
-def test_skips_while_the_landing_zone_is_empty_or_holds_other_days(shop: Settings, tick: Tick) -> None:
+def test_skips_while_the_landing_zone_is_empty_or_files_are_being_written(shop: Settings, tick: Tick) -> None:
     assert "No new file" in tick(None).skip_message
-    tomorrow = datetime.now(timezone.utc).date() + timedelta(days=1)
-    _land(shop, f"{tomorrow}.csv", ".2026-01-02.csv")
+    _land(shop, ".2026-01-02.csv")
     assert "No new file" in tick(None).skip_message
+
+
+def test_a_file_outside_the_sources_dates_goes_with_the_last_day_where_it_is_quarantined(
+    shop: Settings, tick: Tick
+) -> None:
+    _land(shop, "2027-01-01.csv")
+    assert [request.tags for request in tick(None).run_requests] == [{"dagster/partition": "2026-01-06"}]
 
 
 def test_asks_for_one_run_for_each_stretch_of_days_and_only_once(shop: Settings, tick: Tick) -> None:

@@ -34,13 +34,13 @@ def test_unknown_project_names_the_setting(tmp_path: Path) -> None:
 def test_broken_module_is_named_and_a_second_pipeline_of_the_same_name_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "broken_project" / "pipelines"
+    package = tmp_path / "misnamed_project" / "pipelines"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "bad.py").write_text("import no_such_module\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = load_settings(home=tmp_path, project="broken_project")
-    with pytest.raises(SettingsError, match=r"broken_project\.pipelines\.bad cannot be imported.*no_such_module"):
+    settings = load_settings(home=tmp_path, project="misnamed_project")
+    with pytest.raises(SettingsError, match=r"misnamed_project\.pipelines\.bad cannot be imported.*no_such_module"):
         load_pipelines(settings)
 
     (package / "bad.py").write_text("from dagster_project.pipelines.churn import churn\n")
@@ -48,7 +48,7 @@ def test_broken_module_is_named_and_a_second_pipeline_of_the_same_name_refused(
         "import dataclasses\nfrom dagster_project.pipelines.churn import churn\n"
         "mine = dataclasses.replace(churn, description='mine')\n"
     )
-    sys.modules.pop("broken_project.pipelines.bad", None)
+    sys.modules.pop("misnamed_project.pipelines.bad", None)
     with pytest.raises(SettingsError, match=r"Two pipelines are named 'churn', the second in worse\.py"):
         load_pipelines(settings)
 
