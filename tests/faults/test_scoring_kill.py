@@ -22,6 +22,7 @@ ROWS = 25_000
 
 PROGRAM = """
 import sys
+import time
 sys.path.insert(0, "tests/support")
 from scoring_support import NIGHT, make_pipeline
 from forecache.scoring import spark_engine, stage
@@ -34,10 +35,15 @@ spark = None
 if engine == "spark":
     from forecache.lake.spark import spark_session
     spark = spark_session(settings)
+
+def tell(text, share=None):
+    print(text, flush=True)
+    time.sleep(0.1)  # so that a busy machine still finds the run alive after a shard
+
 print("ready", flush=True)
 result = score(
     spark, settings, make_pipeline(), [NIGHT], run_id="after", engine=engine,
-    progress=lambda text, share=None: print(text, flush=True),
+    progress=tell,
 )
 print("scored", result.details.get("scored_rows", 0), flush=True)
 """
