@@ -58,7 +58,8 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench-store: setup services ## The store and the reader against their peers
+bench-store: setup ## The store and the reader against their peers
+	@bash scripts/install_test_services.sh redis wrk
 	@$(BIN)/python benchmarks/store.py $(ARGS)
 
 bench-scoring: setup ## The Spark UDF against its peers

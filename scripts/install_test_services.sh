@@ -2,7 +2,7 @@
 # Install the real services that tests run against: Redis and a browser from the system's packages, MinIO (S3) built
 # from source.
 # Idempotent: what is there is left alone. A service that cannot be installed is named, and its tests are skipped.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium]     (no name: all)
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [wrk]     (no name: all that tests need)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,34 +17,26 @@ as_root() {
     else return 1; fi
 }
 
-install_redis() {
-    if command -v redis-server >/dev/null; then
+install_packages() { # COMMAND PACKAGE...: install the system's packages unless the command is there.
+    if command -v "$1" >/dev/null; then
         return 0
     fi
-    step "Installing redis-server"
+    shift
+    step "Installing $*"
     if ! command -v apt-get >/dev/null; then
-        step "There is no apt-get: install redis-server 6.2 or newer"
+        step "There is no apt-get: install $* yourself"
         return 1
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null ||
-        { as_root apt-get update -q >/dev/null &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends redis-server >/dev/null; }
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@")
+    as_root "${install[@]}" >/dev/null 2>&1 || { as_root apt-get update -q >/dev/null && as_root "${install[@]}" >/dev/null; }
 }
 
+install_redis() { install_packages redis-server redis-server; }
+
+install_wrk() { install_packages wrk wrk; }
+
 install_chromium() {
-    if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then
-        return 0
-    fi
-    step "Installing chromium"
-    if ! command -v apt-get >/dev/null; then
-        step "There is no apt-get: install chromium yourself"
-        return 1
-    fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core \
-        >/dev/null 2>&1 ||
-        { as_root apt-get update -q >/dev/null &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium \
-                fonts-dejavu-core >/dev/null; }
+    command -v google-chrome >/dev/null || install_packages chromium chromium fonts-dejavu-core
 }
 
 install_minio() {
