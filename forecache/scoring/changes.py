@@ -171,5 +171,5 @@ def _database(settings: Settings) -> Iterator[Any]:
 
     scratch = settings.home_path / "scoring"
     scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(":memory:", config={"memory_limit": "1GB", "temp_directory": str(scratch)}) as connection:
+    with duckdb.connect(":memory:", config={"memory_limit": "512MB", "temp_directory": str(scratch)}) as connection:
         yield connection

@@ -89,7 +89,7 @@ def _count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Seque
     columns = ", ".join(f'"{name}"' for name in pipeline.key)
     scratch = settings.home_path / "scoring"
     scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(":memory:", config={"memory_limit": "1GB", "temp_directory": str(scratch)}) as connection:
+    with duckdb.connect(":memory:", config={"memory_limit": "512MB", "temp_directory": str(scratch)}) as connection:
         connection.register("keys", keys)
         row = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT {columns} FROM keys)").fetchone()
     assert row is not None

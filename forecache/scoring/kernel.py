@@ -3,7 +3,6 @@
 Spark's Python workers and the engine without a JVM run this same code.
 """
 
-import gc
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.scoring.runtimes import LOADERS, Kernel
 from forecache.scoring.spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
+from forecache.scoring.worker import settle
 
 _MODELS_PER_PROCESS = 4
 
@@ -36,18 +36,6 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     return _loaded[spec.checksum]
 
 
-def load_in_worker(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
-    """`load_kernel` in a Spark worker, which collects garbage after every task: what stays for good is put aside.
-
-    Without it each task pays a walk over every object of the model's runtime, some 0.1 s.
-    """
-    if spec.checksum not in _loaded:
-        load_kernel(spec, payload, folder)
-        gc.collect()
-        gc.freeze()
-    return load_kernel(spec, payload, folder)
-
-
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:
     """Predictions of a batch, as the Arrow type that the spec names."""
     rows = len(arrays[0])
@@ -66,10 +54,11 @@ def score_stream(
     folder: Callable[[], str],
     batches: Iterator[pa.Array | tuple[pa.Array, ...]],
 ) -> Iterator[pa.Array]:
-    """What the UDF runs: one array of predictions for each batch of one or several input arrays."""
-    kernel = load_in_worker(spec, payload, folder)
+    """What the UDF runs in a worker: one array of predictions for each batch of one or several input arrays."""
+    kernel = load_kernel(spec, payload, folder)
     for batch in batches:
         yield score_arrays(kernel, spec, batch if isinstance(batch, tuple) else (batch,))
+    settle()
 
 
 def _output_array(value: np.ndarray, column: OutputColumn, rows: int) -> pa.Array:

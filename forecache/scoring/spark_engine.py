@@ -20,8 +20,8 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# A task costs some 0.1 s of its own; this many rows take one to two seconds.
-ROWS_A_TASK = 250_000
+# A task costs some 10 ms of its own; so many rows take a few tenths of a second, and are what a kill loses.
+ROWS_A_TASK = 100_000
 _SPLIT_BYTES = 32 << 20
 
 

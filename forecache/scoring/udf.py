@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
-from forecache.scoring.kernel import load_in_worker, score_arrays, score_stream
+from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.spec import KernelSpec
+from forecache.scoring.worker import settle
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -121,10 +122,11 @@ def paired_udf(spark: "SparkSession", plans: Mapping[str, Plan], output: str) ->
         for batch in iterator:
             values = []
             for spec, payload in shipped.values():
-                kernel = load_in_worker(spec, lambda payload=payload: payload.value, _worker_folder)  # type: ignore[misc]
+                kernel = load_kernel(spec, lambda payload=payload: payload.value, _worker_folder)  # type: ignore[misc]
                 scored = score_arrays(kernel, spec, (batch,))
                 values.append((scored.field(output) if spec.shape == "struct" else scored).cast(pa.float64()))
             yield pa.StructArray.from_arrays(values, names=list(shipped))
+        settle()
 
     returns = T.StructType([T.StructField(name, T.DoubleType()) for name in plans])
     return arrow_udf(score_batches, returnType=returns)  # type: ignore[call-overload]
