@@ -55,9 +55,12 @@ class Contenders:
         import mlflow.pyfunc
         from pyspark.sql import functions as F
 
+        # Python workers of its own: ours would lend it what they do once for all their tasks.
+        self.spark.sparkContext.environment["CONTENDER"] = "mlflow"
         self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
         model = mlflow.pyfunc.spark_udf(self.spark, self.model, env_manager="local")
         self.write(self.frame.select("user_id", model(F.struct(*NAMES)).alias("prediction")))
+        del self.spark.sparkContext.environment["CONTENDER"]
 
     def udf(self) -> None:
         from pyspark.sql import functions as F

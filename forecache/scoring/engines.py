@@ -195,6 +195,9 @@ def _onnx(
 
 def _onnx_bytes(file: Path) -> bytes:
     # Weights may lie in a file of their own beside the graph; workers get one piece.
+    raw = file.read_bytes()
+    if b"location" not in raw:
+        return raw
     import onnx
 
     model = onnx.load(str(file))
