@@ -83,7 +83,7 @@ def check_partition(
 
 
 def _count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequence[StagedFile], *, rows: int) -> int:
-    """Different keys in staged files: hashes that all differ prove it in a fraction of the time, else keys are compared."""
+    """Different keys in staged files: hashes that all differ prove it quickly, else the keys are compared."""
     import duckdb
     import pyarrow.dataset as ds
 
