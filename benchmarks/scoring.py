@@ -112,6 +112,8 @@ def trees(work: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 def arrow(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     sizes = (rows, 4 * rows)
+    for size in sizes:
+        job("make", home=_home(work, size), rows=size)
     return {"runs": {str(n): job("arrow", home=_home(work, n), rows=n, repeats=repeats) for n in sizes}}
 
 
