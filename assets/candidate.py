@@ -1,4 +1,4 @@
-"""Candidate: a network trained by torchrun on the pinned training set. It is nothing yet but a folder of a run."""
+"""Candidate: a model trained on the pinned training set. It is nothing yet but a folder of a run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import dagster as dg
 from assets.metadata import stage_metadata
 from assets.stage import explained, run_stage
 from assets.views import training_view
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
 from resources.settings import SettingsResource
 
@@ -18,14 +18,14 @@ def candidate_name(pipeline: Pipeline) -> str:
 
 
 def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The newest training run of a pipeline. It resumes from its checkpoint by itself, so a retry is cheap."""
+    """The newest training run of a pipeline. A network's resumes from its checkpoint, so that a retry is cheap."""
 
     @dg.asset(
         name=candidate_name(pipeline),
         ins={"training_set": dg.AssetIn(pipeline.training_table)},
         description=__doc__,
         group_name="training",
-        kinds={"pytorch", "python"},
+        kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
         owners=[pipeline.owner],
     )
     @explained

@@ -13,7 +13,7 @@ from assets.candidate import candidate_name
 from assets.metadata import stage_metadata
 from assets.stage import explained, run_stage, tell
 from assets.views import evaluation_plots, metrics_view, verdict_view
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
 from resources.settings import SettingsResource
 
@@ -34,7 +34,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
         ins={"candidate": dg.AssetIn(candidate_name(pipeline))},
         description=__doc__,
         group_name="registry",
-        kinds={"mlflow", "onnx"},
+        kinds={"mlflow", "onnx"} if isinstance(pipeline.model, TorchModel) else {"mlflow"},
         owners=[pipeline.owner],
         check_specs=[
             dg.AssetCheckSpec(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forecache.registry.checks import Check
 
 _PLOTS = ("label_mean", "roc", "calibration", "importance")
+_MOST_EPOCHS = 50
 
 
 def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
@@ -28,16 +29,17 @@ def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
 
 
 def training_view(result: StageResult) -> dict[str, Any]:
-    """A training run: what it ran with and each epoch's losses."""
+    """A training run: what it ran with and the losses of its epochs or rounds, at most some fifty of them."""
     details = result.details
+    unit = details.get("unit", "epoch")
     shown = ("epochs", "best_epoch", "validation_loss", "workers", "device", "training_version", "seed", "run_dir")
     history = [
         (f"{epoch['epoch'] + 1}", epoch["train_loss"], epoch["validation_loss"], f"{epoch['rows_per_s']:,.0f}")
-        for epoch in details["history"]
+        for epoch in details["history"][:: len(details["history"]) // _MOST_EPOCHS + 1]
     ]
     return {
         **{name: details[name] for name in shown if name in details},
-        "history": markdown_table(("epoch", "training loss", "validation loss", "rows/s"), history),
+        "history": markdown_table((unit, "training loss", "validation loss", "rows/s"), history),
     }
 
 

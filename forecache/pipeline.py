@@ -184,6 +184,24 @@ class TorchModel:
 
 
 @dataclass(frozen=True)
+class EstimatorModel:
+    """A scikit-learn-style estimator: LightGBM, XGBoost or scikit-learn. It is fitted in one process, in memory.
+
+    It gets the features as the table has them, float32 [n, num_features] with NaN for null: LightGBM and XGBoost take
+    that as it is, a scikit-learn estimator that does not needs an imputer before it in its own pipeline. Of `Training`,
+    the dates and the seed count: the seed becomes every `random_state` that the estimator leaves open.
+
+    Attributes:
+        build: `build()` returns the estimator, not fitted; with `predict_proba` where the label is binary.
+        patience: Boosting rounds without a better validation loss after which fitting ends and the best round is kept
+            (LightGBM, XGBoost); None: all rounds are fitted and kept.
+    """
+
+    build: Callable[[], Any]
+    patience: int | None = 50
+
+
+@dataclass(frozen=True)
 class Training:
     """What to train on and how.
 
@@ -301,7 +319,7 @@ class Pipeline:
     sources: tuple[Source, ...]
     features: Features
     label: Label
-    model: TorchModel
+    model: TorchModel | EstimatorModel
     output: Output
     gate: Gate
     training: Training = field(default_factory=Training)
@@ -356,6 +374,12 @@ class Pipeline:
     @property
     def served_fields(self) -> tuple[str, ...]:
         return self.publish.fields or self.output_columns
+
+    @property
+    def network(self) -> TorchModel:
+        """The model of a pipeline that trains a torch network; there is no other in a torchrun worker."""
+        assert isinstance(self.model, TorchModel)
+        return self.model
 
     @property
     def feature_table(self) -> str:

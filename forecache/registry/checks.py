@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from forecache.pipeline import Gate, Pipeline
 from forecache.registry.bootstrap import gain_interval
 from forecache.registry.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, gain
+from forecache.registry.scorers import Scorer
 
 _SLICE_ROWS = 200
 _LATENCY_CALLS = 300
@@ -110,14 +110,14 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
         yield "unknown", unknown
 
 
-def check_latency(gate: Gate, session: Any, features: NDArray[np.float32]) -> Check:
+def check_latency(gate: Gate, scorer: Scorer, features: NDArray[np.float32]) -> Check:
     """The median time of scoring one row, on one thread."""
-    name, row = session.get_inputs()[0].name, np.ascontiguousarray(features[:1])
-    session.run(None, {name: row})
+    row = np.ascontiguousarray(features[:1])
+    scorer.predict(row)
     times = []
     for _ in range(_LATENCY_CALLS):
         started = time.perf_counter()
-        session.run(None, {name: row})
+        scorer.predict(row)
         times.append(time.perf_counter() - started)
     value = float(np.median(times) * 1000)
     return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms a row")

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from forecache.pipeline import Pipeline
-from forecache.registry.examples import Examples, baseline_metrics, baseline_score, score
+from forecache.registry.examples import Examples, baseline_metrics, baseline_score
 from forecache.registry.metrics import BINARY, REGRESSION, Array, gain, metrics_of
+from forecache.registry.scorers import Scorer, score
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -15,14 +16,14 @@ _IMPORTANCE_ROWS = 10_000
 _IMPORTANCE_REPEATS = 3
 
 
-def evaluate(pipeline: Pipeline, session: Any, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
+def evaluate(pipeline: Pipeline, scorer: Scorer, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
     """Evaluate an exported model on each split, and in depth on "test"; the values are JSON-serialisable.
 
     Returns:
         `metrics` and `baseline` by split; `label_mean` by split and as-of date; for the test split `roc` (binary),
         `calibration`, `scores` (histogram) and `importance` (loss of the gate's metric when a feature is shuffled).
     """
-    scores = {name: score(session, examples.features) for name, examples in splits.items()}
+    scores = {name: score(scorer, examples.features) for name, examples in splits.items()}
     kind, test = pipeline.label.kind, splits["test"]
     result: dict[str, Any] = {
         "kind": kind,
@@ -34,7 +35,7 @@ def evaluate(pipeline: Pipeline, session: Any, splits: dict[str, Examples], *, s
         "label_mean": [row for name in splits for row in label_means(name, splits[name])],
         "calibration": calibration(test.label, scores["test"]),
         "scores": distribution(kind, test.label, scores["test"]),
-        "importance": importance(pipeline, session, test, seed=seed),
+        "importance": importance(pipeline, scorer, test, seed=seed),
     }
     if kind == "binary":
         result["roc"] = {
@@ -94,19 +95,19 @@ def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float
     return {"edges": edges.tolist(), **counts}
 
 
-def importance(pipeline: Pipeline, session: Any, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
+def importance(pipeline: Pipeline, scorer: Scorer, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
     """How much the gate's metric loses when a feature is shuffled (Breiman 2001), largest first."""
     metric = {**BINARY, **REGRESSION}[pipeline.gate.metric]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
     features, label = examples.features[chosen], examples.label[chosen]
-    reference = metric(label, score(session, features))
+    reference = metric(label, score(scorer, features))
     result = []
     for position, name in enumerate(pipeline.features.names):
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
             shuffled[:, position] = rng.permutation(shuffled[:, position])
-            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(session, shuffled))))
+            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(scorer, shuffled))))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])

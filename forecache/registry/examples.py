@@ -1,9 +1,8 @@
-"""Rows of a training table at a Delta version, scored by an exported model or by the baseline."""
+"""Rows of a training table at a Delta version, and the baseline's score of them."""
 
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,6 @@ from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,25 +53,6 @@ def read_examples(
         matrix[:, position] = rows.column(name).to_numpy()
     label = rows.column(pipeline.label.name).to_numpy().astype(np.float64)
     return Examples(matrix, label, tuple(rows.column(AS_OF).to_pylist()))
-
-
-def onnx_session(path: Path, *, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU; one thread makes its sums repeatable."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def score(session: Any, features: NDArray[np.float32]) -> Array:
-    """The model's output for float32 [n, num_features], as float64 [n]."""
-    name = session.get_inputs()[0].name
-    parts = [
-        session.run(None, {name: features[start : start + _BATCH_ROWS]})[0].reshape(-1)
-        for start in range(0, len(features), _BATCH_ROWS)
-    ]
-    return np.concatenate(parts).astype(np.float64)
 
 
 def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:

@@ -29,9 +29,7 @@ from forecache.registry.examples import (
     Examples,
     baseline_metrics,
     baseline_score,
-    onnx_session,
     read_examples,
-    score,
 )
 from forecache.registry.metrics import metrics_of
 from forecache.registry.models import (
@@ -46,8 +44,8 @@ from forecache.registry.models import (
     verified_folder,
 )
 from forecache.registry.promotions import Promotion, promotions, record_promotion
+from forecache.registry.scorers import open_scorer, score
 from forecache.settings import Settings
-from forecache.training.spec import ONNX_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,19 +112,18 @@ def _judge(settings: Settings, pipeline: Pipeline, candidate: ModelVersion, befo
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=candidate.features
     )
-    onnx = verified_folder(settings, candidate) / ONNX_FILE
-    session = onnx_session(onnx)
-    scores = score(session, examples.features)
+    scorer = open_scorer(verified_folder(settings, candidate))
+    scores = score(scorer, examples.features)
     metrics = metrics_of(pipeline.label.kind, examples.label, scores)
     published = _published_types(settings, pipeline)
-    checks = [check_schema(pipeline, candidate.features, session.get_outputs()[0].name, published)]
+    checks = [check_schema(pipeline, candidate.features, scorer.output, published)]
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
         checks += check_floors(pipeline.gate, metrics)
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
-        checks.append(check_latency(pipeline.gate, session, examples.features))
-        checks.append(check_size(pipeline.gate, onnx.stat().st_size))
+        checks.append(check_latency(pipeline.gate, scorer, examples.features))
+        checks.append(check_size(pipeline.gate, scorer.size_bytes))
     champion_metrics: dict[str, float] = {}
     if before is not None and before.version != candidate.version and checks[0].passed:
         found, champion_metrics = _against_champion(settings, pipeline, candidate, before, examples, scores)
@@ -163,7 +160,7 @@ def _against_champion(
         # Features that were dropped on purpose must not keep every later model out.
         note = f"champion {before.version} cannot be compared: {error.message}"
         return [Check("champion", True, None, None, note)], {}
-    theirs = score(onnx_session(verified_folder(settings, before) / ONNX_FILE), same_rows.features)
+    theirs = score(open_scorer(verified_folder(settings, before)), same_rows.features)
     checks = [
         check_champion(pipeline, examples.label, scores, theirs, version=before.version),
         *check_slices(pipeline, examples.features, examples.label, scores, theirs),

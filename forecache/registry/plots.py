@@ -32,7 +32,8 @@ def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, s
         "importance": _importance,
         "loss": _loss,
     }
-    names = [name for name in plots if name != "roc" or "roc" in evaluation]
+    there = {"roc": "roc" in evaluation, "loss": bool(evaluation["history"])}
+    names = [name for name in plots if there.get(name, True)]
     return {name: _render(name, plots[name], evaluation, standalone) for name in names}
 
 
@@ -163,6 +164,6 @@ def _loss(axes: Any, evaluation: dict[str, Any]) -> None:
     axes.plot(epochs, [row["validation_loss"] for row in history], color=_ACCENT, label="validation")
     best = min(history, key=lambda row: row["validation_loss"])
     axes.plot([best["epoch"] + 1], [best["validation_loss"]], color=_ACCENT, marker="o", markersize=5)
-    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set(xlabel=evaluation.get("unit", "epoch"), ylabel="loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="upper right")

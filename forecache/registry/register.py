@@ -1,16 +1,16 @@
-"""Registration: evaluate an exported model, log the run to MLflow with all that made it, register the ONNX model."""
+"""Registration: evaluate a trained model, log the run to MLflow with all that made it, register the model."""
 
 import json
 import platform
 import time
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.ledger import StageRecord, code_version, record
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.evaluation import evaluate
-from forecache.registry.examples import onnx_session, read_examples
+from forecache.registry.examples import read_examples
+from forecache.registry.flavours import log_model, versions
 from forecache.registry.models import (
     CHECKSUMS_TAG,
     ModelVersion,
@@ -20,16 +20,20 @@ from forecache.registry.models import (
     tracking,
 )
 from forecache.registry.plots import draw
+from forecache.registry.scorers import model_file, open_scorer
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.training.spec import METRICS_FILE, ONNX_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STAGE = "register"
 EVALUATION_FILE = "evaluation.json"
-_LIBRARIES = ("deltalake", "mlflow", "numpy", "onnx", "onnxruntime", "pyarrow", "torch")
+_LIBRARIES = (
+    *("deltalake", "mlflow", "numpy", "onnx", "onnxruntime", "pyarrow", "torch"),
+    *("lightgbm", "scikit-learn", "skops", "xgboost", "xgboost-cpu"),
+)
 _SPLITS = ("train", "validation", "test")
 
 
@@ -43,8 +47,8 @@ def register(
 ) -> StageResult:
     """Register the model of a training run, or return the version that was registered for it before.
 
-    The version's flavour is ONNX (loading it executes no pickle) with a signature of one float column a feature and
-    the declared output; the torch export lies beside it in the run as `torch/model.pt2`.
+    The version's flavour is ONNX for a network, whose torch export lies beside it in the run as `torch/model.pt2`, and
+    the library's own for an estimator: loading one executes no pickle. See `forecache.registry.flavours`.
 
     Args:
         training: The result of `forecache.training.launch.train`.
@@ -109,9 +113,10 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult) -> 
         )
         for name in _SPLITS
     }
-    session = onnx_session(Path(details["run_dir"]) / ONNX_FILE)
-    evaluation = evaluate(pipeline, session, splits, seed=pipeline.training.seed)
-    return {**evaluation, "history": details["history"]}
+    bounds = (pipeline.output.minimum, pipeline.output.maximum)
+    scorer = open_scorer(Path(details["run_dir"]), bounds=bounds)
+    evaluation = evaluate(pipeline, scorer, splits, seed=pipeline.training.seed)
+    return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
 
 def _log(
@@ -140,7 +145,7 @@ def _log(
         _log_metrics(client, run.info.run_id, evaluation)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
-        logged = _log_onnx(pipeline, Path(training.details["run_dir"]) / ONNX_FILE)
+        logged = log_model(pipeline, Path(training.details["run_dir"]))
     return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
@@ -156,10 +161,19 @@ def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline
 def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
     from mlflow.entities import Param
 
-    declared = vars(pipeline.training)
+    declared = _declared(pipeline, training)
     names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
     chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
     client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
+
+
+def _declared(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+    """What the declaration says about the training: for an estimator its own parameters, not a network's."""
+    if isinstance(pipeline.model, TorchModel):
+        return vars(pipeline.training)
+    described = training.details["estimator"]
+    own = {f"estimator.{name}": value for name, value in described["parameters"].items()}
+    return {"seed": pipeline.training.seed, "estimator": described["class"], **own}
 
 
 def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -> None:
@@ -197,36 +211,15 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
     client.log_dict(run, environment(), "environment.json")
     for name, svg in draw(evaluation, standalone=True).items():
         client.log_text(run, svg, f"plots/{name}.svg")
-    client.log_artifact(run, str(folder / TORCH_FILE), "torch")
+    if (folder / TORCH_FILE).is_file():
+        client.log_artifact(run, str(folder / TORCH_FILE), "torch")
     for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):
         client.log_artifact(run, str(folder / name), "training")
 
 
 def environment() -> dict[str, str]:
     """Versions of what a repetition would need."""
-    libraries = {name: installed_version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), "platform": platform.platform(), **libraries}
-
-
-def _log_onnx(pipeline: Pipeline, path: Path) -> Any:
-    import mlflow.onnx
-    import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
-
-    signature = ModelSignature(
-        Schema([ColSpec("float", name) for name in pipeline.features.names]),
-        Schema([ColSpec("float", pipeline.output.name)]),
-    )
-    return mlflow.onnx.log_model(
-        onnx.load(path),
-        name="model",
-        signature=signature,
-        # Named here: inferring them imports and runs the model, which costs several seconds.
-        pip_requirements=[f"{name}=={installed_version(name)}" for name in ("mlflow", "onnx", "onnxruntime", "numpy")],
-        onnx_execution_providers=["CPUExecutionProvider"],
-        save_as_external_data=False,
-    )
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions(*_LIBRARIES)}
 
 
 def _register(
@@ -251,6 +244,7 @@ def _register(
         "inputs": inputs,
         "features": json.dumps(pipeline.features.names),
         "output": pipeline.output.name,
+        "flavour": model_file(Path(training.details["run_dir"]))[0],
         "training_table": training.details["training_table"],
         "training_version": str(training.details["training_version"]),
         "night": training.details["night"],

@@ -3,9 +3,10 @@
 The rule, in order, where every input is a number:
 1. `onnx`: the model has an ONNX flavour whose graph takes one matrix [rows, features] or one tensor a column, and
    returns plain tensors, as many as the signature names.
-2. `lightgbm`: a LightGBM Booster saved as text.
-3. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
-4. `pyfunc`: everything else, and every model that is given a `model_config`, which only `mlflow.pyfunc` understands.
+2. `lightgbm`, `xgboost`: a Booster saved in its library's own format.
+3. `sklearn`: a scikit-learn estimator that Forecache trained and saved with skops, of types known to be safe.
+4. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
+5. `pyfunc`: everything else, and every model that is given a `model_config`, which only `mlflow.pyfunc` understands.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring.environment import compare_environment
+from forecache.scoring.estimators import BOUNDS
 from forecache.scoring.runtimes import onnx_session
 from forecache.scoring.signature import Signature, read_signature, resolve_result
 from forecache.scoring.spec import ALLOW_PICKLE, KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
@@ -27,7 +29,7 @@ from forecache.scoring.spec import ALLOW_PICKLE, KERNEL_VERSION, EngineName, Ker
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
 
-EngineChoice = Literal["auto", "onnx", "lightgbm", "torch", "pyfunc"]
+EngineChoice = Literal["auto", "onnx", "lightgbm", "xgboost", "sklearn", "torch", "pyfunc"]
 _ONNX_TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -41,7 +43,7 @@ class Plan:
     """How a model will be scored; `metadata()` is what a run records.
 
     Attributes:
-        payload: What workers load: the ONNX or LightGBM file, or the model's folder as a zip archive.
+        payload: What workers load: the model's file, or the model's folder as a zip archive.
         reason: Why this engine.
         warnings: Differences between the model's environment and this one that do not stop the run.
     """
@@ -86,8 +88,9 @@ def plan_scoring(
     outputs, shape = resolve_result(signature.outputs, result_type)
     chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine)
     warnings = compare_environment(path, chosen)
+    limits = [spec.options[BOUNDS]] if BOUNDS in spec.options else []
     digest = hashlib.sha256(payload)
-    digest.update(json.dumps([chosen, KERNEL_VERSION, model_config, repr(outputs)], sort_keys=True).encode())
+    digest.update(json.dumps([chosen, KERNEL_VERSION, model_config, repr(outputs), *limits], sort_keys=True).encode())
     spec = replace(spec, shape=shape, outputs=outputs, model_config=model_config, checksum=digest.hexdigest()[:20])
     return Plan(model_uri, spec, payload, reason, warnings)
 
@@ -116,17 +119,21 @@ def _choose(
     engine: EngineChoice,
 ) -> tuple[EngineName, str, KernelSpec, bytes]:
     refusals: dict[str, str] = {}
-    builders = {"onnx": _onnx, "lightgbm": _lightgbm, "torch": _torch}
+    limits = {BOUNDS: model.metadata[BOUNDS]} if BOUNDS in (model.metadata or {}) else {}
+    builders = {"onnx": _onnx, "lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn, "torch": _torch}
     for name, build in builders.items():
         if engine not in ("auto", name):
             continue
         refusal = _refusal(signature, model_config)
         if not refusal and _flavour(name) not in model.flavors:
             refusal = "has no such flavour"
+        if not refusal and name == "sklearn" and not limits:
+            refusal = "was not trained by Forecache"
         if not refusal:
             built = build(path, model.flavors[_flavour(name)], signature, outputs)
             if not isinstance(built, str):
-                return built[0].engine, f"{name}: {built[2]}", built[0], built[1]
+                spec = replace(built[0], options={**built[0].options, **limits})
+                return spec.engine, f"{name}: {built[2]}", spec, built[1]
             refusal = built
         refusals[name] = refusal
     if engine not in ("auto", "pyfunc"):
@@ -217,6 +224,32 @@ def _lightgbm(
         _spec("lightgbm", signature, "float32" if _all_float(signature) else "float64", {}),
         file.read_bytes(),
         ("the model is a LightGBM Booster; workers import LightGBM only, one thread each"),
+    )
+
+
+def _xgboost(
+    path: Path, flavour: Mapping[str, Any], signature: Signature, outputs: tuple[OutputColumn, ...]
+) -> "tuple[KernelSpec, bytes, str] | str":
+    if not flavour.get("model_class", "").endswith(".Booster") or flavour.get("model_format") not in ("json", "ubj"):
+        return "is no Booster in XGBoost's JSON"
+    if len(outputs) != 1 or outputs[0].width is not None:
+        return "has more than one output"
+    return (
+        _spec("xgboost", signature, "float32", {}),
+        (path / flavour["data"]).read_bytes(),
+        "the model is an XGBoost Booster; workers import XGBoost only, one thread each",
+    )
+
+
+def _sklearn(
+    path: Path, flavour: Mapping[str, Any], signature: Signature, outputs: tuple[OutputColumn, ...]
+) -> "tuple[KernelSpec, bytes, str] | str":
+    if flavour.get("serialization_format") != "skops":
+        return "is saved as a pickle"
+    return (
+        _spec("sklearn", signature, "float32", {}),
+        (path / flavour["pickled_model"]).read_bytes(),
+        "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each",
     )
 
 

@@ -8,6 +8,8 @@ from forecache.errors import InputError
 _INFERENCE_PACKAGES = {
     "onnx": ("onnxruntime",),
     "lightgbm": ("lightgbm",),
+    "xgboost": ("xgboost", "xgboost-cpu"),
+    "sklearn": ("scikit-learn", "skops"),
     "torch": ("torch",),
     "pyfunc": ("scikit-learn", "lightgbm", "xgboost", "torch", "catboost"),
 }

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from forecache.errors import CheckError
 from forecache.scoring.batch import to_frame, to_matrix
+from forecache.scoring.estimators import load_estimator
 from forecache.scoring.spec import ALLOW_PICKLE, KernelSpec
 
 # Rows per call of a compiled runtime: intermediate layers stay in the second-level cache.
@@ -70,16 +71,14 @@ def onnx_session(onnxruntime: Any, model: bytes, options: Mapping[str, Any]) -> 
     return onnxruntime.InferenceSession(model, session_options, providers=providers or ["CPUExecutionProvider"])
 
 
-class _LightGbm:
+class _Estimator:
     def __init__(self, spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
-        import lightgbm
-
-        self._booster = lightgbm.Booster(model_str=payload().decode())
+        self._predict = load_estimator(spec.engine, payload(), spec.options)
         self._spec = spec
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         matrix = to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype)
-        return [np.asarray(self._booster.predict(matrix, num_threads=1))]
+        return [self._predict(matrix)]
 
 
 class _Torch:
@@ -175,4 +174,9 @@ def unpack(payload: Callable[[], bytes], folder: Path, checksum: str) -> Path:
 
 Loader = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
 
-LOADERS: dict[str, Loader] = {"onnx": _Onnx, "lightgbm": _LightGbm, "torch": _Torch, "pyfunc": _PyFunc}
+LOADERS: dict[str, Loader] = {
+    "onnx": _Onnx,
+    **dict.fromkeys(("lightgbm", "xgboost", "sklearn"), _Estimator),
+    "torch": _Torch,
+    "pyfunc": _PyFunc,
+}

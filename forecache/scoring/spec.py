@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-EngineName = Literal["onnx", "lightgbm", "torch", "pyfunc"]
+EngineName = Literal["onnx", "lightgbm", "xgboost", "sklearn", "torch", "pyfunc"]
 
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch."""

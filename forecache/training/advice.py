@@ -24,7 +24,7 @@ def advice(result: Mapping[str, Any]) -> list[str]:
             f"Workers waited for data {usage['stall_share']:.0%} of the time: a core more for each one's reading, or "
             "a larger cache, would shorten the run."
         )
-    elif result["device"] == "cpu" and usage["cpu_share"] < _LOW_SHARE:
+    elif "estimator" not in result and result["device"] == "cpu" and usage["cpu_share"] < _LOW_SHARE:
         said.append(
             f"The workers' threads were busy {usage['cpu_share']:.0%} of the time and did not wait for data: fewer "
             "workers or a larger batch would cost less."

@@ -1,4 +1,7 @@
-"""The training stage: pin the training set's Delta version, run it under torchrun unless that is done, record it."""
+"""The training stage: pin the training set's Delta version, train on it unless that is done, record it.
+
+A network trains under torchrun, an estimator in one process; the record is the same.
+"""
 
 import hashlib
 import time
@@ -9,11 +12,12 @@ from typing import Any
 
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.tables import open_table
-from forecache.pipeline import Pipeline
+from forecache.pipeline import EstimatorModel, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
+from forecache.training.estimator.launch import run_estimator
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import read_events, run_torchrun
 
@@ -60,8 +64,12 @@ def train(
         lanes=max(8, _power_of_two(settings.training_workers)),
         device=settings.device,
     )
-    progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
-    result = run_torchrun(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
+    if isinstance(pipeline.model, EstimatorModel):
+        progress(f"fitting {pipeline.name}", 0.0)
+        result = run_estimator(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
+    else:
+        progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
+        result = run_torchrun(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
     rows = result["rows"]["train"]
     cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
@@ -78,7 +86,7 @@ def train(
     seconds = time.perf_counter() - started
     row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
     record(settings, [row])
-    progress(f"trained {pipeline.name}: {result['epochs']} epochs", 1.0)
+    progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
     return _result(pipeline, night, rows, started, details, version=version, skipped=False)
 
 
@@ -107,7 +115,8 @@ def _power_of_two(at_least: int) -> int:
 
 def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:
     if event["event"] == "progress":
-        progress(f"training {pipeline.name}: epoch {event['epoch'] + 1}", event["share"])
+        unit = event.get("unit", "epoch")
+        progress(f"training {pipeline.name}: {unit} {event['epoch'] + 1}", event["share"])
     elif event["event"] == "epoch":
         progress(
             f"training {pipeline.name}: epoch {event['epoch'] + 1}, validation loss {event['validation_loss']:.4f}, "
@@ -115,7 +124,7 @@ def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None
             (event["epoch"] + 1) / event["epochs"],
         )
     elif event["event"] == "export":
-        progress(f"exporting {pipeline.name} to ONNX and torch", None)
+        progress(f"exporting {pipeline.name}", None)
     elif event["event"] == "warning":
         progress(f"training {pipeline.name}: {event['message']}", None)
 

@@ -18,6 +18,9 @@ CHECKPOINTS = "checkpoints"
 ONNX_FILE = "model.onnx"
 TORCH_FILE = "model.pt2"
 
+MODEL_FILES = {"onnx": ONNX_FILE, "lightgbm": "model.lgb", "xgboost": "model.json", "sklearn": "model.skops"}
+"""The file of a trained model by the engine that scores it: in a run's folder, and as MLflow names it in a model's."""
+
 
 @dataclass(frozen=True)
 class TrainingSpec:

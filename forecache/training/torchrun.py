@@ -15,7 +15,7 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ConflictError, ForecacheError
 from forecache.settings import Settings
-from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
+from forecache.training.spec import CHECKPOINTS, ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
 _POLL_S = 0.2
@@ -37,13 +37,20 @@ def run_torchrun(
         ConflictError: Another process trains in the same folder.
         ForecacheError: The training failed, or was told to stop; the message says why and where the log is.
     """
+    return run_process(settings, spec, command(settings, spec), on_event=on_event, threads=threads)
+
+
+def run_process(
+    settings: Settings, spec: TrainingSpec, arguments: list[str], *, on_event: OnEvent, threads: int | None
+) -> dict[str, Any]:
+    """Run a command that trains a specification and reports in its folder; as `run_torchrun`, which is one of them."""
     spec.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(spec.folder) as lock:
         (spec.folder / ERROR_FILE).unlink(missing_ok=True)
         spec.save()
         with (spec.folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
-                command(settings, spec),
+                arguments,
                 stdout=log,
                 stderr=log,
                 env=environment(settings, threads=threads),
@@ -147,9 +154,11 @@ def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:
     path = spec.folder / ERROR_FILE
     if not path.is_file():
         how = f"by signal {-return_code}" if return_code < 0 else f"with exit code {return_code}"
+        kept = (spec.folder / CHECKPOINTS).is_dir()
         return ForecacheError(
-            f"Training of {spec.pipeline!r} was ended {how} before it was done; its last checkpoint is kept.",
-            remedy=f"Run it again to go on from there; the log is {log}.",
+            f"Training of {spec.pipeline!r} was ended {how} before it was done"
+            f"{'; its last checkpoint is kept' if kept else ''}.",
+            remedy=f"Run it again to {'go on from there' if kept else 'start anew'}; the log is {log}.",
         )
     error = json.loads(path.read_text())
     known = getattr(errors, error["type"], None)

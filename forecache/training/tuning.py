@@ -18,9 +18,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import ConflictError, InputError
+from forecache.errors import ConflictError, InputError, SettingsError
 from forecache.lake.ledger import StageRecord, record
-from forecache.pipeline import Pipeline, Training
+from forecache.pipeline import Pipeline, TorchModel, Training
 from forecache.registry.models import tracking
 from forecache.registry.register import experiment_of
 from forecache.results import Progress, StageResult, no_progress
@@ -67,11 +67,17 @@ def tune(
         failed, parallel, mlflow_run_id, inputs.
 
     Raises:
+        SettingsError: The model is an estimator, whose parameters are its own.
         NotFoundError: There is no training set yet.
         ConflictError: Another process searches on the same inputs.
         InputError: No trial came to an end with a validation loss.
     """
     started = time.perf_counter()
+    if not isinstance(pipeline.model, TorchModel):
+        raise SettingsError(
+            f"Pipeline {pipeline.name!r} has an estimator, and the search tries learning rates of networks.",
+            remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
+        )
     version = pinned_version(settings, pipeline)
     inputs = training_inputs(pipeline, version)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"

@@ -17,11 +17,12 @@ from forecache.lake.ledger import last_record
 from forecache.pipeline import Pipeline
 from forecache.registry import gate as gate_module
 from forecache.registry import models
-from forecache.registry.examples import onnx_session, read_examples, score
+from forecache.registry.examples import read_examples
 from forecache.registry.gate import Verdict, run_gate
 from forecache.registry.promotions import promotions
 from forecache.registry.register import load_evaluation, register
 from forecache.registry.report import write_report
+from forecache.registry.scorers import open_scorer, score
 from forecache.settings import Settings, load_settings
 
 
@@ -178,8 +179,8 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     model = mlflow.pyfunc.load_model("models:/returns@champion")
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
-    session = onnx_session(models.verified_folder(lake, models.champion(lake, returns)) / "model.onnx")
-    assert np.allclose(predicted["return_probability"], score(session, examples.features), atol=1e-6)
+    scorer = open_scorer(models.verified_folder(lake, models.champion(lake, returns)))
+    assert np.allclose(predicted["return_probability"], score(scorer, examples.features), atol=1e-6)
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 
 

@@ -80,7 +80,7 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.prepare, self.network = prepare, network
         self.binary = pipeline.label.kind == "binary"
-        self.log_target = pipeline.model.target == "log1p"
+        self.log_target = pipeline.network.target == "log1p"
         self.bounds = (pipeline.output.minimum, pipeline.output.maximum)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -98,8 +98,8 @@ class Objective(nn.Module):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
         default = nn.BCEWithLogitsLoss() if pipeline.label.kind == "binary" else nn.HuberLoss()
-        self.loss = pipeline.model.loss or default
-        self.log_target = pipeline.model.target == "log1p"
+        self.loss = pipeline.network.loss or default
+        self.log_target = pipeline.network.target == "log1p"
 
     def forward(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return self.loss(output, torch.log1p(label) if self.log_target else label)

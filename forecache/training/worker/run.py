@@ -58,7 +58,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         events("warning", message=sentence)
 
     torch.manual_seed(pipeline.training.seed)
-    network = pipeline.model.build(len(names)).to(group.device)
+    network = pipeline.network.build(len(names)).to(group.device)
     prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
     loop = Loop(
         group,

@@ -1,0 +1,53 @@
+"""The rows of one split of a training table at a Delta version, batch by batch and always in the same order."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.tables import open_table
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 1 << 16
+_SPLIT = "split"
+
+
+def count_split(settings: Settings, table: str, *, version: int, split: str) -> int:
+    """Rows of a split; reads the column `split` and nothing else."""
+    import pyarrow.dataset as ds
+
+    dataset = open_table(settings, table, version=version).to_pyarrow_dataset()
+    return int(dataset.count_rows(filter=ds.field(_SPLIT) == split))
+
+
+def split_batches(
+    settings: Settings, table: str, *, version: int, split: str, columns: Sequence[str]
+) -> Iterator["pa.RecordBatch"]:
+    """The columns of a split in batches of at most 65,536 rows: file after file by name, rows as they lie in it.
+
+    Raises:
+        NotFoundError: No such table or version.
+        InputError: A column is missing from it.
+    """
+    import pyarrow.dataset as ds
+
+    delta = open_table(settings, table, version=version)
+    missing = set(columns) - {field.name for field in delta.schema().fields}
+    if missing:
+        raise InputError(
+            f"The table {table!r} has no column {min(missing)!r} at version {version}.",
+            remedy="A model can only be trained and judged on rows that have its features.",
+        )
+    dataset = delta.to_pyarrow_dataset()
+    for fragment in sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path)):
+        batches = fragment.to_batches(
+            schema=dataset.schema,
+            columns=list(columns),
+            filter=ds.field(_SPLIT) == split,
+            batch_size=BATCH_ROWS,
+            fragment_readahead=1,
+            batch_readahead=2,
+        )
+        yield from (batch for batch in batches if batch.num_rows)

@@ -1,0 +1,88 @@
+"""Logging a trained model's file to MLflow in the flavour of its library, none of which loads by a pickle."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from forecache.pipeline import Pipeline
+from forecache.registry.scorers import model_file
+from forecache.scoring.estimators import BOUNDS, load_skops
+
+_PACKAGES = {
+    "onnx": ("onnx", "onnxruntime"),
+    "lightgbm": ("lightgbm",),
+    "xgboost": ("xgboost", "xgboost-cpu"),
+    "sklearn": ("scikit-learn", "skops"),
+}
+
+
+def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
+    """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
+
+    The signature is one float column for each feature and the declared output. An estimator carries the output's
+    bounds in its metadata, for scoring to keep to.
+    """
+    engine, path = model_file(run_dir)
+    # Named here: inferring them imports and runs the model, which costs several seconds.
+    packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[engine]).items()]
+    limits = {BOUNDS: [pipeline.output.minimum, pipeline.output.maximum]}
+    common: dict[str, Any] = {"name": "model", "pip_requirements": packages}
+    if engine == "onnx":
+        return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
+    if engine == "xgboost":
+        return _log_xgboost(path, signature=_signature(pipeline, "float"), metadata=limits, **common)
+    log = _log_lightgbm if engine == "lightgbm" else _log_sklearn
+    return log(path, signature=_signature(pipeline, "double"), metadata=limits, **common)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed ones of these packages with their versions."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = installed_version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _signature(pipeline: Pipeline, output_type: str) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    return ModelSignature(
+        Schema([ColSpec("float", name) for name in pipeline.features.names]),
+        Schema([ColSpec(output_type, pipeline.output.name)]),
+    )
+
+
+def _log_onnx(path: Path, **common: Any) -> Any:
+    import mlflow.onnx
+    import onnx
+
+    return mlflow.onnx.log_model(
+        onnx.load(path), onnx_execution_providers=["CPUExecutionProvider"], save_as_external_data=False, **common
+    )
+
+
+def _log_lightgbm(path: Path, **common: Any) -> Any:
+    import lightgbm
+    import mlflow.lightgbm
+
+    return mlflow.lightgbm.log_model(lightgbm.Booster(model_file=path), **common)
+
+
+def _log_xgboost(path: Path, **common: Any) -> Any:
+    import mlflow.xgboost
+    import xgboost
+
+    return mlflow.xgboost.log_model(xgboost.Booster(model_file=str(path)), model_format="json", **common)
+
+
+def _log_sklearn(path: Path, **common: Any) -> Any:
+    import mlflow.sklearn
+
+    estimator = load_skops(path.read_bytes())
+    predict = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    return mlflow.sklearn.log_model(estimator, serialization_format="skops", pyfunc_predict_fn=predict, **common)

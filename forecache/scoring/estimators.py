@@ -1,0 +1,76 @@
+"""Estimators from the bytes of their file, without executing a pickle: LightGBM's text, XGBoost's JSON, skops.
+
+Every one becomes a function from a matrix to one float a row, on a single thread.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import CheckError
+
+Predict = Callable[[np.ndarray], np.ndarray]
+BOUNDS = "forecache_bounds"
+"""In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
+
+
+def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
+    """The function of a file: [n, num_features] with NaN for unknown -> [n], within the bounds of the options.
+
+    Args:
+        engine: "lightgbm", "xgboost" or "sklearn".
+
+    Raises:
+        CheckError: A scikit-learn file holds types that are not known to be safe.
+    """
+    predict, limits = _LOADERS[engine](payload), options.get(BOUNDS)
+    return (lambda matrix: bounded(predict(matrix), limits)) if limits else predict
+
+
+def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
+    """Values within (smallest, largest), each a number or None."""
+    low, high = limits
+    return values if low is None and high is None else np.clip(values, low, high)
+
+
+def _lightgbm(payload: bytes) -> Predict:
+    import lightgbm
+
+    booster = lightgbm.Booster(model_str=payload.decode())
+    return lambda matrix: np.asarray(booster.predict(matrix, num_threads=1))
+
+
+def _xgboost(payload: bytes) -> Predict:
+    import xgboost
+
+    booster = xgboost.Booster(model_file=bytearray(payload))
+    booster.set_param({"nthread": 1})
+    return lambda matrix: np.asarray(booster.inplace_predict(matrix, validate_features=False))
+
+
+def _sklearn(payload: bytes) -> Predict:
+    estimator = load_skops(payload)
+    if hasattr(estimator, "predict_proba"):
+        return lambda matrix: np.asarray(estimator.predict_proba(matrix)[:, 1], np.float64)
+    return lambda matrix: np.asarray(estimator.predict(matrix), np.float64).reshape(len(matrix))
+
+
+def load_skops(payload: bytes) -> Any:
+    """A scikit-learn estimator from a skops file.
+
+    Raises:
+        CheckError: The file holds types beside those of scikit-learn, numpy and scipy that skops knows to be safe.
+    """
+    import skops.io
+
+    untrusted = skops.io.get_untrusted_types(data=payload)
+    if untrusted:
+        raise CheckError(
+            f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
+            remedy="Build it of scikit-learn's own classes; LightGBM and XGBoost estimators stand alone.",
+        )
+    return skops.io.loads(payload)
+
+
+_LOADERS: dict[str, Callable[[bytes], Predict]] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}

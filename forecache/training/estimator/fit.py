@@ -1,0 +1,195 @@
+"""Fit a pipeline's estimator in this process: read, fit, save, check, and write the same records as torchrun's workers.
+
+A run that is killed leaves no model and starts again from the beginning: an estimator's state cannot be taken up.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import CheckError, InputError, SettingsError
+from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
+from forecache.scoring.estimators import BOUNDS, bounded, load_estimator
+from forecache.settings import load_settings
+from forecache.training.estimator.libraries import Fitted, fit, num_rounds, save, seeded
+from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
+from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.worker.events import Events
+from forecache.training.worker.heartbeat import Heartbeat
+
+_REPORT_EVERY_S = 1.0
+_PARITY_ROWS = 4096
+_TOLERANCE = 1e-5
+_SMALLEST_PROBABILITY = 1e-7
+
+
+def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
+    """Fit, save, and write the result.
+
+    Args:
+        launched_at: When this process started, in seconds since 1970, for the record of what the run cost.
+
+    Raises:
+        InputError: A split cannot be used, or the label is binary and the training split has one class only.
+        SettingsError: The declared estimator cannot predict what the label needs.
+        CheckError: The saved model predicts something else than the fitted one, or no probabilities.
+    """
+    started, settings = time.perf_counter(), load_settings()
+    pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
+    assert isinstance(pipeline.model, EstimatorModel)
+    estimator = seeded(_built(pipeline, pipeline.model), pipeline.training.seed)
+    train = read_matrix(settings, pipeline, version=spec.table_version, split="train")
+    validation = read_matrix(settings, pipeline, version=spec.table_version, split="validation")
+    if pipeline.label.kind == "binary" and len(np.unique(train.label)) < 2:
+        raise InputError(
+            f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
+            remedy="Take more training dates, so that both outcomes occur.",
+        )
+    heartbeat, events = Heartbeat(spec.folder / HEARTBEAT_FILE), Events(spec)
+    reached_step, alive_at = heartbeat.before
+    events(
+        "start",
+        step=0,
+        steps=num_rounds(estimator),
+        rows=len(train.label),
+        launched_at=launched_at,
+        reached_step=reached_step,
+        alive_at=alive_at,
+        **_environment(),
+    )
+    rounds = Rounds(events, heartbeat, rows=len(train.label), total=num_rounds(estimator))
+    fitted = fit(
+        estimator, pipeline.features.names, train, validation, patience=pipeline.model.patience, ended=rounds.ended
+    )
+    events("export")
+    path = save(fitted, spec.folder)
+    checked = _checked(pipeline, fitted, estimator, path, validation)
+    result = {
+        "unit": "round",
+        "epochs": fitted.rounds,
+        "best_epoch": fitted.best_round,
+        "loss": fitted.loss or ("log_loss" if pipeline.label.kind == "binary" else "mean_squared_error"),
+        "history": rounds.history,
+        "rows": {"train": len(train.label), "validation": len(validation.label)},
+        "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "estimator": _described(estimator, fitted),
+        "usage": _usage(started),
+        **_environment(),
+        **checked,
+    }
+    if rounds.history:
+        result["validation_loss"] = rounds.history[fitted.best_round]["validation_loss"]
+    unfinished = spec.folder / f".{RESULT_FILE}"
+    unfinished.write_text(json.dumps(result, indent=2))
+    unfinished.rename(spec.folder / RESULT_FILE)
+    events("done")
+
+
+class Rounds:
+    """Keeps the losses of each boosting round and tells the parent, at most once a second, how far it is."""
+
+    def __init__(self, events: Events, heartbeat: Heartbeat, *, rows: int, total: int) -> None:
+        self.events, self.heartbeat, self.rows, self.total = events, heartbeat, rows, total
+        self.history: list[dict[str, float]] = []
+        self._round_started = self._reported_at = time.perf_counter()
+
+    def ended(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
+        now = time.perf_counter()
+        seconds, self._round_started = now - self._round_started, now
+        self.heartbeat.beat(number + 1)
+        if train_loss is not None and validation_loss is not None:
+            losses = {"train_loss": float(train_loss), "validation_loss": float(validation_loss)}
+            speed = {"rows_per_s": self.rows / max(seconds, 1e-9), "seconds": seconds}
+            self.history.append({"epoch": number, "step": number + 1, **losses, **speed})
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            share = (number + 1) / max(number + 1, self.total)
+            self.events("progress", step=number + 1, epoch=number, share=share, unit="round")
+
+
+def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
+    estimator = model.build()
+    wanted = ["fit", "get_params", "predict_proba" if pipeline.label.kind == "binary" else "predict"]
+    lacking = [name for name in wanted if not hasattr(estimator, name)]
+    if lacking:
+        raise SettingsError(
+            f"Pipeline {pipeline.name!r} has a {pipeline.label.kind} label and builds a {type(estimator).__name__}, "
+            f"which has no {lacking[0]!r}.",
+            remedy="Return a classifier for a binary label, a regressor else, both in scikit-learn's way.",
+        )
+    return estimator
+
+
+def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
+    """Load the file as scoring will, and compare it with the estimator; the loss where the library followed none."""
+    predict = load_estimator(fitted.library, path.read_bytes(), {BOUNDS: bounds(pipeline)})
+    sample = validation.features[:_PARITY_ROWS]
+    binary = pipeline.label.kind == "binary"
+    expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
+    if binary and not (np.all(expected >= 0) and np.all(expected <= 1)):
+        raise CheckError(
+            f"The estimator of {pipeline.name!r} predicts {float(np.min(expected)):g} to {float(np.max(expected)):g}.",
+            remedy="For a binary label, choose an objective whose output is a probability.",
+        )
+    expected = bounded(np.asarray(expected, np.float64).reshape(len(sample)), bounds(pipeline))
+    difference = np.abs(predict(sample) - expected)
+    relative = float((difference / np.maximum(1.0, np.abs(expected))).max())
+    if not relative <= _TOLERANCE:
+        raise CheckError(
+            f"The saved model of {pipeline.name!r} differs from the fitted one by {relative:.2e} relative on "
+            f"{len(sample)} rows.",
+            remedy="Use an objective of the library's own, which its file format knows.",
+        )
+    loss = _loss(binary, validation.label, predict(validation.features))
+    return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
+
+
+def bounds(pipeline: Pipeline) -> tuple[float | None, float | None]:
+    """Smallest and largest output; clipped to in scoring, as a network's are in its graph."""
+    return pipeline.output.minimum, pipeline.output.maximum
+
+
+def _loss(binary: bool, label: np.ndarray, predicted: np.ndarray) -> float:
+    if not binary:
+        return float(np.mean((predicted - label) ** 2))
+    clipped = np.clip(predicted.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return float(-np.mean(np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))))
+
+
+def _described(estimator: Any, fitted: Fitted) -> dict[str, Any]:
+    plain = {name: value for name, value in estimator.get_params().items() if isinstance(value, (int, float, str))}
+    kind = type(estimator)
+    return {"library": fitted.library, "class": f"{kind.__module__}.{kind.__qualname__}", "parameters": plain}
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "workers": 1,
+        "device": "cpu",
+        "device_name": "cpu",
+        "python": platform.python_version(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+    }
+
+
+def _usage(started: float) -> dict[str, Any]:
+    """As `forecache.training.worker.usage` measures it; an estimator has its data before it starts: no stall."""
+    wall, threads = time.perf_counter() - started, _environment()["threads"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "attempt_s": wall,
+        "cpu_share": time.process_time() / (wall * threads),
+        "stall_share": 0.0,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_memory_bytes": 0,
+        "device_memory_bytes": 0,
+        "machine_memory_bytes": machine_memory_bytes(),
+    }

@@ -1,0 +1,171 @@
+"""What differs between LightGBM, XGBoost and scikit-learn: how to follow their rounds, end early, and save a file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from forecache.errors import CheckError
+from forecache.training.estimator.matrix import Matrix
+from forecache.training.spec import MODEL_FILES
+
+Library = Literal["lightgbm", "xgboost", "sklearn"]
+Round = Callable[[int, float | None, float | None], None]
+"""Called after each boosting round with its number from 0, the training loss and the validation loss."""
+
+# XGBoost does not say which of its metrics are better when they are larger.
+_XGBOOST_SCORES = ("auc", "aucpr", "map", "ndcg", "pre")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted estimator and what the library said about it.
+
+    Attributes:
+        library: Which of the three it is of.
+        model: What is saved: a Booster with the kept rounds only, or the scikit-learn estimator itself.
+        rounds: Boosting rounds that were fitted; 0 where the library does not count them.
+        best_round: The last one that is kept, from 0.
+        loss: Name of the library's loss, "" where none was followed.
+    """
+
+    library: Library
+    model: Any
+    rounds: int = 0
+    best_round: int = 0
+    loss: str = ""
+
+
+def library_of(estimator: Any) -> Library:
+    """Which library an estimator, or the class it is derived from, belongs to; scikit-learn's is the general one."""
+    packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
+    if "lightgbm" in packages:
+        return "lightgbm"
+    return "xgboost" if "xgboost" in packages else "sklearn"
+
+
+def num_rounds(estimator: Any) -> int:
+    """Boosting rounds that are asked for, 0 where the estimator has none."""
+    return int(getattr(estimator, "n_estimators", 0) or 0) if library_of(estimator) != "sklearn" else 0
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """The estimator with every `random_state` that it leaves open set to the seed, nested ones included."""
+    own = estimator.get_params()
+    open_states = [name for name in own if name.split("__")[-1] == "random_state" and own[name] is None]
+    return estimator.set_params(**dict.fromkeys(open_states, seed)) if open_states else estimator
+
+
+def fit(
+    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, *, patience: int | None, ended: Round
+) -> Fitted:
+    """Fit on the training rows; the validation rows are evaluated after each round where the library has rounds."""
+    library = library_of(estimator)
+    if library == "lightgbm":
+        return _fit_lightgbm(estimator, names, train, validation, patience, ended)
+    if library == "xgboost":
+        return _fit_xgboost(estimator, names, train, validation, patience, ended)
+    estimator.fit(train.features, train.label)
+    return Fitted(library, estimator)
+
+
+def _fit_lightgbm(
+    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, patience: int | None, ended: Round
+) -> Fitted:
+    import lightgbm
+
+    followed = ""
+
+    def follow(round_: Any) -> None:
+        nonlocal followed
+        losses = {name: value for _, name, value, more_is_better in round_.evaluation_result_list if not more_is_better}
+        followed = followed or next(iter(losses), "")
+        trained = {name: value for _, name, value, _ in round_.model.eval_train()} if followed else {}
+        ended(round_.iteration, trained.get(followed), losses.get(followed))
+
+    # Without these two, equal inputs can give other trees on another run.
+    repeatable = {"deterministic": True, "force_row_wise": True}
+    known = estimator.get_params()
+    chosen = any(name in known for name in (*repeatable, "force_col_wise"))
+    estimator.set_params(**({} if chosen else repeatable))
+    stop = [lightgbm.early_stopping(patience, verbose=False)] if patience else []
+    # Renamed in LightGBM 4.7, which warns of the former name.
+    renamed = "eval_X" in signature(estimator.fit).parameters
+    held_out = (
+        {"eval_X": validation.features, "eval_y": validation.label}
+        if renamed
+        else {"eval_set": [(validation.features, validation.label)]}
+    )
+    estimator.fit(
+        train.features,
+        train.label,
+        feature_name=list(names),
+        eval_names=["validation"],
+        callbacks=[follow, *stop],
+        **held_out,
+    )
+    booster = estimator.booster_
+    kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    return Fitted("lightgbm", booster, booster.current_iteration(), kept - 1, followed)
+
+
+def _fit_xgboost(
+    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, patience: int | None, ended: Round
+) -> Fitted:
+    import xgboost
+
+    followed = ""
+
+    class Follow(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            nonlocal followed
+            trained, held_out = evals_log["validation_0"], evals_log["validation_1"]
+            losses = [name for name in held_out if not name.startswith(_XGBOOST_SCORES)]
+            followed = followed or next(iter(losses), "")
+            ended(epoch, *((trained[followed][-1], held_out[followed][-1]) if followed else (None, None)))
+            return False
+
+    settings: dict[str, Any] = {"callbacks": [*(estimator.callbacks or ()), Follow()]}
+    if patience and estimator.early_stopping_rounds is None:
+        settings["early_stopping_rounds"] = patience
+    estimator.set_params(**settings)
+    evaluated = [(train.features, train.label), (validation.features, validation.label)]
+    estimator.fit(train.features, train.label, eval_set=evaluated, verbose=False)
+    booster = estimator.get_booster()
+    rounds = booster.num_boosted_rounds()
+    kept = estimator.best_iteration + 1 if estimator.early_stopping_rounds else rounds
+    booster = booster[:kept] if kept < rounds else booster
+    booster.feature_names = list(names)
+    return Fitted("xgboost", booster, rounds, kept - 1, followed)
+
+
+def save(fitted: Fitted, folder: Path) -> Path:
+    """Write the model's file into the folder, whole or not at all; no format of them is a pickle.
+
+    Raises:
+        CheckError: A scikit-learn estimator holds types that cannot be loaded without trusting code in the file.
+    """
+    path = folder / MODEL_FILES[fitted.library]
+    unfinished = path.with_name(f"unfinished-{path.name}")  # its ending chooses XGBoost's format
+    if fitted.library == "sklearn":
+        _save_skops(fitted.model, unfinished)
+    else:
+        fitted.model.save_model(str(unfinished))
+    unfinished.rename(path)
+    return path
+
+
+def _save_skops(estimator: Any, path: Path) -> None:
+    import skops.io
+
+    from forecache.scoring.estimators import load_skops
+
+    try:
+        skops.io.dump(estimator, path)
+    except (TypeError, NotImplementedError) as error:
+        raise CheckError(
+            f"The estimator cannot be saved without a pickle: {error}.",
+            remedy="Build it of scikit-learn's own classes and functions.",
+        ) from None
+    load_skops(path.read_bytes())

@@ -1,0 +1,66 @@
+"""A split of the training table as matrices in memory, filled from batches: never more than one copy of it."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.errors import InputError
+from forecache.lake.splits import count_split, split_batches
+from forecache.pipeline import Pipeline
+from forecache.settings import Settings
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float32 [n]."""
+
+    features: NDArray[np.float32]
+    label: NDArray[np.float32]
+
+
+def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: str) -> Matrix:
+    """A split in the table's order: rows x (features + 1) x 4 bytes.
+
+    Raises:
+        NotFoundError: No such table or version.
+        InputError: A column is missing, the split is empty or larger than the machine's memory, or a label is null.
+    """
+    table, names, label = pipeline.training_table, pipeline.features.names, pipeline.label.name
+    rows = count_split(settings, table, version=version, split=split)
+    if not rows:
+        raise InputError(
+            f"The split {split!r} of {table!r} has no row at version {version}.",
+            remedy="Build the training set for a night with enough history.",
+        )
+    _require_memory(rows * (len(names) + 1) * 4, rows, split)
+    matrix = Matrix(np.empty((rows, len(names)), np.float32), np.empty(rows, np.float32))
+    start = 0
+    for batch in split_batches(settings, table, version=version, split=split, columns=[*names, label]):
+        stop = start + batch.num_rows
+        if batch.column(label).null_count:
+            raise InputError(
+                f"The label {label!r} is null in {batch.column(label).null_count} rows of {table!r}.",
+                remedy="The label's function must give every entity a value.",
+            )
+        for position, name in enumerate(names):
+            matrix.features[start:stop, position] = batch.column(name).to_numpy(zero_copy_only=False)
+        matrix.label[start:stop] = batch.column(label).to_numpy(zero_copy_only=False)
+        start = stop
+    assert start == rows
+    return matrix
+
+
+def machine_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _require_memory(wanted: int, rows: int, split: str) -> None:
+    have = machine_memory_bytes()
+    if wanted > have:
+        raise InputError(
+            f"The split {split!r} has {rows:,} rows, {wanted / (1 << 30):.1f} GiB as float32, and this machine has "
+            f"{have / (1 << 30):.1f} GiB of memory.",
+            remedy="An estimator is fitted in memory: take fewer training dates, a larger machine, or a torch network.",
+        )

@@ -1,0 +1,97 @@
+"""A fit that is killed leaves nothing behind that counts, and the next one is as if it had been the first."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from estimator_project.pipelines.trees import churn_trees
+from registry_sample import NIGHT
+from training_sample import write_training_set
+
+from forecache.settings import Settings, load_settings
+from forecache.training.launch import pinned_version, run_folder, train, training_inputs
+from forecache.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE
+from forecache.training.torchrun import environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+LAUNCHER = """
+import sys
+from datetime import date
+from forecache.pipeline import load_pipeline
+from forecache.settings import load_settings
+from forecache.training.launch import train
+settings = load_settings()
+train(settings, load_pipeline(settings, "churn_trees"), date.fromisoformat(sys.argv[1]))
+"""
+
+
+def prepare(folder: Path) -> tuple[Settings, Path]:
+    """Settings whose lake has a training set that takes seconds to fit, and the folder of that run."""
+    settings = load_settings(home=folder / "home", project="estimator_project")
+    write_training_set(settings, churn_trees, rows_per_date=20_000)
+    version = pinned_version(settings, churn_trees)
+    return settings, run_folder(settings, churn_trees, training_inputs(churn_trees, version))
+
+
+def launched(settings: Settings) -> "subprocess.Popen[bytes]":
+    arguments = [sys.executable, "-c", LAUNCHER, NIGHT.isoformat()]
+    return subprocess.Popen(arguments, env=environment(settings), stderr=subprocess.PIPE)
+
+
+def wait_for_start(folder: Path, *, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    metrics = folder / METRICS_FILE
+    while not (metrics.is_file() and '"start"' in metrics.read_text()):
+        assert time.monotonic() < deadline, f"the fit did not start within {timeout_s} s"
+        time.sleep(0.02)
+
+
+def fitting_process(folder: Path) -> int:
+    """The process that fits in the folder, 0 where there is none."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"forecache.training.estimator" in arguments and str(folder / "spec.json").encode() in arguments:
+                return int(entry.name)
+    return 0
+
+
+def test_a_fit_whose_launcher_was_killed_ends_and_is_done_anew_with_the_same_result(tmp_path: Path) -> None:
+    settings, folder = prepare(tmp_path)
+    process = launched(settings)
+    wait_for_start(folder)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while fitting_process(folder):
+        assert time.monotonic() < deadline, "the fit went on without its launcher"
+        time.sleep(0.05)
+    assert not (folder / RESULT_FILE).exists()
+    assert not any((folder / name).exists() for name in MODEL_FILES.values())
+    again = train(settings, churn_trees, NIGHT)
+    assert again.details["cost"]["attempts"] == 2
+    assert 0 < again.details["cost"]["wasted_s"] < again.details["cost"]["device_s"]
+    elsewhere = load_settings(home=tmp_path / "other", project="estimator_project")
+    shutil.copytree(settings.lake_uri, elsewhere.lake_uri)
+    shutil.rmtree(elsewhere.table_uri("stage_ledger"))
+    other = train(elsewhere, churn_trees, NIGHT)
+    assert other.details["weights_digest"] == again.details["weights_digest"]
+
+
+def test_a_fit_that_is_told_to_end_says_that_it_starts_anew(tmp_path: Path) -> None:
+    settings, folder = prepare(tmp_path)
+    process = launched(settings)
+    wait_for_start(folder)
+    os.kill(fitting_process(folder), signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "was ended by signal 15 before it was done. Run it again to start anew" in stderr.decode()

@@ -1,0 +1,226 @@
+"""An estimator takes the road of a network: trained, registered, judged, scored, published, answered."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from estimator_project.pipelines.trees import basket_trees, churn_logistic, churn_trees, churn_wrong
+from registry_sample import NIGHT
+from training_sample import sample_rows, write_training_set
+
+from forecache.errors import CheckError, InputError, SettingsError
+from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.tables import table_version
+from forecache.pipeline import Pipeline
+from forecache.registry import models
+from forecache.registry.gate import run_gate
+from forecache.registry.register import load_evaluation, register
+from forecache.registry.report import write_report
+from forecache.results import StageResult
+from forecache.scoring.engines import plan_scoring
+from forecache.scoring.run import score
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store, publish
+from forecache.training.launch import train
+from forecache.training.tuning import tune
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.slow
+
+
+def settings_in(folder: Path) -> Settings:
+    return load_settings(
+        home=folder / "home", project="estimator_project", spark_master="local[2]", spark_driver_memory="1g"
+    )
+
+
+@pytest.fixture(scope="module")
+def churn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageResult, list[str]]:
+    """A home with a training set and the LightGBM model that was trained on it, registered and made the champion."""
+    settings = settings_in(tmp_path_factory.mktemp("estimator"))
+    write_training_set(settings, churn_trees)
+    said: list[str] = []
+    trained = train(
+        settings, churn_trees, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message)
+    )
+    version = register(settings, churn_trees, trained).details["model_version"]
+    assert run_gate(settings, churn_trees, version, actor="test").passed
+    return settings, trained, said
+
+
+def write_features(settings: Settings, pipeline: Pipeline) -> None:
+    """The night's features, one in ten of `gap` unknown, as the features stage would leave them."""
+    rows = sample_rows(pipeline, 500, seed=3).drop_columns(["split", pipeline.label.name])
+    night = pa.array([NIGHT] * rows.num_rows, pa.date32())
+    rows = rows.set_column(rows.schema.get_field_index("as_of"), "as_of", night)
+    write_deltalake(settings.table_uri(pipeline.feature_table), rows, partition_by=["as_of"])
+    version = table_version(settings, pipeline.feature_table)
+    record(settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)])
+
+
+def predicted(settings: Settings, pipeline: Pipeline) -> pa.Table:
+    from deltalake import DeltaTable
+
+    return DeltaTable(settings.table_uri(pipeline.prediction_table)).to_pyarrow_table().sort_by("user_id")
+
+
+def test_training_records_its_rounds_and_stops_early(churn: tuple[Settings, StageResult, list[str]]) -> None:
+    settings, result, said = churn
+    details = result.details
+    assert (result.rows, result.skipped, details["workers"], details["unit"]) == (3000, False, 1, "round")
+    losses = [entry["validation_loss"] for entry in details["history"]]
+    assert len(losses) == details["epochs"] < 400
+    assert details["validation_loss"] == losses[details["best_epoch"]] == min(losses) < losses[0]
+    assert details["epochs"] - details["best_epoch"] == 21
+    assert details["loss"] == "binary_logloss"
+    assert details["estimator"]["parameters"]["random_state"] == churn_trees.training.seed
+    assert details["cost"]["attempts"] == 1
+    assert details["cost"]["device_s"] > 0
+    assert details["usage"]["peak_memory_bytes"] > 1 << 20
+    assert said[-1] == f"trained churn_trees: {details['epochs']} rounds"
+    recorded = last_record(settings, "train", "churn_trees")
+    assert recorded is not None
+    assert (recorded.rows, recorded.run_id) == (3000, "first")
+    assert train(settings, churn_trees, NIGHT).skipped
+
+
+def test_the_same_inputs_give_the_same_file(
+    churn: tuple[Settings, StageResult, list[str]], tmp_path: Path
+) -> None:
+    elsewhere, first, _ = churn
+    settings = settings_in(tmp_path)
+    shutil.copytree(elsewhere.lake_uri, settings.lake_uri)
+    shutil.rmtree(settings.table_uri("stage_ledger"))
+    again = train(settings, churn_trees, NIGHT)
+    assert not again.skipped
+    assert again.details["weights_digest"] == first.details["weights_digest"]
+
+
+def test_the_registered_model_is_a_booster_with_run_metrics_and_report(
+    churn: tuple[Settings, StageResult, list[str]],
+) -> None:
+    settings, result, _ = churn
+    version = models.champion(settings, churn_trees)
+    assert version.tags["flavour"] == "lightgbm"
+    run = models.tracking(settings).get_run(version.run_id)
+    assert run.data.params["estimator"] == "lightgbm.sklearn.LGBMClassifier"
+    assert run.data.params["estimator.num_leaves"] == "15"
+    assert "learning_rate" not in run.data.params
+    assert len(models.tracking(settings).get_metric_history(version.run_id, "validation_loss")) == (
+        result.details["epochs"]
+    )
+    assert load_evaluation(settings, version)["metrics"]["test"]["roc_auc"] > 0.7
+    page = write_report(settings, churn_trees, version.version, stages=[result]).read_text()
+    assert f"{result.details['epochs']} rounds" in page
+    assert "lightgbm" in page
+
+
+def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answered(
+    churn: tuple[Settings, StageResult, list[str]], spark: "SparkSession"
+) -> None:
+    import lightgbm
+
+    settings, result, _ = churn
+    write_features(settings, churn_trees)
+    done = score(None, settings, churn_trees, [NIGHT], engine="arrow")
+    assert done.details["plan"]["engine"] == "lightgbm"
+    by_arrow = predicted(settings, churn_trees)
+    rows = sample_rows(churn_trees, 500, seed=3).sort_by("user_id").select(list(churn_trees.features.names))
+    features = np.column_stack([column.to_numpy() for column in rows.columns])
+    booster = lightgbm.Booster(model_file=Path(result.details["run_dir"]) / "model.lgb")
+    np.testing.assert_array_equal(by_arrow.column("return_probability").to_numpy(), booster.predict(features))
+
+    shutil.rmtree(settings.table_uri(churn_trees.prediction_table))
+    record(settings, [StageRecord("score", "churn_trees", NIGHT, "removed", "", -1, 0, 0.0)])
+    score(spark, settings, churn_trees, [NIGHT], engine="spark", mode="full")
+    by_spark = predicted(settings, churn_trees)
+    assert by_spark.select(["user_id", "return_probability"]) == by_arrow.select(["user_id", "return_probability"])
+
+    publish(settings, churn_trees)
+    with open_store(settings, "churn_trees").snapshot() as snapshot:
+        answer = json.loads(answer_of(snapshot, "u0000000"))
+    assert answer["value"]["return_probability"] == by_arrow.column("return_probability")[0].as_py()
+
+
+def answer_of(snapshot: object, key: str) -> bytes:
+    import time
+
+    from forecache.reader.answers import Answers
+    from forecache.store import parse_key
+
+    answers = Answers(snapshot)
+    answers.refresh(time.time())
+    return answers.one(parse_key(snapshot.manifest.key, key))
+
+
+def test_a_tampered_booster_is_refused(churn: tuple[Settings, StageResult, list[str]], tmp_path: Path) -> None:
+    settings, _, _ = churn
+    version = models.champion(settings, churn_trees)
+    path = models.verified_folder(settings, version) / "model.lgb"
+    original = path.read_bytes()
+    path.write_bytes(original.replace(b"num_leaves=15", b"num_leaves=16", 1))
+    try:
+        with pytest.raises(CheckError, match=r"its file 'model.lgb' does not match the checksum"):
+            models.verified_folder(settings, version)
+    finally:
+        path.write_bytes(original)
+
+
+def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, basket_trees)
+    result = train(settings, basket_trees, NIGHT)
+    assert result.details["loss"] == "rmse"
+    import xgboost
+
+    booster = xgboost.Booster(model_file=str(Path(result.details["run_dir"]) / "model.json"))
+    assert booster.num_boosted_rounds() == result.details["best_epoch"] + 1
+    version = register(settings, basket_trees, result).details["model_version"]
+    assert run_gate(settings, basket_trees, version, actor="test").passed
+    champion = models.champion(settings, basket_trees)
+    plan = plan_scoring(str(models.verified_folder(settings, champion)))
+    assert plan.spec.engine == "xgboost"
+    write_features(settings, basket_trees)
+    score(None, settings, basket_trees, [NIGHT], engine="arrow")
+    spend = predicted(settings, basket_trees).column("expected_spend").to_numpy()
+    assert spend.min() >= 0
+    assert spend.std() > 1
+
+
+def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, churn_logistic)
+    result = train(settings, churn_logistic, NIGHT)
+    assert result.details["history"] == []
+    assert 0 < result.details["validation_loss"] < 0.693
+    version = register(settings, churn_logistic, result).details["model_version"]
+    assert run_gate(settings, churn_logistic, version, actor="test").passed
+    folder = models.verified_folder(settings, models.champion(settings, churn_logistic))
+    assert not list(folder.rglob("*.pkl"))
+    assert plan_scoring(str(folder)).spec.engine == "sklearn"
+    write_features(settings, churn_logistic)
+    score(None, settings, churn_logistic, [NIGHT], engine="arrow")
+    values = predicted(settings, churn_logistic).column("return_probability")
+    assert values.null_count == 0
+    page = write_report(settings, churn_logistic, version).read_text()
+    assert page.count("<svg") == 5
+
+
+def test_an_estimator_without_probabilities_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, churn_wrong, rows_per_date=50)
+    with pytest.raises(SettingsError, match="builds a LinearRegression, which has no 'predict_proba'"):
+        train(settings, churn_wrong, NIGHT)
+
+
+def test_the_search_says_that_it_is_for_networks(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'churn_trees' has an estimator"):
+        tune(settings_in(tmp_path), churn_trees, NIGHT)
