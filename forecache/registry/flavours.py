@@ -7,7 +7,7 @@ from typing import Any
 
 from forecache.pipeline import Pipeline
 from forecache.registry.scorers import model_file
-from forecache.scoring.estimators import BOUNDS, load_skops
+from forecache.scoring.estimators import BOUNDS, SAFE_TYPES, load_skops
 
 _PACKAGES = {
     "onnx": ("onnx", "onnxruntime"),
@@ -85,4 +85,10 @@ def _log_sklearn(path: Path, **common: Any) -> Any:
 
     estimator = load_skops(path.read_bytes())
     predict = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
-    return mlflow.sklearn.log_model(estimator, serialization_format="skops", pyfunc_predict_fn=predict, **common)
+    return mlflow.sklearn.log_model(
+        estimator,
+        serialization_format="skops",
+        skops_trusted_types=list(SAFE_TYPES),
+        pyfunc_predict_fn=predict,
+        **common,
+    )

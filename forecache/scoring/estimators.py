@@ -13,6 +13,8 @@ from forecache.errors import CheckError
 Predict = Callable[[np.ndarray], np.ndarray]
 BOUNDS = "forecache_bounds"
 """In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
+SAFE_TYPES = ("numpy.dtype",)
+"""Types that skops does not trust by itself and that run no code: scikit-learn's imputers hold them."""
 
 
 def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
@@ -64,13 +66,13 @@ def load_skops(payload: bytes) -> Any:
     """
     import skops.io
 
-    untrusted = skops.io.get_untrusted_types(data=payload)
+    untrusted = [name for name in skops.io.get_untrusted_types(data=payload) if name not in SAFE_TYPES]
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
             remedy="Build it of scikit-learn's own classes; LightGBM and XGBoost estimators stand alone.",
         )
-    return skops.io.loads(payload)
+    return skops.io.loads(payload, trusted=list(SAFE_TYPES))
 
 
 _LOADERS: dict[str, Callable[[bytes], Predict]] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from estimator_project.pipelines.trees import basket_trees, churn_logistic, chur
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
 
-from forecache.errors import CheckError, InputError, SettingsError
+from forecache.errors import CheckError, SettingsError
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.tables import table_version
 from forecache.pipeline import Pipeline
@@ -92,9 +91,7 @@ def test_training_records_its_rounds_and_stops_early(churn: tuple[Settings, Stag
     assert train(settings, churn_trees, NIGHT).skipped
 
 
-def test_the_same_inputs_give_the_same_file(
-    churn: tuple[Settings, StageResult, list[str]], tmp_path: Path
-) -> None:
+def test_the_same_inputs_give_the_same_file(churn: tuple[Settings, StageResult, list[str]], tmp_path: Path) -> None:
     elsewhere, first, _ = churn
     settings = settings_in(tmp_path)
     shutil.copytree(elsewhere.lake_uri, settings.lake_uri)
@@ -114,8 +111,9 @@ def test_the_registered_model_is_a_booster_with_run_metrics_and_report(
     assert run.data.params["estimator"] == "lightgbm.sklearn.LGBMClassifier"
     assert run.data.params["estimator.num_leaves"] == "15"
     assert "learning_rate" not in run.data.params
-    assert len(models.tracking(settings).get_metric_history(version.run_id, "validation_loss")) == (
-        result.details["epochs"]
+    assert (
+        len(models.tracking(settings).get_metric_history(version.run_id, "validation_loss"))
+        == (result.details["epochs"])
     )
     assert load_evaluation(settings, version)["metrics"]["test"]["roc_auc"] > 0.7
     page = write_report(settings, churn_trees, version.version, stages=[result]).read_text()

@@ -75,10 +75,11 @@ def _fit_lightgbm(
 ) -> Fitted:
     import lightgbm
 
-    followed = ""
+    followed, rounds = "", 0
 
     def follow(round_: Any) -> None:
-        nonlocal followed
+        nonlocal followed, rounds
+        rounds = round_.iteration + 1
         losses = {name: value for _, name, value, more_is_better in round_.evaluation_result_list if not more_is_better}
         followed = followed or next(iter(losses), "")
         trained = {name: value for _, name, value, _ in round_.model.eval_train()} if followed else {}
@@ -105,9 +106,8 @@ def _fit_lightgbm(
         callbacks=[follow, *stop],
         **held_out,
     )
-    booster = estimator.booster_
-    kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    return Fitted("lightgbm", booster, booster.current_iteration(), kept - 1, followed)
+    booster = estimator.booster_  # with the kept rounds only
+    return Fitted("lightgbm", booster, rounds, booster.current_iteration() - 1, followed)
 
 
 def _fit_xgboost(
