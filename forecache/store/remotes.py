@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from forecache.errors import ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.buckets import SCHEMES, open_bucket
+from forecache.errors import ConflictError, NotFoundError, SettingsError
 from forecache.store.layout import fsync_path, write_durably
 
 _CHUNK_BYTES = 8 << 20
@@ -58,12 +59,12 @@ def open_remote(uri: str, options: Mapping[str, str]) -> Remote:
         return FolderRemote(Path(uri).expanduser())
     if uri.startswith("file://"):
         return FolderRemote(Path(uri.removeprefix("file://")))
-    if uri.split("://")[0] not in ("s3", "s3a", "gs", "az", "abfss"):
+    if uri.split("://")[0] not in SCHEMES:
         raise SettingsError(
             f"FORECACHE_STORE_REMOTE is {uri!r}, whose scheme is not supported.",
             remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
         )
-    return ObjectRemote(uri.replace("s3a://", "s3://", 1), options)
+    return ObjectRemote(uri, options)
 
 
 class FolderRemote:
@@ -146,23 +147,10 @@ class ObjectRemote:
     """A bucket of an object store, through obstore; conditional puts need S3, GCS, Azure or MinIO."""
 
     def __init__(self, uri: str, options: Mapping[str, str]) -> None:
-        try:
-            import obstore
-        except ImportError:
-            raise UnavailableError(
-                f"The remote {uri} needs the package obstore.", remedy="Install forecache[s3]."
-            ) from None
-        from obstore.store import from_url
+        self._store: Any = open_bucket(uri, options)
+        import obstore
 
         self._obstore: Any = obstore
-        config: Any = {key.lower(): value for key, value in options.items()}
-        client: Any = {"timeout": "300s"}
-        for name in ("allow_http", "aws_allow_http"):
-            if config.pop(name, "false").lower() in ("true", "1"):
-                client["allow_http"] = True
-        for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
-            config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
-        self._store: Any = from_url(uri, config=config, client_options=client)
 
     def read(self, name: str) -> tuple[bytes, dict[str, Any]] | None:
         try:

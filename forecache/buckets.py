@@ -1,0 +1,32 @@
+"""Buckets of object stores through obstore, which is an optional extra, reached by the lake's own storage options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forecache.errors import UnavailableError
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
+
+
+def open_bucket(uri: str, options: Mapping[str, str]) -> Any:
+    """An obstore store whose paths are relative to the URI.
+
+    Args:
+        uri: Starts with one of `SCHEMES` and `://`.
+        options: Object store options as delta-rs takes them.
+
+    Raises:
+        UnavailableError: `obstore` is not installed.
+    """
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise UnavailableError(f"{uri} needs the package obstore.", remedy="Install forecache[s3].") from None
+    config: Any = {key.lower(): value for key, value in options.items()}
+    client: Any = {"timeout": "300s"}
+    for name in ("allow_http", "aws_allow_http"):
+        if config.pop(name, "false").lower() in ("true", "1"):
+            client["allow_http"] = True
+    for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
+        config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
+    return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client)
