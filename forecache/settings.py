@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     training_nodes: str = Field("1", description="torchrun --nnodes: a number or min:max.")
     training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
     training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
+    training_checkpoints: str = Field(
+        "", description="Folder or s3:// URI of training checkpoints. Default: in each run's folder."
+    )
     training_prices: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
         description="Prices of a device-hour, [on demand, spot], by a part of the device's name (JSON).",
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 
-    @field_validator("landing", "lake", "store", "mlflow_artifacts")
+    @field_validator("landing", "lake", "store", "mlflow_artifacts", "training_checkpoints")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/") if value not in ("", "/") else value

@@ -29,6 +29,7 @@ from forecache.training.worker.data import Batch, EpochOrder, Reader, Split
 from forecache.training.worker.group import Group
 from forecache.training.worker.loop import Loop
 from forecache.training.worker.model import Objective, Prepare, fit_statistics, log_mask
+from forecache.training.worker.places import Folder
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50
@@ -91,7 +92,7 @@ class Bench:
             objective=Objective(bench_narrow),
             train=order,
             validation=self.validation,
-            checkpoints=Checkpoints(self.folder, inputs="bench", keep=2),
+            checkpoints=Checkpoints(Folder(self.folder), self.group, inputs="bench", keep=2),
             checkpoint_steps=checkpoint_steps,
             report=lambda event, **values: None,
             beat=lambda step: None,

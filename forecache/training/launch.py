@@ -18,7 +18,7 @@ from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.estimator.launch import run_estimator
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import read_events, run_torchrun
 
 STAGE = "train"
@@ -62,6 +62,7 @@ def train(
         inputs=inputs,
         training=pipeline.training,
         lanes=max(8, _power_of_two(settings.training_workers)),
+        checkpoints=checkpoints_of(settings, folder),
         device=settings.device,
     )
     if isinstance(pipeline.model, EstimatorModel):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from forecache.pipeline import Pipeline, Training
+from forecache.settings import Settings
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
@@ -37,6 +38,7 @@ class TrainingSpec:
         cache_bytes: Decoded training rows that a worker keeps in memory, where all of them fit; else it streams.
         checkpoint_steps: A checkpoint is written every so many steps, and at the end of each epoch.
         keep_checkpoints: Newest checkpoints kept.
+        checkpoints: Folder or URI of the run's checkpoints; "": in the run's folder.
         device: "auto", "cpu" or "cuda".
         export: Whether the trained model is exported; a trial of a search is not.
     """
@@ -52,6 +54,7 @@ class TrainingSpec:
     cache_bytes: int = 1 << 27
     checkpoint_steps: int = 200
     keep_checkpoints: int = 2
+    checkpoints: str = ""
     device: str = "auto"
     export: bool = True
 
@@ -68,6 +71,13 @@ class TrainingSpec:
     def applied_to(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with this run's `Training` in place of the declared one."""
         return replace(pipeline, training=self.training)
+
+
+def checkpoints_of(settings: Settings, run_dir: Path) -> str:
+    """`TrainingSpec.checkpoints` of a run's folder: under the place that the settings name, if any."""
+    if not settings.training_checkpoints:
+        return ""
+    return f"{settings.training_checkpoints}/{run_dir.relative_to(settings.training_path).as_posix()}"
 
 
 def load_spec(path: Path) -> TrainingSpec:

@@ -15,7 +15,7 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ConflictError, ForecacheError
 from forecache.settings import Settings
-from forecache.training.spec import CHECKPOINTS, ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
+from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
 _POLL_S = 0.2
@@ -154,7 +154,7 @@ def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:
     path = spec.folder / ERROR_FILE
     if not path.is_file():
         how = f"by signal {-return_code}" if return_code < 0 else f"with exit code {return_code}"
-        kept = (spec.folder / CHECKPOINTS).is_dir()
+        kept = any(event["event"] == "checkpoint" for event in read_events(spec.folder / METRICS_FILE))
         return ForecacheError(
             f"Training of {spec.pipeline!r} was ended {how} before it was done"
             f"{'; its last checkpoint is kept' if kept else ''}.",

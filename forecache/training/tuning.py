@@ -26,7 +26,7 @@ from forecache.registry.register import experiment_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.launch import pinned_version, training_inputs
-from forecache.training.spec import TrainingSpec
+from forecache.training.spec import TrainingSpec, checkpoints_of
 from forecache.training.torchrun import run_torchrun
 
 if TYPE_CHECKING:
@@ -204,8 +204,9 @@ class _Search:
 
     def _spec(self, training: Training) -> TrainingSpec:
         inputs = f"{self.inputs} trial={sorted(asdict(training).items())}"
+        folder = self.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]
         return TrainingSpec(
-            run_dir=str(self.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]),
+            run_dir=str(folder),
             pipeline=self.pipeline.name,
             table_uri=self.settings.table_uri(self.pipeline.training_table),
             table_version=self.version,
@@ -213,6 +214,7 @@ class _Search:
             training=training,
             device=self.settings.device,
             keep_checkpoints=1,
+            checkpoints=checkpoints_of(self.settings, folder),
             export=False,
         )
 

@@ -71,7 +71,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(tmp_path:
     settings, spec = prepare(tmp_path, epochs=3, rows_per_date=500)
     expected = run_torchrun(settings, spec, on_event=lambda event: None)
     newest = sorted((spec.folder / CHECKPOINTS).glob("step-*"))[-1]
-    state = newest / "state.pt"
+    state = newest / "__0_0.distcp"
     state.write_bytes(state.read_bytes()[:-10])
     (spec.folder / RESULT_FILE).unlink()
     seen: list[dict[str, object]] = []

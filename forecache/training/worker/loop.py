@@ -226,10 +226,8 @@ class Loop:
             raise Interrupted
 
     def _save(self, *, wait: bool = False) -> None:
-        state = self.state()
-        if self.group.rank == 0:
-            self.checkpoints.save(self.global_step, state, wait=wait)
-            self.report("checkpoint", step=self.global_step)
+        self.checkpoints.save(self.global_step, self.state(), wait=wait)
+        self.report("checkpoint", step=self.global_step)
 
     def _report_progress(self) -> None:
         if self.group.rank == 0 and time.monotonic() - self._reported_at >= _REPORT_EVERY_S:

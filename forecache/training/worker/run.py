@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-import time
 from typing import Any
 
 import torch
@@ -12,14 +11,16 @@ from deltalake import DeltaTable
 
 from forecache.pipeline import Pipeline, load_pipeline
 from forecache.settings import load_settings
-from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint import Checkpoints
 from forecache.training.worker.data import EpochOrder, Split
+from forecache.training.worker.events import Events, silent
 from forecache.training.worker.export import export
 from forecache.training.worker.group import Group
 from forecache.training.worker.heartbeat import Heartbeat
 from forecache.training.worker.loop import Interrupted, Loop
 from forecache.training.worker.model import ExportedModel, Objective, Prepare, Statistics, fit_statistics, log_mask
+from forecache.training.worker.places import open_place
 
 _EVALUATION_ROWS = 1 << 15
 _PARITY_ROWS = 4096
@@ -49,11 +50,12 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     names, label = pipeline.features.names, pipeline.label.name
     train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
-    checkpoints = Checkpoints(spec.folder / CHECKPOINTS, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    state, refused = group.broadcast(checkpoints.latest() if group.rank == 0 else None)
+    place = open_place(spec.checkpoints or str(spec.folder / CHECKPOINTS), load_settings().storage_options)
+    checkpoints = Checkpoints(place, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
+    state, refused = checkpoints.latest()
     statistics = group.broadcast(fit_statistics(train, log_mask(pipeline)) if group.rank == 0 else None)
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
-    events = Events(spec) if group.rank == 0 else _silent
+    events = Events(spec) if group.rank == 0 else silent
     for sentence in refused:
         events("warning", message=sentence)
 
@@ -152,23 +154,8 @@ def _environment(group: Group) -> dict[str, Any]:
     }
 
 
-class Events:
-    """Appends one JSON object a line to the run's metrics file, which the parent follows."""
-
-    def __init__(self, spec: TrainingSpec) -> None:
-        self.path = spec.folder / METRICS_FILE
-
-    def __call__(self, event: str, **values: Any) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
-
-
 def _no_beat(step: int) -> None:
     """The heartbeat of the other ranks: none."""
-
-
-def _silent(event: str, **values: Any) -> None:
-    """The report of the other ranks: says nothing."""
 
 
 def is_lost_peer(error: Exception) -> bool:

@@ -1,0 +1,96 @@
+"""A state as a few tensors and a description: DTensors by their path, all plain tensors as one buffer of bytes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of a state but its tensors' content.
+
+    Attributes:
+        state: The nest, with a tensor on the device "meta" for each tensor, and lists for tuples.
+        sharded: Paths of the DTensors.
+    """
+
+    state: Any
+    sharded: list[str]
+
+
+def is_sharded(state: Any) -> bool:
+    return any(isinstance(tensor, DTensor) for tensor in _tensors(state).values())
+
+
+def pack(state: Any) -> tuple[Description, dict[str, Tensor]]:
+    """Describe a state and copy its tensors to the CPU.
+
+    Args:
+        state: Nested dictionaries, lists and tuples of tensors, DTensors and plain values.
+
+    Returns:
+        The description; DTensors by path, and the bytes of all other tensors as PLAIN, uint8 [num_bytes].
+    """
+    found = _tensors(state)
+    sharded = {path: tensor for path, tensor in found.items() if isinstance(tensor, DTensor)}
+    plain = {path: tensor for path, tensor in found.items() if path not in sharded}
+    buffer = torch.empty(_num_bytes(plain), dtype=torch.uint8)
+    start = 0
+    for tensor in plain.values():
+        content = tensor.detach().reshape(-1).view(torch.uint8)
+        buffer[start : start + len(content)].copy_(content)
+        start += len(content)
+    described = _mapped(state, lambda _, tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"))
+    copies = {path: tensor.detach().to("cpu", copy=True) for path, tensor in sharded.items()}
+    return Description(described, list(sharded)), {**copies, PLAIN: buffer}
+
+
+def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], like: Any = None) -> Any:
+    """The state that was described, on the CPU.
+
+    Args:
+        load: Fills tensors as `pack` returned them.
+        like: A state whose DTensors say how to lay out the tensors at their paths; those are filled and returned.
+    """
+    wanted = {path: tensor for path, tensor in _tensors(like).items() if isinstance(tensor, DTensor)}
+    described = _tensors(description.state)
+    plain = {path: tensor for path, tensor in described.items() if path not in description.sharded}
+    shards = {path: wanted.get(path, torch.empty_like(described[path], device="cpu")) for path in description.sharded}
+    buffer = torch.empty(_num_bytes(plain), dtype=torch.uint8)
+    load({**shards, PLAIN: buffer})
+    tensors, start = dict(shards), 0
+    for path, tensor in plain.items():
+        stop = start + _num_bytes({path: tensor})
+        whole = buffer[start:stop].clone().view(tensor.dtype).reshape(tensor.shape)  # a clone is aligned to any type
+        layout = wanted.get(path)
+        if layout is not None:
+            whole = distribute_tensor(whole, layout.device_mesh, layout.placements, src_data_rank=None)
+        tensors[path], start = whole, stop
+    return _mapped(description.state, lambda path, _: tensors[path])
+
+
+def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
+    """The same nest with every tensor changed; a tensor's path is made of keys and positions."""
+    if isinstance(value, Tensor):
+        return change(path, value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change, f"{path}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change, f"{path}/{position}") for position, item in enumerate(value)]
+    return value
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    _mapped(value, lambda path, tensor: found.update({path: tensor}))
+    return found

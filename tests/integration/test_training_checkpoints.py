@@ -1,0 +1,214 @@
+"""Checkpoints in a folder and on a real S3-compatible server: whole or not at all, the last good one stays."""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+from store_services import minio_server
+
+from forecache.errors import ForecacheError, SettingsError, UnavailableError
+from forecache.training.worker.checkpoint import MARKER, Checkpoints
+from forecache.training.worker.group import Group
+from forecache.training.worker.places import Bucket, Folder, Place, open_place
+
+SUPPORT = Path(__file__).parents[1] / "support"
+_PREFIXES = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    """This process as the only worker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**variables, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}.items():
+            patch.setenv(name, value)
+        made = Group("cpu")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with minio_server(tmp_path_factory.mktemp("minio"), "checkpoints") as options:
+        yield options
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A folder, or a prefix of a bucket of its own."""
+    if request.param == "folder":
+        return open_place(str(tmp_path / "checkpoints"), {})
+    return open_place(f"s3a://checkpoints/run-{next(_PREFIXES)}", request.getfixturevalue("s3"))
+
+
+def opened(place: Place, group: Group, *, inputs: str = "these", keep: int = 2) -> Checkpoints:
+    return Checkpoints(place, group, inputs=inputs, keep=keep)
+
+
+def state(step: int) -> dict[str, Any]:
+    """As the loop's: nested, with an optimizer's integer keys, scalars, several types and plain values."""
+    moments = {0: {"step": torch.tensor(float(step)), "exp_avg": torch.full((3, 2), step / 7)}}
+    return {
+        "network": {
+            "weight": torch.arange(6.0).reshape(2, 3) + step,
+            "seen": torch.tensor(step),
+            "on": torch.tensor(True),
+        },
+        "optimizer": {"state": moments, "param_groups": [{"lr": 0.1}]},
+        "step": step,
+        "digests": {0: "ab", 7: "cd"},
+        "history": [{"loss": 0.5}],
+        "best_loss": float("inf"),
+    }
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            assert_equal(found[key], value)
+    else:
+        assert found == expected
+
+
+def test_a_state_comes_back_bit_for_bit(place: Place, group: Group) -> None:
+    checkpoints = opened(place, group)
+    assert checkpoints.latest() == (None, [])
+    checkpoints.save(5, state(5))
+    checkpoints.save(9, state(9), wait=True)
+    found, refused = opened(place, group).latest()
+    assert refused == []
+    assert_equal(found, state(9))
+
+
+def test_a_save_takes_the_state_as_it_is_at_the_call(place: Place, group: Group) -> None:
+    checkpoints = opened(place, group)
+    changing = state(1)
+    checkpoints.save(1, changing)
+    changing["network"]["weight"].zero_()
+    checkpoints.wait()
+    assert_equal(checkpoints.latest()[0], state(1))
+
+
+def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Place, group: Group) -> None:
+    place.replace("step-0000000001/__0_0.distcp", b"a worker was killed here")
+    checkpoints = opened(place, group, keep=2)
+    for step in (2, 3, 4):
+        checkpoints.save(step, state(step))
+    checkpoints.wait()
+    assert {name.split("/")[0] for name in place.names()} == {"step-0000000003", "step-0000000004"}
+
+
+@pytest.mark.parametrize("broken", ["__0_0.distcp", ".metadata", "state.pt", MARKER])
+def test_an_upload_that_breaks_leaves_the_last_good_one(
+    place: Place, group: Group, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    checkpoints = opened(place, group)
+    checkpoints.save(1, state(1), wait=True)
+    honest_open, honest_replace = type(place).open, type(place).replace
+
+    def break_open(self: Place, name: str, mode: str) -> IO[bytes]:
+        if mode == "wb" and broken in name:
+            honest_replace(self, name, b"half of ")
+            raise ConnectionError("the line is down")
+        return honest_open(self, name, mode)
+
+    def break_replace(self: Place, name: str, content: bytes) -> None:
+        if name.endswith(broken):
+            raise ConnectionError("the line is down")
+        honest_replace(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(place), "open", break_open)
+        patch.setattr(type(place), "replace", break_replace)
+        checkpoints.save(2, state(2))
+        with pytest.raises(UnavailableError, match=r"checkpoint of step 2 could not be written .* line is down"):
+            checkpoints.wait()
+    found, refused = opened(place, group).latest()
+    assert_equal(found, state(1))
+    assert refused == ["checkpoint step-0000000002 is passed over: it was never committed"]
+    checkpoints.save(2, state(2), wait=True)
+    assert_equal(checkpoints.latest()[0], state(2))
+
+
+@pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, group: Group, damaged: str) -> None:
+    checkpoints = opened(place, group)
+    checkpoints.save(1, state(1))
+    checkpoints.save(2, state(2), wait=True)
+    name = f"step-0000000002/{damaged}"
+    with place.open(name, "rb") as file:
+        content = bytearray(file.read())
+    content[len(content) // 2] ^= 1
+    place.replace(name, bytes(content))
+    found, refused = checkpoints.latest()
+    assert_equal(found, state(1))
+    assert refused == ["checkpoint step-0000000002 is passed over: its content does not match its checksum"]
+    place.delete([name])
+    assert checkpoints.latest()[1] == refused
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(place: Place, group: Group) -> None:
+    opened(place, group).save(1, state(1), wait=True)
+    with pytest.raises(ForecacheError, match="step-0000000001 in .* belongs to a run with other inputs"):
+        opened(place, group, inputs="others").latest()
+
+
+def test_the_setting_takes_folders_and_buckets(tmp_path: Path) -> None:
+    assert isinstance(open_place(str(tmp_path), {}), Folder)
+    assert isinstance(open_place(f"file://{tmp_path}", {}), Folder)
+    assert isinstance(open_place("s3a://bucket/checkpoints", {"AWS_REGION": "eu-west-1"}), Bucket)
+    with pytest.raises(SettingsError, match="FORECACHE_TRAINING_CHECKPOINTS .* 'ftp://elsewhere'"):
+        open_place("ftp://elsewhere", {})
+
+
+def test_nothing_of_an_upload_that_was_killed_is_visible(place: Place) -> None:
+    if isinstance(place, Folder):
+        pytest.skip("a folder shows unfinished files; the marker says that they are")
+    writer = place.open("step-0000000001/__0_0.distcp", "wb")
+    writer.write(os.urandom(1 << 20))
+    del writer
+    assert place.names() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (1, 2)])
+def test_a_sharded_state_is_taken_up_by_another_number_of_ranks(tmp_path: Path, saved_by: int, loaded_by: int) -> None:
+    run_ranks(tmp_path, "save", saved_by)
+    files = {path.name for path in (tmp_path / "checkpoints" / "step-0000000003").iterdir()}
+    assert files == {*(f"__{rank}_0.distcp" for rank in range(saved_by)), ".metadata", "state.pt", MARKER}
+    run_ranks(tmp_path, "load", loaded_by)
+
+
+def run_ranks(folder: Path, what: str, world_size: int) -> None:
+    """Run `sharded_job.py` as each of the ranks; its own assertions fail it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, SUPPORT / "sharded_job.py", folder, what],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        for rank in range(world_size)
+    ]
+    try:
+        assert [process.wait(120) for process in ranks] == [0] * world_size
+    finally:
+        for process in ranks:
+            process.kill()
