@@ -40,7 +40,19 @@ def training_view(result: StageResult) -> dict[str, Any]:
     return {
         **{name: details[name] for name in shown if name in details},
         "history": markdown_table((unit, "training loss", "validation loss", "rows/s"), history),
+        **{name: details["cost"][name] for name in ("device_s", "wasted_s")},
+        "cost": cost_view(details["cost"]),
+        "advice": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in details["advice"])),
     }
+
+
+def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
+    """What a training run cost over all its attempts, and its prices where the settings know the device's."""
+    rows = [(name, cost[name]) for name in ("attempts", "device_s", "wasted_s", "steps_repeated")]
+    if "saving" in cost:
+        rows += [("price on demand", cost["price_on_demand"]), ("price on spot", cost["price_spot"])]
+        rows.append(("saved by spot", f"{cost['saving']:.0%}"))
+    return markdown_table(("cost", "value"), rows)
 
 
 def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:

@@ -143,6 +143,7 @@ def _log(
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
         _log_parameters(client, run.info.run_id, pipeline, training)
         _log_metrics(client, run.info.run_id, evaluation)
+        _log_cost(client, run.info.run_id, training)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
         logged = log_model(pipeline, Path(training.details["run_dir"]))
@@ -191,6 +192,17 @@ def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -
     series += [Metric(name, value, now, 0) for name, value in final.items() if value == value]
     for start in range(0, len(series), 1000):
         client.log_batch(run, metrics=series[start : start + 1000])
+
+
+def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:
+    """What the run cost and used as metrics, the advice on the next one's size as a tag."""
+    from mlflow.entities import Metric, RunTag
+
+    now, details = int(time.time() * 1000), training.details
+    figures = {f"cost_{name}": value for name, value in details["cost"].items()}
+    figures |= {f"usage_{name}": value for name, value in details["usage"].items()}
+    metrics = [Metric(name, float(value), now, 0) for name, value in figures.items()]
+    client.log_batch(run, metrics=metrics, tags=[RunTag("forecache.advice", "\n".join(details["advice"]))])
 
 
 def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:

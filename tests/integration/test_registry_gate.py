@@ -193,6 +193,9 @@ def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None
     assert run.data.tags["forecache.code_version"]
     assert run.data.metrics["test_roc_auc"] == pytest.approx(version.metrics["roc_auc"])
     assert "baseline_test_roc_auc" in run.data.metrics
+    assert (run.data.metrics["cost_wasted_s"], run.data.metrics["cost_saving"]) == (12.0, 0.6)
+    assert run.data.metrics["usage_stall_share"] == 0.02
+    assert run.data.tags["forecache.advice"].startswith("A worker needed 1.0 GiB of memory")
     assert len(client.get_metric_history(version.run_id, "validation_loss")) == 3
     assert run.inputs.dataset_inputs[0].dataset.name == "training_set_returns@2"
     plots = {Path(file.path).stem for file in client.list_artifacts(version.run_id, "plots")}

@@ -2,6 +2,8 @@
 
 import pytest
 
+from assets.views import training_view
+from forecache.results import StageResult
 from forecache.training.advice import advice
 from forecache.training.cost import CostRecord, cost_record, priced
 
@@ -81,3 +83,18 @@ def test_idle_threads_and_unused_device_memory_are_named() -> None:
     assert "busy 30% of the time" in advice(usage(cpu_share=0.3))[1]
     gpu = {**usage(peak_device_memory_bytes=8 * GIB, device_memory_bytes=80 * GIB), "device": "cuda"}
     assert "10% of the memory of" in advice(gpu)[1]
+
+
+def test_cost_prices_and_advice_are_shown_with_the_candidate() -> None:
+    cost = CostRecord(2, 7200.0, 720.0, 20)
+    details = {
+        "history": [],
+        "cost": {**vars(cost), **priced(cost, "H100", {"H100": (3, 1)})},
+        "advice": advice(usage(cpu_share=0.3)),
+    }
+    shown = training_view(StageResult("train", "churn", 1, 1.0, details=details))
+    assert (shown["device_s"], shown["wasted_s"]) == (7200.0, 720.0)
+    assert "| saved by spot | 63% |" in shown["cost"].value
+    assert shown["advice"].value.count("\n- ") == 1
+    unpriced = training_view(StageResult("train", "churn", 1, 1.0, details={**details, "cost": vars(cost)}))
+    assert "spot" not in unpriced["cost"].value
