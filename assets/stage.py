@@ -16,9 +16,11 @@ _FIRST_DELAY_S = 5
 _PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
 
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+
 
 def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """Decorate the function of an asset: what makes it fail is said in the error's own sentence.
+    """Decorate the function of an asset or an op: what makes it fail is said in the error's own sentence.
 
     A retry, after 5 and then 10 seconds, follows only where another try can help: the table was being written by
     somebody else, or something outside did not answer. The listening session gets the error as it was. (A RetryPolicy
@@ -26,7 +28,7 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
     """
 
     @wraps(stage)
-    def explained_stage(context: dg.AssetExecutionContext, *args: Any, **inputs: Any) -> Iterator[Any]:
+    def explained_stage(context: Context, *args: Any, **inputs: Any) -> Iterator[Any]:
         try:
             yield from stage(context, *args, **inputs)
         except Exception as error:
@@ -41,7 +43,7 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
     return explained_stage
 
 
-def run_stage(context: dg.AssetExecutionContext, stage: Callable[[Progress], StageResult]) -> StageResult:
+def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> StageResult:
     """Call a stage of the engine with a progress callback; its result goes to the log and to the session."""
     result = stage(_progress(context))
     context.log.info(_sentence(result))
@@ -52,12 +54,12 @@ def run_stage(context: dg.AssetExecutionContext, stage: Callable[[Progress], Sta
     return result
 
 
-def tell(context: dg.AssetExecutionContext, message: str) -> None:
+def tell(context: Context, message: str) -> None:
     """Say what goes on between stages, such as a check."""
     _progress(context)(message)
 
 
-def _progress(context: dg.AssetExecutionContext) -> Progress:
+def _progress(context: Context) -> Progress:
     """To the listening session at once, to Dagster's log at most every two seconds: each line there is a row."""
     session = current_session()
     last_logged = float("-inf")

@@ -55,6 +55,19 @@ def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     return markdown_table(("cost", "value"), rows)
 
 
+def tuning_view(pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
+    """A search: the declared values against the best, and how its trials ended."""
+    details = result.details
+    rows = [(name, getattr(pipeline.training, name), value) for name, value in details["best"].items()]
+    rows.append(("validation loss", details["declared_loss"], details["best_loss"]))
+    shown = ("trials", "pruned", "failed", "parallel", "best_loss", "mlflow_run_id", "training_version")
+    return {
+        **{name: details[name] for name in shown},
+        "best": markdown_table(("", "declared", "best"), rows),
+        "skipped": result.skipped,
+    }
+
+
 def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     """Each metric of a model by split, and the baseline's on the test split."""
     splits = details["metrics"]

@@ -12,12 +12,13 @@ from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
 from assets.training_set import build_training_set
-from forecache.pipeline import Pipeline, Source, load_pipelines
+from forecache.pipeline import Pipeline, Source, TorchModel, load_pipelines
 from forecache.settings import Settings, load_settings
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.nightly import build_nightly_job, build_nightly_schedule
 from jobs.training import build_training_job, build_training_schedule
+from jobs.tuning import build_tuning_job
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -54,9 +55,11 @@ def source_definitions(source: Source) -> dg.Definitions:
 
 def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     nightly, training = build_nightly_job(pipeline), build_training_job(pipeline)
+    # An estimator's parameters are its own, and its library searches them.
+    searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
     return dg.Definitions(
         assets=[build(pipeline) for build in PIPELINE_ASSETS],
-        jobs=[nightly, training, build_full_job(pipeline)],
+        jobs=[nightly, training, build_full_job(pipeline), *searches],
         schedules=[build_nightly_schedule(pipeline, nightly), build_training_schedule(pipeline, training)],
     )
 

@@ -1,0 +1,53 @@
+"""The tuning job of a pipeline: one run that searches hyperparameters, each trial a child run in MLflow."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets.stage import explained, run_stage
+from assets.views import tuning_view
+from forecache.pipeline import Pipeline
+from resources.settings import SettingsResource
+
+
+class TuningConfig(dg.Config):
+    """How far the search goes."""
+
+    trials: int = Field(20, ge=1, description="Finished trials in all; a search that was interrupted goes on.")
+
+
+def tuning_job_name(pipeline: Pipeline) -> str:
+    return f"tuning_{pipeline.name}"
+
+
+def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
+    """Search on the newest training set; it changes no declaration and says which values to write there."""
+
+    @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")
+    @explained
+    def tune_pipeline(
+        context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
+    ) -> Iterator[dg.Output[Any]]:
+        from forecache.training.tuning import tune
+
+        current = settings.load()
+        result = run_stage(
+            context,
+            lambda progress: tune(
+                current, pipeline, date.today(), trials=config.trials, run_id=context.run_id, progress=progress
+            ),
+        )
+        yield dg.Output(None, metadata=tuning_view(pipeline, result))
+
+    @dg.job(
+        name=tuning_job_name(pipeline),
+        description=f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set.",
+        executor_def=dg.in_process_executor,
+    )
+    def tuning() -> None:
+        tune_pipeline()
+
+    return tuning
