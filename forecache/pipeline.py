@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ColumnType = Literal["string", "int", "bigint", "double", "date", "timestamp", "boolean"]
+Effect = Literal["none", "small", "large"]
 AS_OF = "as_of"
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
@@ -311,8 +312,62 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far a night's scores may move, by the size of the effect: a small one warns, a large one is an error.
+
+    The index's limits are the customary ones (Siddiqi 2006). Chance alone moves ten bins of `min_rows` rows by less
+    than half of the small ones.
+
+    Attributes:
+        last: Nights before, scored by the same model, that a night is compared with.
+        small_psi, large_psi: Population stability index above which an effect counts as small, as large.
+        small_js, large_js: Jensen-Shannon distance above which it does, whatever the index says.
+        min_rows: With fewer rows on either side the figures are shown and not judged.
+        blocking: A night with a large effect is not published.
+        report_rows: Most rows of the night, and of its reference, in the sampled report; 0: there is no report.
+        keep_reports: Reports kept on disk, the newest.
+    """
+
+    last: int = 7
+    small_psi: float = 0.1
+    large_psi: float = 0.25
+    small_js: float = 0.15
+    large_js: float = 0.3
+    min_rows: int = 500
+    blocking: bool = False
+    report_rows: int = 20_000
+    keep_reports: int = 7
+
+    def __post_init__(self) -> None:
+        for small, large, name in (
+            (self.small_psi, self.large_psi, "psi"),
+            (self.small_js, self.large_js, "js"),
+        ):
+            if not 0 < small <= large:
+                raise SettingsError(
+                    f"The drift limits small_{name} {small:g} and large_{name} {large:g} are out of order.",
+                    remedy="Give a small one above 0 and a large one that is not below it.",
+                )
+        for name, least in (("last", 0), ("min_rows", 1), ("report_rows", 0), ("keep_reports", 1)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"The drift setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
+                )
+
+    def effect(self, psi: float, js: float) -> Effect:
+        """The larger of the two effects."""
+        if psi > self.large_psi or js > self.large_js:
+            return "large"
+        return "small" if psi > self.small_psi or js > self.small_js else "none"
+
+
+@dataclass(frozen=True)
 class Pipeline:
-    """One model from landing files to served answers. `name` is part of table, job, store and route names."""
+    """One model from landing files to served answers. `name` is part of table, job, store and route names.
+
+    Attributes:
+        shadow: The nightly scores a challenger beside the champion, where one is named.
+    """
 
     name: str
     key: tuple[str, ...]
@@ -325,6 +380,8 @@ class Pipeline:
     training: Training = field(default_factory=Training)
     segments: tuple[Segment, ...] = ()
     publish: Publish = field(default_factory=Publish)
+    drift: Drift = field(default_factory=Drift)
+    shadow: bool = False
     expectations: tuple[Expectation, ...] = ()
     description: str = ""
     owner: str = "ml-platform@example.com"
@@ -395,6 +452,11 @@ class Pipeline:
     def prediction_table(self) -> str:
         """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
         return f"predictions_{self.name}"
+
+    @property
+    def challenger_table(self) -> str:
+        """Delta table of the challenger's predictions, as the prediction table; nothing publishes from it."""
+        return f"{self.prediction_table}_challenger"
 
     @property
     def start(self) -> date:

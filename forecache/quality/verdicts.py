@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 STAGE = "check"
+DRIFT_STAGE = "drift"
+"""Stage of the verdicts on a table's distribution; their details say in `blocks` why a night must not be published."""
 _MAX_VALIDATIONS = 64
 
 
@@ -83,7 +85,16 @@ def require_passed(settings: Settings, table: str, night: date) -> None:
 
 
 def refuse_failed(settings: Settings, table: str, night: date) -> bool:
-    """Refuse a night whose check failed; returns whether it was checked at all. Raises what `require_passed` does."""
+    """Refuse a night whose check failed or whose drift blocks; returns whether it was checked at all.
+
+    Raises what `require_passed` does.
+    """
+    drift = last_record(settings, DRIFT_STAGE, table, night)
+    if drift is not None and drift.details["blocks"]:
+        raise CheckError(
+            f"The night {night} of table {table!r} has drifted too far: {drift.details['blocks']}",
+            remedy="Mend the cause, or declare that drift does not block, and run the night again.",
+        )
     verdict = last_record(settings, STAGE, table, night)
     if verdict is None:
         return False

@@ -25,19 +25,12 @@ class Distance:
     Attributes:
         psi: Population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006).
         js: Jensen-Shannon distance, base 2: 0 where equal, 1 where nothing overlaps (Endres and Schindelin 2003).
-        level: "none", "small" or "large", by the larger of the two effects.
     """
 
     psi: float
     js: float
     rows: int
     reference_rows: int
-
-    @property
-    def level(self) -> str:
-        if self.psi > 0.25 or self.js > 0.3:
-            return "large"
-        return "small" if self.psi > 0.1 or self.js > 0.15 else "none"
 
 
 def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
@@ -49,6 +42,23 @@ def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
     p, q = np.maximum(p, _SMALLEST_SHARE), np.maximum(q, _SMALLEST_SHARE)
     psi = float(((q - p) * np.log(q / p)).sum())
     return Distance(psi, float(np.sqrt(max(0.0, divergence))), int(new.sum()), int(old.sum()))
+
+
+def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> tuple[list[float], list[int]]:
+    """Merge neighbouring bins until each holds at least 1/`num_bins` of the rows; returns inner edges and counts."""
+    least = sum(counts) / num_bins
+    kept: list[float] = []
+    merged: list[int] = [0]
+    for edge, count in zip([*edges, None], counts, strict=True):
+        merged[-1] += count
+        if edge is not None and merged[-1] >= least:
+            kept.append(edge)
+            merged.append(0)
+    if kept and merged[-1] < least:
+        rest = merged.pop()
+        merged[-1] += rest
+        kept.pop()
+    return kept, merged
 
 
 def _entropy_against(p: np.ndarray, q: np.ndarray) -> float:
@@ -101,8 +111,8 @@ def _count_in_spark(
     from pyspark.sql import functions as F
 
     frame = read_table(spark, settings, table).where(F.col(AS_OF).isin(list(nights)) & F.col(column).isNotNull())
-    position = sum((F.col(column) >= F.lit(float(edge))).cast("int") for edge in edges)
+    position = sum(((F.col(column) >= F.lit(float(edge))).cast("int") for edge in edges), F.lit(0))
     counted: dict[date, list[int]] = {}
-    for row in frame.groupBy(AS_OF, position.alias("bin")).count().collect():  # type: ignore[union-attr]
+    for row in frame.groupBy(AS_OF, position.alias("bin")).count().collect():
         counted.setdefault(row[AS_OF], [0] * (len(edges) + 1))[row["bin"]] += row["count"]
     return counted

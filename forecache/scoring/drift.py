@@ -1,116 +1,226 @@
-"""Prediction drift: a night's scores against those of the nights before and of the model's test split."""
+"""Prediction drift: a night's scores against those of the nights before and of their model's test split."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from forecache.errors import NotFoundError
-from forecache.lake.ledger import last_records
+from forecache.lake.ledger import StageRecord, last_records, record
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.models import find_champion
+from forecache.quality.verdicts import DRIFT_STAGE
+from forecache.registry.models import ModelVersion, list_models
 from forecache.registry.register import load_evaluation
-from forecache.scoring.distribution import Distance, binned_counts, distance
+from forecache.scoring.distribution import binned_counts, distance, merge_bins
+from forecache.scoring.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_BINS = 20
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """How far a night's output moved.
-
-    Attributes:
-        edges: Inner edges of the bins.
-        counts: The night's rows in each bin; one bin more than edges.
-        distances: By reference: "nights before" and, where the champion's evaluation is known, "test split".
-    """
-
-    pipeline: str
-    output: str
-    night: date
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    distances: Mapping[str, Distance]
-
-    @property
-    def level(self) -> str:
-        """The largest effect: "none", "small" or "large"; "none" where there is nothing to compare with."""
-        levels = [figures.level for figures in self.distances.values()]
-        return max(levels, key=("none", "small", "large").index, default="none")
-
-    def metadata(self) -> dict[str, Any]:
-        """JSON-serialisable figures."""
-        return {
-            "output": self.output,
-            "night": self.night.isoformat(),
-            "level": self.level,
-            "edges": list(self.edges),
-            "counts": list(self.counts),
-            "distances": {
-                name: {"psi": figures.psi, "js": figures.js, "rows": figures.reference_rows, "level": figures.level}
-                for name, figures in self.distances.items()
-            },
-        }
+_BINS = 10
+Counts = Mapping[date, Sequence[int]]
 
 
 def prediction_drift(
-    settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int = 7
+    settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int | None = None
 ) -> DriftReport:
-    """Compare a scored night with up to `last` scored nights before it and with the champion's test split.
+    """Compare a scored night with scored nights before it and with the test split of the model that scored it.
 
     Args:
         spark: The session that aggregates; None: this process does.
+        last: Most nights before; None: as declared.
 
     Raises:
         NotFoundError: The night has no predictions.
     """
-    column, table = pipeline.output.name, pipeline.prediction_table
-    scored = sorted(day for day in last_records(settings, STAGE, pipeline.name) if day is not None and day < night)
-    before = scored[-last:]
-    test = _test_scores(settings, pipeline)
-    edges = test[0] if test else _quantiles(settings, table, column, before[-1] if before else night)
-    counts = binned_counts(spark, settings, table, column, [*before, night], edges)
-    if night not in counts:
+    return measure_drift(settings, pipeline, [night], spark=spark, last=last)[night]
+
+
+def check_drift(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
+) -> dict[date, DriftReport]:
+    """Measure nights and record them: the publisher refuses a night whose drift blocks, and what was counted is kept.
+
+    Raises:
+        NotFoundError: A night has no predictions.
+    """
+    started = time.perf_counter()
+    reports = measure_drift(settings, pipeline, nights, spark=spark)
+    states = _states(settings, pipeline)
+    before = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    seconds = (time.perf_counter() - started) / max(1, len(reports))
+    rows = [
+        StageRecord(
+            stage=DRIFT_STAGE,
+            subject=pipeline.prediction_table,
+            night=night,
+            inputs=states[night],
+            table="",
+            delta_version=-1,
+            rows=sum(report.counts),
+            seconds=seconds,
+            details={**report.metadata(), "blocks": report.sentence if report.blocks else ""},
+            run_id=run_id,
+        )
+        for night, report in reports.items()
+    ]
+    # A night that is looked at again and found the same is no news.
+    record(settings, [row for row in rows if not _is_known(row, before.get(row.night))])
+    return reports
+
+
+def _is_known(row: StageRecord, before: StageRecord | None) -> bool:
+    return before is not None and (before.inputs, before.details) == (row.inputs, row.details)
+
+
+def measure_drift(
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    spark: "SparkSession | None" = None,
+    last: int | None = None,
+) -> dict[date, DriftReport]:
+    """What `prediction_drift` finds, for several nights with one aggregation for each model that scored them."""
+    scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
+    for night in nights:
+        _require(pipeline, night, scored)
+    by_model: dict[int | None, list[date]] = {}
+    for night in sorted(set(nights)):
+        by_model.setdefault(_model_of(scored[night]), []).append(night)
+    known = {version.version: version for version in list_models(settings, pipeline)}
+    reports: dict[date, DriftReport] = {}
+    for version, group in by_model.items():
+        window = pipeline.drift.last if last is None else last
+        before = {night: _nights_before(scored, night, version, window) for night in group}
+        test = _test_scores(settings, known.get(version)) if version is not None else None
+        edges = test[0] if test else _edges(settings, pipeline, version, group, before)
+        wanted = {*group, *(day for days in before.values() for day in days)}
+        counts = _counts(spark, settings, pipeline, wanted, edges)
+        for night in group:
+            _require(pipeline, night, counts)
+            reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
+    return dict(sorted(reports.items()))
+
+
+def _report(
+    pipeline: Pipeline,
+    night: date,
+    scored: Mapping[date, StageRecord],
+    before: Sequence[date],
+    edges: Sequence[float],
+    counts: Counts,
+    test: tuple[list[float], list[int]] | None,
+) -> DriftReport:
+    past = [day for day in before if day in counts]
+    references: dict[str, tuple[int, ...]] = {}
+    if past:
+        references[NIGHTS_BEFORE] = tuple(sum(bins) for bins in zip(*(counts[day] for day in past), strict=True))
+    if test:
+        references[TEST_SPLIT] = tuple(test[1])
+    return DriftReport(
+        pipeline=pipeline.name,
+        output=pipeline.output.name,
+        night=night,
+        model_version=_model_of(scored[night]),
+        edges=tuple(edges),
+        counts=tuple(counts[night]),
+        references=references,
+        distances={name: distance(reference, counts[night]) for name, reference in references.items()},
+        nights=tuple(past),
+        models_before=tuple(sorted({_model_of(scored[day]) or 0 for day in past})),
+        limits=pipeline.drift,
+    )
+
+
+def _require(pipeline: Pipeline, night: date, there: Iterable[date]) -> None:
+    if night not in there:
         raise NotFoundError(
             f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
             remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
         )
-    distances = {}
-    past = [counts[day] for day in before if day in counts]
-    if past:
-        distances["nights before"] = distance([sum(bins) for bins in zip(*past, strict=True)], counts[night])
-    if test:
-        distances["test split"] = distance(test[1], counts[night])
-    return DriftReport(pipeline.name, column, night, tuple(edges), tuple(counts[night]), distances)
 
 
-def _test_scores(settings: Settings, pipeline: Pipeline) -> tuple[list[float], list[int]] | None:
-    """Inner edges and counts of the champion's scores on its test split, None where it was not evaluated here."""
-    model = find_champion(settings, pipeline)
+def _model_of(scored: StageRecord) -> int | None:
+    version = scored.details.get("model_version")
+    return None if version is None else int(version)
+
+
+def _nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
+    """The last nights before a night that the same model scored; where it scored none, the last ones at all."""
+    before = sorted(day for day in scored if day < night)
+    same = [day for day in before if _model_of(scored[day]) == version]
+    return (same or before)[-last:] if last else []
+
+
+def _test_scores(settings: Settings, model: ModelVersion | None) -> tuple[list[float], list[int]] | None:
+    """Inner edges and counts of a model's scores on its test split, None where it was not evaluated here."""
     if model is None or "test_metrics" not in model.tags:
         return None
-    scores = load_evaluation(settings, model)["scores"]
+    evaluation = load_evaluation(settings, model)
+    scores = evaluation["scores"]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]
     inside = [int(sum(values)) for values in zip(*series, strict=True)]
-    # The histogram's ends are closed; the bins beyond them are empty in it.
-    return list(scores["edges"]), [0, *inside, 0]
+    # The histogram starts at the smallest score, and leaves out the percent above its end.
+    beyond = max(0, int(evaluation["rows"]["test"]) - sum(inside))
+    return merge_bins(scores["edges"], [0, *inside, beyond], _BINS)
 
 
-def _quantiles(settings: Settings, table: str, column: str, night: date) -> list[float]:
+def _edges(
+    settings: Settings,
+    pipeline: Pipeline,
+    version: int | None,
+    nights: Sequence[date],
+    before: Mapping[date, Sequence[date]],
+) -> list[float]:
+    """Inner edges for a model without a test split: those that its nights were counted in before, else new ones."""
+    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    known = [day for day, row in recorded.items() if day and row.details["model_version"] == version]
+    if known:
+        return list(recorded[max(known)].details["edges"])
+    first = before[nights[0]]
+    return _quantiles(settings, pipeline, first[-1] if first else nights[0])
+
+
+def _states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
+    """For each scored night, what identifies its predictions."""
+    records = last_records(settings, STAGE, pipeline.name)
+    return {day: f"{row.table}@{row.delta_version} {row.inputs}" for day, row in records.items()}
+
+
+def _counts(
+    spark: "SparkSession | None",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Iterable[date],
+    edges: Sequence[float],
+) -> Counts:
+    """Rows of each night in each bin; what was counted in these bins before is not read again."""
+    recorded, states = last_records(settings, DRIFT_STAGE, pipeline.prediction_table), _states(settings, pipeline)
+    counts: dict[date, Sequence[int]] = {
+        day: recorded[day].details["counts"]
+        for day in nights
+        if day in recorded and recorded[day].inputs == states[day] and recorded[day].details["edges"] == list(edges)
+    }
+    left = sorted(set(nights) - set(counts))
+    if left:
+        counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.output.name, left, edges)
+    return counts
+
+
+def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[float]:
     """Inner edges of bins that hold about as many rows of a night each."""
     import pyarrow.compute as pc
 
-    dataset = open_table(settings, table).to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
+    delta = open_table(settings, pipeline.prediction_table)
+    dataset = delta.to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
     digest: list[float] = []
-    for batch in dataset.to_batches(columns=[column], batch_size=131_072):
+    for batch in dataset.to_batches(columns=[pipeline.output.name], batch_size=131_072):
         if batch.num_rows:
             digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
-    return sorted(set(np.quantile(digest, np.linspace(0, 1, _BINS + 1)[1:-1]).tolist())) if digest else [0.0]
+    return sorted(set(np.quantile(digest, np.linspace(0, 1, _BINS + 1)[1:-1]).tolist())) if digest else []

@@ -1,0 +1,143 @@
+"""A night's scores are held against earlier ones and against the test split of their model, and what blocks is kept."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import registry_sample as sample
+from sample_project.pipelines.visits import returns
+from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
+from training_sample import write_training_set
+
+from forecache.errors import CheckError, NotFoundError
+from forecache.pipeline import Drift, Pipeline
+from forecache.quality.verdicts import refuse_failed
+from forecache.registry.gate import run_gate
+from forecache.registry.register import register
+from forecache.scoring import drift
+from forecache.scoring.drift import check_drift, prediction_drift
+from forecache.scoring.run import score
+from forecache.settings import Settings
+
+PIPELINE = make_pipeline(num_features=4)
+NIGHTS = [NIGHT + timedelta(days=i) for i in range(5)]
+
+
+def score_nights(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, rows: int = 2000, shift: float = 0.0
+) -> None:
+    for night in nights:
+        made = features_table(rows, num_features=4, seed=night.toordinal(), night=night)
+        for name in ("f1", "f2", "f3") if shift else ():
+            moved = pa.array(made[name].to_numpy() + np.float32(shift))
+            made = made.set_column(made.schema.get_field_index(name), name, moved)
+        write_features(settings, pipeline, [made], night=night)
+    score(None, settings, pipeline, nights, engine="arrow")
+
+
+def test_scores_that_moved_are_told_by_their_effect_size(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:4])
+    score_nights(settings, PIPELINE, NIGHTS[4:], shift=8.0)
+    calm = prediction_drift(settings, PIPELINE, NIGHTS[3])
+    moved = prediction_drift(settings, PIPELINE, NIGHTS[4])
+    assert (calm.level, moved.level) == ("none", "large")
+    assert moved.distances["nights before"].reference_rows == 8000
+    assert sum(moved.counts) == 2000
+    assert moved.metadata()["distances"]["nights before"]["psi"] > 0.25
+    with pytest.raises(NotFoundError, match="has no predictions for the night"):
+        prediction_drift(settings, PIPELINE, NIGHTS[4] + timedelta(days=1))
+
+
+def test_the_first_nights_are_compared_with_what_there_is(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:3])
+    reports = check_drift(settings, PIPELINE, NIGHTS[:3], spark=None)
+    assert [len(report.nights) for report in reports.values()] == [0, 1, 2]
+    assert {report.level for report in reports.values()} == {"none"}
+    assert "No night before it was scored." in reports[NIGHTS[0]].sentence
+    assert "against the night before." in reports[NIGHTS[1]].sentence
+    assert prediction_drift(settings, PIPELINE, NIGHTS[2], last=1).nights == (NIGHTS[1],)
+
+
+def test_a_new_model_is_compared_with_its_own_nights_only(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:2])
+    register_model(settings, PIPELINE, seed=5)
+    score_nights(settings, PIPELINE, NIGHTS[2:4])
+    first, second = check_drift(settings, PIPELINE, NIGHTS[2:4], spark=None).values()
+    assert first.is_new_model
+    assert first.distances["nights before"].psi > 0.25
+    assert first.level == "none"
+    assert "Model 2 scores for the first time" in first.sentence
+    assert second.nights == (NIGHTS[2],)
+    assert second.level == "none"
+
+
+def test_what_was_counted_is_not_read_again_unless_the_night_was_scored_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:3])
+    check_drift(settings, PIPELINE, NIGHTS[:3], spark=None)
+    score_nights(settings, PIPELINE, NIGHTS[3:4])
+    read: list[date] = []
+    count = drift.binned_counts
+
+    def counting(spark: Any, settings: Settings, table: str, column: str, nights: Sequence[date], edges: Any) -> Any:
+        read.extend(nights)
+        return count(spark, settings, table, column, nights, edges)
+
+    monkeypatch.setattr(drift, "binned_counts", counting)
+    kept = check_drift(settings, PIPELINE, NIGHTS[3:4], spark=None)[NIGHTS[3]]
+    assert read == NIGHTS[3:4]
+    read.clear()
+    score_nights(settings, PIPELINE, NIGHTS[1:2], rows=1000)
+    anew = check_drift(settings, PIPELINE, NIGHTS[3:4], spark=None)[NIGHTS[3]]
+    assert read == NIGHTS[1:2]
+    assert kept.distances["nights before"].reference_rows == 6000
+    assert anew.distances["nights before"].reference_rows == 5000
+
+
+def test_a_large_effect_keeps_a_night_from_being_published_only_where_that_is_declared(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:2])
+    score_nights(settings, PIPELINE, NIGHTS[2:3], shift=8.0)
+    blocking = dataclasses.replace(PIPELINE, drift=Drift(blocking=True))
+    check_drift(settings, PIPELINE, NIGHTS[1:3], spark=None)
+    refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[2])
+    check_drift(settings, blocking, NIGHTS[1:3], spark=None)
+    refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[1])
+    with pytest.raises(CheckError, match="has drifted too far: probability has moved far"):
+        refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[2])
+
+
+@pytest.mark.slow
+def test_the_test_split_of_the_model_that_scored_the_night_is_a_reference(settings: Settings) -> None:
+    write_training_set(settings, returns)
+    training = sample.made_up_training(settings, returns, sample.GOOD, training_version=2)
+    version = register(settings, returns, training).details["model_version"]
+    assert run_gate(settings, returns, version, actor="test").passed
+    rows = rows_of_test_split(settings, returns)
+    write_features(settings, returns, [rows])
+    score(None, settings, returns, [NIGHT], engine="arrow")
+    report = check_drift(settings, returns, [NIGHT], spark=None)[NIGHT]
+    apart = report.distances["test split"]
+    assert apart.rows == apart.reference_rows == rows.num_rows
+    assert (apart.psi, report.level) == (0.0, "none")
+    assert f"against the test split of model {version}" in report.sentence
+
+
+def rows_of_test_split(settings: Settings, pipeline: Pipeline) -> pa.Table:
+    """The rows of the test split as the features of a night."""
+    from deltalake import DeltaTable
+
+    table = DeltaTable(settings.table_uri(pipeline.training_table), version=2).to_pyarrow_table(
+        columns=[*pipeline.key, *pipeline.features.names], filters=[("split", "=", "test")]
+    )
+    night = pa.array([NIGHT] * table.num_rows, pa.date32())
+    return table.add_column(len(pipeline.key), "as_of", night)
