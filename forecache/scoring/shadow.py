@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.ledger import last_records
+from forecache.lake.ledger import last_record, last_records
 from forecache.lake.tables import table_version
 from forecache.pipeline import Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 SHADOW_STAGE = "score_challenger"
+_STAGES = {"champion": STAGE, "challenger": SHADOW_STAGE}
 _BINS = 20
-
-
-def challenger_table(pipeline: Pipeline) -> str:
-    """Name of the table of a pipeline's challenger."""
-    return f"{pipeline.prediction_table}_challenger"
 
 
 def score_shadow(
@@ -50,12 +46,13 @@ def score_shadow(
 ) -> StageResult:
     """Score a night with the champion and with a challenger, reading its features once.
 
-    The champion's partition is written only where it is not current already.
+    The champion's partition is written only where it is not current already; where both are, nothing is done.
 
     Returns:
-        A result about the challenger's table; `details["comparison"]` has rows, mean_difference (challenger minus
-        champion), mean_absolute_difference, largest_difference, correlation, psi, js, and for each segment the rows
-        that change it.
+        A result about the challenger's table; `details` names both models, says whether the champion's partition was
+        written (`champion_written`), and has the `comparison`: rows, mean_difference (challenger minus champion),
+        mean_absolute_difference, largest_difference, correlation (None where a side is constant), psi, js, and for
+        each segment the rows that change it.
 
     Raises:
         NotFoundError: There is no champion, or the night has no features.
@@ -63,43 +60,51 @@ def score_shadow(
     """
     started = time.perf_counter()
     first = champion(settings, pipeline)
-    sides = {"champion": (first, pipeline.prediction_table), "challenger": (challenger, challenger_table(pipeline))}
-    plans: dict[str, Plan] = {}
+    sides = {"champion": (first, pipeline.prediction_table), "challenger": (challenger, pipeline.challenger_table)}
+    models = {side: f"{model.name}@{model.version}" for side, (model, _) in sides.items()}
     nights: dict[str, Night] = {}
-    for side, (model, _) in sides.items():
-        stage = STAGE if side == "champion" else SHADOW_STAGE
-        before = last_records(settings, stage, pipeline.name)
+    current: dict[str, bool] = {}
+    for side, (model, table) in sides.items():
+        before = last_records(settings, _STAGES[side], pipeline.name)
         nights[side] = describe_nights(settings, pipeline, model, [night], before)[0]
-        plans[side] = plan_scoring(str(verified_folder(settings, model)))
-    champion_is_current = is_current(
-        settings, pipeline.prediction_table, nights["champion"], last_records(settings, STAGE, pipeline.name)
-    )
+        current[side] = is_current(settings, table, nights[side], before)
     described = nights["challenger"]
+    known = last_record(settings, SHADOW_STAGE, pipeline.name, night)
+    if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:
+        kept = {**models, "comparison": known.details["comparison"], "champion_written": False}
+        return _result(settings, pipeline, described, started, kept, skipped=True)
+    plans = {side: plan_scoring(str(verified_folder(settings, model))) for side, (model, _) in sides.items()}
     job = Job({night: described.files}, {night: described.feature_version}, "", sharded=False)
     session = own_session(spark, job, BATCH_ROWS)
     progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
     both = _both(session, settings, pipeline, plans, job).persist()
     try:
-        details: dict[str, Any] = {"comparison": _compare(both, pipeline)}
+        details: dict[str, Any] = {**models, "comparison": _compare(both, pipeline)}
         for side, (model, table) in sides.items():
-            if side == "champion" and champion_is_current:
+            if side == "champion" and current[side]:
                 continue
             stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
             work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress)
-            _write(session, work, nights[side], both, side)
+            _write(session, work, nights[side], both, side, details if side == "challenger" else {})
     finally:
         both.unpersist()
-    table = challenger_table(pipeline)
-    models = {side: f"{model.name}@{model.version}" for side, (model, _) in sides.items()}
+    details["champion_written"] = not current["champion"]
+    return _result(settings, pipeline, described, started, details, skipped=False)
+
+
+def _result(
+    settings: Settings, pipeline: Pipeline, night: Night, started: float, details: Mapping[str, Any], *, skipped: bool
+) -> StageResult:
     return StageResult(
         stage=SHADOW_STAGE,
         subject=pipeline.name,
-        rows=described.rows,
+        rows=night.rows,
         seconds=time.perf_counter() - started,
-        nights=(night,),
-        table=table,
-        delta_version=table_version(settings, table),
-        details={**details, **models, "champion_written": not champion_is_current},
+        nights=(night.night,),
+        table=pipeline.challenger_table,
+        delta_version=table_version(settings, pipeline.challenger_table),
+        skipped=skipped,
+        details=details,
     )
 
 
@@ -120,7 +125,9 @@ def _both(
     return scored.select(*pipeline.key, *(number(F.col("scores")[side]).alias(side) for side in plans))
 
 
-def _write(session: "SparkSession", work: Work, night: Night, both: "DataFrame", side: str) -> None:
+def _write(
+    session: "SparkSession", work: Work, night: Night, both: "DataFrame", side: str, details: Mapping[str, Any]
+) -> None:
     from pyspark.sql import functions as F
 
     started = time.perf_counter()
@@ -132,8 +139,8 @@ def _write(session: "SparkSession", work: Work, night: Night, both: "DataFrame",
         session, stamped(rows, work.pipeline, job, work.stamp), work.settings, work.table, job, progress=work.progress
     )
     files = list_folder(work.settings, work.table, folder, night.night)
-    staged = Staged({night.night: files}, night.rows, time.perf_counter() - started, {"shadow": True})
-    publish(work, [night], staged, stage=STAGE if side == "champion" else SHADOW_STAGE)
+    staged = Staged({night.night: files}, night.rows, time.perf_counter() - started, {"shadow": True, **details})
+    publish(work, [night], staged, stage=_STAGES[side])
 
 
 def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:
@@ -151,6 +158,8 @@ def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:
     ).first()
     assert figures is not None
     result = figures.asDict()
+    # Spark's correlation with a constant is not a number, which JSON does not know.
+    result["correlation"] = None if result["correlation"] != result["correlation"] else result["correlation"]
     segments = {segment.name: result.pop(segment.name) for segment in pipeline.segments}
     edges = both.approxQuantile("champion", [i / _BINS for i in range(1, _BINS)], 0.001)
     counts = [_histogram(both, side, sorted(set(edges))) for side in (old, new)]
@@ -161,8 +170,8 @@ def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:
 def _histogram(both: "DataFrame", column: "Column", edges: list[float]) -> list[int]:
     from pyspark.sql import functions as F
 
-    position = sum((column >= F.lit(edge)).cast("int") for edge in edges)
+    position = sum(((column >= F.lit(edge)).cast("int") for edge in edges), F.lit(0))
     counts = [0] * (len(edges) + 1)
-    for row in both.where(column.isNotNull()).groupBy(position.alias("bin")).count().collect():  # type: ignore[union-attr]
+    for row in both.where(column.isNotNull()).groupBy(position.alias("bin")).count().collect():
         counts[row["bin"]] += row["count"]
     return counts

@@ -1,18 +1,30 @@
-"""A challenger is scored beside the champion in one scan, and a night's scores are held against earlier ones."""
+"""A challenger is scored beside the champion in one scan, where it is asked for."""
 
+import dataclasses
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
+from scoring_support import (
+    NIGHT,
+    features_table,
+    make_pipeline,
+    network,
+    predictions,
+    register_model,
+    with_output,
+    write_features,
+)
 
-from forecache.errors import NotFoundError
+from forecache.errors import CheckError
+from forecache.pipeline import Pipeline
+from forecache.registry.challenger import dismiss_challenger, name_challenger
 from forecache.scoring.distribution import binned_counts
-from forecache.scoring.drift import prediction_drift
+from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
-from forecache.scoring.shadow import challenger_table, score_shadow
+from forecache.scoring.shadow import score_shadow
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +52,7 @@ def test_a_challenger_gets_its_own_table_and_a_comparison_that_can_be_checked(
     challenger = register_model(settings, PIPELINE, seed=1, champion=False)
     result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="shadow")
     old, new = (
-        predictions(settings, PIPELINE, table=name) for name in (PIPELINE.prediction_table, challenger_table(PIPELINE))
+        predictions(settings, PIPELINE, table=name) for name in (PIPELINE.prediction_table, PIPELINE.challenger_table)
     )
     assert old.schema == new.schema
     assert set(old["model_version"].to_pylist()) == {1}
@@ -68,29 +80,80 @@ def test_a_champion_that_is_current_is_not_written_again_and_both_equal_scoring_
     result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
     assert not result.details["champion_written"]
     assert set(predictions(settings, PIPELINE)["run_id"].to_pylist()) == {"alone"}
-    by_shadow = predictions(settings, PIPELINE, table=challenger_table(PIPELINE))
+    by_shadow = predictions(settings, PIPELINE, table=PIPELINE.challenger_table)
     score(None, settings, PIPELINE, [NIGHT], engine="arrow", model=challenger)
     by_itself = predictions(settings, PIPELINE)
     assert by_shadow["probability"].equals(by_itself["probability"])
     assert alone.rows == result.rows == 400
 
 
-def test_scores_that_moved_are_told_by_their_effect_size(settings: Settings) -> None:
+@pytest.mark.slow
+def test_nights_that_both_models_have_scored_are_left_alone_and_their_comparison_is_kept(
+    spark: "SparkSession", settings: Settings
+) -> None:
+    write_features(settings, PIPELINE, tables())
     register_model(settings, PIPELINE)
-    nights = [NIGHT + timedelta(days=i) for i in range(5)]
-    for i, night in enumerate(nights):
-        write_features(settings, PIPELINE, tables(2000, seed=i, shift=8.0 if i == 4 else 0, night=night), night=night)
-    score(None, settings, PIPELINE, nights, engine="arrow")
-    calm = prediction_drift(settings, PIPELINE, nights[3])
-    moved = prediction_drift(settings, PIPELINE, nights[4])
-    assert calm.level == "none"
-    assert moved.level == "large"
-    assert moved.distances["nights before"].reference_rows == 8000
-    assert sum(moved.counts) == 2000
-    assert moved.metadata()["distances"]["nights before"]["psi"] > 0.25
-    assert prediction_drift(settings, PIPELINE, nights[0]).distances == {}
-    with pytest.raises(NotFoundError, match="has no predictions for the night"):
-        prediction_drift(settings, PIPELINE, nights[4] + timedelta(days=1))
+    challenger = register_model(settings, PIPELINE, seed=1, champion=False)
+    first = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    again = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    assert (first.skipped, again.skipped) == (False, True)
+    assert again.details["comparison"] == first.details["comparison"]
+    assert again.delta_version == first.delta_version
+    other = score_shadow(spark, settings, PIPELINE, NIGHT, register_model(settings, PIPELINE, seed=2, champion=False))
+    assert not other.skipped
+    assert other.details["comparison"] != first.details["comparison"]
+
+
+@pytest.mark.slow
+def test_the_nightly_scores_a_challenger_only_where_one_is_named_and_asked_for(
+    spark: "SparkSession", settings: Settings
+) -> None:
+    asking = dataclasses.replace(PIPELINE, shadow=True)
+    write_features(settings, PIPELINE, tables())
+    register_model(settings, PIPELINE)
+    register_model(settings, PIPELINE, seed=1, champion=False)
+    assert "challenger" not in score_nights(spark, settings, asking, [NIGHT]).details
+    with pytest.raises(CheckError, match="version 1 is the champion"):
+        name_challenger(settings, PIPELINE, 1)
+    name_challenger(settings, PIPELINE, 2)
+    assert "challenger" not in score_nights(spark, settings, PIPELINE, [NIGHT]).details
+    result = score_nights(spark, settings, asking, [NIGHT])
+    told = result.details["challenger"]
+    assert result.skipped  # the champion's rows were there
+    assert told["model"] == "demo@2"
+    assert told["nights"][NIGHT.isoformat()]["rows"] == 400
+    dismissed = dismiss_challenger(settings, PIPELINE)
+    assert dismissed is not None
+    assert dismissed.version == 2
+    assert dismiss_challenger(settings, PIPELINE) is None
+
+
+@pytest.mark.slow
+def test_a_challenger_whose_predictions_are_wrong_does_not_hold_the_champion_up(
+    spark: "SparkSession", settings: Settings
+) -> None:
+    champion, challenger = (score_alone(PIPELINE, seed=seed) for seed in (0, 1))
+    low, high = float(champion.min()) - 1e-3, float(champion.max()) + 1e-3
+    assert challenger.min() < low or challenger.max() > high
+    narrow = dataclasses.replace(with_output(PIPELINE, minimum=low, maximum=high), shadow=True)
+    write_features(settings, narrow, tables())
+    register_model(settings, narrow)
+    register_model(settings, narrow, seed=1, champion=False)
+    name_challenger(settings, narrow, 2)
+    result = score_nights(spark, settings, narrow, [NIGHT])
+    assert not result.skipped
+    assert result.rows == 400
+    assert "are wrong" in result.details["challenger"]["nights"][NIGHT.isoformat()]["error"]
+    assert len(predictions(settings, narrow)) == 400
+
+
+def score_alone(pipeline: Pipeline, *, seed: int) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network(4, seed=seed, output="probability"))
+    (features,) = tables()
+    matrix = np.stack([features[name].to_numpy() for name in pipeline.features.names], axis=1).astype(np.float32)
+    return session.run(None, {"x": matrix})[0]
 
 
 @pytest.mark.slow
