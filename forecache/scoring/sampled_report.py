@@ -1,0 +1,164 @@
+"""The sampled report: Evidently's HTML page on a night's scores and features, from a bounded sample of both sides.
+
+Rows are drawn by a hash of their key, so that a night gives the same sample every time. Nothing is sent anywhere, and
+the page loads nothing.
+"""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.errors import NotFoundError
+from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.splits import count_split
+from forecache.lake.tables import read_table
+from forecache.pipeline import AS_OF, Drift, Pipeline
+from forecache.registry.models import ModelVersion, list_models, tracking, verified_folder
+from forecache.registry.scorers import open_scorer, score
+from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.night import STAGE as SCORE_STAGE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "drift_report"
+MLFLOW_FOLDER = "drift"
+MLFLOW_FILE = "newest.html"
+
+
+def write_drift_report(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, night: date, *, progress: Progress = no_progress
+) -> StageResult:
+    """Write `HOME/reports/drift/<pipeline>/<night>.html` and keep the newest of them, as declared.
+
+    The reference is the test split of the model that scored the night, or, for a model without one, the night before.
+    The page is also an artifact of the model's MLflow run, `drift/newest.html`, which the next one replaces.
+
+    Returns:
+        `rows` of the night in the sample; `details`: path, mlflow_artifact (None for a model without a run), reference
+        (None where there is nothing to compare with: then no page is written), reference_rows, columns.
+
+    Raises:
+        NotFoundError: The night has no predictions.
+        CheckError: The model's file was changed since it was registered.
+    """
+    started = time.perf_counter()
+    scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
+    if night not in scored:
+        raise NotFoundError(
+            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
+            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
+        )
+    model = _model(settings, pipeline, scored[night])
+    progress(f"sampling {pipeline.name} on {night}", 0.1)
+    before = max((day for day in scored if day < night), default=None)
+    if model is not None and "training_table" in model.tags:
+        reference, name = _test_sample(spark, settings, pipeline, model), f"test split of model {model.version}"
+    elif before is not None:
+        reference, name = _night_sample(spark, settings, pipeline, scored[before]), f"night {before}"
+    else:
+        nothing: dict[str, Any] = {
+            "path": None,
+            "mlflow_artifact": None,
+            "reference": None,
+            "reference_rows": 0,
+            "columns": [],
+        }
+        return StageResult(STAGE, pipeline.name, 0, time.perf_counter() - started, nights=(night,), details=nothing)
+    current = _night_sample(spark, settings, pipeline, scored[night])
+    columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
+    progress(f"writing the drift report of {pipeline.name}", 0.4)
+    folder = settings.reports_path / "drift" / pipeline.name
+    path = folder / f"{night.isoformat()}.html"
+    _write_page(current[columns], reference[columns], pipeline.drift, path)
+    _keep_newest(folder, pipeline.drift.keep_reports)
+    details = {
+        "path": str(path),
+        "mlflow_artifact": _attach(settings, model, path),
+        "reference": name,
+        "reference_rows": len(reference),
+        "columns": columns,
+    }
+    seconds = time.perf_counter() - started
+    return StageResult(STAGE, pipeline.name, len(current), seconds, nights=(night,), details=details)
+
+
+def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
+    known = {model.version: model for model in list_models(settings, pipeline)}
+    return known.get(scored.details.get("model_version", -1))
+
+
+def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
+    """Features and scores of a sample of the rows that the model was tested on."""
+    table, version = model.training_table
+    features = [name for name in pipeline.features.names if name in model.features]
+    rows = read_table(spark, settings, table, version=version).where("split = 'test'")
+    total = count_split(settings, table, version=version, split="test")
+    drawn: Any = _sample(rows, pipeline, total).select(*model.features).toPandas()
+    scorer = open_scorer(verified_folder(settings, model))
+    scores = score(scorer, drawn[list(model.features)].to_numpy(dtype=np.float32))
+    return drawn[features].assign(**{pipeline.output.name: scores})
+
+
+def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
+    """Features and scores of a sample of a night's rows."""
+    from pyspark.sql import functions as F
+
+    names = [*pipeline.features.names, pipeline.output.name]
+    version = scored.details.get("feature_version")
+    features = read_table(spark, settings, pipeline.feature_table, version=version)
+    frames = (
+        _sample(frame.where(F.col(AS_OF) == F.lit(scored.night)), pipeline, scored.rows)
+        for frame in (features, read_table(spark, settings, pipeline.prediction_table))
+    )
+    left, right = (frame.select(*pipeline.key, *(c for c in frame.columns if c in names)) for frame in frames)
+    return left.join(right, list(pipeline.key)).select(*names).toPandas()
+
+
+def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
+    """At most `report_rows` of some rows: those whose keys have certain hashes, whatever order they lie in."""
+    from pyspark.sql import functions as F
+
+    most = pipeline.drift.report_rows
+    position = F.xxhash64(*pipeline.key)
+    parts = max(1, math.ceil(rows / most))
+    chosen = frame.where(F.pmod(position, F.lit(parts)) == 0) if parts > 1 else frame
+    return chosen.orderBy(position, *pipeline.key).limit(most)
+
+
+def _write_page(current: Any, reference: Any, limits: Drift, path: Path) -> None:
+    # Evidently asks for this one before it sends anything.
+    os.environ["DO_NOT_TRACK"] = "1"
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    definition = DataDefinition(numerical_columns=list(current.columns))
+    sides = [Dataset.from_pandas(frame.astype("float64"), definition) for frame in (current, reference)]
+    preset = DataDriftPreset(num_method="psi", num_threshold=limits.small_psi)
+    page = Report([preset]).run(*sides)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    page.save_html(str(unfinished))
+    unfinished.rename(path)
+
+
+def _keep_newest(folder: Path, keep: int) -> None:
+    pages: Sequence[Path] = sorted(folder.glob("*.html"))
+    for page in pages[:-keep]:
+        page.unlink()
+
+
+def _attach(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
+    """Log the page to the model's run under a name that stays, so that a run holds one; None where it has no run."""
+    if model is None or not model.run_id:
+        return None
+    client: Any = tracking(settings)
+    client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
+    return f"runs:/{model.run_id}/{MLFLOW_FOLDER}/{MLFLOW_FILE}"
