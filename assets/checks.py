@@ -133,7 +133,7 @@ def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) 
 def tell_session(verdict: Verdict, *, blocking: bool) -> None:
     """A blocking check that fails fails the run; the caller of the runner gets its reason as the error."""
     session = current_session()
-    if session and blocking:
+    if session and blocking and verdict.severity == dg.AssetCheckSeverity.ERROR:
         session.error = CheckError(verdict.reason, remedy="What was published stays. Mend the cause and run again.")
     elif session and verdict.severity == dg.AssetCheckSeverity.ERROR:
         session.objections.append(verdict.reason)

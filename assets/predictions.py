@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import checks
+from assets import checks, drift
 from assets.freshness import nightly_freshness
 from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
@@ -34,7 +34,10 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         freshness_policy=nightly_freshness(pipeline.end),
-        check_specs=checks.expectation_specs(table, partitions, about=about),
+        check_specs=[
+            *checks.expectation_specs(table, partitions, about=about),
+            *drift.drift_specs(pipeline, partitions),
+        ],
     )
     @explained
     def predictions(
@@ -42,12 +45,13 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.quality.expectations import prediction_expectations
         from forecache.quality.verdicts import check_nights
-        from forecache.scoring.run import score
+        from forecache.scoring.drift import check_drift
+        from forecache.scoring.nightly import score_nights
 
         current, nights = settings.load(), nights_of(context)
         result = run_stage(
             context,
-            lambda progress: score(
+            lambda progress: score_nights(
                 spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
             ),
         )
@@ -63,5 +67,10 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             spark.session(), current, table, prediction_expectations(pipeline), column=AS_OF, states=states
         )
         yield from checks.expectation_events(context, table, reports)
+        moved = check_drift(current, pipeline, nights, spark=spark.session(), run_id=context.run_id)
+        yield from drift.drift_events(context, pipeline, moved)
+        if pipeline.shadow:
+            yield from drift.challenger_materializations(pipeline, result)
+            yield from drift.challenger_events(context, pipeline, result, nights)
 
     return predictions

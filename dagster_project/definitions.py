@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.candidate import build_candidate
+from assets.challenger import build_challenger
+from assets.drift_report import build_drift_report
 from assets.features import build_features
 from assets.landing import build_landing
 from assets.model import build_model
@@ -58,10 +60,20 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     # An estimator's parameters are its own, and its library searches them.
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
     return dg.Definitions(
-        assets=[build(pipeline) for build in PIPELINE_ASSETS],
+        assets=pipeline_assets(pipeline),
         jobs=[nightly, training, build_full_job(pipeline), *searches],
         schedules=[build_nightly_schedule(pipeline, nightly), build_training_schedule(pipeline, training)],
     )
+
+
+def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Every stage, and what the declaration asks for beside them."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build(pipeline) for build in PIPELINE_ASSETS]
+    if pipeline.drift.report_rows:
+        assets.append(build_drift_report(pipeline))
+    if pipeline.shadow:
+        assets.append(build_challenger(pipeline))
+    return assets
 
 
 def sources_of(pipelines: Iterable[Pipeline]) -> list[Source]:

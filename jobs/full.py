@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.published import published_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob
+from jobs.nightly import nightly_selection
 from jobs.training import training_selection
 
 
@@ -14,10 +14,9 @@ def full_job_name(pipeline: Pipeline) -> str:
 
 def build_full_job(pipeline: Pipeline) -> AssetJob:
     """Training and the nightly job in one run, in that order."""
-    nightly = dg.AssetSelection.assets(pipeline.feature_table, pipeline.prediction_table, published_name(pipeline))
     return dg.define_asset_job(
         full_job_name(pipeline),
-        selection=training_selection(pipeline) | nightly,
+        selection=training_selection(pipeline) | nightly_selection(pipeline),
         description=f"Train {pipeline.name}, then score and publish a night.",
         executor_def=dg.in_process_executor,
     )

@@ -4,6 +4,7 @@ from datetime import timezone
 
 import dagster as dg
 
+from assets.drift_report import drift_report_name
 from assets.published import published_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob, night_tags
@@ -15,11 +16,18 @@ def nightly_job_name(pipeline: Pipeline) -> str:
     return f"nightly_{pipeline.name}"
 
 
+def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
+    assets = [pipeline.feature_table, pipeline.prediction_table, published_name(pipeline)]
+    if pipeline.drift.report_rows:
+        assets.append(drift_report_name(pipeline))
+    return dg.AssetSelection.assets(*assets)
+
+
 def build_nightly_job(pipeline: Pipeline) -> AssetJob:
     """Everything that a night needs once its files are ingested; a range of nights is one run."""
     return dg.define_asset_job(
         nightly_job_name(pipeline),
-        selection=dg.AssetSelection.assets(pipeline.feature_table, pipeline.prediction_table, published_name(pipeline)),
+        selection=nightly_selection(pipeline),
         description=f"Features, predictions and the published version of {pipeline.name} for a night.",
         executor_def=dg.in_process_executor,
     )

@@ -13,7 +13,7 @@ from dagster_project.definitions import build_definitions
 from forecache.settings import load_settings
 from jobs.common import night_tags
 
-PER_PIPELINE = ("features", "training_set", "candidate", "model", "predictions", "published")
+PER_PIPELINE = ("features", "training_set", "candidate", "model", "predictions", "published", "drift_report")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
 
 
 def test_every_asset_has_group_kinds_owner_and_description(repository: dg.RepositoryDefinition) -> None:
-    groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving"]
+    groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving", "monitoring"]
     for key in repository.asset_graph.get_all_asset_keys():
         node = repository.asset_graph.get(key)
         assert node.group_name in groups, key
@@ -58,7 +58,7 @@ def test_a_range_of_nights_is_one_run_for_every_partitioned_asset(repository: dg
         for node in (repository.asset_graph.get(key) for key in repository.asset_graph.get_all_asset_keys())
         if node.partitions_def is not None
     ]
-    assert len(partitioned) == 6
+    assert len(partitioned) == 8
     assert {node.backfill_policy for node in partitioned} == {dg.BackfillPolicy.single_run()}
 
 
@@ -76,7 +76,8 @@ def test_loading_the_definitions_imports_no_heavy_library() -> None:
         "import sys; from dagster_project.definitions import defs; from dagster_project import runner;"
         "from dagster_project.definitions import build_definitions; from forecache.settings import load_settings;"
         "build_definitions(load_settings()).get_repository_def().load_all_definitions();"
-        "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'pandas', 'matplotlib', 'deltalake'};"
+        "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'evidently', 'pandas', 'matplotlib'};"
+        "heavy |= {'deltalake'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,21 @@
+"""Challenger: a second model's scores of the same night, made in the champion's scan. Nothing publishes from them."""
+
+import dagster as dg
+
+from assets.metadata import prediction_schema
+from assets.partitions import pipeline_partitions
+from forecache.pipeline import Pipeline
+
+
+def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:
+    """The challenger's table: the asset of the prediction table writes it where the alias `challenger` is given."""
+    return dg.AssetSpec(
+        pipeline.challenger_table,
+        deps=[pipeline.feature_table],
+        description=__doc__,
+        group_name="predictions",
+        kinds={"deltalake", "spark"},
+        owners=[pipeline.owner],
+        metadata={"dagster/column_schema": prediction_schema(pipeline)},
+        partitions_def=pipeline_partitions(pipeline),
+    )

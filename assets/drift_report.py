@@ -1,0 +1,64 @@
+"""Drift report: a page on how far scores and features have moved, for people. Nothing waits for it.
+
+It is written for the last night of a run, from a sample, and lies in the folder of reports and in the model's MLflow
+run. The check on the prediction table is what judges; see there.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import stage_metadata
+from assets.partitions import nights_of, pipeline_partitions
+from assets.stage import explained, run_stage
+from forecache.pipeline import Pipeline
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+# Below the publisher's 0: answers come first, then pages about them.
+_PRIORITY = {"dagster/priority": "-1"}
+
+
+def drift_report_name(pipeline: Pipeline) -> str:
+    return f"drift_report_{pipeline.name}"
+
+
+def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The sampled report on a pipeline's predictions."""
+
+    @dg.asset(
+        name=drift_report_name(pipeline),
+        deps=[pipeline.prediction_table],
+        description=__doc__,
+        group_name="monitoring",
+        kinds={"evidently", "html"},
+        owners=[pipeline.owner],
+        partitions_def=pipeline_partitions(pipeline),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        op_tags=_PRIORITY,
+    )
+    @explained
+    def drift_report(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
+        from forecache.scoring.sampled_report import write_drift_report
+
+        current, night = settings.load(), nights_of(context)[-1]
+        result = run_stage(
+            context, lambda progress: write_drift_report(spark.session(), current, pipeline, night, progress=progress)
+        )
+        details = result.details
+        yield dg.MaterializeResult(
+            metadata={
+                **stage_metadata(current, result),
+                "night": str(night),
+                "reference": details["reference"] or "nothing yet: no test split and no night before",
+                "reference_rows": details["reference_rows"],
+                "columns": ", ".join(details["columns"]),
+                **({"report": dg.MetadataValue.path(details["path"])} if details["path"] else {}),
+                **({"mlflow_artifact": details["mlflow_artifact"]} if details["mlflow_artifact"] else {}),
+            }
+        )
+
+    return drift_report
