@@ -1,0 +1,165 @@
+"""Beside the nightly: `drift`, `challenge`, `shadow`."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import Night, command, settings
+from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
+from forecache.cli.progress import StageProgress
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
+    from forecache.scoring.drift_report import DriftReport
+    from forecache.settings import Settings
+
+_PIPELINE = click.argument("pipeline", metavar="PIPELINE")
+_NIGHT = click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
+
+
+@command(
+    "drift",
+    examples="""
+    forecache drift churn
+    forecache drift churn --night 1998-06-30 --json
+    forecache drift churn --report          # an HTML page on scores and features, too
+    """,
+)
+@_PIPELINE
+@_NIGHT
+@click.option("--report", is_flag=True, help="Write the sampled HTML report; it starts Spark.")
+def drift(pipeline: str, night: date | None, report: bool) -> None:
+    """How far a night's scores of PIPELINE have moved from the nights before and from its model's test split.
+
+    It only looks: what blocks a publish is what the nightly found.
+    """
+    from forecache.pipeline import load_pipeline
+    from forecache.scoring.drift import prediction_drift
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    found = prediction_drift(current, declared, night or _newest_scored(current, declared))
+    page = _write_report(current, declared, found.night) if report else None
+    if wants_json():
+        print_json({**found.metadata(), **({"report": page} if report else {})})
+        return
+    _show_drift(found)
+    if report:
+        click.echo(f"The report is {page}." if page else "There is nothing to compare with, and so no report.")
+
+
+def _newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
+    from forecache.lake.ledger import last_records
+    from forecache.scoring.night import STAGE
+
+    nights = [night for night in last_records(current, STAGE, pipeline.name) if night is not None]
+    if not nights:
+        raise NotFoundError(
+            f"No night of pipeline {pipeline.name!r} was scored yet.",
+            remedy=f"`forecache run {pipeline.name}` scores the newest one.",
+        )
+    return max(nights)
+
+
+def _write_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
+    from forecache.lake.spark import spark_session
+    from forecache.scoring.sampled_report import write_drift_report
+
+    with StageProgress() as progress:
+        result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
+    path: str | None = result.details["path"]
+    return path
+
+
+def _show_drift(found: "DriftReport") -> None:
+    rows = [
+        (name, apart.reference_rows, apart.rows, apart.psi, apart.js, found.effect(name) or "not judged")
+        for name, apart in found.distances.items()
+    ]
+    columns = ("against", "its rows", "rows", "PSI", "Jensen-Shannon", "effect")
+    if rows:
+        show_table(columns, rows, title=f"{found.output} on {found.night}", right=columns[1:5])
+    click.echo(found.sentence)
+
+
+@command(
+    "challenge",
+    examples="""
+    forecache challenge churn 5             # version 5 is scored beside the champion from now on
+    forecache challenge churn --stop
+    """,
+)
+@_PIPELINE
+@click.argument("version", type=int, required=False)
+@click.option("--stop", is_flag=True, help="Take the alias away.")
+def challenge(pipeline: str, version: int | None, stop: bool) -> None:
+    """Give VERSION of PIPELINE's model the alias `challenger`.
+
+    A pipeline that is declared with `shadow=True` scores it every night in the champion's scan, into its own table.
+    """
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.challenger import dismiss_challenger, name_challenger
+
+    if stop == (version is not None):
+        raise click.UsageError("Give a VERSION or --stop.")
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
+    if wants_json():
+        print_json({"pipeline": pipeline, "challenger": None if stop or named is None else named.version})
+    elif named is None:
+        click.echo(f"Nobody challenges the champion of {pipeline}.")
+    elif stop:
+        click.echo(f"Model {pipeline} {named.version} is no longer the challenger.")
+    else:
+        click.echo(f"Model {pipeline} {named.version} is the challenger.{_when(declared)}")
+
+
+def _when(pipeline: "Pipeline") -> str:
+    if pipeline.shadow:
+        return " The next run scores it beside the champion."
+    return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` in its declaration every nightly does."
+
+
+@command("shadow", examples="forecache shadow churn\nforecache shadow churn --night 1998-06-30 --version 5 --json")
+@_PIPELINE
+@_NIGHT
+@click.option("--version", type=int, help="The version to score; default: the challenger.")
+def shadow(pipeline: str, night: date | None, version: int | None) -> None:
+    """Score a night of PIPELINE with the champion and the challenger in one scan, and compare them.
+
+    The challenger's predictions go to a table of their own; nothing publishes from it.
+    """
+    from forecache.lake.spark import spark_session
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.challenger import find_challenger
+    from forecache.registry.models import model_version
+    from forecache.scoring.shadow import score_shadow
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
+    if challenger is None:
+        raise NotFoundError(
+            f"Nobody challenges the champion of {pipeline!r}.",
+            remedy=f"Name one with `forecache challenge {pipeline} VERSION`, or give --version.",
+        )
+    chosen = night or _newest_scored(current, declared)
+    with StageProgress() as progress:
+        spark = spark_session(current)
+        result = score_shadow(spark, current, declared, chosen, challenger, progress=progress.update)
+    if wants_json():
+        print_json(stage_dict(result))
+        return
+    show_stages([result])
+    _show_comparison(result.details)
+
+
+def _show_comparison(details: Any) -> None:
+    comparison = details["comparison"]
+    rows = [(name.replace("_", " "), value) for name, value in comparison.items() if name != "segment_changes"]
+    rows += [(f"rows that change their {name}", count) for name, count in comparison["segment_changes"].items()]
+    title = f"{details['challenger']} against {details['champion']}"
+    show_table(("", "challenger against champion"), rows, title=title, right=("challenger against champion",))
