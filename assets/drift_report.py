@@ -4,7 +4,7 @@ It is written for the last night of a run, from a sample, and lies in the folder
 run. The check on the prediction table is what judges; see there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -46,7 +46,10 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
 
         current, night = settings.load(), nights_of(context)[-1]
         result = run_stage(
-            context, lambda progress: write_drift_report(spark.session(), current, pipeline, night, progress=progress)
+            context,
+            lambda progress: write_drift_report(
+                spark.session(), current, pipeline, night, run_id=context.run_id, progress=progress
+            ),
         )
         details = result.details
         yield dg.MaterializeResult(
@@ -54,11 +57,19 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
                 **stage_metadata(current, result),
                 "night": str(night),
                 "reference": details["reference"] or "nothing yet: no test split and no night before",
-                "reference_rows": details["reference_rows"],
-                "columns": ", ".join(details["columns"]),
-                **({"report": dg.MetadataValue.path(details["path"])} if details["path"] else {}),
-                **({"mlflow_artifact": details["mlflow_artifact"]} if details["mlflow_artifact"] else {}),
+                **_page(details),
             }
         )
 
     return drift_report
+
+
+def _page(details: Mapping[str, Any]) -> dict[str, Any]:
+    if not details["path"]:
+        return {}
+    return {
+        "report": dg.MetadataValue.path(details["path"]),
+        "mlflow_artifact": details["mlflow_artifact"] or "none: the model has no MLflow run",
+        "reference_rows": details["reference_rows"],
+        "columns": ", ".join(details["columns"]),
+    }

@@ -190,6 +190,8 @@ def outcome(result: StageResult) -> str:
         return "passed: champion" if details.get("passed") else "failed: stays a candidate"
     if result.stage == "publish" and "version" in details:
         return f"store version {details['version']}, {details.get('kind', '')}".rstrip(", ")
+    if result.stage == "drift_report":
+        return "HTML page" if details["path"] else "nothing to compare with yet"
     if result.table and result.delta_version is not None:
         return f"{result.table} at Delta version {result.delta_version}"
     return result.table or "done"

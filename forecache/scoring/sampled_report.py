@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forecache.errors import NotFoundError
-from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.ledger import StageRecord, last_record, last_records, record
 from forecache.lake.splits import count_split
 from forecache.lake.tables import read_table
 from forecache.pipeline import AS_OF, Drift, Pipeline
@@ -34,7 +34,13 @@ MLFLOW_FILE = "newest.html"
 
 
 def write_drift_report(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, night: date, *, progress: Progress = no_progress
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
 ) -> StageResult:
     """Write `HOME/reports/drift/<pipeline>/<night>.html` and keep the newest of them, as declared.
 
@@ -42,8 +48,9 @@ def write_drift_report(
     The page is also an artifact of the model's MLflow run, `drift/newest.html`, which the next one replaces.
 
     Returns:
-        `rows` of the night in the sample; `details`: path, mlflow_artifact (None for a model without a run), reference
-        (None where there is nothing to compare with: then no page is written), reference_rows, columns.
+        `rows` of the night in the sample; `details`: reference (None where there is nothing to compare with: then no
+        page is written), path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped where
+        the page is there and both sides are what they were.
 
     Raises:
         NotFoundError: The night has no predictions.
@@ -57,37 +64,44 @@ def write_drift_report(
             remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
         )
     model = _model(settings, pipeline, scored[night])
-    progress(f"sampling {pipeline.name} on {night}", 0.1)
     before = max((day for day in scored if day < night), default=None)
-    if model is not None and "training_table" in model.tags:
-        reference, name = _test_sample(spark, settings, pipeline, model), f"test split of model {model.version}"
-    elif before is not None:
-        reference, name = _night_sample(spark, settings, pipeline, scored[before]), f"night {before}"
-    else:
-        nothing: dict[str, Any] = {
-            "path": None,
-            "mlflow_artifact": None,
-            "reference": None,
-            "reference_rows": 0,
-            "columns": [],
-        }
-        return StageResult(STAGE, pipeline.name, 0, time.perf_counter() - started, nights=(night,), details=nothing)
-    current = _night_sample(spark, settings, pipeline, scored[night])
-    columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
-    progress(f"writing the drift report of {pipeline.name}", 0.4)
-    folder = settings.reports_path / "drift" / pipeline.name
-    path = folder / f"{night.isoformat()}.html"
-    _write_page(current[columns], reference[columns], pipeline.drift, path)
-    _keep_newest(folder, pipeline.drift.keep_reports)
-    details = {
-        "path": str(path),
-        "mlflow_artifact": _attach(settings, model, path),
-        "reference": name,
-        "reference_rows": len(reference),
-        "columns": columns,
-    }
+    has_test = model is not None and "training_table" in model.tags
+    name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
+    state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
+    inputs = f"{state} {name} {pipeline.drift}"
+    known = last_record(settings, STAGE, pipeline.name, night)
+    path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"
+    if known is not None and known.inputs == inputs and (name is None or path.is_file()):
+        return _result(pipeline, known, started, skipped=True)
+    details: dict[str, Any] = {"path": None, "mlflow_artifact": None, "reference": name}
+    rows = 0
+    if name is not None:
+        progress(f"sampling {pipeline.name} on {night}", 0.1)
+        current = _night_sample(spark, settings, pipeline, scored[night])
+        if has_test and model:
+            reference = _test_sample(spark, settings, pipeline, model)
+        else:
+            assert before is not None
+            reference = _night_sample(spark, settings, pipeline, scored[before])
+        columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
+        progress(f"writing the drift report of {pipeline.name}", 0.4)
+        _write_page(current[columns], reference[columns], pipeline.drift, path)
+        _keep_newest(path.parent, pipeline.drift.keep_reports)
+        rows, artifact = len(current), _attach(settings, model, path)
+        details |= {"path": str(path), "mlflow_artifact": artifact}
+        details |= {"reference_rows": len(reference), "columns": columns}
     seconds = time.perf_counter() - started
-    return StageResult(STAGE, pipeline.name, len(current), seconds, nights=(night,), details=details)
+    row = StageRecord(STAGE, pipeline.name, night, inputs, "", -1, rows, seconds, details, run_id=run_id)
+    record(settings, [row])
+    return _result(pipeline, row, started, skipped=False)
+
+
+def _result(pipeline: Pipeline, row: StageRecord, started: float, *, skipped: bool) -> StageResult:
+    assert row.night is not None
+    seconds = time.perf_counter() - started
+    return StageResult(
+        STAGE, pipeline.name, row.rows, seconds, nights=(row.night,), skipped=skipped, details=row.details
+    )
 
 
 def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
