@@ -30,6 +30,7 @@ from forecache.training.worker.group import Group
 from forecache.training.worker.loop import Loop
 from forecache.training.worker.model import Objective, Prepare, fit_statistics, log_mask
 from forecache.training.worker.places import Folder
+from forecache.training.worker.session import Session
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50
@@ -84,10 +85,9 @@ class Bench:
         """Samples per second of the loop's epoch, cut off after some seconds; waits for checkpoints to be on disk."""
         torch.manual_seed(7)
         order = self.order(self.split)
-        loop = Loop(
+        session = Session(
             self.group,
             bench_narrow.training,
-            network=bench_narrow.model.build(len(NAMES)),
             prepare=self.prepare,
             objective=Objective(bench_narrow),
             train=order,
@@ -97,11 +97,11 @@ class Bench:
             report=lambda event, **values: None,
             beat=lambda step: None,
         )
-        loop.reader.close()
+        session.reader.close()
         timed = Timed(make_reader(order), seconds)
-        loop.reader = timed
-        loop._train_epoch()
-        loop.checkpoints.wait()
+        session.reader = timed
+        Loop(session, bench_narrow.model.build(len(NAMES))).train_epoch()
+        session.checkpoints.wait()
         took = time.perf_counter() - timed.started
         if isinstance(timed.reader, Reader):
             self.first_batch_s.append(timed.first_batch_s)
@@ -114,7 +114,7 @@ def _group() -> Group:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     return Group("cpu")
 

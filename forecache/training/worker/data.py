@@ -48,6 +48,19 @@ class Batch:
     features: torch.Tensor
     target: torch.Tensor
 
+    def or_placeholder(self) -> "Batch":
+        """Itself, or one row of zeros where it has none: a rank without rows still takes part in what all ranks do."""
+        if len(self.target):
+            return self
+        return Batch(self.features.new_zeros((1, self.features.shape[1])), self.target.new_zeros((1, 1)))
+
+    def on(self, device: torch.device) -> "Batch":
+        """The same rows on a device."""
+        if device.type == "cpu":
+            return self
+        features, target = self.features.pin_memory(), self.target.pin_memory()
+        return Batch(features.to(device, non_blocking=True), target.to(device, non_blocking=True))
+
 
 class Split:
     """The rows of one split of a training table at a Delta version: where they are and how to decode them.

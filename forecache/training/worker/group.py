@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from types import FrameType
@@ -11,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 _TIMEOUT = timedelta(seconds=180)
+_POLL_S = 0.5
+_MOST_CALLS = 16
 
 
 class Group:
@@ -19,6 +22,7 @@ class Group:
     Attributes:
         rank: 0 to world_size - 1.
         device: Where the model lives.
+        asked_to_stop: Whether this process got SIGTERM; see `StopPoll`.
     """
 
     def __init__(self, device: str) -> None:
@@ -29,17 +33,17 @@ class Group:
         if cuda:
             torch.cuda.set_device(self.device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
-        self._asked_to_stop = False
+        self.asked_to_stop = False
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._asked_to_stop = True
+        self.asked_to_stop = True
 
-    def stop_requested(self) -> bool:
-        """Whether any rank was asked to stop; every rank must call it at the same point."""
-        flag = torch.tensor([int(self._asked_to_stop)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+    def maximum(self, *values: float) -> list[float]:
+        """The largest of each value over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return [float(value) for value in tensor]
 
     def sum(self, *values: float) -> list[float]:
         """The sums of values over all ranks, in float64."""
@@ -66,3 +70,26 @@ class Group:
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+
+class StopPoll:
+    """Whether any rank was asked to stop, looked up about twice a second at points that all ranks agree on.
+
+    After each look-up the slowest rank's time says how many calls pass until the next: fast steps are not held up, and
+    with slow ones each is a chance to save within the grace that a preemption gives.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._calls, self._interval, self._polled_at = 0, 1, time.monotonic()
+
+    def asked(self) -> bool:
+        """Call it after each step, or batch of an evaluation, on every rank."""
+        self._calls += 1
+        if self._calls < self._interval:
+            return False
+        seconds = (time.monotonic() - self._polled_at) / self._calls
+        asked, slowest = self.group.maximum(float(self.group.asked_to_stop), seconds)
+        self._calls, self._polled_at = 0, time.monotonic()
+        self._interval = min(_MOST_CALLS, max(1, int(_POLL_S / max(slowest, 1e-6))))
+        return bool(asked)

@@ -1,241 +1,151 @@
-"""The training loop: DDP steps over the reader's order, validation, early stopping, and an exact position to resume.
+"""The training loop: steps over the reader's order, early stopping, and an exact position to resume.
 
-All state that a later step depends on is in `Loop.state()`; random numbers of a step come from (seed, epoch, step,
-rank) alone. So a run that was interrupted ends with the same weights as one that was not.
+All state that a later step depends on is in a checkpoint; random numbers of a step come from (seed, epoch, step, rank)
+alone. So a run that was interrupted ends with the same weights as one that was not.
 """
 
-import copy
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from forecache.errors import InputError
-from forecache.pipeline import Training
-from forecache.training.worker.checkpoint import Checkpoints
-from forecache.training.worker.data import Batch, EpochOrder, Reader
-from forecache.training.worker.group import Group
-from forecache.training.worker.model import Objective, Prepare
-from forecache.training.worker.usage import Usage
+from forecache.training.worker.data import Batch
+from forecache.training.worker.parallel import Parallel, State, placement, whole_weights
+from forecache.training.worker.session import Session
+from forecache.training.worker.step import Stepper
 
-_STOP_POLL_STEPS = 4
 _REPORT_EVERY_S = 1.0
 _MIN_IMPROVEMENT = 1e-6
 
-Report = Callable[..., None]
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its position is on disk."""
-
 
 class Loop:
-    """One run's network, optimizer and position.
+    """The network and the optimizer of a session.
 
     Args:
-        network: The declared network, on the group's device; every rank builds it from the same seed.
-        train: The sample order of the training split.
-        validation: The order of the validation split.
-        report: Called with an event's name and values, on rank 0 only.
-        beat: Called with the global step after each step.
+        network: The declared network on the CPU; every rank builds it from the same seed.
     """
 
-    def __init__(
-        self,
-        group: Group,
-        training: Training,
-        *,
-        network: nn.Module,
-        prepare: Prepare,
-        objective: Objective,
-        train: EpochOrder,
-        validation: EpochOrder,
-        checkpoints: Checkpoints,
-        checkpoint_steps: int,
-        report: Report,
-        beat: Callable[[int], None],
-    ) -> None:
-        self.group, self.training, self.report, self.beat = group, training, report, beat
-        self.network, self.prepare, self.objective = network, prepare, objective
-        self.train, self.validation = train, validation
-        self.checkpoints, self.checkpoint_steps = checkpoints, checkpoint_steps
-        device_ids = [group.device.index] if group.device.type == "cuda" else None
-        self.ddp = DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    def __init__(self, session: Session, network: nn.Module) -> None:
+        self.session, self.training, self.group = session, session.training, session.group
+        self.placement = placement(network, self.group, self.training.parallel)
+        self.model = Parallel(self.group, network, self.placement.kind)
+        if self.training.compile:
+            network.compile()
+        self.stepper = Stepper(
+            self.group,
+            self.training,
+            model=self.model,
+            prepare=session.prepare,
+            objective=session.objective,
+            num_steps=self.training.epochs * session.train.num_steps,
         )
-        self.reader = Reader(train, rank=group.rank, world_size=group.world_size)
-        self.epoch, self.step = 0, 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=group.device)
-        self.history: list[dict[str, float]] = []
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
         self.best_loss, self.best_epoch = float("inf"), -1
-        self.best = copy.deepcopy(network.state_dict())
-        self.digests: dict[int, str] = {}
-        self.usage = Usage()
+        self.best = self.model.weights()
+        self._unreported_loss, self._unreported_rows = torch.zeros_like(self.loss_sum), 0
         self._reported_at = time.monotonic()
 
     @property
-    def global_step(self) -> int:
-        return self.epoch * self.train.num_steps + self.step
-
-    @property
     def finished(self) -> bool:
-        waited = len(self.history) - 1 - self.best_epoch
-        return self.epoch >= self.training.epochs or (self.best_epoch >= 0 and waited >= self.training.patience)
+        waited = len(self.session.history) - 1 - self.best_epoch
+        return self.session.epoch >= self.training.epochs or (self.best_epoch >= 0 and waited >= self.training.patience)
 
     def state(self) -> dict[str, Any]:
-        """Everything that later steps depend on; every rank must call it at the same point."""
-        self.digests = self.group.merge(self.reader.digests)
+        """What later steps depend on besides the session's position; every rank must call it at the same point."""
         [loss_sum] = self.group.sum(float(self.loss_sum))
         self.loss_sum.fill_(loss_sum if self.group.rank == 0 else 0.0)
         return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.stepper.state(),
             "best": self.best,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
-            "epoch": self.epoch,
-            "step": self.step,
-            "order": self.train.fingerprint,
-            "digests": self.digests,
             "loss_sum": loss_sum,
-            "history": self.history,
         }
 
+    def layout(self) -> dict[str, Any] | None:
+        """A state whose shards say how those of a checkpoint are to lie; None where the network is whole."""
+        return {**self.stepper.layout(), "best": self.best} if self.model.kind == "fsdp" else None
+
     def load(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken, with any number of workers.
+        """Continue where a checkpoint was taken, with any number of workers, by either kind.
+
+        Args:
+            state: The checkpoint, laid as `layout` says.
 
         Raises:
-            InputError: The state was taken over another sample order.
+            InputError: It was taken over another sample order.
         """
-        if state["order"] != self.train.fingerprint:
-            raise InputError(
-                "The checkpoint was taken over other files than the pinned Delta version has now.",
-                remedy="Remove the run's folder to start anew.",
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.session.restore(state)
+        self.stepper.load(state)
         self.best = {name: tensor.to(self.group.device) for name, tensor in state["best"].items()}
         self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.history = list(state["history"])
         self.loss_sum.fill_(state["loss_sum"] if self.group.rank == 0 else 0.0)
-        self.digests = dict(state["digests"])
-        self.reader.digests.update({lane: self.digests[lane] for lane in self.reader.lanes})
 
-    def fit(self) -> None:
-        """Train to the last epoch or until validation stops improving; the best weights end in the network.
+    def fit(self) -> State:
+        """Train to the last epoch or until validation stops improving.
+
+        Returns:
+            The best weights: whole, by name, on the CPU of rank 0; empty elsewhere.
 
         Raises:
             Interrupted: A stop was asked for; a checkpoint holds the position.
         """
         while not self.finished:
-            started = time.perf_counter()
-            first_step = self.step
-            self._train_epoch()
-            train_seconds = time.perf_counter() - started
-            self._end_epoch(first_step, train_seconds, started)
-        self.network.load_state_dict(self.best)
-        self.checkpoints.wait()
-        self.reader.close()
+            self.train_epoch()
+            self._end_epoch()
+        self.model.load(self.best)
+        return whole_weights(self.model.network)
 
-    def _train_epoch(self) -> None:
-        self.ddp.train()
-        for batch in self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step)):
+    def described(self) -> dict[str, Any]:
+        """For the run's result: how the network lay on the devices, and what it computed in."""
+        return {"parallel": asdict(self.placement), "precision": self.stepper.precision.name}
+
+    def train_epoch(self) -> None:
+        """Make the steps that are left of the epoch."""
+        self.model.forward.train()
+        for batch in self.session.batches():
             self._train_step(batch)
-            self.step += 1
-            self.beat(self.global_step)
-            if self.step % _STOP_POLL_STEPS == 0:
-                self._stop_if_asked()
-            if self.global_step % self.checkpoint_steps == 0 and self.step < self.train.num_steps:
-                self._save()
+            self.session.step_done(self.state)
             self._report_progress()
 
     def _train_step(self, batch: Batch) -> None:
-        torch.manual_seed(hash((self.training.seed, self.epoch, self.step, self.group.rank)) % (1 << 63))
-        rows, total = len(batch.target), self.train.step_rows(self.step)
-        features, target = self._on_device(batch if rows else _placeholder(batch))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.ddp(self.prepare(features)), target)
-        # DDP averages over ranks: weighting by the rank's rows makes the gradient that of the whole step's mean.
-        (loss * (rows * self.group.world_size / total)).backward()
-        self.optimizer.step()
-        self.loss_sum += loss.detach().double() * rows
+        session = self.session
+        torch.manual_seed(hash((self.training.seed, session.epoch, session.step, self.group.rank)) % (1 << 63))
+        rows = session.train.step_rows(session.step)
+        loss_sum = self.stepper.step(batch, number=session.global_step, rows=rows)
+        self.loss_sum += loss_sum
+        self._unreported_loss += loss_sum
+        self._unreported_rows += len(batch.target)
 
-    def _end_epoch(self, first_step: int, train_seconds: float, started: float) -> None:
-        if self.epoch + 1 < self.training.epochs:
-            self.reader.prepare(self.epoch + 1)
-        validation_loss = self._validation_loss()
-        [loss_sum] = self.group.sum(float(self.loss_sum))
-        rows = sum(self.train.step_rows(step) for step in range(first_step, self.train.num_steps))
+    def _end_epoch(self) -> None:
+        session = self.session
+        if session.epoch + 1 < self.training.epochs:
+            session.reader.prepare(session.epoch + 1)
+        validation_loss = session.validation_loss(self.model.network, self.state)
         if validation_loss < self.best_loss - _MIN_IMPROVEMENT:
-            self.best_loss, self.best_epoch = validation_loss, self.epoch
-            self.best = copy.deepcopy(self.network.state_dict())
-        record = {
-            "epoch": self.epoch,
-            "step": (self.epoch + 1) * self.train.num_steps,
-            "train_loss": loss_sum / self.train.split.rows,
-            "validation_loss": validation_loss,
-            "rows_per_s": rows / train_seconds,
-            "seconds": time.perf_counter() - started,
-        }
-        self.history.append(record)
-        self.epoch, self.step = self.epoch + 1, 0
+            self.best_loss, self.best_epoch = validation_loss, session.epoch
+            self.best = self.model.weights()
+        [loss_sum] = self.group.sum(float(self.loss_sum))
         self.loss_sum.zero_()
-        self._save()
-        self.report("epoch", **record, best_epoch=self.best_epoch, epochs=self.training.epochs)
-
-    def _validation_loss(self) -> float:
-        self.network.eval()
-        self.group.share(self.network.buffers())
-        reader = Reader(self.validation, rank=self.group.rank, world_size=self.group.world_size)
-        total = torch.zeros((), dtype=torch.float64)
-        with torch.no_grad():
-            for number, batch in enumerate(reader.epoch(0)):
-                if len(batch.target):
-                    features, target = self._on_device(batch)
-                    loss = self.objective(self.network(self.prepare(features)), target)
-                    total += loss.double().cpu() * len(batch.target)
-                if number % _STOP_POLL_STEPS == 0:
-                    self._stop_if_asked()
-        reader.close()
-        [loss_sum] = self.group.sum(float(total))
-        loss = loss_sum / self.validation.split.rows
-        if loss != loss:
-            raise InputError(
-                f"The validation loss is not a number after epoch {self.epoch}.",
-                remedy="Lower the learning rate, or check the label and the features for extreme values.",
-            )
-        return loss
-
-    def _on_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.group.device
-        if device.type == "cpu":
-            return batch.features, batch.target
-        return (
-            batch.features.pin_memory().to(device, non_blocking=True),
-            batch.target.pin_memory().to(device, non_blocking=True),
-        )
-
-    def _stop_if_asked(self) -> None:
-        if self.group.stop_requested():
-            self._save(wait=True)
-            raise Interrupted
-
-    def _save(self, *, wait: bool = False) -> None:
-        self.checkpoints.save(self.global_step, self.state(), wait=wait)
-        self.report("checkpoint", step=self.global_step)
+        record = session.record_epoch(loss_sum / session.train.split.rows, validation_loss)
+        session.save(self.state)
+        session.report("epoch", **record, best_epoch=self.best_epoch, epochs=self.training.epochs)
 
     def _report_progress(self) -> None:
-        if self.group.rank == 0 and time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
-            self._reported_at = time.monotonic()
-            share = self.global_step / (self.training.epochs * self.train.num_steps)
-            self.report("progress", step=self.global_step, epoch=self.epoch, share=share)
-
-
-def _placeholder(batch: Batch) -> Batch:
-    """One row of zeros, weighed by nothing: a rank without rows still takes part in the gradient's reduction."""
-    return Batch(batch.features.new_zeros((1, batch.features.shape[1])), batch.target.new_zeros((1, 1)))
+        """At most once a second: the mean loss of this rank's rows since then, and what the last step was made with."""
+        if self.group.rank or time.monotonic() - self._reported_at < _REPORT_EVERY_S:
+            return
+        norm = self.stepper.gradient_norm
+        self.session.report(
+            "progress",
+            step=self.session.global_step,
+            epoch=self.session.epoch,
+            share=self.session.global_step / self.stepper.num_steps,
+            step_loss=float(self._unreported_loss) / max(1, self._unreported_rows),
+            learning_rate=self.stepper.learning_rate,
+            **({} if norm is None else {"gradient_norm": float(norm)}),
+        )
+        self._reported_at, self._unreported_rows = time.monotonic(), 0
+        self._unreported_loss.zero_()

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from deltalake import DeltaTable
 
-from forecache.pipeline import Pipeline, load_pipeline
+from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint import Checkpoints
@@ -18,11 +18,13 @@ from forecache.training.worker.events import Events, silent
 from forecache.training.worker.export import export
 from forecache.training.worker.group import Group
 from forecache.training.worker.heartbeat import Heartbeat
-from forecache.training.worker.loop import Interrupted, Loop
+from forecache.training.worker.loop import Loop
 from forecache.training.worker.model import ExportedModel, Objective, Prepare, Statistics, fit_statistics, log_mask
+from forecache.training.worker.own import OwnLoop
 from forecache.training.worker.places import open_place
+from forecache.training.worker.session import Interrupted, Session
 
-_EVALUATION_ROWS = 1 << 15
+_EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096
 
 
@@ -34,7 +36,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
     """
     settings = load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(pipeline.training.deterministic)
     group = Group(spec.device)
     try:
         table = DeltaTable(spec.table_uri, version=spec.table_version, storage_options=settings.storage_options)
@@ -52,20 +54,13 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
     place = open_place(spec.checkpoints or str(spec.folder / CHECKPOINTS), load_settings().storage_options)
     checkpoints = Checkpoints(place, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    state, refused = checkpoints.latest()
     statistics = group.broadcast(fit_statistics(train, log_mask(pipeline)) if group.rank == 0 else None)
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else silent
-    for sentence in refused:
-        events("warning", message=sentence)
-
-    torch.manual_seed(pipeline.training.seed)
-    network = pipeline.network.build(len(names)).to(group.device)
     prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
-    loop = Loop(
+    session = Session(
         group,
         pipeline.training,
-        network=network,
         prepare=prepare,
         objective=Objective(pipeline),
         train=EpochOrder(
@@ -75,63 +70,97 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
             lanes=spec.lanes,
             shuffle_rows=spec.shuffle_rows,
         ),
-        validation=EpochOrder(validation, seed=0, batch_rows=_EVALUATION_ROWS, lanes=spec.lanes, shuffle_rows=0),
+        validation=EpochOrder(
+            validation, seed=0, batch_rows=_evaluation_rows(pipeline.training), lanes=spec.lanes, shuffle_rows=0
+        ),
         checkpoints=checkpoints,
         checkpoint_steps=spec.checkpoint_steps,
         report=events,
         beat=heartbeat.beat if heartbeat else _no_beat,
     )
+    loop = _loop(pipeline, session)
+    state, refused = checkpoints.latest(loop.layout())
+    for sentence in refused:
+        events("warning", message=sentence)
     if state is not None:
         loop.load(state)
     events(
         "start",
-        step=loop.global_step,
-        steps=loop.train.num_steps,
+        step=session.global_step,
+        steps=session.train.num_steps,
         rows=train.rows,
         launched_at=launched_at,
         reached_step=heartbeat.before[0] if heartbeat else 0,
         alive_at=heartbeat.before[1] if heartbeat else 0.0,
         **_environment(group),
     )
-    loop.fit()
-    usage = loop.usage.measured(group)
+    try:
+        weights = loop.fit()
+        checkpoints.wait()
+    finally:
+        session.reader.close()
+    usage = session.usage.measured(group)
     if group.rank == 0:
         events("export")
-        _finish(spec, pipeline, loop, statistics, usage)
+        network = pipeline.network.build(len(names))
+        network.load_state_dict(weights)
+        _finish(spec, pipeline, loop, network, statistics, usage)
         events("done")
 
 
-def _finish(spec: TrainingSpec, pipeline: Pipeline, loop: Loop, statistics: Statistics, usage: dict[str, Any]) -> None:
-    model = ExportedModel(pipeline, loop.prepare.cpu(), loop.network.cpu())
-    split = loop.validation.split
+def _loop(pipeline: Pipeline, session: Session) -> Loop | OwnLoop:
+    model, num_features = pipeline.network, len(pipeline.features.names)
+    if model.fit is not None:
+        return OwnLoop(session, model.fit, build=model.build, num_features=num_features)
+    torch.manual_seed(session.training.seed)
+    return Loop(session, model.build(num_features))
+
+
+def _finish(
+    spec: TrainingSpec,
+    pipeline: Pipeline,
+    loop: Loop | OwnLoop,
+    network: torch.nn.Module,
+    statistics: Statistics,
+    usage: dict[str, Any],
+) -> None:
+    session = loop.session
+    model = ExportedModel(pipeline, session.prepare.cpu(), network)
+    split = session.validation.split
     sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, :-1].contiguous()
     if len(sample) == 1:
         sample = sample.repeat(2, 1)
     parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
     names = pipeline.features.names
     result = {
-        "epochs": len(loop.history),
+        "epochs": len(session.history),
         "best_epoch": loop.best_epoch,
-        "steps": len(loop.history) * loop.train.num_steps,
+        "steps": len(session.history) * session.train.num_steps,
         "validation_loss": loop.best_loss,
-        "history": loop.history,
-        "rows": {"train": loop.train.split.rows, "validation": split.rows},
-        "order": loop.train.fingerprint,
-        "sample_digests": {str(lane): digest for lane, digest in loop.digests.items()},
-        "weights_digest": _digest(loop.network),
-        "parameters": sum(parameter.numel() for parameter in loop.network.parameters()),
+        "history": session.history,
+        "rows": {"train": session.train.split.rows, "validation": split.rows},
+        "order": session.train.fingerprint,
+        "sample_digests": {str(lane): digest for lane, digest in session.digests.items()},
+        "weights_digest": _digest(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "statistics": {
             "mean": dict(zip(names, statistics.mean.tolist(), strict=True)),
             "std": dict(zip(names, statistics.std.tolist(), strict=True)),
             "null_share": dict(zip(names, statistics.null_share.tolist(), strict=True)),
         },
         "usage": usage,
-        **_environment(loop.group),
+        **loop.described(),
+        **_environment(session.group),
         **parity,
     }
     unfinished = spec.folder / f".{RESULT_FILE}"
     unfinished.write_text(json.dumps(result, indent=2))
     unfinished.rename(spec.folder / RESULT_FILE)
+
+
+def _evaluation_rows(training: Training) -> int:
+    """Rows of an evaluation's batch: several parts of a step, as no gradient is held, up to where more gain nothing."""
+    return min(_EVALUATION_ROWS, _EVALUATION_PARTS * -(-training.batch_size // training.accumulation))
 
 
 def _digest(network: torch.nn.Module) -> str:

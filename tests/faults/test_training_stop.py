@@ -1,0 +1,122 @@
+"""SIGTERM during an evaluation, and a worker lost by a network in shards and by a user's own training function."""
+
+import json
+import signal
+import struct
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from loop_project.pipelines.loops import own, sharded, slow
+from registry_sample import NIGHT
+from training_sample import write_training_set
+
+from forecache.pipeline import Pipeline
+from forecache.registry.gate import run_gate
+from forecache.registry.register import register
+from forecache.settings import Settings, load_settings
+from forecache.training.launch import train
+from forecache.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.torchrun import command, environment, run_torchrun
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+
+def prepare(folder: Path, pipeline: Pipeline, *, rows_per_date: int) -> tuple[Settings, TrainingSpec]:
+    settings = load_settings(home=folder / "home", project="loop_project", training_max_restarts=5)
+    version = write_training_set(settings, pipeline, rows_per_date)
+    spec = TrainingSpec(
+        run_dir=str(folder / "run"),
+        pipeline=pipeline.name,
+        table_uri=settings.table_uri(pipeline.training_table),
+        table_version=version,
+        inputs="stop test",
+        training=pipeline.training,
+        checkpoint_steps=20,
+        export=False,
+    )
+    return settings, spec
+
+
+def launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
+    spec.folder.mkdir()
+    spec.save()
+    return subprocess.Popen(
+        command(settings, spec), env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for_step(spec: TrainingSpec, step: int, *, timeout_s: float = 120) -> None:
+    deadline, path = time.monotonic() + timeout_s, spec.folder / HEARTBEAT_FILE
+    while not path.exists() or struct.unpack("<qd", path.read_bytes())[0] < step:
+        assert time.monotonic() < deadline, f"step {step} not reached within {timeout_s} s"
+        time.sleep(0.01)
+
+
+def events_of(spec: TrainingSpec, name: str) -> list[dict[str, object]]:
+    lines = (spec.folder / METRICS_FILE).read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@pytest.mark.timeout(400)
+def test_sigterm_during_an_evaluation_saves_before_it_is_over_and_the_next_run_evaluates_again(tmp_path: Path) -> None:
+    settings, spec = prepare(tmp_path, slow, rows_per_date=2_000)
+    process = launch(settings, spec)
+    steps = 4_000 // 16
+    wait_for_step(spec, steps)
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    assert not events_of(spec, "epoch")
+    assert events_of(spec, "interrupted")
+    assert events_of(spec, "checkpoint")[-1]["step"] == steps
+    resumed = run_torchrun(settings, spec, on_event=lambda event: None)
+    assert events_of(spec, "start")[-1]["step"] == steps
+    whole = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "whole")), on_event=lambda event: None)
+    assert resumed["weights_digest"] == whole["weights_digest"]
+    assert resumed["sample_digests"] == whole["sample_digests"]
+
+
+@pytest.mark.timeout(400)
+def test_a_network_in_shards_that_loses_a_worker_ends_with_the_weights_of_a_run_left_alone(tmp_path: Path) -> None:
+    settings, spec = prepare(tmp_path, sharded, rows_per_date=1_000)
+    process = launch(settings, spec)
+    wait_for_step(spec, 50)
+    psutil.Process(process.pid).children()[0].kill()
+    assert process.wait(120) == 0
+    assert len(events_of(spec, "start")) == 2
+    killed = json.loads((spec.folder / RESULT_FILE).read_text())
+    assert killed["parallel"]["kind"] == "fsdp"
+    alone = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "alone")), on_event=lambda event: None)
+    assert killed["weights_digest"] == alone["weights_digest"]
+    assert killed["sample_digests"] == alone["sample_digests"]
+    whole = replace(spec, run_dir=str(tmp_path / "ddp"), training=replace(spec.training, parallel="ddp"))
+    ddp = run_torchrun(settings, whole, on_event=lambda event: None)
+    for shards, copies in zip(alone["history"], ddp["history"], strict=True):
+        assert shards["train_loss"] == pytest.approx(copies["train_loss"], rel=1e-4)
+        assert shards["validation_loss"] == pytest.approx(copies["validation_loss"], rel=1e-4)
+
+
+@pytest.mark.timeout(400)
+def test_a_training_function_of_its_own_resumes_and_passes_through_the_same_stage_records_and_gate(
+    tmp_path: Path,
+) -> None:
+    settings, spec = prepare(tmp_path, own, rows_per_date=1_000)
+    process = launch(settings, spec)
+    wait_for_step(spec, 50)
+    psutil.Process(process.pid).children()[0].kill()
+    assert process.wait(120) == 0
+    first, second = (event["step"] for event in events_of(spec, "start"))
+    assert first == 0 < second
+    killed = json.loads((spec.folder / RESULT_FILE).read_text())
+    assert killed["fit"] == "loop_project.pipelines.loops.by_momentum"
+
+    trained = train(settings, own, NIGHT)
+    assert trained.details["weights_digest"] == killed["weights_digest"]
+    assert trained.details["history"][-1]["train_loss"] == killed["history"][-1]["train_loss"]
+    losses = [record["validation_loss"] for record in trained.details["history"]]
+    assert losses[-1] < losses[0]
+    registered = register(settings, own, trained)
+    assert run_gate(settings, own, registered.details["model_version"], actor="test").passed

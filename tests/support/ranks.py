@@ -1,0 +1,69 @@
+"""Several ranks of a process group on this machine: real processes, real gloo, what each returns."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TIMEOUT_S = 300
+
+
+def run_ranks(
+    job: Callable[..., Any], world_size: int, folder: Path, *, device: str = "cpu", **arguments: Any
+) -> list[Any]:
+    """Call `job(group, **arguments)` in `world_size` processes and return their results by rank.
+
+    Args:
+        job: A function of an importable module; what it returns is written with `torch.save`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    context = multiprocessing.get_context("spawn")
+    ranks = [
+        context.Process(target=_rank, args=(job, rank, world_size, port, folder, device, arguments))
+        for rank in range(world_size)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        for process in ranks:
+            process.join(TIMEOUT_S)
+        assert [process.exitcode for process in ranks] == [0] * world_size
+    finally:
+        for process in ranks:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def _rank(
+    job: Callable[..., Any],
+    rank: int,
+    world_size: int,
+    port: int,
+    folder: Path,
+    device: str,
+    arguments: dict[str, Any],
+) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    from forecache.training.worker.group import Group
+
+    group = Group(device)
+    try:
+        torch.save(job(group, **arguments), folder / f"{rank}.pt")
+    finally:
+        group.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,135 @@
+"""What several ranks do in tests of the optimizer step and of the two ways to lay a network on them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from forecache.pipeline import Training
+from forecache.training.worker.checkpoint import Checkpoints
+from forecache.training.worker.data import Batch
+from forecache.training.worker.group import Group
+from forecache.training.worker.model import Objective, Prepare, Statistics
+from forecache.training.worker.parallel import Kind, Parallel, whole_weights
+from forecache.training.worker.places import Folder
+from forecache.training.worker.step import Stepper
+
+FEATURES = 5
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(FEATURES, 17), nn.ReLU(), nn.Linear(17, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def prepare() -> Prepare:
+    zeros = torch.zeros(FEATURES, dtype=torch.float64)
+    return Prepare(torch.zeros(FEATURES, dtype=torch.bool), Statistics(zeros, zeros + 1, zeros))
+
+
+def stepper_of(group: Group, training: Training, kind: Kind, *, num_steps: int, pipeline: Any) -> Stepper:
+    return Stepper(
+        group,
+        training,
+        model=Parallel(group, network(), kind),
+        prepare=prepare(),
+        objective=Objective(pipeline),
+        num_steps=num_steps,
+    )
+
+
+def rows_of(number: int, rows: int) -> Batch:
+    """The rows of a step, the same for any number of ranks."""
+    generator = torch.Generator().manual_seed(number)
+    features = torch.randn(rows, FEATURES, generator=generator)
+    return Batch(features, (features.sum(dim=1, keepdim=True) > 0).float())
+
+
+def share_of(batch: Batch, group: Group) -> Batch:
+    return Batch(batch.features[group.rank :: group.world_size], batch.target[group.rank :: group.world_size])
+
+
+def take_steps(
+    group: Group,
+    *,
+    training: Training,
+    kind: Kind = "ddp",
+    rows: int = 30,
+    first: int = 0,
+    last: int = 6,
+    num_steps: int = 6,
+    load: Path | None = None,
+    save: Path | None = None,
+    overflow_on: int | None = None,
+) -> dict[str, Any]:
+    """Steps `first` to `last`; the weights afterwards on rank 0, and on each rank its shapes, rates, norms, exchanges.
+
+    Args:
+        load: Folder of the checkpoint to start from, of any number of ranks.
+        save: Folder to save to afterwards.
+        overflow_on: A rank whose rows of the first step make float16 overflow.
+    """
+    from sample_project.pipelines.visits import returns
+
+    stepper = stepper_of(group, training, kind, num_steps=num_steps, pipeline=returns)
+    exchanges = _count_exchanges(stepper.model)
+    if load is not None:
+        state, _ = checkpoints_in(load, group).latest(stepper.layout())
+        assert state is not None
+        stepper.load(state)
+    if training.compile:
+        stepper.model.network.compile()
+    losses, norms, rates = [], [], []
+    for number in range(first, last):
+        stepper.model.forward.train()
+        mine = share_of(rows_of(number, rows), group)
+        if number == first and overflow_on == group.rank:
+            mine = Batch(mine.features * 1e4, 1 - mine.target)
+        loss = stepper.step(mine, number=number, rows=rows)
+        losses.append(group.sum(float(loss))[0] / rows)
+        norms.append(None if stepper.gradient_norm is None else float(stepper.gradient_norm))
+        rates.append(stepper.learning_rate)
+    if save is not None:
+        checkpoints_in(save, group).save(last, stepper.state(), wait=True)
+    return {
+        "weights": whole_weights(stepper.model.network),
+        "local": {name: tuple(_local(tensor).shape) for name, tensor in stepper.model.weights().items()},
+        "losses": losses,
+        "norms": norms,
+        "rates": rates,
+        "exchanges": exchanges,
+        "scaler": stepper.precision.scaler.state_dict(),
+        "precision": stepper.precision.name,
+        "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"] if training.compile else 0,
+    }
+
+
+def take_all(group: Group, *, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`take_steps` for each of several runs, by name."""
+    return {name: take_steps(group, **arguments) for name, arguments in runs.items()}
+
+
+def checkpoints_in(folder: Path, group: Group) -> Checkpoints:
+    return Checkpoints(Folder(folder), group, inputs="steps", keep=1)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _count_exchanges(model: Parallel) -> list[int]:
+    """Counts DDP's exchanges of gradients; one bucket holds the whole small network."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    count = [0]
+
+    def counted(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        count[0] += 1
+        return allreduce_hook(None, bucket)
+
+    if isinstance(model.forward, DistributedDataParallel):
+        model.forward.register_comm_hook(None, counted)
+    return count
