@@ -1,4 +1,4 @@
-"""Registration: evaluate a trained model, log the run to MLflow with all that made it, register the model."""
+"""Registration: evaluate a trained model, log all that made it to the MLflow run that it trained in, register it."""
 
 import json
 import platform
@@ -69,7 +69,7 @@ def register(
         progress(f"evaluating {pipeline.name}", 0.2)
         evaluation = _evaluate(settings, pipeline, training)
         progress(f"registering {pipeline.name}", 0.6)
-        known = _log(settings, pipeline, training, evaluation, inputs, run_id=run_id)
+        known = _log(settings, pipeline, training, evaluation, inputs)
     evaluation = load_evaluation(settings, known)
     details = {
         "model_version": known.version,
@@ -125,22 +125,11 @@ def _log(
     training: StageResult,
     evaluation: dict[str, Any],
     inputs: str,
-    *,
-    run_id: str,
 ) -> ModelVersion:
     import mlflow
 
     client = tracking(settings)
-    experiment = experiment_of(settings, client, pipeline)
-    tags = {
-        "forecache.pipeline": pipeline.name,
-        "forecache.night": training.details["night"],
-        "forecache.run_id": run_id,
-        "forecache.code_version": code_version(settings),
-        "forecache.fingerprint": pipeline.fingerprint,
-    }
-    name = f"{pipeline.name} {training.details['night']}"
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
+    with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
         _log_parameters(client, run.info.run_id, pipeline, training)
         _log_metrics(client, run.info.run_id, evaluation)
         _log_cost(client, run.info.run_id, training)
@@ -148,15 +137,6 @@ def _log(
         _log_artifacts(client, run.info.run_id, training, evaluation)
         logged = log_model(pipeline, Path(training.details["run_dir"]))
     return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
-
-
-def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
-    """Id of the pipeline's MLflow experiment, created where it is missing."""
-    found = client.get_experiment_by_name(pipeline.name)
-    if found is not None:
-        return str(found.experiment_id)
-    location = f"{settings.mlflow_artifact_root}/{pipeline.name}"
-    return str(client.create_experiment(pipeline.name, artifact_location=location))
 
 
 def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
@@ -181,17 +161,9 @@ def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    series = [
-        Metric(name, value, now, int(epoch["epoch"]))
-        for epoch in evaluation["history"]
-        for name, value in epoch.items()
-        if name not in ("epoch", "step")
-    ]
     final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
     final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
-    series += [Metric(name, value, now, 0) for name, value in final.items() if value == value]
-    for start in range(0, len(series), 1000):
-        client.log_batch(run, metrics=series[start : start + 1000])
+    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in final.items() if value == value])
 
 
 def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:

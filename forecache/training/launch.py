@@ -13,6 +13,7 @@ from typing import Any
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.tables import open_table
 from forecache.pipeline import EstimatorModel, Pipeline
+from forecache.registry.runs import training_run
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.advice import advice
@@ -22,7 +23,7 @@ from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec, che
 from forecache.training.torchrun import read_events, run_torchrun
 
 STAGE = "train"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def train(
@@ -38,9 +39,9 @@ def train(
     An interrupted run with the same inputs goes on from its last checkpoint.
 
     Returns:
-        `rows` of the training split; `details`: run_dir, training_table, training_version, epochs, best_epoch,
-        validation_loss, workers, device, history, the export's parity, cost (see `forecache.training.cost`), usage and
-        advice on the next run's size.
+        `rows` of the training split; `details`: run_dir, mlflow_run_id, training_table, training_version, epochs,
+        best_epoch, validation_loss, workers, device, precision, parallel, history, the export's parity, cost (see
+        `forecache.training.cost`), usage and advice on the next run's size.
 
     Raises:
         NotFoundError: There is no training set yet.
@@ -65,18 +66,28 @@ def train(
         checkpoints=checkpoints_of(settings, folder),
         device=settings.device,
     )
-    if isinstance(pipeline.model, EstimatorModel):
-        progress(f"fitting {pipeline.name}", 0.0)
-        result = run_estimator(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
-    else:
-        progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
-        result = run_torchrun(settings, spec, on_event=lambda event: _tell(progress, pipeline, event))
+    with training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed:
+
+        def on_event(event: dict[str, Any]) -> None:
+            _tell(progress, pipeline, event)
+            trouble = streamed.on_event(event)
+            if trouble:
+                progress(trouble, None)
+
+        if isinstance(pipeline.model, EstimatorModel):
+            progress(f"fitting {pipeline.name}", 0.0)
+            result = run_estimator(settings, spec, on_event=on_event)
+        else:
+            progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
+            result = run_torchrun(settings, spec, on_event=on_event)
+        streamed.finish(result["history"])
     rows = result["rows"]["train"]
     cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
         "run_dir": str(folder),
         "training_table": pipeline.training_table,
         "training_version": version,
+        "mlflow_run_id": streamed.id,
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": inputs,

@@ -22,7 +22,7 @@ from forecache.errors import ConflictError, InputError, SettingsError
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Pipeline, TorchModel, Training
 from forecache.registry.models import tracking
-from forecache.registry.register import experiment_of
+from forecache.registry.runs import experiment_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.launch import pinned_version, training_inputs

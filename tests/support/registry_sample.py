@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from forecache.pipeline import Pipeline
+from forecache.registry.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings
 from forecache.training import spec as files
@@ -61,8 +62,11 @@ def made_up_training(
         {"epoch": epoch, "step": 10 * (epoch + 1), "train_loss": 1 / (epoch + 1), "validation_loss": 1.1 / (epoch + 1)}
         for epoch in range(3)
     ]
+    with training_run(settings, pipeline, folder, night=NIGHT.isoformat()) as run:
+        run.finish(history)
     details = {
         "run_dir": str(folder),
+        "mlflow_run_id": run.id,
         "training_table": pipeline.training_table,
         "training_version": training_version,
         "night": NIGHT.isoformat(),

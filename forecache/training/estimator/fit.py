@@ -112,7 +112,8 @@ class Rounds:
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             share = (number + 1) / max(number + 1, self.total)
-            self.events("progress", step=number + 1, epoch=number, share=share, unit="round")
+            latest = {"round": self.history[-1]} if self.history else {}
+            self.events("progress", step=number + 1, epoch=number, share=share, unit="round", **latest)
 
 
 def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:

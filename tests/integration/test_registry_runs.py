@@ -1,0 +1,97 @@
+"""The MLflow run of a training while it trains: losses, system metrics, interruptions, a server that is down."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sample_project.pipelines.visits import returns
+
+from forecache.registry.models import tracking
+from forecache.registry.runs import training_run
+from forecache.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", project="sample_project")
+
+
+def epoch(number: int, **changed: Any) -> dict[str, Any]:
+    losses = {"train_loss": 1.0 / (number + 1), "validation_loss": 1.1 / (number + 1)}
+    return {"event": "epoch", "epoch": number, "step": 10 * (number + 1), **losses, "seconds": 1.0, **changed}
+
+
+def series(client: MlflowClient, run: str, name: str) -> list[tuple[int, float]]:
+    return sorted((metric.step, metric.value) for metric in client.get_metric_history(run, name))
+
+
+def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    client = tracking(settings)
+    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
+        assert client.get_run(run.id).info.status == "RUNNING"
+        assert run.on_event({"event": "progress", "step": 7, "step_loss": 0.5, "learning_rate": 0.01}) == ""
+        run.on_event(epoch(0))
+        assert series(client, run.id, "step_loss") == [(7, 0.5)]
+        assert series(client, run.id, "validation_loss") == [(0, 1.1)]
+        deadline = time.monotonic() + 20
+        while "system/cpu_utilization_percentage" not in client.get_run(run.id).data.metrics:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    found = client.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert "system/system_memory_usage_megabytes" in found.data.metrics
+
+
+def test_an_interrupted_training_goes_on_in_its_run_and_repeats_no_epoch(settings: Settings, tmp_path: Path) -> None:
+    client = tracking(settings)
+    first = interrupted_run(settings, tmp_path / "run", KeyboardInterrupt())
+    assert client.get_run(first).info.status == "KILLED"
+    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as second:
+        second.on_event(epoch(0))
+        second.on_event(epoch(2))
+        second.finish([epoch(number) for number in range(3)])  # the event of epoch 1 was lost
+    assert second.id == first
+    assert [step for step, _ in series(client, first, "validation_loss")] == [0, 1, 2]
+    assert client.get_run(first).info.status == "FINISHED"
+
+
+def test_a_server_that_does_not_answer_is_told_and_gets_the_losses_later(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking(settings)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise MlflowException("no connection")
+
+    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
+        with monkeypatch.context() as patched:
+            patched.setattr(MlflowClient, "log_batch", refuse)
+            assert "3 wait" in run.on_event(epoch(0))
+        assert run.on_event(epoch(1)) == ""
+    assert [step for step, _ in series(client, run.id, "train_loss")] == [0, 1]
+
+
+def test_a_run_that_fails_says_so(settings: Settings, tmp_path: Path) -> None:
+    run = interrupted_run(settings, tmp_path / "run", ValueError("broken"))
+    assert tracking(settings).get_run(run).info.status == "FAILED"
+
+
+def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> str:
+    """The id of a run that ended with an error after its first epoch."""
+    ids = []
+
+    def train() -> None:
+        with training_run(settings, returns, folder, night="2024-08-01") as run:
+            ids.append(run.id)
+            run.on_event(epoch(0))
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    return ids[0]
