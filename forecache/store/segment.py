@@ -14,9 +14,12 @@ class ShardHandle:
 
     The file never changes, so one transaction sees all of it for ever and LMDB's lock file is not needed. Gets on
     one read-only transaction share no state, so threads may use it at once.
+
+    Attributes:
+        warm: Whether this process has read the file into the page cache.
     """
 
-    __slots__ = ("environment", "path", "references", "transaction")
+    __slots__ = ("environment", "path", "references", "transaction", "warm")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,6 +33,7 @@ class ShardHandle:
             ) from None
         self.transaction: Any = self.environment.begin()
         self.references = 0
+        self.warm = False
 
 
 _open: dict[Path, ShardHandle] = {}
