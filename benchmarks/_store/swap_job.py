@@ -40,8 +40,19 @@ def main(home: Path, first_hidden: int, count: int, every_s: float) -> list[dict
     return published
 
 
+def step_back(niceness: int) -> None:
+    """Run at low priority: a publisher that shares a machine with a reader has until the next publish.
+
+    Where the system groups processes by session (autogroup), niceness counts only inside the group, and the group's
+    own is what counts beside others, as a service's CPUWeight does under systemd.
+    """
+    os.nice(niceness)
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(str(niceness))
+
+
 if __name__ == "__main__":
-    # A publisher that shares a machine with a reader runs at low priority: it has until the next publish.
-    os.nice(int(sys.argv[5]))
+    step_back(int(sys.argv[5]))
     outcome = main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     print("RESULT " + json.dumps(outcome))

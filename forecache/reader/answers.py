@@ -16,6 +16,8 @@ Headers = list[tuple[str, str]]
 JSON = "application/json"
 _PROVENANCE_ID_BYTES = 8
 _NEWLINE = ord("\n")
+_START, _END = b'{"key":"', b"},"
+_FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 
 
@@ -26,6 +28,9 @@ class Version(Protocol):
 
     @property
     def get_entry(self) -> Callable[[bytes], bytes | None]: ...
+
+    @property
+    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]: ...
 
     @property
     def mapped_bytes(self) -> int: ...
@@ -57,7 +62,9 @@ class Answers:
         self.offset = offset
         self.fields = frozenset(manifest.field_names)
         self.encode = _key_encoder(manifest)
+        self._takes_text = [column.type for column in manifest.key.columns] == ["string"]
         self.get_entry = snapshot.get_entry
+        self.get_entries = snapshot.get_entries
         self.carried = bool(manifest.carried)
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
@@ -121,36 +128,41 @@ class Answers:
 
     def many(self, keys: Sequence[bytes], fields: Sequence[str] = ()) -> tuple[bytes, int]:
         """The answer for several keys in their order, and how many of them were found."""
-        get, dumps, carried = self.get_entry, orjson.dumps, self.carried
-        parts, found = [b'{"results":['], 0
-        add = parts.append
-        for key in keys:
-            entry = get(key)
-            add(b'{"key":')
-            add(dumps(key.decode()))
-            if entry is None:
-                add(b',"found":false},')
-                continue
-            found += 1
-            own = None
-            if carried:
-                entry, own = self._split(entry)
-            add(b',"found":true,"value":')
-            add(select(entry, fields) if fields else entry)
-            if own is not None:
-                add(b",")
-                add(own[:-1])
-            add(b"},")
-        if keys:
-            parts[-1] = parts[-1][:-1]
-        add(b"],")
-        add(self._common)
-        add(self._moment)
-        return b"".join(parts), found
+        if not keys:
+            return b'{"results":[],' + self._common + self._moment, 0
+        entries: list[Any] = self.get_entries(keys)
+        # The answer is five columns, joined row by row at once: as fast as copying its bytes.
+        count, missing = len(keys), entries.count(None)
+        marks, ends = [_FOUND] * count, [_END] * count
+        if missing:
+            for place, entry in enumerate(entries):
+                if entry is None:
+                    marks[place], entries[place] = _NOT_FOUND, b""
+        if self.carried:
+            for place, entry in enumerate(entries):
+                entries[place], own = self._split(entry)
+                if own is not None:
+                    ends[place] = b"," + own[:-1] + _END
+        if fields:
+            entries = [select(entry, fields) if entry else entry for entry in entries]
+        parts: list[bytes] = [_START] * (5 * count)
+        parts[1::5], parts[2::5], parts[3::5], parts[4::5] = _json_texts(keys), marks, entries, ends
+        parts[0], parts[-1] = b'{"results":[{"key":"', ends[-1][:-1]
+        parts += b"],", self._common, self._moment
+        return b"".join(parts), count - missing
 
     def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
         """The decoded values of several keys; None where a key is missing."""
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
+
+    def keys_of(self, values: Sequence[object]) -> list[bytes]:
+        """Key bytes of the keys in a JSON body, in their order; raises as `key_of`."""
+        if self._takes_text and set(map(type, values)) == {str}:
+            texts: list[str] = values  # type: ignore[assignment]
+            # What most keys are, plain text, is checked for all of them together.
+            if "" not in texts and "".join(texts).isascii() and max(map(len, texts)) <= MAX_KEY_BYTES:
+                return list(map(str.encode, texts))
+        return list(map(self.key_of, values))
 
     def key_of(self, value: object) -> bytes:
         """Key bytes of a key in a JSON body: text as in a URL, or an integer.
@@ -179,6 +191,12 @@ class Answers:
         if len(entry) > _PROVENANCE_ID_BYTES and entry[mark] == _NEWLINE:
             return entry[:mark], self._own[entry[-_PROVENANCE_ID_BYTES:].decode()]
         return entry, None
+
+
+def _json_texts(keys: Sequence[bytes]) -> list[bytes]:
+    """The keys (never empty) as they stand between the quotes of a JSON text."""
+    # Inside a JSON text a quote follows a backslash, so that three bytes `","` are always the end of one.
+    return orjson.dumps(list(map(bytes.decode, keys)))[2:-2].split(b'","')
 
 
 def select(value: bytes, fields: Sequence[str]) -> bytes:

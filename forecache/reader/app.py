@@ -77,10 +77,10 @@ class ReaderApp:
                 self._metrics.observe(_ONE, 200, perf_counter_ns() - started)
                 return _DONE
         if method == "POST" and self.routes.takes_body(path):
-            return self._post(scope, proto, started)
+            return self._post(scope, path, proto, started)
         request = Request(method, path, scope.query_string, scope.headers, time())
         try:
-            self._admit(request, scope.client)
+            self._admit(request, scope)
         except Problem as problem:
             reply = _problem_reply(problem)
         else:
@@ -107,12 +107,12 @@ class ReaderApp:
         self._metrics.cells[answers.offset + HITS] += 1
         return True
 
-    async def _post(self, scope: Any, proto: Any, started: int) -> None:
+    async def _post(self, scope: Any, path: str, proto: Any, started: int) -> None:
         headers = scope.headers
-        request = Request("POST", scope.path, scope.query_string, headers, 0.0)
+        request = Request("POST", path, scope.query_string, headers, 0.0)
         settings = self.settings
         try:
-            self._admit(request, scope.client)
+            self._admit(request, scope)
             if self._access is not None:
                 self._access.identify(headers)  # strangers send no body
             _check_media_type(headers.get("content-type"))
@@ -135,12 +135,12 @@ class ReaderApp:
                 reply = await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply)
         self._send(proto, request, reply, started)
 
-    def _admit(self, request: Request, client: str) -> None:
+    def _admit(self, request: Request, scope: Any) -> None:
         """Refuse a request whose path is too long, or whose client asks too often."""
         if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
             raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
         if self._rate is not None and request.path not in _UNLIMITED_PATHS:
-            check_rate(self._rate, client)
+            check_rate(self._rate, scope.client)
 
     def _reply(self, request: Request) -> Reply:
         try:
@@ -181,7 +181,7 @@ def _problem_reply(problem: Problem) -> Reply:
 
 def _check_media_type(content_type: str | None) -> None:
     """Accept JSON, and clients that do not say what they send."""
-    if content_type is None:
+    if content_type is None or content_type == "application/json":
         return
     if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
         raise Problem(

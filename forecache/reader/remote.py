@@ -4,7 +4,6 @@ An answer then costs a round trip during which the worker answers nobody else, s
 Redis is left alone for a moment.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 import orjson
 
 from forecache.errors import UnavailableError
-from forecache.reader.answers import Answers
 from forecache.reader.describe import summary
 from forecache.store import Manifest, split_entry
 from forecache.store.redis_backend import RedisSnapshot, RedisStore, connect, pipelines_in_redis
@@ -102,20 +100,6 @@ class RemoteVersion:
 
     def close(self) -> None:
         """Nothing to give back: the connections belong to the source."""
-
-
-class RemoteAnswers(Answers):
-    """Answers of a version in Redis: several keys are fetched in one round trip."""
-
-    def __init__(self, version: RemoteVersion, *, offset: int = 0) -> None:
-        super().__init__(version, offset=offset)
-        self._version = version
-
-    def many(self, keys: Sequence[bytes], fields: Sequence[str] = ()) -> tuple[bytes, int]:
-        held = dict(zip(keys, self._version.get_entries(keys), strict=True))
-        fetched = copy.copy(self)
-        fetched.get_entry = held.__getitem__
-        return Answers.many(fetched, keys, fields)
 
 
 def history(manifest: Manifest) -> bytes:

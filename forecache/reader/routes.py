@@ -25,7 +25,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
     """A request as the routes see it; `route` is the index in the metrics, set once it is known."""
 
@@ -90,13 +90,13 @@ class Routes:
 
     def served(self, request: Request, name: str) -> Answers:
         """The served version of a pipeline that the client may read."""
-        if not PIPELINE_NAME.fullmatch(name):
+        answers = self._catalog.answers.get(name)
+        if answers is None and not PIPELINE_NAME.fullmatch(name):
             raise Problem(
                 problems.NO_PIPELINE, f"{quoted(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
             )
         if self._access is not None:
             self._access.check(request.headers, name)
-        answers = self._catalog.answers.get(name)
         if answers is not None:
             if request.now >= answers.valid_until:
                 answers.refresh(request.now)
@@ -145,8 +145,7 @@ class Routes:
     def _many(self, request: Request, answers: Answers) -> Reply:
         keys, fields = keys_and_fields(request.body, self._settings.reader_max_keys)
         answers.check_fields(fields)
-        key_of = answers.key_of
-        encoded = [key_of(key) for key in keys]
+        encoded = answers.keys_of(keys)
         answers.check_served()
         body, found = answers.many(encoded, fields)
         cells = self._metrics.cells

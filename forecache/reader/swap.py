@@ -137,7 +137,7 @@ class Catalog:
                 version = source.version(manifest)
                 offset = self._metrics.pipeline_offset(name)
                 self.history[name] = remote.history(manifest)
-                install(name, self._ready(name, remote.RemoteAnswers(version, offset=offset), started))
+                install(name, self._ready(name, Answers(version, offset=offset), started))
                 if served is not None:
                     served.snapshot.close()
         return waiting

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Get = Callable[[bytes], bytes | None]
+GetMany = Callable[[Iterable[bytes]], list[bytes | None]]
 FILTER_SHIFT = 24
 """Key hash bits below this choose the shard, those above it the filter's slot."""
 
@@ -44,12 +45,16 @@ class Snapshot:
         get: `get(key)` returns the JSON object of the served fields, or None. A bound function: keep it in a local
             variable in hot loops.
         get_entry: Like `get`, but with the row's provenance id where it has one of its own.
+        get_entries: `get_entries(keys)` returns what `get_entry` would for each key, in their order.
     """
 
-    __slots__ = ("__weakref__", "_handles", "_layers", "_release", "get", "get_entry", "layout", "manifest")
+    __slots__ = (
+        "__weakref__", "_handles", "_layers", "_release", "get", "get_entries", "get_entry", "layout", "manifest",
+    )  # fmt: skip
 
     get: Get
     get_entry: Get
+    get_entries: GetMany
 
     def __init__(self, layout: Layout, manifest: Manifest, *, lease: int | None = None) -> None:
         self.layout = layout
@@ -66,6 +71,7 @@ class Snapshot:
             _release(self._handles, lease)
             raise
         self.get_entry = _entry_reader(self._layers, filter_map)
+        self.get_entries = _entries_reader(self._layers, self.get_entry)
         self.get = _value_reader(self.get_entry) if manifest.carried else self.get_entry
         self._release = weakref.finalize(self, _release, self._handles, lease)
 
@@ -80,6 +86,8 @@ class Snapshot:
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of several keys, in their order; None where a key is missing."""
+        if not self.manifest.carried:
+            return self.get_entries(keys)
         get = self.get
         return [get(key) for key in keys]
 
@@ -151,14 +159,20 @@ class Snapshot:
         return self.manifest.size_bytes
 
     def warm(self) -> int:
-        """Read every mapped file into the page cache, so that the first gets do not wait for the disk; bytes read."""
+        """Read the mapped files into the page cache, so that the first gets do not wait for the disk; bytes read.
+
+        Files that another open version holds too, and that were read for it, are left alone.
+        """
         total = 0
-        for path in self.files():
-            with open(path, "rb", buffering=0) as file:
+        for handle in self._handles:
+            if handle.warm:
+                continue
+            with open(handle.path, "rb", buffering=0) as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 buffer = bytearray(1 << 20)
                 while count := file.readinto(buffer):
                     total += count
+            handle.warm = True
         return total
 
     def prefetch(self) -> None:
@@ -237,6 +251,15 @@ def _entry_reader(layers: list[list[Any]], filter_map: mmap.mmap | None) -> Get:
         return gets[digest & mask](key)
 
     return get
+
+
+def _entries_reader(layers: list[list[Any]], get_entry: Get) -> GetMany:
+    """Reads of several keys: where one layer has them all, its files are asked without a call in between."""
+    if len(layers) != 1 or len(layers[0]) == 1:
+        return lambda keys: [get_entry(key) for key in keys]
+    gets = tuple(transaction.get for transaction in layers[0])
+    key_hash, mask = xxhash.xxh3_64_intdigest, len(gets) - 1
+    return lambda keys: [gets[key_hash(key) & mask](key) for key in keys]
 
 
 def _value_reader(get_entry: Get) -> Get:

@@ -31,11 +31,9 @@ def one(key: bytes) -> bytes | None:
 
 def many(keys: list[str]) -> bytes:
     """The answer for several keys."""
-    get = GET
     parts = []
-    for key in keys:
-        raw = key.encode()
-        value = get(raw)
+    encoded = [key.encode() for key in keys]
+    for raw, value in zip(encoded, SNAPSHOT.get_many(encoded), strict=True):
         if value is None:
             parts.append(b'{"key":"' + raw + b'","found":false}')
         else:
