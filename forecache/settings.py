@@ -48,9 +48,13 @@ class Settings(BaseSettings):
     training_checkpoints: str = Field(
         "", description="Folder or s3:// URI of training checkpoints. Default: in each run's folder."
     )
-    training_prices: dict[str, tuple[float, float]] = Field(
+    scoring_batch_rows: int = Field(0, ge=0, description="Rows a model scores at once; 0: calibrated on a sample.")
+    scoring_worker_memory_mb: int = Field(
+        1024, ge=64, description="Memory of a scoring worker; its batches take up to a quarter of it."
+    )
+    prices: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="Prices of a device-hour, [on demand, spot], by a part of the device's name (JSON).",
+        description="Prices of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu (JSON).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
     code_version: str = Field("", description="Code version recorded with every run. Default: the git commit.")

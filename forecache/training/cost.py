@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from forecache.lake.costs import hourly_price
+
 
 @dataclass(frozen=True)
 class CostRecord:
@@ -62,10 +64,10 @@ def priced(cost: CostRecord, device_name: str, prices: Mapping[str, tuple[float,
         `price_on_demand` and `price_spot` in the prices' currency, `saving` as a share; empty for a device that has
         no price.
     """
-    fitting = [name for name in prices if name.lower() in device_name.lower()]
-    if not fitting:
+    price = hourly_price(device_name, prices)
+    if price is None:
         return {}
-    on_demand, spot = prices[max(fitting, key=len)]
+    on_demand, spot = price
     price_on_demand, price_spot = (cost.device_s - cost.wasted_s) / 3600 * on_demand, cost.device_s / 3600 * spot
     saving = 1 - price_spot / price_on_demand if price_on_demand else 0.0
     return {"price_on_demand": price_on_demand, "price_spot": price_spot, "saving": saving}

@@ -91,7 +91,7 @@ def train(
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": inputs,
-        "cost": {**vars(cost), **priced(cost, result["device_name"], settings.training_prices)},
+        "cost": {**vars(cost), **priced(cost, result["device_name"], settings.prices)},
         "advice": advice(result),
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }

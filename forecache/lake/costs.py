@@ -1,0 +1,22 @@
+"""What the core seconds (or device seconds) of a stage cost, from one price table in the settings."""
+
+from collections.abc import Mapping
+
+from forecache.settings import Settings
+
+CPU = "cpu"
+
+
+def hourly_price(device_name: str, prices: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
+    """(on demand, spot) of a device-hour, or of a core-hour for "cpu": by the longest part of the name."""
+    fitting = [name for name in prices if name.lower() in device_name.lower()]
+    return prices[max(fitting, key=len)] if fitting else None
+
+
+def core_cost(settings: Settings, core_s: float) -> dict[str, float]:
+    """`core_s`, and where a core-hour has a price `price_on_demand` and `price_spot` in the prices' currency."""
+    price = hourly_price(CPU, settings.prices)
+    if price is None:
+        return {"core_s": round(core_s, 3)}
+    on_demand, spot = (core_s / 3600 * hour for hour in price)
+    return {"core_s": round(core_s, 3), "price_on_demand": on_demand, "price_spot": spot}
