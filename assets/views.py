@@ -102,8 +102,28 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
     shown = ("model", "engine", "scored_rows", "rows_per_second")
     return {
         **{name: result.details[name] for name in shown if name in result.details},
+        **plan_view(result.details),
         "distribution": bars((f"{pipeline.output.name} on {last}", "rows"), bins),
         **{name: bars((name, "rows"), counts) for name, counts in segments.items()},
+    }
+
+
+def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's plan beside what came of it, its batches, and what it warns of; empty where nothing was scored."""
+    if not details.get("actual"):
+        return {}
+    predicted, actual = details.get("predicted") or {}, details["actual"]
+    rows = [
+        (name.replace("_", " "), *("" if side.get(name) is None else side[name] for side in (predicted, actual)))
+        for name in actual
+        if name != "basis"
+    ]
+    return {
+        "predicted_from": predicted.get("basis", "nothing is known of such a night yet"),
+        "plan": markdown_table(("", "predicted", "actual"), rows),
+        "runtime": details["plan"]["reason"],
+        **{name: details["batch"][name] for name in ("batch_rows", "batch_source") if details.get("batch")},
+        **({"warnings": "\n".join(details["warnings"])} if details["warnings"] else {}),
     }
 
 

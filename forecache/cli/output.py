@@ -192,6 +192,19 @@ def outcome(result: StageResult) -> str:
         return f"store version {details['version']}, {details.get('kind', '')}".rstrip(", ")
     if result.stage == "drift_report":
         return "HTML page" if details["path"] else "nothing to compare with yet"
+    if result.stage == "score" and details.get("actual"):
+        return f"{result.table} at Delta version {result.delta_version}{_pace(details)}"
     if result.table and result.delta_version is not None:
         return f"{result.table} at Delta version {result.delta_version}"
     return result.table or "done"
+
+
+def _pace(details: Mapping[str, Any]) -> str:
+    """Rows per second, cost and memory of a scoring run, beside what was predicted."""
+    actual, predicted = details["actual"], details["predicted"]
+    parts = [f"{cell(actual['rows_per_second'])} rows/s"]
+    parts += [f"{cell(predicted['rows_per_second'])} predicted"] if predicted else []
+    parts += [f"{actual['core_s'] / 3600:.3g} core-hours"]
+    parts += [f"{actual['price_on_demand']:.3g} on demand"] if "price_on_demand" in actual else []
+    parts += [f"{size(actual['worker_bytes'])} a worker"] if actual["worker_bytes"] else []
+    return f" ({', '.join(parts)})"

@@ -17,6 +17,6 @@ def core_cost(settings: Settings, core_s: float) -> dict[str, float]:
     """`core_s`, and where a core-hour has a price `price_on_demand` and `price_spot` in the prices' currency."""
     price = hourly_price(CPU, settings.prices)
     if price is None:
-        return {"core_s": round(core_s, 3)}
+        return {"core_s": round(core_s, 6)}
     on_demand, spot = (core_s / 3600 * hour for hour in price)
-    return {"core_s": round(core_s, 3), "price_on_demand": on_demand, "price_spot": spot}
+    return {"core_s": round(core_s, 6), "price_on_demand": on_demand, "price_spot": spot}

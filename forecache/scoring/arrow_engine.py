@@ -21,7 +21,7 @@ from forecache.errors import UnavailableError
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
 from forecache.scoring.engines import Plan
-from forecache.scoring.job import Job, model_features, sentence
+from forecache.scoring.job import TELL_EVERY_S, Job, model_features, sentence
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import FeatureFile
 from forecache.scoring.rows import Stamp, prediction_columns, prediction_rows
@@ -54,10 +54,19 @@ class _Scorer:
     job: Job
     source: Any
     target: Any
+    batch_rows: int
 
 
 def score_job_with_arrow(
-    settings: Settings, pipeline: Pipeline, table: str, plan: Plan, job: Job, stamp: Stamp, *, progress: Progress
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    plan: Plan,
+    job: Job,
+    stamp: Stamp,
+    *,
+    batch_rows: int,
+    progress: Progress,
 ) -> None:
     """Run a job; its files lie in its folder afterwards, as if Spark had written them.
 
@@ -69,23 +78,28 @@ def score_job_with_arrow(
         os.makedirs(settings.table_uri(table), exist_ok=True)
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     source = lake_filesystem(settings, pipeline.feature_table)
-    scorer = _Scorer(settings, pipeline, plan, kernel, stamp, job, source, lake_filesystem(settings, table))
-    # A model in plain Python holds the interpreter, and may not expect two threads.
-    workers = 1 if plan.spec.engine == "pyfunc" else num_cores()
+    target = lake_filesystem(settings, table)
+    scorer = _Scorer(settings, pipeline, plan, kernel, stamp, job, source, target, batch_rows)
+    workers = num_threads(plan)
     pieces = _pieces(scorer, workers)
-    started, done = time.perf_counter(), 0
+    started, done = time.perf_counter(), [0] * len(pieces)
     with ThreadPoolExecutor(workers, thread_name_prefix="forecache-score") as pool:
-        waiting = {pool.submit(_score_piece, scorer, piece) for piece in pieces}
+        waiting = {pool.submit(_score_piece, scorer, piece, done, i) for i, piece in enumerate(pieces)}
         try:
             while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                finished, waiting = wait(waiting, timeout=TELL_EVERY_S, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                done += len(finished)
-                progress(*sentence(done, len(pieces), job.rows, time.perf_counter() - started))
+                shards = (len(pieces) - len(waiting), len(pieces))
+                progress(*sentence(shards, (sum(done), job.rows), time.perf_counter() - started))
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def num_threads(plan: Plan) -> int:
+    """Threads that score; a model in plain Python holds the interpreter, and may not expect two."""
+    return 1 if plan.spec.engine == "pyfunc" else num_cores()
 
 
 def num_cores() -> int:
@@ -127,7 +141,8 @@ def _row_groups(scorer: _Scorer, file: FeatureFile) -> list[int]:
     return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
-def _score_piece(scorer: _Scorer, piece: _Piece) -> None:
+def _score_piece(scorer: _Scorer, piece: _Piece, done: list[int], position: int) -> None:
+    """Score a piece into its file; counts its rows in `done[position]` as they are written."""
     import pyarrow.parquet as pq
 
     names = model_features(scorer.pipeline, scorer.plan.spec.inputs)
@@ -138,7 +153,9 @@ def _score_piece(scorer: _Scorer, piece: _Piece) -> None:
         keys = [parquet.schema_arrow.field(name) for name in scorer.pipeline.key]
         schema = prediction_columns(scorer.pipeline, keys)
         wanted = [*scorer.pipeline.key, *(name for name in names if name in stored)]
-        batches = parquet.iter_batches(BATCH_ROWS, row_groups=list(piece.groups), columns=wanted, use_threads=False)
+        batches = parquet.iter_batches(
+            scorer.batch_rows, row_groups=list(piece.groups), columns=wanted, use_threads=False
+        )
         with open_output(scorer.target, piece.folder, schema) as writer:
             for batch in batches:
                 features = [_feature(batch, name, stored) for name in names]
@@ -148,6 +165,7 @@ def _score_piece(scorer: _Scorer, piece: _Piece) -> None:
                     prediction_rows(scorer.pipeline, identity, values, scorer.stamp, version, schema),
                     row_group_size=_ROW_GROUP_ROWS,
                 )
+                done[position] += batch.num_rows
 
 
 def _feature(batch: pa.RecordBatch, name: str, stored: set[str]) -> pa.Array:

@@ -8,6 +8,8 @@ from forecache.errors import InputError
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
 
+TELL_EVERY_S = 1.0
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,10 +51,18 @@ def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
     return list(inputs or pipeline.features.names)
 
 
-def sentence(done: int, total: int, rows: int, seconds: float) -> tuple[str, float | None]:
-    """Shards done, rows per second and time left, as a progress message and a share."""
-    if not done or not total:
-        return f"scoring {rows:,} rows", None
-    share = done / total
+def sentence(shards: tuple[int, int], rows: tuple[int, int], seconds: float) -> tuple[str, float | None]:
+    """Shards done, rows per second and time left, as a progress message and a share.
+
+    Args:
+        shards: Done, and all; at most all rows of these are done.
+        rows: Done, also those of unfinished shards, and all.
+    """
+    about = f"scoring {rows[1]:,} rows"
+    if not rows[0] or not shards[1]:
+        return about, None
+    share = min(1.0, rows[0] / rows[1])
     left = seconds * (1 - share) / share
-    return f"{done} of {total} shards, {rows * share / seconds:,.0f} rows/s, {left:.0f} s left", share
+    time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+    rate = rows[1] * share / seconds
+    return f"{about}: {shards[0]} of {shards[1]} shards, {rate:,.0f} rows/s, {time_left} left", share

@@ -7,6 +7,7 @@ kill. What is written becomes visible by one commit to the Delta log, after the 
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from forecache.lake.tables import table_exists, table_version
 from forecache.pipeline import Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.arrow_engine import num_cores
+from forecache.scoring.calibration import Calibration, calibrate
 from forecache.scoring.engines import plan_scoring
+from forecache.scoring.estimate import Figures, predict, sentence, together, too_much_memory
 from forecache.scoring.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
@@ -54,7 +58,8 @@ def score(
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
         run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
-        `plan` and `checks` by night.
+        `plan` (of the model), `batch` (see `forecache.scoring.calibration`), `predicted` and `actual` (see
+        `forecache.scoring.estimate`; predicted is None where nothing is known yet), `warnings` and `checks` by night.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
@@ -80,7 +85,16 @@ def score(
             for night in pending
             if (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
         }
-        outcome |= _score_pending(work, pending, bases)
+        full = [night for night in pending if night.night not in bases]
+        batch = calibrate(settings, pipeline, work.plan, full, stamp, engine) if full else None
+        predicted = _predicted(work, [full, [n for n in pending if n.night in bases]], before, batch)
+        if predicted is not None:
+            progress(sentence(predicted, settings), None)
+        outcome |= {
+            "batch": batch.metadata() if batch else None,
+            "predicted": predicted.metadata(settings) if predicted else None,
+            **_score_pending(replace(work, batch_rows=batch.rows) if batch else work, pending, bases),
+        }
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -102,27 +116,60 @@ def is_current(settings: Settings, table: str, night: Night, before: Mapping[dat
     return partition_rows(settings, table, [night.night])[night.night] == last.rows
 
 
+def _predicted(
+    work: Work, parts: Sequence[Sequence[Night]], before: Mapping[date | None, StageRecord], batch: Calibration | None
+) -> Figures | None:
+    """The plan of the nights to score in full, and of those to score incrementally."""
+    known = {"engine": work.engine, "runtime": work.plan.spec.engine}
+    rate = batch.rows_per_second if batch else None
+    found = []
+    for incremental, nights in enumerate(parts):
+        if nights:
+            rows = sum(night.rows for night in nights)
+            cores = num_cores() if incremental else work.cores
+            found += [predict(before, rows=rows, cores=cores, core_rate=rate, incremental=bool(incremental), **known)]
+    return together(found)
+
+
+def _within(progress: Progress, first: float, last: float) -> Progress:
+    """A progress whose shares are between two of the whole."""
+
+    def tell(message: str, share: float | None = None) -> None:
+        progress(message, None if share is None else first + share * (last - first))
+
+    return tell
+
+
 def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
     chunks = _chunks(pending, alone=bases)
     checks: dict[str, Any] = {}
     scored_rows, carried_rows, seconds = 0, 0, 0.0
-    for position, chunk in enumerate(chunks):
-        sentence = f"scoring {span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
-        work.progress(sentence, position / len(chunks))
+    measured: list[Figures] = []
+    rows, done = sum(night.rows for night in pending), 0
+    for chunk in chunks:
+        about = f"scoring {span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
+        work.progress(about, done / rows)
+        upto = done + sum(night.rows for night in chunk)
+        within = replace(work, progress=_within(work.progress, done / rows, upto / rows))
         staged = (
-            stage_changes(work, chunk[0], bases[chunk[0].night])
+            stage_changes(within, chunk[0], bases[chunk[0].night])
             if chunk[0].night in bases
-            else stage_nights(work, chunk)
+            else stage_nights(within, chunk)
         )
         checks |= publish(work, chunk, staged)
+        done = upto
+        measured += [staged.figures] if staged.figures else []
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
         carried_rows += staged.details.get("carried", 0)
+    actual = together(measured)
     return {
         "scored": [night.night.isoformat() for night in pending],
         "scored_rows": scored_rows,
         "carried_rows": carried_rows,
         "rows_per_second": round(scored_rows / seconds) if seconds and scored_rows else 0,
         "plan": work.plan.metadata(),
+        "actual": actual.metadata(work.settings) if actual else None,
+        "warnings": [*work.plan.warnings, *too_much_memory(actual, work.settings)],
         "checks": checks,
     }
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,15 @@ from forecache.lake.spark import spark_path
 from forecache.pipeline import Pipeline
 from forecache.results import Progress
 from forecache.scoring.engines import Plan
-from forecache.scoring.job import Job, model_features, sentence
+from forecache.scoring.job import TELL_EVERY_S, Job, model_features, sentence
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_frames import predicted, read_features, stamped, with_features
 from forecache.scoring.udf import ScoringUdf
+from forecache.scoring.usage import Peaks, worker_peaks
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext, SparkStageInfo
     from pyspark.sql import DataFrame, SparkSession
 
 # A task costs some 10 ms of its own; so many rows take a few tenths of a second, and are what a kill loses.
@@ -36,8 +38,11 @@ def score_job(
     *,
     batch_rows: int,
     progress: Progress,
-) -> None:
+) -> Peaks:
     """Run a job; its files lie in its folder afterwards.
+
+    Returns:
+        The largest memory of each worker that scored.
 
     Raises:
         InputError: The features do not fit the model.
@@ -45,12 +50,14 @@ def score_job(
     """
     session = own_session(spark, job, batch_rows)
     features = read_features(session, settings, pipeline, job)
-    model = ScoringUdf(session, plan)
+    peaks = worker_peaks(session.sparkContext)
+    model = ScoringUdf(session, plan, peaks)
     value = model("features")
     output = value if model.shape == "scalar" else value[pipeline.output.name]
     narrow = with_features(features, pipeline, model_features(pipeline, model.inputs), sharded=job.sharded)
     rows = stamped(predicted(narrow, pipeline, output, sharded=job.sharded), pipeline, job, stamp)
     write_shards(session, rows, settings, table, job, progress=progress)
+    return peaks.value
 
 
 def write_shards(
@@ -96,7 +103,7 @@ def _bytes_a_task(spark: "SparkSession", job: Job) -> int:
 
 @contextmanager
 def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[None]:
-    """Tell every second how far the job is, from Spark's own counters."""
+    """Tell every second how far the job is, from Spark's own counters: rows are counted while a task runs."""
     context = session.sparkContext
     group = f"score {job.folder}"
     context.setJobGroup(group, f"Forecache: scoring {job.rows:,} rows")
@@ -105,7 +112,7 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
 
     def tell() -> None:
         tracker = context.statusTracker()
-        while not over.wait(1.0):
+        while not over.wait(TELL_EVERY_S):
             stages = [
                 info
                 for job_id in tracker.getJobIdsForGroup(group)
@@ -113,7 +120,8 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
                 if (info := tracker.getStageInfo(stage)) is not None
             ]
             total, done = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
-            progress(*sentence(done, total, job.rows, time.perf_counter() - started))
+            rows = max(_rows_read(context, stages), job.rows * done // max(1, total))
+            progress(*sentence((done, total), (rows, job.rows), time.perf_counter() - started))
 
     teller = threading.Thread(target=tell, name="forecache-progress", daemon=True)
     teller.start()
@@ -123,6 +131,12 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
         over.set()
         teller.join(timeout=5)
         context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+
+def _rows_read(context: "SparkContext", stages: "Sequence[SparkStageInfo]") -> int:
+    """Rows that a job has read, as its executors' heartbeats tell it."""
+    store = context._jsc.sc().statusStore()
+    return sum(int(store.lastStageAttempt(stage.stageId).inputRecords()) for stage in stages)
 
 
 @contextmanager

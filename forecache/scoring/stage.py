@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from forecache.lake.costs import core_cost
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
+from forecache.scoring.arrow_engine import num_cores, num_threads, score_job_with_arrow
 from forecache.scoring.commit import check_partition, commit_partitions
 from forecache.scoring.engines import Plan
+from forecache.scoring.estimate import Figures
 from forecache.scoring.incremental import Base, score_changes
 from forecache.scoring.job import Job
 from forecache.scoring.night import STAGE, Night
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_engine import score_job
 from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
+from forecache.scoring.usage import Peaks, own_peak
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,16 +44,30 @@ class Work:
     stamp: Stamp
     engine: Engine
     progress: Progress
+    batch_rows: int = BATCH_ROWS
+
+    @property
+    def cores(self) -> int:
+        """Cores that the engine keeps busy."""
+        if self.engine == "arrow":
+            return num_threads(self.plan)
+        assert self.spark is not None
+        return self.spark.sparkContext.defaultParallelism
 
 
 @dataclass(frozen=True)
 class Staged:
-    """Scored shards of some nights, complete, and how many rows this run had to score for them."""
+    """Scored shards of some nights, complete, and how many rows this run had to score for them.
+
+    Attributes:
+        figures: What that took, for the plan of later runs; None where nothing was left to do.
+    """
 
     files: Mapping[date, Sequence[StagedFile]]
     scored_rows: int
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures | None = None
 
 
 def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
@@ -58,22 +76,27 @@ def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
     if len(chunk) > 1:
         folder = staging_folder(chunk[0], shared=True)
         job = Job({n.night: n.files for n in chunk}, {n.night: n.feature_version for n in chunk}, folder, sharded=False)
-        _score_job(work, job)
+        peaks = _score_job(work, job)
         files = {
             n.night: list_folder(work.settings, work.table, f"{folder}/{AS_OF}={n.night.isoformat()}", n.night)
             for n in chunk
         }
-        return Staged(files, job.rows, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Staged(files, job.rows, seconds, figures=_measured(work, job.rows, seconds, peaks))
     night = chunk[0]
     staged = list_staged(work.settings, work.table, night)
-    missing = missing_files(night, staged)
+    missing, peaks = missing_files(night, staged), Peaks()
     if missing:
         sharded = len(night.files) > 1 and night.rows >= SHARDED_ROWS
         job = Job({night.night: missing}, {night.night: night.feature_version}, staging_folder(night), sharded=sharded)
-        _score_job(work, job)
+        if staged:
+            there = night.rows - sum(file.rows for file in missing)
+            work.progress(f"taking up {there:,} of {night.rows:,} rows that an earlier run scored", None)
+        peaks = _score_job(work, job)
         staged = list_staged(work.settings, work.table, night)
     files = {night.night: [file for shard in staged.values() for file in shard]}
-    return Staged(files, sum(file.rows for file in missing), time.perf_counter() - started)
+    rows, seconds = sum(file.rows for file in missing), time.perf_counter() - started
+    return Staged(files, rows, seconds, figures=_measured(work, rows, seconds, peaks) if missing else None)
 
 
 def stage_changes(work: Work, night: Night, base: Base) -> Staged:
@@ -81,19 +104,29 @@ def stage_changes(work: Work, night: Night, base: Base) -> Staged:
     folder = staging_folder(night)
     carried = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
     files = list_folder(work.settings, work.table, folder, night.night)
-    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details())
+    figures = replace(_measured(work, night.rows, carried.seconds, own_peak()), cores=num_cores())
+    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details(), figures)
 
 
-def _score_job(work: Work, job: Job) -> None:
+def _measured(work: Work, rows: int, seconds: float, peaks: Peaks) -> Figures:
+    return Figures(rows, seconds, work.cores, max(peaks.values(), default=None), "measured")
+
+
+def _score_job(work: Work, job: Job) -> Peaks:
     if work.engine == "arrow":
-        from forecache.scoring.arrow_engine import score_job_with_arrow
-
         score_job_with_arrow(
-            work.settings, work.pipeline, work.table, work.plan, job, work.stamp, progress=work.progress
+            work.settings,
+            work.pipeline,
+            work.table,
+            work.plan,
+            job,
+            work.stamp,
+            batch_rows=work.batch_rows,
+            progress=work.progress,
         )
-        return
+        return own_peak()
     assert work.spark is not None
-    score_job(
+    return score_job(
         work.spark,
         work.settings,
         work.pipeline,
@@ -101,7 +134,7 @@ def _score_job(work: Work, job: Job) -> None:
         work.plan,
         job,
         work.stamp,
-        batch_rows=BATCH_ROWS,
+        batch_rows=work.batch_rows,
         progress=work.progress,
     )
 
@@ -146,6 +179,8 @@ def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = 
                     "engine": work.engine,
                     "runtime": work.plan.spec.engine,
                     "checks": checks[night.night],
+                    "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
+                    **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
                     **staged.details,
                 },
                 run_id=work.stamp.run_id,

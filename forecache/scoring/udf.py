@@ -9,10 +9,11 @@ from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.spec import KernelSpec
+from forecache.scoring.usage import Peaks, own_peak
 from forecache.scoring.worker import settle
 
 if TYPE_CHECKING:
-    from pyspark import Broadcast, SparkContext
+    from pyspark import Accumulator, Broadcast, SparkContext
     from pyspark.sql import Column, SparkSession
     from pyspark.sql.types import DataType
 
@@ -27,10 +28,11 @@ class ScoringUdf:
         shape: "scalar", "array" or "struct".
     """
 
-    def __init__(self, spark: "SparkSession", plan: Plan) -> None:
+    def __init__(self, spark: "SparkSession", plan: Plan, peaks: "Accumulator[Peaks] | None" = None) -> None:
+        """`peaks` gets the largest memory of each worker, after each of its tasks."""
         self.inputs = plan.spec.inputs
         self.shape = plan.spec.shape
-        self._udf, self.returns = _build(spark, plan)
+        self._udf, self.returns = _build(spark, plan, peaks)
         self.plan: dict[str, Any] = plan.metadata()
 
     def __call__(self, *columns: "Column | str") -> "Column":
@@ -93,7 +95,7 @@ def _worker_folder() -> str:
     return SparkFiles.getRootDirectory()
 
 
-def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
+def _build(spark: "SparkSession", plan: Plan, peaks: "Accumulator[Peaks] | None") -> "tuple[Any, DataType]":
     from pyspark.sql.pandas.functions import arrow_udf
 
     context: SparkContext = spark.sparkContext
@@ -103,7 +105,9 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
 
     # Spark reads the kind of UDF from the hints; with several columns each item is a tuple of arrays all the same.
     def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return score_stream(spec, lambda: shipped.value, _worker_folder, iterator)
+        yield from score_stream(spec, lambda: shipped.value, _worker_folder, iterator)
+        if peaks is not None:
+            peaks.add(own_peak())
 
     return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]
 

@@ -163,7 +163,7 @@ def test_composite_keys_are_told_apart() -> None:
 
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["update", "insert", "delete", "rewrite", "night"]),
+        st.sampled_from(["update", "insert", "delete", "rewrite", "night", "model"]),
         st.integers(0, 30),
         st.integers(1, 6),
         st.integers(0, 3),
@@ -184,14 +184,19 @@ def test_incremental_equals_full_after_any_sequence_of_changes(changes: list[tup
         write_features(settings, PIPELINE, [entities(0, 20, seed=0), entities(20, 20, seed=1)])
         register_model(settings, PIPELINE)
         score(None, settings, PIPELINE, [NIGHT], engine="arrow")
-        night = NIGHT
+        night, model = NIGHT, 0
         for position, (kind, first, count, seed) in enumerate(changes):
-            night = change(settings, night, kind, first, count, seed)
-            score(
+            if kind == "model":
+                model += 1
+                register_model(settings, PIPELINE, seed=model)
+            else:
+                night = change(settings, night, kind, first, count, seed)
+            result = score(
                 None, settings, PIPELINE, [night], run_id=str(position), engine="arrow",
                 mode="incremental" if seed else "auto",
             )  # fmt: skip
-            assert_equals_full(settings, night)
+            assert kind != "model" or not result.details["carried_rows"]
+            assert_equals_full(settings, night, seed=model)
 
 
 def change(settings: Settings, night: date, kind: str, first: int, count: int, seed: int) -> date:

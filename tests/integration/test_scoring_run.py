@@ -1,6 +1,8 @@
 """A night is scored once, checked before it is visible, taken up where a run ended, and equal whatever the engine."""
 
 import dataclasses
+import re
+import time
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,7 +27,7 @@ from forecache.lake.query import query
 from forecache.pipeline import Pipeline
 from forecache.scoring import stage
 from forecache.scoring.run import score
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -277,6 +279,124 @@ def test_a_damaged_or_half_shard_is_scored_again(scored: Settings, pipeline: Pip
         file.write_bytes(file.read_bytes()[:-20])
     score(None, scored, pipeline, [NIGHT], engine="arrow")
     assert predictions(scored, pipeline).num_rows == 900
+
+
+def test_a_night_is_planned_from_a_calibration_and_the_next_from_the_night_before(
+    scored: Settings, pipeline: Pipeline
+) -> None:
+    priced = load_settings(home=scored.home, prices={"cpu": (3.6, 0.36)})
+    told: list[str] = []
+    first = score(None, priced, pipeline, [NIGHT], engine="arrow", progress=lambda text, share=None: told.append(text))
+    assert first.details["batch"]["batch_source"] == "calibrated"
+    assert first.details["predicted"]["basis"] == "calibration"
+    assert told[0].startswith("plan: 900 rows at about ")
+    actual = first.details["actual"]
+    assert actual["rows"] == 900
+    assert actual["price_on_demand"] == pytest.approx(actual["core_s"] / 1000, abs=1e-8)
+    assert 50 << 20 < actual["worker_bytes"] < 8 << 30
+    record = last_record(priced, "score", "demo", NIGHT)
+    assert record is not None
+    assert record.details["run"] == actual
+    assert record.details["cost"]["core_s"] >= actual["core_s"]  # the checks and the commit are in it
+    next_night = NIGHT + timedelta(days=1)
+    write_features(scored, pipeline, parts(3, night=next_night), night=next_night)
+    second = score(None, priced, pipeline, [next_night], engine="arrow")
+    assert second.details["batch"]["batch_source"] == "kept"
+    assert second.details["predicted"]["basis"] == "1 earlier night"
+    assert second.details["predicted"]["rows_per_second"] == pytest.approx(actual["rows_per_second"], rel=0.01)
+    assert second.details["predicted"]["worker_bytes"] == actual["worker_bytes"]
+
+
+def test_a_larger_sample_another_memory_and_another_model_are_calibrated_again(
+    scored: Settings, pipeline: Pipeline
+) -> None:
+    def source(settings: Settings) -> str:
+        text: str = score(None, settings, pipeline, [NIGHT], engine="arrow").details["batch"]["batch_source"]
+        return text
+
+    assert source(scored) == "calibrated"
+    register_model(scored, pipeline, seed=1)
+    assert source(scored) == "calibrated"
+    write_features(scored, pipeline, parts(1, 3000))
+    assert source(scored) == "calibrated"
+    write_features(scored, pipeline, parts(1, 5000))
+    assert source(scored) == "kept"
+    write_features(scored, pipeline, parts(1, 5000, seed=2))
+    assert source(load_settings(home=scored.home, scoring_worker_memory_mb=64)) == "calibrated"
+
+
+def test_rows_too_wide_for_the_memory_are_scored_in_smaller_batches(
+    scored: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.scoring import calibration
+
+    write_features(scored, pipeline, parts(1, 5000))
+    monkeypatch.setattr(calibration, "_memory", lambda settings: 8_000)
+    batch = score(None, scored, pipeline, [NIGHT], engine="arrow").details["batch"]
+    assert batch["batch_rows"] < 300
+    assert batch["batch_bytes"] <= 8_000
+
+
+@pytest.mark.slow
+def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: Settings, pipeline: Pipeline) -> None:
+    tables = []
+    for number, (engine, rows) in enumerate([("arrow", 0), ("arrow", 1), ("arrow", 97), ("spark", 7), ("spark", 500)]):
+        again = dataclasses.replace(pipeline)
+        object.__setattr__(again, "fingerprint", f"batch {number}")
+        settings = load_settings(home=scored.home, scoring_batch_rows=rows)
+        result = score(spark, settings, again, [NIGHT], engine=engine)  # type: ignore[arg-type]
+        assert result.details["batch"]["batch_source"] == ("set" if rows else "calibrated")
+        tables.append(predictions(scored, pipeline).select(list(VALUES)))
+    assert all(table.equals(tables[0]) for table in tables)
+
+
+def test_the_engine_without_a_jvm_tells_its_rows_while_a_shard_is_scored(
+    settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.scoring import arrow_engine
+
+    monkeypatch.setattr(arrow_engine, "TELL_EVERY_S", 0.005)
+    slow_down(monkeypatch, arrow_engine)
+    write_features(settings, pipeline, parts(1, 30_000))
+    register_model(settings, pipeline)
+    shares = moves(load_settings(home=settings.home, scoring_batch_rows=500), pipeline, None, "arrow")
+    assert len([share for share in shares if 0 < share < 1]) > 5
+
+
+@pytest.mark.slow
+def test_spark_tells_its_shards_while_it_runs(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.scoring import spark_engine
+
+    monkeypatch.setattr(spark_engine, "TELL_EVERY_S", 0.02)
+    monkeypatch.setattr(spark_engine, "ROWS_A_TASK", 1000)
+    write_features(settings, pipeline, parts(40, 2000))
+    register_model(settings, pipeline)
+    shares = moves(settings, pipeline, spark, "spark")
+    assert len({share for share in shares if 0 < share < 1}) > 3
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    real = engine.score_values
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.005)
+        return real(*given)
+
+    monkeypatch.setattr(engine, "score_values", slowly)
+
+
+def moves(settings: Settings, pipeline: Pipeline, spark: Any, engine: Any) -> list[float]:
+    """The shares that a run told beside shards, rows per second and time left, in order."""
+    told: list[tuple[str, float | None]] = []
+    score(
+        spark, settings, pipeline, [NIGHT], engine=engine, progress=lambda text, share=None: told.append((text, share))
+    )
+    shares = [share for text, share in told if " shards, " in text and " rows/s, " in text and share is not None]
+    assert all(re.search(r"\d+ of \d+ shards, [\d,]+ rows/s, \d+ (s|min) left$", t) for t, _ in told if " shards" in t)
+    assert shares == sorted(shares)
+    return shares
 
 
 def _staged(settings: Settings, pipeline: Pipeline) -> Sequence[Path]:

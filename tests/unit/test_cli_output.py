@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecache.cli.output import cell, duration, nights_text, outcome, print_json, size, stage_dict
+from forecache.cli.progress import StageProgress
 from forecache.results import StageResult
 
 
@@ -71,3 +72,26 @@ def test_outcome_says_what_was_written_or_that_nothing_was() -> None:
         "features_churn at Delta version 3"
     )
     assert outcome(StageResult("features", "churn", 5, 1.0, skipped=True)) == "already current"
+
+
+FIGURES = {"rows_per_second": 812_345, "core_s": 36.0, "price_on_demand": 0.0123, "worker_bytes": 310_000_000}
+
+
+def test_outcome_of_scoring_holds_what_came_of_the_plan_beside_it() -> None:
+    details = {"actual": FIGURES, "predicted": FIGURES | {"rows_per_second": 800_000}}
+    scored = StageResult("score", "churn", 5, 1.0, table="predictions_churn", delta_version=3, details=details)
+    assert outcome(scored) == (
+        "predictions_churn at Delta version 3 "
+        "(812,345 rows/s, 800,000 predicted, 0.01 core-hours, 0.0123 on demand, 310 MB a worker)"
+    )
+
+
+def test_progress_that_is_no_terminal_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    from forecache.scoring.job import sentence
+
+    with StageProgress() as progress:
+        for done in range(1, 100):
+            progress.update(*sentence((done // 25, 4), (done, 100), 1.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("scoring 100 rows: 0 of 4 shards, 1 rows/s, 99 s left (1%)")

@@ -1,0 +1,130 @@
+"""The plan of a run: rows per second, time, cost and memory, predicted before it and measured after it.
+
+What comparable nights took, as the stage ledger has it, is the best prediction; before there are any, the
+calibration's rate of one core and what the engine does beside the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from statistics import median
+from typing import Any
+
+from forecache.lake.costs import core_cost
+from forecache.lake.ledger import StageRecord
+from forecache.settings import Settings
+
+_NIGHTS = 7
+# A night of another order of magnitude says little: the start of a job is all of a small one.
+_COMPARABLE = 4.0
+_START_S = {"spark": 1.0, "arrow": 0.1}
+# Seconds a row and core that reading, sending, writing takes beside the model; measured on 20 features.
+_BESIDE_S = {"spark": 1.5e-6, "arrow": 0.0}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Rows that a run handles, how fast, and with what.
+
+    Attributes:
+        rows: Rows of the nights; of a run that was taken up, those that were left.
+        seconds: Of scoring; the checks and the commit come after it.
+        cores: Cores that the engine keeps busy.
+        worker_bytes: Largest memory of a process that scores; None where it is not known.
+        basis: What a prediction rests on; "measured" for what happened.
+    """
+
+    rows: int
+    seconds: float
+    cores: int
+    worker_bytes: int | None
+    basis: str
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def metadata(self, settings: Settings) -> dict[str, Any]:
+        """JSON-serialisable: rows, rows_per_second, seconds, cores, core_s and prices, worker_bytes, basis."""
+        return {
+            "rows": self.rows,
+            "rows_per_second": round(self.rows_per_second),
+            "seconds": round(self.seconds, 6),
+            "cores": self.cores,
+            **core_cost(settings, self.seconds * self.cores),
+            "worker_bytes": self.worker_bytes,
+            "basis": self.basis,
+        }
+
+
+def predict(
+    before: Mapping[date | None, StageRecord],
+    *,
+    rows: int,
+    cores: int,
+    engine: str,
+    runtime: str,
+    incremental: bool = False,
+    core_rate: float | None = None,
+) -> Figures | None:
+    """What some nights will take, None where neither comparable nights nor a calibration say anything.
+
+    Args:
+        before: The latest ledger row of each night.
+        rows: Of those nights together.
+        runtime: The engine of the model's plan, such as "onnx".
+        core_rate: Rows per second of one core in the calibration.
+    """
+    past = [
+        figures
+        for record in sorted(before.values(), key=lambda record: str(record.recorded_at))
+        if (figures := record.details.get("run")) is not None
+        and (record.details.get("engine"), record.details.get("runtime")) == (engine, runtime)
+        and (record.details.get("mode") == "incremental") == incremental
+        and rows / _COMPARABLE <= figures["rows"] <= rows * _COMPARABLE
+    ][-_NIGHTS:]
+    if past:
+        rate = median(run["rows"] / max(run["seconds"], 1e-6) / run["cores"] for run in past) * cores
+        memory = [run["worker_bytes"] for run in past if run["worker_bytes"]]
+        basis = f"{len(past)} earlier {'night' if len(past) == 1 else 'nights'}"
+        return Figures(rows, rows / rate, cores, max(memory, default=None), basis)
+    if core_rate is None:
+        return None
+    seconds = _START_S[engine] + rows * (1 / core_rate + _BESIDE_S[engine]) / cores
+    return Figures(rows, seconds, cores, None, "calibration")
+
+
+def together(parts: Sequence[Figures | None]) -> Figures | None:
+    """The plan of a run of several parts, one after the other; None where one is not known."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not known:
+        return None
+    return Figures(
+        rows=sum(part.rows for part in known),
+        seconds=sum(part.seconds for part in known),
+        cores=max(part.cores for part in known),
+        worker_bytes=max((part.worker_bytes for part in known if part.worker_bytes), default=None),
+        basis=", ".join(dict.fromkeys(part.basis for part in known)),
+    )
+
+
+def sentence(figures: Figures, settings: Settings) -> str:
+    """A plan for people."""
+    cost = core_cost(settings, figures.seconds * figures.cores)
+    price = f", {cost['price_on_demand']:.4g} on demand" if "price_on_demand" in cost else ""
+    return (
+        f"plan: {figures.rows:,} rows at about {figures.rows_per_second:,.0f} a second on {figures.cores} cores: "
+        f"{figures.seconds:,.0f} s, {figures.seconds * figures.cores / 3600:.3g} core-hours{price} ({figures.basis})"
+    )
+
+
+def too_much_memory(figures: Figures | None, settings: Settings) -> list[str]:
+    """A warning where a process that scored took more memory than the settings give it."""
+    limit = settings.scoring_worker_memory_mb
+    if figures is None or not figures.worker_bytes or figures.worker_bytes <= limit << 20:
+        return []
+    return [
+        f"A process that scored took {figures.worker_bytes >> 20} MB, above "
+        f"FORECACHE_SCORING_WORKER_MEMORY_MB={limit}: raise it and the executors' memory, "
+        "or set a smaller FORECACHE_SCORING_BATCH_ROWS."
+    ]
