@@ -97,7 +97,9 @@ def _start(settings: Settings) -> "SparkSession":
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # PySpark sends executors this path; only spark-submit would read the property.
+    os.environ["PYSPARK_PYTHON"] = settings.spark_conf.get("spark.pyspark.python", sys.executable)
     os.environ["JAVA_HOME"] = str(java.resolve().parent.parent)
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
