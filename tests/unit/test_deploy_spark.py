@@ -1,0 +1,109 @@
+"""Scoring on Kubernetes: the patch on the nightly job, the executors' template, and settings that Spark knows."""
+
+import json
+import zipfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pyspark
+import pytest
+import yaml
+
+from forecache.settings import load_settings
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+SPARK = FOLDER.with_name("kubernetes-spark")
+JARS = Path(pyspark.__file__).parent / "jars"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def patched(base: Any, patch: Any) -> Any:
+    """A strategic merge as Kubernetes does it: objects by key, lists of named things by name."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return base | {key: patched(base.get(key), value) for key, value in patch.items()}
+    if isinstance(base, list) and isinstance(patch, list) and all("name" in item for item in [*base, *patch]):
+        by_name = {item["name"]: item for item in base}
+        return list((by_name | {item["name"]: patched(by_name.get(item["name"]), item) for item in patch}).values())
+    return deepcopy(patch)
+
+
+def nightly() -> dict[str, Any]:
+    [base], [patch] = load(FOLDER / "nightly.yaml"), load(SPARK / "nightly.yaml")
+    result: dict[str, Any] = patched(base, patch)
+    return result
+
+
+def pod() -> dict[str, Any]:
+    spec: dict[str, Any] = nightly()["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return spec
+
+
+def variables() -> dict[str, str]:
+    [container] = pod()["containers"]
+    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+@pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
+def test_every_object_follows_the_schema_strictly(version: str) -> None:
+    for item in [nightly(), *load(SPARK / "access.yaml"), *load(SPARK / "executor.yaml")]:
+        kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_the_kustomization_lists_files_that_exist() -> None:
+    [listed] = load(SPARK / "kustomization.yaml")
+    files = {*listed["resources"], *(patch["path"] for patch in listed["patches"])} - {"../kubernetes"}
+    assert files == {path.name for path in SPARK.glob("*.yaml")} - {"kustomization.yaml", "executor.yaml"}
+
+
+def test_the_driver_may_start_its_executors_and_its_pod_stays_without_privileges() -> None:
+    account, role, binding = load(SPARK / "access.yaml")
+    assert pod()["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]
+    assert pod()["automountServiceAccountToken"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert {"pods", "configmaps"} <= set(role["rules"][0]["resources"])
+    [executor] = load(SPARK / "executor.yaml")
+    for spec in (pod(), executor["spec"]):
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert not spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+
+
+def test_the_variables_are_settings_and_executors_run_the_driver_s_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables().items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.spark_master.startswith("k8s://https://")
+    conf = settings.spark_conf
+    assert conf["spark.kubernetes.container.image"] == pod()["containers"][0]["image"]
+    [executor] = load(SPARK / "executor.yaml")
+    [container] = executor["spec"]["containers"]
+    assert container["name"] == conf["spark.kubernetes.executor.podTemplateContainerName"]
+    assert container["workingDir"] == container["volumeMounts"][0]["mountPath"]
+    root = Path(__file__).parents[2]
+    for inside in (conf["spark.kubernetes.executor.podTemplateFile"], container["command"][0]):
+        assert (root / Path(inside).relative_to("/opt/forecache")).is_file()
+    workers = int(conf["spark.executor.cores"]) * settings.scoring_worker_memory_mb
+    assert int(conf["spark.executor.memoryOverhead"].removesuffix("g")) * 1024 >= workers + 1024
+    claim = conf["spark.kubernetes.executor.volumes.persistentVolumeClaim.home.options.claimName"]
+    assert claim in {item["metadata"]["name"] for item in load(FOLDER / "config.yaml")}
+
+
+def test_spark_knows_every_property() -> None:
+    known = [
+        (JARS.glob("spark-kubernetes_*.jar"), "org/apache/spark/deploy/k8s/Config"),
+        (JARS.glob("spark-core_*.jar"), "org/apache/spark/internal/config/package"),
+    ]
+    constants = b""
+    for jars, name in known:
+        [jar] = jars
+        with zipfile.ZipFile(jar) as archive:
+            for suffix in ("$.class", ".class"):
+                constants += archive.read(f"{name}{suffix}")
+    for key in json.loads(variables()["FORECACHE_SPARK_CONF"]):
+        # Volumes are named by their kind and a name of one's own; what is before and after is Spark's.
+        parts = key.split(".persistentVolumeClaim.home.")
+        assert all(part.encode() in constants for part in parts), key
