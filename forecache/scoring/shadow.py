@@ -75,7 +75,7 @@ def score_shadow(
         return _result(settings, pipeline, described, started, kept, skipped=True)
     plans = {side: plan_scoring(str(verified_folder(settings, model))) for side, (model, _) in sides.items()}
     job = Job({night: described.files}, {night: described.feature_version}, "", sharded=False)
-    session = own_session(spark, job, BATCH_ROWS)
+    session = own_session(spark, job, settings.scoring_batch_rows or BATCH_ROWS)
     progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
     both = _both(session, settings, pipeline, plans, job).persist()
     try:
