@@ -104,6 +104,7 @@ def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple
     service = data.get("feature_service")
     if service is not None:
         answers = served(member(data, "feature_service", str))
+        answers.check_served()
         return [(answers, list(answers.manifest.field_names))]
     wanted: dict[str, list[str]] = {}
     for reference in names(member(data, "features", list, []), "features"):

@@ -190,8 +190,9 @@ def test_a_stale_version_is_refused_or_flagged_as_its_policy_says(http: httpx.Cl
     assert problem["as_of"] == "1998-06-30"
     assert problem["store_version"] == 1
     assert_problem(http.post("/v1/old", json={"keys": ["00001"]}), 503, "stale")
-    body = {"entities": {"customer_id": ["00001"]}, "features": ["old:risk_segment"]}
-    assert_problem(http.post("/get-online-features", json=body), 503, "stale")
+    for asked in ({"features": ["old:risk_segment"]}, {"feature_service": "old"}):
+        body = {"entities": {"customer_id": ["00001"]}, **asked}
+        assert_problem(http.post("/get-online-features", json=body), 503, "stale")
     assert http.get("/v1/old").json()["stale"] is True
     aged = http.get("/v1/aged/00001").json()
     assert aged["stale"] is True
