@@ -1,8 +1,10 @@
 """Building a segment's LMDB files from sorted keys and entries."""
 
+import os
 from pathlib import Path
 
 import lmdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,6 +12,7 @@ from forecache.errors import InputError
 from forecache.store.hashing import file_checksum
 from forecache.store.layout import fsync_path
 from forecache.store.manifest import ShardInfo
+from forecache.store.words import Words
 
 SHARD_ROWS = 400_000
 """Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
@@ -38,7 +41,7 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
     Raises:
         InputError: A key occurs twice; the message names the first few.
     """
-    order = pc.sort_indices(keys)
+    order = sorted_order(keys)
     keys = keys.take(order)
     refuse_duplicates(keys)
     entries = entries.take(order)
@@ -62,6 +65,23 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
         environment.close()
     fsync_path(path)
     return ShardInfo(path.name, len(keys), path.stat().st_size, file_checksum(path))
+
+
+def sorted_order(keys: pa.Array) -> pa.Array:
+    """Positions that sort keys by their bytes.
+
+    By eight bytes behind what all keys begin with, as numbers, where these differ: many times faster than comparing
+    texts.
+    """
+    if len(keys):
+        extremes = pc.min_max(keys).as_py()
+        common = len(os.path.commonprefix([extremes["min"], extremes["max"]]))
+        numbers = Words.of(keys).big(common)
+        order = np.argsort(numbers)
+        in_order = numbers[order]
+        if not (in_order[1:] == in_order[:-1]).any():
+            return pa.array(order)
+    return pc.sort_indices(keys)
 
 
 def refuse_duplicates(keys: pa.Array) -> None:

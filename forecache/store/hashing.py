@@ -8,6 +8,7 @@ adversary who chooses the rows.
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
 _MODULUS = 1 << 128
@@ -16,12 +17,15 @@ _BLOCK = 4 << 20
 
 def content_sum(rows: Iterable[tuple[bytes, bytes]]) -> int:
     """Sum of the row hashes of (key, entry) pairs."""
-    return sum(map(xxhash.xxh3_128_intdigest, map(b"\0".join, rows))) % _MODULUS
+    return joined_sum(map(b"\0".join, rows))
 
 
-def joined_sum(rows: list[bytes]) -> int:
+def joined_sum(rows: Iterable[bytes]) -> int:
     """Sum of the row hashes of rows that are already `key, 0x00, entry`."""
-    return sum(map(xxhash.xxh3_128_intdigest, rows)) % _MODULUS
+    digests = np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, rows)), ">u4").reshape(-1, 4)
+    # Four columns of 32 bits, which a sum of 64 bits holds for four thousand million rows.
+    columns = digests.sum(axis=0, dtype=np.uint64).tolist()
+    return sum(column << 32 * place for place, column in enumerate(reversed(columns))) % _MODULUS
 
 
 def add(*sums: int) -> int:

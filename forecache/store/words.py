@@ -1,0 +1,51 @@
+"""The bytes of an Arrow text column as 64-bit numbers, for work on all its values at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+WORD = 8
+_LITTLE = np.array([(1 << 8 * size) - 1 for size in range(WORD + 1)], np.uint64)
+_BIG = ~np.array([(1 << 8 * (WORD - size)) - 1 for size in range(WORD + 1)], np.uint64)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The texts of a column, eight bytes at a time.
+
+    Attributes:
+        lengths: Bytes of every value, int32 [n]; whatever where it is null.
+    """
+
+    lengths: np.ndarray
+    _starts: np.ndarray
+    _text: np.ndarray
+
+    @classmethod
+    def of(cls, column: pa.Array) -> "Words":
+        """Args:
+        column: Of the type string or binary.
+        """
+        _, offsets_buffer, data = column.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int32, len(column) + 1, column.offset * 4)
+        first, last = int(offsets[0]), int(offsets[-1])
+        text = np.zeros(last - first + WORD, np.uint8)
+        if last > first:
+            text[: last - first] = np.frombuffer(data, np.uint8, last - first, first)
+        return cls(np.diff(offsets), offsets[:-1].astype(np.int64) - first, text)
+
+    def little(self, position: int, rows: "slice | np.ndarray" = slice(None)) -> np.ndarray:
+        """Bytes `position` to `position + 8` of the rows' values, the first the least, zero beyond the end; uint64."""
+        return self._windows("<u8")[self._starts[rows] + position] & _LITTLE[self._left(position, rows)]
+
+    def big(self, position: int) -> np.ndarray:
+        """The same of all values, the first byte the greatest, so that the numbers are in the order of the bytes."""
+        return self._windows(">u8")[self._starts + position].astype(np.uint64) & _BIG[self._left(position, slice(None))]
+
+    def _left(self, position: int, rows: "slice | np.ndarray") -> np.ndarray:
+        return np.clip(self.lengths[rows] - position, 0, WORD)
+
+    def _windows(self, kind: str) -> np.ndarray:
+        """A number begins at every byte: a view of eight bytes each, one byte apart."""
+        return np.ndarray(len(self._text) - WORD + 1, kind, self._text, strides=(1,))
