@@ -40,7 +40,7 @@ class Publication:
     @cached_property
     def encoding(self) -> Encoding:
         """How the night's rows are encoded, with the night's commonest provenance as the version's."""
-        return Encoding(self.key, self.fields, commonest_provenance(self.source))
+        return Encoding(self.key, self.fields, commonest_provenance(self.source.reader, self.source.source))
 
     @cached_property
     def staging(self) -> Path:

@@ -26,10 +26,10 @@ class Encoding:
     fields: tuple[Field, ...]
     provenance: Provenance
 
-    @property
-    def columns(self) -> list[str]:
-        """Columns to read."""
-        return [*self.key.names, *(field.name for field in self.fields), *PROVENANCE_COLUMNS]
+    def columns(self, *, provenance: bool = True) -> list[str]:
+        """Columns to read, those of the rows' provenance only where that is not known without."""
+        names = [*self.key.names, *(field.name for field in self.fields)]
+        return [*names, *PROVENANCE_COLUMNS] if provenance else names
 
 
 def key_schema(schema: pa.Schema, names: tuple[str, ...]) -> KeySchema:
@@ -84,13 +84,19 @@ def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array
     return pc.binary_join_element_wise(*escaped, "|").cast(pa.binary())
 
 
-def encode_entries(batch: pa.RecordBatch | pa.Table, encoding: Encoding) -> tuple[pa.Array, dict[str, Provenance], int]:
-    """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one)."""
+def encode_entries(
+    batch: pa.RecordBatch | pa.Table, encoding: Encoding, only: Provenance | None = None
+) -> tuple[pa.Array, dict[str, Provenance], int]:
+    """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one).
+
+    Args:
+        only: The provenance of all rows where it is known; None: the batch has its columns.
+    """
     pieces: list[Any] = []
     for position, field in enumerate(encoding.fields):
         pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")
         pieces.append(json_texts(_column(batch, field.name), field.type))
-    suffixes, others, carried = _provenance_suffixes(batch, encoding.provenance)
+    suffixes, others, carried = provenance_suffixes(batch, encoding.provenance, only)
     pieces.append("}" if suffixes is None else suffixes)
     return pc.binary_join_element_wise(*pieces, "").cast(pa.binary()), others, carried
 
@@ -179,18 +185,22 @@ def _timestamp_texts(column: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise('"', pc.strftime(moments, "%Y-%m-%dT%H:%M:%S"), 'Z"', "")
 
 
-def _provenance_suffixes(
-    batch: pa.RecordBatch | pa.Table, default: Provenance
+def provenance_suffixes(
+    batch: pa.RecordBatch | pa.Table, default: Provenance, only: Provenance | None = None
 ) -> tuple[pa.Array | None, dict[str, Provenance], int]:
     """What closes each row: `}`, or `}`, a line feed and an id; None where every row has the default provenance."""
+    if only is not None:
+        if only == default:
+            return None, {}, 0
+        return pa.repeat("}\n" + only.id, len(batch)), {only.id: only}, len(batch)
     columns = [_column(batch, name) for name in PROVENANCE_COLUMNS]
     same = all(_constant(column) for column in columns)
-    if len(batch) == 0 or (same and _provenance([column[0].as_py() for column in columns]) == default):
+    if len(batch) == 0 or (same and provenance_of([column[0].as_py() for column in columns]) == default):
         return None, {}, 0
     table = pa.Table.from_arrays(columns, list(PROVENANCE_COLUMNS))
     distinct = table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")])
     combinations = [[row[name] for name in PROVENANCE_COLUMNS] for row in distinct.to_pylist()]
-    provenances = [_provenance(values) for values in combinations]
+    provenances = [provenance_of(values) for values in combinations]
     others = {item.id: item for item in provenances if item != default}
     carried = sum(
         count
@@ -222,7 +232,7 @@ def _constant(column: pa.Array) -> bool:
     return bool(pc.all(pc.equal(column, column[0])).as_py())
 
 
-def _provenance(values: list[Any]) -> Provenance:
+def provenance_of(values: list[Any]) -> Provenance:
     """From values in the order of PROVENANCE_COLUMNS: model_name, model_version, feature_version, scored_at, run_id."""
     name, model_version, feature_version, scored_at, run_id = values
     return Provenance(
@@ -238,6 +248,6 @@ def provenance_counts(table: pa.Table) -> dict[Provenance, int]:
     """Rows of each provenance in a table that has PROVENANCE_COLUMNS."""
     counts: dict[Provenance, int] = {}
     for row in table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")]).to_pylist():
-        item = _provenance([row[name] for name in PROVENANCE_COLUMNS])
+        item = provenance_of([row[name] for name in PROVENANCE_COLUMNS])
         counts[item] = counts.get(item, 0) + row["count_all"]
     return counts

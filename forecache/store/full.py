@@ -12,7 +12,7 @@ from forecache.store.candidate import Candidate, Publication, require_equal
 from forecache.store.gates import check_gates, drift, statistics
 from forecache.store.manifest import Provenance, SegmentInfo, ShardInfo
 from forecache.store.pool import Pool
-from forecache.store.source import pieces, share_out
+from forecache.store.source import share_out
 from forecache.store.steps import step
 from forecache.store.work import encoding_to_json
 
@@ -41,7 +41,7 @@ class EncodedNight:
 def encode_night(publication: Publication, pool: Pool) -> EncodedNight:
     """Encode every row of the night into staging, one file a shard and job, and apply the publish gates."""
     source, encoding = publication.source, publication.encoding
-    all_pieces = pieces(source)
+    all_pieces = source.reader.pieces
     rows = sum(piece.rows for piece in all_pieces)
     shards = _shards(publication, rows)
     publication.progress(f"Encoding {rows:,} predictions of {source.source.as_of}", 0.0)

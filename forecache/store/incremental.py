@@ -1,13 +1,12 @@
 """An incremental publish: a small segment over the current version with the keys whose entry differs, and tombstones.
 
 Two ways lead to what differs. For the night that is published already, the change data feed between the published
-Delta version and the current one says which keys to look at. A new night is a new partition, so every row of it is
-in the feed: it is read from the partition, in parallel, and compared shard by shard. Either way the content decides:
-a row that was written again with equal values does not travel.
+Delta version and the current one says which keys to look at. A night that was written anew is in the feed with every
+row, so it is compared with the published one by the hashes of their rows. Either way the content decides: a row that
+was written again with equal values does not travel.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,16 @@ import pyarrow as pa
 from forecache.store import hashing
 from forecache.store.build import num_shards, write_shard
 from forecache.store.candidate import Candidate, Publication, require_equal
-from forecache.store.feed import Feed, FeedUnavailable, read_feed
+from forecache.store.differences import Differences, DifferencesUnavailable
+from forecache.store.feed import read_feed
 from forecache.store.filters import write_filter, write_hashes
-from forecache.store.full import EncodedNight
-from forecache.store.gates import bin_counts, check_gates, population_stability_index, statistics
+from forecache.store.gates import bin_counts, check_gates, population_stability_index
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
-from forecache.store.pool import Pool
+from forecache.store.nights import compare_nights
 from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
-from forecache.store.work import key_hashes, present, read_rows
+from forecache.store.work import key_hashes, present
 
 _PREFETCH_KEYS = 20_000
 """From here on, keys are on so many pages that reading the files whole costs less than reading page by page."""
@@ -66,7 +65,7 @@ def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
         before.prefetch()
     keys = sorted(final)
     entries = [final[key] for key in keys]
-    old = list(map(before.get_entry, keys))
+    old = before.get_entries(keys)
     places = [place for place, (new, was) in enumerate(zip(entries, old, strict=True)) if new != (was or b"")]
     if len(places) == len(keys):
         return Changes(keys, entries, old)
@@ -75,108 +74,71 @@ def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
     )
 
 
-def from_feed(publication: Publication) -> tuple[Candidate | None, str]:
-    """A candidate from the change data feed, or None and why there has to be a full publish."""
-    current = publication.current
+def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
+    """A verified candidate with a small segment, or None and why there has to be a full publish."""
+    current, limit = publication.current, most_delta_rows(publication)
     assert current is not None
-    limit = most_delta_rows(publication)
     try:
-        feed = read_feed(publication, limit=2 * limit)
-    except FeedUnavailable as reason:
+        differences = _differences(publication, limit)
+    except DifferencesUnavailable as reason:
         return None, str(reason)
-    expected_rows = current.rows + feed.come.rows - feed.gone.rows
-    if publication.source.num_rows is not None and expected_rows != publication.source.num_rows:
+    come, gone = differences.come, differences.gone
+    rows = current.rows + come.rows - gone.rows
+    if publication.source.num_rows not in (None, rows):
         return None, (
-            f"the change data feed leads to {expected_rows:,} rows where the table has {publication.source.num_rows:,}"
+            f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
     with publication.store.snapshot(current.version) as before:
-        changes = content_changes(before, feed.final)
+        changes = content_changes(before, differences.final)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    nulls, histograms, psi = _moved_statistics(current, feed)
-    check_gates(publication.pipeline.publish, current=current, rows=expected_rows, nulls=nulls, psi=psi)
+    if current.rows + changes.added - changes.removed != rows:
+        return None, "keys are there more than once"
+    nulls, histograms, psi = _moved_statistics(current, differences)
+    check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, psi=psi)
     step("encoded")
-    carried = current.carried + feed.come.carried - feed.gone.carried
+    carried = current.carried + come.carried - gone.carried
     return (
         _delta_candidate(
             publication,
             changes=changes,
-            rows=expected_rows,
-            content_sum=hashing.add(hashing.from_hex(current.content_hash), feed.sum),
-            provenance=current.provenance,
-            provenances={**current.provenances, **feed.come.provenances} if carried else {},
+            rows=rows,
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), differences.sum),
+            provenance=come.encoding.provenance,
+            provenances={**current.provenances, **come.provenances} if carried else {},
             carried=carried,
             statistics={"nulls": nulls, "histograms": histograms},
-            details={"changes_from": "change data feed", "feed_rows": feed.rows},
+            details={"changes_from": differences.origin, "compared_rows": differences.rows},
         ),
         "",
     )
 
 
-def _moved_statistics(current: Manifest, feed: Feed) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
-    """(null counts, histograms, PSI against the current version) after the feed's deletes and inserts."""
-    nulls = {
-        name: count + feed.come.nulls[name] - feed.gone.nulls[name]
-        for name, count in current.statistics["nulls"].items()
-    }
+def _differences(publication: Publication, limit: int) -> Differences:
+    """From the change data feed of the published night where that is short, else by comparing the partitions."""
+    current = publication.current
+    assert current is not None
+    if current.as_of == publication.source.source.as_of:
+        feed = read_feed(publication, limit=2 * limit)
+        if feed is not None:
+            return feed
+    return compare_nights(publication, limit=limit)
+
+
+def _moved_statistics(
+    current: Manifest, differences: Differences
+) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
+    """(null counts, histograms, PSI against the current version) after what has come and gone."""
+    come, gone = differences.come, differences.gone
+    nulls = {name: count + come.nulls[name] - gone.nulls[name] for name, count in current.statistics["nulls"].items()}
     histograms, psi = {}, {}
     for name, histogram in current.statistics["histograms"].items():
         edges, before = histogram["edges"], np.asarray(histogram["counts"])
-        moved = bin_counts(edges, feed.come.sample(name)) - bin_counts(edges, feed.gone.sample(name))
+        moved = bin_counts(edges, come.sample(name)) - bin_counts(edges, gone.sample(name))
         after = np.maximum(before + moved, 0.0)
         histograms[name] = {"edges": edges, "counts": after.tolist()}
         psi[name] = population_stability_index(before, after)
     return nulls, histograms, psi
-
-
-def from_partition(publication: Publication, night: EncodedNight, pool: Pool) -> tuple[Candidate | None, str]:
-    """A candidate from a new night's encoded rows, or None and why there has to be a full publish."""
-    current, store = publication.current, publication.store
-    assert current is not None
-    base = current.segments[0]
-    if night.shards != len(base.shards):
-        return None, f"the rows need {night.shards} shards where the base has {len(base.shards)}"
-    limit = most_delta_rows(publication)
-    publication.progress("Comparing with the published version", 0.4)
-    found = pool.map(
-        "diff",
-        [
-            {
-                "root": str(store.layout.root),
-                "version": current.version,
-                "folders": night.folders,
-                "shard": shard,
-                "target": str(publication.staging),
-                "limit": limit,
-            }
-            for shard in range(night.shards)
-        ],
-        done=lambda count: publication.progress("Comparing", 0.4 + 0.3 * count / night.shards),
-    )
-    differing = sum(item["changed"] + item["removed"] for item in found)
-    if differing > limit:
-        return None, f"compaction: {differing:,} changed keys over a base of {base.entries:,}"
-    final: dict[bytes, bytes] = {}
-    for item in found:
-        if item["path"]:
-            rows = read_rows(Path(item["path"]))
-            final.update(zip(rows["key"].to_pylist(), rows["entry"].to_pylist(), strict=True))
-    with store.snapshot(current.version) as before:
-        changes = content_changes(before, final)
-    return (
-        _delta_candidate(
-            publication,
-            changes=changes,
-            rows=night.rows,
-            content_sum=night.content_sum,
-            provenance=publication.encoding.provenance,
-            provenances=night.provenances,
-            carried=night.carried,
-            statistics=statistics(night.rows, night.nulls, night.samples),
-            details={"changes_from": "partition"},
-        ),
-        "",
-    )
 
 
 def _delta_candidate(
@@ -218,7 +180,7 @@ def _delta_candidate(
     )
     draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
-        new = list(map(after.get_entry, changes.keys))
+        new = after.get_entries(changes.keys)
     read_rows_now = current.rows + changes.old.count(None) - new.count(None)
     read_sum = hashing.add(hashing.from_hex(current.content_hash), _sum(changes.keys, new))
     require_equal(

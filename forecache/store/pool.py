@@ -21,8 +21,11 @@ _MAX_WORKERS = 8
 
 def num_workers(rows: int) -> int:
     """Worker processes for so many rows; 0: do it in this process."""
-    if rows <= INLINE_ROWS:
-        return 0
+    return 0 if rows <= INLINE_ROWS else num_cores()
+
+
+def num_cores() -> int:
+    """Cores that a publish may keep busy."""
     return min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 

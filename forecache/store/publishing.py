@@ -13,7 +13,7 @@ from forecache.settings import Settings
 from forecache.store.candidate import Candidate, Publication
 from forecache.store.encode import field_list, key_schema
 from forecache.store.full import build_full, encode_night
-from forecache.store.incremental import from_feed, from_partition
+from forecache.store.incremental import build_incremental
 from forecache.store.layout import write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
@@ -117,19 +117,14 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
 
 def _make_candidate(publication: Publication, *, full: bool) -> Candidate:
     """A verified version that is not current yet: incremental where that is possible and pays, else full."""
-    current, source = publication.current, publication.source
     why_full = "asked for" if full else _why_full(publication)
-    if not why_full and current is not None and current.as_of == source.source.as_of:
-        candidate, why_full = from_feed(publication)
+    if not why_full:
+        candidate, why_full = build_incremental(publication)
         if candidate is not None:
             return candidate
-    rows = source.num_rows or 0
-    with Pool(num_workers(rows)) as pool:
+    publication.progress(f"A full publish: {why_full}", 0.0)
+    with Pool(num_workers(publication.source.num_rows or 0)) as pool:
         night = encode_night(publication, pool)
-        if not why_full and current is not None and current.as_of != source.source.as_of:
-            candidate, why_full = from_partition(publication, night, pool)
-            if candidate is not None:
-                return candidate
         return build_full(publication, night, pool, reason=why_full)
 
 

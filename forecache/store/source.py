@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,11 +15,12 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
 from forecache.settings import Settings
-from forecache.store.encode import provenance_counts
+from forecache.store.encode import provenance_counts, provenance_of
 from forecache.store.manifest import Provenance, Source
 
-_BATCH_ROWS = 1 << 17
+BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 1 << 15
+_CUT_TEXT = 32
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 
@@ -29,6 +31,11 @@ class Piece:
     path: str
     row_group: int
     rows: int
+
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return f"{self.path} (row group {self.row_group})"
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,13 @@ class NightSource:
     def night(self) -> date:
         return date.fromisoformat(self.source.as_of)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         return self.table.to_pyarrow_dataset().schema
+
+    @cached_property
+    def reader(self) -> "NightReader":
+        return NightReader(self.table, self.source.as_of)
 
 
 def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> NightSource:
@@ -86,25 +97,57 @@ def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> Ni
     )
 
 
-def night_dataset(source: Source, storage_options: dict[str, str]) -> list[ds.ParquetFileFragment]:
-    """The night's data files, in the order of their paths."""
-    table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
-    return _fragments(table, source.as_of)
+class NightReader:
+    """Reads a night's pieces at the Delta version that a table is open at; safe for threads.
+
+    Attributes:
+        pieces: Every row group of the night, in the order of the files' paths.
+    """
+
+    def __init__(self, table: DeltaTable, as_of: str) -> None:
+        dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of)])
+        found = dataset.get_fragments(filter=ds.field(AS_OF) == date.fromisoformat(as_of))
+        self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
+        self.pieces = [
+            Piece(fragment.path, group.id, group.num_rows)
+            for fragment in self._fragments.values()
+            for group in fragment.row_groups
+        ]
+
+    def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows of a piece, in batches of bounded size."""
+        group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
+        for batch in group.to_batches(
+            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
+        ):
+            yield plain(batch)
+
+    def provenance(self, piece: Piece) -> Provenance | None:
+        """The provenance of all rows of a piece where the file's statistics say that they have one, else None."""
+        group = self._fragments[piece.path].metadata.row_group(piece.row_group)
+        statistics = {
+            column.path_in_schema: column.statistics
+            for column in map(group.column, range(group.num_columns))
+            if column.path_in_schema in PROVENANCE_COLUMNS
+        }
+        found = [_only_value(statistics.get(name), piece.rows) for name in PROVENANCE_COLUMNS]
+        return None if _VARIES in found else provenance_of(found)
 
 
-def _fragments(table: DeltaTable, as_of: str) -> list[ds.ParquetFileFragment]:
-    dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of)])
-    found = dataset.get_fragments(filter=ds.field(AS_OF) == date.fromisoformat(as_of))
-    return sorted(found, key=lambda fragment: fragment.path)
+_VARIES = object()
 
 
-def pieces(night: NightSource) -> list[Piece]:
-    """Every row group of the night."""
-    return [
-        Piece(fragment.path, group.id, group.num_rows)
-        for fragment in _fragments(night.table, night.source.as_of)
-        for group in fragment.row_groups
-    ]
+def _only_value(statistics: Any, rows: int) -> Any:
+    """The value that a column has in all rows of a row group (None: null), _VARIES where that is not known."""
+    if statistics is None or not statistics.has_null_count:
+        return _VARIES
+    if statistics.null_count == rows:
+        return None
+    if statistics.null_count or not statistics.has_min_max or statistics.min != statistics.max:
+        return _VARIES
+    # Writers may cut long texts, from 32 bytes on, so that different ones have the same bounds.
+    long = isinstance(statistics.min, (str, bytes)) and len(statistics.min) >= _CUT_TEXT
+    return _VARIES if long else statistics.min
 
 
 def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
@@ -118,19 +161,9 @@ def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
     return [sorted(items, key=lambda piece: (piece.path, piece.row_group)) for items in lists if items]
 
 
-def read_pieces(
-    source: Source, storage_options: dict[str, str], wanted: list[Piece], columns: list[str]
-) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-    """Batches of bounded size: (file path, position of the batch's first row in its row group, rows)."""
-    fragments = {fragment.path: fragment for fragment in night_dataset(source, storage_options)}
-    for piece in wanted:
-        group = fragments[piece.path].subset(row_group_ids=[piece.row_group])
-        position = 0
-        for batch in group.to_batches(
-            columns=columns, batch_size=_BATCH_ROWS, use_threads=False, batch_readahead=1, fragment_readahead=1
-        ):
-            yield f"{piece.path} (row group {piece.row_group})", position, plain(batch)
-            position += len(batch)
+def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
+    table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
+    return NightReader(table, source.as_of)
 
 
 _PLAIN = {
@@ -150,25 +183,24 @@ def plain(rows: _Rows) -> _Rows:
     return rows
 
 
-def commonest_provenance(night: NightSource) -> Provenance:
-    """The provenance that most rows have, judged by the first row group of each data file.
+def commonest_provenance(reader: NightReader, source: Source) -> Provenance:
+    """The provenance that most rows have, judged by the files' statistics, or by the first rows of a row group.
 
     Raises:
         InputError: The night is empty.
     """
     counts: dict[Provenance, int] = {}
-    for fragment in _fragments(night.table, night.source.as_of):
-        total = sum(group.num_rows for group in fragment.row_groups)
-        if total == 0:
+    for piece in reader.pieces:
+        if piece.rows == 0:
             continue
-        first = fragment.subset(row_group_ids=[0])
-        batches = first.to_batches(columns=list(PROVENANCE_COLUMNS), batch_size=_SAMPLE_ROWS, batch_readahead=0)
-        sample = provenance_counts(plain(pa.Table.from_batches([next(iter(batches))])))
-        scale = total / max(1, sum(sample.values()))
+        only = reader.provenance(piece)
+        if only is not None:
+            counts[only] = counts.get(only, 0) + piece.rows
+            continue
+        first = next(reader.batches(piece, list(PROVENANCE_COLUMNS), batch_rows=_SAMPLE_ROWS))
+        sample = provenance_counts(pa.Table.from_batches([first]))
         for item, count in sample.items():
-            counts[item] = counts.get(item, 0) + int(count * scale)
+            counts[item] = counts.get(item, 0) + int(count * piece.rows / len(first))
     if not counts:
-        raise InputError(
-            f"The night {night.source.as_of} of {night.source.table} has no rows.", remedy="Score that night first."
-        )
+        raise InputError(f"The night {source.as_of} of {source.table} has no rows.", remedy="Score that night first.")
     return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))

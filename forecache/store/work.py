@@ -1,4 +1,4 @@
-"""What worker processes do in a publish: encode pieces of the source, build shards, read them back, find differences.
+"""What worker processes do in a full publish: encode pieces of the source, build shards, read them back.
 
 Each function takes and returns JSON-serialisable values; rows travel between phases in Arrow files under the
 publish's staging folder, one a shard and encoding job, so that memory stays bounded by one shard.
@@ -22,7 +22,7 @@ from forecache.store.keys import MAX_KEY_BYTES, KeyColumn, KeySchema
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Provenance, Source, manifest_from_json
 from forecache.store.snapshot import Snapshot
-from forecache.store.source import Piece, read_pieces
+from forecache.store.source import Piece, open_reader
 
 ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
 _NAMED = 5
@@ -57,10 +57,14 @@ def encode(
     target.mkdir(parents=True)
     found = Encoded(how, sample_every)
     sink = _ShardFiles(target, shards)
-    rows = read_pieces(Source(**source), storage_options, [Piece(**piece) for piece in pieces], how.columns)
-    for place, position, batch in rows:
-        keys, entries = found.add(batch, f"{place}, row {{}}", position)
-        sink.write(keys, entries, found.key_list)
+    reader = open_reader(Source(**source), storage_options)
+    for piece in (Piece(**item) for item in pieces):
+        only = reader.provenance(piece)
+        position = 0
+        for batch in reader.batches(piece, how.columns(provenance=only is None)):
+            keys, entries = found.add(batch, f"{piece.place}, row {{}}", position, only)
+            sink.write(keys, entries, found.key_list)
+            position += len(batch)
     sink.close()
     return found.result(target)
 
@@ -82,11 +86,18 @@ class Encoded:
         self.key_list: list[bytes] = []
         """The keys of the last batch as Python objects, made once for all who need them."""
 
-    def add(self, batch: pa.RecordBatch, place: str, position: int) -> tuple[pa.Array, pa.Array]:
-        """Encode one batch; `place` has a `{}` for the row's position in it, for messages about bad rows."""
+    def add(
+        self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
+    ) -> tuple[pa.Array, pa.Array]:
+        """Encode one batch.
+
+        Args:
+            place: With a `{}` for a row's position in it, which begins at `position`: for messages about bad rows.
+            only: The provenance of all rows where it is known; None: the batch has its columns.
+        """
         keys = encode_keys(batch, self.encoding.key)
         refuse_bad_keys(batch, keys, self.encoding.key, place, position)
-        entries, others, carried = encode_entries(batch, self.encoding)
+        entries, others, carried = encode_entries(batch, self.encoding, only)
         self.key_list = keys.to_pylist()
         joined = pc.binary_join_element_wise(keys, entries, b"\0")
         self.sum = hashing.add(self.sum, hashing.joined_sum(joined.to_pylist()))
@@ -225,7 +236,7 @@ def read_back(snapshot: Snapshot, shard: int) -> tuple[int, int]:
     """(rows, content sum) of a base shard as `get` serves it, every key looked up the way a reader does."""
     rows = total = 0
     for keys in _blocks(snapshot.base_keys(shard)):
-        entries = list(map(snapshot.get_entry, keys))
+        entries = snapshot.get_entries(keys)
         rows += len(keys) - entries.count(None)
         total = hashing.add(total, hashing.content_sum(present(keys, entries)))
     return rows, total
@@ -245,51 +256,4 @@ def _blocks(items: Iterator[bytes], size: int = 50_000) -> Iterator[list[bytes]]
         yield block
 
 
-def diff(*, root: str, version: int, folders: list[str], shard: int, target: str, limit: int) -> dict[str, Any]:
-    """Compare one shard of what was encoded with what is published.
-
-    Writes the changed rows and the tombstones (empty entries) to an Arrow file, unless there are more than `limit`.
-    """
-    from forecache.store.store import Store
-
-    keys, entries = shard_rows(folders, shard)
-    new = dict(zip(keys.to_pylist(), entries.to_pylist(), strict=True))
-    if len(new) != len(keys):
-        from forecache.store.build import refuse_duplicates
-
-        refuse_duplicates(keys.take(pc.sort_indices(keys)))
-    with Store(Path(root)).snapshot(version) as snapshot:
-        old = dict(snapshot.shard_items(shard))
-    changed = [(key, entry) for key, entry in new.items() if old.get(key) != entry]
-    removed = [key for key in old if key not in new]
-    result: dict[str, Any] = {
-        "changed": len(changed),
-        "added": sum(1 for key, _ in changed if key not in old),
-        "removed": len(removed),
-        "old_sum": hashing.to_hex(
-            hashing.add(
-                hashing.content_sum((key, old[key]) for key, _ in changed if key in old),
-                hashing.content_sum((key, old[key]) for key in removed),
-            )
-        ),
-        "path": None,
-    }
-    if (changed or removed) and len(changed) + len(removed) <= limit:
-        result["path"] = str(Path(target) / f"diff-{shard:03d}.arrow")
-        rows = [*changed, *((key, b"") for key in removed)]
-        write_rows(Path(result["path"]), rows)
-    return result
-
-
-def write_rows(path: Path, rows: list[tuple[bytes, bytes]]) -> None:
-    table = pa.table([[key for key, _ in rows], [entry for _, entry in rows]], schema=ROWS)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, ROWS) as writer:
-        writer.write_table(table)
-
-
-def read_rows(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_stream(file).read_all()
-
-
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {"encode": encode, "build": build, "verify": verify, "diff": diff}
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"encode": encode, "build": build, "verify": verify}

@@ -132,7 +132,8 @@ def test_a_night_written_again_with_equal_rows_travels_not_at_all(settings: Sett
     changed = {**scores(100), "00003": 0.875}
     write_night(settings, predictions(changed))
     result = publish(settings, churn())
-    assert (result.details["kind"], result.details["changed"], result.details["feed_rows"]) == ("incremental", 1, 200)
+    details = result.details
+    assert (details["kind"], details["changed"], details["compared_rows"]) == ("incremental", 1, 200)
     assert served(open_store(settings, "churn")) == changed
 
 

@@ -103,6 +103,8 @@ def publish(pipeline: str, night: date | None, full: bool) -> None:
         print_json(stage_dict(result))
     else:
         show_stages([result])
+        if result.details.get("why_full"):
+            click.echo(f"A full publish: {result.details['why_full']}.")
 
 
 @command("versions", examples="forecache versions churn\nforecache versions churn --json")

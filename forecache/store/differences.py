@@ -1,0 +1,36 @@
+"""How two states of a night differ, row by row: what the feed says, or what a comparison of both found."""
+
+from dataclasses import dataclass
+
+from forecache.store import hashing
+from forecache.store.work import Encoded
+
+
+class DifferencesUnavailable(Exception):
+    """They cannot be had, or are too many for a small segment; the text says why, after "a full publish, because"."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What leads from the published rows to those that are to be published.
+
+    Attributes:
+        final: For each key concerned its last entry, empty where it has left.
+        come: The rows that were not there before, later versions of changed rows included.
+        gone: The rows that are not there any more, earlier versions of changed rows included.
+        origin: What they were read from.
+    """
+
+    final: dict[bytes, bytes]
+    come: Encoded
+    gone: Encoded
+    origin: str
+
+    @property
+    def rows(self) -> int:
+        return self.come.rows + self.gone.rows
+
+    @property
+    def sum(self) -> int:
+        """What they add to the content hash: rows that came and went again cancel out."""
+        return hashing.subtract(self.come.sum, self.gone.sum)
