@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 STAGE = "drift_report"
 MLFLOW_FOLDER = "drift"
 MLFLOW_FILE = "newest.html"
+_HASHES = 1_000_000
 
 
 def write_drift_report(
@@ -142,8 +143,9 @@ def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
 
     most = pipeline.drift.report_rows
     position = F.xxhash64(*pipeline.key)
-    parts = max(1, math.ceil(rows / most))
-    chosen = frame.where(F.pmod(position, F.lit(parts)) == 0) if parts > 1 else frame
+    # What lies beyond the share never reaches the sort.
+    share = math.ceil(_HASHES * most / max(1, rows))
+    chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
     return chosen.orderBy(position, *pipeline.key).limit(most)
 
 

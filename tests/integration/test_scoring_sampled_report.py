@@ -44,8 +44,8 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
 
     first = write_drift_report(spark, settings, pipeline, nights[0])
     assert first.details["reference"] == f"test split of model {version}"
-    assert 300 < first.rows <= 500
-    assert 300 < first.details["reference_rows"] <= 500
+    assert 450 < first.rows <= 500
+    assert 450 < first.details["reference_rows"] <= 500
     assert first.details["columns"] == [*pipeline.features.names, pipeline.output.name]
     page = Path(first.details["path"]).read_text()
     assert all(name in page for name in first.details["columns"])
