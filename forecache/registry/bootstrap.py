@@ -1,4 +1,4 @@
-"""Paired bootstrap intervals of a metric's gain (Efron 1979): both scores are resampled with the same rows."""
+"""Bootstrap intervals (Efron 1979) of a metric, and of its gain: there both scores are resampled with the same rows."""
 
 from collections.abc import Callable
 
@@ -20,15 +20,35 @@ def gain_interval(
     confidence: float = 0.95,
 ) -> tuple[float, float]:
     """The interval in which the gain of `score` over `reference` lies with the given confidence, by percentiles."""
-    rng = np.random.default_rng(seed)
-    rows = len(label)
     ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
-    gains = np.empty(resamples)
+    return _interval(
+        lambda weights: gain(metric, ours(weights), theirs(weights)),
+        len(label),
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+    )
+
+
+def metric_interval(
+    metric: str, label: Array, score: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval in which the metric lies with the given confidence, by percentiles."""
+    return _interval(
+        weighted_metric(metric, label, score), len(label), seed=seed, resamples=resamples, confidence=confidence
+    )
+
+
+def _interval(
+    statistic: Callable[[Array], float], rows: int, *, seed: int, resamples: int, confidence: float
+) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    values = np.empty(resamples)
     for number in range(resamples):
         weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        gains[number] = gain(metric, ours(weights), theirs(weights))
+        values[number] = statistic(weights)
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(gains, [tail, 1 - tail])
+    low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from forecache.registry import metrics as ours
-from forecache.registry.bootstrap import gain_interval, weighted_metric
+from forecache.registry.bootstrap import gain_interval, metric_interval, weighted_metric
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)
@@ -85,3 +85,15 @@ def test_gain_interval_is_repeatable() -> None:
     noise = RNG.random(500)
     first = gain_interval("brier", LABEL, SCORE, noise, seed=5)
     assert first == gain_interval("brier", LABEL, SCORE, noise, seed=5)
+
+
+@pytest.mark.parametrize(("metric", "label", "score"), [("roc_auc", LABEL, SCORE), ("mae", TARGET, PREDICTION)])
+def test_interval_of_a_metric_holds_its_value_and_narrows_with_more_rows(
+    metric: str, label: object, score: object
+) -> None:
+    value = getattr(ours, metric)(label, score)
+    low, high = metric_interval(metric, label, score, seed=1)  # type: ignore[arg-type]
+    assert low < value < high
+    more = metric_interval(metric, np.tile(label, 9), np.tile(score, 9), seed=1)  # type: ignore[arg-type]
+    assert more[1] - more[0] < (high - low) / 2
+    assert metric_interval(metric, label, score, seed=1) == (low, high)  # type: ignore[arg-type]
