@@ -141,9 +141,22 @@ def labelled_frame(
     nights = sorted(day for split in SPLITS for day in dates[split])
     entity = [*pipeline.key, AS_OF]
     features = feature_frame(spark, settings, pipeline, nights)
-    labels = pipeline.label.compute(features.select(*entity), horizon_events(spark, settings, pipeline, nights))
-    labels = labels.select(*entity, F.col(pipeline.label.name).cast("double"))
+    labels = label_frame(spark, settings, pipeline, features.select(*entity), nights)
     split = F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
     return (
         features.join(labels, entity).withColumn("split", split).repartition(8, *entity).sortWithinPartitions(*entity)
     )
+
+
+def label_frame(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, entities: "DataFrame", nights: Sequence[date]
+) -> "DataFrame":
+    """Key columns, `as_of` and the label (double), from what is in the raw tables of each night's horizon.
+
+    Args:
+        entities: Key columns and `as_of`, on the nights only.
+    """
+    from pyspark.sql import functions as F
+
+    labels = pipeline.label.compute(entities, horizon_events(spark, settings, pipeline, nights))
+    return labels.select(*pipeline.key, AS_OF, F.col(pipeline.label.name).cast("double"))
