@@ -413,6 +413,47 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Retraining:
+    """When to train between the scheduled trainings: an effect beyond its limit on each of the latest nights.
+
+    See `forecache.monitoring` for what is measured. The new model has to pass the gate like any other. A limit of None
+    is off.
+
+    Attributes:
+        max_feature_psi: Largest population stability index of a feature against the champion's training split.
+        max_prediction_psi: Largest one of the output against the champion's scores on its test split.
+        max_metric_drop: How much worse than on the test split the gate's metric may be once labels are known. It has to
+            be surely worse, too: its bootstrap interval lies on that side.
+        ignore: Features that move by their nature, such as an age.
+        min_nights: The latest measured nights that all have to be beyond the limit.
+        min_rows: A night with fewer rows does not count.
+        cool_down_days: Days since the last training in which no other is asked for.
+    """
+
+    max_feature_psi: float | None = 0.25
+    max_prediction_psi: float | None = 0.25
+    max_metric_drop: float | None = 0.02
+    ignore: tuple[str, ...] = ()
+    min_nights: int = 3
+    min_rows: int = 1000
+    cool_down_days: float = 7.0
+
+    def __post_init__(self) -> None:
+        limits = ("max_feature_psi", "max_prediction_psi", "max_metric_drop")
+        for name in limits:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"The retraining limit {name} is {value}.", remedy="Give more than 0, or None.")
+        if all(getattr(self, name) is None for name in limits):
+            raise SettingsError("Retraining has no limit.", remedy=f"Set one of {', '.join(limits)}, or leave it out.")
+        for name, least in (("min_nights", 1), ("min_rows", 1), ("cool_down_days", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"The retraining setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
+                )
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """One model from landing files to served answers. `name` is part of table, job, store and route names.
 
@@ -433,6 +474,7 @@ class Pipeline:
     publish: Publish = field(default_factory=Publish)
     drift: Drift = field(default_factory=Drift)
     shadow: bool = False
+    retraining: Retraining | None = None
     expectations: tuple[Expectation, ...] = ()
     description: str = ""
     owner: str = "ml-platform@example.com"
@@ -460,6 +502,12 @@ class Pipeline:
             if column not in self.features.names:
                 raise SettingsError(
                     f"{owner} slices its gate by {column!r}, which is not a feature.",
+                    remedy=f"Its features are {', '.join(self.features.names)}.",
+                )
+        for column in self.retraining.ignore if self.retraining else ():
+            if column not in self.features.names:
+                raise SettingsError(
+                    f"{owner} ignores {column!r} in its retraining, which is not a feature.",
                     remedy=f"Its features are {', '.join(self.features.names)}.",
                 )
         for segment in self.segments:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import NotFoundError, SettingsError
-from forecache.pipeline import Baseline, Column, Segment, Source, load_pipeline, load_pipelines
+from forecache.pipeline import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines
 from forecache.settings import Settings, load_settings
 
 
@@ -74,6 +74,26 @@ def test_wrong_baseline_and_published_field_are_refused(churn) -> None:
     publish = dataclasses.replace(churn.publish, fields=("score",))
     with pytest.raises(SettingsError, match="publishes the field 'score'"):
         dataclasses.replace(churn, publish=publish)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_feature_psi": 0.0}, r"retraining limit max_feature_psi is 0\.0\. Give more than 0, or None"),
+        ({"max_metric_drop": float("nan")}, "retraining limit max_metric_drop is nan"),
+        ({"max_feature_psi": None, "max_prediction_psi": None, "max_metric_drop": None}, "Retraining has no limit"),
+        ({"min_nights": 0}, r"retraining setting min_nights is 0\. Give 1 or more"),
+        ({"cool_down_days": -1}, "retraining setting cool_down_days is -1"),
+    ],
+)
+def test_retraining_that_could_not_work_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Retraining(**values)  # type: ignore[arg-type]
+
+
+def test_retraining_ignores_features_only(churn) -> None:
+    with pytest.raises(SettingsError, match="ignores 'churned' in its retraining, which is not a feature"):
+        dataclasses.replace(churn, retraining=Retraining(ignore=("churned",)))
 
 
 def test_source_refuses_unknown_columns_repeats_and_a_pattern_without_a_day() -> None:
