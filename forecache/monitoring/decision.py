@@ -1,0 +1,143 @@
+"""Whether to train again: a pure function of the figures, the rules, and the last training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from forecache.monitoring.features import TRAINING_SPLIT
+from forecache.monitoring.table import Kind, Measurement
+from forecache.pipeline import Retraining
+from forecache.scoring.drift_report import TEST_SPLIT
+
+_REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
+
+
+@dataclass(frozen=True)
+class LastTraining:
+    """The last training: as of which night, and when it ended."""
+
+    night: date
+    ended_at: datetime
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A figure that was beyond its limit on each of the latest nights.
+
+    Attributes:
+        effect: Its latest value; see `Measurement`.
+        nights: The nights by which it was known.
+    """
+
+    kind: Kind
+    name: str
+    effect: float
+    limit: float
+    nights: tuple[date, ...]
+
+    @property
+    def sentence(self) -> str:
+        what = {
+            "feature": f"feature {self.name}: PSI {self.effect:.3f} to the training split",
+            "prediction": f"{self.name}: PSI {self.effect:.3f} to the test split",
+            "performance": f"{self.name} {self.effect:.4f} worse than on the test split",
+        }[self.kind]
+        running = f" on {len(self.nights)} nights running" if len(self.nights) > 1 else ""
+        return f"{what} on {self.nights[-1]}, more than {self.limit:g}{running}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from the figures.
+
+    Attributes:
+        retrain: A training is asked for.
+        causes: What is beyond its limit, whether or not a training may follow now; the largest effect first, measured
+            in limits.
+        reason: Why, or why not, in a sentence.
+        night: The latest night of the causes: the one as of which to train.
+        key: Names the occasion. It stays the same until another training has ended or another model is champion, so
+            that an occasion asks for one training only.
+    """
+
+    retrain: bool
+    reason: str
+    causes: tuple[Cause, ...] = ()
+    night: date | None = None
+    key: str = ""
+
+
+def decide(
+    rules: Retraining,
+    figures: Iterable[Measurement],
+    *,
+    champion: int | None,
+    last: LastTraining | None,
+    now: datetime,
+) -> Decision:
+    """Decide from the figures about the champion that were not known yet to the last training.
+
+    Args:
+        figures: Each once, in any order; see `forecache.monitoring.table.measurements`.
+        champion: Its version, None where there is none.
+        last: The last training, whatever became of its model; None where the ledger has none.
+        now: With a time zone.
+    """
+    if champion is None:
+        return Decision(False, "There is no champion whose predictions could be held against anything.")
+    new = [
+        row
+        for row in figures
+        if row.model_version == champion and row.rows >= rules.min_rows and (last is None or row.night > last.night)
+    ]
+    causes = find_causes(rules, new)
+    if not causes:
+        return Decision(False, _calm(rules, new, champion))
+    said = "; ".join(cause.sentence for cause in causes)
+    night = max(cause.nights[-1] for cause in causes)
+    key = f"{champion} since {last.ended_at.isoformat() if last else 'the beginning'}"
+    if last is not None and now < last.ended_at + timedelta(days=rules.cool_down_days):
+        until = last.ended_at + timedelta(days=rules.cool_down_days)
+        waits = (
+            f"Cooling down until {until:%Y-%m-%d %H:%M} UTC, {rules.cool_down_days:g} days after a training: {said}."
+        )
+        return Decision(False, waits, causes, night, key)
+    return Decision(True, f"Champion {champion}: {said}.", causes, night, key)
+
+
+def find_causes(rules: Retraining, figures: Iterable[Measurement]) -> tuple[Cause, ...]:
+    """The figures that are beyond their limit on each of the latest `min_nights` nights they were measured on."""
+    limits: dict[Kind, float | None] = {
+        "feature": rules.max_feature_psi,
+        "prediction": rules.max_prediction_psi,
+        "performance": rules.max_metric_drop,
+    }
+    series: dict[tuple[Kind, str], list[Measurement]] = {}
+    for row in figures:
+        ignored = row.kind == "feature" and row.name in rules.ignore
+        if row.reference == _REFERENCES[row.kind] and not ignored:
+            series.setdefault((row.kind, row.name), []).append(row)
+    causes = []
+    for (kind, name), rows in series.items():
+        limit = limits[kind]
+        latest = sorted(rows, key=lambda row: row.night)[-rules.min_nights :]
+        if limit is None or len(latest) < rules.min_nights or not all(_is_beyond(row, limit) for row in latest):
+            continue
+        causes.append(Cause(kind, name, latest[-1].effect, limit, tuple(row.night for row in latest)))
+    return tuple(sorted(causes, key=lambda cause: (-cause.effect / cause.limit, cause.kind, cause.name)))
+
+
+def _is_beyond(row: Measurement, limit: float) -> bool:
+    """Beyond the limit, and for a metric surely worse: even the better end of its interval is worse."""
+    return row.effect > limit and (row.effect_low is None or row.effect_low > 0)
+
+
+def _calm(rules: Retraining, figures: Iterable[Measurement], champion: int) -> str:
+    nights = {row.night for row in figures}
+    if len(nights) < rules.min_nights:
+        measured = "1 night" if len(nights) == 1 else f"{len(nights)} nights"
+        has = "has" if len(nights) == 1 else "have"
+        return (
+            f"{measured} of champion {champion} {has} been measured since the last training, {rules.min_nights} needed."
+        )
+    return f"Nothing is beyond its limit on the latest {rules.min_nights} nights, the last {max(nights)}."

@@ -1,0 +1,117 @@
+"""Feature drift: a night's features against the split that the champion was trained on, in bins cut there."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.splits import count_split, split_batches
+from forecache.lake.tables import open_table, read_table
+from forecache.monitoring.bins import BINS, count_batches, count_frame, cut_bins, every
+from forecache.monitoring.table import Measurement
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.registry.models import ModelVersion
+from forecache.scoring.distribution import distance
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+TRAINING_SPLIT = "training split"
+STAGE = "feature_reference"
+_SPLIT = "train"
+_SAMPLE_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class FeatureReference:
+    """How each feature is distributed in a training split: inner edges, and the rows in each bin, nulls last."""
+
+    edges: Mapping[str, Sequence[float]]
+    counts: Mapping[str, Sequence[int]]
+
+
+def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVersion) -> FeatureReference:
+    """The distribution in the champion's training split, counted once and kept in the stage ledger.
+
+    The bins are cut on at most some 200,000 rows, evenly spread; every row is counted.
+
+    Raises:
+        NotFoundError: The pinned version of the training table is gone.
+    """
+    table, version = champion.training_table
+    inputs = f"{table}@{version} bins={BINS} features={','.join(champion.features)}"
+    known = last_record(settings, STAGE, pipeline.name)
+    if known is not None and known.inputs == inputs:
+        return FeatureReference(**known.details)
+    started = time.perf_counter()
+    rows = count_split(settings, table, version=version, split=_SPLIT)
+
+    def batches() -> Iterator["pa.RecordBatch"]:
+        return split_batches(settings, table, version=version, split=_SPLIT, columns=champion.features)
+
+    sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
+    edges = {
+        name: cut_bins(np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]))
+        for name in champion.features
+    }
+    reference = FeatureReference(edges, count_batches(batches(), edges))
+    seconds = time.perf_counter() - started
+    record(settings, [StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, vars(reference))])
+    return reference
+
+
+def feature_drift(
+    settings: Settings,
+    pipeline: Pipeline,
+    champion: ModelVersion,
+    night: date,
+    *,
+    spark: "SparkSession | None" = None,
+    run_id: str = "",
+) -> list[Measurement]:
+    """One figure for each of the champion's features, in its order; none where the night's partition is empty.
+
+    Args:
+        spark: The session that aggregates; None: this process does.
+    """
+    reference = feature_reference(settings, pipeline, champion)
+    if spark is not None:
+        from pyspark.sql import functions as F
+
+        partition = read_table(spark, settings, pipeline.feature_table).where(F.col(AS_OF) == F.lit(night))
+        counts = count_frame(partition, reference.edges)
+    else:
+        dataset = open_table(settings, pipeline.feature_table).to_pyarrow_dataset(
+            partitions=[(AS_OF, "=", night.isoformat())]
+        )
+        counts = count_batches(dataset.to_batches(columns=list(champion.features)), reference.edges)
+    found = []
+    for name in champion.features:
+        if not sum(counts[name]):
+            continue
+        apart = distance(reference.counts[name], counts[name])
+        found.append(
+            Measurement(
+                pipeline=pipeline.name,
+                night=night,
+                as_of=night,
+                kind="feature",
+                name=name,
+                reference=TRAINING_SPLIT,
+                model_version=champion.version,
+                effect=apart.psi,
+                js=apart.js,
+                value=counts[name][-1] / apart.rows,
+                reference_value=reference.counts[name][-1] / apart.reference_rows,
+                rows=apart.rows,
+                reference_rows=apart.reference_rows,
+                run_id=run_id,
+            )
+        )
+    return found

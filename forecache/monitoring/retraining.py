@@ -1,0 +1,45 @@
+"""The decision about a pipeline as things stand: the monitoring table, the registry and the ledger put together."""
+
+from datetime import date, datetime, timezone
+
+from forecache.errors import SettingsError
+from forecache.lake.ledger import last_record
+from forecache.monitoring.decision import Decision, LastTraining, decide
+from forecache.monitoring.table import measurements
+from forecache.pipeline import Pipeline
+from forecache.registry.models import find_champion
+from forecache.settings import Settings
+from forecache.training.launch import STAGE as TRAIN
+
+
+def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> Decision:
+    """Whether the pipeline asks to be trained again now.
+
+    Args:
+        now: With a time zone; default: the clock.
+
+    Raises:
+        SettingsError: The pipeline declares no `retraining`.
+    """
+    if pipeline.retraining is None:
+        raise SettingsError(
+            f"Pipeline {pipeline.name!r} does not say when to train again.",
+            remedy="Declare `retraining=Retraining(...)` in it.",
+        )
+    model, last = find_champion(settings, pipeline), last_training(settings, pipeline)
+    return decide(
+        pipeline.retraining,
+        measurements(settings, pipeline.name, first=last.night if last else None),
+        champion=model.version if model else None,
+        last=last,
+        now=now or datetime.now(timezone.utc),
+    )
+
+
+def last_training(settings: Settings, pipeline: Pipeline) -> LastTraining | None:
+    """The last training in the stage ledger, None where there was none."""
+    row = last_record(settings, TRAIN, pipeline.name)
+    if row is None:
+        return None
+    assert row.recorded_at is not None
+    return LastTraining(date.fromisoformat(row.details["night"]), row.recorded_at)

@@ -1,0 +1,204 @@
+"""The monitoring stage: the figures of nights, measured once from the same inputs and kept in the monitoring table."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from forecache.errors import NotFoundError
+from forecache.lake.features import feature_inputs, feature_version
+from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.tables import table_exists, table_version
+from forecache.monitoring.features import feature_drift
+from forecache.monitoring.performance import labelled_predictions, performance
+from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
+from forecache.pipeline import Pipeline
+from forecache.registry.models import ModelVersion, champion, list_models
+from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.drift import measure_drift
+from forecache.scoring.night import STAGE as SCORE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+STAGE = "monitoring"
+_FORMAT = 1
+_NIGHTS_AT_ONCE = 31
+# Up to here one process has counted a night before Spark has planned the job.
+_SPARK_ROWS = 5_000_000
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the nights of one call share."""
+
+    settings: Settings
+    pipeline: Pipeline
+    session: Callable[[], "SparkSession"]
+    champion: ModelVersion
+    versions: Mapping[int, ModelVersion]
+    scored: Mapping[date | None, StageRecord]
+    run_id: str
+
+
+def monitor(
+    session: Callable[[], "SparkSession"],
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Measure scored nights: drift of features and predictions, and the performance of a label horizon before.
+
+    Args:
+        session: Gives the Spark session; called where labels are computed, and where a night has millions of rows.
+
+    Returns:
+        `rows` is the number of figures; `details`: `measured` (nights) and, by night, `notes` on what could not be.
+
+    Raises:
+        NotFoundError: There is no champion, or a night has no features or no predictions.
+    """
+    started = time.perf_counter()
+    versions = {version.version: version for version in list_models(settings, pipeline)}
+    scored = last_records(settings, SCORE, pipeline.name)
+    run = _Run(settings, pipeline, session, champion(settings, pipeline), versions, scored, run_id)
+    inputs = _inputs(run, nights)
+    before = last_records(settings, STAGE, pipeline.name)
+    pending = [night for night in sorted(inputs) if night not in before or before[night].inputs != inputs[night]]
+    known = {night: before[night] for night in inputs if night not in pending}
+    for first in range(0, len(pending), _NIGHTS_AT_ONCE):
+        chunk = pending[first : first + _NIGHTS_AT_ONCE]
+        progress(f"monitoring {pipeline.name} on {chunk[0]} to {chunk[-1]}", first / len(pending))
+        known |= _measure(run, chunk, inputs)
+    return StageResult(
+        stage=STAGE,
+        subject=pipeline.name,
+        rows=sum(row.rows for row in known.values()),
+        seconds=time.perf_counter() - started,
+        nights=tuple(sorted(inputs)),
+        table=MONITORING_TABLE,
+        delta_version=table_version(settings, MONITORING_TABLE) if table_exists(settings, MONITORING_TABLE) else None,
+        skipped=not pending,
+        details={
+            "measured": [night.isoformat() for night in pending],
+            "notes": {night.isoformat(): known[night].details["notes"] for night in sorted(known)},
+        },
+    )
+
+
+def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
+    raw = feature_inputs(run.settings, run.pipeline, nights)
+    inputs = {}
+    for night in nights:
+        if night not in run.scored:
+            raise NotFoundError(
+                f"Pipeline {run.pipeline.name!r} has no predictions for the night {night}.",
+                remedy=f"`forecache run {run.pipeline.name} --night {night}` scores it.",
+            )
+        labelled = run.scored.get(_labelled(run.pipeline, night))
+        inputs[night] = (
+            f"champion={run.champion.version} {run.pipeline.feature_table}"
+            f"@{feature_version(run.settings, run.pipeline, night)} {_state(run.scored[night])} "
+            f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} format={_FORMAT}"
+        )
+    return inputs
+
+
+def _state(scored: StageRecord) -> str:
+    return f"{scored.table}@{scored.delta_version}"
+
+
+def _labelled(pipeline: Pipeline, night: date) -> date:
+    """The as-of date whose labels are known by a night."""
+    return night - timedelta(days=pipeline.label.horizon_days)
+
+
+def _measure(run: _Run, nights: Sequence[date], inputs: Mapping[date, str]) -> dict[date, StageRecord]:
+    started = time.perf_counter()
+    figures = _drift(run, nights)
+    notes: dict[date, list[str]] = {night: [] for night in nights}
+    for night, (found, note) in _performance(run, nights).items():
+        figures[night] += [found] if found else []
+        notes[night] += [note] if note else []
+    append_measurements(run.settings, [row for night in nights for row in figures[night]])
+    version = table_version(run.settings, MONITORING_TABLE)
+    seconds = (time.perf_counter() - started) / len(nights)
+    rows = {
+        night: StageRecord(
+            stage=STAGE,
+            subject=run.pipeline.name,
+            night=night,
+            inputs=inputs[night],
+            table=MONITORING_TABLE,
+            delta_version=version,
+            rows=len(figures[night]),
+            seconds=seconds,
+            details={"notes": notes[night]},
+            run_id=run.run_id,
+        )
+        for night in nights
+    }
+    record(run.settings, list(rows.values()))
+    return rows
+
+
+def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
+    """The drift of the champion's features, and of the scores of whichever version made a night's predictions."""
+    large = max(run.scored[night].rows for night in nights) > _SPARK_ROWS
+    spark = run.session() if large else None
+    reports = measure_drift(run.settings, run.pipeline, nights, spark=spark)
+    figures = {}
+    for night in nights:
+        figures[night] = feature_drift(
+            run.settings, run.pipeline, run.champion, night, spark=spark, run_id=run.run_id
+        ) + [
+            Measurement(
+                pipeline=run.pipeline.name,
+                night=night,
+                as_of=night,
+                kind="prediction",
+                name=reports[night].output,
+                reference=reference,
+                model_version=int(run.scored[night].details["model_version"]),
+                effect=apart.psi,
+                js=apart.js,
+                rows=apart.rows,
+                reference_rows=apart.reference_rows,
+                run_id=run.run_id,
+            )
+            for reference, apart in reports[night].distances.items()
+        ]
+    return figures
+
+
+def _performance(run: _Run, nights: Sequence[date]) -> dict[date, tuple[Measurement | None, str]]:
+    """The performance that each night reveals, or why there is none."""
+    metric = run.pipeline.gate.metric
+    result: dict[date, tuple[Measurement | None, str]] = {}
+    models: dict[date, ModelVersion] = {}
+    for night in nights:
+        scored = run.scored.get(_labelled(run.pipeline, night))
+        version = int(scored.details["model_version"]) if scored else None
+        if scored is None or version is None:
+            result[night] = (None, f"no performance: {_labelled(run.pipeline, night)} was not scored")
+        elif version not in run.versions or metric not in run.versions[version].metrics:
+            result[night] = (None, f"no performance: the registry has no test metrics of version {version}")
+        else:
+            models[night] = run.versions[version]
+    if not models:
+        return result
+    as_of = {night: _labelled(run.pipeline, night) for night in models}
+    examples = labelled_predictions(run.session(), run.settings, run.pipeline, list(as_of.values()))
+    for night, model in models.items():
+        found = None
+        if as_of[night] in examples:
+            label, score = examples[as_of[night]]
+            found = performance(run.pipeline, model, as_of[night], label, score, run_id=run.run_id)
+        note = "" if found else f"no performance: {metric} has no value on the labels of {as_of[night]}"
+        result[night] = (found, note)
+    return result

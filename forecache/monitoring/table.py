@@ -1,0 +1,91 @@
+"""The monitoring table: an append-only Delta table with one row for each figure of each night."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from typing import Any, Literal
+
+from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.settings import Settings
+
+MONITORING_TABLE = "monitoring"
+
+Kind = Literal["feature", "prediction", "performance"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure.
+
+    Attributes:
+        night: The as-of date by which it could be known.
+        as_of: The as-of date of the rows that it is about: the night, or a label horizon before it for "performance".
+        kind: "feature", "prediction" or "performance".
+        name: The feature, the output or the metric.
+        reference: What it is held against: "training split", "test split" or "nights before".
+        model_version: The champion, or, for predictions and performance, the version that made the predictions.
+        effect: Population stability index; for "performance" how much worse than the reference (negative: better).
+        effect_low, effect_high: Bootstrap interval of the effect, for "performance".
+        js: Jensen-Shannon distance, None for "performance".
+        value, reference_value: For a feature the shares of nulls, for "performance" the metrics, else None.
+        reference_rows: None where the reference is a figure of the registry.
+        recorded_at: Filled in when it is stored.
+    """
+
+    pipeline: str
+    night: date
+    as_of: date
+    kind: Kind
+    name: str
+    reference: str
+    model_version: int
+    effect: float
+    rows: int
+    effect_low: float | None = None
+    effect_high: float | None = None
+    js: float | None = None
+    value: float | None = None
+    reference_value: float | None = None
+    reference_rows: int | None = None
+    run_id: str = ""
+    recorded_at: datetime | None = None
+
+
+def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
+    """Append figures in one commit; a figure that is there already is superseded by the newer one."""
+    import pyarrow as pa
+
+    now = datetime.now(timezone.utc)
+    values = [{**vars(row), "recorded_at": now} for row in rows]
+    append_rows(settings, MONITORING_TABLE, pa.Table.from_pylist(values, schema=_schema()))
+
+
+def measurements(
+    settings: Settings, pipeline: str, *, first: date | None = None, last: date | None = None
+) -> list[Measurement]:
+    """The newest value of each figure of a pipeline's nights from `first` to `last`, by night."""
+    if not table_exists(settings, MONITORING_TABLE):
+        return []
+    filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
+    filters += [("night", ">=", first)] if first else []
+    filters += [("night", "<=", last)] if last else []
+    rows = open_table(settings, MONITORING_TABLE).to_pyarrow_table(filters=filters)
+    return newest(Measurement(**row) for row in rows.sort_by("recorded_at").to_pylist())
+
+
+def newest(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Of figures in the order they were recorded, the last of each; by night, in that order otherwise."""
+    last = {(row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
+    return sorted(last.values(), key=lambda row: row.night)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    types = {
+        **dict.fromkeys(("night", "as_of"), pa.date32()),
+        **dict.fromkeys(("model_version", "rows", "reference_rows"), pa.int64()),
+        **dict.fromkeys(("effect", "effect_low", "effect_high", "js", "value", "reference_value"), pa.float64()),
+        "recorded_at": pa.timestamp("us", tz="UTC"),
+    }
+    return pa.schema([(name, types.get(name, pa.string())) for name in Measurement.__dataclass_fields__])
