@@ -1,6 +1,6 @@
 """Dagster assets and their checks: one file per stage of the lake, in the order data flows.
 
-landing -> raw, quarantine -> features -> training_set -> candidate -> model -> predictions -> published
+landing -> raw, quarantine -> features -> training_set -> candidate -> model -> predictions -> published, monitoring
 """
 
 import warnings

@@ -12,6 +12,9 @@ from forecache.results import StageResult
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import date
+
+    from forecache.monitoring.table import Measurement
     from forecache.registry.checks import Check
 
 _PLOTS = ("label_mean", "roc", "calibration", "importance")
@@ -124,6 +127,28 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
         "runtime": details["plan"]["reason"],
         **{name: details["batch"][name] for name in ("batch_rows", "batch_source") if details.get("batch")},
         **({"warnings": "\n".join(details["warnings"])} if details["warnings"] else {}),
+    }
+
+
+def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.MarkdownMetadataValue:
+    """What was measured of a night, the largest effects first."""
+    rows = [
+        (m.kind, m.name, m.reference, m.effect, _number(m.js), _number(m.value), _number(m.reference_value), m.rows)
+        for m in sorted(figures, key=lambda m: (m.kind, -m.effect))
+        if m.night == night
+    ]
+    headers = ("kind", "of", "against", "effect", "JS distance", "value", "reference", "rows")
+    return markdown_table(headers, rows)
+
+
+def monitoring_figures(figures: Iterable["Measurement"], night: "date") -> dict[str, float]:
+    """The figures of a night that the UI plots over the nights."""
+    of_night = [m for m in figures if m.night == night]
+    features = [m.effect for m in of_night if m.kind == "feature"]
+    return {
+        **({"largest_feature_psi": max(features)} if features else {}),
+        **{f"psi_to_{m.reference.replace(' ', '_')}": m.effect for m in of_night if m.kind == "prediction"},
+        **{f"realised_{m.name}": m.value for m in of_night if m.kind == "performance" and m.value is not None},
     }
 
 

@@ -10,6 +10,7 @@ from assets.drift_report import build_drift_report
 from assets.features import build_features
 from assets.landing import build_landing
 from assets.model import build_model
+from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
@@ -18,6 +19,7 @@ from forecache.pipeline import Pipeline, Source, TorchModel, load_pipelines
 from forecache.settings import Settings, load_settings
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
+from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
 from jobs.nightly import build_nightly_job, build_nightly_schedule
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
@@ -32,6 +34,7 @@ PIPELINE_ASSETS = (
     build_model,
     build_predictions,
     build_published,
+    build_monitoring,
 )
 
 
@@ -57,12 +60,18 @@ def source_definitions(source: Source) -> dg.Definitions:
 
 def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     nightly, training = build_nightly_job(pipeline), build_training_job(pipeline)
+    monitoring = build_monitoring_job(pipeline)
     # An estimator's parameters are its own, and its library searches them.
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
     return dg.Definitions(
         assets=pipeline_assets(pipeline),
-        jobs=[nightly, training, build_full_job(pipeline), *searches],
-        schedules=[build_nightly_schedule(pipeline, nightly), build_training_schedule(pipeline, training)],
+        jobs=[nightly, training, build_full_job(pipeline), monitoring, *searches],
+        schedules=[
+            build_nightly_schedule(pipeline, nightly),
+            build_training_schedule(pipeline, training),
+            build_monitoring_schedule(pipeline, monitoring),
+        ],
+        sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
     )
 
 

@@ -15,6 +15,7 @@ from forecache.pipeline import (
     Output,
     Pipeline,
     Publish,
+    Retraining,
     Segment,
     TorchModel,
     Training,
@@ -79,4 +80,6 @@ churn = Pipeline(
         baseline_margin=0.005,
     ),
     publish=Publish(max_age_h=36, on_stale="flag"),
+    # All of these customers came in one quarter: their tenure grows with every night.
+    retraining=Retraining(ignore=("tenure_days",)),
 )

@@ -23,6 +23,7 @@ COMMANDS = {
     "challenge": (f"{_COMMANDS}.scoring:challenge", "Name a version that is scored beside the champion."),
     "shadow": (f"{_COMMANDS}.scoring:shadow", "Score a night with champion and challenger, and compare them."),
     "drift": (f"{_COMMANDS}.scoring:drift", "How far a night's scores have moved."),
+    "monitor": (f"{_COMMANDS}.monitor:monitor", "What moved, how well it does, and whether to train again."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish a night's predictions to the store."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.store:rollback", "Serve an earlier version again; the current one is quarantined."),

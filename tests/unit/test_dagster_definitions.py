@@ -13,7 +13,8 @@ from dagster_project.definitions import build_definitions
 from forecache.settings import load_settings
 from jobs.common import night_tags
 
-PER_PIPELINE = ("features", "training_set", "candidate", "model", "predictions", "published", "drift_report")
+STAGES = ("features", "training_set", "candidate", "model", "predictions", "published")
+PER_PIPELINE = (*STAGES, "drift_report", "monitoring")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,16 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     # Loads them all, and so fails on what only shows then, such as two ops of one name.
     repository.load_all_definitions()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    kinds = ("nightly", "training", "tuning", "full")
+    kinds = ("nightly", "training", "tuning", "full", "monitor")
     assert jobs == {"ingest_purchases", *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend"))}
     schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
     assert schedules == {
         *((f"nightly_{p}_schedule", "0 3 * * *") for p in ("churn", "spend")),
         *((f"training_{p}_schedule", "0 5 * * 0") for p in ("churn", "spend")),
+        *((f"monitor_{p}_schedule", "0 4 * * *") for p in ("churn", "spend")),
     }
-    assert [sensor.name for sensor in repository.sensor_defs] == ["purchases_landed"]
+    # `spend` declares no retraining.
+    assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted"}
 
 
 def test_every_asset_has_group_kinds_owner_and_description(repository: dg.RepositoryDefinition) -> None:
@@ -58,7 +61,7 @@ def test_a_range_of_nights_is_one_run_for_every_partitioned_asset(repository: dg
         for node in (repository.asset_graph.get(key) for key in repository.asset_graph.get_all_asset_keys())
         if node.partitions_def is not None
     ]
-    assert len(partitioned) == 8
+    assert len(partitioned) == 10
     assert {node.backfill_policy for node in partitioned} == {dg.BackfillPolicy.single_run()}
 
 

@@ -1,0 +1,95 @@
+"""`forecache monitor`: what moved in a pipeline, how well it turned out to do, and whether that asks for training."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import Night, command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.progress import StageProgress
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.monitoring.decision import Decision
+    from forecache.monitoring.table import Measurement
+    from forecache.pipeline import Pipeline
+    from forecache.settings import Settings
+
+
+@command(
+    "monitor",
+    examples="""
+    forecache monitor churn
+    forecache monitor churn --night 1998-06-30 --json
+    forecache query "select night, name, effect from monitoring where kind = 'performance'"
+    """,
+)
+@click.argument("pipeline", metavar="PIPELINE")
+@click.option("--night", type=Night(), help="The night to measure; default: the newest that was scored.")
+def monitor(pipeline: str, night: date | None) -> None:
+    """Measure a scored night of PIPELINE: drift since the champion was trained, and realised performance.
+
+    The effect of a feature or an output is its population stability index; of a metric, how much worse it is than on
+    the test split. The figures are kept in the table `monitoring`. The verdict says whether they ask for a training; it
+    starts none.
+    """
+    from forecache.lake.spark import spark_session
+    from forecache.monitoring.stage import monitor as measure
+    from forecache.monitoring.table import measurements
+    from forecache.pipeline import load_pipeline
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    chosen = night or _newest(current, declared)
+    with StageProgress() as progress:
+        result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
+    found = measurements(current, declared.name, first=chosen, last=chosen)
+    decision = _decision(current, declared)
+    notes = result.details["notes"][chosen.isoformat()]
+    if wants_json():
+        print_json(
+            {
+                "pipeline": declared.name,
+                "night": chosen,
+                "figures": found,
+                "notes": notes,
+                "retrain": decision.retrain if decision else None,
+                "reason": decision.reason if decision else None,
+            }
+        )
+        return
+    _show(chosen, found)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
+    if decision is None:
+        click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
+    else:
+        click.echo(f"{'Train again' if decision.retrain else 'No training asked for'}: {decision.reason}")
+
+
+def _newest(current: "Settings", pipeline: "Pipeline") -> date:
+    from forecache.lake.ledger import last_records
+
+    nights = [night for night in last_records(current, "score", pipeline.name) if night is not None]
+    if not nights:
+        raise NotFoundError(
+            f"Pipeline {pipeline.name!r} has no predictions yet.",
+            remedy=f"`forecache run {pipeline.name}` scores a night.",
+        )
+    return max(nights)
+
+
+def _decision(current: "Settings", pipeline: "Pipeline") -> "Decision | None":
+    from forecache.monitoring.retraining import retraining_decision
+
+    return retraining_decision(current, pipeline) if pipeline.retraining else None
+
+
+def _show(night: date, found: "list[Measurement]") -> None:
+    rows: list[tuple[Any, ...]] = [
+        (row.kind, row.name, row.reference, row.effect, row.js, row.value, row.reference_value, row.rows)
+        for row in sorted(found, key=lambda row: (row.kind, -row.effect))
+    ]
+    figures = ("effect", "JS distance", "value", "reference", "rows")
+    show_table(("kind", "of", "against", *figures), rows, title=f"Night {night}", right=figures)

@@ -1,0 +1,105 @@
+"""Monitoring of a pipeline: a job for its figures, a schedule after the nightly run, a sensor that trains again."""
+
+from datetime import timezone
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import RUN_KEY_TAG
+
+from assets.monitoring import monitoring_name
+from forecache.pipeline import Pipeline
+from jobs.common import AssetJob, night_tags
+from jobs.full import full_job_name
+from jobs.training import training_job_name
+from resources.settings import SettingsResource
+
+if TYPE_CHECKING:
+    from forecache.monitoring.decision import Decision
+
+CRON = "0 4 * * *"
+REASON_TAG = "forecache/reason"
+
+
+def monitoring_job_name(pipeline: Pipeline) -> str:
+    return f"monitor_{pipeline.name}"
+
+
+def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
+    """The figures of scored nights; a job of its own, so that nothing published waits for it."""
+    return dg.define_asset_job(
+        monitoring_job_name(pipeline),
+        selection=dg.AssetSelection.assets(monitoring_name(pipeline)),
+        description=f"Drift and realised performance of {pipeline.name} for a night.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
+    """At 04:00 UTC, the newest night."""
+
+    @dg.schedule(
+        job=job,
+        name=f"{job.name}_schedule",
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        description=f"Every night at 04:00 UTC, after the nightly run: what moved in {pipeline.name}.",
+    )
+    def monitor_newest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        from forecache.lake.features import last_night
+
+        night = last_night(pipeline, context.scheduled_execution_time.astimezone(timezone.utc).date())
+        if night < pipeline.start:
+            return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
+        return dg.RunRequest(tags=night_tags(night, night))
+
+    return monitor_newest
+
+
+def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefinition:
+    """Requests one training, as of the latest night, for each occasion that the figures give."""
+
+    @dg.sensor(
+        name=f"{pipeline.name}_drifted",
+        job=job,
+        minimum_interval_seconds=600,
+        description=f"Trains {pipeline.name} again when figures are beyond their limits; the gate decides as always.",
+    )
+    def drifted(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+        from forecache.monitoring.retraining import retraining_decision
+
+        decision = retraining_decision(settings.load(), pipeline)
+        if not decision.retrain:
+            return dg.SkipReason(decision.reason)
+        run_key = f"{pipeline.name} champion {decision.key}"
+        waits_for = _requested(context.instance, run_key) or _under_way(context.instance, pipeline)
+        if waits_for:
+            return dg.SkipReason(f"{waits_for} {decision.reason}")
+        return dg.RunRequest(
+            run_key=run_key, run_config=_training_config(pipeline, decision), tags={REASON_TAG: decision.reason}
+        )
+
+    return drifted
+
+
+def _training_config(pipeline: Pipeline, decision: "Decision") -> dict[str, object]:
+    assert decision.night is not None
+    return {"ops": {pipeline.training_table: {"config": {"night": decision.night.isoformat()}}}}
+
+
+def _requested(instance: dg.DagsterInstance, run_key: str) -> str:
+    """What became of the run that was requested for the same occasion, "" where none was."""
+    runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
+    if not runs:
+        return ""
+    again = " Execute it again if its cause is mended." if runs[0].is_failure_or_canceled else ""
+    return f"Run {runs[0].run_id} was requested for this and is {runs[0].status.value}.{again}"
+
+
+def _under_way(instance: dg.DagsterInstance, pipeline: Pipeline) -> str:
+    """That a training has not ended yet, "" where none is under way."""
+    for name in (training_job_name(pipeline), full_job_name(pipeline)):
+        runs = instance.get_runs(filters=dg.RunsFilter(job_name=name, statuses=NOT_FINISHED_STATUSES), limit=1)
+        if runs:
+            return f"Run {runs[0].run_id} of {name} has not ended yet."
+    return ""

@@ -1,0 +1,1 @@
+"""A project with one pipeline that declares when to train again."""

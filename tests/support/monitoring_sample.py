@@ -1,0 +1,85 @@
+"""A champion, scored nights that are calm or drifted, and the visits that label them, all in one lake."""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import registry_sample as sample
+from deltalake import write_deltalake
+from monitored_project.pipelines.returns import monitored
+from scoring_support import write_features
+from training_sample import sample_rows, write_training_set
+
+from forecache.lake.ledger import StageRecord, record
+from forecache.registry.gate import run_gate
+from forecache.registry.register import register
+from forecache.scoring.run import score
+from forecache.settings import Settings
+
+CALM = [date(2024, 8, day) for day in (2, 3, 4)]
+DRIFTED = [date(2024, 8, day) for day in (5, 6, 7)]
+ROWS = 1600
+_HORIZON = timedelta(days=monitored.label.horizon_days)
+
+
+def make_lake(settings: Settings) -> None:
+    """Nights of `monitored` from 2024-08-02 on, and those a label horizon before.
+
+    On the drifted nights people spend five times as much, more of them are unknown, and whether those of a horizon
+    before came back has nothing to do with their scores.
+    """
+    write_training_set(settings, monitored)
+    champion(settings, sample.GOOD)
+    trained(settings, sample.NIGHT)
+    visits = []
+    for number, night in enumerate(CALM + DRIFTED):
+        drifted = night in DRIFTED
+        rows = _rows(night, seed=10 + number)
+        labelled = _rows(night - _HORIZON, seed=20 + number)
+        label = labelled["returned"].to_numpy()
+        if drifted:
+            rows = _set(rows, "amount", rows["amount"].to_numpy() * 5)
+            rows = _set(rows, "gap", np.where(np.arange(ROWS) % 2, rows["gap"].to_numpy(), np.nan))
+            label = np.random.default_rng(number).permutation(label)
+        came = labelled.filter(pa.array(label > 0.5))["user_id"]
+        visits.append((came, night - _HORIZON + timedelta(days=1)))
+        write_features(settings, monitored, [rows.drop_columns("returned")], night=night)
+        write_features(settings, monitored, [labelled.drop_columns("returned")], night=night - _HORIZON)
+    _write_visits(settings, visits)
+    nights = [*CALM, *DRIFTED]
+    score(None, settings, monitored, [*nights, *(night - _HORIZON for night in nights)], engine="arrow")
+
+
+def champion(settings: Settings, weights: tuple[float, ...]) -> int:
+    """Register a linear model and let the gate judge it."""
+    training = sample.made_up_training(settings, monitored, weights, training_version=2)
+    version = int(register(settings, monitored, training).details["model_version"])
+    run_gate(settings, monitored, version, actor="test")
+    return version
+
+
+def trained(settings: Settings, night: date) -> None:
+    """Enter a training in the ledger, ended now."""
+    details = {"night": night.isoformat()}
+    record(settings, [StageRecord("train", monitored.name, None, f"{night}", "", -1, 1, 1.0, details)])
+
+
+def _rows(night: date, *, seed: int) -> pa.Table:
+    """Entities of one night only, with the label that the features make likely."""
+    rows = sample_rows(monitored, ROWS // 4, seed=seed).drop_columns("split")
+    rows = _set(rows, "user_id", [f"{night}-{i}" for i in range(ROWS)])
+    return rows.set_column(rows.schema.get_field_index("as_of"), "as_of", pa.array([night] * ROWS, pa.date32()))
+
+
+def _set(rows: pa.Table, name: str, values: object) -> pa.Table:
+    array = pa.array(values, rows.schema.field(name).type, from_pandas=True)
+    return rows.set_column(rows.schema.get_field_index(name), name, array)
+
+
+def _write_visits(settings: Settings, visits: list[tuple[pa.ChunkedArray, date]]) -> None:
+    parts = [
+        pa.table({"user_id": users, "day": pa.array([day] * len(users), pa.date32()), "amount": [1.0] * len(users)})
+        for users, day in visits
+    ]
+    table = pa.concat_tables(parts)
+    write_deltalake(settings.table_uri("raw_visits"), table.append_column("event_day", table["day"]))
