@@ -7,11 +7,12 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,12 @@ _ROW_GROUP_ROWS = 500_000
 
 @dataclass(frozen=True)
 class _Piece:
-    """Row groups of a feature file: what one thread scores into one file."""
+    """Rows of a feature file that one thread scores: those of some row groups, without the first `skip`."""
 
     night: date
     file: FeatureFile
     groups: tuple[int, ...]
+    skip: int
     rows: int
     folder: str
 
@@ -55,6 +57,7 @@ class _Scorer:
     source: Any
     target: Any
     batch_rows: int
+    part_rows: int
 
 
 def score_job_with_arrow(
@@ -79,8 +82,9 @@ def score_job_with_arrow(
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     source = lake_filesystem(settings, pipeline.feature_table)
     target = lake_filesystem(settings, table)
-    scorer = _Scorer(settings, pipeline, plan, kernel, stamp, job, source, target, batch_rows)
     workers = num_threads(plan)
+    part_rows = job.part_rows(workers) if job.sharded else job.rows
+    scorer = _Scorer(settings, pipeline, plan, kernel, stamp, job, source, target, batch_rows, part_rows)
     pieces = _pieces(scorer, workers)
     started, done = time.perf_counter(), [0] * len(pieces)
     with ThreadPoolExecutor(workers, thread_name_prefix="forecache-score") as pool:
@@ -121,24 +125,36 @@ def _pieces(scorer: _Scorer, workers: int) -> list[_Piece]:
     pieces = []
     for night, files in job.files.items():
         for file in files:
-            parts = [job.folder]
-            parts += [f"{AS_OF}={night.isoformat()}"] if len(job.files) > 1 else []
-            parts += [f"shard={file.shard}"] if job.sharded else []
-            folder = "/".join(parts)
             groups = _row_groups(scorer, file)
             if split:
-                pieces += [_Piece(night, file, (i,), rows, folder) for i, rows in enumerate(groups) if rows]
-            elif file.rows:
-                pieces.append(_Piece(night, file, tuple(range(len(groups))), file.rows, folder))
+                pieces += [_piece(job, night, file, {i: groups[i]}) for i in groups]
+            elif groups:
+                pieces.append(_piece(job, night, file, groups))
     return sorted(pieces, key=lambda piece: -piece.rows)
 
 
-def _row_groups(scorer: _Scorer, file: FeatureFile) -> list[int]:
+def _piece(job: Job, night: date, file: FeatureFile, groups: Mapping[int, range]) -> _Piece:
+    start, end = min(rows.start for rows in groups.values()), max(rows.stop for rows in groups.values())
+    first = max(start, file.first)
+    parts = [job.folder]
+    parts += [f"{AS_OF}={night.isoformat()}"] if len(job.files) > 1 else []
+    parts += [f"shard={replace(file, first=first).shard}"] if job.sharded else []
+    return _Piece(night, file, tuple(groups), first - start, end - first, "/".join(parts))
+
+
+def _row_groups(scorer: _Scorer, file: FeatureFile) -> dict[int, range]:
+    """The row groups of a file that have wanted rows, and the rows of the file that each holds."""
     import pyarrow.parquet as pq
 
     with scorer.source.open_input_file(file.path) as opened:
         metadata = pq.read_metadata(opened)
-    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    found, start = {}, 0
+    for i in range(metadata.num_row_groups):
+        rows = range(start, start + metadata.row_group(i).num_rows)
+        start = rows.stop
+        if rows and rows.stop > file.first:
+            found[i] = rows
+    return found
 
 
 def _score_piece(scorer: _Scorer, piece: _Piece, done: list[int], position: int) -> None:
@@ -153,19 +169,27 @@ def _score_piece(scorer: _Scorer, piece: _Piece, done: list[int], position: int)
         keys = [parquet.schema_arrow.field(name) for name in scorer.pipeline.key]
         schema = prediction_columns(scorer.pipeline, keys)
         wanted = [*scorer.pipeline.key, *(name for name in names if name in stored)]
-        batches = parquet.iter_batches(
-            scorer.batch_rows, row_groups=list(piece.groups), columns=wanted, use_threads=False
-        )
-        with open_output(scorer.target, piece.folder, schema) as writer:
-            for batch in batches:
-                features = [_feature(batch, name, stored) for name in names]
-                values = score_values(scorer.kernel, features, scorer.plan, scorer.pipeline)
-                identity = [batch.column(name) for name in scorer.pipeline.key]
-                writer.write_batch(
-                    prediction_rows(scorer.pipeline, identity, values, scorer.stamp, version, schema),
-                    row_group_size=_ROW_GROUP_ROWS,
-                )
-                done[position] += batch.num_rows
+        read = parquet.iter_batches(scorer.batch_rows, row_groups=list(piece.groups), columns=wanted, use_threads=False)
+        batches = _without(read, piece.skip)
+        batches_a_part = -(-scorer.part_rows // scorer.batch_rows)
+        for part, first in enumerate(batches):
+            with open_output(scorer.target, piece.folder, schema, part=part) as writer:
+                for batch in chain([first], islice(batches, batches_a_part - 1)):
+                    features = [_feature(batch, name, stored) for name in names]
+                    values = score_values(scorer.kernel, features, scorer.plan, scorer.pipeline)
+                    identity = [batch.column(name) for name in scorer.pipeline.key]
+                    writer.write_batch(
+                        prediction_rows(scorer.pipeline, identity, values, scorer.stamp, version, schema),
+                        row_group_size=_ROW_GROUP_ROWS,
+                    )
+                    done[position] += batch.num_rows
+
+
+def _without(batches: Iterable[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if skip < batch.num_rows:
+            yield batch.slice(skip)
+        skip = max(0, skip - batch.num_rows)
 
 
 def _feature(batch: pa.RecordBatch, name: str, stored: set[str]) -> pa.Array:
@@ -182,8 +206,11 @@ def score_values(kernel: Kernel, features: list[pa.Array], plan: Plan, pipeline:
 
 
 @contextmanager
-def open_output(filesystem: Any, folder: str, schema: pa.Schema) -> Iterator[Any]:
+def open_output(filesystem: Any, folder: str, schema: pa.Schema, *, part: int = 0) -> Iterator[Any]:
     """A Parquet writer whose file appears in the folder when it is complete, and not at all after an error.
+
+    Args:
+        part: Position of its rows among the files of a shard; it goes into the file's name, as in Spark's.
 
     Raises:
         UnavailableError: No space is left on the device.
@@ -192,7 +219,7 @@ def open_output(filesystem: Any, folder: str, schema: pa.Schema) -> Iterator[Any
     from pyarrow import fs
 
     local = isinstance(filesystem, fs.SubTreeFileSystem)
-    name = f"{folder}/part-{uuid.uuid4().hex}.snappy.parquet"
+    name = f"{folder}/part-{uuid.uuid4().hex}.c{part:03d}.snappy.parquet"
     # An object appears at its close; a file does so by its name.
     draft = f"{folder}/.{uuid.uuid4().hex}.draft" if local else name
     repeating = [field.name for field in schema if field.name in ("model_version", "feature_version", "scored_at")]

@@ -9,6 +9,8 @@ from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
 
 TELL_EVERY_S = 1.0
+# A part takes a few tenths of a second. What a kill loses is the part under way on each core.
+PART_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Job:
     Attributes:
         files: Feature files to score, by night.
         versions: Feature table version of each night.
-        sharded: One output folder for each feature file, so that a later run can take up what is done.
+        sharded: One output folder for each feature file, with the predictions of its rows in their order and in parts,
+            so that a later run can take up what is done.
     """
 
     files: Mapping[date, Sequence[FeatureFile]]
@@ -34,6 +37,10 @@ class Job:
     def partition_columns(self) -> list[str]:
         """Columns that the job's folder is divided by."""
         return [*([AS_OF] if len(self.files) > 1 else []), *(["shard"] if self.sharded else [])]
+
+    def part_rows(self, cores: int) -> int:
+        """Rows after which an output file of a shard ends: a kill loses no more than a twentieth of a large job."""
+        return max(PART_ROWS, self.rows // (20 * cores))
 
 
 def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:

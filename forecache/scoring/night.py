@@ -21,15 +21,26 @@ STAGE = "score"
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table."""
+    """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table.
+
+    Attributes:
+        rows: Rows that are wanted of it: those from `first` on.
+        size_bytes: Of the whole file.
+        shard: Name of its scored rows: the file's, and `@first` where its beginning was scored before.
+    """
 
     path: str
     rows: int
     size_bytes: int
+    first: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
 
     @property
     def shard(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+        return f"{self.name}@{self.first}" if self.first else self.name
 
 
 @dataclass(frozen=True)

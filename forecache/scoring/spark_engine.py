@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext, SparkStageInfo
     from pyspark.sql import DataFrame, SparkSession
 
-# A task costs some 10 ms of its own; so many rows take a few tenths of a second, and are what a kill loses.
+# A task costs some 10 ms of its own; so many rows take a few tenths of a second.
 ROWS_A_TASK = 100_000
 _SPLIT_BYTES = 32 << 20
 
@@ -54,7 +54,7 @@ def score_job(
     model = ScoringUdf(session, plan, peaks)
     value = model("features")
     output = value if model.shape == "scalar" else value[pipeline.output.name]
-    narrow = with_features(features, pipeline, model_features(pipeline, model.inputs), sharded=job.sharded)
+    narrow = with_features(features, pipeline, model_features(pipeline, model.inputs), job)
     rows = stamped(predicted(narrow, pipeline, output, sharded=job.sharded), pipeline, job, stamp)
     write_shards(session, rows, settings, table, job, progress=progress)
     return peaks.value
@@ -86,6 +86,8 @@ def own_session(spark: "SparkSession", job: Job, batch_rows: int) -> "SparkSessi
         "spark.sql.files.maxPartitionBytes": _bytes_a_task(spark, job) if job.sharded else _SPLIT_BYTES,
         "spark.sql.files.openCostInBytes": 0 if job.sharded else 1 << 20,
         **({"spark.sql.files.minPartitionNum": 1} if job.sharded else {}),
+        # A part is complete in the task's own folder before the task is, and a later run finds it there.
+        "spark.sql.files.maxRecordsPerFile": job.part_rows(spark.sparkContext.defaultParallelism) if job.sharded else 0,
         # Rows of a partition lie together in a feature file, so that sorting by it first would only cost.
         "spark.sql.maxConcurrentOutputFileWriters": 64 if several else 0,
         "spark.databricks.delta.formatCheck.enabled": "false",

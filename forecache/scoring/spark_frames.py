@@ -9,6 +9,7 @@ from forecache.lake.spark import spark_path
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline, Segment
 from forecache.scoring.job import Job
+from forecache.scoring.night import FeatureFile
 from forecache.scoring.rows import Stamp
 from forecache.settings import Settings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def read_features(spark: "SparkSession", settings: Settings, pipeline: Pipeline, job: Job) -> "DataFrame":
     """Key columns, the features as float and `as_of`, straight from the job's files."""
+    from pyspark.sql import functions as F
     from pyspark.sql.types import DateType, FloatType, StructField, StructType
 
     known = _table_schema(spark, settings, pipeline)
@@ -25,7 +27,16 @@ def read_features(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     fields += [StructField(name, FloatType()) for name in pipeline.features.names]
     root = spark_path(settings.table_uri(pipeline.feature_table))
     reader = spark.read.schema(StructType([*fields, StructField(AS_OF, DateType())])).option("basePath", root)
-    return reader.parquet(*(f"{root}/{file.path}" for files in job.files.values() for file in files))
+    frame = reader.parquet(*(f"{root}/{file.path}" for files in job.files.values() for file in files))
+    for file in _begun(job):
+        done = (F.col("_metadata.file_name") == file.name) & (F.col("_metadata.row_index") < file.first)
+        frame = frame.where(~done)
+    return frame
+
+
+def _begun(job: Job) -> list[FeatureFile]:
+    """Files whose first rows an earlier run scored: at most one for each core that it had."""
+    return [file for files in job.files.values() for file in files if file.first]
 
 
 def _table_schema(spark: "SparkSession", settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
@@ -35,15 +46,17 @@ def _table_schema(spark: "SparkSession", settings: Settings, pipeline: Pipeline)
     return {field.name: field for field in schema.fields}
 
 
-def with_features(frame: "DataFrame", pipeline: Pipeline, names: Sequence[str], *, sharded: bool) -> "DataFrame":
+def with_features(frame: "DataFrame", pipeline: Pipeline, names: Sequence[str], job: Job) -> "DataFrame":
     """Key columns, `as_of`, the array `features` in the model's order, and the shard where the job is sharded.
 
     What a worker is not sent waits in the JVM beside what it is: nothing else is kept.
     """
     from pyspark.sql import functions as F
 
-    shard = [F.col("_metadata.file_name").alias("shard")] if sharded else []
-    return frame.select(*pipeline.key, AS_OF, *shard, F.array(*names).alias("features"))
+    name = F.col("_metadata.file_name")
+    shard = reduce(lambda other, file: F.when(name == file.name, F.lit(file.shard)).otherwise(other), _begun(job), name)
+    shards = [shard.alias("shard")] if job.sharded else []
+    return frame.select(*pipeline.key, AS_OF, *shards, F.array(*names).alias("features"))
 
 
 def predicted(features: "DataFrame", pipeline: Pipeline, output: "Column", *, sharded: bool) -> "DataFrame":

@@ -1,24 +1,29 @@
 """Scored shards before they are visible: Parquet files below the prediction table that its log does not name yet.
 
-A shard is one feature file of the night, or the whole night where it is small. The file that holds a shard's
-predictions appears whole or not at all, and is the shard's entry in the ledger: its folder names what it was scored
-from (model, features, declaration, code) and its footer how many rows it has. A killed run, run again, finds them and
-scores the rest. What is never committed is outside the log, so that VACUUM removes it.
+A shard is one feature file of the night, or the whole night where it is small. Its predictions are in the order of the
+file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own entry in the
+ledger: its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
+has. A killed run, run again, finds them and scores the rest, from the middle of a feature file if need be. What is
+never committed is outside the log, so that VACUUM removes it.
 """
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
+from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
+from forecache.errors import ConflictError
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings
 
 WHOLE = "all"
+_PART = re.compile(r"\.c(\d+)\.[^/]*$")
 
 
 @dataclass(frozen=True)
@@ -61,40 +66,114 @@ def list_folder(settings: Settings, table: str, folder: str, night: date) -> lis
 
 
 def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[StagedFile]]:
-    """By shard, the files of complete shards of a night, from whichever attempt has them."""
+    """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them.
+
+    Parts that a task had finished when it was killed are among them, in the task's own folder: see `keep_files`.
+    """
     from pyarrow import fs
 
     filesystem = lake_filesystem(settings, table)
     base = f"{AS_OF}={night.night.isoformat()}"
-    folders = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True))
-    expected = {WHOLE: night.rows} | {file.shard: file.rows for file in night.files}
-    complete: dict[str, list[StagedFile]] = {}
-    for folder in folders:
+    segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
+    for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
-        for shard, files in _by_shard(filesystem, folder.path, night.night).items():
-            if shard not in complete and sum(file.rows for file in files) == expected.get(shard):
-                complete[shard] = files
-    if WHOLE in complete:
-        return {WHOLE: complete[WHOLE]}
-    return complete
+        for shard, files in _by_shard(filesystem, folder.path, night.night, unfinished=True).items():
+            if shard != WHOLE:
+                segments.setdefault(_rows_of_shard(shard), []).append(_unbroken(files))
+            elif _rows(files) == night.rows:
+                return {WHOLE: files}
+    covered = {file.name: _covered(file, segments) for file in night.files}
+    return {name: files for name, files in covered.items() if files}
+
+
+def keep_files(
+    settings: Settings, table: str, night: Night, staged: Mapping[str, Sequence[StagedFile]]
+) -> list[StagedFile]:
+    """All staged files; those in the folders of killed tasks are copied to a folder of this attempt's own.
+
+    Raises:
+        ConflictError: Another run of the night is alive and took its file away.
+    """
+    filesystem = lake_filesystem(settings, table)
+    folder = staging_folder(night)
+    return [_kept(filesystem, file, folder) for files in staged.values() for file in files]
+
+
+def _kept(filesystem: Any, file: StagedFile, folder: str) -> StagedFile:
+    if not _is_unfinished(file.path):
+        return file
+    folder = f"{folder}/shard={file.shard}"
+    target = f"{folder}/{file.path.rsplit('/', 1)[-1]}"
+    filesystem.create_dir(folder, recursive=True)
+    try:
+        filesystem.copy_file(file.path, target)
+    except FileNotFoundError:
+        raise ConflictError(
+            f"Another run scores the night {file.night} at the same time.", remedy="Run again when it has ended."
+        ) from None
+    return replace(file, path=target)
 
 
 def missing_files(night: Night, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
-    """The feature files that no complete shard covers."""
-    return [] if WHOLE in staged else [file for file in night.files if file.shard not in staged]
+    """The feature files, or what is left of them, that have not been scored."""
+    if WHOLE in staged:
+        return []
+    done = {file.name: _rows(staged.get(file.name, ())) for file in night.files}
+    return [
+        replace(file, first=done[file.name], rows=file.rows - done[file.name])
+        for file in night.files
+        if done[file.name] < file.rows
+    ]
 
 
-def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[StagedFile]]:
+def _rows(files: Sequence[StagedFile]) -> int:
+    return sum(file.rows for file in files)
+
+
+def _rows_of_shard(shard: str) -> tuple[str, int]:
+    """The feature file of a shard, and its first row."""
+    name, _, first = shard.rpartition("@")
+    return (name, int(first)) if name and first.isdigit() else (shard, 0)
+
+
+def _unbroken(files: Sequence[StagedFile]) -> list[StagedFile]:
+    """The first parts of a shard without a gap; a task that was tried twice left some of them twice."""
+    by_part: dict[int, StagedFile] = {}
+    for file in files:
+        part = _PART.search(file.path)
+        if part is not None and (int(part[1]) not in by_part or not _is_unfinished(file.path)):
+            by_part[int(part[1])] = file
+    return [by_part[i] for i in takewhile(by_part.__contains__, count())]
+
+
+def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[StagedFile]]]) -> list[StagedFile]:
+    found: list[StagedFile] = []
+    while (done := _rows(found)) < file.rows:
+        fitting = [some for some in segments.get((file.name, done), ()) if 0 < _rows(some) <= file.rows - done]
+        if not fitting:
+            break
+        found += max(fitting, key=_rows)
+    return found
+
+
+def _is_unfinished(path: str) -> bool:
+    return "/_temporary/" in path
+
+
+def _by_shard(filesystem: Any, folder: str, night: date, *, unfinished: bool = False) -> dict[str, list[StagedFile]]:
+    """The complete files in a folder, by shard; `unfinished`: those of a shard's unfinished tasks too."""
     from pyarrow import fs
 
     found: dict[str, list[StagedFile]] = {}
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)):
         path: str = info.path
-        if info.type != fs.FileType.File or not path.endswith(".parquet") or "/_temporary/" in path:
+        if info.type != fs.FileType.File or not path.endswith(".parquet"):
             continue
         parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
+        if _is_unfinished(path) and (shard == WHOLE or not unfinished):
+            continue
         file = describe_file(filesystem, path, night, shard, info.size)
         # An empty task leaves an empty file; one that a crash of the machine cut short counts for nothing either.
         if file is not None and file.rows:

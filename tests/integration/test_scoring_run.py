@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -25,8 +26,9 @@ from forecache.errors import CheckError, InputError, NotFoundError, SettingsErro
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
 from forecache.pipeline import Pipeline
-from forecache.scoring import stage
+from forecache.scoring import job, stage
 from forecache.scoring.run import score
+from forecache.scoring.stage import Engine
 from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -140,8 +142,6 @@ def test_rebuilt_features_are_scored_again(scored: Settings, pipeline: Pipeline)
 
 
 def test_a_lost_prediction_table_is_made_again(scored: Settings, pipeline: Pipeline) -> None:
-    import shutil
-
     score(None, scored, pipeline, [NIGHT], engine="arrow")
     shutil.rmtree(scored.table_uri(pipeline.prediction_table))
     assert score(None, scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
@@ -247,13 +247,14 @@ def test_a_run_that_was_stopped_is_taken_up_at_the_missing_shards(
     assert rows["run_id"].to_pylist().count("second") == result.details["scored_rows"]
 
 
+def no_commit(*given: object, **named: object) -> int:
+    raise Stop
+
+
 @pytest.mark.slow
 def test_one_engine_takes_up_the_shards_of_the_other(
     spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_commit(*given: object, **named: object) -> int:
-        raise Stop
-
     with monkeypatch.context() as patched:
         patched.setattr(stage, "commit_partitions", no_commit)
         with pytest.raises(Stop):
@@ -261,6 +262,46 @@ def test_one_engine_takes_up_the_shards_of_the_other(
     result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
     assert result.details["scored_rows"] == 0
     assert set(predictions(scored, pipeline)["run_id"].to_pylist()) == {"spark"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("spark", "arrow"), ("arrow", "spark")])
+def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
+    spark: "SparkSession",
+    scored: Settings,
+    pipeline: Pipeline,
+    small_shards: None,
+    monkeypatch: pytest.MonkeyPatch,
+    first: Engine,
+    second: Engine,
+) -> None:
+    monkeypatch.setattr(job, "PART_ROWS", 100)
+    scored = load_settings(home=scored.home, scoring_batch_rows=100)
+    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    expected = values(predictions(scored, pipeline))
+    shutil.rmtree(scored.table_uri(pipeline.prediction_table))
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "commit_partitions", no_commit)
+        with pytest.raises(Stop):
+            score(spark, scored, pipeline, [NIGHT], run_id="first", engine=first)
+    shards = sorted({path.parent for path in _staged(scored, pipeline)})
+    # Killed in the last part of one file, in the second of another, whose task was still alive, and before the third.
+    by_shard = [sorted(shard.glob("part-*.parquet"), key=lambda path: path.name.split(".c")[1]) for shard in shards]
+    assert [len(some) for some in by_shard] == [3, 3, 3]
+    by_shard[0][2].unlink()
+    unfinished = shards[1].parent / "_temporary" / "0" / "_temporary" / "attempt_1" / shards[1].name
+    unfinished.mkdir(parents=True)
+    by_shard[1][0].rename(unfinished / by_shard[1][0].name)
+    (unfinished / by_shard[1][1].name).write_bytes(by_shard[1][1].read_bytes()[:-20])
+    by_shard[1][1].unlink()  # the third part stays, behind a gap
+    shutil.rmtree(shards[2])
+    result = score(spark, scored, pipeline, [NIGHT], run_id="second", engine=second)
+    assert result.details["scored_rows"] == 100 + 200 + 300
+    rows = predictions(scored, pipeline)
+    assert values(rows) == expected
+    assert rows["run_id"].to_pylist().count("first") == 300
+    visible = DeltaTable(scored.table_uri(pipeline.prediction_table)).file_uris()
+    assert not [path for path in visible if "_temporary" in path]
 
 
 def test_shards_of_other_features_or_models_are_not_taken_up(
