@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring.environment import compare_environment
 from forecache.scoring.estimators import BOUNDS
+from forecache.scoring.mlmodel import ModelDescription, describe_model
 from forecache.scoring.runtimes import onnx_session
 from forecache.scoring.signature import Signature, read_signature, resolve_result
 from forecache.scoring.spec import ALLOW_PICKLE, KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
@@ -80,11 +81,9 @@ def plan_scoring(
         SettingsError: The result type does not fit the signature, or the engine asked for cannot run this model.
         InputError: The model needs another version of its inference package than the one installed.
     """
-    from mlflow.models import Model
-
     path = _local_path(model_uri)
-    model = Model.load(str(path))
-    signature = read_signature(model)
+    model = describe_model(path)
+    signature = read_signature(model.inputs, model.outputs)
     outputs, shape = resolve_result(signature.outputs, result_type)
     chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine)
     warnings = compare_environment(path, chosen)
@@ -112,25 +111,25 @@ def _local_path(model_uri: str) -> Path:
 
 def _choose(
     path: Path,
-    model: Any,
+    model: ModelDescription,
     signature: Signature,
     outputs: tuple[OutputColumn, ...],
     model_config: Mapping[str, Any] | None,
     engine: EngineChoice,
 ) -> tuple[EngineName, str, KernelSpec, bytes]:
     refusals: dict[str, str] = {}
-    limits = {BOUNDS: model.metadata[BOUNDS]} if BOUNDS in (model.metadata or {}) else {}
+    limits = {BOUNDS: model.metadata[BOUNDS]} if BOUNDS in model.metadata else {}
     builders = {"onnx": _onnx, "lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn, "torch": _torch}
     for name, build in builders.items():
         if engine not in ("auto", name):
             continue
         refusal = _refusal(signature, model_config)
-        if not refusal and _flavour(name) not in model.flavors:
+        if not refusal and _flavour(name) not in model.flavours:
             refusal = "has no such flavour"
         if not refusal and name == "sklearn" and not limits:
             refusal = "was not trained by Forecache"
         if not refusal:
-            built = build(path, model.flavors[_flavour(name)], signature, outputs)
+            built = build(path, model.flavours[_flavour(name)], signature, outputs)
             if not isinstance(built, str):
                 spec = replace(built[0], options={**built[0].options, **limits})
                 return spec.engine, f"{name}: {built[2]}", spec, built[1]

@@ -1,9 +1,11 @@
 """What a model takes and returns: its MLflow signature as Spark types, and whether a result type fits it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from forecache.errors import InputError, SettingsError
 from forecache.scoring.spec import OutputColumn
@@ -57,54 +59,55 @@ class Signature:
         return self.tensor is not None or (bool(self.inputs) and set(self.input_types) <= set(_NUMBERS))
 
 
-def read_signature(model: Any) -> Signature:
-    """The signature of an `mlflow.models.Model`.
+def read_signature(
+    inputs: Sequence[Mapping[str, Any]] | None, outputs: Sequence[Mapping[str, Any]] | None
+) -> Signature:
+    """The signature of a model from what its MLmodel file says of its inputs and outputs.
 
     Raises:
         InputError: An input or output has a type that Spark columns cannot carry.
     """
-    inputs, outputs = model.get_input_schema(), model.get_output_schema()
-    returned = None if outputs is None else tuple(_output(spec, i) for i, spec in enumerate(outputs.inputs))
-    if inputs is None:
+    returned = None if outputs is None else tuple(_output(spec, i) for i, spec in enumerate(outputs))
+    if not inputs:
         return Signature((), (), None, None, returned)
-    if inputs.is_tensor_spec() and len(inputs.inputs) == 1:
-        spec = inputs.inputs[0]
-        width = spec.shape[1] if len(spec.shape) == 2 and spec.shape[1] > 0 else None
-        return Signature((), (), spec.type.name, width, returned)
-    if inputs.is_tensor_spec():
-        raise InputError(
-            f"The model takes {len(inputs.inputs)} tensors, which Spark columns cannot carry.",
-            remedy="Log it with one tensor of rows, or with a signature of columns.",
-        )
-    if not inputs.has_input_names():
-        return Signature((), tuple(_column_type(s.type) for s in inputs.inputs), None, len(inputs.inputs), returned)
-    names = tuple(inputs.input_names())
-    return Signature(names, tuple(_column_type(s.type) for s in inputs.inputs), None, len(names), returned)
-
-
-def _column_type(kind: Any) -> str:
-    return _SPARK_NAMES.get(getattr(kind, "name", ""), str(kind))
-
-
-def _output(spec: Any, position: int) -> OutputColumn:
-    name = spec.name or (f"output_{position}" if position else "prediction")
-    if hasattr(spec, "shape"):
-        kind = _NUMPY_NAMES.get(spec.type.name)
-        if kind is None or len(spec.shape) > 2:
+    if inputs[0]["type"] == "tensor":
+        if len(inputs) > 1:
             raise InputError(
-                f"The model's output {name!r} is a {spec.type.name} tensor of shape {spec.shape}.",
+                f"The model takes {len(inputs)} tensors, which Spark columns cannot carry.",
+                remedy="Log it with one tensor of rows, or with a signature of columns.",
+            )
+        dtype, shape = _tensor(inputs[0])
+        return Signature((), (), dtype, shape[1] if len(shape) == 2 and shape[1] > 0 else None, returned)
+    names = tuple(spec["name"] for spec in inputs) if "name" in inputs[0] else ()
+    types = tuple(_SPARK_NAMES.get(spec["type"], spec["type"]) for spec in inputs)
+    return Signature(names, types, None, len(inputs), returned)
+
+
+def _tensor(spec: Mapping[str, Any]) -> tuple[str, list[int]]:
+    """numpy's name of a tensor's type, and its shape with -1 for rows."""
+    described = spec["tensor-spec"]
+    return np.dtype(described["dtype"]).name, described["shape"]
+
+
+def _output(spec: Mapping[str, Any], position: int) -> OutputColumn:
+    name = spec.get("name") or (f"output_{position}" if position else "prediction")
+    kind = spec["type"]
+    if kind == "tensor":
+        dtype, shape = _tensor(spec)
+        if dtype not in _NUMPY_NAMES or len(shape) > 2:
+            raise InputError(
+                f"The model's output {name!r} is a {dtype} tensor of shape {tuple(shape)}.",
                 remedy="Only numbers in one or two dimensions (rows, values) can become a Spark column.",
             )
-        width = spec.shape[1] if len(spec.shape) == 2 else 1
-        return OutputColumn(name, kind, None if width == 1 else width)
-    kind_name = getattr(spec.type, "name", "")
-    if kind_name in _SPARK_NAMES:
-        return OutputColumn(name, _SPARK_NAMES[kind_name])
-    element = getattr(getattr(spec.type, "dtype", None), "name", "")
+        width = shape[1] if len(shape) == 2 else 1
+        return OutputColumn(name, _NUMPY_NAMES[dtype], None if width == 1 else width)
+    if kind in _SPARK_NAMES:
+        return OutputColumn(name, _SPARK_NAMES[kind])
+    element = spec["items"]["type"] if kind == "array" else ""
     if element in _SPARK_NAMES:
         return OutputColumn(name, _SPARK_NAMES[element], -1)
     raise InputError(
-        f"The model's output {name!r} has the type {spec.type}, which scoring does not carry.",
+        f"The model's output {name!r} has the type {kind}, which scoring does not carry.",
         remedy="Log the model with outputs that are numbers, strings, booleans, dates or arrays of them.",
     )
 
