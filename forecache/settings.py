@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
     spark_conf: dict[str, str] = Field(default_factory=dict, description="Further Spark configuration (JSON).")
     spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
+    spark_jvm: Literal["auto", "short", "long"] = Field(
+        "auto",
+        description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
+        "auto: long where the lake is remote or above 1 GB.",
+    )
     java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
 
     training_workers: int = Field(2, ge=1, description="torchrun workers per node.")

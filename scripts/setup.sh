@@ -100,7 +100,7 @@ compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start t
 }
 
 fingerprint() {
-    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
+    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
         sha256sum | cut -d ' ' -f 1
 }
 
@@ -156,6 +156,10 @@ step "Java $(java_major "$JAVA") at $JAVA"
 
 step "the Spark jars into .tools/jars"
 .venv/bin/python scripts/resolve_jars.py .tools/jars --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
+
+step "the classes of a Spark session into .tools/jars"
+.venv/bin/python scripts/archive_classes.py .tools/jars ||
+    step "without an archive of its classes, Spark starts more slowly; the message is above"
 
 fingerprint >"$STAMP"
 step "ready after $((SECONDS - started)) s"
