@@ -5,7 +5,8 @@
     python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
 
 Results are merged into benchmarks/results/scoring.json, so that sections can be measured apart; with another number of
-rows than the default they go to the work folder instead.
+rows than the default they go to the work folder instead. A section that fails keeps its former result, is named at the
+end, and does not stop the others.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +28,14 @@ from _scoring import report
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 4_000_000
 SECTIONS = ("warm", "cold", "trees", "arrow", "incremental", "scaling", "kill")
+_JOB_LIMIT_S = 900.0
 
 
-def main() -> None:
+class BenchmarkError(Exception):
+    """A measurement could not be made; the message says which and why."""
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"entities of the night (default: {ROWS:,})")
@@ -42,17 +49,30 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     path = results / "scoring.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    for section in () if arguments.report else arguments.only or SECTIONS:
+    chosen = [] if arguments.report else [name for name in SECTIONS if name in (arguments.only or SECTIONS)]
+    failed = []
+    for name in [name for name in os.environ if name.startswith("FORECACHE_")]:
+        del os.environ[name]  # the settings of whoever runs this are not what is measured
+    for section in chosen:
         say(f"measuring {section}")
-        found[section] = {
-            **MEASURES[section](arguments.work.resolve(), arguments.rows, arguments.repeats),
-            "rows_of_night": arguments.rows,
-            **_circumstances(),
-        }
-        path.write_text(json.dumps(found, indent=1))
+        before = _circumstances()
+        try:
+            measured = MEASURES[section](arguments.work.resolve(), arguments.rows, arguments.repeats)
+        except Exception as error:  # noqa: BLE001  # half an hour of other sections is not given up for one
+            traceback.print_exc()
+            failed.append(f"{section}: {error}")
+            continue
+        found[section] = {**measured, "rows_of_night": arguments.rows, **before}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    if not found:
+        print(f"{path} holds no section yet.", file=sys.stderr)
+        return 1
     report.show(report.rows_of(found))
     report.plot(found, results / "scoring.png")
-    print(f"written: {path} and {results / 'scoring.png'}")
+    print(f"Medians, in brackets the smallest and the largest sample. Details: {path}; plot: {results / 'scoring.png'}")
+    for sentence in failed:
+        print(f"FAILED: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def say(message: str) -> None:
@@ -72,9 +92,13 @@ def _circumstances() -> dict[str, Any]:
 
 def job(name: str, **arguments: Any) -> dict[str, Any]:
     process = start(name, **arguments)
-    output, _ = process.communicate()
+    try:
+        output, _ = process.communicate(timeout=_JOB_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        raise BenchmarkError(f"the measurement {name} took more than {_JOB_LIMIT_S:.0f} s") from None
     if process.returncode:
-        raise SystemExit(f"The measurement {name} failed with exit code {process.returncode}.")
+        raise BenchmarkError(f"the measurement {name} failed with exit code {process.returncode}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
@@ -83,6 +107,11 @@ def start(name: str, **arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "_scoring.job", name, json.dumps(arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _home(work: Path, rows: int) -> str:
@@ -96,11 +125,15 @@ def warm(work: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 
 def cold(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    seconds: dict[str, list[float]] = {"mlflow": [], "udf": []}
+    found: dict[str, dict[str, list[dict[str, float]]]] = {
+        kind: {"mlflow": [], "udf": []} for kind in ("runs", "runs_after_copy")
+    }
     for _ in range(repeats):
-        for name, values in seconds.items():
-            values.append(job("cold", home=_home(work, rows), rows=rows, which=name)["seconds"])
-    return {"seconds": seconds, "rows": rows}
+        for kind, runs in found.items():
+            for name, samples in runs.items():
+                home = _home(work, rows)
+                samples.append(job("cold", home=home, rows=rows, which=name, copy_first=kind == "runs_after_copy"))
+    return {**found, "rows": rows}
 
 
 def trees(work: Path, rows: int, repeats: int) -> dict[str, Any]:
@@ -144,22 +177,23 @@ def kill(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     expected = _content(predictions(settings, PIPELINE))
     folder = Path(settings.table_uri(PIPELINE.prediction_table)) / f"as_of={NIGHT}"
     before = _shards(folder)
+    parts = len(before) // FILES
     process = start("one_run", home=home, number=number + 1)
     assert process.stdout is not None
     process.stdout.readline()
-    while (there := len(_shards(folder) - before)) < FILES // 2:
+    while len(_shards(folder) - before) < FILES // 2 * parts:
+        if process.poll() is not None:
+            raise BenchmarkError("the run ended before it could be killed")
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    there = len(_shards(folder) - before)
+    _kill(process)
+    kept = job("kept", home=home, number=number + 1)
     again = job("one_run", home=home, number=number + 1)
-    lost = min(2, FILES - there) * (rows // FILES)  # at most one shard under way on each core
+    lost = min(kept["lost_at_most"], rows - kept["rows"])
     identical = _content(predictions(settings, PIPELINE)).equals(expected)
-    scored = there * (rows // FILES)
     return {
         "rows": rows,
-        "killed_at": there / FILES,
-        "total_rows": scored + lost + again["scored_rows"],
+        "killed_at": kept["rows"] / rows,
+        "total_rows": kept["rows"] + lost + again["scored_rows"],
         "lost_rows_at_most": lost,
         "seconds_whole": whole["seconds"],
         "seconds_again": again["seconds"],
@@ -179,4 +213,4 @@ def _shards(folder: Path) -> set[str]:
 MEASURES = {name: globals()[name] for name in SECTIONS}
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

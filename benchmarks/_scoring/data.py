@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,16 +27,15 @@ from forecache.settings import Settings, load_settings  # noqa: E402
 FILES = 16
 PIPELINE = make_pipeline(20)
 NAMES = list(PIPELINE.features.names)
-# A long-running night is worth the second compiler and a parallel collector; the same for every contender.
-JVM = "-XX:+UseParallelGC -Dlog4j2.level=ERROR -Duser.timezone=UTC"
 
 
-def settings_of(home: Path, *, cores: int = 2) -> Settings:
+def settings_of(home: Path, *, cores: int = 2, jvm: Literal["auto", "long"] = "long") -> Settings:
+    """The same session for every contender; a first run has what `auto` gives it, many runs in a session a long one."""
     return load_settings(
         home=home,
         spark_master=f"local[{cores}]",
         spark_driver_memory="3g",
-        spark_conf={"spark.driver.extraJavaOptions": JVM},
+        spark_jvm=jvm,
         code_version="benchmark",
     )
 

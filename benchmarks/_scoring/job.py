@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network_model, prepare, settings_of, tree_model
 from forecache.lake.tables import open_table
+from forecache.scoring.job import Job
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -41,9 +42,12 @@ class Contenders:
 
         self.settings, self.model = settings, model
         self.spark = spark_session(settings)
-        self.frame = self.spark.read.format("delta").load(settings.table_uri(PIPELINE.feature_table))
         self.out = str(settings.home_path / "out")
         self._runs = 0
+
+    @property
+    def frame(self) -> Any:
+        return self.spark.read.format("delta").load(self.settings.table_uri(PIPELINE.feature_table))
 
     def write(self, frame: Any) -> None:
         frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(self.out)
@@ -93,12 +97,32 @@ def warm(home: str, rows: int, repeats: int, cores: int, which: list[str], trees
     return {"seconds": seconds}
 
 
-def cold(home: str, rows: int, which: str) -> dict[str, Any]:
-    """Seconds of the first run of a contender in a new session, without the session's own start."""
-    settings = prepare(Path(home), rows)
-    contenders = Contenders(settings, network_model(Path(home)))
-    contenders.frame.limit(1).collect()
-    return {"seconds": timed(getattr(contenders, which))}
+def cold(home: str, rows: int, which: str, copy_first: bool) -> dict[str, Any]:
+    """Seconds of the session's start, the same for both, and of the contender's first run in it, from opening the
+    table on: its imports here and in the workers, its first query, the model.
+
+    Args:
+        copy_first: Copy two columns before, so that the JVM has compiled what both need of it.
+    """
+    prepare(Path(home), rows)
+    settings, model = settings_of(Path(home), jvm="auto"), network_model(Path(home))
+    started = time.perf_counter()
+    contenders = Contenders(settings, model)
+    session_s = time.perf_counter() - started
+    if copy_first:
+        contenders.copy()
+    cpu = _cpu_s()
+    run_s = timed(getattr(contenders, which))
+    return {"session_s": session_s, "run_s": run_s, "cpu_s": _cpu_s() - cpu}
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and all that it started and that are alive."""
+    import psutil
+
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
 
 
 def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
@@ -164,14 +188,37 @@ def one_run(home: str, number: int) -> dict[str, Any]:
     settings = settings_of(Path(home))
     spark = spark_session(settings)
     print("ready", flush=True)
-    other = dataclasses.replace(PIPELINE)
-    object.__setattr__(other, "fingerprint", f"kill {number}")
     started = time.perf_counter()
-    result = score(spark, settings, other, [NIGHT], run_id="kill", mode="full")
+    result = score(spark, settings, _killed(number), [NIGHT], run_id="kill", mode="full")
     return {"seconds": time.perf_counter() - started, "scored_rows": result.details.get("scored_rows", 0)}
 
 
-JOBS = {job.__name__: job for job in (make, warm, cold, arrow, incremental, one_run)}
+def _killed(number: int) -> Any:
+    other = dataclasses.replace(PIPELINE)
+    object.__setattr__(other, "fingerprint", f"kill {number}")
+    return other
+
+
+def kept(home: str, number: int) -> dict[str, Any]:
+    """Rows of a killed run that the next one will find, and how many more it can have scored: on each of two cores the
+    part under way, and two batches between the worker and the file.
+    """
+    from forecache.lake.ledger import last_records
+    from forecache.registry.models import champion
+    from forecache.scoring.night import STAGE, describe_nights
+    from forecache.scoring.stage import BATCH_ROWS
+    from forecache.scoring.staging import list_staged
+
+    settings, pipeline = settings_of(Path(home)), _killed(number)
+    before = last_records(settings, STAGE, pipeline.name)
+    night = describe_nights(settings, pipeline, champion(settings, pipeline), [NIGHT], before)[0]
+    staged = list_staged(settings, pipeline.prediction_table, night)
+    whole = Job({NIGHT: night.files}, {NIGHT: night.feature_version}, "", sharded=True)
+    rows = sum(file.rows for files in staged.values() for file in files)
+    return {"rows": rows, "lost_at_most": 2 * (whole.part_rows(2) + 2 * BATCH_ROWS)}
+
+
+JOBS = {job.__name__: job for job in (make, warm, cold, arrow, incremental, one_run, kept)}
 
 if __name__ == "__main__":
     print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)
