@@ -21,12 +21,12 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="forecache-classes-") as home:
         settings = load_settings(home=Path(home), spark_jars=folder, spark_master="local[2]")
-        target = class_archive(settings)
+        target, draft = class_archive(settings), folder / ".classes.jsa.draft"
         target.unlink(missing_ok=True)
-        spark = spark_session(settings, archive_to=target)
-        _exercise(spark, f"{home}/lake/table")
-        stop_spark()
-    print(f"{target}: {target.stat().st_size / 1e6:.0f} MB")
+        draft.unlink(missing_ok=True)
+        _exercise(spark_session(settings, archive_to=draft), f"{home}/lake/table")
+        stop_spark(timeout_s=300)
+        draft.rename(target)
 
 
 def _exercise(spark: "SparkSession", table: str) -> None:

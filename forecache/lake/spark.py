@@ -79,8 +79,8 @@ def spark_session(settings: Settings, *, archive_to: Path | None = None) -> "Spa
     return _session
 
 
-def stop_spark() -> None:
-    """Stop the session and its JVM, if one was started."""
+def stop_spark(*, timeout_s: float = 30.0) -> None:
+    """Stop the session and its JVM, if one was started, and wait so long for the JVM to end."""
     global _session
     if _session is not None:
         gateway = _session.sparkContext._gateway
@@ -91,7 +91,7 @@ def stop_spark() -> None:
 
             gateway.shutdown()
             gateway.proc.stdin.close()
-            gateway.proc.wait(timeout=30)
+            gateway.proc.wait(timeout=timeout_s)
             SparkContext._gateway = None
             SparkContext._jvm = None
 
@@ -203,10 +203,10 @@ def _jvm(settings: Settings) -> str:
 
 
 def _archive_options(settings: Settings, archive_to: Path | None) -> list[str]:
+    # The JVM would name on standard output every class that it does not archive, and an archive that does not fit it.
     if archive_to is not None:
-        return [f"-XX:ArchiveClassesAtExit={archive_to}"]
+        return [f"-XX:ArchiveClassesAtExit={archive_to}", "-Xlog:disable"]
     archive = class_archive(settings)
-    # An archive of another Java or other jars is left aside by the JVM, which would say so on standard output.
     return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:disable"] if archive.is_file() else []
 
 

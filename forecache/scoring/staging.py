@@ -153,7 +153,8 @@ def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list
         fitting = [some for some in segments.get((file.name, done), ()) if 0 < _rows(some) <= file.rows - done]
         if not fitting:
             break
-        found += max(fitting, key=_rows)
+        longest: list[StagedFile] = max(fitting, key=_rows)
+        found += longest
     return found
 
 
