@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from forecache.scoring.usage import Peaks, worker_peaks
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark import SparkContext, SparkStageInfo
     from pyspark.sql import DataFrame, SparkSession
 
 # A task costs some 10 ms of its own; so many rows take a few tenths of a second.
@@ -105,7 +104,7 @@ def _bytes_a_task(spark: "SparkSession", job: Job) -> int:
 
 @contextmanager
 def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[None]:
-    """Tell every second how far the job is, from Spark's own counters: rows are counted while a task runs."""
+    """Tell every second how far the job is, from Spark's own counters; it moves as tasks end."""
     context = session.sparkContext
     group = f"score {job.folder}"
     context.setJobGroup(group, f"Forecache: scoring {job.rows:,} rows")
@@ -122,7 +121,7 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
                 if (info := tracker.getStageInfo(stage)) is not None
             ]
             total, done = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
-            rows = max(_rows_read(context, stages), job.rows * done // max(1, total))
+            rows = job.rows * done // max(1, total)
             progress(*sentence((done, total), (rows, job.rows), time.perf_counter() - started))
 
     teller = threading.Thread(target=tell, name="forecache-progress", daemon=True)
@@ -133,12 +132,6 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
         over.set()
         teller.join(timeout=5)
         context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
-
-
-def _rows_read(context: "SparkContext", stages: "Sequence[SparkStageInfo]") -> int:
-    """Rows that a job has read, as its executors' heartbeats tell it."""
-    store = context._jsc.sc().statusStore()
-    return sum(int(store.lastStageAttempt(stage.stageId).inputRecords()) for stage in stages)
 
 
 @contextmanager
