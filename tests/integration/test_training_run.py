@@ -17,6 +17,7 @@ from forecache.errors import ConflictError, ForecacheError, NotFoundError
 from forecache.lake.ledger import last_record
 from forecache.pipeline import load_pipeline
 from forecache.registry.examples import read_examples
+from forecache.registry.models import tracking
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from forecache.training import torchrun
@@ -48,6 +49,27 @@ def test_training_reports_its_rows_epochs_and_workers(trained: tuple[Settings, S
     recorded = last_record(settings, "train", "returns")
     assert recorded is not None
     assert (recorded.rows, recorded.run_id) == (3000, "first")
+
+
+def test_the_losses_of_each_epoch_are_in_the_mlflow_run_before_anything_is_registered(
+    trained: tuple[Settings, StageResult, list[str]],
+) -> None:
+    settings, result, _ = trained
+    client = tracking(settings)
+    run = result.details["mlflow_run_id"]
+    assert client.get_run(run).info.status == "FINISHED"
+    logged = sorted((metric.step, metric.value) for metric in client.get_metric_history(run, "validation_loss"))
+    assert logged == [(epoch["epoch"], epoch["validation_loss"]) for epoch in result.details["history"]]
+
+
+def test_the_record_says_how_the_network_lay_on_the_devices_and_in_what_it_computed(
+    trained: tuple[Settings, StageResult, list[str]],
+) -> None:
+    details = trained[1].details
+    assert details["precision"] == "float32"
+    assert details["parallel"]["kind"] == "ddp"
+    assert details["parallel"]["needed_bytes"] == 5 * 4 * details["parameters"]
+    assert details["parallel"]["device_bytes"] > details["parallel"]["needed_bytes"]
 
 
 def test_training_again_is_skipped(trained: tuple[Settings, StageResult, list[str]]) -> None:

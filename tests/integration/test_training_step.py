@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from ranks import run_ranks
 from step_jobs import take_all, take_steps
 
 from forecache.pipeline import Training
+from forecache.training.worker.group import Group, StopPoll
 from forecache.training.worker.parallel import _chosen
 
 TRAINING = Training(learning_rate=0.05, max_gradient_norm=0.1, schedule="cosine", warmup_share=0.3)
@@ -167,3 +168,26 @@ def test_shards_are_chosen_only_where_the_state_does_not_fit_and_there_are_ranks
     assert _chosen(50 * GIB, 80 * GIB, 8) == "ddp"
     assert _chosen(60 * GIB, 80 * GIB, 8) == "fsdp"
     assert _chosen(60 * GIB, 80 * GIB, 1) == "ddp"
+
+
+class Ranks:
+    """A group whose slowest rank needs `seconds` a step; counts how often it is asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.asked_to_stop, self.polls = seconds, False, 0
+
+    def maximum(self, asked: float, seconds: float) -> list[float]:
+        self.polls += 1
+        return [asked, max(seconds, self.seconds)]
+
+
+def test_the_stop_is_looked_for_rarely_in_fast_steps_and_after_each_slow_one() -> None:
+    ranks = Ranks(seconds=1e-4)
+    poll = StopPoll(cast(Group, ranks))
+    assert not any(poll.asked() for _ in range(161))
+    assert ranks.polls == 11  # the first, then one in sixteen
+    ranks.seconds = 2.0
+    assert not any(poll.asked() for _ in range(20))
+    assert ranks.polls == 16  # at the end of the sixteen, then each
+    ranks.asked_to_stop = True
+    assert poll.asked()

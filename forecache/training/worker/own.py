@@ -54,7 +54,7 @@ class FitRun:
 
         Yields:
             Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1]. A rank's share can
-            have a row more or less than another's; `rows` of the step over all ranks are `self.step_rows`.
+            have a row more or less than another's, and none where a step has few rows; all ranks' are `step_rows`.
         """
         session = self._session
         for batch in session.batches():
