@@ -61,7 +61,10 @@ class Folder:
         return str(self.root)
 
     def names(self) -> list[str]:
-        return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
+        root = str(self.root)
+        return [
+            os.path.relpath(os.path.join(folder, name), root) for folder, _, names in os.walk(root) for name in names
+        ]
 
     def open(self, name: str, mode: str) -> IO[bytes]:
         path = self.root / name

@@ -22,7 +22,7 @@ _BUFFER_BYTES = 1 << 20
 def save_shards(
     place: Place, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
 ) -> dict[str, str]:
-    """Write tensors into a folder of the place.
+    """Write tensors into an empty folder of the place.
 
     Args:
         tensors: On the CPU; of a DTensor each rank writes its shard.
@@ -95,7 +95,7 @@ class _Files(FileSystemBase):
         return True
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
-        return str(path) in self.place.names()
+        return str(path) in self.digests  # the folder was empty
 
     def rm_file(self, path: str | os.PathLike[str]) -> None:
         self.place.delete([str(path)])
