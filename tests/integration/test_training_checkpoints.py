@@ -212,3 +212,10 @@ def run_ranks(folder: Path, what: str, world_size: int) -> None:
     finally:
         for process in ranks:
             process.kill()
+
+
+def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Place, group: Group) -> None:
+    checkpoints = opened(place, group)
+    large = {"weights": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1))}
+    checkpoints.save(1, large, wait=True)
+    assert_equal(checkpoints.latest()[0], large)

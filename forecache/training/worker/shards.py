@@ -111,10 +111,11 @@ class _Hashed(io.RawIOBase):
         return True
 
     def write(self, content: Any) -> int:
-        self.file.write(content)
-        self.digest.update(content)
-        self.written += len(content)
-        return len(content)
+        own = bytes(content)  # a bucket's writer uploads later, and the caller reuses its buffer
+        self.file.write(own)
+        self.digest.update(own)
+        self.written += len(own)
+        return len(own)
 
     def tell(self) -> int:
         return self.written
