@@ -12,7 +12,9 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
+import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 SECTIONS = ("reading", "workers", "memory", "checkpoints", "chaos")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
     parser.add_argument("--smoke", action="store_true", help="small sizes; the figures mean nothing")
@@ -34,11 +36,16 @@ def main() -> None:
     sizes = SMOKE if arguments.smoke else FULL
     path = RESULTS / "training.json"
     known = {} if arguments.smoke or not path.is_file() else json.loads(path.read_text())["sections"]
-    work = Path(tempfile.mkdtemp(prefix="forecache-bench-training-"))
+    work, failed = Path(tempfile.mkdtemp(prefix="forecache-bench-training-")), []
     try:
         for section in arguments.only or SECTIONS:
             say(f"measuring {section}")
-            known[section] = {**measure(section, work, sizes), **_circumstances()}
+            try:
+                known[section] = {**measure(section, work, sizes), **_circumstances()}
+            except Exception:  # noqa: BLE001 - a section that fails must not lose the others
+                failed.append(section)
+                say(f"{section} failed:\n{traceback.format_exc()}")
+                continue
             if not arguments.smoke:
                 _write(path, known)
     finally:
@@ -48,6 +55,9 @@ def main() -> None:
     if not arguments.smoke:
         report.plot(rows, RESULTS / "training.png")
         print(f"written: {path} and {RESULTS / 'training.png'}")
+    if failed:
+        print(f"failed, and not measured now: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def measure(section: str, work: Path, sizes: Sizes) -> dict[str, Any]:
@@ -80,4 +90,4 @@ def _write(path: Path, sections: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
