@@ -12,8 +12,8 @@ import numpy as np
 
 from forecache.store.hashing import file_checksum
 from forecache.store.layout import HASHES_FILE, Layout, fsync_path
+from forecache.store.lookup import FILTER_SHIFT
 from forecache.store.manifest import SegmentInfo, ShardInfo
-from forecache.store.snapshot import FILTER_SHIFT
 
 MAX_DELTAS = 64
 _SLOTS_PER_ENTRY = 8

@@ -17,24 +17,20 @@ entry in a delta segment is a tombstone: the key has left.
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from forecache.store import segment as segments
 from forecache.store.layout import Layout
+from forecache.store.lookup import Get, GetMany, entry_readers, value_reader
 from forecache.store.manifest import Manifest, SegmentInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Get = Callable[[bytes], bytes | None]
-GetMany = Callable[[Iterable[bytes]], list[bytes | None]]
-FILTER_SHIFT = 24
-"""Key hash bits below this choose the shard, those above it the filter's slot."""
 
 
 class Snapshot:
@@ -70,9 +66,8 @@ class Snapshot:
         except BaseException:
             _release(self._handles, lease)
             raise
-        self.get_entry = _entry_reader(self._layers, filter_map)
-        self.get_entries = _entries_reader(self._layers, self.get_entry)
-        self.get = _value_reader(self.get_entry) if manifest.carried else self.get_entry
+        self.get_entry, self.get_entries = entry_readers(self._layers, filter_map)
+        self.get = value_reader(self.get_entry) if manifest.carried else self.get_entry
         self._release = weakref.finalize(self, _release, self._handles, lease)
 
     def _open_segment(self, segment: SegmentInfo) -> list[Any]:
@@ -210,63 +205,3 @@ def _release(handles: list[segments.ShardHandle], lease: int | None) -> None:
 def _map(path: Path) -> mmap.mmap:
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _layer_reader(layer: list[Any]) -> Get:
-    if len(layer) == 1:
-        return layer[0].get
-    gets = tuple(transaction.get for transaction in layer)
-    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
-
-    def get(key: bytes) -> bytes | None:
-        return gets[key_hash(key) & mask](key)
-
-    return get
-
-
-def _entry_reader(layers: list[list[Any]], filter_map: mmap.mmap | None) -> Get:
-    """The fastest reader for the layers at hand: bound methods only where there is one file, a hash where many."""
-    if len(layers) == 1:
-        return _layer_reader(layers[0])
-    assert filter_map is not None, "a version with delta segments has a filter"
-    # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
-    # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
-    width = filter_map[0]
-    formats: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-    slots = memoryview(filter_map)[8:].cast(formats[width])
-    slot_mask = len(slots) - 1
-    gets = tuple(transaction.get for transaction in layers[0])
-    key_hash, mask, shift = xxhash.xxh3_64_intdigest, len(gets) - 1, FILTER_SHIFT
-    newest_first = [(1 << i, _layer_reader(layer)) for i, layer in reversed(list(enumerate(layers[1:])))]
-
-    def get(key: bytes) -> bytes | None:
-        digest = key_hash(key)
-        candidates = slots[digest >> shift & slot_mask]
-        if candidates:
-            for bit, delta_get in newest_first:
-                if candidates & bit:
-                    entry = delta_get(key)
-                    if entry is not None:
-                        return entry or None
-        return gets[digest & mask](key)
-
-    return get
-
-
-def _entries_reader(layers: list[list[Any]], get_entry: Get) -> GetMany:
-    """Reads of several keys: where one layer has them all, its files are asked without a call in between."""
-    if len(layers) != 1 or len(layers[0]) == 1:
-        return lambda keys: [get_entry(key) for key in keys]
-    gets = tuple(transaction.get for transaction in layers[0])
-    key_hash, mask = xxhash.xxh3_64_intdigest, len(gets) - 1
-    return lambda keys: [gets[key_hash(key) & mask](key) for key in keys]
-
-
-def _value_reader(get_entry: Get) -> Get:
-    def get(key: bytes) -> bytes | None:
-        entry = get_entry(key)
-        if entry is None or b"\n" not in entry:
-            return entry
-        return entry[: entry.index(b"\n")]
-
-    return get

@@ -1,0 +1,80 @@
+"""From a key to its entry, through the segments of a version: closures over what they need, because reads are hot."""
+
+import mmap
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import xxhash
+
+Get = Callable[[bytes], bytes | None]
+GetMany = Callable[[Iterable[bytes]], list[bytes | None]]
+FILTER_SHIFT = 24
+"""Key hash bits below this choose the shard, those above it the filter's slot."""
+
+
+def _layer_reader(layer: list[Any]) -> Get:
+    if len(layer) == 1:
+        return layer[0].get
+    gets = tuple(transaction.get for transaction in layer)
+    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
+
+    def get(key: bytes) -> bytes | None:
+        return gets[key_hash(key) & mask](key)
+
+    return get
+
+
+def _layer_readers(layer: list[Any]) -> tuple[Get, GetMany]:
+    get = _layer_reader(layer)
+    gets = tuple(transaction.get for transaction in layer)
+    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
+
+    def get_many(keys: Iterable[bytes]) -> list[bytes | None]:
+        return [gets[key_hash(key) & mask](key) for key in keys]
+
+    return get, (lambda keys: list(map(get, keys))) if len(layer) == 1 else get_many
+
+
+def entry_readers(layers: list[list[Any]], filter_map: mmap.mmap | None) -> tuple[Get, GetMany]:
+    """The fastest readers for the layers at hand: bound methods only where there is one file, a hash where many."""
+    if len(layers) == 1:
+        return _layer_readers(layers[0])
+    assert filter_map is not None, "a version with delta segments has a filter"
+    # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
+    # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
+    width = filter_map[0]
+    formats: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+    slots = memoryview(filter_map)[8:].cast(formats[width])
+    slot_mask = len(slots) - 1
+    gets = tuple(transaction.get for transaction in layers[0])
+    key_hash, mask, shift = xxhash.xxh3_64_intdigest, len(gets) - 1, FILTER_SHIFT
+    newest_first = [(1 << i, _layer_reader(layer)) for i, layer in reversed(list(enumerate(layers[1:])))]
+
+    def get(key: bytes) -> bytes | None:
+        digest = key_hash(key)
+        candidates = slots[digest >> shift & slot_mask]
+        if candidates:
+            for bit, delta_get in newest_first:
+                if candidates & bit:
+                    entry = delta_get(key)
+                    if entry is not None:
+                        return entry or None
+        return gets[digest & mask](key)
+
+    def get_many(keys: Iterable[bytes]) -> list[bytes | None]:
+        return [
+            get(key) if slots[(digest := key_hash(key)) >> shift & slot_mask] else gets[digest & mask](key)
+            for key in keys
+        ]
+
+    return get, get_many
+
+
+def value_reader(get_entry: Get) -> Get:
+    def get(key: bytes) -> bytes | None:
+        entry = get_entry(key)
+        if entry is None or b"\n" not in entry:
+            return entry
+        return entry[: entry.index(b"\n")]
+
+    return get
