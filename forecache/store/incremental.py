@@ -94,10 +94,13 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
     if current.rows + changes.added - changes.removed != rows:
         return None, "keys are there more than once"
+    carried = current.carried + come.carried - gone.carried
+    if 2 * carried > rows:
+        # The version would name a model that made few of its rows.
+        return None, f"another run made {carried:,} of {rows:,} rows"
     nulls, histograms, psi = _moved_statistics(current, differences)
     check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, psi=psi)
     step("encoded")
-    carried = current.carried + come.carried - gone.carried
     return (
         _delta_candidate(
             publication,

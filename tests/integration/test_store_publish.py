@@ -170,6 +170,16 @@ def test_rows_of_another_scoring_run_carry_their_own_provenance(settings: Settin
         assert snapshot.get_entry(b"00002") == snapshot.get(b"00002")
 
 
+def test_a_night_that_another_model_scored_again_names_that_model(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50), model_version=3))
+    publish(settings, churn())
+    write_night(settings, predictions({key: value / 2 for key, value in scores(50).items()}, model_version=4))
+    assert publish(settings, churn()).details["kind"] == "full"
+    manifest = open_store(settings, "churn").current()
+    assert manifest is not None
+    assert (manifest.model, manifest.carried) == ({"name": "churn", "version": 4}, 0)
+
+
 @pytest.mark.parametrize("how", ["vacuumed", "never written"])
 def test_a_feed_that_cannot_be_had_leads_to_a_full_publish_that_says_so(settings: Settings, how: str) -> None:
     write_night(settings, predictions(scores(100)))
