@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets import checks
 from assets.candidate import candidate_name
-from assets.metadata import stage_metadata
+from assets.metadata import plots, stage_metadata
 from assets.stage import explained, run_stage, tell
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline, TorchModel
@@ -22,6 +22,13 @@ GATE = "passes_gate"
 
 def model_name(pipeline: Pipeline) -> str:
     return f"model_{pipeline.name}"
+
+
+def _how_to_approve(pipeline: Pipeline, version: int) -> str:
+    return (
+        f"Launch the job approve_{pipeline.name} with your name as confirmed_by, or run "
+        f"`forecache promote {pipeline.name} {version}`."
+    )
 
 
 def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -46,9 +53,11 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     @explained
     def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.operations.rollback import settle
         from forecache.registry.gate import run_gate
         from forecache.registry.models import model_version
         from forecache.registry.register import load_evaluation, register
+        from forecache.registry.verdicts import load_gate_plots
 
         current = settings.load()
         result = run_stage(
@@ -65,11 +74,14 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "plots": evaluation_plots(evaluation),
             }
         )
+        settle(current, pipeline)
         tell(context, f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {
             "verdict": verdict_view(verdict.checks),
+            "plots": plots(load_gate_plots(current, model_version(current, pipeline, version))),
             "champion": f"{verdict.champion_before or 'none'} before, {verdict.champion_after or 'none'} after",
+            **({"approval": _how_to_approve(pipeline, version)} if verdict.awaiting else {}),
             **{name: value for name, value in verdict.metrics.items() if name == gate.metric},
         }
         yield checks.result(asset, GATE, checks.Verdict(verdict.passed, verdict.line, metadata))

@@ -43,12 +43,14 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
+        from forecache.operations.rollback import settle
         from forecache.quality.expectations import prediction_expectations
         from forecache.quality.verdicts import check_nights
         from forecache.scoring.drift import check_drift
         from forecache.scoring.nightly import score_nights
 
         current, nights = settings.load(), nights_of(context)
+        settle(current, pipeline)
         result = run_stage(
             context,
             lambda progress: score_nights(

@@ -316,6 +316,7 @@ class Gate:
         max_regression: How much worse than the champion on the same rows the metric may be.
         slices: Features by whose values (or quarters) the champion is compared too.
         max_slice_regression: How much worse the metric may surely be in any slice.
+        max_ece: Largest expected calibration error, in the label's unit; None: any.
         max_latency_ms: Longest median time of scoring one row.
         max_size_bytes: Largest exported model.
         max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
@@ -329,6 +330,7 @@ class Gate:
     max_regression: float = 0.002
     slices: tuple[str, ...] = ()
     max_slice_regression: float = 0.01
+    max_ece: float | None = None
     max_latency_ms: float = 5.0
     max_size_bytes: int = 100_000_000
     max_prediction_psi: float | None = None

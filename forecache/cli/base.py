@@ -89,6 +89,15 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
 
 
+class DefaultGroup(LazyGroup):
+    """A LazyGroup whose command "list" is meant where the first argument names none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.lazy and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 class Night(click.ParamType):  # type: ignore[type-arg]
     """A date such as 1998-06-30."""
 

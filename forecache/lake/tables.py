@@ -147,8 +147,14 @@ def replace_rows(
     return table_version(settings, name)
 
 
-def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = ()) -> int:
-    """Append Arrow rows through delta-rs, creating the table if need be; returns the Delta version."""
+def append_rows(
+    settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = (), add_columns: bool = False
+) -> int:
+    """Append Arrow rows through delta-rs, creating the table if need be; returns the Delta version.
+
+    Args:
+        add_columns: Add columns that the table does not have yet; its older rows have null there.
+    """
     from deltalake import write_deltalake
 
     _commit(
@@ -157,6 +163,7 @@ def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by
             settings.table_uri(name),
             rows,
             mode="append",
+            schema_mode="merge" if add_columns else None,
             partition_by=list(partition_by) or None,
             storage_options=settings.storage_options,
         ),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.pipeline import Gate, Pipeline
 from forecache.registry.bootstrap import gain_interval
-from forecache.registry.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, gain
+from forecache.registry.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, ece, gain
 from forecache.registry.scorers import Scorer
 
 _SLICE_ROWS = 200
@@ -25,6 +25,7 @@ class Check:
         value: What was measured; None where it could not be.
         limit: What it was held against; None where it is only shown.
         reason: A sentence's worth, for people.
+        low, high: The 95 percent interval of the value by bootstrap; None where there is none.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Check:
     value: float | None
     limit: float | None
     reason: str
+    low: float | None = None
+    high: float | None = None
 
 
 def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
@@ -55,6 +58,8 @@ def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Arr
         gate.baseline_margin,
         f"{gate.metric} {_better(value)} than {gate.baseline.feature} alone ({low:+.4f} to {high:+.4f}), "
         f"{gate.baseline_margin:g} wanted",
+        low,
+        high,
     )
 
 
@@ -69,6 +74,8 @@ def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Arr
         -gate.max_regression,
         f"{gate.metric} {_better(value)} than champion {version} ({low:+.4f} to {high:+.4f}), "
         f"{gate.max_regression:g} worse allowed",
+        low,
+        high,
     )
 
 
@@ -90,6 +97,8 @@ def check_slices(
                 -gate.max_slice_regression,
                 f"{gate.metric} {_better(value)} than the champion where {column} is {name} "
                 f"({int(rows.sum())} rows, {low:+.4f} to {high:+.4f})",
+                low,
+                high,
             )
 
 
@@ -108,6 +117,13 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
             yield f"{low:.4g} to {high:.4g}", rows
     if unknown.any():
         yield "unknown", unknown
+
+
+def check_calibration(gate: Gate, label: Array, score: Array) -> Check:
+    """What is predicted is what happens, on average, in bins of equal mass."""
+    value, limit = ece(label, score), gate.max_ece
+    wanted = "" if limit is None else f", at most {limit:g} wanted"
+    return Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
 
 
 def check_latency(gate: Gate, scorer: Scorer, features: NDArray[np.float32]) -> Check:

@@ -5,11 +5,7 @@ the candidate was trained on.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 from forecache.errors import InputError
 from forecache.lake.tables import open_table, table_exists
@@ -17,6 +13,7 @@ from forecache.pipeline import Pipeline
 from forecache.registry.checks import (
     Check,
     check_baseline,
+    check_calibration,
     check_champion,
     check_floors,
     check_latency,
@@ -31,55 +28,22 @@ from forecache.registry.examples import (
     baseline_score,
     read_examples,
 )
-from forecache.registry.metrics import metrics_of
+from forecache.registry.gate_plots import draw_verdict
+from forecache.registry.metrics import Array, metrics_of
 from forecache.registry.models import (
     CHAMPION,
     ModelVersion,
     find_champion,
-    finish_move,
     model_version,
-    move_champion,
     registry_lock,
     tracking,
     verified_folder,
 )
-from forecache.registry.promotions import Promotion, promotions, record_promotion
+from forecache.registry.moves import REJECTED, ROLLED_BACK, described_move, finish_move
+from forecache.registry.promotions import promotions, record_promotion
 from forecache.registry.scorers import open_scorer, score
+from forecache.registry.verdicts import Verdict, load_verdict, save_verdict
 from forecache.settings import Settings
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate decided about one model version.
-
-    Attributes:
-        passed: Every check passed. With `Gate.approval`, the alias then still waits for a person.
-        reasons: Why not, or, where it passed, what speaks for it.
-        metrics: The candidate's metrics on the test split; `baseline` and `champion` likewise, on the same rows.
-        champion_before, champion_after: Versions behind the alias.
-        checks: One row for each check, for display.
-    """
-
-    pipeline: str
-    model_version: int
-    passed: bool
-    reasons: tuple[str, ...]
-    metrics: Mapping[str, float]
-    baseline: Mapping[str, float]
-    champion: Mapping[str, float]
-    champion_before: int | None
-    champion_after: int | None
-    checks: tuple[Check, ...] = field(default_factory=tuple)
-
-    @property
-    def line(self) -> str:
-        """The verdict and its reasons in one line."""
-        return (
-            f"{self.pipeline} {self.model_version} {'passed' if self.passed else 'failed'}: {'; '.join(self.reasons)}"
-        )
 
 
 def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
@@ -101,13 +65,15 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
         if stored is not None:
             return stored
         before = find_champion(settings, pipeline)
-        verdict = _judge(settings, pipeline, candidate, before)
+        verdict, plots = _judge(settings, pipeline, candidate, before)
         verdict = _decide(settings, pipeline, candidate, verdict, actor=actor, run_id=run_id)
-        _remember(tracking(settings), pipeline, candidate, verdict)
+        save_verdict(tracking(settings), candidate, verdict, plots, inputs=_gate_inputs(pipeline))
         return verdict
 
 
-def _judge(settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> Verdict:
+def _judge(
+    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
+) -> tuple[Verdict, dict[str, str]]:
     table, table_version = candidate.training_table
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=candidate.features
@@ -122,25 +88,27 @@ def _judge(settings: Settings, pipeline: Pipeline, candidate: ModelVersion, befo
         baseline = baseline_metrics(pipeline, examples)
         checks += check_floors(pipeline.gate, metrics)
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
+        checks.append(check_calibration(pipeline.gate, examples.label, scores))
         checks.append(check_latency(pipeline.gate, scorer, examples.features))
         checks.append(check_size(pipeline.gate, scorer.size_bytes))
-    champion_metrics: dict[str, float] = {}
+    theirs: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
-        found, champion_metrics = _against_champion(settings, pipeline, candidate, before, examples, scores)
+        found, theirs = _against_champion(settings, pipeline, candidate, before, examples, scores)
         checks += found
     failed = [check.reason for check in checks if not check.passed]
-    return Verdict(
+    verdict = Verdict(
         pipeline=pipeline.name,
         model_version=candidate.version,
         passed=not failed,
         reasons=tuple(failed or _in_favour(checks)),
         metrics=metrics,
         baseline=baseline,
-        champion=champion_metrics,
+        champion={} if theirs is None else metrics_of(pipeline.label.kind, examples.label, theirs),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
+    return verdict, draw_verdict(pipeline.gate.metric, checks, scores, theirs)
 
 
 def _against_champion(
@@ -149,8 +117,9 @@ def _against_champion(
     candidate: ModelVersion,
     before: ModelVersion,
     examples: Examples,
-    scores: Any,
-) -> tuple[list[Check], dict[str, float]]:
+    scores: Array,
+) -> tuple[list[Check], Array | None]:
+    """The checks against the champion, and its scores of the candidate's rows; None where it cannot score them."""
     table, table_version = candidate.training_table
     try:
         same_rows = read_examples(
@@ -159,96 +128,40 @@ def _against_champion(
     except InputError as error:
         # Features that were dropped on purpose must not keep every later model out.
         note = f"champion {before.version} cannot be compared: {error.message}"
-        return [Check("champion", True, None, None, note)], {}
+        return [Check("champion", True, None, None, note)], None
     theirs = score(open_scorer(verified_folder(settings, before)), same_rows.features)
     checks = [
         check_champion(pipeline, examples.label, scores, theirs, version=before.version),
         *check_slices(pipeline, examples.features, examples.label, scores, theirs),
         check_shift(pipeline.gate, scores, theirs),
     ]
-    return checks, metrics_of(pipeline.label.kind, examples.label, theirs)
+    return checks, theirs
 
 
 def _decide(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
 ) -> Verdict:
-    reason = "; ".join(verdict.reasons)
+    if verdict.passed and pipeline.gate.approval and verdict.champion_before != candidate.version:
+        verdict = replace(verdict, awaiting=True)
+    state = verdict.state
     entries = promotions(settings, pipeline.name)
     last = entries[-1] if entries else None
-    state = _state(pipeline, verdict)
-    cut_short = (
-        last is not None and last.action == "gate" and _about(last) == candidate.version and last.verdict == state
-    )
+    if last is None or (last.action, last.about, last.verdict) != ("gate", candidate.version, state):
+        reason = "; ".join(verdict.reasons)
+        last = described_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
+        if state != "passed":
+            stays = last.from_version
+            last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
+        record_promotion(settings, replace(last, metrics=verdict.metrics))
     if state == "passed":
-        if cut_short and last is not None:
-            finish_move(settings, pipeline, last)
-        else:
-            move_champion(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
-        return Verdict(**{**vars(verdict), "champion_after": candidate.version})
-    if not cut_short:
-        table, table_version = candidate.training_table
-        entry = Promotion(
-            pipeline=pipeline.name,
-            action="gate",
-            actor=actor,
-            from_version=verdict.champion_before,
-            to_version=verdict.champion_before,
-            candidate=candidate.version,
-            verdict=state,
-            reason=reason,
-            metrics=dict(verdict.metrics),
-            training_table=table,
-            training_version=table_version,
-            run_id=run_id,
-            recorded_at=datetime.now(timezone.utc),
-        )
-        record_promotion(settings, entry)
-    return verdict
-
-
-def _about(entry: Promotion) -> int | None:
-    return entry.candidate if entry.candidate is not None else entry.to_version
-
-
-def _state(pipeline: Pipeline, verdict: Verdict) -> str:
-    if not verdict.passed:
-        return "failed"
-    return "awaiting_approval" if pipeline.gate.approval else "passed"
-
-
-def _remember(client: "MlflowClient", pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict) -> None:
-    """Tags on the version and the run, and the checks as a table of the run; `gate_inputs` last: it says done."""
-    tags = {
-        "gate": _state(pipeline, verdict),
-        "gate_reason": "; ".join(verdict.reasons),
-        "gate_verdict": json.dumps(asdict(verdict)),
-        "gate_inputs": _gate_inputs(pipeline),
-    }
-    client.log_dict(candidate.run_id, asdict(verdict), "gate.json")
-    client.set_tag(candidate.run_id, "gate", tags["gate"])
-    client.set_tag(candidate.run_id, "gate_reason", tags["gate_reason"])
-    for name, value in tags.items():
-        client.set_model_version_tag(pipeline.name, str(candidate.version), name, value)
+        finish_move(settings, pipeline, last)
+    return replace(verdict, champion_after=last.to_version)
 
 
 def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion) -> Verdict | None:
-    if candidate.gate != "rolled_back" and candidate.tags.get("gate_inputs") != _gate_inputs(pipeline):
+    if candidate.gate not in (REJECTED, ROLLED_BACK) and candidate.tags.get("gate_inputs") != _gate_inputs(pipeline):
         return None
     return load_verdict(candidate)
-
-
-def load_verdict(version: ModelVersion) -> Verdict | None:
-    """The verdict that the gate gave a version, None where it was not judged yet."""
-    if "gate_verdict" not in version.tags:
-        return None
-    values = json.loads(version.tags["gate_verdict"])
-    return Verdict(
-        **{
-            **values,
-            "reasons": tuple(values["reasons"]),
-            "checks": tuple(Check(**check) for check in values["checks"]),
-        }
-    )
 
 
 def _gate_inputs(pipeline: Pipeline) -> str:

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 # Drawn in these and replaced by CSS variables: matplotlib knows no currentColor.
-_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
-_ACCENT, _SECOND, _SOFT = "#040404", "#050505", "#060606"
+INK, MUTED, LINE = "#010101", "#020202", "#030303"
+ACCENT, SECOND, SOFT = "#040404", "#050505", "#060606"
 _VARIABLES = {
-    _INK: ("--ink", "#1c2024"),
-    _MUTED: ("--muted", "#60646c"),
-    _LINE: ("--line", "#d9dce0"),
-    _ACCENT: ("--accent", "#0b6bcb"),
-    _SECOND: ("--second", "#c2570c"),
-    _SOFT: ("--soft", "#9aa3ad"),
+    INK: ("--ink", "#1c2024"),
+    MUTED: ("--muted", "#60646c"),
+    LINE: ("--line", "#d9dce0"),
+    ACCENT: ("--accent", "#0b6bcb"),
+    SECOND: ("--second", "#c2570c"),
+    SOFT: ("--soft", "#9aa3ad"),
 }
 _SIZE = (5.2, 3.4)
 
@@ -34,22 +34,25 @@ def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, s
     }
     there = {"roc": "roc" in evaluation, "loss": bool(evaluation["history"])}
     names = [name for name in plots if there.get(name, True)]
-    return {name: _render(name, plots[name], evaluation, standalone) for name in names}
+    heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
+    return {
+        name: render(name, plots[name], evaluation, standalone=standalone, height=heights.get(name)) for name in names
+    }
 
 
-def _render(
-    name: str, plot: Callable[[Any, dict[str, Any]], None], evaluation: dict[str, Any], standalone: bool
+def render(
+    name: str, plot: Callable[[Any, Any], None], data: Any, *, standalone: bool, height: float | None = None
 ) -> str:
+    """`plot(axes, data)` as an SVG document, of a height in inches."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**_style(), "svg.hashsalt": name}):
-        height = 0.24 * len(evaluation["importance"]) + 0.9 if name == "importance" else _SIZE[1]
-        figure = Figure(figsize=(_SIZE[0], max(height, 1.6)), layout="constrained")
+        figure = Figure(figsize=(_SIZE[0], max(height or _SIZE[1], 1.6)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        plot(axes, evaluation)
+        plot(axes, data)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
@@ -63,20 +66,20 @@ def _style() -> dict[str, Any]:
         "svg.fonttype": "none",
         "font.family": ["sans-serif"],
         "font.size": 9,
-        "text.color": _INK,
-        "axes.edgecolor": _LINE,
-        "axes.labelcolor": _MUTED,
+        "text.color": INK,
+        "axes.edgecolor": LINE,
+        "axes.labelcolor": MUTED,
         "axes.labelsize": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": 0.8,
-        "xtick.color": _LINE,
-        "ytick.color": _LINE,
-        "xtick.labelcolor": _MUTED,
-        "ytick.labelcolor": _MUTED,
+        "xtick.color": LINE,
+        "ytick.color": LINE,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
         "xtick.labelsize": 8,
         "ytick.labelsize": 8,
-        "grid.color": _LINE,
+        "grid.color": LINE,
         "grid.linewidth": 0.5,
         "axes.grid": True,
         "axes.axisbelow": True,
@@ -88,7 +91,7 @@ def _style() -> dict[str, Any]:
 
 def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
     rows = evaluation["label_mean"]
-    colours = {"train": _SOFT, "validation": _SECOND, "test": _ACCENT}
+    colours = {"train": SOFT, "validation": SECOND, "test": ACCENT}
     days = sorted({row["as_of"] for row in rows})
     for split, colour in colours.items():
         chosen = [row for row in rows if row["split"] == split]
@@ -108,14 +111,14 @@ def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
 
 
 def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
-    named = {"model": (_ACCENT, "model"), "baseline": (_SECOND, f"{evaluation['baseline_feature']} alone")}
+    named = {"model": (ACCENT, "model"), "baseline": (SECOND, f"{evaluation['baseline_feature']} alone")}
     for name, (colour, label) in named.items():
         curve = evaluation["roc"][name]
         area = evaluation["metrics" if name == "model" else "baseline"]["test"]["roc_auc"]
         axes.plot(
             curve["false_positive_rate"], curve["true_positive_rate"], color=colour, label=f"{label}, area {area:.3f}"
         )
-    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(loc="lower right")
 
@@ -125,8 +128,8 @@ def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
     scores, labels = [row["score"] for row in bins], [row["label"] for row in bins]
     binary = evaluation["kind"] == "binary"
     low, high = (0.0, 1.0) if binary else (min(0.0, *scores, *labels), 1.05 * max(*scores, *labels))
-    axes.plot([low, high], [low, high], color=_SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
-    axes.plot(scores, labels, color=_ACCENT, marker="o", markersize=4)
+    axes.plot([low, high], [low, high], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.plot(scores, labels, color=ACCENT, marker="o", markersize=4)
     axes.set(xlim=(low, high), ylim=(low, high))
     axes.set_xlabel("mean predicted" + (" probability" if binary else " value") + ", ten groups of equal size")
     axes.set_ylabel("observed rate" if binary else "observed mean")
@@ -136,7 +139,7 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     data = evaluation["scores"]
     first, second = ("negative", "positive") if evaluation["kind"] == "binary" else ("label", "prediction")
     edges = data["edges"]
-    for name, colour in ((first, _SOFT), (second, _ACCENT)):
+    for name, colour in ((first, SOFT), (second, ACCENT)):
         shares = [count / max(1, sum(data[name])) for count in data[name]]
         axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
         axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
@@ -151,19 +154,19 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
 def _importance(axes: Any, evaluation: dict[str, Any]) -> None:
     rows = evaluation["importance"][::-1]
     names, losses = [row["feature"] for row in rows], [row["loss"] for row in rows]
-    axes.barh(names, losses, 0.6, color=_ACCENT, xerr=[row["std"] for row in rows], ecolor=_MUTED, error_kw={"lw": 0.8})
+    axes.barh(names, losses, 0.6, color=ACCENT, xerr=[row["std"] for row in rows], ecolor=MUTED, error_kw={"lw": 0.8})
     axes.set_xlabel(f"loss of {evaluation['metric']} when the feature is shuffled")
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0, labelcolor=_INK)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
 def _loss(axes: Any, evaluation: dict[str, Any]) -> None:
     history = evaluation["history"]
     epochs = [row["epoch"] + 1 for row in history]
-    axes.plot(epochs, [row["train_loss"] for row in history], color=_SOFT, label="training")
-    axes.plot(epochs, [row["validation_loss"] for row in history], color=_ACCENT, label="validation")
+    axes.plot(epochs, [row["train_loss"] for row in history], color=SOFT, label="training")
+    axes.plot(epochs, [row["validation_loss"] for row in history], color=ACCENT, label="validation")
     best = min(history, key=lambda row: row["validation_loss"])
-    axes.plot([best["epoch"] + 1], [best["validation_loss"]], color=_ACCENT, marker="o", markersize=5)
+    axes.plot([best["epoch"] + 1], [best["validation_loss"]], color=ACCENT, marker="o", markersize=5)
     axes.set(xlabel=evaluation.get("unit", "epoch"), ylabel="loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="upper right")

@@ -1,7 +1,11 @@
-"""The promotion ledger: an append-only Delta table of every decision about which model is the champion."""
+"""The promotion ledger: an append-only Delta table of every decision about which model is the champion.
+
+A decision that moves more than the alias is two rows of one `operation`: "begun" before anything moves, "passed" (or
+"undone") after. A first row without a second is a decision that was cut short; see `forecache.operations.settle`.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,15 +22,18 @@ class Promotion:
     """One decision.
 
     Attributes:
-        action: "gate", "promote" or "rollback".
+        action: "gate", "promote", "reject" or "rollback".
         actor: Who or what decided.
         from_version: The champion before, None where there was none.
         to_version: The champion after; equal to `from_version` where the decision was to leave it.
         candidate: The version that was judged, where that is not `to_version`.
-        verdict: "passed", "failed" or "awaiting_approval".
+        verdict: "passed", "failed" or "awaiting_approval"; of an operation "begun", then "passed" or "undone".
         reason: The verdict in a line.
         metrics: The judged version's test metrics.
-        training_table, training_version: What it was trained and judged on.
+        training_table, training_version: Table and Delta version that it was trained and judged on.
+        operation: Id that the rows of one operation share.
+        from_published, to_published: Store versions served before and after, where the decision moved them too.
+        predictions_version: Delta version of the prediction table that `to_published` holds.
     """
 
     pipeline: str
@@ -43,6 +50,15 @@ class Promotion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     code_version: str = ""
     run_id: str = ""
+    operation: str = ""
+    from_published: int | None = None
+    to_published: int | None = None
+    predictions_version: int | None = None
+
+    @property
+    def about(self) -> int | None:
+        """The version that was judged."""
+        return self.candidate if self.candidate is not None else self.to_version
 
 
 def record_promotion(settings: Settings, entry: Promotion) -> None:
@@ -50,7 +66,8 @@ def record_promotion(settings: Settings, entry: Promotion) -> None:
     import pyarrow as pa
 
     values = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
-    append_rows(settings, PROMOTION_TABLE, pa.Table.from_pylist([values], schema=_schema()))
+    rows = pa.Table.from_pylist([values], schema=_schema())
+    append_rows(settings, PROMOTION_TABLE, rows, add_columns=True)
 
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
@@ -61,6 +78,31 @@ def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
     return [
         Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows.sort_by("recorded_at").to_pylist()
     ]
+
+
+def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
+    """The first row of the operation that was cut short, None where there is none."""
+    ended = {entry.operation for entry in entries if entry.verdict != "begun"}
+    return next(
+        (entry for entry in reversed(entries) if entry.verdict == "begun" and entry.operation not in ended), None
+    )
+
+
+def past_champions(entries: Sequence[Promotion]) -> list[int]:
+    """Versions that were ever champion, the latest first."""
+    decided = [entry.to_version for entry in entries if entry.verdict == "passed" and entry.to_version is not None]
+    return list(dict.fromkeys(reversed(decided)))
+
+
+def rolled_back(entries: Sequence[Promotion]) -> set[int]:
+    """Versions that were rolled back from and that nobody has made the champion again since."""
+    left: set[int] = set()
+    for entry in entries:
+        if entry.verdict == "passed" and entry.to_version is not None:
+            if entry.action == "rollback" and entry.from_version is not None:
+                left.add(entry.from_version)
+            left.discard(entry.to_version)
+    return left
 
 
 def _schema() -> Any:
@@ -82,5 +124,9 @@ def _schema() -> Any:
             ("training_version", pa.int64()),
             ("code_version", pa.string()),
             ("run_id", pa.string()),
+            ("operation", pa.string()),
+            ("from_published", pa.int64()),
+            ("to_published", pa.int64()),
+            ("predictions_version", pa.int64()),
         ]
     )

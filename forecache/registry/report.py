@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from forecache.pipeline import Pipeline
-from forecache.registry.gate import load_verdict
 from forecache.registry.metrics import LESS_IS_BETTER
-from forecache.registry.models import model_version
+from forecache.registry.models import model_version, verified_folder
 from forecache.registry.plots import draw
 from forecache.registry.register import load_evaluation
+from forecache.registry.verdicts import load_verdict
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -36,10 +36,12 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
 
     Raises:
         NotFoundError: No such version.
+        CheckError: Its artifact does not match its checksums.
     """
     import jinja2
 
     model = model_version(settings, pipeline, version)
+    verified_folder(settings, model)
     evaluation = load_evaluation(settings, model)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -80,6 +80,7 @@ def plan_scoring(
         NotFoundError: The URI leads to no model.
         SettingsError: The result type does not fit the signature, or the engine asked for cannot run this model.
         InputError: The model needs another version of its inference package than the one installed.
+        CheckError: A registered model does not match its checksums.
     """
     path = _local_path(model_uri)
     model = describe_model(path)
@@ -100,13 +101,18 @@ def _local_path(model_uri: str) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    from forecache.registry.models import refuse_changed
+
     try:
-        return Path(download_artifacts(artifact_uri=model_uri))
+        path = Path(download_artifacts(artifact_uri=model_uri))
+        if model_uri.startswith("models:/"):
+            refuse_changed(path, model_uri)
     except (MlflowException, OSError) as error:
         raise NotFoundError(
             f"The model {model_uri!r} cannot be read: {str(error).splitlines()[0]}.",
             remedy="Give models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/NAME or a model's folder.",
         ) from None
+    return path
 
 
 def _choose(

@@ -104,14 +104,29 @@ class Store:
             NotFoundError: There is no such version to go back to.
         """
         with publisher_lock(self.layout, action="rollback"):
-            pointer = self.pointer()
-            target = self._rollback_target(pointer, version)
-            manifest = self.manifest(target)
-            assert pointer.current is not None
-            reason = f"rolled back to version {target} at {now()}"
-            write_durably(self.layout.quarantine(pointer.current), reason.encode())
-            write_pointer(self.layout, Pointer(target, None, pointer.last, pointer.generation + 1))
+            manifest = self.rollback_target(version)
+            current = self.pointer().current
+            assert current is not None
+            self.quarantine(current, f"rolled back to version {manifest.version} at {now()}")
+            self.serve_again(manifest.version)
             return manifest
+
+    def quarantine(self, version: int, reason: str) -> None:
+        """Keep a version from being served again by itself; the caller holds the publisher's lock."""
+        write_durably(self.layout.quarantine(version), reason.encode())
+
+    def lift_quarantine(self, version: int) -> None:
+        """Undo `quarantine`; the caller holds the publisher's lock."""
+        self.layout.quarantine(version).unlink(missing_ok=True)
+
+    def serve_again(self, version: int) -> None:
+        """Move the pointer to a retained version, unpinned; the caller holds the publisher's lock."""
+        pointer = self.pointer()
+        write_pointer(self.layout, Pointer(version, None, pointer.last, pointer.generation + 1))
+
+    def rollback_target(self, version: int | None = None) -> Manifest:
+        """Where `rollback` would go; raises what it raises."""
+        return self.manifest(self._rollback_target(self.pointer(), version))
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
         bad = self.quarantined()
@@ -149,7 +164,7 @@ class Store:
         """Lift the quarantine of a version."""
         with publisher_lock(self.layout, action="release"):
             self.manifest(version)
-            self.layout.quarantine(version).unlink(missing_ok=True)
+            self.lift_quarantine(version)
 
 
 def open_store(settings: Settings, pipeline_name: str) -> Store:

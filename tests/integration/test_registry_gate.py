@@ -14,15 +14,17 @@ from training_sample import write_training_set
 
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
+from forecache.operations.rollback import roll_model_back
 from forecache.pipeline import Pipeline
 from forecache.registry import gate as gate_module
-from forecache.registry import models
+from forecache.registry import models, moves
 from forecache.registry.examples import read_examples
 from forecache.registry.gate import Verdict, run_gate
 from forecache.registry.promotions import promotions
 from forecache.registry.register import load_evaluation, register
 from forecache.registry.report import write_report
 from forecache.registry.scorers import open_scorer, score
+from forecache.registry.verdicts import load_gate_plots
 from forecache.settings import Settings, load_settings
 
 
@@ -78,6 +80,25 @@ def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake
     assert [entry.verdict for entry in promotions(lake, "returns")] == ["passed", "failed"]
 
 
+def test_the_verdict_is_a_table_and_plots_of_the_run(lake: Settings) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    verdict = judged(lake, sample.GOOD)
+    version = models.model_version(lake, returns, 2)
+    client = models.tracking(lake)
+    there = {file.path for file in client.list_artifacts(version.run_id, "gate")}
+    assert there == {"gate/checks.csv", "gate/verdict.json", "gate/gains.svg", "gate/shift.svg"}
+    table = pd.read_csv(client.download_artifacts(version.run_id, "gate/checks.csv"))
+    assert list(table["check"]) == [check.name for check in verdict.checks]
+    assert {"calibration", "champion", "prediction_shift", "schema"} <= set(table["check"])
+    compared = table.set_index("check").loc["champion"]
+    assert compared["low"] < compared["value"] < compared["high"]
+    assert client.get_run(version.run_id).data.tags["gate_line"] == verdict.line
+    plots = load_gate_plots(lake, version)
+    assert set(plots) == {"gains", "shift"}
+    assert "gain in roc_auc" in plots["gains"]
+    assert "candidate" in plots["shift"]
+
+
 def test_candidate_below_the_floor_leaves_the_pipeline_without_a_champion(lake: Settings) -> None:
     verdict = judged(lake, sample.USELESS)
     failed = {check.name for check in verdict.checks if not check.passed}
@@ -111,7 +132,7 @@ def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "finish_move", killed)
+        patch.setattr(gate_module, "finish_move", killed)
         with pytest.raises(KeyboardInterrupt):
             run_gate(lake, returns, version, actor="test")
     assert models.find_champion(lake, returns) is None
@@ -123,8 +144,9 @@ def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
 def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE)
     assert judged(lake, sample.GOOD).champion_after == 2
-    moved = models.rollback(lake, returns, actor="person", reason="complaints")
-    assert (moved.from_version, moved.to_version) == (2, 1)
+    moved = roll_model_back(lake, returns, actor="person", reason="complaints").entry
+    assert moved is not None
+    assert (moved.from_version, moved.to_version, moved.to_published) == (2, 1, None)
     assert models.champion(lake, returns).version == 1
     assert models.model_version(lake, returns, 2).gate == "rolled_back"
     run_gate(lake, returns, 2, actor="nightly")
@@ -132,21 +154,23 @@ def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(l
     run_gate(lake, stricter, 2, actor="nightly")
     assert models.champion(lake, returns).version == 1
     with pytest.raises(NotFoundError, match="first champion"):
-        models.rollback(lake, returns, actor="person")
-    models.promote(lake, returns, 2, actor="person", reason="it was the data")
+        roll_model_back(lake, returns, actor="person")
+    moves.promote(lake, returns, 2, actor="person", reason="it was the data")
     assert models.champion(lake, returns).version == 2
-    assert [entry.action for entry in promotions(lake, "returns")] == ["gate", "gate", "rollback", "promote"]
+    assert models.model_version(lake, returns, 2).gate == "passed"
+    actions = [(entry.action, entry.verdict) for entry in promotions(lake, "returns")]
+    assert actions[2:] == [("rollback", "begun"), ("rollback", "passed"), ("promote", "passed")]
 
 
 def test_promote_refuses_what_failed_and_what_is_champion_already(lake: Settings) -> None:
     judged(lake, sample.GOOD)
     judged(lake, sample.USELESS)
     with pytest.raises(CheckError, match="version 2 did not pass the gate: roc_auc"):
-        models.promote(lake, returns, 2, actor="person")
+        moves.promote(lake, returns, 2, actor="person")
     with pytest.raises(ConflictError, match="champion already"):
-        models.promote(lake, returns, 1, actor="person")
+        moves.promote(lake, returns, 1, actor="person")
     with pytest.raises(NotFoundError, match=r"no version 9\. Its versions: 2, 1"):
-        models.promote(lake, returns, 9, actor="person")
+        moves.promote(lake, returns, 9, actor="person")
 
 
 def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> None:
@@ -155,7 +179,7 @@ def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> Non
     assert verdict.passed
     assert verdict.champion_after is None
     assert models.model_version(lake, careful, 1).gate == "awaiting_approval"
-    models.promote(lake, careful, 1, actor="person")
+    moves.promote(lake, careful, 1, actor="person")
     assert models.champion(lake, careful).version == 1
     assert [entry.verdict for entry in promotions(lake, "returns")] == ["awaiting_approval", "passed"]
 
@@ -218,7 +242,7 @@ def test_a_champion_whose_features_are_gone_does_not_keep_the_next_model_out(lak
 def test_diff_shows_what_changed_between_versions(lake: Settings) -> None:
     registered(lake, sample.GOOD)
     registered(lake, sample.USELESS)
-    changed = models.diff_models(lake, returns, 1, 2)
+    changed = moves.diff_models(lake, returns, 1, 2)
     assert changed["roc_auc"][0] > changed["roc_auc"][1]
     assert "training_version" not in changed
 

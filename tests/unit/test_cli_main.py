@@ -23,7 +23,8 @@ def raise_in_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(run_commands, "run_job", fail)
 
 
-NAMES = sorted({*cli.COMMANDS, "tokens create", "tokens list", "tokens revoke"} - {"tokens"})
+GROUPS = {"tokens": ("create", "list", "revoke"), "models": ("list", "diff", "reject", "rollback")}
+NAMES = sorted({*cli.COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)} - {*GROUPS})
 
 
 @pytest.mark.parametrize("name", NAMES)

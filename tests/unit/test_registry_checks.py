@@ -29,6 +29,17 @@ def test_floor_fails_on_a_metric_that_is_not_a_number() -> None:
     assert not next(checks.check_floors(returns.gate, {"roc_auc": float("nan")})).passed
 
 
+def test_calibration_is_held_to_its_limit_where_there_is_one() -> None:
+    honest, doubled = np.full(ROWS, LABEL.mean()), np.full(ROWS, 2 * LABEL.mean())
+    limited = replace(returns.gate, max_ece=0.05)
+    assert checks.check_calibration(limited, LABEL, honest).passed
+    failed = checks.check_calibration(limited, LABEL, doubled)
+    assert not failed.passed
+    assert failed.value == pytest.approx(LABEL.mean())
+    assert failed.reason.endswith("at most 0.05 wanted")
+    assert checks.check_calibration(returns.gate, LABEL, doubled).passed
+
+
 def test_baseline_check_fails_without_a_sure_gain() -> None:
     assert checks.check_baseline(returns, LABEL, GOOD, POOR).passed
     unsure = checks.check_baseline(

@@ -127,8 +127,8 @@ def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResu
 
 def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, Any]]:
     """What the gate said of each champion (or, where there is none, of the newest version), with its figures."""
-    from forecache.registry.gate import load_verdict
     from forecache.registry.models import find_champion, list_models
+    from forecache.registry.verdicts import load_verdict
 
     found = []
     for pipeline in pipelines:

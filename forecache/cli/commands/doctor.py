@@ -143,6 +143,25 @@ def check_mlflow(settings: Settings) -> Finding:
     return Finding("mlflow", "ok", f"{count} model versions in {path}")
 
 
+def check_rollbacks(settings: Settings) -> Finding:
+    from forecache.lake.tables import table_exists
+    from forecache.pipeline import load_pipelines
+    from forecache.registry.promotions import PROMOTION_TABLE, promotions, unfinished
+
+    if not table_exists(settings, PROMOTION_TABLE):
+        return Finding("rollbacks", "ok", "no promotion yet")
+    found = [(name, unfinished(promotions(settings, name))) for name in load_pipelines(settings)]
+    cut_short = [f"{name} from model {e.from_version} to {e.to_version}" for name, e in found if e is not None]
+    if cut_short:
+        return Finding(
+            "rollbacks",
+            "warn",
+            f"cut short: {', '.join(cut_short)}",
+            "Run `forecache rollback PIPELINE`: it finishes that one and does nothing else. The next run does so too.",
+        )
+    return Finding("rollbacks", "ok", "none was cut short")
+
+
 def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
     host = settings.reader_host
     return [
@@ -155,6 +174,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("pipelines", lambda: check_project(settings)),
         ("lake", lambda: check_lake(settings)),
         ("mlflow", lambda: check_mlflow(settings)),
+        ("rollbacks", lambda: check_rollbacks(settings)),
     ]
 
 
@@ -176,7 +196,7 @@ def examine() -> list[Finding]:
 @command("doctor", examples="forecache doctor\nforecache doctor --json")
 @click.pass_context
 def doctor(context: click.Context) -> None:
-    """Check Java, jars, disk, memory, ports, settings, pipelines, lake and MLflow; exit 1 if something fails."""
+    """Check Java, jars, disk, memory, ports, settings, pipelines, lake, MLflow, rollbacks; exit 1 if one fails."""
     findings = examine()
     failed = any(finding.state == "fail" for finding in findings)
     if wants_json():

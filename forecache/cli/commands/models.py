@@ -1,18 +1,18 @@
-"""The model registry: `models`, `promote`."""
+"""The model registry: `models`, `models diff`, `models reject`, `promote`."""
 
 import getpass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import command, settings
+from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings
 from forecache.cli.output import cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
 
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
-    from forecache.registry.gate import Verdict
     from forecache.registry.models import ModelVersion
+    from forecache.registry.verdicts import Verdict
     from forecache.settings import Settings
 
 
@@ -43,9 +43,22 @@ def model_dict(version: "ModelVersion") -> dict[str, Any]:
     }
 
 
-@command("models", examples="forecache models\nforecache models churn --json")
+_COMMANDS = {
+    "list": (f"{__name__}:list_all", "Registered models, what the gate said of each, and the champion (default)."),
+    "diff": (f"{__name__}:diff", "What differs between two versions of a model."),
+    "reject": (f"{__name__}:reject", "Turn down a version that waits for approval."),
+    "rollback": ("forecache.cli.commands.rollback:model_rollback", "Go back to an earlier champion and what it made."),
+}
+
+
+@click.group("models", cls=DefaultGroup, lazy=_COMMANDS, context_settings=CONTEXT_SETTINGS)
+def models() -> None:
+    """Registered models: `forecache models [PIPELINE]...` lists them."""
+
+
+@command("list", examples="forecache models\nforecache models list churn --json")
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
-def models(pipelines: tuple[str, ...]) -> None:
+def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), what the gate said of each, and the champion."""
     from forecache.cli.runner import chosen_pipelines
     from forecache.pipeline import load_pipeline
@@ -82,12 +95,14 @@ def promote(pipeline: str, version: int, reason: str) -> None:
 
     A version that was never judged is judged now; one that waits for approval is approved.
     """
+    from forecache.operations.rollback import settle
     from forecache.pipeline import load_pipeline
     from forecache.registry.models import CHAMPION, model_version
-    from forecache.registry.models import promote as promote_by_hand
+    from forecache.registry.moves import promote as promote_by_hand
 
     current = settings()
     declared = load_pipeline(current, pipeline)
+    settle(current, declared)
     if model_version(current, declared, version).gate == "pending":
         _judge(current, declared, version)
     if CHAMPION not in model_version(current, declared, version).aliases:
@@ -97,6 +112,44 @@ def promote(pipeline: str, version: int, reason: str) -> None:
         print_json(model_dict(promoted))
     else:
         click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
+
+
+@command("reject", examples="forecache models reject churn 4 --reason 'unfair to new customers'")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("version", type=int)
+@click.option("--reason", required=True, help="Why, for the promotion ledger.")
+def reject(pipeline: str, version: int, reason: str) -> None:
+    """Turn down VERSION of PIPELINE's model, which waits for approval; the champion stays what it is."""
+    from forecache.operations.approval import approve
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.models import model_version
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
+    if wants_json():
+        print_json(model_dict(model_version(current, declared, version)))
+    else:
+        click.echo(f"Model {pipeline} {version} is rejected; the champion stays what it was.")
+
+
+@command("diff", examples="forecache models diff churn 3 4\nforecache models diff churn 3 4 --json")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("first", type=int)
+@click.argument("second", type=int)
+def diff(pipeline: str, first: int, second: int) -> None:
+    """What differs between the versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.moves import diff_models
+
+    current = settings()
+    changed = diff_models(current, load_pipeline(current, pipeline), first, second)
+    if wants_json():
+        print_json({name: {"first": one, "second": other} for name, (one, other) in changed.items()})
+        return
+    rows = [(name, one, other) for name, (one, other) in changed.items()]
+    columns = ("", f"{pipeline} {first}", f"{pipeline} {second}")
+    show_table(columns, rows, caption="" if rows else "nothing differs")
 
 
 def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> None:

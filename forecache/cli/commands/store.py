@@ -1,7 +1,8 @@
-"""The precompute store: `publish`, `versions`, `rollback`, `pin`, `unpin`, `release`, `diff`, `get`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `release`, `diff`, `get`."""
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from forecache.cli.base import Night, command, settings
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import ForecacheError, NotFoundError, UnavailableError
+from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
     from forecache.store import Manifest, Store
@@ -59,25 +60,26 @@ def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
     Raises:
         UnavailableError: They cannot be; the change here stands, which the message says.
     """
+    from forecache.operations.targets import stands_here
     from forecache.pipeline import load_pipelines
     from forecache.store.targets import sync_served
 
     current = settings()
-    try:
-        with StageProgress() as progress:
-            return sync_served(current, load_pipelines(current).get(store.pipeline), store, progress.update)
-    except Exception as error:  # the clients of Redis and of object stores have errors of their own
-        said = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
-        raise UnavailableError(
-            f"{what} That stands here, but not everywhere {store.pipeline} is served: {said}",
-            remedy=f"When that is mended, run `forecache push {store.pipeline}`.",
-        ) from error
+    with stands_here(store.pipeline, what), StageProgress() as progress:
+        return sync_served(current, load_pipelines(current).get(store.pipeline), store, progress.update)
 
 
-def _say_served(store: "Store", manifest: "Manifest | None", what: str, targets: dict[str, Any]) -> None:
+def say_served(
+    store: "Store",
+    manifest: "Manifest | None",
+    what: str,
+    targets: dict[str, Any],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Say what is served now after a change; `more` are further keys of the JSON."""
     if wants_json():
         served = None if manifest is None else manifest_dict(manifest, store.state(manifest.version))
-        print_json(None if served is None else {**served, "targets": targets})
+        print_json(None if served is None and not more else {**(served or {}), "targets": targets, **(more or {})})
     elif manifest is None:
         click.echo(f"{what} Nothing is published for {store.pipeline} yet.")
     else:
@@ -92,13 +94,13 @@ def _say_served(store: "Store", manifest: "Manifest | None", what: str, targets:
 @click.option("--full", is_flag=True, help="Write a whole new base even where a small segment would do.")
 def publish(pipeline: str, night: date | None, full: bool) -> None:
     """Publish a night of PIPELINE's prediction table: built, verified, then served at once."""
+    from forecache.operations.publish import publish_night
     from forecache.pipeline import load_pipeline
-    from forecache.store import publish as run_publish
 
     current = settings()
     declared = load_pipeline(current, pipeline)
     with StageProgress() as progress:
-        result = run_publish(current, declared, night=night, full=full, progress=progress.update)
+        result = publish_night(current, declared, night=night, full=full, progress=progress.update)
     if wants_json():
         print_json(stage_dict(result))
     else:
@@ -141,42 +143,6 @@ def ago(moment: datetime) -> str:
     return f"{duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
 
 
-@command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16 --reason 'scores too low'")
-@_PIPELINE
-@click.option("--to", "version", type=int, help="The version to go back to; default: the newest good one before.")
-@click.option("--keep-model", is_flag=True, help="Leave the champion as it is.")
-@click.option("--reason", default="", help="Why, for the promotion ledger.")
-def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) -> None:
-    """Serve an earlier version of PIPELINE again, and give its model the alias `champion` back.
-
-    The version left is quarantined, and so is its model: neither comes back by itself.
-    """
-    store = open_pipeline_store(pipeline)
-    left = store.current()
-    served = store.rollback(version)
-    what = "Rolled back."
-    try:
-        if left is not None and left.model != served.model and not keep_model:
-            _roll_model_back(pipeline, served, reason)
-    finally:  # what is served must not lag because the registry could not follow
-        targets = _bring_up_targets(store, what)
-    _say_served(store, served, what, targets)
-
-
-def _roll_model_back(pipeline: str, served: "Manifest", reason: str) -> None:
-    """Give the model that made the served predictions the alias `champion` back, unless it has it."""
-    from forecache.cli.commands.models import actor
-    from forecache.pipeline import load_pipeline
-    from forecache.registry.models import CHAMPION, model_version
-    from forecache.registry.models import rollback as roll_model_back
-
-    current = settings()
-    declared = load_pipeline(current, pipeline)
-    model = served.model["version"]
-    if CHAMPION not in model_version(current, declared, model).aliases:
-        roll_model_back(current, declared, actor=actor(), to=model, reason=reason)
-
-
 @command("pin", examples="forecache pin churn 16")
 @_PIPELINE
 @click.argument("version", type=int)
@@ -184,7 +150,7 @@ def pin(pipeline: str, version: int) -> None:
     """Serve VERSION of PIPELINE until it is unpinned, whatever is published meanwhile."""
     store = open_pipeline_store(pipeline)
     served = store.pin(version)
-    _say_served(store, served, "Pinned.", _bring_up_targets(store, "Pinned."))
+    say_served(store, served, "Pinned.", _bring_up_targets(store, "Pinned."))
 
 
 @command("unpin", examples="forecache unpin churn")
@@ -193,7 +159,7 @@ def unpin(pipeline: str) -> None:
     """Serve the newest good version of PIPELINE again."""
     store = open_pipeline_store(pipeline)
     served = store.unpin()
-    _say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
+    say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
 
 
 @command("release", examples="forecache release churn 17")

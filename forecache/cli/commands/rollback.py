@@ -1,0 +1,106 @@
+"""Going back: `rollback` by published version, `models rollback` by model version."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.commands.models import actor
+from forecache.cli.commands.store import open_pipeline_store, say_served
+from forecache.cli.progress import StageProgress
+from forecache.errors import CheckError
+
+if TYPE_CHECKING:
+    from forecache.operations.rollback import RolledBack
+    from forecache.store import Store
+
+_PIPELINE = click.argument("pipeline", metavar="PIPELINE")
+_REASON = click.option("--reason", default="", help="Why, for the promotion ledger.")
+
+
+@command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16 --reason 'scores too low'")
+@_PIPELINE
+@click.option("--to", "version", type=int, help="The version to go back to; default: the newest good one before.")
+@click.option("--keep-model", is_flag=True, help="Leave the champion as it is, whichever model made the version.")
+@_REASON
+def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) -> None:
+    """Serve an earlier version of PIPELINE again; the model that made it becomes the champion, in the same step.
+
+    The version left is quarantined, and so is its model where another made the one served: neither comes back by
+    itself. `forecache models rollback` goes back to the champion before, however many versions ago that was.
+    """
+    from forecache.operations.rollback import roll_back
+    from forecache.operations.targets import stands_here
+    from forecache.pipeline import load_pipelines
+    from forecache.store.targets import sync_served
+
+    current = settings()
+    store = open_pipeline_store(pipeline)
+    declared = load_pipelines(current).get(pipeline)
+    with StageProgress() as progress:
+        if declared is not None:
+            done = roll_back(
+                current,
+                declared,
+                version=version,
+                keep_model=keep_model,
+                actor=actor(),
+                reason=reason,
+                progress=progress.update,
+            )
+        else:  # a pipeline that is not declared any more has no model to move
+            served = store.rollback(version)
+            with stands_here(pipeline, "Rolled back."):
+                targets = sync_served(current, None, store, progress.update)
+    if declared is None:
+        say_served(store, served, "Rolled back.", targets)
+    else:
+        _say(store, done)
+
+
+@command(
+    "rollback", examples="forecache models rollback churn\nforecache models rollback churn --to 4 --reason 'drift'"
+)
+@_PIPELINE
+@click.option(
+    "--to", type=int, metavar="VERSION", help="The model version to go back to; default: the champion before."
+)
+@click.option("--model-only", is_flag=True, help="Leave what is served as it is until the next publish.")
+@_REASON
+def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str) -> None:
+    """Make an earlier champion of PIPELINE the champion again, and serve what it made last, in the same step.
+
+    The model left and every version that it made since are quarantined: none comes back by itself.
+    """
+    from forecache.operations.rollback import roll_model_back
+    from forecache.pipeline import load_pipeline
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    with StageProgress() as progress:
+        done = roll_model_back(
+            current,
+            declared,
+            to=to,
+            keep_published=model_only,
+            actor=actor(),
+            reason=reason,
+            progress=progress.update,
+        )
+    _say(open_pipeline_store(pipeline), done)
+
+
+def _say(store: "Store", done: "RolledBack") -> None:
+    entry = done.entry
+    if entry is not None and entry.verdict == "undone":
+        raise CheckError(
+            f"A rollback of {store.pipeline} that was cut short cannot be finished and is {entry.reason}",
+            remedy="Run the command again to roll back from what is served now.",
+        )
+    what = "Finished the rollback that was cut short." if done.resumed else "Rolled back."
+    if entry is not None and entry.to_version != entry.from_version:
+        what += f" Model {entry.to_version} is the champion again, {entry.from_version} is not."
+    elif entry is None:
+        what += " The champion stays what it was."
+    champions = {"from": entry.from_version, "to": entry.to_version} if entry else None
+    say_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})

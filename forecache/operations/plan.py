@@ -1,0 +1,108 @@
+"""Where a rollback goes: the model version and the store version that belong together."""
+
+from dataclasses import replace
+
+from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.pipeline import Pipeline
+from forecache.registry.models import champion, model_version, verified_folder
+from forecache.registry.moves import described_move
+from forecache.registry.promotions import Promotion, past_champions, promotions, rolled_back
+from forecache.settings import Settings
+from forecache.store.manifest import Manifest
+from forecache.store.store import Store
+
+
+def plan_move(
+    settings: Settings,
+    pipeline: Pipeline,
+    store: Store,
+    *,
+    model: int,
+    published: Manifest | None,
+    actor: str,
+    reason: str,
+) -> Promotion:
+    """The ledger's row of a rollback to a model and, where one is given, a published version that it made.
+
+    Raises:
+        NotFoundError: There is no champion, or no such model version.
+        CheckError: The model was never champion, or its artifact was changed.
+        ConflictError: The model is the champion and the version is current: there is nothing to move.
+    """
+    entries = promotions(settings, pipeline.name)
+    current, left = champion(settings, pipeline).version, store.pointer().current
+    if model == current and (published is None or published.version == left):
+        raise ConflictError(f"Model {pipeline.name!r} version {model} is the champion, and what it made is served.")
+    known = past_champions(entries)
+    if model not in known:
+        listed = ", ".join(map(str, known)) or "none"
+        raise CheckError(
+            f"Model {pipeline.name!r} version {model} was never champion.",
+            remedy=f"Past champions: {listed}. To go back with the predictions alone, add --keep-model.",
+        )
+    chosen = model_version(settings, pipeline, model)
+    verified_folder(settings, chosen)
+    entry = described_move(settings, pipeline, chosen, action="rollback", actor=actor, reason=reason)
+    entry = replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
+    if published is None:
+        return entry
+    return replace(
+        entry,
+        from_published=left,
+        to_published=published.version,
+        predictions_version=published.source.delta_version,
+    )
+
+
+def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
+    """The champion before this one that nobody rolled back from.
+
+    Raises:
+        NotFoundError: There is no champion, or none before it.
+    """
+    current = champion(settings, pipeline).version
+    entries = promotions(settings, pipeline.name)
+    left = rolled_back(entries) | {current}
+    past = [version for version in past_champions(entries) if version not in left]
+    if not past:
+        raise NotFoundError(
+            f"Model {pipeline.name!r} version {current} is its first champion.",
+            remedy="There is nothing to go back to.",
+        )
+    return past[0]
+
+
+def published_by(store: Store, model: int) -> Manifest:
+    """The newest version, current or earlier and not quarantined, that a model made.
+
+    Raises:
+        NotFoundError: The store retains none.
+    """
+    current, bad = store.pointer().current, store.quarantined()
+    found = [m for m in store.versions() if m.version not in bad and current is not None and m.version <= current]
+    made = [manifest for manifest in found if manifest.provenance.model_version == model]
+    if made:
+        return made[-1]
+    retained = ", ".join(f"{m.version} by model {m.provenance.model_version}" for m in found) or "none"
+    raise NotFoundError(
+        f"The store of {store.pipeline} retains no good version that model {model} made; it has {retained}.",
+        remedy=f"Move the model with `forecache models rollback {store.pipeline} --to {model} --model-only`, "
+        f"then `forecache run {store.pipeline}` scores the newest night with it and publishes that.",
+    )
+
+
+def versions_left(store: Store, entry: Promotion) -> list[int]:
+    """Versions that a rollback quarantines: the one it leaves, and those before it that the model left had made."""
+    assert entry.from_published is not None
+    assert entry.to_published is not None
+    if entry.from_published == entry.to_published:
+        return []
+    made_by = {manifest.version: manifest.provenance.model_version for manifest in store.versions()}
+    models = {made_by.get(entry.from_published), entry.from_version} - {entry.to_version}
+    bad = store.quarantined()
+    return [
+        version
+        for version, model in made_by.items()
+        if version == entry.from_published
+        or (entry.to_published < version < entry.from_published and model in models and version not in bad)
+    ]

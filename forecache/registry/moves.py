@@ -1,0 +1,139 @@
+"""Moving the alias `champion`: by the gate, by a person, or back. Every move is a row of the promotion ledger first."""
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.errors import CheckError, ConflictError
+from forecache.pipeline import Pipeline
+from forecache.registry.models import (
+    CHAMPION,
+    CHECKSUMS_TAG,
+    PREVIOUS,
+    ModelVersion,
+    find_champion,
+    model_version,
+    registry_lock,
+    tracking,
+    verified_folder,
+)
+from forecache.registry.promotions import Promotion, record_promotion
+from forecache.settings import Settings
+
+WAITING = "awaiting_approval"
+REJECTED = "rejected"
+ROLLED_BACK = "rolled_back"
+
+
+def promote(
+    settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
+) -> Promotion:
+    """Make a version that passed the gate, or waits for approval, the champion, by a person's decision.
+
+    Raises:
+        NotFoundError: No such version.
+        ConflictError: It is the champion already.
+        CheckError: It did not pass the gate, or its artifact was changed.
+    """
+    with registry_lock(settings):
+        chosen = model_version(settings, pipeline, version)
+        if CHAMPION in chosen.aliases:
+            raise ConflictError(f"Model {pipeline.name!r} version {version} is the champion already.")
+        if chosen.gate not in ("passed", WAITING, ROLLED_BACK):
+            why = chosen.tags.get("gate_reason", "it was never judged")
+            raise CheckError(
+                f"Model {pipeline.name!r} version {version} did not pass the gate: {why}.",
+                remedy="Train a better one, or change the gate in the pipeline's declaration.",
+            )
+        verified_folder(settings, chosen)
+        entry = described_move(settings, pipeline, chosen, action="promote", actor=actor, reason=reason, run_id=run_id)
+        record_promotion(settings, entry)
+        finish_move(settings, pipeline, entry)
+        return entry
+
+
+def reject(
+    settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
+) -> Promotion:
+    """Turn a version that waits for approval down, by a person's decision; the champion stays what it is.
+
+    Raises:
+        NotFoundError: No such version.
+        ConflictError: It does not wait for approval.
+    """
+    with registry_lock(settings):
+        chosen = model_version(settings, pipeline, version)
+        if chosen.gate != WAITING:
+            raise ConflictError(f"Model {pipeline.name!r} version {version} does not wait for approval: {chosen.gate}.")
+        entry = described_move(settings, pipeline, chosen, action="reject", actor=actor, reason=reason, run_id=run_id)
+        entry = replace(entry, to_version=entry.from_version, candidate=version, verdict="failed")
+        record_promotion(settings, entry)
+        client = tracking(settings)
+        client.set_model_version_tag(pipeline.name, str(version), "gate_reason", f"rejected by {actor}: {reason}")
+        client.set_model_version_tag(pipeline.name, str(version), "gate", REJECTED)
+        return entry
+
+
+def described_move(
+    settings: Settings,
+    pipeline: Pipeline,
+    to: ModelVersion,
+    *,
+    action: str,
+    actor: str,
+    reason: str = "",
+    run_id: str = "",
+) -> Promotion:
+    """The ledger's row of a move of the alias from where it is to a version; nothing is written yet."""
+    before = find_champion(settings, pipeline)
+    table, table_version = to.training_table
+    return Promotion(
+        pipeline=pipeline.name,
+        action=action,
+        actor=actor,
+        from_version=before.version if before else None,
+        to_version=to.version,
+        verdict="passed",
+        reason=reason,
+        metrics=dict(to.metrics),
+        training_table=table,
+        training_version=table_version,
+        run_id=run_id,
+        recorded_at=datetime.now(timezone.utc),
+    )
+
+
+def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
+    """Point the aliases where the ledger's row says; doing it twice changes nothing."""
+    client = tracking(settings)
+    if entry.from_version is not None and entry.from_version != entry.to_version:
+        client.set_registered_model_alias(pipeline.name, PREVIOUS, str(entry.from_version))
+    client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.to_version))
+    client.set_model_version_tag(pipeline.name, str(entry.to_version), "gate", "passed")
+
+
+def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
+    """Point the alias where it was before the ledger's row; doing it twice changes nothing."""
+    client = tracking(settings)
+    client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.from_version))
+    client.set_model_version_tag(pipeline.name, str(entry.from_version), "gate", "passed")
+    client.delete_registered_model_alias(pipeline.name, PREVIOUS)
+
+
+def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:
+    """Say on a version that nothing but a person promotes it again."""
+    tracking(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)
+
+
+def diff_models(settings: Settings, pipeline: Pipeline, first: int, second: int) -> dict[str, tuple[Any, Any]]:
+    """What differs between two versions: metrics, training data, code, features, parameters."""
+    client = tracking(settings)
+    sides = []
+    for number in (first, second):
+        version = model_version(settings, pipeline, number)
+        parameters = client.get_run(version.run_id).data.params if version.run_id else {}
+        tags = {name: value for name, value in version.tags.items() if name != CHECKSUMS_TAG}
+        sides.append({**parameters, **tags, **version.metrics})
+    names = sorted(set(sides[0]) | set(sides[1]))
+    pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,80 @@
+"""A rollback killed with SIGKILL at any step is whole or not begun, at the latest after the next command."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rollback_sample import two_champions
+from sample_project.pipelines.visits import returns
+
+from forecache.operations.rollback import settle
+from forecache.operations.steps import STEPS
+from forecache.registry import models
+from forecache.registry.promotions import promotions, unfinished
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+_SUPPORT = Path(__file__).parents[1] / "support"
+_SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from sample_project.pipelines.visits import returns
+from forecache.operations import steps
+from forecache.operations.rollback import roll_back
+from forecache.settings import load_settings
+
+def kill(name):
+    if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+steps.on_step = kill
+roll_back(load_settings(home=sys.argv[1]), returns, actor="killed")
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = load_settings(home=tmp_path_factory.mktemp("kills") / "home")
+    two_champions(settings)
+    return settings.home_path
+
+
+def killed_rollback(settings: Settings, step: str) -> None:
+    command = [sys.executable, "-c", _SCRIPT, str(settings.home_path), step, str(_SUPPORT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def moved(settings: Settings) -> tuple[bool, bool]:
+    """Whether the model and whether what is served are the older ones."""
+    served = open_store(settings, "returns").current()
+    assert served is not None
+    return models.champion(settings, returns).version == 1, served.provenance.model_version == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_command(
+    settings: Settings, prepared: Path, step: str
+) -> None:
+    shutil.copytree(prepared, settings.home_path)
+    killed_rollback(settings, step)
+    begun = STEPS.index(step) >= STEPS.index("begun")
+    ended = step == "recorded"
+    assert (unfinished(promotions(settings, "returns")) is not None) == (begun and not ended)
+    with open_store(settings, "returns").snapshot() as snapshot:  # readers have one whole version at all times
+        assert len(dict(snapshot.items())) == snapshot.manifest.rows
+    done = settle(settings, returns)
+    assert (done is not None) == (begun and not ended)
+    assert moved(settings) == (begun, begun)
+    store = open_store(settings, "returns")
+    assert sorted(store.quarantined()) == ([2] if begun else [])
+    assert models.model_version(settings, returns, 2).gate == ("rolled_back" if begun else "passed")
+    verdicts = [entry.verdict for entry in promotions(settings, "returns")]
+    assert verdicts == ["passed", "passed"] + (["begun", "passed"] if begun else [])
+    assert settle(settings, returns) is None

@@ -1,0 +1,51 @@
+"""A home in which two models were champion, one after the other, and each published what it scored."""
+
+import pyarrow as pa
+import registry_sample as sample
+from deltalake import write_deltalake
+from registry_sample import NIGHT
+from sample_project.pipelines.visits import returns
+from training_sample import sample_rows, write_training_set
+
+from forecache.lake.ledger import StageRecord, record
+from forecache.lake.tables import table_version
+from forecache.pipeline import Pipeline
+from forecache.registry.gate import run_gate
+from forecache.registry.register import register
+from forecache.scoring.run import score
+from forecache.settings import Settings
+from forecache.store import publish
+
+FIRST, SECOND = sample.SLIGHTLY_WORSE, sample.GOOD
+
+
+def write_features(settings: Settings, pipeline: Pipeline) -> None:
+    """The night's features as the features stage would leave them."""
+    rows = sample_rows(pipeline, 100, seed=3).drop_columns(["split", pipeline.label.name])
+    night = pa.array([NIGHT] * rows.num_rows, pa.date32())
+    rows = rows.set_column(rows.schema.get_field_index("as_of"), "as_of", night)
+    write_deltalake(settings.table_uri(pipeline.feature_table), rows, partition_by=["as_of"])
+    version = table_version(settings, pipeline.feature_table)
+    record(settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)])
+
+
+def new_champion(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> int:
+    """Register a model that passes the gate; returns its version."""
+    training = sample.made_up_training(settings, pipeline, weights, training_version=2)
+    version = int(register(settings, pipeline, training).details["model_version"])
+    assert run_gate(settings, pipeline, version, actor="test").champion_after == version
+    return version
+
+
+def score_night(settings: Settings, pipeline: Pipeline = returns) -> None:
+    score(None, settings, pipeline, [NIGHT], engine="arrow")
+
+
+def two_champions(settings: Settings, pipeline: Pipeline = returns) -> None:
+    """Model 1 published version 1, then model 2 became the champion and published version 2."""
+    write_training_set(settings, pipeline)
+    write_features(settings, pipeline)
+    for weights in (FIRST, SECOND):
+        new_champion(settings, weights, pipeline)
+        score_night(settings, pipeline)
+        publish(settings, pipeline)

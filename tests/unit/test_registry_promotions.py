@@ -1,0 +1,38 @@
+"""What the promotion ledger's rows say together: past champions, versions rolled back, an operation cut short."""
+
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.registry.promotions import Promotion, past_champions, rolled_back, unfinished
+
+
+def row(action: str, before: int | None, after: int | None, verdict: str = "passed", **more: Any) -> Promotion:
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    return Promotion("churn", action, "test", before, after, verdict, "", "training_set_churn", 1, now, **more)
+
+
+UP = [row("gate", None, 1), row("gate", 1, 1, "failed", candidate=2), row("gate", 1, 3), row("gate", 3, 4)]
+BACK = [row("rollback", 4, 3, verdict, operation="a") for verdict in ("begun", "passed")]
+
+
+def test_past_champions_are_those_that_went_live_the_latest_first() -> None:
+    assert past_champions(UP) == [4, 3, 1]
+    assert past_champions([*UP, *BACK]) == [3, 4, 1]
+    assert past_champions([]) == []
+
+
+def test_a_version_stays_rolled_back_until_a_person_brings_it_back() -> None:
+    assert rolled_back([*UP, *BACK]) == {4}
+    assert rolled_back([*UP, BACK[0]]) == set()
+    assert rolled_back([*UP, *BACK, row("promote", 3, 4)]) == set()
+    assert rolled_back([*UP, *BACK, row("rollback", 3, 1)]) == {3, 4}
+
+
+def test_an_operation_is_unfinished_until_it_passed_or_was_undone() -> None:
+    assert unfinished(UP) is None
+    assert unfinished([*UP, BACK[0]]) == BACK[0]
+    assert unfinished([*UP, *BACK]) is None
+    undone = row("rollback", 4, 4, "undone", operation="a")
+    assert unfinished([*UP, BACK[0], undone]) is None
+    again = row("rollback", 4, 3, "begun", operation="b")
+    assert unfinished([*UP, BACK[0], undone, again]) == again
