@@ -17,6 +17,7 @@ from assets.raw import build_raw
 from assets.training_set import build_training_set
 from forecache.pipeline import Pipeline, Source, TorchModel, load_pipelines
 from forecache.settings import Settings, load_settings
+from jobs.approval import build_approval_job
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
@@ -63,9 +64,10 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     monitoring = build_monitoring_job(pipeline)
     # An estimator's parameters are its own, and its library searches them.
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
+    approval = [build_approval_job(pipeline)] if pipeline.gate.approval else []
     return dg.Definitions(
         assets=pipeline_assets(pipeline),
-        jobs=[nightly, training, build_full_job(pipeline), monitoring, *searches],
+        jobs=[nightly, training, build_full_job(pipeline), monitoring, *searches, *approval],
         schedules=[
             build_nightly_schedule(pipeline, nightly),
             build_training_schedule(pipeline, training),
