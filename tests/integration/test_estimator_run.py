@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from estimator_project.pipelines.trees import basket_trees, churn_logistic, churn_trees, churn_wrong
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
@@ -66,8 +68,6 @@ def write_features(settings: Settings, pipeline: Pipeline) -> None:
 
 
 def predicted(settings: Settings, pipeline: Pipeline) -> pa.Table:
-    from deltalake import DeltaTable
-
     return DeltaTable(settings.table_uri(pipeline.prediction_table)).to_pyarrow_table().sort_by("user_id")
 
 
@@ -159,17 +159,33 @@ def answer_of(snapshot: object, key: str) -> bytes:
     return answers.one(parse_key(snapshot.manifest.key, key))
 
 
-def test_a_tampered_booster_is_refused(churn: tuple[Settings, StageResult, list[str]], tmp_path: Path) -> None:
-    settings, _, _ = churn
-    version = models.champion(settings, churn_trees)
-    path = models.verified_folder(settings, version) / "model.lgb"
+def refuses_what_was_changed(settings: Settings, pipeline: Pipeline, file: str) -> None:
+    """Scoring, the gate, the report and the column function refuse the champion once a byte of its file is another."""
+    version = models.champion(settings, pipeline)
+    path = models.verified_folder(settings, version) / file
+    stricter = replace(pipeline, gate=replace(pipeline.gate, max_size_bytes=99_999_999))
+    record(settings, [StageRecord("score", pipeline.name, NIGHT, "as if features had changed", "", -1, 0, 0.0)])
+    uses: list[Callable[[], object]] = [
+        lambda: score(None, settings, pipeline, [NIGHT], engine="arrow"),
+        lambda: run_gate(settings, stricter, version.version, actor="test"),
+        lambda: write_report(settings, pipeline, version.version),
+        lambda: plan_scoring(f"models:/{pipeline.name}@champion"),
+    ]
     original = path.read_bytes()
-    path.write_bytes(original.replace(b"num_leaves=15", b"num_leaves=16", 1))
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     try:
-        with pytest.raises(CheckError, match=r"its file 'model.lgb' does not match the checksum"):
-            models.verified_folder(settings, version)
+        for use in uses:
+            with pytest.raises(CheckError, match=f"its file '{file}' does not match the checksum"):
+                use()
     finally:
         path.write_bytes(original)
+
+
+def test_a_tampered_lightgbm_model_is_refused(churn: tuple[Settings, StageResult, list[str]]) -> None:
+    settings, _, _ = churn
+    if not DeltaTable.is_deltatable(settings.table_uri(churn_trees.feature_table)):
+        write_features(settings, churn_trees)
+    refuses_what_was_changed(settings, churn_trees, "model.lgb")
 
 
 def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Path) -> None:
@@ -191,6 +207,7 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     spend = predicted(settings, basket_trees).column("expected_spend").to_numpy()
     assert spend.min() >= 0
     assert spend.std() > 1
+    refuses_what_was_changed(settings, basket_trees, "model.json")
 
 
 def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path: Path) -> None:
@@ -210,6 +227,7 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     assert values.null_count == 0
     page = write_report(settings, churn_logistic, version).read_text()
     assert page.count("<svg") == 5
+    refuses_what_was_changed(settings, churn_logistic, "model.skops")
 
 
 def test_an_estimator_without_probabilities_is_refused_in_a_sentence(tmp_path: Path) -> None:
