@@ -10,7 +10,7 @@ PYTEST ?= $(BIN)/pytest
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo dev test services lint types imports unit integration faults e2e format \
-        bench-store bench-scoring bench-training settings-doc clean clean-state distclean
+        bench-store bench-scoring bench-training figures settings-doc clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-scoring: setup ## The Spark UDF against its peers
 
 bench-training: setup ## Training: throughput, recovery after kills
 	@$(BIN)/python benchmarks/training.py $(ARGS)
+
+figures: setup ## Write the README's table of figures from the benchmarks' results
+	@$(BIN)/python benchmarks/figures.py
 
 settings-doc: setup ## Print every setting as the table in the README
 	@$(BIN)/forecache settings --markdown

@@ -21,7 +21,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
-from _store import answers, report, rows, servers, summary  # noqa: E402  # the benchmarks are no package
+import figures  # noqa: E402  # the benchmarks are no package
+from _store import answers, report, rows, servers, summary  # noqa: E402
 from _store.lake import Curtain  # noqa: E402
 from _store.processes import BenchmarkError  # noqa: E402
 
@@ -193,6 +194,18 @@ def test_a_peer_is_compared_at_its_better_setting_and_a_missed_floor_is_said() -
     printed = report.text({"http-one": {"size": "full", "passes": passes}})
     assert "MISSED" in printed
     assert "1,100 (1,000 to 1,200)" in printed
+
+
+def test_the_figures_in_the_readme_are_those_of_the_results() -> None:
+    readme = figures.README.read_text()
+    assert figures.inserted(readme, figures.block()) == readme, "run `make figures`"
+
+
+def test_a_figure_that_misses_its_floor_is_in_the_readmes_table() -> None:
+    document = {"sections": {"http-one": {"size": "full", "passes": [http_pass(everyone(1_000.0))]}}}
+    lines = figures.store_lines(document)
+    assert [line.met for line in lines if "Feast, SQLite" in line.peer] == [False, False]
+    assert "**missed**" in figures.table(lines)
 
 
 def test_a_busy_machine_and_small_sizes_are_said() -> None:
