@@ -15,12 +15,15 @@ class Differences:
     """What leads from the published rows to those that are to be published.
 
     Attributes:
-        final: For each key concerned its last entry, empty where it has left.
+        was: For each key concerned its published entry, empty where it has none. What is published was verified to be
+            what the table held, so it is taken from there, which is faster than looking it up all over the base.
+        final: For each of them its last entry, empty where it has left.
         come: The rows that were not there before, later versions of changed rows included.
         gone: The rows that are not there any more, earlier versions of changed rows included.
         origin: What they were read from.
     """
 
+    was: dict[bytes, bytes]
     final: dict[bytes, bytes]
     come: Encoded
     gone: Encoded

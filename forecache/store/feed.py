@@ -30,13 +30,14 @@ def read_feed(publication: Publication, *, limit: int) -> Differences | None:
     encoding = Encoding(publication.key, publication.fields, current.provenance)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
-        return Differences({}, Encoded(encoding, 1), Encoded(encoding, 1), ORIGIN)
+        return Differences({}, {}, Encoded(encoding, 1), Encoded(encoding, 1), ORIGIN)
     table = _load(publication, start, end, encoding, limit)
     if table is None:
         return None
     table = table.sort_by("_commit_version").combine_chunks()
     removes = pc.is_in(table["_change_type"], pa.array(_REMOVES))
     gone, come = Encoded(encoding, 1), Encoded(encoding, 1)
+    was: dict[bytes, bytes] = {}
     final: dict[bytes, bytes] = {}
     # Within one commit a row that was deleted and inserted (a replaced partition) is there afterwards, so each
     # commit's inserts are applied after its deletes.
@@ -47,13 +48,13 @@ def read_feed(publication: Publication, *, limit: int) -> Differences | None:
             if len(part) == 0:
                 continue
             batch = part.combine_chunks().to_batches()[0]
-            _, entries = sink.add(batch, f"change data feed of Delta version {version}, row {{}}")
-            final.update(
-                dict.fromkeys(sink.key_list, b"")
-                if sink is gone
-                else zip(sink.key_list, entries.to_pylist(), strict=True)
-            )
-    return Differences(final, come, gone, ORIGIN)
+            _, column = sink.add(batch, f"change data feed of Delta version {version}, row {{}}")
+            entries = dict(zip(sink.key_list, column.to_pylist(), strict=True))
+            left = dict.fromkeys(entries, b"")
+            # The first that the feed says of a key tells what was there before all of it.
+            was = {**(entries if sink is gone else left), **was}
+            final.update(left if sink is gone else entries)
+    return Differences(was, final, come, gone, ORIGIN)
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding, limit: int) -> pa.Table | None:

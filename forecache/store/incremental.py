@@ -26,9 +26,6 @@ from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
 from forecache.store.work import key_hashes, present
 
-_PREFETCH_KEYS = 20_000
-"""From here on, keys are on so many pages that reading the files whole costs less than reading page by page."""
-
 _SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: a delta of so many rows is always small."""
 
@@ -44,11 +41,16 @@ def most_delta_rows(publication: Publication) -> int:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a delta segment holds, one place a key: its entry (empty: a tombstone) and what is published for it."""
+    """What a delta segment holds, one place a key, in their order; an empty entry means that there is no such row.
+
+    Attributes:
+        entries: Of the version in the making; an empty one is a tombstone.
+        old: Of the published version.
+    """
 
     keys: list[bytes]
     entries: list[bytes]
-    old: list[bytes | None]
+    old: list[bytes]
 
     @property
     def removed(self) -> int:
@@ -56,22 +58,14 @@ class Changes:
 
     @property
     def added(self) -> int:
-        return self.old.count(None)
+        return self.old.count(b"")
 
 
-def content_changes(before: Snapshot, final: dict[bytes, bytes]) -> Changes:
-    """Those of the final entries that differ from what a snapshot reads, in the order of their keys."""
-    if len(final) > _PREFETCH_KEYS:
-        before.prefetch()
-    keys = sorted(final)
-    entries = [final[key] for key in keys]
-    old = before.get_entries(keys)
-    places = [place for place, (new, was) in enumerate(zip(entries, old, strict=True)) if new != (was or b"")]
-    if len(places) == len(keys):
-        return Changes(keys, entries, old)
-    return Changes(
-        [keys[place] for place in places], [entries[place] for place in places], [old[place] for place in places]
-    )
+def content_changes(differences: Differences) -> Changes:
+    """The keys whose entry is not what it was."""
+    was, final = differences.was, differences.final
+    keys = sorted(key for key, entry in final.items() if entry != was[key])
+    return Changes(keys, [final[key] for key in keys], [was[key] for key in keys])
 
 
 def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
@@ -88,11 +82,13 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
         return None, (
             f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
-    with publication.store.snapshot(current.version) as before:
-        changes = content_changes(before, differences.final)
+    changes = content_changes(differences)
+    new_keys = [key for key, entry in zip(changes.keys, changes.old, strict=True) if not entry]
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    if current.rows + changes.added - changes.removed != rows:
+    with publication.store.snapshot(current.version) as before:
+        found_already = len(new_keys) - before.get_entries(new_keys).count(None)
+    if found_already or current.rows + changes.added - changes.removed != rows:
         return None, "keys are there more than once"
     carried = current.carried + come.carried - gone.carried
     if 2 * carried > rows:
@@ -184,12 +180,12 @@ def _delta_candidate(
     draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
         new = after.get_entries(changes.keys)
-    read_rows_now = current.rows + changes.old.count(None) - new.count(None)
+    read_rows_now = current.rows + changes.added - new.count(None)
     read_sum = hashing.add(hashing.from_hex(current.content_hash), _sum(changes.keys, new))
     require_equal(
         publication,
         rows=(rows, read_rows_now),
-        sums=(content_sum, hashing.subtract(read_sum, _sum(changes.keys, changes.old))),
+        sums=(content_sum, hashing.subtract(read_sum, _sum(changes.keys, [entry or None for entry in changes.old]))),
     )
     removed = changes.removed
     return Candidate(

@@ -65,19 +65,19 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
                 side.choose(lone)
             _check(old, new, limit)
             gone, come = Encoded(old.encoding, 1), Encoded(new.encoding, 1)
+            was: dict[bytes, bytes] = {}
             final: dict[bytes, bytes] = {}
-            for batch, only in old.chosen_rows(threads):
-                gone.add(batch, "changed row {}", only=only)
-                final.update(dict.fromkeys(gone.key_list, b""))
-            for batch, only in new.chosen_rows(threads):
-                _, entries = come.add(batch, "changed row {}", only=only)
-                final.update(zip(come.key_list, entries.to_pylist(), strict=True))
+            for sink, entries_of, rows in ((gone, was, old), (come, final, new)):
+                for batch, only in rows.chosen_rows(threads):
+                    _, column = sink.add(batch, "changed row {}", only=only)
+                    entries_of.update(zip(sink.key_list, column.to_pylist(), strict=True))
+            was, final = {**dict.fromkeys(final, b""), **was}, {**dict.fromkeys(was, b""), **final}
     except (DeltaError, NotFoundError, OSError) as error:
         text = " ".join(str(error).split())
         raise DifferencesUnavailable(f"the night {current.as_of} cannot be read as published: {text[:300]}") from None
     except InputError as error:
         raise DifferencesUnavailable(error.message) from None
-    return Differences(final, come, gone, ORIGIN)
+    return Differences(was, final, come, gone, ORIGIN)
 
 
 class _Look:

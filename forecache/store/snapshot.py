@@ -170,12 +170,6 @@ class Snapshot:
             handle.warm = True
         return total
 
-    def prefetch(self) -> None:
-        """Ask the system to read every mapped file ahead, without waiting: for reads of keys all over the store."""
-        for path in self.files():
-            with open(path, "rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
     def close(self) -> None:
         """Unmap the files and give up the lease; gets fail afterwards."""
         self._release()
