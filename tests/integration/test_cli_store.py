@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from store_services import redis_server
 
-from forecache import pipeline as pipelines
 from forecache.cli.main import main
 from forecache.lake.tables import append_rows
+from forecache.pipeline import load_pipeline
 from forecache.settings import load_settings
 from forecache.store import open_redis_store
 
@@ -155,9 +155,9 @@ def test_a_rollback_stands_where_the_remote_cannot_follow_and_push_mends_it(
 def test_redis_follows_a_rollback_and_push_brings_it_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    declared = pipelines.load_pipeline(load_settings(), "churn")
+    declared = load_pipeline(load_settings(), "churn")
     in_redis = replace(declared, publish=replace(declared.publish, backend="redis"))
-    monkeypatch.setattr(pipelines, "load_pipelines", lambda settings: {"churn": in_redis})
+    monkeypatch.setattr("dagster_project.pipelines.churn.churn", in_redis)
     with redis_server(tmp_path / "redis") as port:
         monkeypatch.setenv("FORECACHE_REDIS_URL", f"redis://127.0.0.1:{port}")
         answer(capsys, "publish", "churn")

@@ -1,12 +1,14 @@
 """The declaration refuses what cannot work, in one sentence, and projects are found by their files."""
 
 import dataclasses
+import inspect
 import sys
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from forecache import pipeline as package
 from forecache.errors import NotFoundError, SettingsError
 from forecache.pipeline import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines
 from forecache.settings import Settings, load_settings
@@ -15,6 +17,12 @@ from forecache.settings import Settings, load_settings
 @pytest.fixture
 def churn(settings: Settings):
     return load_pipeline(settings, "churn")
+
+
+def test_the_package_exports_what_its_modules_declare() -> None:
+    public = {name for name, value in vars(package).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert len(package.__all__) == len(set(package.__all__))
+    assert public == set(package.__all__)
 
 
 def test_project_pipelines_are_found_by_name(settings: Settings) -> None:

@@ -1,0 +1,147 @@
+"""One pipeline: its parts, whether they fit together, and the names of its tables."""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+from forecache.errors import SettingsError
+from forecache.pipeline.expectations import Expectation
+from forecache.pipeline.features import Features, Label
+from forecache.pipeline.model import EstimatorModel, TorchModel, Training
+from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, check_name, check_unique
+from forecache.pipeline.output import Output, Segment
+from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
+from forecache.pipeline.source import Source
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One model from landing files to served answers. `name` is part of table, job, store and route names.
+
+    Attributes:
+        shadow: The nightly scores a challenger beside the champion, where one is named.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    sources: tuple[Source, ...]
+    features: Features
+    label: Label
+    model: TorchModel | EstimatorModel
+    output: Output
+    gate: Gate
+    training: Training = field(default_factory=Training)
+    segments: tuple[Segment, ...] = ()
+    publish: Publish = field(default_factory=Publish)
+    drift: Drift = field(default_factory=Drift)
+    shadow: bool = False
+    retraining: Retraining | None = None
+    expectations: tuple[Expectation, ...] = ()
+    description: str = ""
+    owner: str = "ml-platform@example.com"
+
+    def __post_init__(self) -> None:
+        owner = f"Pipeline {self.name!r}"
+        check_name("pipeline", self.name)
+        if not self.key or not self.sources:
+            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        for source in self.sources:
+            missing = set(self.key) - {column.name for column in source.columns}
+            if missing:
+                raise SettingsError(
+                    f"{owner} has the key column {min(missing)!r}, which source {source.name!r} does not declare.",
+                    remedy=f"Its columns are {', '.join(column.name for column in source.columns)}.",
+                )
+        check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, self.label.name])
+        check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        if self.gate.baseline.feature not in self.features.names:
+            raise SettingsError(
+                f"{owner} has the baseline feature {self.gate.baseline.feature!r}, which it does not compute.",
+                remedy=f"Its features are {', '.join(self.features.names)}.",
+            )
+        for column in self.gate.slices:
+            if column not in self.features.names:
+                raise SettingsError(
+                    f"{owner} slices its gate by {column!r}, which is not a feature.",
+                    remedy=f"Its features are {', '.join(self.features.names)}.",
+                )
+        for column in self.retraining.ignore if self.retraining else ():
+            if column not in self.features.names:
+                raise SettingsError(
+                    f"{owner} ignores {column!r} in its retraining, which is not a feature.",
+                    remedy=f"Its features are {', '.join(self.features.names)}.",
+                )
+        for segment in self.segments:
+            if segment.of != self.output.name or len(segment.labels) != len(segment.bounds) + 1:
+                raise SettingsError(
+                    f"{owner} has a wrong segment {segment.name!r}.",
+                    remedy=f"It must be cut from {self.output.name!r} and have one label more than bounds.",
+                )
+        unknown = set(self.publish.fields or ()) - set(self.output_columns)
+        if unknown:
+            raise SettingsError(
+                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
+                remedy=f"It has {', '.join(self.output_columns)}.",
+            )
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        return (self.output.name, *(segment.name for segment in self.segments))
+
+    @property
+    def served_fields(self) -> tuple[str, ...]:
+        return self.publish.fields or self.output_columns
+
+    @property
+    def network(self) -> TorchModel:
+        """The model of a pipeline that trains a torch network; there is no other in a torchrun worker."""
+        assert isinstance(self.model, TorchModel)
+        return self.model
+
+    @property
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (float32)."""
+        return f"features_{self.name}"
+
+    @property
+    def training_table(self) -> str:
+        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
+        return f"training_set_{self.name}"
+
+    @property
+    def prediction_table(self) -> str:
+        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
+        return f"predictions_{self.name}"
+
+    @property
+    def challenger_table(self) -> str:
+        """Delta table of the challenger's predictions, as the prediction table; nothing publishes from it."""
+        return f"{self.prediction_table}_challenger"
+
+    @property
+    def start(self) -> date:
+        return max(source.start for source in self.sources)
+
+    @property
+    def end(self) -> date | None:
+        return min((source.end for source in self.sources if source.end), default=None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the declaration: the source text of the modules that hold its functions, and its plain values.
+
+        Stages compare it to decide whether what they wrote before is still what this declaration means.
+        """
+        functions: list[Callable[..., Any]] = [self.features.compute, self.label.compute, self.model.build]
+        if isinstance(self.model, TorchModel) and self.model.fit is not None:
+            functions.append(self.model.fit)
+        modules = sorted({inspect.getmodule(function).__name__ for function in functions})  # type: ignore[union-attr]
+        digest = hashlib.sha256(self.name.encode())
+        for name in modules:
+            digest.update(inspect.getsource(importlib.import_module(name)).encode())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""What is trained, a torch network or an estimator, and how."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.errors import SettingsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from forecache.training.worker.own import FitRun
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A torch network. Scaling, imputation and the output's link are added by the engine and exported with it.
+
+    Attributes:
+        build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, 1]:
+            logits where the label is binary, the (transformed) target where it is a regression.
+        target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
+        loss: Loss over (output [n, 1], target [n, 1]) as a scalar mean; None: binary cross-entropy or Huber.
+        fit: A training function of your own in place of the engine's loop: every worker calls `fit(run)` with a
+            `forecache.training.worker.own.FitRun`, and it returns the trained network, whose weights have the names of
+            `build`'s. Of `Training` then only the dates, `batch_size`, `seed` and `deterministic` count by themselves.
+    """
+
+    build: Callable[[int], "nn.Module"]
+    target: Literal["identity", "log1p"] = "identity"
+    loss: Callable[..., Any] | None = None
+    fit: "Callable[[FitRun], nn.Module] | None" = None
+
+
+@dataclass(frozen=True)
+class EstimatorModel:
+    """A scikit-learn-style estimator: LightGBM, XGBoost or scikit-learn. It is fitted in one process, in memory.
+
+    It gets the features as the table has them, float32 [n, num_features] with NaN for null: LightGBM and XGBoost take
+    that as it is, a scikit-learn estimator that does not needs an imputer before it in its own pipeline. Of `Training`,
+    the dates and the seed count: the seed becomes every `random_state` that the estimator leaves open.
+
+    Attributes:
+        build: `build()` returns the estimator, not fitted; with `predict_proba` where the label is binary.
+        patience: Boosting rounds without a better validation loss after which fitting ends and the best round is kept
+            (LightGBM, XGBoost); None: all rounds are fitted and kept.
+    """
+
+    build: Callable[[], Any]
+    patience: int | None = 50
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train on and how.
+
+    For a training night T and horizon H the test as-of date is T-H, validation T-2H, and the training dates are
+    T-3H and `num_as_of - 1` further ones, `every_days` apart, before it: no label reaches into a later split.
+
+    Attributes:
+        batch_size: Rows of an optimizer step over all workers.
+        accumulation: Parts in which each worker computes the gradient of a step, one after the other: the gradient of
+            the whole batch, in the memory of a part. Layers that look across rows (BatchNorm) see a part.
+        max_gradient_norm: A gradient whose global norm is larger is scaled down to it; None: never.
+        schedule: How the learning rate goes on from `learning_rate` after the warm-up: it stays, or falls to zero
+            along half a cosine or a line until the last step of `epochs`.
+        warmup_share: Share of all steps over which the learning rate first rises from zero, in a line.
+        parallel: "ddp" keeps the network whole on each device, "fsdp" a shard of it on each; "auto" takes shards where
+            weights, gradients, AdamW's moments and the best weights need more than 70% of a device's memory.
+        precision: Type that the network computes in while it trains: "auto" is "bfloat16" on a GPU that has it, else
+            "float32"; with "float16" the loss is scaled. Weights stay float32, as do validation and the exported model.
+        compile: Compile the network with `torch.compile`; it needs a C++ compiler, and pays for large networks.
+        deterministic: Use algorithms that repeat to the bit only; without, a GPU may train faster.
+        patience: Epochs without a better validation loss after which training ends; the best weights are kept.
+    """
+
+    num_as_of: int = 4
+    every_days: int = 30
+    epochs: int = 20
+    batch_size: int = 1024
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_gradient_norm: float | None = None
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_share: float = 0.0
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    deterministic: bool = True
+    patience: int = 4
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("num_as_of", "every_days", "epochs", "batch_size", "accumulation"):
+            _check_training(name, getattr(self, name), getattr(self, name) >= 1, "It is a number of at least 1.")
+        norm = self.max_gradient_norm
+        _check_training("max_gradient_norm", norm, norm is None or norm > 0, "It is a positive number, or None.")
+        share = self.warmup_share
+        _check_training("warmup_share", share, 0 <= share < 1, "It is a share of all steps: at least 0, less than 1.")
+        _check_choice(self, "schedule", "constant", "cosine", "linear")
+        _check_choice(self, "parallel", "auto", "ddp", "fsdp")
+        _check_choice(self, "precision", "auto", "float32", "bfloat16", "float16")
+
+
+def _check_training(name: str, value: object, fits: bool, remedy: str) -> None:
+    if not fits:
+        raise SettingsError(f"`Training` has {name}={value!r}, which cannot be.", remedy=remedy)
+
+
+def _check_choice(training: Training, name: str, *choices: str) -> None:
+    value = getattr(training, name)
+    _check_training(name, value, value in choices, f"It is one of {', '.join(map(repr, choices))}.")

@@ -1,0 +1,172 @@
+"""What is decided without a person: which model goes live, what is served, how far scores may move, when to train."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from forecache.errors import SettingsError
+
+Effect = Literal["none", "small", "large"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A single feature used as the score, against which every model has to show its worth.
+
+    Attributes:
+        scale: For a regression, the prediction is `scale * feature`; for a binary label its sign gives the direction.
+    """
+
+    feature: str
+    scale: float = 1.0
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a candidate may become the champion, judged on the test split.
+
+    Attributes:
+        metric: "roc_auc" or "average_precision" (more is better), or "mae", "rmse" (less is better).
+        floors: Worst value allowed for each named metric.
+        baseline_margin: The metric must beat the baseline's by at least this much.
+        max_regression: How much worse than the champion on the same rows the metric may be.
+        slices: Features by whose values (or quarters) the champion is compared too.
+        max_slice_regression: How much worse the metric may surely be in any slice.
+        max_ece: Largest expected calibration error, in the label's unit; None: any.
+        max_latency_ms: Longest median time of scoring one row.
+        max_size_bytes: Largest exported model.
+        max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
+        approval: A model that passes waits until a person promotes it.
+    """
+
+    metric: str
+    floors: Mapping[str, float]
+    baseline: Baseline
+    baseline_margin: float = 0.0
+    max_regression: float = 0.002
+    slices: tuple[str, ...] = ()
+    max_slice_regression: float = 0.01
+    max_ece: float | None = None
+    max_latency_ms: float = 5.0
+    max_size_bytes: int = 100_000_000
+    max_prediction_psi: float | None = None
+    approval: bool = False
+
+
+@dataclass(frozen=True)
+class Publish:
+    """What goes to the precompute store and when a version may become current.
+
+    Attributes:
+        fields: Columns to serve, None: every output and segment.
+        backend: "lmdb" or "redis".
+        max_age_h: Age of the as-of date (since the midnight that ended it, UTC) beyond which an answer is stale.
+        on_stale: "serve" without more, "flag" with `stale: true`, "refuse" with 503.
+        keep: Versions kept beside the current and pinned ones.
+        max_row_change: Largest relative change of the row count against the current version; None: any.
+        max_null_share: Largest share of nulls in any served field.
+        max_psi: Largest population stability index of an output against the current version; None: any.
+    """
+
+    fields: tuple[str, ...] | None = None
+    backend: Literal["lmdb", "redis"] = "lmdb"
+    max_age_h: float = 36.0
+    on_stale: Literal["serve", "flag", "refuse"] = "flag"
+    keep: int = 5
+    max_row_change: float | None = 0.5
+    max_null_share: float = 0.0
+    max_psi: float | None = 0.5
+    compact_share: float = 0.10
+    max_segments: int = 16
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a night's scores may move, by the size of the effect: a small one warns, a large one is an error.
+
+    The index's limits are the customary ones (Siddiqi 2006). Chance alone moves ten bins of `min_rows` rows by less
+    than half of the small ones.
+
+    Attributes:
+        last: Nights before, scored by the same model, that a night is compared with.
+        small_psi, large_psi: Population stability index above which an effect counts as small, as large.
+        small_js, large_js: Jensen-Shannon distance above which it does, whatever the index says.
+        min_rows: With fewer rows on either side the figures are shown and not judged.
+        blocking: A night with a large effect is not published.
+        report_rows: Most rows of the night, and of its reference, in the sampled report; 0: there is no report.
+        keep_reports: Reports kept on disk, the newest.
+    """
+
+    last: int = 7
+    small_psi: float = 0.1
+    large_psi: float = 0.25
+    small_js: float = 0.15
+    large_js: float = 0.3
+    min_rows: int = 500
+    blocking: bool = False
+    report_rows: int = 20_000
+    keep_reports: int = 7
+
+    def __post_init__(self) -> None:
+        for small, large, name in (
+            (self.small_psi, self.large_psi, "psi"),
+            (self.small_js, self.large_js, "js"),
+        ):
+            if not 0 < small <= large:
+                raise SettingsError(
+                    f"The drift limits small_{name} {small:g} and large_{name} {large:g} are out of order.",
+                    remedy="Give a small one above 0 and a large one that is not below it.",
+                )
+        for name, least in (("last", 0), ("min_rows", 1), ("report_rows", 0), ("keep_reports", 1)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"The drift setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
+                )
+
+    def effect(self, psi: float, js: float) -> Effect:
+        """The larger of the two effects."""
+        if psi > self.large_psi or js > self.large_js:
+            return "large"
+        return "small" if psi > self.small_psi or js > self.small_js else "none"
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """When to train between the scheduled trainings: an effect beyond its limit on each of the latest nights.
+
+    See `forecache.monitoring` for what is measured. The new model has to pass the gate like any other. A limit of None
+    is off.
+
+    Attributes:
+        max_feature_psi: Largest population stability index of a feature against the champion's training split.
+        max_prediction_psi: Largest one of the output against the champion's scores on its test split.
+        max_metric_drop: How much worse than on the test split the gate's metric may be once labels are known. It has to
+            be surely worse, too: its bootstrap interval lies on that side.
+        ignore: Features that move by their nature, such as an age.
+        min_nights: The latest measured nights that all have to be beyond the limit.
+        min_rows: A night with fewer rows does not count.
+        cool_down_days: Days since the last training in which no other is asked for.
+    """
+
+    max_feature_psi: float | None = 0.25
+    max_prediction_psi: float | None = 0.25
+    max_metric_drop: float | None = 0.02
+    ignore: tuple[str, ...] = ()
+    min_nights: int = 3
+    min_rows: int = 1000
+    cool_down_days: float = 7.0
+
+    def __post_init__(self) -> None:
+        limits = ("max_feature_psi", "max_prediction_psi", "max_metric_drop")
+        for name in limits:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"The retraining limit {name} is {value}.", remedy="Give more than 0, or None.")
+        if all(getattr(self, name) is None for name in limits):
+            raise SettingsError("Retraining has no limit.", remedy=f"Set one of {', '.join(limits)}, or leave it out.")
+        for name, least in (("min_nights", 1), ("min_rows", 1), ("cool_down_days", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"The retraining setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
+                )
