@@ -10,6 +10,7 @@ class Sizes:
     Attributes:
         http_keys: Keys in every store that answers over HTTP, and in the store whose versions are swapped.
         big_keys: Keys of the publishing and in-process sections.
+        memory_keys: Keys of the full publish whose memory has a floor; the first pass makes it.
         feast_rows: Rows that `feast materialize` writes in the publishing section; its rate is compared, not its time.
         repeats: Load runs of `load_s` in one pass, after `warm_s` that is not counted.
         changed_share: Share of the keys that differ in an incremental publish and in each swap.
@@ -18,6 +19,7 @@ class Sizes:
     name: str
     http_keys: int
     big_keys: int
+    memory_keys: int
     feast_rows: int
     repeats: int
     load_s: float
@@ -35,6 +37,7 @@ FULL = Sizes(
     name="full",
     http_keys=2_000_000,
     big_keys=10_000_000,
+    memory_keys=20_000_000,
     feast_rows=200_000,
     repeats=2,
     load_s=3.0,
@@ -52,6 +55,7 @@ SMALL = Sizes(
     name="small",
     http_keys=20_000,
     big_keys=100_000,
+    memory_keys=200_000,
     feast_rows=2_000,
     repeats=1,
     load_s=0.5,
