@@ -2,10 +2,17 @@
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
-from forecache.registry.models import CHAMPION, ModelVersion, list_models, model_version, registry_lock, tracking
+from forecache.registry.models import (
+    CHALLENGER,
+    CHAMPION,
+    ModelVersion,
+    list_models,
+    model_version,
+    registry_lock,
+    tracking,
+)
+from forecache.registry.moves import REJECTED, ROLLED_BACK
 from forecache.settings import Settings
-
-CHALLENGER = "challenger"
 
 
 def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
@@ -17,19 +24,34 @@ def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | No
 
 
 def name_challenger(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
-    """Make a registered version the challenger, whatever the gate said of it: nothing of it is published.
+    """Make a registered version the challenger: one that passed the gate, waits for approval or was not judged yet.
 
     Raises:
         NotFoundError: No such version.
-        CheckError: It is the champion.
+        CheckError: It is the champion, did not pass the gate, was rejected by a person, or was rolled back.
     """
     with registry_lock(settings):
-        if CHAMPION in model_version(settings, pipeline, version).aliases:
+        chosen = model_version(settings, pipeline, version)
+        objection = _objection(chosen)
+        if objection:
             raise CheckError(
-                f"Model {pipeline.name!r} version {version} is the champion.", remedy="Name another version."
+                f"Model {pipeline.name!r} version {version} cannot be the challenger: {objection}.",
+                remedy=f"Name another version; `forecache models list {pipeline.name}` shows them.",
             )
         tracking(settings).set_registered_model_alias(pipeline.name, CHALLENGER, str(version))
         return model_version(settings, pipeline, version)
+
+
+def _objection(version: ModelVersion) -> str | None:
+    if CHAMPION in version.aliases:
+        return "it is the champion"
+    if version.gate == ROLLED_BACK:
+        return "it was rolled back"
+    if version.gate == REJECTED:
+        return f"it was {version.tags['gate_reason']}"
+    if version.gate == "failed":
+        return f"it did not pass the gate, {version.tags['gate_reason']}"
+    return None
 
 
 def dismiss_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 PREVIOUS = "previous"
 CHECKSUMS_TAG = "checksums"
 _UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is registered
@@ -33,7 +34,7 @@ class ModelVersion:
         name: The pipeline's name.
         run_id: The MLflow run that made it.
         uri: `models:/<name>/<version>`.
-        aliases: "champion", "previous".
+        aliases: "champion", "challenger", "previous".
         gate: "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back".
         metrics: Test metrics by name.
         tags: All tags of the version.

@@ -7,6 +7,7 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError
 from forecache.pipeline import Pipeline
 from forecache.registry.models import (
+    CHALLENGER,
     CHAMPION,
     CHECKSUMS_TAG,
     PREVIOUS,
@@ -104,8 +105,14 @@ def described_move(
 
 
 def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    """Point the aliases where the ledger's row says; doing it twice changes nothing."""
+    """Point the aliases where the ledger's row says; doing it twice changes nothing.
+
+    A challenger that becomes the champion is the challenger no more.
+    """
     client = tracking(settings)
+    assert entry.to_version is not None
+    if CHALLENGER in model_version(settings, pipeline, entry.to_version).aliases:
+        client.delete_registered_model_alias(pipeline.name, CHALLENGER)
     if entry.from_version is not None and entry.from_version != entry.to_version:
         client.set_registered_model_alias(pipeline.name, PREVIOUS, str(entry.from_version))
     client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.to_version))

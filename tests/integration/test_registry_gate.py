@@ -18,6 +18,7 @@ from forecache.operations.rollback import roll_model_back
 from forecache.pipeline import Pipeline
 from forecache.registry import gate as gate_module
 from forecache.registry import models, moves
+from forecache.registry.challenger import find_challenger, name_challenger
 from forecache.registry.examples import read_examples
 from forecache.registry.gate import Verdict, run_gate
 from forecache.registry.promotions import promotions
@@ -237,6 +238,47 @@ def test_a_champion_whose_features_are_gone_does_not_keep_the_next_model_out(lak
     verdict = judged(lake, sample.SLIGHTLY_WORSE)
     assert verdict.passed
     assert "champion 1 cannot be compared" in verdict.line
+
+
+def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(lake: Settings) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    judged(lake, sample.GOOD)
+    roll_model_back(lake, returns, actor="person")
+    judged(lake, sample.USELESS)
+    reasons = {1: "it is the champion", 2: "it was rolled back", 3: "it did not pass the gate, roc_auc"}
+    for version, why in reasons.items():
+        with pytest.raises(
+            CheckError, match=rf"version {version} cannot be the challenger: {why}.*models list returns"
+        ):
+            name_challenger(lake, returns, version)
+    assert find_challenger(lake, returns) is None
+
+
+def test_a_version_that_a_person_rejected_is_not_made_the_challenger(lake: Settings) -> None:
+    careful = replace(returns, gate=replace(returns.gate, approval=True))
+    judged(lake, sample.GOOD, careful)
+    assert name_challenger(lake, careful, 1).gate == "awaiting_approval"
+    moves.reject(lake, careful, 1, actor="risk", reason="unfair")
+    with pytest.raises(CheckError, match="version 1 cannot be the challenger: it was rejected by risk: unfair"):
+        name_challenger(lake, careful, 1)
+
+
+def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_keeps_it(lake: Settings) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    by_gate = registered(lake, sample.GOOD)
+    name_challenger(lake, returns, by_gate)
+    assert run_gate(lake, returns, by_gate, actor="test").champion_after == by_gate
+    assert models.model_version(lake, returns, by_gate).aliases == ("champion",)
+
+    name_challenger(lake, returns, 1)
+    moves.promote(lake, returns, 1, actor="person")
+    assert models.model_version(lake, returns, 1).aliases == ("champion",)
+
+    name_challenger(lake, returns, by_gate)
+    other = registered(lake, sample.USELESS)
+    models.tracking(lake).set_model_version_tag("returns", str(other), "gate", "passed")
+    moves.promote(lake, returns, other, actor="person")
+    assert models.model_version(lake, returns, by_gate).aliases == ("challenger",)
 
 
 def test_diff_shows_what_changed_between_versions(lake: Settings) -> None:

@@ -113,7 +113,7 @@ def test_the_nightly_scores_a_challenger_only_where_one_is_named_and_asked_for(
     register_model(settings, PIPELINE)
     register_model(settings, PIPELINE, seed=1, champion=False)
     assert "challenger" not in score_nights(spark, settings, asking, [NIGHT]).details
-    with pytest.raises(CheckError, match="version 1 is the champion"):
+    with pytest.raises(CheckError, match="version 1 cannot be the challenger: it is the champion"):
         name_challenger(settings, PIPELINE, 1)
     name_challenger(settings, PIPELINE, 2)
     assert "challenger" not in score_nights(spark, settings, PIPELINE, [NIGHT]).details
