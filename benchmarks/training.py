@@ -1,6 +1,6 @@
 """`make bench-training`: training against its peers, and what kills cost it.
 
-    python benchmarks/training.py                    all sections, about 12 minutes on two cores
+    python benchmarks/training.py                    all sections, about 20 minutes on two cores
     python benchmarks/training.py --only chaos       one or more sections
     python benchmarks/training.py --smoke            small sizes, to see that it works; writes no result
 

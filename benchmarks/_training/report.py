@@ -24,7 +24,7 @@ class Row:
 
 
 def rows_of(sections: dict[str, Any]) -> list[Row]:
-    """The table's rows for the sections that were measured, in the issue's order."""
+    """The table's rows for the sections that were measured, in the order they are measured in."""
     makers = {"reading": _reading, "workers": _workers, "memory": _memory, "checkpoints": _checkpoints, "chaos": _chaos}
     return [row for name, make in makers.items() if name in sections for row in make(sections[name])]
 
