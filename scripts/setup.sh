@@ -99,6 +99,25 @@ compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start t
     .venv/bin/python -m compileall -qq forecache dagster_project assets jobs resources || true
 }
 
+archive_key() { # All that the archive was made from: the JVM does without one whose Java or jars are others.
+    { printf '%s\n' "$PWD"; "$JAVA" -version 2>&1; cat scripts/archive_classes.py forecache/lake/spark.py
+        stat -c '%n %s %Y' .tools/jars/*.jar .venv/lib/python3*/site-packages/pyspark/jars/*.jar; } |
+        sha256sum | cut -d ' ' -f 1
+}
+
+archive_classes() { # Only a sooner start depends on it, so set-up goes on where it fails.
+    local key
+    key="$(archive_key)"
+    if [ -f .tools/jars/classes.jsa ] && [ "$(cat .tools/classes.key 2>/dev/null)" = "$key" ]; then return 0; fi
+    step "an archive of the classes of a Spark session into .tools/jars"
+    if timeout --foreground -k 30 600 .venv/bin/python scripts/archive_classes.py .tools/jars \
+        >.tools/classes.log 2>&1; then
+        printf '%s\n' "$key" >.tools/classes.key
+    else
+        step "it could not be made, and Spark will start more slowly: $(tail -n 1 .tools/classes.log)"
+    fi
+}
+
 fingerprint() {
     { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
         sha256sum | cut -d ' ' -f 1
@@ -157,9 +176,7 @@ step "Java $(java_major "$JAVA") at $JAVA"
 step "the Spark jars into .tools/jars"
 .venv/bin/python scripts/resolve_jars.py .tools/jars --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
 
-step "the classes of a Spark session into .tools/jars"
-.venv/bin/python scripts/archive_classes.py .tools/jars ||
-    step "without an archive of its classes, Spark starts more slowly; the message is above"
+archive_classes
 
 fingerprint >"$STAMP"
 step "ready after $((SECONDS - started)) s"

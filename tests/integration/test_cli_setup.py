@@ -1,6 +1,7 @@
 """`make setup` run again: no network, nothing written; what it installs is what the engine asks for."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,59 @@ def test_setup_again_needs_no_network_and_writes_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert time.perf_counter() - started < 5
     assert STAMP.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def bare_project(tmp_path: Path) -> Path:
+    """A folder in which set-up runs as ever, but finds stand-ins for uv, the environment and the jars there."""
+    for folder in ("scripts", "forecache/lake", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
+    pyspark_jars.mkdir(parents=True)
+    for file in ("scripts/setup.sh", "forecache/lake/spark.py", "uv.lock", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    for file in (*(tmp_path / ".tools/jars" / jar for jar in JARS), pyspark_jars / "spark.jar"):
+        file.touch()
+    (tmp_path / "scripts/resolve_jars.py").touch()
+    version = re.search(r"^UV_VERSION=(.*)$", (ROOT / "scripts/setup.sh").read_text(), re.MULTILINE)
+    assert version is not None
+    executables = {".tools/uv/bin/uv": f"echo uv {version[1]}", ".venv/bin/python": f'exec {sys.executable} "$@"'}
+    for path, line in executables.items():
+        (tmp_path / path).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / path).chmod(0o755)
+    if (ROOT / ".tools/java").exists():
+        (tmp_path / ".tools/java").symlink_to(ROOT / ".tools/java")
+    return tmp_path
+
+
+def set_up(project: Path) -> str:
+    """What set-up prints; it has to succeed."""
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh"], cwd=project, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_setup_goes_on_without_an_archive_of_classes_and_makes_one_only_where_it_would_differ(
+    bare_project: Path,
+) -> None:
+    script, lock = bare_project / "scripts/archive_classes.py", bare_project / "uv.lock"
+    archive = bare_project / ".tools/jars/classes.jsa"
+    script.write_text("raise SystemExit('no memory for that')")
+    assert "Spark will start more slowly: no memory for that" in set_up(bare_project)
+    assert set_up(bare_project) == ""
+
+    script.write_text("import sys\nwith open(f'{sys.argv[1]}/classes.jsa', 'a') as file:\n    file.write('made ')")
+    set_up(bare_project)
+    assert archive.read_text() == "made "
+    lock.write_text(lock.read_text() + "# another lock, and the same jars\n")
+    assert "[setup] ready" in set_up(bare_project)
+    assert archive.read_text() == "made "
+    (bare_project / ".tools/jars" / JARS[0]).write_text("another jar")
+    lock.write_text(lock.read_text() + "# and other ones\n")
+    set_up(bare_project)
+    assert archive.read_text() == "made made "
 
 
 def test_jars_that_setup_resolves_are_those_that_spark_gets(tmp_path: Path) -> None:
