@@ -77,10 +77,12 @@ def test_versions_swapped_in_under_load_fail_no_request_and_mix_no_answer(settin
     write_version(path, "churn", churn_rows(500, shift=1.0))
     with running_reader(settings, reader_workers=2) as reader:
         with Load(reader, lambda version: float(version)) as load:
+            assert eventually(lambda: 1 in load.versions)
             for number in range(2, 8):
                 assert write_version(path, "churn", churn_rows(500, shift=float(number))) == number
                 assert eventually(lambda number=number: served(reader) == number)
                 time.sleep(0.1)
+            assert eventually(lambda: 7 in load.versions)
         assert load.wrong == []
         assert {1, 7} <= load.versions
         assert load.answers > 200
