@@ -1,4 +1,4 @@
-"""Arrow arrays as a model wants them: a numpy matrix without a Python loop over rows, or a pandas frame.
+"""Arrow arrays as a model wants them: a numpy matrix without a Python loop over rows, or a pandas frame; and back.
 
 Runs inside Spark's Python workers: imports numpy and pyarrow only.
 """
@@ -81,6 +81,16 @@ def to_frame(arrays: Sequence[pa.Array], names: Sequence[str]) -> Any:
     return pd.DataFrame({key: column.to_pandas() for key, column in zip(keys, columns, strict=True)})
 
 
+def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Array:
+    """An Arrow array [n]; null where `unknown`, bool [n], is true, which only numbers may be."""
+    # pyarrow.array would import pandas to see whether it was given one of its objects: half a second a worker.
+    if values.dtype.kind in "fiu" and values.dtype.isnative:
+        valid = None if unknown is None else pa.py_buffer(np.packbits(~unknown, bitorder="little"))
+        content = pa.py_buffer(np.ascontiguousarray(values))
+        return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, content])
+    return pa.array(values)
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
@@ -126,12 +136,14 @@ def _numeric(column: pa.Array, name: str) -> np.ndarray:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     if column.null_count:
-        column = (column if pa.types.is_floating(kind) else column.cast(pa.float64())).fill_null(float("nan"))
+        values = _plain(column if pa.types.is_floating(kind) else column.cast(pa.float64())).copy()
+        values[_plain(column.is_valid().cast(pa.uint8())) == 0] = np.nan
+        return values
     return _plain(column)
 
 
 def _plain(column: pa.Array) -> np.ndarray:
-    """A view of numbers without nulls. `to_numpy` and even its dtype would import pandas in every worker."""
+    """A view of numbers without nulls. `to_numpy`, `fill_null` and even a dtype would import pandas in every worker."""
     kind = column.type
     letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
     dtype = np.dtype(f"{letter}{kind.bit_width // 8}")

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.pipeline import Pipeline
-from forecache.scoring.arrow_engine import models_folder, score_values
+from forecache.scoring.arrow_engine import models_folder
 from forecache.scoring.engines import Plan
 from forecache.scoring.job import model_features
-from forecache.scoring.kernel import load_kernel, score_arrays
+from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import Night
-from forecache.scoring.rows import Stamp, prediction_columns, prediction_rows
+from forecache.scoring.pieces import score_values
+from forecache.scoring.rows import Stamp, layout_of, prediction_columns, prediction_rows
 from forecache.scoring.spec import ARROW_TYPES, KERNEL_VERSION
 from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
@@ -44,7 +45,7 @@ class Calibration:
         rows: Rows that a model is given at once.
         source: "set", "calibrated" now, or "kept" from an earlier run.
         batch_bytes: Memory of a batch: the features, the model's matrix and the predictions.
-        rows_per_second: Of one core at that size, without Spark's own work; None where the size was set.
+        rows_per_second: Of one core at that size; None where the size was set.
         rates: The same by size, as measured.
     """
 
@@ -60,9 +61,7 @@ class Calibration:
         return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
 
 
-def calibrate(
-    settings: Settings, pipeline: Pipeline, plan: Plan, nights: Sequence[Night], stamp: Stamp, engine: str
-) -> Calibration:
+def calibrate(settings: Settings, pipeline: Pipeline, plan: Plan, nights: Sequence[Night], stamp: Stamp) -> Calibration:
     """The batch size for nights: the setting, what an earlier run found, or a sweep over a sample of at most a second.
 
     Raises:
@@ -71,7 +70,7 @@ def calibrate(
     if settings.scoring_batch_rows:
         return Calibration(settings.scoring_batch_rows, "set")
     largest = max(nights, key=lambda night: night.files[0].rows)
-    stage, wanted = f"calibrate_{engine}", min(SAMPLE_ROWS, largest.files[0].rows)
+    stage, wanted = "calibrate", min(SAMPLE_ROWS, largest.files[0].rows)
     memory = _memory(settings)
     inputs = f"{stamp.model_name}@{stamp.model_version} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
     known = last_record(settings, stage, pipeline.name)
@@ -84,10 +83,8 @@ def calibrate(
     a_row = _bytes_a_row(plan, sample)
     sizes = [size for size in SIZES if size <= len(sample[0])] or [len(sample[0])]
     sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
-    score = _with_arrow if engine == "arrow" else _as_a_worker
-    rates = sweep(score(settings, pipeline, plan, stamp, sample, keys), sizes, sample_rows=len(sample[0]))
-    if engine == "arrow":
-        rates = {size: 1 / (1 / rate + read_s / len(sample[0])) for size, rate in rates.items()}
+    rates = sweep(_as_a_worker(settings, pipeline, plan, stamp, sample, keys), sizes, sample_rows=len(sample[0]))
+    rates = {size: 1 / (1 / rate + read_s / len(sample[0])) for size, rate in rates.items()}
     details = {"rates": rates, "bytes_a_row": a_row}
     seconds = time.perf_counter() - started
     row = StageRecord(stage, pipeline.name, None, inputs, "", -1, len(sample[0]), seconds, details, run_id=stamp.run_id)
@@ -170,47 +167,23 @@ def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
     return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + 2 * returned
 
 
-def _with_arrow(
+def _as_a_worker(
     settings: Settings, pipeline: Pipeline, plan: Plan, stamp: Stamp, sample: list[pa.Array], keys: list[pa.Array]
 ) -> Score:
-    """What a thread of the engine without a JVM does with a batch, into memory."""
+    """What a thread or a Spark task does with a batch, into memory."""
     import pyarrow.parquet as pq
 
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     fields = [pa.field(name, key.type) for name, key in zip(pipeline.key, keys, strict=True)]
-    schema = prediction_columns(pipeline, fields)
+    layout = layout_of(pipeline)
+    schema = prediction_columns(layout, fields)
 
     def score(size: int, rows: int) -> None:
         with pq.ParquetWriter(io.BytesIO(), schema, compression="snappy", use_dictionary=False) as writer:
             for first in range(0, rows, size):
-                values = score_values(kernel, [array.slice(first, size) for array in sample], plan, pipeline)
+                features = [array.slice(first, size) for array in sample]
+                values = score_values(kernel, plan.spec, features, layout.output)
                 identity = [key.slice(first, size) for key in keys]
-                writer.write_batch(prediction_rows(pipeline, identity, values, stamp, 0, schema))
+                writer.write_batch(prediction_rows(layout, identity, values, stamp, 0, schema))
 
     return score
-
-
-def _as_a_worker(
-    settings: Settings, pipeline: Pipeline, plan: Plan, stamp: Stamp, sample: list[pa.Array], keys: list[pa.Array]
-) -> Score:
-    """What becomes of a batch between Spark and its worker: through Arrow's stream, the model, and a stream again."""
-    kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
-    rows, width = len(sample[0]), len(sample)
-    matrix = np.column_stack([array.to_numpy(zero_copy_only=False) for array in sample]).reshape(-1)
-    offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
-    lists = pa.ListArray.from_arrays(offsets, pa.array(matrix, pa.float32()))
-
-    def score(size: int, rows: int) -> None:
-        for first in range(0, rows, size):
-            given = _through_a_stream(lists.slice(first, size))
-            _through_a_stream(score_arrays(kernel, plan.spec, [given]))
-
-    return score
-
-
-def _through_a_stream(array: pa.Array) -> pa.Array:
-    batch = pa.record_batch([array], names=["column"])
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return pa.ipc.open_stream(sink.getvalue()).read_next_batch().column(0)

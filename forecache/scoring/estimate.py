@@ -1,7 +1,7 @@
 """The plan of a run: rows per second, time, cost and memory, predicted before it and measured after it.
 
 What comparable nights took, as the stage ledger has it, is the best prediction; before there are any, the
-calibration's rate of one core and what the engine does beside the model.
+calibration's rate of one core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,6 @@ _NIGHTS = 7
 # A night of another order of magnitude says little: the start of a job is all of a small one.
 _COMPARABLE = 4.0
 _START_S = {"spark": 1.0, "arrow": 0.1}
-# Seconds a row and core that reading, sending, writing takes beside the model; measured on 20 features.
-_BESIDE_S = {"spark": 1.5e-6, "arrow": 0.0}
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def predict(
         return Figures(rows, rows / rate, cores, max(memory, default=None), basis)
     if core_rate is None:
         return None
-    seconds = _START_S[engine] + rows * (1 / core_rate + _BESIDE_S[engine]) / cores
+    seconds = _START_S[engine] + rows / core_rate / cores
     return Figures(rows, seconds, cores, None, "calibration")
 
 

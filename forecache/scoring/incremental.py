@@ -6,6 +6,7 @@ outputs are those of a full run; another model, declaration or kernel forces one
 """
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,20 +20,21 @@ from forecache.lake.features import partition_rows
 from forecache.lake.ledger import StageRecord
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import Pipeline
-from forecache.scoring.arrow_engine import BATCH_ROWS, models_folder, num_cores, open_output, score_values
+from forecache.scoring.arrow_engine import BATCH_ROWS, models_folder, num_cores
 from forecache.scoring.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.engines import Plan
+from forecache.scoring.files import ROW_GROUP_ROWS, open_output
 from forecache.scoring.job import model_features
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import Night, partition_files
-from forecache.scoring.rows import Stamp, prediction_columns, prediction_rows
+from forecache.scoring.pieces import score_values
+from forecache.scoring.rows import Stamp, layout_of, prediction_columns, prediction_rows
 from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
 
 Mode = Literal["auto", "full", "incremental"]
 # Above this share of change data, finding what changed costs more than scoring everything.
 _FEED_SHARE = 0.3
-_ROW_GROUP_ROWS = 500_000
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def score_changes(
     started = time.perf_counter()
     changes = find_changes(settings, pipeline, base.state, State(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
-    schema = prediction_columns(pipeline, [pa.field(key.name, _plain_type(key.type)) for key in keys])
+    schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, _plain_type(key.type)) for key in keys])
     drop = _drop_set(pipeline, changes)
     source = lake_filesystem(settings, table)
     version = open_table(settings, table).version()
@@ -157,16 +159,20 @@ def _carry(filesystem: Any, pipeline: Pipeline, path: str, folder: str, schema: 
     carried = 0
     with filesystem.open_input_file(path) as opened:
         parquet = pq.ParquetFile(opened, read_dictionary=words)
-        with open_output(filesystem, folder, schema) as writer:
+        with open_output(filesystem, _new_file(folder), schema) as writer:
             for batch in parquet.iter_batches(4 * BATCH_ROWS, columns=schema.names, use_threads=False):
                 known = _identity([batch.column(name) for name in pipeline.key])
                 kept = batch.filter(pc.invert(pc.is_in(known, value_set=drop))) if len(drop) else batch
                 kept = pa.RecordBatch.from_arrays(
                     [_as(kept.column(field.name), field.type) for field in schema], schema=schema
                 )
-                writer.write_batch(kept, row_group_size=_ROW_GROUP_ROWS)
+                writer.write_batch(kept, row_group_size=ROW_GROUP_ROWS)
                 carried += kept.num_rows
     return carried
+
+
+def _new_file(folder: str) -> str:
+    return f"{folder}/part-{uuid.uuid4().hex}.snappy.parquet"
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -190,11 +196,11 @@ def _score_changed(
         return
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     names = model_features(pipeline, plan.spec.inputs)
-    with open_output(filesystem, folder, schema) as writer:
+    with open_output(filesystem, _new_file(folder), schema) as writer:
         for batch in changed.to_batches(max_chunksize=BATCH_ROWS):
-            values = score_values(kernel, [batch.column(name) for name in names], plan, pipeline)
+            values = score_values(kernel, plan.spec, [batch.column(name) for name in names], pipeline.output.name)
             identity = [_as(batch.column(name), schema.field(name).type) for name in pipeline.key]
             writer.write_batch(
-                prediction_rows(pipeline, identity, values, stamp, night.feature_version, schema),
-                row_group_size=_ROW_GROUP_ROWS,
+                prediction_rows(layout_of(pipeline), identity, values, stamp, night.feature_version, schema),
+                row_group_size=ROW_GROUP_ROWS,
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from forecache.errors import InputError
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import Pipeline
 from forecache.scoring.night import FeatureFile
 
 TELL_EVERY_S = 1.0
@@ -32,11 +32,6 @@ class Job:
     @property
     def rows(self) -> int:
         return sum(file.rows for files in self.files.values() for file in files)
-
-    @property
-    def partition_columns(self) -> list[str]:
-        """Columns that the job's folder is divided by."""
-        return [*([AS_OF] if len(self.files) > 1 else []), *(["shard"] if self.sharded else [])]
 
     def part_rows(self, cores: int) -> int:
         """Rows after which an output file of a shard ends: a kill loses no more than a twentieth of a large job."""

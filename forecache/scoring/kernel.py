@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
+from forecache.scoring.batch import from_numpy
 from forecache.scoring.runtimes import LOADERS, Kernel
 from forecache.scoring.spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
 from forecache.scoring.worker import settle
@@ -83,20 +84,13 @@ def _output_array(value: np.ndarray, column: OutputColumn, rows: int) -> pa.Arra
 
 
 def _cast(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    array = _from_numpy(values)
+    array = from_numpy(values)
     if array.type == kind:
         return array
     try:
         return array.cast(kind)
     except pa.ArrowInvalid as error:
         raise InputError(f"The model returned {array.type}, which does not fit {kind}: {error}.") from None
-
-
-def _from_numpy(values: np.ndarray) -> pa.Array:
-    # pyarrow.array would import pandas to see whether it was given one of its objects: half a second a worker.
-    if values.dtype.kind in "fiu" and values.dtype.isnative:
-        return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
-    return pa.array(values)
 
 
 def _bound_threads() -> None:

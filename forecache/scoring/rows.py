@@ -1,14 +1,23 @@
-"""Rows of the prediction table as Arrow, for the engine without a JVM and for incremental runs."""
+"""Rows of the prediction table as Arrow.
+
+Runs inside Spark's Python workers: does not import the declaration's modules, and builds arrays from buffers, since
+`pyarrow.array` would import pandas.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from forecache.pipeline import Pipeline, Segment
+from forecache.scoring.batch import from_numpy
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -21,16 +30,39 @@ class Stamp:
     run_id: str
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A segment: labels[i] where bounds[i-1] <= output < bounds[i] (ends open)."""
+
+    name: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a declaration decides about the rows of its prediction table; a worker has no more of it."""
+
+    key: tuple[str, ...]
+    output: str
+    cuts: tuple[Cut, ...]
+
+
+def layout_of(pipeline: "Pipeline") -> Layout:
+    cuts = tuple(Cut(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
+    return Layout(pipeline.key, pipeline.output.name, cuts)
+
+
 WORD = pa.dictionary(pa.int32(), pa.string())
 
 
-def prediction_columns(pipeline: Pipeline, keys: Sequence[pa.Field]) -> pa.Schema:
+def prediction_columns(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
     """Columns of a prediction file: the table's without the partition column; words that repeat as dictionaries."""
     return pa.schema(
         [
             *keys,
-            (pipeline.output.name, pa.float64()),
-            *((segment.name, WORD) for segment in pipeline.segments),
+            (layout.output, pa.float64()),
+            *((cut.name, WORD) for cut in layout.cuts),
             ("model_name", WORD),
             ("model_version", pa.int32()),
             ("feature_version", pa.int64()),
@@ -41,7 +73,7 @@ def prediction_columns(pipeline: Pipeline, keys: Sequence[pa.Field]) -> pa.Schem
 
 
 def prediction_rows(
-    pipeline: Pipeline, keys: Sequence[pa.Array], values: np.ndarray, stamp: Stamp, version: int, schema: pa.Schema
+    layout: Layout, keys: Sequence[pa.Array], values: np.ndarray, stamp: Stamp, version: int, schema: pa.Schema
 ) -> pa.RecordBatch:
     """A batch of predictions.
 
@@ -55,27 +87,30 @@ def prediction_rows(
     output = values.astype(np.float64, copy=False)
     unknown = np.isnan(output)
     mask = unknown if unknown.any() else None
+    moment = (stamp.scored_at - _EPOCH) // timedelta(microseconds=1)
     columns: list[Any] = [
         *keys,
-        pa.array(output, mask=mask),
-        *(_cut(segment, output, mask) for segment in pipeline.segments),
+        from_numpy(output, mask),
+        *(_labels(cut, output, mask) for cut in layout.cuts),
         _word(stamp.model_name, rows),
-        pa.array(np.full(rows, stamp.model_version, dtype=np.int32)),
-        pa.array(np.full(rows, version, dtype=np.int64)),
-        pa.array(np.full(rows, _microseconds(stamp.scored_at), dtype=np.int64)).cast(pa.timestamp("us", tz="UTC")),
+        from_numpy(np.full(rows, stamp.model_version, dtype=np.int32)),
+        from_numpy(np.full(rows, version, dtype=np.int64)),
+        from_numpy(np.full(rows, moment, dtype=np.int64)).cast(pa.timestamp("us", tz="UTC")),
         _word(stamp.run_id, rows),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _cut(segment: Segment, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
-    indices = np.searchsorted(np.array(segment.bounds), output, side="right").astype(np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=mask), pa.array(list(segment.labels)))
+def _labels(cut: Cut, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
+    indices = np.searchsorted(np.array(cut.bounds), output, side="right").astype(np.int32)
+    return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(cut.labels))
 
 
 def _word(word: str, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([word]))
+    return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), _strings([word]))
 
 
-def _microseconds(moment: datetime) -> int:
-    return int(pa.scalar(moment, pa.timestamp("us", tz="UTC")).value)
+def _strings(words: Sequence[str]) -> pa.Array:
+    content = [word.encode() for word in words]
+    ends = np.cumsum([0, *map(len, content)]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(b"".join(content)))

@@ -86,7 +86,7 @@ def score(
             if (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
         }
         full = [night for night in pending if night.night not in bases]
-        batch = calibrate(settings, pipeline, work.plan, full, stamp, engine) if full else None
+        batch = calibrate(settings, pipeline, work.plan, full, stamp) if full else None
         predicted = _predicted(work, [full, [n for n in pending if n.night in bases]], before, batch)
         if predicted is not None:
             progress(sentence(predicted, settings), None)

@@ -15,12 +15,11 @@ from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.distribution import distance
 from forecache.scoring.engines import Plan, plan_scoring
-from forecache.scoring.job import Job, model_features
+from forecache.scoring.job import model_features
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
 from forecache.scoring.run import is_current
-from forecache.scoring.spark_engine import own_session, write_shards
-from forecache.scoring.spark_frames import cut, number, read_features, stamped
+from forecache.scoring.spark_frames import cut, number, own_session, read_features, stamped, write_rows
 from forecache.scoring.stage import BATCH_ROWS, Staged, Work, publish
 from forecache.scoring.staging import list_folder, staging_folder
 from forecache.scoring.udf import paired_udf
@@ -74,10 +73,9 @@ def score_shadow(
         kept = {**models, "comparison": known.details["comparison"], "champion_written": False}
         return _result(settings, pipeline, described, started, kept, skipped=True)
     plans = {side: plan_scoring(str(verified_folder(settings, model))) for side, (model, _) in sides.items()}
-    job = Job({night: described.files}, {night: described.feature_version}, "", sharded=False)
-    session = own_session(spark, job, settings.scoring_batch_rows or BATCH_ROWS)
+    session = own_session(spark, settings.scoring_batch_rows or BATCH_ROWS)
     progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
-    both = _both(session, settings, pipeline, plans, job).persist()
+    both = _both(session, settings, pipeline, plans, described).persist()
     try:
         details: dict[str, Any] = {**models, "comparison": _compare(both, pipeline)}
         for side, (model, table) in sides.items():
@@ -85,7 +83,7 @@ def score_shadow(
                 continue
             stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
             work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress)
-            _write(session, work, nights[side], both, side, details if side == "challenger" else {})
+            _write(work, nights[side], both, side, details if side == "challenger" else {})
     finally:
         both.unpersist()
     details["champion_written"] = not current["champion"]
@@ -109,7 +107,7 @@ def _result(
 
 
 def _both(
-    session: "SparkSession", settings: Settings, pipeline: Pipeline, plans: Mapping[str, Plan], job: Job
+    session: "SparkSession", settings: Settings, pipeline: Pipeline, plans: Mapping[str, Plan], night: Night
 ) -> "DataFrame":
     """Key columns and one double for each model, in one pass over the features."""
     from pyspark.sql import functions as F
@@ -119,25 +117,19 @@ def _both(
     # An array is cheaper to carry than a struct, and serves where both models take the same columns in one order.
     same = all(names == wanted["champion"] for names in wanted.values())
     features = F.array(*wanted["champion"]) if same else F.struct(*columns)
-    scored = read_features(session, settings, pipeline, job).select(
+    scored = read_features(session, settings, pipeline, night).select(
         *pipeline.key, paired_udf(session, plans, pipeline.output.name)(features).alias("scores")
     )
     return scored.select(*pipeline.key, *(number(F.col("scores")[side]).alias(side) for side in plans))
 
 
-def _write(
-    session: "SparkSession", work: Work, night: Night, both: "DataFrame", side: str, details: Mapping[str, Any]
-) -> None:
+def _write(work: Work, night: Night, both: "DataFrame", side: str, details: Mapping[str, Any]) -> None:
     from pyspark.sql import functions as F
 
     started = time.perf_counter()
     folder = staging_folder(night)
-    job = Job({night.night: night.files}, {night.night: night.feature_version}, folder, sharded=False)
     rows = both.select(*work.pipeline.key, F.col(side).alias(work.pipeline.output.name))
-    rows = rows.withColumn("as_of", F.lit(night.night))
-    write_shards(
-        session, stamped(rows, work.pipeline, job, work.stamp), work.settings, work.table, job, progress=work.progress
-    )
+    write_rows(stamped(rows, work.pipeline, night, work.stamp), work.settings, work.table, folder)
     files = list_folder(work.settings, work.table, folder, night.night)
     staged = Staged({night.night: files}, night.rows, time.perf_counter() - started, {"shadow": True, **details})
     publish(work, [night], staged, stage=_STAGES[side])

@@ -1,29 +1,35 @@
-"""Scoring with Spark: feature files in, the model as a column function, shards out; nothing is visible yet."""
+"""Scoring with Spark: it distributes the pieces of a job and tries again; Arrow reads, scores and writes them.
+
+No row passes through the JVM. A task writes the parts of its pieces straight into the job's folder, each under a name
+that does not depend on the attempt and whole or not at all: one that is tried twice, or in two places at once, leaves
+the same bytes under the same names.
+"""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from forecache.errors import ForecacheError, InputError, UnavailableError
-from forecache.lake.spark import spark_path
+from forecache import errors
+from forecache.errors import ForecacheError, UnavailableError
 from forecache.pipeline import Pipeline
 from forecache.results import Progress
+from forecache.scoring.division import pieces_of, recipe_of
 from forecache.scoring.engines import Plan
-from forecache.scoring.job import TELL_EVERY_S, Job, model_features, sentence
+from forecache.scoring.job import TELL_EVERY_S, Job, sentence
+from forecache.scoring.pieces import Piece, Recipe, Scorer
 from forecache.scoring.rows import Stamp
-from forecache.scoring.spark_frames import predicted, read_features, stamped, with_features
-from forecache.scoring.udf import ScoringUdf
-from forecache.scoring.usage import Peaks, worker_peaks
+from forecache.scoring.usage import Peaks, own_peak, worker_peaks
+from forecache.scoring.worker import settle, unpack_folder
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark import Accumulator, Broadcast, SparkContext
+    from pyspark.sql import SparkSession
 
 # A task costs some 10 ms of its own; so many rows take a few tenths of a second.
 ROWS_A_TASK = 100_000
-_SPLIT_BYTES = 32 << 20
 
 
 def score_job(
@@ -47,82 +53,64 @@ def score_job(
         InputError: The features do not fit the model.
         UnavailableError: No space is left on the device.
     """
-    session = own_session(spark, job, batch_rows)
-    features = read_features(session, settings, pipeline, job)
-    peaks = worker_peaks(session.sparkContext)
-    model = ScoringUdf(session, plan, peaks)
-    value = model("features")
-    output = value if model.shape == "scalar" else value[pipeline.output.name]
-    narrow = with_features(features, pipeline, model_features(pipeline, model.inputs), job)
-    rows = stamped(predicted(narrow, pipeline, output, sharded=job.sharded), pipeline, job, stamp)
-    write_shards(session, rows, settings, table, job, progress=progress)
+    context = spark.sparkContext
+    cores = context.defaultParallelism
+    recipe = recipe_of(settings, pipeline, table, plan, job, stamp, batch_rows=batch_rows, cores=cores)
+    pieces = pieces_of(settings, pipeline, job, cores=cores)
+    tasks = group(pieces, rows=min(ROWS_A_TASK, -(-job.rows // cores)))
+    done, rows, peaks = context.accumulator(0), context.accumulator(0), worker_peaks(context)
+    model = context.broadcast(plan.payload)
+    task = _task(recipe, model, done, rows, peaks)
+    with _told(context, job, lambda: ((done.value, len(pieces)), (rows.value, job.rows)), progress), known_errors():
+        context.parallelize(tasks, len(tasks)).foreachPartition(task)
     return peaks.value
 
 
-def write_shards(
-    session: "SparkSession", rows: "DataFrame", settings: Settings, table: str, job: Job, *, progress: Progress
-) -> None:
-    """Write rows of the prediction table into the job's folder; a file appears when its task has ended."""
-    writer = (
-        rows.write.mode("append")
-        .option("mapreduce.fileoutputcommitter.algorithm.version", "2")
-        .option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
-    )
-    if job.partition_columns:
-        writer = writer.partitionBy(*job.partition_columns)
-    with _told(session, job, progress), _known_errors():
-        writer.parquet(f"{spark_path(settings.table_uri(table))}/{job.folder}")
+def group(pieces: Sequence[Piece], *, rows: int) -> list[list[Piece]]:
+    """Pieces that share a task, in their order: so many that each has at least these rows, but for the last."""
+    tasks: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if sum(other.rows for other in tasks[-1]) >= rows:
+            tasks.append([])
+        tasks[-1].append(piece)
+    return tasks
 
 
-def own_session(spark: "SparkSession", job: Job, batch_rows: int) -> "SparkSession":
-    """A session with this job's configuration, on the same cluster: the caller's stays as it is."""
-    session = spark.newSession()
-    several = bool(job.partition_columns)
-    for key, value in {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": batch_rows,
-        "spark.sql.files.maxPartitionBytes": _bytes_a_task(spark, job) if job.sharded else _SPLIT_BYTES,
-        "spark.sql.files.openCostInBytes": 0 if job.sharded else 1 << 20,
-        **({"spark.sql.files.minPartitionNum": 1} if job.sharded else {}),
-        # A part is complete in the task's own folder before the task is, and a later run finds it there.
-        "spark.sql.files.maxRecordsPerFile": job.part_rows(spark.sparkContext.defaultParallelism) if job.sharded else 0,
-        # Rows of a partition lie together in a feature file, so that sorting by it first would only cost.
-        "spark.sql.maxConcurrentOutputFileWriters": 64 if several else 0,
-        "spark.databricks.delta.formatCheck.enabled": "false",
-    }.items():
-        session.conf.set(key, str(value))
-    return session
+def _task(
+    recipe: Recipe,
+    model: "Broadcast[bytes]",
+    done: "Accumulator[int]",
+    rows: "Accumulator[int]",
+    peaks: "Accumulator[Peaks]",
+) -> Callable[[Iterable[list[Piece]]], None]:
+    # The recipe has an object store's secrets: it travels in the function, which Spark logs nowhere.
+    def score_pieces(given: Iterable[list[Piece]]) -> None:
+        scorer = Scorer(recipe, lambda: model.value, unpack_folder)
+        for pieces in given:
+            for piece in pieces:
+                scorer.score(piece, rows.add)
+                done.add(1)
+        settle()
+        peaks.add(own_peak())
 
-
-def _bytes_a_task(spark: "SparkSession", job: Job) -> int:
-    """So that no feature file is split, and a task has enough of them to be worth its start."""
-    sizes = [file.size_bytes for files in job.files.values() for file in files]
-    tasks = max(spark.sparkContext.defaultParallelism, round(job.rows / ROWS_A_TASK))
-    return max(max(sizes), round(1.05 * sum(sizes) / tasks))
+    return score_pieces
 
 
 @contextmanager
-def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[None]:
-    """Tell every second how far the job is, from Spark's own counters; it moves as tasks end."""
-    context = session.sparkContext
-    group = f"score {job.folder}"
-    context.setJobGroup(group, f"Forecache: scoring {job.rows:,} rows")
+def _told(
+    context: "SparkContext",
+    job: Job,
+    far: Callable[[], tuple[tuple[int, int], tuple[int, int]]],
+    progress: Progress,
+) -> Iterator[None]:
+    """Tell every second how far the job is; it moves as tasks end."""
+    context.setJobGroup(f"score {job.folder}", f"Forecache: scoring {job.rows:,} rows")
     over = threading.Event()
     started = time.perf_counter()
 
     def tell() -> None:
-        tracker = context.statusTracker()
         while not over.wait(TELL_EVERY_S):
-            stages = [
-                info
-                for job_id in tracker.getJobIdsForGroup(group)
-                for stage in getattr(tracker.getJobInfo(job_id), "stageIds", ())
-                if (info := tracker.getStageInfo(stage)) is not None
-            ]
-            total, done = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
-            rows = job.rows * done // max(1, total)
-            progress(*sentence((done, total), (rows, job.rows), time.perf_counter() - started))
+            progress(*sentence(*far(), time.perf_counter() - started))
 
     teller = threading.Thread(target=tell, name="forecache-progress", daemon=True)
     teller.start()
@@ -135,7 +123,8 @@ def _told(session: "SparkSession", job: Job, progress: Progress) -> Iterator[Non
 
 
 @contextmanager
-def _known_errors() -> Iterator[None]:
+def known_errors() -> Iterator[None]:
+    """A worker's error as it was raised there, from what Spark says of the task that failed."""
     from pyspark.errors import PySparkException
 
     try:
@@ -154,5 +143,5 @@ def _known_errors() -> Iterator[None]:
         for line in text.splitlines():
             kind, _, message = line.partition(": ")
             if kind.startswith("forecache.errors."):
-                raise InputError(message) from error
+                raise getattr(errors, kind.rpartition(".")[2])(message) from error
         raise

@@ -19,7 +19,7 @@ from forecache.scoring.job import Job
 from forecache.scoring.night import STAGE, Night
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_engine import score_job
-from forecache.scoring.staging import StagedFile, keep_files, list_folder, list_staged, missing_files, staging_folder
+from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
 from forecache.scoring.usage import Peaks, own_peak
 from forecache.settings import Settings
 
@@ -94,7 +94,7 @@ def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
             work.progress(f"taking up {there:,} of {night.rows:,} rows that an earlier run scored", None)
         peaks = _score_job(work, job)
         staged = list_staged(work.settings, work.table, night)
-    files = {night.night: keep_files(work.settings, work.table, night, staged)}
+    files = {night.night: [file for files in staged.values() for file in files]}
     rows, seconds = sum(file.rows for file in missing), time.perf_counter() - started
     return Staged(files, rows, seconds, figures=_measured(work, rows, seconds, peaks) if missing else None)
 

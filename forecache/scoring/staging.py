@@ -8,6 +8,7 @@ never committed is outside the log, so that VACUUM removes it.
 """
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,8 @@ from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
-from forecache.errors import ConflictError
 from forecache.pipeline import AS_OF
+from forecache.scoring.files import Place
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings
 
@@ -38,15 +39,15 @@ class StagedFile:
     statistics: Mapping[str, Any]
 
 
+def place_of(settings: Settings, table: str) -> Place:
+    """Where a table lies, as any process of this machine or of a cluster with its disk finds it."""
+    uri = settings.table_uri(table)
+    return Place(uri if "://" in uri else os.path.abspath(uri), settings.storage_options)
+
+
 def lake_filesystem(settings: Settings, table: str) -> Any:
     """A pyarrow file system rooted at a table, local or in an object store."""
-    from deltalake.fs import DeltaStorageHandler
-    from pyarrow import fs
-
-    uri = settings.table_uri(table)
-    if "://" not in uri:
-        return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
-    return fs.PyFileSystem(DeltaStorageHandler(uri, settings.storage_options or None))
+    return place_of(settings, table).open()
 
 
 def staging_folder(night: Night, *, shared: bool = False) -> str:
@@ -66,10 +67,7 @@ def list_folder(settings: Settings, table: str, folder: str, night: date) -> lis
 
 
 def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[StagedFile]]:
-    """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them.
-
-    Parts that a task had finished when it was killed are among them, in the task's own folder: see `keep_files`.
-    """
+    """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them."""
     from pyarrow import fs
 
     filesystem = lake_filesystem(settings, table)
@@ -78,41 +76,13 @@ def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[
     for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
-        for shard, files in _by_shard(filesystem, folder.path, night.night, unfinished=True).items():
+        for shard, files in _by_shard(filesystem, folder.path, night.night).items():
             if shard != WHOLE:
                 segments.setdefault(_rows_of_shard(shard), []).append(_unbroken(files))
             elif _rows(files) == night.rows:
                 return {WHOLE: files}
     covered = {file.name: _covered(file, segments) for file in night.files}
     return {name: files for name, files in covered.items() if files}
-
-
-def keep_files(
-    settings: Settings, table: str, night: Night, staged: Mapping[str, Sequence[StagedFile]]
-) -> list[StagedFile]:
-    """All staged files; those in the folders of killed tasks are copied to a folder of this attempt's own.
-
-    Raises:
-        ConflictError: Another run of the night is alive and took its file away.
-    """
-    filesystem = lake_filesystem(settings, table)
-    folder = staging_folder(night)
-    return [_kept(filesystem, file, folder) for files in staged.values() for file in files]
-
-
-def _kept(filesystem: Any, file: StagedFile, folder: str) -> StagedFile:
-    if not _is_unfinished(file.path):
-        return file
-    folder = f"{folder}/shard={file.shard}"
-    target = f"{folder}/{file.path.rsplit('/', 1)[-1]}"
-    filesystem.create_dir(folder, recursive=True)
-    try:
-        filesystem.copy_file(file.path, target)
-    except FileNotFoundError:
-        raise ConflictError(
-            f"Another run scores the night {file.night} at the same time.", remedy="Run again when it has ended."
-        ) from None
-    return replace(file, path=target)
 
 
 def missing_files(night: Night, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
@@ -138,12 +108,8 @@ def _rows_of_shard(shard: str) -> tuple[str, int]:
 
 
 def _unbroken(files: Sequence[StagedFile]) -> list[StagedFile]:
-    """The first parts of a shard without a gap; a task that was tried twice left some of them twice."""
-    by_part: dict[int, StagedFile] = {}
-    for file in files:
-        part = _PART.search(file.path)
-        if part is not None and (int(part[1]) not in by_part or not _is_unfinished(file.path)):
-            by_part[int(part[1])] = file
+    """The first parts of a shard without a gap."""
+    by_part = {int(part[1]): file for file in files if (part := _PART.search(file.path)) is not None}
     return [by_part[i] for i in takewhile(by_part.__contains__, count())]
 
 
@@ -158,25 +124,20 @@ def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list
     return found
 
 
-def _is_unfinished(path: str) -> bool:
-    return "/_temporary/" in path
-
-
-def _by_shard(filesystem: Any, folder: str, night: date, *, unfinished: bool = False) -> dict[str, list[StagedFile]]:
-    """The complete files in a folder, by shard; `unfinished`: those of a shard's unfinished tasks too."""
+def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[StagedFile]]:
+    """The complete files in a folder, by shard."""
     from pyarrow import fs
 
     found: dict[str, list[StagedFile]] = {}
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)):
         path: str = info.path
-        if info.type != fs.FileType.File or not path.endswith(".parquet"):
+        # Shadow scoring's frames are written by Spark's own tasks, each into such a folder until it is done.
+        if info.type != fs.FileType.File or not path.endswith(".parquet") or "/_temporary/" in path:
             continue
         parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
-        if _is_unfinished(path) and (shard == WHOLE or not unfinished):
-            continue
         file = describe_file(filesystem, path, night, shard, info.size)
-        # An empty task leaves an empty file; one that a crash of the machine cut short counts for nothing either.
+        # A task of Spark's without rows leaves an empty file; one that a crash cut short counts for nothing either.
         if file is not None and file.rows:
             found.setdefault(shard, []).append(file)
     return found

@@ -9,11 +9,10 @@ from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.spec import KernelSpec
-from forecache.scoring.usage import Peaks, own_peak
-from forecache.scoring.worker import settle
+from forecache.scoring.worker import settle, unpack_folder
 
 if TYPE_CHECKING:
-    from pyspark import Accumulator, Broadcast, SparkContext
+    from pyspark import Broadcast, SparkContext
     from pyspark.sql import Column, SparkSession
     from pyspark.sql.types import DataType
 
@@ -28,11 +27,10 @@ class ScoringUdf:
         shape: "scalar", "array" or "struct".
     """
 
-    def __init__(self, spark: "SparkSession", plan: Plan, peaks: "Accumulator[Peaks] | None" = None) -> None:
-        """`peaks` gets the largest memory of each worker, after each of its tasks."""
+    def __init__(self, spark: "SparkSession", plan: Plan) -> None:
         self.inputs = plan.spec.inputs
         self.shape = plan.spec.shape
-        self._udf, self.returns = _build(spark, plan, peaks)
+        self._udf, self.returns = _build(spark, plan)
         self.plan: dict[str, Any] = plan.metadata()
 
     def __call__(self, *columns: "Column | str") -> "Column":
@@ -88,14 +86,7 @@ def scoring_udf(
     return ScoringUdf(spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, engine=engine))
 
 
-def _worker_folder() -> str:
-    """Where a worker may unpack a model; Spark removes it with the application."""
-    from pyspark import SparkFiles
-
-    return SparkFiles.getRootDirectory()
-
-
-def _build(spark: "SparkSession", plan: Plan, peaks: "Accumulator[Peaks] | None") -> "tuple[Any, DataType]":
+def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
     from pyspark.sql.pandas.functions import arrow_udf
 
     context: SparkContext = spark.sparkContext
@@ -105,9 +96,7 @@ def _build(spark: "SparkSession", plan: Plan, peaks: "Accumulator[Peaks] | None"
 
     # Spark reads the kind of UDF from the hints; with several columns each item is a tuple of arrays all the same.
     def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        yield from score_stream(spec, lambda: shipped.value, _worker_folder, iterator)
-        if peaks is not None:
-            peaks.add(own_peak())
+        yield from score_stream(spec, lambda: shipped.value, unpack_folder, iterator)
 
     return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]
 
@@ -126,7 +115,7 @@ def paired_udf(spark: "SparkSession", plans: Mapping[str, Plan], output: str) ->
         for batch in iterator:
             values = []
             for spec, payload in shipped.values():
-                kernel = load_kernel(spec, lambda payload=payload: payload.value, _worker_folder)  # type: ignore[misc]
+                kernel = load_kernel(spec, lambda payload=payload: payload.value, unpack_folder)  # type: ignore[misc]
                 scored = score_arrays(kernel, spec, (batch,))
                 values.append((scored.field(output) if spec.shape == "struct" else scored).cast(pa.float64()))
             yield pa.StructArray.from_arrays(values, names=list(shipped))

@@ -28,6 +28,13 @@ def settle() -> None:
     gc.freeze()
 
 
+def unpack_folder() -> str:
+    """Where a worker may unpack a model; Spark removes it with the application."""
+    from pyspark import SparkFiles
+
+    return SparkFiles.getRootDirectory()
+
+
 def _zip_finders() -> list[zipimport.zipimporter]:
     import sys
 

@@ -1,0 +1,77 @@
+"""A table's files: the file system that they lie in, and Parquet files that appear whole or not at all.
+
+Runs inside Spark's Python workers: imports neither settings nor, for a lake on a disk, deltalake.
+"""
+
+import errno
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from forecache.errors import UnavailableError
+
+ROW_GROUP_ROWS = 500_000
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table lies; `options` are an object store's, with its secrets."""
+
+    uri: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def open(self) -> Any:
+        """A pyarrow file system rooted at the table, local or in an object store."""
+        if "://" not in self.uri:
+            return pa.fs.SubTreeFileSystem(self.uri, pa.fs.LocalFileSystem())
+        from deltalake.fs import DeltaStorageHandler
+
+        return pa.fs.PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options) or None))
+
+
+@contextmanager
+def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet writer whose file appears under its path when it is complete, and not at all after an error.
+
+    A file that is there already is replaced in one step, so that a task that is tried twice leaves one.
+
+    Raises:
+        UnavailableError: No space is left on the device.
+    """
+    try:
+        if isinstance(filesystem, pa.fs.SubTreeFileSystem):
+            filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+            unfinished = f"{path}.{uuid.uuid4().hex}.draft"
+            with filesystem.open_output_stream(unfinished) as sink, _writer(sink, schema) as writer:
+                yield writer
+            filesystem.move(unfinished, path)
+        else:
+            # An object appears at its close, whatever made the stream close: it is opened when all is there.
+            with tempfile.TemporaryFile() as draft:
+                with _writer(draft, schema) as writer:
+                    yield writer
+                draft.seek(0)
+                with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
+                    while chunk := draft.read(_CHUNK):
+                        buffered.write(chunk)  # deltalake's stream takes bytes, which only this makes of a buffer
+    except OSError as error:
+        if error.errno == errno.ENOSPC or "No space left" in str(error):
+            raise UnavailableError(
+                "The disk is full: scoring was given up and the predictions are as they were.",
+                remedy="Free some space and run again; the scored shards are kept.",
+            ) from error
+        raise
+
+
+def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    repeating = [field.name for field in schema if field.name in ("model_version", "feature_version", "scored_at")]
+    repeating += [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    return pq.ParquetWriter(sink, schema, compression="snappy", use_dictionary=repeating, store_schema=False)
