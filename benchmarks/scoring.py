@@ -105,7 +105,8 @@ def job(name: str, **arguments: Any) -> dict[str, Any]:
 
 def start(name: str, **arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "_scoring.job", name, json.dumps(arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT)))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
@@ -126,7 +127,7 @@ def warm(work: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 def cold(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     found: dict[str, dict[str, list[dict[str, float]]]] = {
-        kind: {"mlflow": [], "udf": []} for kind in ("runs", "runs_after_copy")
+        kind: {"mlflow": [], "udf": [], "score": []} for kind in ("runs", "runs_after_copy")
     }
     for _ in range(repeats):
         for kind, runs in found.items():
@@ -173,11 +174,12 @@ def kill(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     home = _home(work, rows)
     settings = prepare(Path(home), rows)
     number = int(time.time())
+    folder = Path(settings.table_uri(PIPELINE.prediction_table)) / f"as_of={NIGHT}"
+    of_others = _shards(folder)
     whole = job("one_run", home=home, number=number)
     expected = _content(predictions(settings, PIPELINE))
-    folder = Path(settings.table_uri(PIPELINE.prediction_table)) / f"as_of={NIGHT}"
     before = _shards(folder)
-    parts = len(before) // FILES
+    parts = len(before - of_others) // FILES
     process = start("one_run", home=home, number=number + 1)
     assert process.stdout is not None
     process.stdout.readline()
@@ -206,8 +208,7 @@ def _content(table: Any) -> Any:
 
 
 def _shards(folder: Path) -> set[str]:
-    found = folder.glob("*/shard=*/part-*.parquet") if folder.is_dir() else ()
-    return {str(path) for path in found if "_temporary" not in path.parts}
+    return {str(path) for path in folder.glob("*/shard=*/part-*.parquet")}
 
 
 MEASURES = {name: globals()[name] for name in SECTIONS}

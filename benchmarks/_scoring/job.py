@@ -16,8 +16,6 @@ import pyarrow as pa
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network_model, prepare, settings_of, tree_model
 from forecache.lake.tables import open_table
-from forecache.scoring.job import Job
-from forecache.scoring.run import score
 from forecache.settings import Settings
 
 
@@ -78,6 +76,8 @@ class Contenders:
 
     def score(self) -> None:
         """The whole stage: every column of the prediction table, the checks, the ledger."""
+        from forecache.scoring.run import score
+
         self._runs += 1
         score(self.spark, self.settings, fresh(self._runs), [NIGHT], run_id="benchmark", mode="full")
 
@@ -98,8 +98,8 @@ def warm(home: str, rows: int, repeats: int, cores: int, which: list[str], trees
 
 
 def cold(home: str, rows: int, which: str, copy_first: bool) -> dict[str, Any]:
-    """Seconds of the session's start, the same for both, and of the contender's first run in it, from opening the
-    table on: its imports here and in the workers, its first query, the model.
+    """Seconds of the session's start, the same for all, and of the contender's first run in it, from opening the
+    table on: its imports here and in the workers, its first query, the model; of `score` to the committed night.
 
     Args:
         copy_first: Copy two columns before, so that the JVM has compiled what both need of it.
@@ -127,6 +127,8 @@ def _cpu_s() -> float:
 
 def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
     """The engine without a JVM: seconds of the whole stage, and the process's largest memory."""
+    from forecache.scoring.run import score
+
     settings = prepare(Path(home), rows)
     seconds = [
         timed(lambda turn=turn: score(None, settings, fresh(turn), [NIGHT], engine="arrow", mode="full"))  # type: ignore[misc]
@@ -144,6 +146,7 @@ def incremental(home: str, rows: int, share: float) -> dict[str, Any]:
     shutil.copytree(source, folder)
     settings = settings_of(folder)
     from forecache.lake.spark import spark_session
+    from forecache.scoring.run import score
 
     spark = spark_session(settings)
     full = [
@@ -184,6 +187,7 @@ def make(home: str, rows: int) -> dict[str, Any]:
 def one_run(home: str, number: int) -> dict[str, Any]:
     """A run that may be killed: says when the session is ready and how far it is."""
     from forecache.lake.spark import spark_session
+    from forecache.scoring.run import score
 
     settings = settings_of(Path(home))
     spark = spark_session(settings)
@@ -201,21 +205,19 @@ def _killed(number: int) -> Any:
 
 def kept(home: str, number: int) -> dict[str, Any]:
     """Rows of a killed run that the next one will find, and how many more it can have scored: on each of two cores the
-    part under way, and two batches between the worker and the file.
+    part under way.
     """
     from forecache.lake.ledger import last_records
     from forecache.registry.models import champion
     from forecache.scoring.night import STAGE, describe_nights
-    from forecache.scoring.stage import BATCH_ROWS
     from forecache.scoring.staging import list_staged
 
     settings, pipeline = settings_of(Path(home)), _killed(number)
     before = last_records(settings, STAGE, pipeline.name)
     night = describe_nights(settings, pipeline, champion(settings, pipeline), [NIGHT], before)[0]
     staged = list_staged(settings, pipeline.prediction_table, night)
-    whole = Job({NIGHT: night.files}, {NIGHT: night.feature_version}, "", sharded=True)
-    rows = sum(file.rows for files in staged.values() for file in files)
-    return {"rows": rows, "lost_at_most": 2 * (whole.part_rows(2) + 2 * BATCH_ROWS)}
+    parts = [file.rows for files in staged.values() for file in files]
+    return {"rows": sum(parts), "lost_at_most": 2 * max(parts, default=night.rows)}
 
 
 JOBS = {job.__name__: job for job in (make, warm, cold, arrow, incremental, one_run, kept)}
