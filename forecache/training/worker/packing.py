@@ -16,12 +16,19 @@ class Description:
     """All of a state but its tensors' content.
 
     Attributes:
-        state: The nest, with a tensor on the device "meta" for each tensor, and lists for tuples.
+        state: The nest, with None for each tensor, and lists for tuples.
+        tensors: The type and the shape of the tensor at each path.
         sharded: Paths of the DTensors.
     """
 
     state: Any
+    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]
     sharded: list[str]
+
+    def empty(self, path: str) -> Tensor:
+        """A tensor like the one at the path, on the CPU, whatever it holds."""
+        dtype, shape = self.tensors[path]
+        return torch.empty(shape, dtype=dtype)
 
 
 def is_sharded(state: Any) -> bool:
@@ -46,9 +53,10 @@ def pack(state: Any) -> tuple[Description, dict[str, Tensor]]:
         content = tensor.detach().reshape(-1).view(torch.uint8)
         buffer[start : start + len(content)].copy_(content)
         start += len(content)
-    described = _mapped(state, lambda _, tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"))
+    described = _mapped(state, lambda path, _: None)
+    types = {path: (tensor.dtype, tuple(tensor.shape)) for path, tensor in found.items()}
     copies = {path: tensor.detach().to("cpu", copy=True) for path, tensor in sharded.items()}
-    return Description(described, list(sharded)), {**copies, PLAIN: buffer}
+    return Description(described, types, list(sharded)), {**copies, PLAIN: buffer}
 
 
 def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], like: Any = None) -> Any:
@@ -59,20 +67,20 @@ def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], 
         like: A state whose DTensors say how to lay out the tensors at their paths; those are filled and returned.
     """
     wanted = {path: tensor for path, tensor in _tensors(like).items() if isinstance(tensor, DTensor)}
-    described = _tensors(description.state)
-    plain = {path: tensor for path, tensor in described.items() if path not in description.sharded}
-    shards = {path: wanted.get(path, torch.empty_like(described[path], device="cpu")) for path in description.sharded}
+    plain = {path: description.empty(path) for path in description.tensors if path not in description.sharded}
+    shards = {path: wanted[path] if path in wanted else description.empty(path) for path in description.sharded}
     buffer = torch.empty(_num_bytes(plain), dtype=torch.uint8)
     load({**shards, PLAIN: buffer})
     tensors, start = dict(shards), 0
     for path, tensor in plain.items():
-        stop = start + _num_bytes({path: tensor})
-        whole = buffer[start:stop].clone().view(tensor.dtype).reshape(tensor.shape)  # a clone is aligned to any type
+        content = tensor.reshape(-1).view(torch.uint8)
+        content.copy_(buffer[start : start + len(content)])
+        start += len(content)
         layout = wanted.get(path)
         if layout is not None:
-            whole = distribute_tensor(whole, layout.device_mesh, layout.placements, src_data_rank=None)
-        tensors[path], start = whole, stop
-    return _mapped(description.state, lambda path, _: tensors[path])
+            tensor = distribute_tensor(tensor, layout.device_mesh, layout.placements, src_data_rank=None)
+        tensors[path] = tensor
+    return _filled(description.state, tensors)
 
 
 def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -87,6 +95,17 @@ def _mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") ->
         return {key: _mapped(item, change, f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_mapped(item, change, f"{path}/{position}") for position, item in enumerate(value)]
+    return value
+
+
+def _filled(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
+    """The same nest with the tensors at their paths."""
+    if path in tensors:
+        return tensors[path]
+    if isinstance(value, dict):
+        return {key: _filled(item, tensors, f"{path}/{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, tensors, f"{path}/{position}") for position, item in enumerate(value)]
     return value
 
 
