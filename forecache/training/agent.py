@@ -21,8 +21,15 @@ def end_with_parent(number: signal.Signals) -> None:
         raise SystemExit("the process that started this one has gone")
 
 
+def heed_signals() -> None:
+    """Let SIGTERM end this process even where the one that started it ignores or blocks that signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def main() -> None:
     """Run torchrun's own entry point on this process's arguments."""
+    heed_signals()
     end_with_parent(signal.SIGTERM)
     from torch.distributed.run import main as torchrun
 

@@ -31,17 +31,22 @@ train(settings, load_pipeline(settings, "churn_trees"), date.fromisoformat(sys.a
 """
 
 
-def prepare(folder: Path, *, rows_per_date: int = 20_000) -> tuple[Settings, Path]:
+def prepare(folder: Path) -> tuple[Settings, Path]:
     """Settings whose lake has a training set that takes seconds to fit, and the folder of that run."""
     settings = load_settings(home=folder / "home", project="estimator_project")
-    write_training_set(settings, churn_trees, rows_per_date=rows_per_date)
+    write_training_set(settings, churn_trees, rows_per_date=20_000)
     version = pinned_version(settings, churn_trees)
     return settings, run_folder(settings, churn_trees, training_inputs(churn_trees, version))
 
 
 def launched(settings: Settings) -> "subprocess.Popen[bytes]":
     arguments = [sys.executable, "-c", LAUNCHER, NIGHT.isoformat()]
-    return subprocess.Popen(arguments, env=environment(settings), stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        arguments,
+        env=environment(settings),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),  # as some orchestrators' processes do
+    )
 
 
 def wait_for_start(folder: Path, *, timeout_s: float = 120) -> None:
@@ -88,7 +93,7 @@ def test_a_fit_whose_launcher_was_killed_ends_and_is_done_anew_with_the_same_res
 
 
 def test_a_fit_that_is_told_to_end_says_that_it_starts_anew(tmp_path: Path) -> None:
-    settings, folder = prepare(tmp_path, rows_per_date=100_000)  # a fit that outlasts a busy machine's pauses
+    settings, folder = prepare(tmp_path)
     process = launched(settings)
     wait_for_start(folder)
     os.kill(fitting_process(folder), signal.SIGTERM)

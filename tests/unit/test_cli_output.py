@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from forecache.cli.base import FLAGS
 from forecache.cli.output import cell, duration, nights_text, outcome, print_json, size, stage_dict
 from forecache.cli.progress import StageProgress
 from forecache.results import StageResult
@@ -86,9 +87,12 @@ def test_outcome_of_scoring_holds_what_came_of_the_plan_beside_it() -> None:
     )
 
 
-def test_progress_that_is_no_terminal_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_that_is_no_terminal_says_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from forecache.scoring.job import sentence
 
+    monkeypatch.setattr(FLAGS, "json", False)  # whatever the command before this test was called with
     with StageProgress() as progress:
         for done in range(1, 100):
             progress.update(*sentence((done // 25, 4), (done, 100), 1.0))

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from forecache.training.agent import end_with_parent
+from forecache.training.agent import end_with_parent, heed_signals
 from forecache.training.spec import RESULT_FILE, load_spec
 from forecache.training.worker.__main__ import write_error
 
@@ -15,6 +15,7 @@ from forecache.training.worker.__main__ import write_error
 def main() -> int:
     """Fit the estimator of a specification; returns the exit code."""
     launched_at = time.time()
+    heed_signals()
     parser = argparse.ArgumentParser(prog="forecache.training.estimator")
     parser.add_argument("--spec", type=Path, required=True, help="spec.json of the run")
     spec = load_spec(parser.parse_args().spec)
