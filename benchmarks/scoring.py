@@ -62,7 +62,7 @@ def main() -> int:
             traceback.print_exc()
             failed.append(f"{section}: {error}")
             continue
-        found[section] = {**measured, "rows_of_night": arguments.rows, **before}
+        found[section] = {**before, "rows_of_night": arguments.rows, **measured}
         path.write_text(json.dumps(found, indent=1) + "\n")
     if not found:
         print(f"{path} holds no section yet.", file=sys.stderr)
