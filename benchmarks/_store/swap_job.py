@@ -40,30 +40,19 @@ def main(home: Path, first_hidden: int, count: int, every_s: float) -> list[dict
     return published
 
 
-def step_back(niceness: int) -> str:
-    """Let this process run when the processor has nothing else to do, and say by which means.
+def step_back(niceness: int) -> None:
+    """Run at low priority: a publisher that shares a machine with a reader has until the next publish.
 
-    A publisher that shares a machine with a reader has until the next publish. A control group that is idle is what
-    `CPUWeight=idle` makes of a systemd service. Where there is none to be had, niceness is left: of the process, and of
-    its session's autogroup, which is what counts beside other sessions.
+    Where the system groups processes by session (autogroup), niceness counts only inside the group, and the group's
+    own is what counts beside others, as a service's CPUWeight does under systemd.
     """
-    for controller in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")):
-        group = controller / "forecache-benchmark"
-        try:
-            group.mkdir(exist_ok=True)
-            (group / "cpu.idle").write_text("1")
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-        except OSError:
-            continue
-        return "an idle control group"
     os.nice(niceness)
-    autogroup = Path("/proc/self/autogroup")
-    if autogroup.exists():
-        autogroup.write_text(str(niceness))
-    return f"niceness {niceness}"
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(str(niceness))
 
 
 if __name__ == "__main__":
-    means = step_back(int(sys.argv[5]))
+    step_back(int(sys.argv[5]))
     outcome = main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
-    print("RESULT " + json.dumps({"priority": means, "publishes": outcome}))
+    print("RESULT " + json.dumps(outcome))

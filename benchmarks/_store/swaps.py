@@ -47,10 +47,10 @@ class Swaps:
         with servers.reader(lake.home)(port, None):
             target = Target(port, "get", f"/v1/{rows.NAME}/")
             run_load(target, "one", num_keys=sizes.http_keys, seconds=sizes.warm_s, seed=number)
-            found: dict[str, Any] = {"keys": sizes.http_keys}
+            found: dict[str, Any] = {"keys": sizes.http_keys, "niceness": NICENESS}
             found["before"] = self._quiet(target, number, "before")
             with Checker(port, self._changed, base, seed=number) as checker:
-                found |= self._with_publishes(target, number)
+                found["during"], found["publishes"] = self._with_publishes(target, number)
                 time.sleep(1.0)
             found["after"] = self._quiet(target, number, "after")
         found["checked"] = checker.outcome()
@@ -73,7 +73,7 @@ class Swaps:
         seconds, num_keys = self.sizes.quiet_window_s, self.sizes.http_keys
         return asdict(run_load(target, "one", num_keys=num_keys, seconds=seconds, seed=10 * number))
 
-    def _with_publishes(self, target: Target, number: int) -> dict[str, Any]:
+    def _with_publishes(self, target: Target, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         sizes = self.sizes
         say(f"pass {number}: load with {sizes.swaps} publishes in {sizes.swap_window_s:g} s")
         # All of them end within the load, the last included.
@@ -99,10 +99,10 @@ class Swaps:
         if publisher.returncode != 0:
             raise BenchmarkError("The publisher failed while the reader was under load; its message is above.")
         line = next(line for line in output.splitlines() if line.startswith("RESULT "))
-        published: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-        for item in published["publishes"]:
+        publishes: list[dict[str, Any]] = json.loads(line.removeprefix("RESULT "))
+        for item in publishes:
             item["under_load"] = item["ended"] <= ended
-        return {"during": asdict(load), **published}
+        return asdict(load), publishes
 
 
 class Checker(AbstractContextManager["Checker"]):
