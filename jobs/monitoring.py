@@ -1,6 +1,5 @@
 """Monitoring of a pipeline: a job for its figures, a schedule after the nightly run, a sensor that trains again."""
 
-from datetime import timezone
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,7 +8,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.monitoring import monitoring_name
 from forecache.pipeline import Pipeline
-from jobs.common import AssetJob, night_tags
+from jobs.common import AssetJob, newest_night_schedule
 from jobs.full import full_job_name
 from jobs.training import training_job_name
 from resources.settings import SettingsResource
@@ -37,23 +36,8 @@ def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
 
 def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
     """At 04:00 UTC, the newest night."""
-
-    @dg.schedule(
-        job=job,
-        name=f"{job.name}_schedule",
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        description=f"Every night at 04:00 UTC, after the nightly run: what moved in {pipeline.name}.",
-    )
-    def monitor_newest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from forecache.lake.features import last_night
-
-        night = last_night(pipeline, context.scheduled_execution_time.astimezone(timezone.utc).date())
-        if night < pipeline.start:
-            return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        return dg.RunRequest(tags=night_tags(night, night))
-
-    return monitor_newest
+    about = f"Every night at 04:00 UTC, after the nightly run: what moved in {pipeline.name}."
+    return newest_night_schedule(pipeline, job, cron=CRON, description=about)
 
 
 def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefinition:

@@ -1,13 +1,11 @@
 """The nightly job of a pipeline: features, predictions and a published version for a night or a range of nights."""
 
-from datetime import timezone
-
 import dagster as dg
 
 from assets.drift_report import drift_report_name
 from assets.published import published_name
 from forecache.pipeline import Pipeline
-from jobs.common import AssetJob, night_tags
+from jobs.common import AssetJob, newest_night_schedule
 
 CRON = "0 3 * * *"
 
@@ -35,20 +33,5 @@ def build_nightly_job(pipeline: Pipeline) -> AssetJob:
 
 def build_nightly_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
     """At 03:00 UTC, the night that has just ended; for a pipeline whose data have ended, their last night."""
-
-    @dg.schedule(
-        job=job,
-        name=f"{job.name}_schedule",
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        description=f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended.",
-    )
-    def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from forecache.lake.features import last_night
-
-        night = last_night(pipeline, context.scheduled_execution_time.astimezone(timezone.utc).date())
-        if night < pipeline.start:
-            return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        return dg.RunRequest(tags=night_tags(night, night))
-
-    return nightly
+    about = f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended."
+    return newest_night_schedule(pipeline, job, cron=CRON, description=about)
