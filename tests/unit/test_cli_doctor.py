@@ -87,12 +87,13 @@ def test_damaged_mlflow_database_fails(tmp_path: Path, capsys: pytest.CaptureFix
 def test_project_with_a_broken_module_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package = tmp_path / "broken_project" / "pipelines"
+    # A name that no other test imports: modules stay in the process.
+    package = tmp_path / "doctor_project" / "pipelines"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").touch()
     (package / "bad.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("FORECACHE_PROJECT", "broken_project")
+    monkeypatch.setenv("FORECACHE_PROJECT", "doctor_project")
     assert main(["doctor", "--json"]) == 1
-    assert "broken_project.pipelines.bad" in findings(capsys)["pipelines"]["found"]
+    assert "doctor_project.pipelines.bad" in findings(capsys)["pipelines"]["found"]
