@@ -1,6 +1,5 @@
 """Run a training specification under torchrun as a subprocess, follow its events, and say in a sentence what failed."""
 
-import fcntl
 import json
 import os
 import signal
@@ -8,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from forecache import errors
-from forecache.errors import ConflictError, ForecacheError
+from forecache.errors import ForecacheError
 from forecache.settings import Settings
+from forecache.training.lock import only_one
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
@@ -45,7 +44,7 @@ def run_process(
 ) -> dict[str, Any]:
     """Run a command that trains a specification and reports in its folder; as `run_torchrun`, which is one of them."""
     spec.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(spec.folder) as lock:
+    with only_one(spec.folder, "training", wait_s=_GRACE_S) as lock:
         (spec.folder / ERROR_FILE).unlink(missing_ok=True)
         spec.save()
         with (spec.folder / LOG_FILE).open("ab") as log:
@@ -169,21 +168,3 @@ def _failure(spec: TrainingSpec, return_code: int) -> ForecacheError:
         f"Training of {spec.pipeline!r} failed with {error['type']}: {error['message']}.",
         remedy=f"The log is {log}.",
     )
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[int]:
-    """Hold the run's lock; one that a killed launcher's workers still hold is free when they have saved and ended."""
-    deadline = time.monotonic() + _GRACE_S
-    with (folder / "lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConflictError(
-                        f"Another process is training in {folder}.", remedy="Wait for it, or stop it, and run again."
-                    ) from None
-                time.sleep(_POLL_S)
-        yield lock.fileno()

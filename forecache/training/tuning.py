@@ -5,20 +5,17 @@ child run in MLflow. The first trial is the declaration as it stands, so that th
 search changes no declaration: it says which values to write there.
 """
 
-import fcntl
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import ConflictError, InputError, SettingsError
+from forecache.errors import InputError, SettingsError
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Pipeline, TorchModel, Training
 from forecache.registry.models import tracking
@@ -26,18 +23,22 @@ from forecache.registry.runs import experiment_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.launch import pinned_version, training_inputs
+from forecache.training.lock import only_one
 from forecache.training.spec import TrainingSpec, checkpoints_of
+from forecache.training.study import (
+    ERROR,
+    declared_values,
+    finished_trials,
+    open_study,
+    requeue_interrupted,
+    suggest,
+)
 from forecache.training.torchrun import run_torchrun
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
 
 STAGE = "tune"
-_BATCH_SIZES = (256, 512, 1024, 2048, 4096)
-_START_UP_TRIALS = 4
-_WARM_UP_EPOCHS = 2
-_ERROR = "error"
 
 
 class _Pruned(Exception):
@@ -82,9 +83,9 @@ def tune(
     inputs = training_inputs(pipeline, version)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder):
-        study = _open_study(folder, pipeline)
-        _requeue_interrupted(study)
+    with only_one(folder, "tuning"):
+        study = open_study(folder, pipeline)
+        requeue_interrupted(study)
         search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
         ran = search.run()
     details = {**search.summary(), "inputs": inputs, "training_version": version}
@@ -117,7 +118,7 @@ class _Search:
         self.client = tracking(settings)
         self.experiment = experiment_of(settings, self.client, pipeline)
         self.parent = self._parent_run()
-        self.remaining = trials - len(_finished(study))
+        self.remaining = trials - len(finished_trials(study))
         self.parallel = max(1, min(os.cpu_count() or 1, self.remaining))
         self._lock, self._stop = threading.Lock(), threading.Event()
 
@@ -140,16 +141,16 @@ class _Search:
 
     def summary(self) -> dict[str, Any]:
         """What the search found, over all its calls."""
-        complete = [trial for trial in _finished(self.study) if trial.state.name == "COMPLETE"]
+        complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
         if not complete:
-            errors = [trial.user_attrs[_ERROR] for trial in _finished(self.study) if _ERROR in trial.user_attrs]
+            errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]
             raise InputError(
                 f"None of {len(errors)} trials of {self.pipeline.name!r} came to an end: {errors[0] if errors else ''}",
                 remedy="Check the label and the features for extreme values.",
             )
         best = min(complete, key=lambda trial: float(trial.value or 0.0))
-        states = [trial.state.name for trial in _finished(self.study)]
-        declared = [trial.value for trial in complete if trial.params == _declared(self.pipeline.training)]
+        states = [trial.state.name for trial in finished_trials(self.study)]
+        declared = [trial.value for trial in complete if trial.params == declared_values(self.pipeline.training)]
         return {
             "best": best.params,
             "best_loss": best.value,
@@ -166,14 +167,14 @@ class _Search:
 
         with self._lock:
             trial = self.study.ask()
-            training = _suggest(trial, self.pipeline.training)
+            training = suggest(trial, self.pipeline.training)
         child = self._child_run(trial.number, training)
         try:
             result = run_torchrun(self.settings, self._spec(training), on_event=self._watch(trial, child), threads=1)
         except _Pruned:
             self._tell(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
-            trial.set_user_attr(_ERROR, error.message)
+            trial.set_user_attr(ERROR, error.message)
             self._tell(trial, child, TrialState.FAIL, "FAILED")
         except BaseException:
             self.client.set_terminated(child, status="KILLED")
@@ -184,7 +185,7 @@ class _Search:
     def _tell(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
         with self._lock:
             self.study.tell(trial, value, state=state)
-            done = len(_finished(self.study))
+            done = len(finished_trials(self.study))
         self.client.set_tag(child, "forecache.trial_state", state.name.lower())
         self.client.set_terminated(child, status=status)
         what = f"validation loss {value:.4f}" if value is not None else state.name.lower()
@@ -233,71 +234,3 @@ class _Search:
         for name, value in asdict(training).items():
             self.client.log_param(run, name, value)
         return run
-
-
-def _open_study(folder: Path, pipeline: Pipeline) -> "Study":
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    new = not (folder / "study.journal").exists()
-    study = optuna.create_study(
-        study_name=pipeline.name,
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_START_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS),
-        load_if_exists=True,
-    )
-    # A search that goes on must not draw again what it drew before.
-    seed = pipeline.training.seed + len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    if new:
-        study.enqueue_trial(_declared(pipeline.training))
-    return study
-
-
-def _declared(training: Training) -> dict[str, Any]:
-    return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
-
-
-def _suggest(trial: "Trial", training: Training) -> Training:
-    """The declaration with this trial's values; the ranges include what is declared."""
-    sizes = sorted({*_BATCH_SIZES, training.batch_size})
-    return replace(
-        training,
-        learning_rate=trial.suggest_float(
-            "learning_rate", min(1e-4, training.learning_rate), max(3e-2, training.learning_rate), log=True
-        ),
-        weight_decay=trial.suggest_float(
-            "weight_decay", min(1e-6, training.weight_decay or 1e-6), max(1e-2, training.weight_decay), log=True
-        ),
-        batch_size=trial.suggest_categorical("batch_size", sizes),
-    )
-
-
-def _finished(study: "Study") -> list["FrozenTrial"]:
-    """Trials that count: complete, pruned, or failed by what was tried rather than by an interruption."""
-    trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED") or _ERROR in trial.user_attrs]
-
-
-def _requeue_interrupted(study: "Study") -> None:
-    """Trials that ran when the process was killed are tried again with the same values, from their checkpoints."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(
-                f"Another process is tuning in {folder}.", remedy="Wait for it, or stop it, and run again."
-            ) from None
-        yield

@@ -1,6 +1,8 @@
 """The hyperparameter search on a real Delta table and a real MLflow: what it finds, records, and resumes."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from registry_sample import NIGHT
@@ -12,6 +14,10 @@ from forecache.lake.ledger import last_record
 from forecache.registry.models import tracking
 from forecache.settings import Settings, load_settings
 from forecache.training import tuning
+from forecache.training.lock import only_one
+from forecache.training.spec import TrainingSpec
+from forecache.training.study import finished_trials, open_study, requeue_interrupted, suggest
+from forecache.training.torchrun import OnEvent
 from forecache.training.tuning import tune
 
 
@@ -49,23 +55,71 @@ def test_a_search_beats_or_equals_the_declaration_records_children_and_resumes(t
     assert recorded.rows == 3
 
 
+def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_recorded_as_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, returns, rows_per_date=10)
+    epochs_of: list[int] = []
+
+    def made_up(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int) -> dict[str, Any]:
+        number = len(epochs_of)
+        epochs_of.append(0)
+        for epoch in range(5):
+            epochs_of[number] = epoch + 1
+            on_event({"event": "epoch", "epoch": epoch, "validation_loss": 9.0 if number == 4 else 0.5 / (1 + epoch)})
+        return {"validation_loss": 0.1}
+
+    monkeypatch.setattr(tuning, "run_torchrun", made_up)
+    monkeypatch.setattr(tuning.os, "cpu_count", lambda: 1)
+    found = tune(settings, returns, NIGHT, trials=5)
+    assert epochs_of == [5, 5, 5, 5, 3]
+    assert (found.details["trials"], found.details["pruned"], found.details["parallel"]) == (5, 1, 1)
+    client = tracking(settings)
+    experiment = client.get_experiment_by_name("returns").experiment_id
+    [ended] = client.search_runs([experiment], "tags.`forecache.trial_state` = 'pruned'")
+    assert (ended.info.status, ended.data.metrics["validation_loss"]) == ("KILLED", 9.0)
+
+
 def test_trials_that_ran_when_the_process_died_are_tried_again_with_the_same_values(tmp_path: Path) -> None:
-    study = tuning._open_study(tmp_path, returns)
-    trial = study.ask()
-    tried = tuning._suggest(trial, returns.training)
+    study = open_study(tmp_path, returns)
+    tried = suggest(study.ask(), returns.training)
     assert tried == returns.training  # the declaration comes first
 
-    after = tuning._open_study(tmp_path, returns)  # as another process would
-    tuning._requeue_interrupted(after)
-    assert tuning._finished(after) == []
-    assert tuning._suggest(after.ask(), returns.training) == tried
+    after = open_study(tmp_path, returns)  # as another process would
+    requeue_interrupted(after)
+    assert finished_trials(after) == []
+    assert suggest(after.ask(), returns.training) == tried
+
+
+@pytest.mark.parametrize("declared", [{"weight_decay": 0.0}, {"weight_decay": 0.5}, {"learning_rate": 1e-6}])
+def test_the_ranges_include_the_declaration_and_more(tmp_path: Path, declared: dict[str, float]) -> None:
+    pipeline = replace(returns, training=replace(returns.training, **declared))
+    study = open_study(tmp_path, pipeline)
+    first, second = (suggest(study.ask(), pipeline.training) for _ in range(2))
+    assert first == pipeline.training
+    assert (second.learning_rate, second.weight_decay) != (first.learning_rate, first.weight_decay)
+
+
+def test_a_search_killed_before_its_first_trial_still_begins_with_the_declaration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.Study.enqueue_trial", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_study(tmp_path, returns)
+    assert suggest(open_study(tmp_path, returns).ask(), returns.training) == returns.training
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_two_searches_on_the_same_inputs_do_not_run_at_once(tmp_path: Path) -> None:
     with (
-        tuning._only_one(tmp_path),
+        only_one(tmp_path, "tuning"),
         pytest.raises(ConflictError, match="Another process is tuning"),
-        tuning._only_one(tmp_path),
+        only_one(tmp_path, "tuning"),
     ):
         pass
 

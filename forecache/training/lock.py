@@ -1,0 +1,37 @@
+"""One process at a time in the folder of a run."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from forecache.errors import ConflictError
+
+_POLL_S = 0.2
+
+
+@contextmanager
+def only_one(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
+    """Hold the folder's lock; yields its file descriptor, which holds it as long as any process has it open.
+
+    Args:
+        doing: What the folder is for, in a word, for the error.
+        wait_s: How long another holder may take to end: the workers of a launcher that was killed save first.
+
+    Raises:
+        ConflictError: Another process holds it.
+    """
+    deadline = time.monotonic() + wait_s
+    with (folder / "lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise ConflictError(
+                        f"Another process is {doing} in {folder}.", remedy="Wait for it, or stop it, and run again."
+                    ) from None
+                time.sleep(_POLL_S)
+        yield lock.fileno()
