@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
 
     training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
-    training_nodes: str = Field("1", description="torchrun --nnodes: a number or min:max.")
+    training_nodes: str = Field(
+        "1", pattern=r"^[1-9]\d*(:[1-9]\d*)?$", description="torchrun --nnodes: a number or min:max."
+    )
     training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
     training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
     training_checkpoints: str = Field(

@@ -19,7 +19,7 @@ from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.estimator.launch import run_estimator
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
+from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import read_events, run_torchrun
 
 STAGE = "train"
@@ -49,8 +49,8 @@ def train(
         ForecacheError: The training failed or was stopped; the message names the log.
     """
     started = time.perf_counter()
-    version = pinned_version(settings, pipeline)
-    inputs = training_inputs(pipeline, version)
+    version, lanes = pinned_version(settings, pipeline), _lanes(settings)
+    inputs = training_inputs(pipeline, version, lanes=lanes)
     folder = run_folder(settings, pipeline, inputs)
     before = last_record(settings, STAGE, pipeline.name)
     if before is not None and before.inputs == inputs and (folder / RESULT_FILE).is_file():
@@ -62,7 +62,7 @@ def train(
         table_version=version,
         inputs=inputs,
         training=pipeline.training,
-        lanes=max(8, _power_of_two(settings.training_workers)),
+        lanes=lanes,
         checkpoints=checkpoints_of(settings, folder),
         device=settings.device,
     )
@@ -110,10 +110,11 @@ def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
     return open_table(settings, pipeline.training_table).version()
 
 
-def training_inputs(pipeline: Pipeline, version: int) -> str:
-    """What the trained weights depend on. The number of workers is left out: the sample order does not depend on it."""
+def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES) -> str:
+    """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes."""
     declared = hashlib.sha256(repr(sorted(asdict(pipeline.training).items())).encode()).hexdigest()[:12]
-    return f"{pipeline.training_table}@{version} {pipeline.fingerprint} training={declared} format={_FORMAT}"
+    more = f" lanes={lanes}" if lanes != LANES else ""
+    return f"{pipeline.training_table}@{version} {pipeline.fingerprint} training={declared} format={_FORMAT}{more}"
 
 
 def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
@@ -121,8 +122,10 @@ def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
-def _power_of_two(at_least: int) -> int:
-    return 1 << (at_least - 1).bit_length()
+def _lanes(settings: Settings) -> int:
+    """At least one for each worker, and a power of two, so that most numbers of workers share them evenly."""
+    most_nodes = int(settings.training_nodes.rpartition(":")[2])
+    return max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length())
 
 
 def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:

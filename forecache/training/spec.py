@@ -16,6 +16,7 @@ ERROR_FILE = "error.json"
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat"
 CHECKPOINTS = "checkpoints"
+LANES = 8
 ONNX_FILE = "model.onnx"
 TORCH_FILE = "model.pt2"
 
@@ -49,7 +50,7 @@ class TrainingSpec:
     table_version: int
     inputs: str
     training: Training
-    lanes: int = 8
+    lanes: int = LANES
     shuffle_rows: int = 1 << 18
     cache_bytes: int = 1 << 27
     checkpoint_steps: int = 200
@@ -63,10 +64,11 @@ class TrainingSpec:
         return Path(self.run_dir)
 
     def save(self) -> Path:
-        """Write `spec.json` into the run's folder."""
+        """Write `spec.json` into the run's folder, whole or not at all: other nodes look for it."""
         path = self.folder / SPEC_FILE
-        path.write_text(json.dumps(asdict(self), indent=2))
-        return path
+        unfinished = path.with_name(f".{SPEC_FILE}")
+        unfinished.write_text(json.dumps(asdict(self), indent=2))
+        return unfinished.rename(path)
 
     def applied_to(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with this run's `Training` in place of the declared one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache import errors
-from forecache.errors import ForecacheError
+from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
 from forecache.training.lock import only_one
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
@@ -67,8 +67,17 @@ def run_process(
 
 
 def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> list[str]:
-    """The torchrun command line; of several nodes, exactly one hosts the rendezvous and the others find it."""
+    """The torchrun command line; of several nodes, exactly one hosts the rendezvous and the others find it.
+
+    Raises:
+        SettingsError: There are several nodes and no rendezvous.
+    """
     several = settings.training_nodes != "1"
+    if several and not settings.training_rendezvous:
+        raise SettingsError(
+            f"FORECACHE_TRAINING_NODES is {settings.training_nodes!r}, and FORECACHE_TRAINING_RENDEZVOUS is not set.",
+            remedy="Give all nodes the same, such as the first node's host:29400.",
+        )
     return [
         *(sys.executable, "-m", "forecache.training.agent"),
         f"--nnodes={settings.training_nodes}",

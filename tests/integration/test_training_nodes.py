@@ -10,10 +10,12 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.errors import SettingsError, UnavailableError
-from forecache.settings import load_settings
+from forecache.errors import ConflictError, SettingsError, UnavailableError
+from forecache.settings import Settings, load_settings
+from forecache.training import launch
 from forecache.training.join import join
 from forecache.training.launch import train
+from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import environment
 
 
@@ -47,6 +49,44 @@ def test_a_second_node_lends_its_worker_to_the_run_and_ends_with_it(tmp_path: Pa
         assert second.wait(60) == 0
     finally:
         second.kill()
+
+
+def test_training_on_several_nodes_without_a_rendezvous_names_the_settings(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", project="sample_project", training_nodes="1:4")
+    write_training_set(settings, returns, rows_per_date=10)
+    with pytest.raises(SettingsError, match="FORECACHE_TRAINING_NODES is '1:4'.*RENDEZVOUS is not set"):
+        train(settings, returns, NIGHT)
+
+
+def test_every_worker_of_many_nodes_has_a_lane_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(
+        home=tmp_path / "home",
+        project="sample_project",
+        training_workers=4,
+        training_nodes="1:5",
+        training_rendezvous="127.0.0.1:1",
+    )
+    write_training_set(settings, returns, rows_per_date=10)
+    asked: list[TrainingSpec] = []
+
+    def stop(settings: Settings, spec: TrainingSpec, **_: object) -> None:
+        asked.append(spec)
+        raise ConflictError("only what is asked for is of interest")
+
+    monkeypatch.setattr(launch, "run_torchrun", stop)
+    for chosen in (settings, settings.model_copy(update={"training_nodes": "1:2"})):
+        with pytest.raises(ConflictError):
+            train(chosen, returns, NIGHT)
+    many, eight = asked
+    assert (many.lanes, eight.lanes) == (32, 8)
+    assert many.inputs == f"{eight.inputs} lanes=32"  # their sample orders differ
+    assert many.run_dir != eight.run_dir
+
+
+@pytest.mark.parametrize("nodes", ["0", "2:", "two", "1:2:3"])
+def test_a_number_of_nodes_that_is_none_names_the_setting(tmp_path: Path, nodes: str) -> None:
+    with pytest.raises(SettingsError, match="FORECACHE_TRAINING_NODES"):
+        load_settings(home=tmp_path, training_nodes=nodes)
 
 
 def test_joining_without_a_rendezvous_names_the_settings(tmp_path: Path) -> None:

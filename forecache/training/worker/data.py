@@ -214,6 +214,7 @@ class Reader:
     """
 
     def __init__(self, order: EpochOrder, *, rank: int, world_size: int) -> None:
+        assert world_size <= order.lanes, f"{world_size} workers share {order.lanes} lanes"
         self.order = order
         self.lanes = tuple(range(rank, order.lanes, world_size))
         self.digests: dict[int, str] = dict.fromkeys(self.lanes, "")
