@@ -39,7 +39,7 @@ from forecache.registry.models import (
     tracking,
     verified_folder,
 )
-from forecache.registry.moves import REJECTED, ROLLED_BACK, described_move, finish_move
+from forecache.registry.moves import REJECTED, ROLLED_BACK, described_move, end_challenge, finish_move
 from forecache.registry.promotions import promotions, record_promotion
 from forecache.registry.scorers import open_scorer, score
 from forecache.registry.verdicts import Verdict, load_verdict, save_verdict
@@ -155,6 +155,8 @@ def _decide(
         record_promotion(settings, replace(last, metrics=verdict.metrics))
     if state == "passed":
         finish_move(settings, pipeline, last)
+    elif state == "failed":
+        end_challenge(settings, pipeline, candidate.version)
     return replace(verdict, champion_after=last.to_version)
 
 

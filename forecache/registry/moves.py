@@ -58,6 +58,8 @@ def reject(
 ) -> Promotion:
     """Turn a version that waits for approval down, by a person's decision; the champion stays what it is.
 
+    A challenger that is turned down is the challenger no more.
+
     Raises:
         NotFoundError: No such version.
         ConflictError: It does not wait for approval.
@@ -69,6 +71,7 @@ def reject(
         entry = described_move(settings, pipeline, chosen, action="reject", actor=actor, reason=reason, run_id=run_id)
         entry = replace(entry, to_version=entry.from_version, candidate=version, verdict="failed")
         record_promotion(settings, entry)
+        end_challenge(settings, pipeline, version)
         client = tracking(settings)
         client.set_model_version_tag(pipeline.name, str(version), "gate_reason", f"rejected by {actor}: {reason}")
         client.set_model_version_tag(pipeline.name, str(version), "gate", REJECTED)
@@ -111,12 +114,17 @@ def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> Non
     """
     client = tracking(settings)
     assert entry.to_version is not None
-    if CHALLENGER in model_version(settings, pipeline, entry.to_version).aliases:
-        client.delete_registered_model_alias(pipeline.name, CHALLENGER)
+    end_challenge(settings, pipeline, entry.to_version)
     if entry.from_version is not None and entry.from_version != entry.to_version:
         client.set_registered_model_alias(pipeline.name, PREVIOUS, str(entry.from_version))
     client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.to_version))
     client.set_model_version_tag(pipeline.name, str(entry.to_version), "gate", "passed")
+
+
+def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
+    """Take the alias `challenger` from a version about which was decided, where it has it."""
+    if CHALLENGER in model_version(settings, pipeline, version).aliases:
+        tracking(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
 
 
 def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:

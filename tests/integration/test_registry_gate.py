@@ -254,13 +254,28 @@ def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(la
     assert find_challenger(lake, returns) is None
 
 
-def test_a_version_that_a_person_rejected_is_not_made_the_challenger(lake: Settings) -> None:
+def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_made_it_again(lake: Settings) -> None:
     careful = replace(returns, gate=replace(returns.gate, approval=True))
     judged(lake, sample.GOOD, careful)
     assert name_challenger(lake, careful, 1).gate == "awaiting_approval"
     moves.reject(lake, careful, 1, actor="risk", reason="unfair")
+    assert models.model_version(lake, careful, 1).aliases == ()
     with pytest.raises(CheckError, match="version 1 cannot be the challenger: it was rejected by risk: unfair"):
         name_challenger(lake, careful, 1)
+
+    judged(lake, sample.SLIGHTLY_WORSE, careful)
+    other = registered(lake, sample.USELESS, careful)
+    name_challenger(lake, careful, other)
+    moves.reject(lake, careful, 2, actor="risk", reason="unfair")
+    assert models.model_version(lake, careful, other).aliases == ("challenger",)
+
+
+def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(lake: Settings) -> None:
+    judged(lake, sample.GOOD)
+    worse = registered(lake, sample.USELESS)
+    assert name_challenger(lake, returns, worse).gate == "pending"
+    assert not run_gate(lake, returns, worse, actor="test").passed
+    assert models.model_version(lake, returns, worse).aliases == ()
 
 
 def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_keeps_it(lake: Settings) -> None:
