@@ -55,6 +55,7 @@ def judged(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = 
     return run_gate(settings, pipeline, registered(settings, weights, pipeline), actor="test")
 
 
+@pytest.mark.slow
 def test_first_model_that_passes_becomes_champion_with_a_ledger_row(lake: Settings) -> None:
     with pytest.raises(NotFoundError, match="'returns' has no champion yet"):
         models.champion(lake, returns)
@@ -69,6 +70,7 @@ def test_first_model_that_passes_becomes_champion_with_a_ledger_row(lake: Settin
     assert entry.metrics["roc_auc"] == pytest.approx(verdict.metrics["roc_auc"])
 
 
+@pytest.mark.slow
 def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake: Settings) -> None:
     judged(lake, sample.GOOD)
     verdict = judged(lake, sample.SLIGHTLY_WORSE)
@@ -81,6 +83,7 @@ def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake
     assert [entry.verdict for entry in promotions(lake, "returns")] == ["passed", "failed"]
 
 
+@pytest.mark.slow
 def test_the_verdict_is_a_table_and_plots_of_the_run(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE)
     verdict = judged(lake, sample.GOOD)
@@ -240,6 +243,7 @@ def test_a_champion_whose_features_are_gone_does_not_keep_the_next_model_out(lak
     assert "champion 1 cannot be compared" in verdict.line
 
 
+@pytest.mark.slow
 def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE)
     judged(lake, sample.GOOD)
@@ -254,6 +258,7 @@ def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(la
     assert find_challenger(lake, returns) is None
 
 
+@pytest.mark.slow
 def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_made_it_again(lake: Settings) -> None:
     careful = replace(returns, gate=replace(returns.gate, approval=True))
     judged(lake, sample.GOOD, careful)
@@ -270,6 +275,7 @@ def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_ma
     assert models.model_version(lake, careful, other).aliases == ("challenger",)
 
 
+@pytest.mark.slow
 def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(lake: Settings) -> None:
     judged(lake, sample.GOOD)
     worse = registered(lake, sample.USELESS)
@@ -278,6 +284,7 @@ def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(lake: S
     assert models.model_version(lake, returns, worse).aliases == ()
 
 
+@pytest.mark.slow
 def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_keeps_it(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE)
     by_gate = registered(lake, sample.GOOD)
