@@ -4,7 +4,7 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
@@ -57,7 +57,5 @@ def write_training_set(
     size = -(-table.num_rows // files)
     for number in range(files):
         part = table.slice(number * size, size)
-        write_deltalake(uri, part, mode="append" if number else "overwrite")
-    from deltalake import DeltaTable
-
-    return DeltaTable(uri).version()
+        write_deltalake(uri, part, mode="append" if number else "overwrite", storage_options=settings.storage_options)
+    return DeltaTable(uri, storage_options=settings.storage_options).version()
