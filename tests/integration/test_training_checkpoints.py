@@ -145,6 +145,38 @@ def test_an_upload_that_breaks_leaves_the_last_good_one(
     assert_equal(checkpoints.latest()[0], state(2))
 
 
+def test_a_second_checkpoint_of_a_step_that_breaks_leaves_the_first_one(
+    place: Place, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(place, group, keep=1).save(1, state(1), wait=True)
+    after = opened(place, group, keep=1)
+    assert_equal(after.latest()[0], state(1))
+
+    def break_replace(self: Place, name: str, content: bytes) -> None:
+        raise ConnectionError("the line is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(place), "replace", break_replace)
+        after.save(1, state(5))
+        with pytest.raises(UnavailableError, match="checkpoint of step 1"):
+            after.wait()
+    assert_equal(opened(place, group).latest()[0], state(1))
+    for value in (6, 7):
+        after.save(1, state(value), wait=True)
+        assert_equal(opened(place, group).latest()[0], state(value))
+    assert len({name.split("/")[0] for name in place.names()}) == 1
+
+
+def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Place, group: Group) -> None:
+    checkpoints = opened(place, group)
+    checkpoints.save(1, state(1))
+    checkpoints.save(2, state(2), wait=True)
+    place.replace(f"step-0000000002/{MARKER}", b"\x00" * 20)
+    found, refused = opened(place, group).latest()
+    assert_equal(found, state(1))
+    assert refused == ["checkpoint step-0000000002 is passed over: its marker cannot be read"]
+
+
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, group: Group, damaged: str) -> None:
     checkpoints = opened(place, group)

@@ -46,6 +46,7 @@ class Checkpoints:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._writers: dist.ProcessGroup | None = None
+        self._last = ""
 
     def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
         """Write a checkpoint; returns before it is durable unless `wait`. An earlier write's error is raised here.
@@ -59,7 +60,8 @@ class Checkpoints:
             # The training's own collectives go on meanwhile in the default group.
             self._writers = dist.new_group(backend="gloo")
         if sharded or self.group.rank == 0:
-            self._pending = self._pool.submit(self._write, step, *pack(state), self._writers if sharded else None)
+            writers = self._writers if sharded else None
+            self._pending = self._pool.submit(self._write, step, self._next_folder(step), *pack(state), writers)
         if wait:
             self.wait()
 
@@ -84,6 +86,7 @@ class Checkpoints:
             ForecacheError: The checkpoint belongs to a run with other inputs.
         """
         folder, refused = self.group.broadcast(self._newest() if self.group.rank == 0 else None)
+        self._last = folder
         return (self._load(folder, like) if folder else None), refused
 
     def _newest(self) -> tuple[str, list[str]]:
@@ -93,7 +96,11 @@ class Checkpoints:
             if f"{folder}/{MARKER}" not in names:
                 refused.append(f"checkpoint {folder} is passed over: it was never committed")
                 continue
-            marker = json.loads(self._content(f"{folder}/{MARKER}"))
+            try:
+                marker = json.loads(self._content(f"{folder}/{MARKER}"))
+            except ValueError:
+                refused.append(f"checkpoint {folder} is passed over: its marker cannot be read")
+                continue
             if marker["inputs"] != self.inputs:
                 raise ForecacheError(
                     f"The checkpoint {folder} in {self.place} belongs to a run with other inputs.",
@@ -110,10 +117,22 @@ class Checkpoints:
         state: dict[str, Any] = unpack(description, lambda into: load_shards(self.place, folder, into), like)
         return state
 
+    def _next_folder(self, step: int) -> str:
+        """A folder that no whole checkpoint has: a stop during an evaluation leaves one of the step that ends it."""
+        folder, number = f"step-{step:010d}", 0
+        if self._last.startswith(folder):
+            number = int(self._last.removeprefix(folder).removeprefix(".") or 0) + 1
+        self._last = f"{folder}.{number:03d}" if number else folder
+        return self._last
+
     def _write(
-        self, step: int, description: Description, tensors: dict[str, Tensor], writers: "dist.ProcessGroup | None"
+        self,
+        step: int,
+        folder: str,
+        description: Description,
+        tensors: dict[str, Tensor],
+        writers: "dist.ProcessGroup | None",
     ) -> None:
-        folder = f"step-{step:010d}"
         try:
             if self.group.rank == 0:
                 self._delete([name for name in self.place.names() if name.startswith(f"{folder}/")])
