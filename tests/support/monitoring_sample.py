@@ -1,15 +1,16 @@
 """A champion, scored nights that are calm or drifted, and the visits that label them, all in one lake."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import pyarrow as pa
 import registry_sample as sample
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from monitored_project.pipelines.returns import monitored
 from scoring_support import write_features
 from training_sample import sample_rows, write_training_set
 
+from forecache.lake.ingested import IngestedFile, enter_files
 from forecache.lake.ledger import StageRecord, record
 from forecache.registry.gate import run_gate
 from forecache.registry.register import register
@@ -48,6 +49,41 @@ def make_lake(settings: Settings) -> None:
     _write_visits(settings, visits)
     nights = [*CALM, *DRIFTED]
     score(None, settings, monitored, [*nights, *(night - _HORIZON for night in nights)], engine="arrow")
+
+
+def write_history(settings: Settings, *, users: int = 600) -> None:
+    """Visits since the source began until the last night, often or seldom by the user, as ingestion leaves them.
+
+    After `make_lake`; with them the pipeline can be trained as of the last night.
+    """
+    rng = np.random.default_rng(5)
+    source, last = monitored.sources[0], DRIFTED[-1]
+    days = (last - source.start).days + 1
+    rate = 0.2 * rng.random(users) ** 3
+    who, when = np.nonzero(rng.random((users, days)) < rate[:, None])
+    day = pa.array([source.start + timedelta(days=int(offset)) for offset in when], pa.date32())
+    names = pa.array([f"h{number:04d}" for number in who])
+    table = pa.table({"user_id": names, "day": day, "amount": rng.exponential(50.0, len(who)), "event_day": day})
+    uri = settings.table_uri(source.raw_table)
+    write_deltalake(uri, table, mode="append")
+    now = datetime.now(timezone.utc)
+    landed = IngestedFile(
+        source=source.name,
+        file=f"{last}.csv",
+        event_day=last,
+        size_bytes=1,
+        modified_at=now,
+        sha256="",
+        landing_rows=table.num_rows,
+        raw_rows=table.num_rows,
+        quarantined_rows=0,
+        error=None,
+        raw_version=DeltaTable(uri).version(),
+        ingested_at=now,
+        run_id="",
+        code_version="",
+    )
+    enter_files(settings, [landed])
 
 
 def champion(settings: Settings, weights: tuple[float, ...]) -> int:

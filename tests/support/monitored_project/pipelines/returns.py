@@ -1,4 +1,4 @@
-"""`returns` of the sample project with a label that comes from visits, and rules for training again."""
+"""`returns` of the sample project with features and a label that come from visits, and rules for training again."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +6,24 @@ from typing import Any
 
 from sample_project.pipelines import visits
 
-from forecache.pipeline import Retraining
+from forecache.pipeline import Baseline, Retraining
+
+
+def seen(events: Mapping[str, Any]) -> Any:
+    from pyspark.sql import functions as F
+
+    last, first = F.max("day"), F.min("day")
+    return (
+        events["visits"]
+        .groupBy("user_id", "as_of")
+        .agg(
+            F.datediff("as_of", last).alias("recency"),
+            F.sum("amount").alias("amount"),
+            F.count("*").alias("visits"),
+            F.datediff(last, first).alias("gap"),
+            (F.crc32("user_id") % 1000).alias("noise"),
+        )
+    )
 
 
 def came_back(entities: Any, events: Mapping[str, Any]) -> Any:
@@ -19,6 +36,8 @@ def came_back(entities: Any, events: Mapping[str, Any]) -> Any:
 
 monitored = replace(
     visits.returns,
+    features=replace(visits.returns.features, compute=seen),
     label=replace(visits.returns.label, compute=came_back),
+    gate=replace(visits.returns.gate, baseline=Baseline("noise"), max_regression=0.5),
     retraining=Retraining(ignore=("noise",), cool_down_days=0),
 )
