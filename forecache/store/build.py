@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from forecache.errors import InputError
 from forecache.store.hashing import file_checksum
+from forecache.store.index import append_index, key_hashes
 from forecache.store.layout import fsync_path
 from forecache.store.manifest import ShardInfo
 from forecache.store.words import Words
@@ -31,12 +32,13 @@ def num_shards(rows: int) -> int:
     return shards
 
 
-def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
+def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool = False) -> ShardInfo:
     """Write one LMDB file from unsorted rows.
 
     Args:
         keys: Binary, no nulls.
         entries: Binary, as long as `keys`.
+        indexed: Whether an index follows, as in the files of a base.
 
     Raises:
         InputError: A key occurs twice; the message names the first few.
@@ -55,14 +57,18 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array) -> ShardInfo:
     )
     try:
         with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
-            added = 0
+            added, hashes = 0, []
             for start in range(0, len(keys), _PUT_ROWS):
                 some_keys = keys.slice(start, _PUT_ROWS).to_pylist()
                 some_entries = entries.slice(start, _PUT_ROWS).to_pylist()
+                if indexed:
+                    hashes.append(key_hashes(some_keys))
                 added += cursor.putmulti(zip(some_keys, some_entries, strict=True), append=True)[1]
         assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
     finally:
         environment.close()
+    if indexed:
+        append_index(path, np.concatenate(hashes) if hashes else np.empty(0, np.uint64))
     fsync_path(path)
     return ShardInfo(path.name, len(keys), path.stat().st_size, file_checksum(path))
 

@@ -19,12 +19,13 @@ from forecache.store.differences import Differences, DifferencesUnavailable
 from forecache.store.feed import read_feed
 from forecache.store.filters import write_filter, write_hashes
 from forecache.store.gates import bin_counts, check_gates, population_stability_index
+from forecache.store.index import key_hashes
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
 from forecache.store.nights import compare_nights
 from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
-from forecache.store.work import key_hashes, present
+from forecache.store.work import present
 
 _SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: a delta of so many rows is always small."""

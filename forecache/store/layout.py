@@ -5,7 +5,7 @@
     versions/00000017.json     a version's manifest, never changed
     versions/00000017.lease    held with a shared flock by every open snapshot of the version
     versions/00000017.bad      present where the version is quarantined; says why
-    segments/<segment id>/     LMDB files `000.mdb` ... and `hashes.u64`, never changed
+    segments/<segment id>/     LMDB files `000.mdb` ... (a base's with an index), a delta's `hashes.u64`; never changed
     filters/00000017.bin       which delta segment may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
     LOCK                       held with an exclusive flock by the publisher

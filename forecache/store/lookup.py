@@ -1,44 +1,33 @@
 """From a key to its entry, through the segments of a version: closures over what they need, because reads are hot."""
 
 import mmap
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
+if TYPE_CHECKING:
+    from forecache.store.index import Index
+
 Get = Callable[[bytes], bytes | None]
-GetMany = Callable[[Iterable[bytes]], list[bytes | None]]
+GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
 FILTER_SHIFT = 24
-"""Key hash bits below this choose the shard, those above it the filter's slot."""
+"""Key hash bits below this choose the shard and the slot of the index, those above it the filter's slot."""
 
 
-def _layer_reader(layer: list[Any]) -> Get:
-    if len(layer) == 1:
-        return layer[0].get
-    gets = tuple(transaction.get for transaction in layer)
-    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
+def entry_readers(layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None) -> tuple[Get, GetMany]:
+    """The fastest readers of one key and of many for the layers at hand, the oldest first.
 
-    def get(key: bytes) -> bytes | None:
-        return gets[key_hash(key) & mask](key)
+    Args:
+        layers: For each segment the read transactions of its shards.
+        index: Of the base.
+        filter_map: Where there are deltas.
+    """
+    from forecache.store.many import many_reader
 
-    return get
-
-
-def _layer_readers(layer: list[Any]) -> tuple[Get, GetMany]:
-    get = _layer_reader(layer)
-    gets = tuple(transaction.get for transaction in layer)
-    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
-
-    def get_many(keys: Iterable[bytes]) -> list[bytes | None]:
-        return [gets[key_hash(key) & mask](key) for key in keys]
-
-    return get, (lambda keys: list(map(get, keys))) if len(layer) == 1 else get_many
-
-
-def entry_readers(layers: list[list[Any]], filter_map: mmap.mmap | None) -> tuple[Get, GetMany]:
-    """The fastest readers for the layers at hand: bound methods only where there is one file, a hash where many."""
+    base_get = _layer_reader(layers[0])
     if len(layers) == 1:
-        return _layer_readers(layers[0])
+        return base_get, many_reader(index, base_get, base_get, None)
     assert filter_map is not None, "a version with delta segments has a filter"
     # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
     # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
@@ -61,13 +50,19 @@ def entry_readers(layers: list[list[Any]], filter_map: mmap.mmap | None) -> tupl
                         return entry or None
         return gets[digest & mask](key)
 
-    def get_many(keys: Iterable[bytes]) -> list[bytes | None]:
-        return [
-            get(key) if slots[(digest := key_hash(key)) >> shift & slot_mask] else gets[digest & mask](key)
-            for key in keys
-        ]
+    return get, many_reader(index, base_get, get, slots)
 
-    return get, get_many
+
+def _layer_reader(layer: list[Any]) -> Get:
+    if len(layer) == 1:
+        return layer[0].get
+    gets = tuple(transaction.get for transaction in layer)
+    key_hash, mask = xxhash.xxh3_64_intdigest, len(layer) - 1
+
+    def get(key: bytes) -> bytes | None:
+        return gets[key_hash(key) & mask](key)
+
+    return get
 
 
 def value_reader(get_entry: Get) -> Get:

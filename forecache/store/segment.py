@@ -1,60 +1,104 @@
-"""Opening a segment's LMDB files: once per process, shared by the versions that hold the segment."""
+"""Opening a segment's files: once per process, shared by the versions that hold the segment."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from forecache.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from forecache.store.index import Index
 
-class ShardHandle:
-    """An open LMDB file with the read transaction that serves every thread.
 
-    The file never changes, so one transaction sees all of it for ever and LMDB's lock file is not needed. Gets on
+class SegmentHandle:
+    """Open LMDB files, each with the read transaction that serves every thread, and the index where there is one.
+
+    The files never change, so one transaction sees all of a file for ever and LMDB's lock file is not needed. Gets on
     one read-only transaction share no state, so threads may use it at once.
 
     Attributes:
-        warm: Whether this process has read the file into the page cache.
+        transactions: One for each shard.
+        index: Of a base; None of a delta.
+        warm: Whether this process has read the files into the page cache.
     """
 
-    __slots__ = ("environment", "path", "references", "transaction", "warm")
+    __slots__ = ("_environments", "index", "paths", "references", "transactions", "warm")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, paths: Sequence[Path], *, indexed: bool) -> None:
+        self.paths = paths
+        self._environments: list[lmdb.Environment] = []
+        self.transactions: list[Any] = []
+        self.index: Index | None = None
+        self.references = 0
+        self.warm = False
         try:
-            self.environment = lmdb.open(
+            for path in paths:
+                self._open(path)
+            if indexed and paths:
+                self.index = _open_index(paths)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
+            environment = lmdb.open(
                 str(path), subdir=False, readonly=True, create=False, lock=False, readahead=False, max_readers=1
             )
         except lmdb.Error as error:
             raise UnavailableError(
                 f"The segment file {path} cannot be opened: {error}.", remedy="Roll back or publish again."
             ) from None
-        self.transaction: Any = self.environment.begin()
-        self.references = 0
-        self.warm = False
+        self._environments.append(environment)
+        self.transactions.append(environment.begin())
+
+    def close(self) -> None:
+        if self.index is not None:
+            self.index.close()
+        while self.transactions:
+            self.transactions.pop().abort()
+        while self._environments:
+            self._environments.pop().close()
 
 
-_open: dict[Path, ShardHandle] = {}
+def _open_index(paths: Sequence[Path]) -> "Index":
+    # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
+    from forecache.store.index import Index
+    from forecache.store.pages import pages_size
+    from forecache.store.region import Region
+
+    try:
+        region = Region(paths)
+        return Index(region, [pages_size(memoryview(region.map)[start:]) for start in region.starts])
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            f"The index of the segment {paths[0].parent} cannot be read: {error}.",
+            remedy="Roll back, or publish again with --full.",
+        ) from None
+
+
+_open: dict[Path, SegmentHandle] = {}
 _lock = threading.Lock()
 
 
-def acquire(path: Path) -> ShardHandle:
-    """Open a segment file, or count one more user of it. LMDB refuses a second open in one process."""
+def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
+    """Open a segment, or count one more user of it. LMDB refuses a second open of a file in one process."""
     with _lock:
-        handle = _open.get(path)
+        handle = _open.get(folder)
         if handle is None:
-            handle = _open[path] = ShardHandle(path)
+            handle = _open[folder] = SegmentHandle([folder / file for file in files], indexed=indexed)
         handle.references += 1
         return handle
 
 
-def release(handle: ShardHandle) -> None:
-    """Count one user less; the last one unmaps the file."""
+def release(folder: Path) -> None:
+    """Count one user less; the last one unmaps the files."""
     with _lock:
+        handle = _open[folder]
         handle.references -= 1
         if handle.references == 0:
-            del _open[handle.path]
-            handle.transaction.abort()
-            handle.environment.close()
+            del _open[folder]
+            handle.close()

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -45,7 +45,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "__weakref__", "_handles", "_layers", "_release", "get", "get_entries", "get_entry", "layout", "manifest",
+        "__weakref__", "_folders", "_handles", "_layers", "_release",
+        "get", "get_entries", "get_entry", "layout", "manifest",
     )  # fmt: skip
 
     get: Get
@@ -55,36 +56,36 @@ class Snapshot:
     def __init__(self, layout: Layout, manifest: Manifest, *, lease: int | None = None) -> None:
         self.layout = layout
         self.manifest = manifest
-        self._handles: list[segments.ShardHandle] = []
-        self._layers: list[list[Any]] = []
+        self._handles: list[segments.SegmentHandle] = []
+        self._folders: list[Path] = []
         filter_map: mmap.mmap | None = None
         try:
             for segment in manifest.segments:
-                self._layers.append(self._open_segment(segment))
+                self._open_segment(segment)
             if manifest.filter is not None:
                 filter_map = _map(layout.filter(manifest.filter.file))
         except BaseException:
-            _release(self._handles, lease)
+            _release(self._folders, lease)
             raise
-        self.get_entry, self.get_entries = entry_readers(self._layers, filter_map)
+        self._layers = [handle.transactions for handle in self._handles]
+        index = self._handles[0].index
+        assert index is not None, "the first segment is a base"
+        self.get_entry, self.get_entries = entry_readers(self._layers, index, filter_map)
         self.get = value_reader(self.get_entry) if manifest.carried else self.get_entry
-        self._release = weakref.finalize(self, _release, self._handles, lease)
+        self._release = weakref.finalize(self, _release, self._folders, lease)
 
-    def _open_segment(self, segment: SegmentInfo) -> list[Any]:
+    def _open_segment(self, segment: SegmentInfo) -> None:
         folder = self.layout.segment(segment.id)
-        opened = []
-        for shard in segment.shards:
-            handle = segments.acquire(folder / shard.file)
-            self._handles.append(handle)
-            opened.append(handle.transaction)
-        return opened
+        files = [shard.file for shard in segment.shards]
+        self._handles.append(segments.acquire(folder, files, indexed=segment.kind == "base"))
+        self._folders.append(folder)
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of several keys, in their order; None where a key is missing."""
+        entries = self.get_entries(list(keys))
         if not self.manifest.carried:
-            return self.get_entries(keys)
-        get = self.get
-        return [get(key) for key in keys]
+            return entries
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
 
     def take(self, keys: Sequence[object]) -> "pa.Table":
         """Rows of the given keys as an Arrow table, in their order: key columns, `found` (bool), served fields.
@@ -96,9 +97,9 @@ class Snapshot:
 
         return take(self, keys)
 
-    def base_keys(self, shard: int) -> Iterator[bytes]:
-        """The keys in one shard of the base, whether or not a delta has removed them since."""
-        return self._layers[0][shard].cursor().iternext(keys=True, values=False)
+    def base_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, entry) pairs in one shard of the base, whatever deltas say of them."""
+        return self._layers[0][shard].cursor().iternext(keys=True, values=True)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, entry) of the version, in no particular order."""
@@ -147,7 +148,7 @@ class Snapshot:
 
     def files(self) -> list[Path]:
         """The files that the snapshot maps."""
-        return [handle.path for handle in self._handles]
+        return [path for handle in self._handles for path in handle.paths]
 
     @property
     def mapped_bytes(self) -> int:
@@ -162,11 +163,7 @@ class Snapshot:
         for handle in self._handles:
             if handle.warm:
                 continue
-            with open(handle.path, "rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-                buffer = bytearray(1 << 20)
-                while count := file.readinto(buffer):
-                    total += count
+            total += sum(map(_read_through, handle.paths))
             handle.warm = True
         return total
 
@@ -189,9 +186,19 @@ def split_entry(entry: bytes) -> tuple[bytes, str]:
     return value, provenance.decode()
 
 
-def _release(handles: list[segments.ShardHandle], lease: int | None) -> None:
-    while handles:
-        segments.release(handles.pop())
+def _read_through(path: Path) -> int:
+    total = 0
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        buffer = bytearray(1 << 20)
+        while count := file.readinto(buffer):
+            total += count
+    return total
+
+
+def _release(folders: list[Path], lease: int | None) -> None:
+    while folders:
+        segments.release(folders.pop())
     if lease is not None:
         os.close(lease)
 

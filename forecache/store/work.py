@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from forecache.errors import InputError
 from forecache.store import hashing
 from forecache.store.build import write_shard
 from forecache.store.encode import Encoding, encode_entries, encode_keys
+from forecache.store.index import key_hashes
 from forecache.store.keys import MAX_KEY_BYTES, KeyColumn, KeySchema
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Provenance, Source, manifest_from_json
@@ -27,6 +27,7 @@ from forecache.store.source import Piece, open_reader
 ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
 _NAMED = 5
 _MAX_PROVENANCES = 10_000
+_EVERY = 32
 
 
 def encoding_to_json(encoding: Encoding) -> dict[str, Any]:
@@ -197,11 +198,6 @@ class _ShardFiles:
             file.close()
 
 
-def key_hashes(keys: list[bytes]) -> np.ndarray:
-    """XXH3-64 of every key, uint64 [n]."""
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
-
-
 def shards_of(keys: list[bytes], shards: int) -> np.ndarray:
     """The shard of every key, uint16 [n]."""
     return (key_hashes(keys) & np.uint64(shards - 1)).astype(np.uint16)
@@ -222,7 +218,7 @@ def shard_rows(folders: list[str], shard: int) -> tuple[pa.Array, pa.Array]:
 def build(*, folders: list[str], shard: int, target: str) -> dict[str, Any]:
     """Build one shard's LMDB file; returns its ShardInfo."""
     keys, entries = shard_rows(folders, shard)
-    return asdict(write_shard(Path(target) / shard_file(shard), keys, entries))
+    return asdict(write_shard(Path(target) / shard_file(shard), keys, entries, indexed=True))
 
 
 def verify(*, root: str, manifest: str, shard: int) -> dict[str, Any]:
@@ -233,10 +229,20 @@ def verify(*, root: str, manifest: str, shard: int) -> dict[str, Any]:
 
 
 def read_back(snapshot: Snapshot, shard: int) -> tuple[int, int]:
-    """(rows, content sum) of a base shard as `get` serves it, every key looked up the way a reader does."""
+    """(rows, content sum) of a base shard as the reader's code finds them; no deltas lie over it.
+
+    Every key is looked up through the index. An entry counts where LMDB has the same one in its pages, and of every
+    n-th key where a search through LMDB's tree finds it too.
+    """
     rows = total = 0
-    for keys in _blocks(snapshot.base_keys(shard)):
+    for block in _blocks(snapshot.base_items(shard)):
+        keys, stored = (list(column) for column in zip(*block, strict=True))
         entries = snapshot.get_entries(keys)
+        if entries != stored:
+            entries = [entry if entry == other else None for entry, other in zip(entries, stored, strict=True)]
+        for place in range(0, len(keys), _EVERY):
+            if snapshot.get_entry(keys[place]) != entries[place]:
+                entries[place] = None
         rows += len(keys) - entries.count(None)
         total = hashing.add(total, hashing.content_sum(present(keys, entries)))
     return rows, total
@@ -249,7 +255,7 @@ def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[by
     return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
-def _blocks(items: Iterator[bytes], size: int = 50_000) -> Iterator[list[bytes]]:
+def _blocks(items: Iterator[tuple[bytes, bytes]], size: int = 50_000) -> Iterator[list[tuple[bytes, bytes]]]:
     from itertools import islice
 
     while block := list(islice(items, size)):

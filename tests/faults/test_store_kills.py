@@ -141,8 +141,8 @@ def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, mo
     publish(settings, churn())
     honest = work.write_shard
 
-    def lossy(path, keys, entries):  # type: ignore[no-untyped-def]
-        return honest(path, keys, entries.take([0] * len(entries)))
+    def lossy(path, keys, entries, **options):  # type: ignore[no-untyped-def]
+        return honest(path, keys, entries.take([0] * len(entries)), **options)
 
     monkeypatch.setattr(work, "write_shard", lossy)
     with pytest.raises(CheckError, match="does not read back as the source has it: 10 rows of 10"):

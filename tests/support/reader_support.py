@@ -69,7 +69,9 @@ def write_version(
         for name, value in rows.items()
     ]
     keys = [encode_key(key, name) for name in rows]
-    shard = write_shard(folder / shard_file(0), pa.array(keys, pa.binary()), pa.array(entries, pa.binary()))
+    shard = write_shard(
+        folder / shard_file(0), pa.array(keys, pa.binary()), pa.array(entries, pa.binary()), indexed=True
+    )
     manifest = Manifest(
         pipeline=pipeline,
         version=version,

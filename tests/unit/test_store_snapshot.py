@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError
-from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, split_entry
+from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, many, split_entry
 from forecache.store.build import num_shards, write_shard
 from forecache.store.filters import write_filter, write_hashes
+from forecache.store.index import key_hashes
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifest_from_json
-from forecache.store.work import key_hashes, read_back, shards_of
+from forecache.store.work import read_back, shards_of
 
 KEYS = st.binary(min_size=1, max_size=12)
 ENTRIES = st.integers(0, 99).map(lambda number: b'{"score":%d}' % number)
@@ -29,7 +30,9 @@ def segment(layout: Layout, name: str, rows: dict[bytes, bytes], *, shards: int,
     for shard in range(shards):
         chosen = [key for key, at in zip(keys, shard_of, strict=True) if at == shard]
         values = pa.array([rows[key] for key in chosen], pa.binary())
-        infos.append(write_shard(folder / shard_file(shard), pa.array(chosen, pa.binary()), values))
+        infos.append(
+            write_shard(folder / shard_file(shard), pa.array(chosen, pa.binary()), values, indexed=kind == "base")
+        )
     hashes = write_hashes(folder, key_hashes(keys)) if kind == "delta" else None
     return SegmentInfo(name, kind, len(rows), list(rows.values()).count(b""), tuple(infos), hashes)
 
@@ -64,6 +67,7 @@ def version(root: Path, base: dict[bytes, bytes], deltas: list[dict[bytes, bytes
     return Snapshot(layout, manifest)
 
 
+@pytest.mark.parametrize("few", [0, 1000])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     base=st.dictionaries(KEYS, ENTRIES, min_size=1, max_size=60),
@@ -71,8 +75,14 @@ def version(root: Path, base: dict[bytes, bytes], deltas: list[dict[bytes, bytes
     changed=st.data(),
 )
 def test_reads_are_those_of_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, base: dict, deltas: list, changed: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    base: dict,
+    deltas: list,
+    changed: st.DataObject,
 ) -> None:
+    monkeypatch.setattr(many, "_FEW", few)  # through the index, and one by one
     for delta in deltas:  # most changes are of keys that are there
         known = changed.draw(st.lists(st.sampled_from(sorted(base)), max_size=8))
         delta.update(dict.fromkeys(known, changed.draw(ENTRIES | st.just(b""))))
@@ -113,6 +123,8 @@ def test_two_snapshots_share_what_they_map_and_closing_one_leaves_the_other(tmp_
     second.close()
     with pytest.raises(Exception, match="closed"):
         second.get(b"a")
+    with pytest.raises(AttributeError):
+        second.get_many([b"a"] * 100)
 
 
 def test_a_key_in_the_wrong_shard_does_not_pass_the_read_back(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Reading many keys of a version together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forecache.store.index import Index, key_hashes
+from forecache.store.lookup import FILTER_SHIFT, Get, GetMany
+
+_FEW = 28
+"""So many keys are found sooner one by one than together."""
+_BLOCK = 1 << 16
+"""Most keys that are looked up together, so that memory stays bounded."""
+
+
+def many_reader(index: Index, base_get: Get, get: Get, slots: memoryview | None) -> GetMany:
+    """Reads through the base's index, and one by one where a delta may hold the key or the index does not lead to it.
+
+    Args:
+        base_get: Reads the base alone.
+        get: Reads all segments.
+        slots: Of the filter; None where there are no deltas.
+    """
+    find, shift = index.find, np.uint64(FILTER_SHIFT)
+    table = None if slots is None else np.asarray(slots)
+    slot_mask = np.uint64(0 if table is None else len(table) - 1)
+
+    def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
+        if len(keys) <= _FEW:
+            return list(map(get, keys))
+        if len(keys) > _BLOCK:
+            blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
+            return [entry for block in blocks for entry in get_many(block)]
+        hashes = key_hashes(keys)
+        entries: list[bytes | None]
+        entries, elsewhere = find(keys, hashes)
+        for place in elsewhere:
+            entries[place] = base_get(keys[place])
+        if table is not None:
+            for place in np.flatnonzero(table[(hashes >> shift) & slot_mask]).tolist():
+                entries[place] = get(keys[place])
+        return entries
+
+    return get_many
