@@ -1,8 +1,8 @@
 """Rollback: the alias `champion` and the published predictions go back together, or not at all.
 
 What is going to move is a row of the promotion ledger ("begun") before anything does, and a second row ("passed") once
-everything has. A process that dies in between leaves the first without the second, and the next command that moves a
-model or a version, or the nightly run, finishes it; where its target is gone, it is undone.
+everything has. A process that dies in between leaves the first without the second: whatever next rolls back, decides
+about a model, scores or publishes finishes it first (`settle`); where its target is gone, it is undone.
 """
 
 from collections.abc import Iterator

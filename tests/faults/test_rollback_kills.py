@@ -11,6 +11,7 @@ import pytest
 from rollback_sample import two_champions
 from sample_project.pipelines.visits import returns
 
+from forecache.cli.commands.doctor import check_rollbacks
 from forecache.operations.rollback import settle
 from forecache.operations.steps import STEPS
 from forecache.registry import models
@@ -67,6 +68,11 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     begun = STEPS.index(step) >= STEPS.index("begun")
     ended = step == "recorded"
     assert (unfinished(promotions(settings, "returns")) is not None) == (begun and not ended)
+    # What is served moves last: never the newer champion beside the older predictions.
+    assert moved(settings) == tuple(STEPS.index(step) >= STEPS.index(s) for s in ("champion moved", "pointer moved"))
+    found = check_rollbacks(load_settings(home=settings.home_path, project="sample_project"))
+    assert (found.state == "warn") == (begun and not ended)
+    assert ("returns from model 2 to 1" in found.found) == (begun and not ended)
     with open_store(settings, "returns").snapshot() as snapshot:  # readers have one whole version at all times
         assert len(dict(snapshot.items())) == snapshot.manifest.rows
     done = settle(settings, returns)

@@ -26,7 +26,7 @@ from forecache.registry.register import register
 from forecache.registry.report import write_report
 from forecache.scoring.engines import plan_scoring
 from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
+from forecache.store import Store, open_store, publish
 
 RULES = replace(returns.publish, max_psi=None)
 PIPELINE = replace(returns, publish=RULES)
@@ -283,6 +283,26 @@ def test_the_command_line_says_that_it_finished_a_rollback_and_doctor_that_one_i
     assert "returns from model 2 to 1" in found.found
     assert main(["rollback", "returns"]) == 0
     assert "Finished the rollback that was cut short. Model 1 is the champion again" in capsys.readouterr().out
+    assert check_rollbacks(load_settings()).state == "ok"
+
+
+def test_a_rollback_of_the_store_alone_that_was_cut_short_is_named_by_doctor_and_finished_by_the_same_command(
+    shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from forecache.cli.commands.doctor import check_rollbacks
+
+    def killed(*_: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "serve_again", killed)
+        with pytest.raises(Stopped):
+            roll_back(shell, PIPELINE, keep_model=True, actor="person")
+    assert state(shell) == (2, 2, [2])
+    found = check_rollbacks(load_settings())
+    assert (found.state, "returns from version 2, which is quarantined" in found.found) == ("warn", True)
+    assert main(["rollback", "returns", "--keep-model"]) == 0
+    assert state(shell) == (2, 1, [2])
     assert check_rollbacks(load_settings()).state == "ok"
 
 

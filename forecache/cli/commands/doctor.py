@@ -147,17 +147,23 @@ def check_rollbacks(settings: Settings) -> Finding:
     from forecache.lake.tables import table_exists
     from forecache.pipeline import load_pipelines
     from forecache.registry.promotions import PROMOTION_TABLE, promotions, unfinished
+    from forecache.store import open_store
 
-    if not table_exists(settings, PROMOTION_TABLE):
-        return Finding("rollbacks", "ok", "no promotion yet")
-    found = [(name, unfinished(promotions(settings, name))) for name in load_pipelines(settings)]
-    cut_short = [f"{name} from model {e.from_version} to {e.to_version}" for name, e in found if e is not None]
+    known = table_exists(settings, PROMOTION_TABLE)
+    cut_short = []
+    for name in load_pipelines(settings):
+        entry, store = unfinished(promotions(settings, name)) if known else None, open_store(settings, name)
+        current = store.pointer().current
+        if entry is not None:
+            cut_short.append(f"{name} from model {entry.from_version} to {entry.to_version}")
+        elif current in store.quarantined():  # of the store alone: the pointer moves after the quarantine
+            cut_short.append(f"{name} from version {current}, which is quarantined and still current")
     if cut_short:
         return Finding(
             "rollbacks",
             "warn",
             f"cut short: {', '.join(cut_short)}",
-            "Run `forecache rollback PIPELINE`: it finishes that one and does nothing else. The next run does so too.",
+            "Give the same rollback again: it finishes that one and does nothing else. A run finishes a model's, too.",
         )
     return Finding("rollbacks", "ok", "none was cut short")
 
