@@ -49,7 +49,7 @@ def train(
         ForecacheError: The training failed or was stopped; the message names the log.
     """
     started = time.perf_counter()
-    version, lanes = pinned_version(settings, pipeline), _lanes(settings)
+    version, lanes = pinned_version(settings, pipeline), _lanes(settings, pipeline)
     inputs = training_inputs(pipeline, version, lanes=lanes)
     folder = run_folder(settings, pipeline, inputs)
     before = last_record(settings, STAGE, pipeline.name)
@@ -122,8 +122,10 @@ def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
-def _lanes(settings: Settings) -> int:
+def _lanes(settings: Settings, pipeline: Pipeline) -> int:
     """At least one for each worker, and a power of two, so that most numbers of workers share them evenly."""
+    if isinstance(pipeline.model, EstimatorModel):
+        return LANES
     most_nodes = int(settings.training_nodes.rpartition(":")[2])
     return max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length())
 

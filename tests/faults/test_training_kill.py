@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _training.chaos import run_chaos
@@ -65,6 +67,29 @@ def test_sigterm_saves_the_position_and_the_next_run_goes_on_from_it(tmp_path: P
     run_torchrun(settings, spec, on_event=seen.append)
     [start] = [event for event in seen if event["event"] == "start"]
     assert start["step"] == saved == start["reached_step"]
+
+
+@pytest.mark.timeout(400)
+def test_a_run_that_goes_on_with_another_number_of_workers_sees_the_samples_of_one_left_alone(tmp_path: Path) -> None:
+    settings, spec = prepare(tmp_path, epochs=2, rows_per_date=30_000)
+    spec = replace(spec, export=False)
+    spec.folder.mkdir()
+    spec.save()
+    process = subprocess.Popen(
+        command(settings, spec), env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for_event(spec, "checkpoint")
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    three = settings.model_copy(update={"training_workers": 3})
+    seen: list[dict[str, Any]] = []
+    resumed = run_torchrun(three, spec, on_event=seen.append)
+    [start] = [event for event in seen if event["event"] == "start"]
+    assert (resumed["workers"], start["workers"]) == (3, 3)
+    assert 0 < start["step"] < 60_000 // 64  # in the middle of the first epoch
+    alone = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "alone")), on_event=lambda event: None)
+    assert alone["workers"] == 2
+    assert resumed["sample_digests"] == alone["sample_digests"]
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Each check of the gate says no where it should, and says why."""
 
+import time
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 from sample_project.pipelines.visits import basket, returns
 
 from forecache.registry import checks
+from forecache.registry.scorers import Scorer
 
 RNG = np.random.default_rng(11)
 ROWS = 4000
@@ -85,6 +88,23 @@ def test_shift_and_size_checks_hold_their_limits() -> None:
     assert not checks.check_shift(gate, GOOD + 2, GOOD).passed
     assert checks.check_shift(returns.gate, GOOD + 2, GOOD).passed
     assert not checks.check_size(gate, 1001).passed
+
+
+class Slow:
+    """A model that needs two milliseconds for a row."""
+
+    def predict(self, rows: object) -> None:
+        time.sleep(0.002)
+
+
+def test_latency_check_holds_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_LATENCY_CALLS", 5)
+    strict, lenient = (replace(returns.gate, max_latency_ms=limit) for limit in (1.0, 500.0))
+    failed = checks.check_latency(strict, cast(Scorer, Slow()), FEATURES)
+    assert not failed.passed
+    assert failed.value is not None
+    assert failed.value >= 2.0
+    assert checks.check_latency(lenient, cast(Scorer, Slow()), FEATURES).passed
 
 
 def test_schema_check_names_what_changed() -> None:
