@@ -49,7 +49,7 @@ def open_asset(page: "Page", base: str, asset: str, view: str = "overview") -> N
 
 def take_pictures(base: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with browser_page(width=2300, height=900) as page:
+    with browser_page(width=2300, height=1300) as page:
         open_graph(page, base)
         page.screenshot(path=folder / "asset-graph.png")
     with browser_page() as page:
