@@ -1,15 +1,18 @@
 """The change data feed of the prediction table, from the published Delta version to the current one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
 from forecache.pipeline import AS_OF
 from forecache.store.candidate import Publication
-from forecache.store.differences import Differences, DifferencesUnavailable
+from forecache.store.differences import Differences, DifferencesUnavailable, Rows
 from forecache.store.encode import Encoding
-from forecache.store.source import plain
-from forecache.store.work import Encoded
+from forecache.store.pool import num_cores
+from forecache.store.source import BATCH_ROWS, plain
 
 ORIGIN = "change data feed"
 _REMOVES = ["delete", "update_preimage"]
@@ -28,33 +31,30 @@ def read_feed(publication: Publication, *, limit: int) -> Differences | None:
     current, source = publication.current, publication.source
     assert current is not None
     encoding = Encoding(publication.key, publication.fields, current.provenance)
+    gone, come = Rows(encoding), Rows(encoding)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
-        return Differences({}, {}, Encoded(encoding, 1), Encoded(encoding, 1), ORIGIN)
+        return Differences(come, gone, ORIGIN)
     table = _load(publication, start, end, encoding, limit)
     if table is None:
         return None
-    table = table.sort_by("_commit_version").combine_chunks()
     removes = pc.is_in(table["_change_type"], pa.array(_REMOVES))
-    gone, come = Encoded(encoding, 1), Encoded(encoding, 1)
-    was: dict[bytes, bytes] = {}
-    final: dict[bytes, bytes] = {}
-    # Within one commit a row that was deleted and inserted (a replaced partition) is there afterwards, so each
-    # commit's inserts are applied after its deletes.
-    for version in pc.unique(table["_commit_version"]).to_pylist():
-        here = pc.equal(table["_commit_version"], version)
-        for sink, mask in ((gone, removes), (come, pc.invert(removes))):
-            part = table.filter(pc.and_(here, mask))
-            if len(part) == 0:
-                continue
-            batch = part.combine_chunks().to_batches()[0]
-            _, column = sink.add(batch, f"change data feed of Delta version {version}, row {{}}")
-            entries = dict(zip(sink.key_list, column.to_pylist(), strict=True))
-            left = dict.fromkeys(entries, b"")
-            # The first that the feed says of a key tells what was there before all of it.
-            was = {**(entries if sink is gone else left), **was}
-            final.update(left if sink is gone else entries)
-    return Differences(was, final, come, gone, ORIGIN)
+    parts = [table.filter(removes).combine_chunks(), table.filter(pc.invert(removes)).combine_chunks()]
+
+    def encode(rows: Rows, part: pa.Table) -> None:
+        for batch in part.to_batches(max_chunksize=BATCH_ROWS):
+            rows.add(batch, f"the change data feed of Delta versions {start} to {end}, row {{}}")
+
+    with ThreadPoolExecutor(num_cores()) as threads:
+        for _ in threads.map(encode, (gone, come), parts):
+            pass
+    return Differences(come, gone, ORIGIN, None if start == end else _moments(*parts))
+
+
+def _moments(gone: pa.Table, come: pa.Table) -> np.ndarray:
+    """By commit. Within one, a row that was deleted and inserted (a replaced partition) is there afterwards."""
+    versions = [part["_commit_version"].to_numpy().astype(np.int64) for part in (gone, come)]
+    return np.concatenate([2 * versions[0], 2 * versions[1] + 1])
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding, limit: int) -> pa.Table | None:

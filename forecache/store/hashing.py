@@ -17,14 +17,18 @@ _BLOCK = 4 << 20
 
 def content_sum(rows: Iterable[tuple[bytes, bytes]]) -> int:
     """Sum of the row hashes of (key, entry) pairs."""
-    return joined_sum(map(b"\0".join, rows))
+    return hash_sum(row_hashes(map(b"\0".join, rows)))
 
 
-def joined_sum(rows: Iterable[bytes]) -> int:
-    """Sum of the row hashes of rows that are already `key, 0x00, entry`."""
-    digests = np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, rows)), ">u4").reshape(-1, 4)
+def row_hashes(rows: Iterable[bytes]) -> np.ndarray:
+    """XXH3-128 of rows that are already `key, 0x00, entry`: big-endian uint32 [n, 4]."""
+    return np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, rows)), ">u4").reshape(-1, 4)
+
+
+def hash_sum(hashes: np.ndarray) -> int:
+    """Sum of row hashes as `row_hashes` returns them."""
     # Four columns of 32 bits, which a sum of 64 bits holds for four thousand million rows.
-    columns = digests.sum(axis=0, dtype=np.uint64).tolist()
+    columns = hashes.sum(axis=0, dtype=np.uint64).tolist()
     return sum(column << 32 * place for place, column in enumerate(reversed(columns))) % _MODULUS
 
 

@@ -6,16 +6,16 @@ row, so it is compared with the published one by the hashes of their rows. Eithe
 was written again with equal values does not travel.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.store import hashing
 from forecache.store.build import num_shards, write_shard
 from forecache.store.candidate import Candidate, Publication, require_equal
-from forecache.store.differences import Differences, DifferencesUnavailable
+from forecache.store.differences import Changes, Differences, DifferencesUnavailable, content_changes
 from forecache.store.feed import read_feed
 from forecache.store.filters import write_filter, write_hashes
 from forecache.store.gates import bin_counts, check_gates, population_stability_index
@@ -40,35 +40,6 @@ def most_delta_rows(publication: Publication) -> int:
     return max(share, _SMALL_STORE_ROWS) - sum(segment.entries for segment in deltas)
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a delta segment holds, one place a key, in their order; an empty entry means that there is no such row.
-
-    Attributes:
-        entries: Of the version in the making; an empty one is a tombstone.
-        old: Of the published version.
-    """
-
-    keys: list[bytes]
-    entries: list[bytes]
-    old: list[bytes]
-
-    @property
-    def removed(self) -> int:
-        return self.entries.count(b"")
-
-    @property
-    def added(self) -> int:
-        return self.old.count(b"")
-
-
-def content_changes(differences: Differences) -> Changes:
-    """The keys whose entry is not what it was."""
-    was, final = differences.was, differences.final
-    keys = sorted(key for key, entry in final.items() if entry != was[key])
-    return Changes(keys, [final[key] for key in keys], [was[key] for key in keys])
-
-
 def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     """A verified candidate with a small segment, or None and why there has to be a full publish."""
     current, limit = publication.current, most_delta_rows(publication)
@@ -77,19 +48,16 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
         differences = _differences(publication, limit)
     except DifferencesUnavailable as reason:
         return None, str(reason)
-    come, gone = differences.come, differences.gone
+    come, gone = differences.come.found, differences.gone.found
     rows = current.rows + come.rows - gone.rows
     if publication.source.num_rows not in (None, rows):
         return None, (
             f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
     changes = content_changes(differences)
-    new_keys = [key for key, entry in zip(changes.keys, changes.old, strict=True) if not entry]
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    with publication.store.snapshot(current.version) as before:
-        found_already = len(new_keys) - before.get_entries(new_keys).count(None)
-    if found_already or current.rows + changes.added - changes.removed != rows:
+    if _already_there(publication, changes.new_keys) or current.rows + changes.added - changes.removed != rows:
         return None, "keys are there more than once"
     carried = current.carried + come.carried - gone.carried
     if 2 * carried > rows:
@@ -114,6 +82,15 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     )
 
 
+def _already_there(publication: Publication, keys: list[bytes]) -> bool:
+    """Whether the published version has any of these keys."""
+    if not keys:
+        return False
+    assert publication.current is not None
+    with publication.store.snapshot(publication.current.version) as before:
+        return before.get_entries(keys).count(None) != len(keys)
+
+
 def _differences(publication: Publication, limit: int) -> Differences:
     """From the change data feed of the published night where that is short, else by comparing the partitions."""
     current = publication.current
@@ -129,7 +106,7 @@ def _moved_statistics(
     current: Manifest, differences: Differences
 ) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
     """(null counts, histograms, PSI against the current version) after what has come and gone."""
-    come, gone = differences.come, differences.gone
+    come, gone = differences.come.found, differences.gone.found
     nulls = {name: count + come.nulls[name] - gone.nulls[name] for name, count in current.statistics["nulls"].items()}
     histograms, psi = {}, {}
     for name, histogram in current.statistics["histograms"].items():
@@ -161,7 +138,7 @@ def _delta_candidate(
     current = publication.current
     assert current is not None
     segments, filter_file = current.segments, current.filter
-    if changes.keys:
+    if len(changes.keys):
         segments = (*segments, _build_delta(publication, changes))
         filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
     else:
@@ -180,13 +157,12 @@ def _delta_candidate(
     )
     draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
-        new = after.get_entries(changes.keys)
-    read_rows_now = current.rows + changes.added - new.count(None)
-    read_sum = hashing.add(hashing.from_hex(current.content_hash), _sum(changes.keys, new))
+        new = after.get_entries(changes.key_list)
+    read_sum = hashing.subtract(_read_sum(changes, new), changes.old_sum)
     require_equal(
         publication,
-        rows=(rows, read_rows_now),
-        sums=(content_sum, hashing.subtract(read_sum, _sum(changes.keys, [entry or None for entry in changes.old]))),
+        rows=(rows, current.rows + changes.added - new.count(None)),
+        sums=(content_sum, hashing.add(hashing.from_hex(current.content_hash), read_sum)),
     )
     removed = changes.removed
     return Candidate(
@@ -200,19 +176,27 @@ def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
     segment_id = publication.segment_id("delta")
     folder = publication.staging / segment_id
     folder.mkdir()
-    keys, entries = pa.array(changes.keys, pa.binary()), pa.array(changes.entries, pa.binary())
-    hashes = key_hashes(changes.keys)
+    keys, entries = changes.keys, changes.entries
+    hashes = key_hashes(changes.key_list)
     shards = num_shards(len(keys))
     shard_of = hashes & np.uint64(shards - 1)
     built: list[ShardInfo] = []
     for shard in range(shards):
-        places = pa.array(np.flatnonzero(shard_of == shard))
-        built.append(write_shard(folder / shard_file(shard), keys.take(places), entries.take(places)))
+        here = pa.array(shard_of == shard)
+        rows = [column.filter(here).cast(pa.binary()) for column in (keys, entries)]
+        built.append(write_shard(folder / shard_file(shard), *rows))
     segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
     step("built")
     publication.move_segment(folder, segment)
     return segment
 
 
-def _sum(keys: list[bytes], entries: list[bytes | None]) -> int:
-    return hashing.content_sum(present(keys, entries))
+def _read_sum(changes: Changes, read: list[bytes | None]) -> int:
+    """Content sum of the changed keys with the entries that were read.
+
+    Where these are, byte for byte, what was encoded, so is their sum, and nothing has to be hashed again.
+    """
+    expected = pc.if_else(pc.equal(changes.entries, b""), None, changes.entries)
+    if pa.array(read, pa.large_binary()).equals(expected):
+        return changes.entries_sum
+    return hashing.content_sum(present(changes.key_list, read))

@@ -19,14 +19,14 @@ from deltalake.exceptions import DeltaError
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.tables import open_table
 from forecache.store.candidate import Publication
-from forecache.store.differences import Differences, DifferencesUnavailable
+from forecache.store.differences import Differences, DifferencesUnavailable, Rows
 from forecache.store.encode import Encoding, encode_entries, encode_keys
 from forecache.store.manifest import Provenance
 from forecache.store.pool import num_cores
 from forecache.store.rowhash import row_hashes
 from forecache.store.snapshot import Snapshot
 from forecache.store.source import NightReader, Piece
-from forecache.store.work import Encoded, refuse_bad_keys
+from forecache.store.work import refuse_bad_keys
 
 ORIGIN = "partition"
 KEPT_BYTES = 384 << 20
@@ -64,20 +64,16 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
             for side in (old, new):
                 side.choose(lone)
             _check(old, new, limit)
-            gone, come = Encoded(old.encoding, 1), Encoded(new.encoding, 1)
-            was: dict[bytes, bytes] = {}
-            final: dict[bytes, bytes] = {}
-            for sink, entries_of, rows in ((gone, was, old), (come, final, new)):
-                for batch, only in rows.chosen_rows(threads):
-                    _, column = sink.add(batch, "changed row {}", only=only)
-                    entries_of.update(zip(sink.key_list, column.to_pylist(), strict=True))
-            was, final = {**dict.fromkeys(final, b""), **was}, {**dict.fromkeys(was, b""), **final}
+            gone, come = Rows(old.encoding), Rows(new.encoding)
+            for rows, side in ((gone, old), (come, new)):
+                for batch, only in side.chosen_rows(threads):
+                    rows.add(batch, "changed row {}", only)
     except (DeltaError, NotFoundError, OSError) as error:
         text = " ".join(str(error).split())
         raise DifferencesUnavailable(f"the night {current.as_of} cannot be read as published: {text[:300]}") from None
     except InputError as error:
         raise DifferencesUnavailable(error.message) from None
-    return Differences(was, final, come, gone, ORIGIN)
+    return Differences(come, gone, ORIGIN)
 
 
 class _Look:

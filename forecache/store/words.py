@@ -15,7 +15,7 @@ class Words:
     """The texts of a column, eight bytes at a time.
 
     Attributes:
-        lengths: Bytes of every value, int32 [n]; whatever where it is null.
+        lengths: Bytes of every value, integers [n]; whatever where it is null.
     """
 
     lengths: np.ndarray
@@ -25,10 +25,12 @@ class Words:
     @classmethod
     def of(cls, column: pa.Array) -> "Words":
         """Args:
-        column: Of the type string or binary.
+        column: Of the type string or binary, large or not.
         """
         _, offsets_buffer, data = column.buffers()
-        offsets = np.frombuffer(offsets_buffer, np.int32, len(column) + 1, column.offset * 4)
+        large = column.type in (pa.large_string(), pa.large_binary())
+        width = np.dtype(np.int64 if large else np.int32)
+        offsets = np.frombuffer(offsets_buffer, width, len(column) + 1, column.offset * width.itemsize)
         first, last = int(offsets[0]), int(offsets[-1])
         text = np.zeros(last - first + WORD, np.uint8)
         if last > first:

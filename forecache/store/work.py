@@ -64,7 +64,7 @@ def encode(
         position = 0
         for batch in reader.batches(piece, how.columns(provenance=only is None)):
             keys, entries = found.add(batch, f"{piece.place}, row {{}}", position, only)
-            sink.write(keys, entries, found.key_list)
+            sink.write(keys, entries)
             position += len(batch)
     sink.close()
     return found.result(target)
@@ -84,8 +84,8 @@ class Encoded:
         self.samples: dict[str, list[np.ndarray]] = {
             field.name: [] for field in encoding.fields if field.type in ("double", "bigint")
         }
-        self.key_list: list[bytes] = []
-        """The keys of the last batch as Python objects, made once for all who need them."""
+        self.row_hashes = np.empty((0, 4), ">u4")
+        """Of the last batch."""
 
     def add(
         self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
@@ -99,9 +99,9 @@ class Encoded:
         keys = encode_keys(batch, self.encoding.key)
         refuse_bad_keys(batch, keys, self.encoding.key, place, position)
         entries, others, carried = encode_entries(batch, self.encoding, only)
-        self.key_list = keys.to_pylist()
         joined = pc.binary_join_element_wise(keys, entries, b"\0")
-        self.sum = hashing.add(self.sum, hashing.joined_sum(joined.to_pylist()))
+        self.row_hashes = hashing.row_hashes(joined.to_pylist())
+        self.sum = hashing.add(self.sum, hashing.hash_sum(self.row_hashes))
         self.rows += len(batch)
         self.carried += carried
         self.provenances.update(others)
@@ -179,12 +179,12 @@ class _ShardFiles:
         self.files = [pa.OSFile(str(folder / f"{shard:03d}.arrow"), "wb") for shard in range(shards)]
         self.writers = [pa.ipc.new_stream(file, ROWS) for file in self.files]
 
-    def write(self, keys: pa.Array, entries: pa.Array, key_list: list[bytes]) -> None:
+    def write(self, keys: pa.Array, entries: pa.Array) -> None:
         batch = pa.RecordBatch.from_arrays([keys, entries], schema=ROWS)
         if self.shards == 1:
             self.writers[0].write_batch(batch)
             return
-        shard_of = shards_of(key_list, self.shards)
+        shard_of = shards_of(keys.to_pylist(), self.shards)
         batch = batch.take(pa.array(np.argsort(shard_of, kind="stable")))
         starts = np.concatenate([[0], np.cumsum(np.bincount(shard_of, minlength=self.shards))])
         for shard in range(self.shards):
