@@ -1,6 +1,5 @@
 """How two states of a night differ: the rows that came and went, and the keys whose entry is not what it was."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,8 @@ from forecache.store.manifest import Provenance
 from forecache.store.work import Encoded
 
 _NOWHERE = -1
+_LARGE = pa.large_binary()
+"""Of which an array holds more than two gigabytes."""
 
 
 class DifferencesUnavailable(Exception):
@@ -28,40 +29,38 @@ class Rows:
         found: Their count, content sum, nulls, values and provenances.
     """
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, *, keep_entries: bool) -> None:
         self.found = Encoded(encoding, 1)
-        self._keys: list[pa.Array] = []
-        self._entries: list[pa.Array] = []
-        self._hashes: list[np.ndarray] = []
+        self.keys: list[pa.Array] = []
+        self._entries: list[pa.Array] | None = [] if keep_entries else None
+        self._hashes = [np.empty((0, 4), ">u4")]
 
     def add(self, batch: pa.RecordBatch, place: str, only: Provenance | None = None) -> None:
         """Encode one batch; the arguments are those of `Encoded.add`."""
         keys, entries = self.found.add(batch, place, self.found.rows, only)
-        self._keys.append(keys)
-        self._entries.append(entries)
+        self.keys.append(keys.cast(_LARGE))
+        if self._entries is not None:
+            self._entries.append(entries.cast(_LARGE))
         self._hashes.append(self.found.row_hashes)
 
     @cached_property
-    def keys(self) -> pa.Array:
-        """Large binary [n]."""
-        return _joined(self._keys)
+    def hashes(self) -> np.ndarray:
+        """Of every row, as `hashing.row_hashes` returns them."""
+        return np.concatenate(self._hashes)
 
-    @cached_property
-    def entries(self) -> pa.Array:
-        """Large binary [n]."""
-        return _joined(self._entries)
+    def hashes_at(self, places: np.ndarray) -> np.ndarray:
+        """The hashes at these places, zero where a place is nowhere."""
+        found = np.zeros((len(places), 4), ">u4")
+        somewhere = places != _NOWHERE
+        found[somewhere] = self.hashes[places[somewhere]]
+        return found
 
     def entries_at(self, places: np.ndarray) -> pa.Array:
-        """The entries at these places, empty where a place is nowhere."""
-        if not (places == _NOWHERE).any():
-            return self.entries.take(pa.array(places))
-        return self.entries.take(pa.array(places, mask=places == _NOWHERE)).fill_null(b"")
-
-    def sum_at(self, places: np.ndarray) -> int:
-        """Content sum of the rows at these places, those that are nowhere left out."""
-        if not self._hashes:
-            return 0
-        return hashing.hash_sum(np.concatenate(self._hashes)[places[places != _NOWHERE]])
+        """The entries at these places, large binary, empty where a place is nowhere."""
+        assert self._entries is not None, "they were kept"
+        rows = pa.array(places, mask=places == _NOWHERE)
+        found = pa.chunked_array(self._entries, _LARGE).take(rows).combine_chunks()
+        return found.fill_null(b"") if found.null_count else found
 
 
 @dataclass(frozen=True)
@@ -92,21 +91,21 @@ class Differences:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a delta segment holds, one place a key, in the order of the keys; an empty entry means: no such row.
+    """What a delta segment holds, one place a key, in the order of the keys.
 
     Attributes:
         keys: Large binary [n].
-        entries: Of the version in the making; an empty one is a tombstone.
-        old: Of the published version. What is published was verified to be what the table held, so it is taken from
-            the differences, which is faster than looking it up all over the base.
-        entries_sum: Content sum of the keys with their entries, as they were encoded.
-        old_sum: Content sum of the keys with their old entries.
+        entries: Of the version in the making, large binary [n]; an empty one is a tombstone.
+        hashes: Of the keys with these entries, as `hashing.row_hashes` returns them; zero for a tombstone.
+        new: Which keys have no published entry, bool [n].
+        old_sum: Content sum of the keys with their published entries. What is published was verified to be what the
+            table held, so it is taken from there, which is faster than looking it up all over the base.
     """
 
     keys: pa.Array
     entries: pa.Array
-    old: pa.Array
-    entries_sum: int
+    hashes: np.ndarray
+    new: np.ndarray
     old_sum: int
 
     @cached_property
@@ -114,19 +113,13 @@ class Changes:
         keys: list[bytes] = self.keys.to_pylist()
         return keys
 
+    @property
+    def added(self) -> int:
+        return int(self.new.sum())
+
     @cached_property
     def removed(self) -> int:
-        return _num_empty(self.entries)
-
-    @cached_property
-    def added(self) -> int:
-        return _num_empty(self.old)
-
-    @property
-    def new_keys(self) -> list[bytes]:
-        """The keys that have no published entry."""
-        found: list[bytes] = self.keys.filter(_is_empty(self.old)).to_pylist() if self.added else []
-        return found
+        return int(pc.sum(pc.equal(pc.binary_length(self.entries), 0)).as_py() or 0)
 
 
 def content_changes(differences: Differences) -> Changes:
@@ -135,42 +128,25 @@ def content_changes(differences: Differences) -> Changes:
     The first that is said of a key tells what was there before all of it, the last what is there after.
     """
     gone, come = differences.gone, differences.come
-    together = _joined([gone.keys, come.keys]).dictionary_encode()
-    order = _in_time(len(together), differences.moments)
+    together = pa.chunked_array([*gone.keys, *come.keys], _LARGE).combine_chunks().dictionary_encode()
+    keys = together.dictionary
+    order = np.arange(len(together))
+    if differences.moments is not None:
+        order = np.argsort(differences.moments, kind="stable")
     codes = together.indices.to_numpy()[order]
-    first, last = np.empty((2, len(together.dictionary)), np.int64)
+    first, last = np.empty((2, len(keys)), np.int64)
     # Where a code is there more than once, numpy keeps what it assigned last.
     first[codes[::-1]], last[codes] = order[::-1], order
-    by_key = sorted_order(together.dictionary).to_numpy()
+    by_key = sorted_order(keys).to_numpy()
     first, last = first[by_key], last[by_key]
-    was = np.where(first < len(gone.keys), first, _NOWHERE)
-    now = np.where(last >= len(gone.keys), last - len(gone.keys), _NOWHERE)
-    old, entries = gone.entries_at(was), come.entries_at(now)
-    differ = pc.not_equal(old, entries)
-    chosen = differ.to_numpy(zero_copy_only=False)
+    was = np.where(first < gone.found.rows, first, _NOWHERE)
+    now = np.where(last >= gone.found.rows, last - gone.found.rows, _NOWHERE)
+    hashes, old_hashes = come.hashes_at(now), gone.hashes_at(was)
+    changed = np.flatnonzero((hashes != old_hashes).any(axis=1))
     return Changes(
-        together.dictionary.take(pa.array(by_key)).filter(differ),
-        entries.filter(differ),
-        old.filter(differ),
-        come.sum_at(now[chosen]),
-        gone.sum_at(was[chosen]),
+        keys.take(pa.array(by_key[changed])),
+        come.entries_at(now[changed]),
+        hashes[changed],
+        was[changed] == _NOWHERE,
+        hashing.hash_sum(old_hashes[changed]),
     )
-
-
-def _in_time(count: int, moments: np.ndarray | None) -> np.ndarray:
-    """Positions that put rows in the order of their moments, those of the same moment left as they are."""
-    return np.arange(count) if moments is None else np.argsort(moments, kind="stable")
-
-
-def _joined(arrays: Iterable[pa.Array]) -> pa.Array:
-    """One array, of a type that holds more than two gigabytes."""
-    large = [array.cast(pa.large_binary()) for array in arrays if len(array)]
-    return large[0] if len(large) == 1 else pa.chunked_array(large, pa.large_binary()).combine_chunks()
-
-
-def _is_empty(entries: pa.Array) -> pa.Array:
-    return pc.equal(pc.binary_length(entries), 0)
-
-
-def _num_empty(entries: pa.Array) -> int:
-    return int(pc.sum(_is_empty(entries)).as_py() or 0)

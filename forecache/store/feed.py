@@ -12,10 +12,12 @@ from forecache.store.candidate import Publication
 from forecache.store.differences import Differences, DifferencesUnavailable, Rows
 from forecache.store.encode import Encoding
 from forecache.store.pool import num_cores
-from forecache.store.source import BATCH_ROWS, plain
+from forecache.store.source import plain
 
 ORIGIN = "change data feed"
 _REMOVES = ["delete", "update_preimage"]
+_BLOCK_ROWS = 1 << 16
+"""Encoded at a time: larger blocks take fresh memory for what is between, smaller ones more calls."""
 
 
 def read_feed(publication: Publication, *, limit: int) -> Differences | None:
@@ -31,30 +33,31 @@ def read_feed(publication: Publication, *, limit: int) -> Differences | None:
     current, source = publication.current, publication.source
     assert current is not None
     encoding = Encoding(publication.key, publication.fields, current.provenance)
-    gone, come = Rows(encoding), Rows(encoding)
+    gone, come = Rows(encoding, keep_entries=False), Rows(encoding, keep_entries=True)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
         return Differences(come, gone, ORIGIN)
     table = _load(publication, start, end, encoding, limit)
     if table is None:
         return None
-    removes = pc.is_in(table["_change_type"], pa.array(_REMOVES))
-    parts = [table.filter(removes).combine_chunks(), table.filter(pc.invert(removes)).combine_chunks()]
+    place = f"the change data feed of Delta versions {start} to {end}, row {{}}"
 
-    def encode(rows: Rows, part: pa.Table) -> None:
-        for batch in part.to_batches(max_chunksize=BATCH_ROWS):
-            rows.add(batch, f"the change data feed of Delta versions {start} to {end}, row {{}}")
+    def encode(rows: Rows, came: bool) -> np.ndarray:
+        """Take in the rows that came or that went; returns the moments when each did."""
+        moments = [np.empty(0, np.int64)]
+        for start_row in range(0, len(table), _BLOCK_ROWS):
+            block = table.slice(start_row, _BLOCK_ROWS)
+            removed = pc.is_in(block["_change_type"], pa.array(_REMOVES))
+            part = block.filter(pc.invert(removed) if came else removed).combine_chunks()
+            for batch in part.to_batches():
+                rows.add(batch, place)
+                # Within one commit a row that was deleted and inserted (a replaced partition) is there afterwards.
+                moments.append(2 * batch["_commit_version"].to_numpy().astype(np.int64) + came)
+        return np.concatenate(moments)
 
     with ThreadPoolExecutor(num_cores()) as threads:
-        for _ in threads.map(encode, (gone, come), parts):
-            pass
-    return Differences(come, gone, ORIGIN, None if start == end else _moments(*parts))
-
-
-def _moments(gone: pa.Table, come: pa.Table) -> np.ndarray:
-    """By commit. Within one, a row that was deleted and inserted (a replaced partition) is there afterwards."""
-    versions = [part["_commit_version"].to_numpy().astype(np.int64) for part in (gone, come)]
-    return np.concatenate([2 * versions[0], 2 * versions[1] + 1])
+        moments = list(threads.map(encode, (gone, come), (False, True)))
+    return Differences(come, gone, ORIGIN, None if start == end else np.concatenate(moments))
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding, limit: int) -> pa.Table | None:
@@ -72,7 +75,7 @@ def _load(publication: Publication, start: int, end: int, encoding: Encoding, li
             )
         )
         for batch in feed:
-            batches.append(batch)
+            batches.append(plain(batch))
             rows += len(batch)
             if rows > limit:
                 return None
@@ -81,4 +84,4 @@ def _load(publication: Publication, start: int, end: int, encoding: Encoding, li
         raise DifferencesUnavailable(
             f"the change data feed from Delta version {start} cannot be had: {text[:300]}"
         ) from None
-    return plain(pa.Table.from_batches(batches, feed.schema).select(columns))
+    return pa.Table.from_batches(batches, plain(feed.schema.empty_table()).schema)

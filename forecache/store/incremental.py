@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from forecache.store import hashing
 from forecache.store.build import num_shards, write_shard
@@ -29,6 +28,9 @@ from forecache.store.work import present
 
 _SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: a delta of so many rows is always small."""
+
+_BLOCK_KEYS = 1 << 13
+"""Keys that are read back at a time, so that their entries need little memory."""
 
 
 def most_delta_rows(publication: Publication) -> int:
@@ -57,7 +59,10 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     changes = content_changes(differences)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    if _already_there(publication, changes.new_keys) or current.rows + changes.added - changes.removed != rows:
+    if (
+        _already_there(publication, changes.keys.filter(pa.array(changes.new)))
+        or current.rows + changes.added - changes.removed != rows
+    ):
         return None, "keys are there more than once"
     carried = current.carried + come.carried - gone.carried
     if 2 * carried > rows:
@@ -82,13 +87,13 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     )
 
 
-def _already_there(publication: Publication, keys: list[bytes]) -> bool:
+def _already_there(publication: Publication, keys: pa.Array) -> bool:
     """Whether the published version has any of these keys."""
-    if not keys:
+    if len(keys) == 0:
         return False
     assert publication.current is not None
     with publication.store.snapshot(publication.current.version) as before:
-        return before.get_entries(keys).count(None) != len(keys)
+        return before.get_entries(keys.to_pylist()).count(None) != len(keys)
 
 
 def _differences(publication: Publication, limit: int) -> Differences:
@@ -157,12 +162,12 @@ def _delta_candidate(
     )
     draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
-        new = after.get_entries(changes.key_list)
-    read_sum = hashing.subtract(_read_sum(changes, new), changes.old_sum)
+        found, read_sum = _read_back(after, changes)
+    read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
     require_equal(
         publication,
-        rows=(rows, current.rows + changes.added - new.count(None)),
-        sums=(content_sum, hashing.add(hashing.from_hex(current.content_hash), read_sum)),
+        rows=(rows, current.rows + changes.added - (len(changes.keys) - found)),
+        sums=(content_sum, read_sum),
     )
     removed = changes.removed
     return Candidate(
@@ -182,21 +187,31 @@ def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
     shard_of = hashes & np.uint64(shards - 1)
     built: list[ShardInfo] = []
     for shard in range(shards):
-        here = pa.array(shard_of == shard)
-        rows = [column.filter(here).cast(pa.binary()) for column in (keys, entries)]
-        built.append(write_shard(folder / shard_file(shard), *rows))
+        rows = [keys, entries]
+        if shards > 1:
+            here = pa.array(np.flatnonzero(shard_of == shard))
+            rows = [column.take(here) for column in rows]
+        built.append(write_shard(folder / shard_file(shard), *(column.cast(pa.binary()) for column in rows)))
     segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
     step("built")
     publication.move_segment(folder, segment)
     return segment
 
 
-def _read_sum(changes: Changes, read: list[bytes | None]) -> int:
-    """Content sum of the changed keys with the entries that were read.
+def _read_back(snapshot: Snapshot, changes: Changes) -> tuple[int, int]:
+    """(keys found, content sum) of the changed keys as a reader reads them.
 
-    Where these are, byte for byte, what was encoded, so is their sum, and nothing has to be hashed again.
+    One by one: a delta holds nearly all of them, and many together would be looked for in the base first. Where entries
+    are, byte for byte, what was encoded, so are their hashes; only others have to be hashed.
     """
-    expected = pc.if_else(pc.equal(changes.entries, b""), None, changes.entries)
-    if pa.array(read, pa.large_binary()).equals(expected):
-        return changes.entries_sum
-    return hashing.content_sum(present(changes.key_list, read))
+    found = total = 0
+    for start in range(0, len(changes.keys), _BLOCK_KEYS):
+        block = slice(start, start + _BLOCK_KEYS)
+        keys, expected = changes.key_list[block], changes.entries[block]
+        read = list(map(snapshot.get_entry, keys))
+        found += len(keys) - read.count(None)
+        if pa.array(read, expected.type).fill_null(b"").equals(expected):
+            total = hashing.add(total, hashing.hash_sum(changes.hashes[block]))
+        else:
+            total = hashing.add(total, hashing.content_sum(present(keys, read)))
+    return found, total

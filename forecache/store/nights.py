@@ -64,7 +64,7 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
             for side in (old, new):
                 side.choose(lone)
             _check(old, new, limit)
-            gone, come = Rows(old.encoding), Rows(new.encoding)
+            gone, come = Rows(old.encoding, keep_entries=False), Rows(new.encoding, keep_entries=True)
             for rows, side in ((gone, old), (come, new)):
                 for batch, only in side.chosen_rows(threads):
                     rows.add(batch, "changed row {}", only)
