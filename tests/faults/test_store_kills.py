@@ -148,3 +148,23 @@ def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, mo
     with pytest.raises(CheckError, match="does not read back as the source has it: 10 rows of 10"):
         publish(settings, churn(), full=True)
     assert open_store(settings, "churn").pointer().serving == 1
+
+
+def test_a_corrupted_small_segment_does_not_pass_the_verification(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.errors import CheckError
+    from forecache.store import incremental
+
+    write_night(settings, predictions(scores(50)))
+    publish(settings, churn())
+    upsert(settings, predictions({"00001": 0.125, "00002": 0.25}))
+    honest = incremental.write_shard
+
+    def lossy(path, keys, entries):  # type: ignore[no-untyped-def]
+        return honest(path, keys, entries.take([0] * len(entries)))
+
+    monkeypatch.setattr(incremental, "write_shard", lossy)
+    with pytest.raises(CheckError, match="does not read back as the source has it: 50 rows of 50"):
+        publish(settings, churn())
+    assert open_store(settings, "churn").pointer().serving == 1
