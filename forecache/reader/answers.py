@@ -157,11 +157,16 @@ class Answers:
 
     def keys_of(self, values: Sequence[object]) -> list[bytes]:
         """Key bytes of the keys in a JSON body, in their order; raises as `key_of`."""
-        if self._takes_text and set(map(type, values)) == {str}:
-            texts: list[str] = values  # type: ignore[assignment]
-            # What most keys are, plain text, is checked for all of them together.
-            if "" not in texts and "".join(texts).isascii() and max(map(len, texts)) <= MAX_KEY_BYTES:
-                return list(map(str.encode, texts))
+        if self._takes_text and values:
+            # What most keys are, plain text, is checked and encoded for all of them together.
+            try:
+                text = "\n".join(values)  # type: ignore[arg-type]
+            except TypeError:
+                return list(map(self.key_of, values))
+            if text.isascii():
+                keys = text.encode().split(b"\n")
+                if len(keys) == len(values) and b"" not in keys and max(map(len, keys)) <= MAX_KEY_BYTES:
+                    return keys
         return list(map(self.key_of, values))
 
     def key_of(self, value: object) -> bytes:
@@ -193,8 +198,10 @@ class Answers:
         return entry, None
 
 
-def _json_texts(keys: Sequence[bytes]) -> list[bytes]:
+def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:
     """The keys (never empty) as they stand between the quotes of a JSON text."""
+    if b"".join(keys).isalnum():
+        return keys
     # Inside a JSON text a quote follows a backslash, so that three bytes `","` are always the end of one.
     return orjson.dumps(list(map(bytes.decode, keys)))[2:-2].split(b'","')
 

@@ -69,6 +69,18 @@ def test_keys_and_values_of_any_text_come_out_as_they_went_in(open_answers: Open
     assert orjson.loads(body)["value"] == ROWS["a b/ü"]
 
 
+@pytest.mark.parametrize("values", [["a", "b\nc", "d"], ["a\n", "b"], ["a", 7], ["ä", "b"], ["1", "22"], [7, 8]])
+def test_keys_are_encoded_together_as_they_are_one_by_one(open_answers: Open, values: list[object]) -> None:
+    answers = open_answers()
+    assert answers.keys_of(values) == [answers.key_of(value) for value in values]
+
+
+@pytest.mark.parametrize("bad", ["", "k" * 600, None, 1.5])
+def test_a_wrong_key_among_good_ones_is_refused(open_answers: Open, bad: object) -> None:
+    with pytest.raises(InputError):
+        open_answers().keys_of(["00001", bad, "00002"])
+
+
 def test_a_missing_key_has_no_answer(open_answers: Open) -> None:
     answers = open_answers()
     assert answers.one(answers.encode("nobody")) is None
