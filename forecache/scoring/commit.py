@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import CheckError, ConflictError
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.staging import StagedFile, lake_filesystem, statistics_json
+from forecache.scoring.staging import StagedFile, statistics_json
+from forecache.scoring.uniqueness import count_keys
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 _COMMIT_TRIES = 8
-# 256 MB of hashes; above it DuckDB compares keys within its own limit, on disk if need be.
-_HASHED_ROWS = 32_000_000
 
 
 def prediction_schema(settings: Settings, pipeline: Pipeline) -> "pa.Schema":
@@ -41,11 +40,23 @@ def prediction_schema(settings: Settings, pipeline: Pipeline) -> "pa.Schema":
 
 
 def check_partition(
-    settings: Settings, pipeline: Pipeline, table: str, night: date, files: Sequence[StagedFile], *, expected_rows: int
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    night: date,
+    files: Sequence[StagedFile],
+    *,
+    expected_rows: int,
+    carried: Sequence[StagedFile] = (),
 ) -> dict[str, Any]:
     """Prove a night's staged rows: as many as keys, no key twice, no null, every output in its range.
 
     Rows, nulls and ranges come from the files' footers; only the keys are read.
+
+    Args:
+        files: All of the night's files.
+        carried: Those of them whose keys are known to differ from each other and from all others, as
+            `forecache.scoring.incremental` proves of predictions carried forward.
 
     Returns:
         rows, keys, minimum, maximum.
@@ -63,7 +74,9 @@ def check_partition(
     highs = [file.statistics["maxValues"].get(output.name) for file in files if file.rows]
     low = min((value for value in lows if value is not None), default=None)
     high = max((value for value in highs if value is not None), default=None)
-    keys = _count_keys(settings, pipeline, table, files, rows=rows)
+    known = {file.path for file in carried}
+    keys = sum(file.rows for file in carried)
+    keys += count_keys(settings, pipeline, table, [file for file in files if file.path not in known])
     failed = []
     if rows != expected_rows:
         failed.append(f"{rows} rows for {expected_rows} entities")
@@ -80,28 +93,6 @@ def check_partition(
             remedy="Nothing was written; look at that night's features and at the model.",
         )
     return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}
-
-
-def _count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequence[StagedFile], *, rows: int) -> int:
-    """Different keys in staged files: hashes that all differ prove it quickly, else the keys are compared."""
-    import duckdb
-    import pyarrow.dataset as ds
-
-    paths = [file.path for file in files]
-    keys = ds.dataset(paths, format="parquet", filesystem=lake_filesystem(settings, table))
-    columns = ", ".join(f'"{name}"' for name in pipeline.key)
-    scratch = settings.home_path / "scoring"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(":memory:", config={"memory_limit": "512MB", "temp_directory": str(scratch)}) as connection:
-        connection.register("keys", keys)
-        if rows <= _HASHED_ROWS:
-            hashes = connection.execute(f"SELECT hash({columns}) AS h FROM keys").fetchnumpy()["h"]
-            hashes.sort()
-            if not (hashes[1:] == hashes[:-1]).any():
-                return len(hashes)
-        row = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT {columns} FROM keys)").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def commit_partitions(

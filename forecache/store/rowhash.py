@@ -6,6 +6,8 @@ Number Generators", 2014). So rows that differ in one number never have the same
 have it by chance only, once in 2**64.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -35,6 +37,21 @@ def row_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance
         values = batch.column(field.name)
         _take_in_column(hashes, values.cast(pa.float64()) if field.type == "double" else values)
     _take_in(hashes, _provenance_numbers(batch, encoding, provenance))
+    return _finished(hashes)
+
+
+def key_hashes(columns: Sequence[pa.Array]) -> np.ndarray:
+    """The hash of every key, given its columns of n rows each; uint64 [n].
+
+    Equal keys have equal hashes, whatever segments and models they belong to.
+    """
+    hashes = np.full(len(columns[0]), _START)
+    for column in columns:
+        _take_in_column(hashes, column)
+    return _finished(hashes)
+
+
+def _finished(hashes: np.ndarray) -> np.ndarray:
     for multiplier in _FINAL:
         hashes *= multiplier
         hashes ^= hashes >> _SHIFT
