@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
@@ -31,10 +32,12 @@ class Changes:
     Attributes:
         changed: Key columns and features, as in the target, of entities that are new or whose features differ.
         removed: Key columns of entities that are gone.
+        updated: How many of the changed ones were there before.
     """
 
     changed: pa.Table
     removed: pa.Table
+    updated: int
 
 
 @dataclass(frozen=True)
@@ -90,52 +93,49 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
         columns=[*pipeline.key, AS_OF, *pipeline.features.names, "_change_type", "_commit_version"],
         predicate=f"{AS_OF} = '{target.night.isoformat()}'",
     )
-    keys, features = _names(pipeline.key), _names(pipeline.features.names)
-    before, after = f"_change_type IN {_BEFORE}", f"_change_type IN {_AFTER}"
-    # An entity was there before if its first event takes it away or is an update; it is there now if its last adds it.
-    events = f"""
-        SELECT {keys},
-            min(_commit_version) FILTER ({before}) AS first_before,
-            min(_commit_version) FILTER ({after}) AS first_after,
-            max(_commit_version) FILTER ({before}) AS last_before,
-            max(_commit_version) FILTER ({after}) AS last_after,
-            arg_min(row({features}), _commit_version) FILTER ({before}) AS old,
-            arg_max(row({features}), _commit_version) FILTER ({after}) AS new
-        FROM feed WHERE {AS_OF} = DATE '{target.night.isoformat()}' GROUP BY {keys}"""
-    net = f"""
-        SELECT *, coalesce(first_before <= coalesce(first_after, first_before), false) AS was_there,
-            coalesce(last_after >= coalesce(last_before, last_after), false) AS is_there
-        FROM ({events})"""
-    unpacked = ", ".join(
-        f'struct_extract_at(new, {position + 1}) AS "{name}"' for position, name in enumerate(pipeline.features.names)
-    )
+    keys, columns = _names(pipeline.key), _names((*pipeline.key, *pipeline.features.names))
     with _database(settings) as connection:
         connection.register("feed", pa.RecordBatchReader.from_stream(feed))
-        connection.execute(f"CREATE TABLE net AS {net}")
-        changed = connection.sql(
-            f"SELECT {keys}, {unpacked} FROM net WHERE is_there AND (NOT was_there OR old IS DISTINCT FROM new)"
-        ).to_arrow_table()
-        removed = connection.sql(f"SELECT {keys} FROM net WHERE was_there AND NOT is_there").to_arrow_table()
-    return Changes(changed, removed)
+        connection.execute(
+            f"CREATE TABLE events AS SELECT {columns}, _change_type, _commit_version FROM feed "
+            f"WHERE {AS_OF} = DATE '{target.night.isoformat()}'"
+        )
+        row = connection.execute("SELECT count(DISTINCT _commit_version) FROM events").fetchone()
+        source, first, last = "events", "true", "true"
+        if row is not None and row[0] > 1:
+            # An entity was there before if its first commit takes it away or updates it, and is there now if its last
+            # one adds or updates it.
+            span = (
+                f"SELECT {keys}, min(_commit_version) AS first, max(_commit_version) AS last FROM events GROUP BY ALL"
+            )
+            source = f"events JOIN ({span}) USING ({keys})"
+            first, last = "_commit_version = first", "_commit_version = last"
+        for name, wanted, types in (("base", first, _BEFORE), ("target", last, _AFTER)):
+            connection.execute(
+                f"CREATE TABLE {name} AS SELECT {columns} FROM {source} WHERE {wanted} AND _change_type IN {types}"
+            )
+        return _compared(connection, pipeline)
 
 
 def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    same = " AND ".join(f'base."{name}" = target."{name}"' for name in pipeline.key)
-    keys = ", ".join(f'"{name}"' for name in pipeline.key)
-    features = _names(pipeline.features.names)
     with _database(settings) as connection:
-        connection.register("base_files", _dataset(settings, pipeline, base))
-        connection.register("target_files", _dataset(settings, pipeline, target))
-        connection.execute(f"CREATE VIEW base AS SELECT {keys}, row({features}) AS content FROM base_files")
-        connection.execute(f"CREATE VIEW target AS SELECT *, row({features}) AS content FROM target_files")
-        changed = connection.sql(
-            f"SELECT target.* EXCLUDE (content) FROM target LEFT JOIN base ON {same} "
-            f'WHERE base."{pipeline.key[0]}" IS NULL OR base.content IS DISTINCT FROM target.content'
-        ).to_arrow_table()
-        removed = connection.sql(
-            f"SELECT {keys} FROM base WHERE NOT EXISTS (SELECT 1 FROM target WHERE {same})"
-        ).to_arrow_table()
-    return Changes(changed, removed)
+        connection.register("base", _dataset(settings, pipeline, base))
+        connection.register("target", _dataset(settings, pipeline, target))
+        return _compared(connection, pipeline)
+
+
+def _compared(connection: Any, pipeline: Pipeline) -> Changes:
+    """The differences between the rows of `base` and `target` in a database."""
+    keys = _names(pipeline.key)
+    same = " AND ".join(f'base."{name}" = target."{name}"' for name in pipeline.key)
+    new = f'base."{pipeline.key[0]}" IS NULL'
+    differs = " OR ".join(f'base."{name}" IS DISTINCT FROM target."{name}"' for name in pipeline.features.names)
+    changed = connection.sql(
+        f"SELECT target.*, NOT {new} AS was_there FROM target LEFT JOIN base ON {same} WHERE {new} OR {differs}"
+    ).to_arrow_table()
+    removed = connection.sql(f"SELECT {keys} FROM base ANTI JOIN target USING ({keys})").to_arrow_table()
+    updated = pc.sum(changed["was_there"]).as_py() or 0
+    return Changes(changed.drop_columns("was_there"), removed, updated)
 
 
 def _dataset(settings: Settings, pipeline: Pipeline, state: State) -> Any:
@@ -157,7 +157,7 @@ def _none(settings: Settings, pipeline: Pipeline) -> Changes:
     known = {f.name: f for f in pa.schema(open_table(settings, pipeline.feature_table).schema())}
     keys = [known[name] for name in pipeline.key]
     features = [known[name] for name in pipeline.features.names]
-    return Changes(pa.schema([*keys, *features]).empty_table(), pa.schema(keys).empty_table())
+    return Changes(pa.schema([*keys, *features]).empty_table(), pa.schema(keys).empty_table(), 0)
 
 
 def _names(names: tuple[str, ...]) -> str:

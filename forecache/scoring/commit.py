@@ -1,13 +1,14 @@
 """From staged shards to a visible partition: the checks on every row, then one atomic commit to the Delta log."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, ConflictError
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import AS_OF, Pipeline
+from forecache.scoring.night import FeatureFile, files_of
 from forecache.scoring.staging import StagedFile, statistics_json
 from forecache.scoring.uniqueness import count_keys
 from forecache.settings import Settings
@@ -108,36 +109,97 @@ def commit_partitions(
     Raises:
         ConflictError: Other writers changed the same nights meanwhile, several times over.
     """
+    nights = [night.isoformat() for night in sorted(files)]
+    actions = [_add(file) for staged in files.values() for file in staged]
+    options = {"mode": "overwrite", "partition_filters": [(AS_OF, "in", nights)]}
+    return _commit(
+        settings, pipeline, table, nights[0], lambda delta: actions, options, {"custom_metadata": description}
+    )
+
+
+def commit_files(
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    night: date,
+    files: Sequence[StagedFile],
+    *,
+    before: Sequence[FeatureFile],
+    description: Mapping[str, str],
+) -> int:
+    """Make a night's partition consist of files some of which are in it already, in one commit; returns its version.
+
+    Readers of the change data feed see the rows of the files that came as inserted and of those that went as deleted.
+
+    Args:
+        before: The files of the partition as it was when this run looked at it.
+
+    Raises:
+        ConflictError: The partition has other files by now, or other writers were faster, several times over.
+    """
+    from deltalake.transaction import RemoveAction
+
+    known = {file.path: file.size_bytes for file in before}
+    after = {file.path for file in files}
+    now = int(time.time() * 1000)
+    gone = [
+        RemoveAction(path, True, now, size, {AS_OF: night.isoformat()})
+        for path, size in known.items()
+        if path not in after
+    ]
+    actions = [*gone, *(_add(file) for file in files if file.path not in known)]
+
+    def actions_on(delta: "DeltaTable") -> list[Any]:
+        if {file.path for file in files_of(delta, [night])[night]} != set(known):
+            raise _conflict(table, night.isoformat())
+        return actions
+
+    # No retries of delta-rs's own: they would not look at the partition again.
+    properties = {"custom_metadata": description, "max_commit_retries": 0}
+    return _commit(settings, pipeline, table, night.isoformat(), actions_on, {"mode": "append"}, properties)
+
+
+def _add(file: StagedFile) -> Any:
+    from deltalake.transaction import AddAction
+
+    now = int(time.time() * 1000)
+    return AddAction(file.path, file.size_bytes, {AS_OF: file.night.isoformat()}, now, True, statistics_json(file))
+
+
+def _commit(
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    night: str,
+    actions_on: Callable[["DeltaTable"], list[Any]],
+    options: Mapping[str, Any],
+    properties: Mapping[str, Any],
+) -> int:
     from deltalake import CommitProperties
     from deltalake.exceptions import CommitFailedError
-    from deltalake.transaction import AddAction, RemoveAction
 
     schema = prediction_schema(settings, pipeline)
-    now = int(time.time() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        AddAction(file.path, file.size_bytes, {AS_OF: night.isoformat()}, now, True, statistics_json(file))
-        for night, staged in files.items()
-        for file in staged
-    ]
-    nights = [night.isoformat() for night in sorted(files)]
     for attempt in range(_COMMIT_TRIES):
         delta = _open_or_create(settings, table, schema)
         try:
             delta.create_write_transaction(
-                actions,
-                mode="overwrite",
+                actions_on(delta),
                 schema=schema,
                 partition_by=[AS_OF],
-                partition_filters=[(AS_OF, "in", nights)],
-                commit_properties=CommitProperties(custom_metadata=dict(description)),
+                commit_properties=CommitProperties(**properties),
+                **options,
             )
         except CommitFailedError:
             time.sleep(0.05 * 2**attempt)
             continue
         delta.update_incremental()
         return int(delta.version())
-    raise ConflictError(
-        f"Another writer changed the table {table!r} for {nights[0]} at the same time.",
+    raise _conflict(table, night)
+
+
+def _conflict(table: str, night: str) -> ConflictError:
+    return ConflictError(
+        f"Another writer changed the table {table!r} for {night} at the same time.",
         remedy="Run again when it has ended; the scored shards are kept.",
     )
 

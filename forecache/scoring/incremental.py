@@ -6,27 +6,26 @@ outputs are those of a full run; another model, declaration or kernel forces one
 """
 
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from forecache.lake.features import partition_rows
+from forecache.errors import CheckError, NotFoundError
 from forecache.lake.ledger import StageRecord
 from forecache.lake.tables import open_table, table_exists
 from forecache.pipeline import Pipeline
 from forecache.scoring.arrow_engine import BATCH_ROWS, models_folder, num_cores
+from forecache.scoring.carry import Copied, Copier, as_type, identity, new_file, plain_type
 from forecache.scoring.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.engines import Plan
 from forecache.scoring.files import ROW_GROUP_ROWS, open_output
 from forecache.scoring.job import model_features
 from forecache.scoring.kernel import load_kernel
-from forecache.scoring.night import Night, partition_files
+from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
 from forecache.scoring.pieces import score_values
 from forecache.scoring.rows import Stamp, layout_of, prediction_columns, prediction_rows
 from forecache.scoring.staging import lake_filesystem
@@ -39,10 +38,16 @@ _FEED_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Base:
-    """Predictions that may be carried forward: of which features they are, in which partition they lie."""
+    """Predictions that may be carried forward: of which features they are, in which files they lie.
+
+    Attributes:
+        checked: The files are those that a run checked and committed, so that no key is in them twice.
+    """
 
     state: State
     rows: int
+    files: tuple[FeatureFile, ...]
+    checked: bool
 
 
 def find_base(
@@ -86,24 +91,53 @@ def _same_but_features(record: StageRecord, night: Night) -> bool:
 
 
 def _base(settings: Settings, table: str, record: StageRecord, day: date) -> Base | None:
-    rows = partition_rows(settings, table, [day])[day]
-    return Base(State(day, record.details["feature_version"]), rows) if rows and rows == record.rows else None
+    delta = open_table(settings, table)
+    files = files_of(delta, [day])[day]
+    rows = sum(file.rows for file in files)
+    if not rows or rows != record.rows:
+        return None
+    checked = delta.version() == record.delta_version or files == _committed(settings, table, record, day)
+    return Base(State(day, record.details["feature_version"]), rows, files, checked)
+
+
+def _committed(settings: Settings, table: str, record: StageRecord, day: date) -> tuple[FeatureFile, ...]:
+    try:
+        return partition_files(settings, table, record.delta_version, [day])[day]
+    except NotFoundError:
+        return ()
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Figures of an incremental run."""
+    """What an incremental run wrote and left.
 
-    base: State
+    Attributes:
+        copied: What became of every file of the base.
+        scored: The file with new predictions, None where no entity changed.
+        rescored: Entities that are new or whose features changed.
+        removed: Entities that are gone.
+    """
+
+    base: Base
+    copied: tuple[Copied, ...]
+    scored: str | None
     rescored: int
     removed: int
-    carried: int
     seconds: float
+
+    @property
+    def carried(self) -> int:
+        return sum(copy.rows for copy in self.copied)
+
+    @property
+    def left(self) -> list[FeatureFile]:
+        """Files of the base that were left as they are."""
+        return [file for copy, file in zip(self.copied, self.base.files, strict=True) if copy.path == file.path]
 
     def details(self) -> dict[str, Any]:
         return {
             "mode": "incremental",
-            "base": f"{self.base.night.isoformat()}@{self.base.version}",
+            "base": f"{self.base.state.night.isoformat()}@{self.base.state.version}",
             "rescored": self.rescored,
             "removed": self.removed,
             "carried": self.carried,
@@ -113,72 +147,49 @@ class Carried:
 def score_changes(
     settings: Settings, pipeline: Pipeline, table: str, plan: Plan, night: Night, base: Base, stamp: Stamp, folder: str
 ) -> Carried:
-    """Write a night's predictions into a staging folder: the base's where nothing changed, new ones elsewhere."""
+    """Write a night's predictions into a staging folder: the base's where nothing changed, new ones elsewhere.
+
+    Of the night itself, the files without a changed entity stay where they are.
+
+    Raises:
+        CheckError: The base lacks an entity that it should have, or has one twice.
+    """
     started = time.perf_counter()
     changes = find_changes(settings, pipeline, base.state, State(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
-    schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, _plain_type(key.type)) for key in keys])
-    drop = _drop_set(pipeline, changes)
-    source = lake_filesystem(settings, table)
-    version = open_table(settings, table).version()
-    files = partition_files(settings, table, version, [base.state.night])[base.state.night]
+    schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, plain_type(key.type)) for key in keys])
+    target = lake_filesystem(settings, table)
+    same_night = base.state.night == night.night
+    copier = Copier(target, pipeline.key, schema, _drop_set(pipeline, changes), folder, same_night)
     with ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-carry") as pool:
-        copies = [pool.submit(_carry, source, pipeline, file.path, folder, schema, drop) for file in files]
-        _score_changed(settings, source, pipeline, plan, night, changes.changed, stamp, folder, schema)
-        carried = sum(copy.result() for copy in copies)
-    return Carried(
-        base.state, changes.changed.num_rows, changes.removed.num_rows, carried, time.perf_counter() - started
+        copies = pool.map(copier.copy, [file.path for file in base.files])
+        scored = _score_changed(settings, target, pipeline, plan, night, changes.changed, stamp, folder, schema)
+        copied = list(copies)
+    carried = Carried(
+        base, tuple(copied), scored, changes.changed.num_rows, changes.removed.num_rows, time.perf_counter() - started
     )
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if kind in (pa.string_view(), pa.large_string()) else kind
-
-
-def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
-    parts = [_identity([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    return pa.chunked_array(chunks, type=parts[0].type).combine_chunks()
-
-
-def _identity(columns: Sequence[Any]) -> Any:
-    """One column that tells entities apart: the key itself, or the parts of a composite one, each with its length."""
-    plain = [column.cast(_plain_type(column.type)) for column in columns]
-    if len(plain) == 1:
-        return plain[0]
-    texts = [column.cast(pa.string()) for column in plain]
-    marked = [pc.binary_join_element_wise(pc.utf8_length(text).cast(pa.string()), text, ":") for text in texts]
-    return pc.binary_join_element_wise(*marked, ",")
-
-
-def _carry(filesystem: Any, pipeline: Pipeline, path: str, folder: str, schema: pa.Schema, drop: pa.Array) -> int:
-    """Copy the rows of a prediction file whose keys are not in the set; returns how many."""
-    import pyarrow.parquet as pq
-
-    words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    carried = 0
-    with filesystem.open_input_file(path) as opened:
-        parquet = pq.ParquetFile(opened, read_dictionary=words)
-        with open_output(filesystem, _new_file(folder), schema) as writer:
-            for batch in parquet.iter_batches(4 * BATCH_ROWS, columns=schema.names, use_threads=False):
-                known = _identity([batch.column(name) for name in pipeline.key])
-                kept = batch.filter(pc.invert(pc.is_in(known, value_set=drop))) if len(drop) else batch
-                kept = pa.RecordBatch.from_arrays(
-                    [_as(kept.column(field.name), field.type) for field in schema], schema=schema
-                )
-                writer.write_batch(kept, row_group_size=ROW_GROUP_ROWS)
-                carried += kept.num_rows
+    _check_dropped(pipeline, base, carried, dropped=changes.updated + changes.removed.num_rows)
     return carried
 
 
-def _new_file(folder: str) -> str:
-    return f"{folder}/part-{uuid.uuid4().hex}.snappy.parquet"
+def _check_dropped(pipeline: Pipeline, base: Base, carried: Carried, *, dropped: int) -> None:
+    """Prove that the rows that were carried are those of all other entities, each once.
+
+    Every entity that was there before and has changed or gone was found exactly once in the base: so none of them was
+    carried beside its new row, and none was missing.
+    """
+    if base.rows - carried.carried != dropped:
+        raise CheckError(
+            f"The predictions of pipeline {pipeline.name!r} for {base.state.night} have "
+            f"{base.rows - carried.carried} rows of the {dropped} entities that changed.",
+            remedy="They are not what was committed; score the night in full, with mode 'full'.",
+        )
 
 
-def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type == kind:
-        return column
-    return column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column.cast(kind)
+def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
+    parts = [identity([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    return pa.chunked_array(chunks, type=parts[0].type).combine_chunks()
 
 
 def _score_changed(
@@ -191,16 +202,17 @@ def _score_changed(
     stamp: Stamp,
     folder: str,
     schema: pa.Schema,
-) -> None:
+) -> str | None:
+    """Score the changed entities into a file; returns its path, None where there are none."""
     if not changed.num_rows:
-        return
+        return None
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     names = model_features(pipeline, plan.spec.inputs)
-    with open_output(filesystem, _new_file(folder), schema) as writer:
+    path = new_file(folder)
+    with open_output(filesystem, path, schema) as writer:
         for batch in changed.to_batches(max_chunksize=BATCH_ROWS):
             values = score_values(kernel, plan.spec, [batch.column(name) for name in names], pipeline.output.name)
-            identity = [_as(batch.column(name), schema.field(name).type) for name in pipeline.key]
-            writer.write_batch(
-                prediction_rows(layout_of(pipeline), identity, values, stamp, night.feature_version, schema),
-                row_group_size=ROW_GROUP_ROWS,
-            )
+            key = [as_type(batch.column(name), schema.field(name).type) for name in pipeline.key]
+            rows = prediction_rows(layout_of(pipeline), key, values, stamp, night.feature_version, schema)
+            writer.write_batch(rows, row_group_size=ROW_GROUP_ROWS)
+    return path

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from forecache.errors import InputError
@@ -15,6 +15,9 @@ from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.spec import KERNEL_VERSION
 from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 STAGE = "score"
 
@@ -106,7 +109,11 @@ def partition_files(
     settings: Settings, table: str, version: int | None, nights: Sequence[date]
 ) -> dict[date, tuple[FeatureFile, ...]]:
     """The files with rows of each night's partition, largest first, from the log of a Delta table at a version."""
-    delta = open_table(settings, table, version=version)
+    return files_of(open_table(settings, table, version=version), nights)
+
+
+def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
+    """The same of a table that is open."""
     actions = delta.get_add_actions(flatten=True)
     found: dict[date, list[FeatureFile]] = {night: [] for night in nights}
     columns = (actions.column(name).to_pylist() for name in (f"partition.{AS_OF}", "path", "num_records", "size_bytes"))

@@ -92,11 +92,11 @@ def prediction_rows(
         *keys,
         from_numpy(output, mask),
         *(_labels(cut, output, mask) for cut in layout.cuts),
-        _word(stamp.model_name, rows),
+        same_word(stamp.model_name, rows),
         from_numpy(np.full(rows, stamp.model_version, dtype=np.int32)),
         from_numpy(np.full(rows, version, dtype=np.int64)),
         from_numpy(np.full(rows, moment, dtype=np.int64)).cast(pa.timestamp("us", tz="UTC")),
-        _word(stamp.run_id, rows),
+        same_word(stamp.run_id, rows),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -106,7 +106,8 @@ def _labels(cut: Cut, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
     return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(cut.labels))
 
 
-def _word(word: str, rows: int) -> pa.Array:
+def same_word(word: str, rows: int) -> pa.Array:
+    """A column of one word, as `WORD`."""
     return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), _strings([word]))
 
 

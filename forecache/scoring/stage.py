@@ -11,15 +11,22 @@ from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
 from forecache.scoring.arrow_engine import num_cores, num_threads, score_job_with_arrow
-from forecache.scoring.commit import check_partition, commit_partitions
+from forecache.scoring.commit import check_partition, commit_files, commit_partitions
 from forecache.scoring.engines import Plan
 from forecache.scoring.estimate import Figures
 from forecache.scoring.incremental import Base, score_changes
 from forecache.scoring.job import Job
-from forecache.scoring.night import STAGE, Night
+from forecache.scoring.night import STAGE, FeatureFile, Night
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_engine import score_job
-from forecache.scoring.staging import StagedFile, list_folder, list_staged, missing_files, staging_folder
+from forecache.scoring.staging import (
+    StagedFile,
+    describe_committed,
+    list_folder,
+    list_staged,
+    missing_files,
+    staging_folder,
+)
 from forecache.scoring.usage import Peaks, own_peak
 from forecache.settings import Settings
 
@@ -61,6 +68,8 @@ class Staged:
 
     Attributes:
         figures: What that took, for the plan of later runs; None where nothing was left to do.
+        carried: Those of the files whose keys are known to differ from each other and from all others.
+        before: The files of the night's partition, where some of them stay in it; None: all are new.
     """
 
     files: Mapping[date, Sequence[StagedFile]]
@@ -68,6 +77,8 @@ class Staged:
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
     figures: Figures | None = None
+    carried: Sequence[StagedFile] = ()
+    before: Sequence[FeatureFile] | None = None
 
 
 def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
@@ -102,10 +113,19 @@ def stage_nights(work: Work, chunk: Sequence[Night]) -> Staged:
 def stage_changes(work: Work, night: Night, base: Base) -> Staged:
     """An incremental night, from wherever its base lies; a run that was killed does it again."""
     folder = staging_folder(night)
-    carried = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
-    files = list_folder(work.settings, work.table, folder, night.night)
-    figures = replace(_measured(work, night.rows, carried.seconds, own_peak()), cores=num_cores())
-    return Staged({night.night: files}, carried.rescored, carried.seconds, carried.details(), figures)
+    done = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
+    left = [describe_committed(work.settings, work.table, file, night.night) for file in done.left]
+    files = [*left, *list_folder(work.settings, work.table, folder, night.night)]
+    return Staged(
+        {night.night: files},
+        done.rescored,
+        done.seconds,
+        done.details(),
+        replace(_measured(work, night.rows, done.seconds, own_peak()), cores=num_cores()),
+        # The base's keys differ where a check said so of these very files, and those that were scored are not carried.
+        carried=[file for file in files if file.path != done.scored] if base.checked else [],
+        before=base.files if left else None,
+    )
 
 
 def _measured(work: Work, rows: int, seconds: float, peaks: Peaks) -> Figures:
@@ -153,12 +173,18 @@ def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = 
     started = time.perf_counter()
     checks = {
         night.night: check_partition(
-            work.settings, work.pipeline, work.table, night.night, staged.files[night.night], expected_rows=night.rows
+            work.settings,
+            work.pipeline,
+            work.table,
+            night.night,
+            staged.files[night.night],
+            expected_rows=night.rows,
+            carried=staged.carried,
         )
         for night in chunk
     }
     description = {"forecache": f"score {work.pipeline.name} {span(chunk)}", "run_id": work.stamp.run_id}
-    version = commit_partitions(work.settings, work.pipeline, work.table, staged.files, description=description)
+    version = _commit(work, staged, description)
     seconds = staged.seconds + time.perf_counter() - started
     total = sum(night.rows for night in chunk)
     record(
@@ -189,3 +215,11 @@ def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = 
         ],
     )
     return {night.isoformat(): figures for night, figures in checks.items()}
+
+
+def _commit(work: Work, staged: Staged, description: Mapping[str, str]) -> int:
+    given = (work.settings, work.pipeline, work.table)
+    if staged.before is None:
+        return commit_partitions(*given, staged.files, description=description)
+    ((night, files),) = staged.files.items()
+    return commit_files(*given, night, files, before=staged.before, description=description)

@@ -143,6 +143,13 @@ def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[Stage
     return found
 
 
+def describe_committed(settings: Settings, table: str, file: FeatureFile, night: date) -> StagedFile:
+    """A file of a night's partition, with its statistics."""
+    found = describe_file(lake_filesystem(settings, table), file.path, night, WHOLE, file.size_bytes)
+    assert found is not None
+    return found
+
+
 def describe_file(filesystem: Any, path: str, night: date, shard: str, size_bytes: int) -> StagedFile | None:
     """A staged file with its statistics, from its Parquet footer; None where it has no readable one."""
     import pyarrow as pa

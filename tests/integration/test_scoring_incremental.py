@@ -3,10 +3,12 @@
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -21,8 +23,11 @@ from scoring_support import (
     write_features,
 )
 
+from forecache.errors import CheckError, ConflictError
 from forecache.lake.tables import open_table
+from forecache.scoring import stage
 from forecache.scoring.changes import State, feed_share, find_changes
+from forecache.scoring.night import partition_files
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 
@@ -145,6 +150,108 @@ def test_a_new_night_carries_what_is_as_the_night_before(scored: Settings) -> No
     assert predictions(scored, PIPELINE).num_rows == 200
 
 
+def paths(settings: Settings) -> set[str]:
+    return {file.path for file in partition_files(settings, PIPELINE.prediction_table, None, [NIGHT])[NIGHT]}
+
+
+def feed_of_predictions(settings: Settings, version: int) -> dict[str, list[str]]:
+    table = open_table(settings, PIPELINE.prediction_table)
+    feed = pa.table(pa.RecordBatchReader.from_stream(table.load_cdf(starting_version=version, ending_version=version)))
+    rows = feed.select(["_change_type", "user_id"]).to_pylist()
+    found: dict[str, list[str]] = {"delete": [], "insert": []}
+    for row in rows:
+        found[row["_change_type"]].append(row["user_id"])
+    return {kind: sorted(keys) for kind, keys in found.items()}
+
+
+def test_files_without_a_changed_entity_stay_and_the_feed_names_the_others_only(settings: Settings) -> None:
+    write_features(settings, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=1)])
+    register_model(settings, PIPELINE)
+    for first in (0, 300):
+        merge(settings, entities(first, 100, seed=4))
+        enter(settings)
+        score(None, settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental" if first else "full")
+    before = paths(settings)
+    merge(settings, entities(310, 5, seed=9))
+    enter(settings)
+    result = score(None, settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    assert (result.details["scored_rows"], result.details["carried_rows"]) == (5, 295)
+    assert result.details["checks"][NIGHT.isoformat()]["keys"] == 300
+    assert (len(before), len(before & paths(settings)), len(paths(settings))) == (3, 2, 4)
+    group = [f"u{i:08d}" for i in range(300, 400)]
+    assert result.delta_version is not None
+    assert feed_of_predictions(settings, result.delta_version) == {"delete": group, "insert": group}
+    assert_equals_full(settings, NIGHT)
+
+
+def test_files_are_not_left_in_a_partition_that_another_run_has_replaced(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_features(settings, PIPELINE, [entities(0, 100, seed=0)])
+    register_model(settings, PIPELINE)
+    score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    merge(settings, entities(300, 20, seed=4))
+    enter(settings)
+    commit = stage.commit_files
+
+    def late(*given: Any, **options: Any) -> int:
+        score(None, settings, PIPELINE, [NIGHT], run_id="faster", engine="arrow", mode="full")
+        return commit(*given, **options)
+
+    monkeypatch.setattr(stage, "commit_files", late)
+    with pytest.raises(ConflictError, match="Another writer changed the table"):
+        score(None, settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
+    assert set(assert_equals_full(settings, NIGHT)["run_id"].to_pylist()) == {"faster"}
+
+
+def replace_predictions(settings: Settings, rows: pa.Table) -> None:
+    """Write the night's predictions by other means than a scoring run."""
+    write_deltalake(
+        settings.table_uri(PIPELINE.prediction_table), rows, mode="overwrite", predicate=f"as_of = '{NIGHT}'"
+    )
+
+
+def test_predictions_that_another_writer_put_there_are_carried_if_each_entity_is_there_once(scored: Settings) -> None:
+    rows = predictions(scored, PIPELINE)
+    merge(scored, entities(50, 5, seed=7))
+    enter(scored)
+    replace_predictions(scored, pa.concat_tables([rows.slice(0, 199), rows.slice(10, 1)]))
+    with pytest.raises(CheckError, match="200 rows with 199 different keys"):
+        score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    replace_predictions(scored, rows)
+    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    assert result.details["carried_rows"] == 195
+    assert_equals_full(scored, NIGHT)
+
+
+@pytest.mark.parametrize(("lacking", "twice", "found"), [(51, 49, 4), (49, 51, 6)])
+def test_a_base_without_each_changed_entity_once_is_refused(
+    scored: Settings, lacking: int, twice: int, found: int
+) -> None:
+    rows = predictions(scored, PIPELINE)
+    merge(scored, entities(50, 5, seed=7))
+    enter(scored)
+    others = pa.concat_tables([rows.slice(0, lacking), rows.slice(lacking + 1)])
+    replace_predictions(scored, pa.concat_tables([others, rows.slice(twice, 1)]))
+    with pytest.raises(CheckError, match=f"have {found} rows of the 5 entities that changed.*mode 'full'"):
+        score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+
+
+def test_changes_of_several_commits_are_taken_together(scored: Settings) -> None:
+    merge(scored, entities(0, 100, seed=5).slice(10, 3))
+    merge(scored, entities(0, 100, seed=0).slice(10, 2))  # two of the three are again what they were
+    features_now = open_table(scored, PIPELINE.feature_table)
+    features_now.delete("user_id IN ('u00000020', 'u00000021')")
+    merge(scored, entities(0, 100, seed=0).slice(20, 1))
+    merge(scored, entities(700, 2, seed=5))
+    open_table(scored, PIPELINE.feature_table).delete("user_id = 'u00000700'")
+    version = open_table(scored, PIPELINE.feature_table).version()
+    changes = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, version))
+    assert sorted(changes.changed["user_id"].to_pylist()) == ["u00000012", "u00000701"]
+    assert changes.removed["user_id"].to_pylist() == ["u00000021"]
+    assert changes.updated == 1
+
+
 def test_another_model_forces_a_full_run(scored: Settings) -> None:
     register_model(scored, PIPELINE, seed=1)
     merge(scored, entities(0, 3, seed=7))
@@ -155,10 +262,10 @@ def test_another_model_forces_a_full_run(scored: Settings) -> None:
 
 
 def test_composite_keys_are_told_apart() -> None:
-    from forecache.scoring.incremental import _identity
+    from forecache.scoring.carry import identity
 
     left, right = pa.array(["a,1:b", "a"]), pa.array(["c", "1:b,1:c"])
-    assert len(set(_identity([left, right]).to_pylist())) == 2
+    assert len(set(identity([left, right]).to_pylist())) == 2
 
 
 CHANGES = st.lists(

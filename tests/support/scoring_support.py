@@ -143,8 +143,10 @@ def save_onnx(folder: Path, model: bytes, signature: object) -> Path:
     return folder
 
 
-def register_model(settings: Settings, pipeline: Pipeline, *, seed: int = 0, champion: bool = True) -> ModelVersion:
-    """Register a network for the pipeline, by default as its champion."""
+def register_model(
+    settings: Settings, pipeline: Pipeline, *, seed: int = 0, champion: bool = True, folder: Path | None = None
+) -> ModelVersion:
+    """Register a network, or the MLflow model in a folder, for the pipeline, by default as its champion."""
     import mlflow
 
     database = Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
@@ -153,9 +155,10 @@ def register_model(settings: Settings, pipeline: Pipeline, *, seed: int = 0, cha
     client = tracking(settings)
     names = list(pipeline.features.names)
     signature = column_signature(names, {pipeline.output.name: "float"})
-    folder = Path(settings.home_path) / f"model-{pipeline.name}-{len(names)}-{seed}"
-    if not folder.exists():
-        save_onnx(folder, network(len(names), seed=seed, output=pipeline.output.name), signature)
+    if folder is None:
+        folder = Path(settings.home_path) / f"model-{pipeline.name}-{len(names)}-{seed}"
+        if not folder.exists():
+            save_onnx(folder, network(len(names), seed=seed, output=pipeline.output.name), signature)
     if not client.search_registered_models(f"name='{pipeline.name}'"):
         client.create_registered_model(pipeline.name)
     tags = {CHECKSUMS_TAG: json.dumps(checksums(folder)), "features": json.dumps(names), "gate": "passed"}
