@@ -152,7 +152,11 @@ def arrow(work: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 
 def incremental(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    return {**job("incremental", home=_home(work, rows), rows=rows, share=0.01), "share": 0.01}
+    """The network, whose full run does little but read and write, and the trees, whose full run scores."""
+    few, options = rows // 8, {"share": 0.01, "repeats": repeats}
+    network = job("incremental", home=_home(work, rows), rows=rows, trees=False, **options)
+    trees = job("incremental", home=_home(work, few), rows=few, trees=True, **options)
+    return {**network, "share": 0.01, "rows": rows, "trees": {**trees, "rows": few}}
 
 
 def scaling(work: Path, rows: int, repeats: int) -> dict[str, Any]:

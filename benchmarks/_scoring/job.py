@@ -138,29 +138,39 @@ def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
     return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": peak}
 
 
-def incremental(home: str, rows: int, share: float) -> dict[str, Any]:
-    """Seconds of a full run, then of runs after updates of a share of the entities, on a copy of the home."""
+def incremental(home: str, rows: int, share: float, repeats: int, trees: bool) -> dict[str, Any]:
+    """Seconds of mlflow's UDF and of full runs, then of runs after updates of a share of the entities, on a copy of the
+    home; the first of each does not count."""
     source, folder = Path(home), Path(home).with_name(f"{Path(home).name}-incremental")
     prepare(source, rows)
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(source, folder)
+    leave = shutil.ignore_patterns("out", PIPELINE.prediction_table)
+    shutil.copytree(source, folder, ignore=leave)
     settings = settings_of(folder)
-    from forecache.lake.spark import spark_session
+    from scoring_support import register_model
+
     from forecache.scoring.run import score
 
-    spark = spark_session(settings)
-    full = [
-        timed(lambda turn=turn: score(spark, settings, fresh(turn), [NIGHT], mode="full"))  # type: ignore[misc]
-        for turn in range(3)
-    ]
-    declaration = fresh(2)
-    changed = []
-    for turn in range(3):
+    path = tree_model(folder) if trees else network_model(folder)
+    model = register_model(settings, PIPELINE, folder=Path(path)) if trees else None
+    contenders = Contenders(settings, path)
+    spark, declaration = contenders.spark, fresh(0)
+    seconds: dict[str, list[float]] = {"mlflow_s": [], "full_s": [], "incremental_s": []}
+    for _ in range(0 if trees else repeats + 1):
+        seconds["mlflow_s"].append(timed(contenders.mlflow))
+    for turn in range(repeats + 1):
+        declaration = fresh(turn)
+        seconds["full_s"].append(
+            timed(lambda: score(spark, settings, declaration, [NIGHT], mode="full", model=model))  # noqa: B023
+        )
+    for turn in range(repeats + 1):
         _update(settings, share, seed=turn)
-        changed.append(timed(lambda: score(spark, settings, declaration, [NIGHT], mode="auto")))
-    result = {"full_s": full[1:], "incremental_s": changed}
+        started = time.perf_counter()
+        result = score(spark, settings, declaration, [NIGHT], mode="auto", model=model)
+        seconds["incremental_s"].append(time.perf_counter() - started)
+        assert result.details["carried_rows"] == rows - int(rows * share), result.details
     shutil.rmtree(folder)
-    return result
+    return {name: samples[1:] for name, samples in seconds.items() if samples}
 
 
 def _update(settings: Settings, share: float, *, seed: int) -> None:
