@@ -13,7 +13,9 @@ import orjson
 from forecache.errors import UnavailableError
 from forecache.reader.describe import summary
 from forecache.store import Manifest, split_entry
-from forecache.store.redis_backend import RedisSnapshot, RedisStore, connect, pipelines_in_redis
+from forecache.store.redis_backend import RedisStore, pipelines_in_redis
+from forecache.store.redis_client import connect
+from forecache.store.redis_snapshot import RedisSnapshot
 
 TIMEOUT_S = 0.5
 PAUSE_S = 0.5

@@ -10,19 +10,18 @@ key, and what no served version uses any more is unlinked afterwards, which Redi
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json
-from forecache.store.snapshot import Snapshot, split_entry
+from forecache.store.redis_client import connect, is_cluster
+from forecache.store.redis_snapshot import RedisSnapshot, entry_key, key_prefix
+from forecache.store.snapshot import Snapshot
 from forecache.store.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BATCH = 1000
 _SCAN = 5000
@@ -33,108 +32,6 @@ if (seen or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
-
-
-def connect(url: str, *, timeout_s: float | None = None) -> Any:
-    """A client of Redis or, where the server runs in cluster mode, of Redis Cluster; values are bytes.
-
-    Args:
-        timeout_s: Longest wait for a connection and for an answer, after which nothing is tried again; None: as long
-            as it takes.
-
-    Raises:
-        SettingsError: No URL is set.
-        UnavailableError: The redis package is not installed, or the server does not answer.
-    """
-    if not url:
-        raise SettingsError("FORECACHE_REDIS_URL is not set.", remedy="Set it, such as redis://127.0.0.1:6379/0.")
-    try:
-        import redis
-    except ImportError:
-        raise UnavailableError(
-            "The redis back end needs the package redis.", remedy="Install forecache[redis]."
-        ) from None
-    waits: dict[str, Any] = {}
-    if timeout_s is not None:
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        waits = {
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
-            "retry": Retry(NoBackoff(), 0),  # by default it waits for seconds between tries
-        }
-    client = redis.Redis.from_url(url, **waits)
-    try:
-        if client.info("server").get("redis_mode") == "cluster":
-            client.close()
-            return redis.RedisCluster.from_url(url, **waits)
-    except redis.RedisError as error:
-        raise UnavailableError(
-            f"Redis at {_without_password(url)} does not answer: {error}.",
-            remedy="Start it, or set FORECACHE_REDIS_URL.",
-        ) from None
-    return client
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-class RedisSnapshot:
-    """Reads of one version in Redis; the same calls as `Snapshot`."""
-
-    def __init__(self, client: Any, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self._client = client
-        self._prefixes = [_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
-        self._cluster = _is_cluster(client)
-
-    def get_entry(self, key: bytes) -> bytes | None:
-        """The entry of a key, with the row's provenance id where it has one of its own."""
-        if len(self._prefixes) == 1:
-            found: bytes | None = self._client.get(_entry_key(self._prefixes[0], key))
-            return found or None
-        return _newest(self._client.mget([_entry_key(prefix, key) for prefix in self._prefixes]))
-
-    def get(self, key: bytes) -> bytes | None:
-        """The JSON object of the served fields, None where the key is missing."""
-        entry = self.get_entry(key)
-        return None if entry is None else split_entry(entry)[0]
-
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        return [None if entry is None else split_entry(entry)[0] for entry in self.get_entries(list(keys))]
-
-    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The entries of several keys in one round trip (one per node of a cluster)."""
-        if not keys:
-            return []
-        layers = len(self._prefixes)
-        if not self._cluster:
-            flat = self._client.mget([_entry_key(prefix, key) for key in keys for prefix in self._prefixes])
-            return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
-        pipe = self._client.pipeline(transaction=False)
-        for key in keys:
-            for prefix in self._prefixes:
-                pipe.get(_entry_key(prefix, key))
-        flat = pipe.execute()
-        return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
-
-    def take(self, keys: Sequence[object]) -> "pa.Table":
-        """See `Snapshot.take`."""
-        from forecache.store.take import take
-
-        return take(self, keys)
-
-    def close(self) -> None:
-        """Nothing to give back: the client belongs to the store."""
-
-    def __enter__(self) -> "RedisSnapshot":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class RedisStore:
@@ -201,11 +98,11 @@ class RedisStore:
     def _load_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
         # The set is written first, so that a load that dies half way is found and unlinked by a later one.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
-        prefix = _prefix(self.pipeline, segment)
-        write = self._set_many if _is_cluster(self.client) else self.client.mset
+        prefix = key_prefix(self.pipeline, segment)
+        write = self._set_many if is_cluster(self.client) else self.client.mset
         loaded = 0
         for rows in batches(snapshot.segment_items(number), _BATCH):
-            write({_entry_key(prefix, key): entry for key, entry in rows})
+            write({entry_key(prefix, key): entry for key, entry in rows})
             loaded += len(rows)
             progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
         return loaded
@@ -224,7 +121,7 @@ class RedisStore:
                 continue
             for rows in batches(snapshot.segment_items(number), _BATCH):
                 keys = [key for key, _ in rows]
-                expected = list(map(snapshot.get_entry, keys))
+                expected = snapshot.get_entries(keys)
                 found = there.get_entries(keys)
                 if found != expected:
                     place = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
@@ -246,7 +143,7 @@ class RedisStore:
         return unlinked
 
     def _unlink_many(self, keys: list[bytes]) -> int:
-        if not _is_cluster(self.client):
+        if not is_cluster(self.client):
             return int(self.client.unlink(*keys))
         pipe = self.client.pipeline(transaction=False)
         for key in keys:
@@ -270,26 +167,6 @@ def manifest_segments(state: dict[str, Any]) -> tuple[SegmentInfo, ...]:
 
 def _segment_ids(state: dict[str, Any]) -> set[str]:
     return {segment.id for segment in manifest_segments(state)}
-
-
-def _is_cluster(client: Any) -> bool:
-    return hasattr(client, "nodes_manager")
-
-
-def _prefix(pipeline: str, segment: SegmentInfo) -> bytes:
-    return f"{pipeline}:{segment.id}:".encode()
-
-
-def _entry_key(prefix: bytes, key: bytes) -> bytes:
-    # `k` keeps the braces from being empty, which Redis would not take as a hash tag, where a key starts with `}`.
-    return prefix + b"{k" + key + b"}"
-
-
-def _newest(entries: Sequence[bytes | None]) -> bytes | None:
-    for entry in entries:
-        if entry is not None:
-            return entry or None
-    return None
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

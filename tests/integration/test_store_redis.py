@@ -11,7 +11,8 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predic
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.settings import Settings
 from forecache.store import open_backend, open_redis_store, open_store, publish, sync_targets
-from forecache.store.redis_backend import RedisStore, connect
+from forecache.store.redis_backend import RedisStore
+from forecache.store.redis_client import connect
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 
