@@ -15,7 +15,7 @@ from forecache.pipeline.features import Features, Label
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, check_name, check_unique
 from forecache.pipeline.output import Output, Segment
-from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
+from forecache.pipeline.policies import METRICS, Drift, Gate, Publish, Retraining
 from forecache.pipeline.source import Source
 
 
@@ -64,6 +64,13 @@ class Pipeline:
                 f"{owner} has the baseline feature {self.gate.baseline.feature!r}, which it does not compute.",
                 remedy=f"Its features are {', '.join(self.features.names)}.",
             )
+        known = METRICS[self.label.kind]
+        for metric in (self.gate.metric, *self.gate.floors):
+            if metric not in known:
+                raise SettingsError(
+                    f"{owner} judges a {self.label.kind} label by {metric!r} in its gate, which is no metric of it.",
+                    remedy=f"Those are {', '.join(known)}.",
+                )
         for column in self.gate.slices:
             if column not in self.features.names:
                 raise SettingsError(

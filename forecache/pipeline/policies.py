@@ -7,6 +7,11 @@ from typing import Literal
 from forecache.errors import SettingsError
 
 Effect = Literal["none", "small", "large"]
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),
+    "regression": ("mae", "rmse", "r2", "spearman"),
+}
+"""What a gate can judge by, for each kind of label; see `forecache.registry.metrics`."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Gate:
     """When a candidate may become the champion, judged on the test split.
 
     Attributes:
-        metric: "roc_auc" or "average_precision" (more is better), or "mae", "rmse" (less is better).
-        floors: Worst value allowed for each named metric.
+        metric: Of `METRICS` for the label's kind, such as "roc_auc" (more is better) or "mae" (less is better).
+        floors: Worst value allowed for each named metric, of the same ones.
         baseline_margin: The metric must beat the baseline's by at least this much.
         max_regression: How much worse than the champion on the same rows the metric may be.
         slices: Features by whose values (or quarters) the champion is compared too.

@@ -10,6 +10,7 @@ import torch
 from ranks import run_ranks
 from step_jobs import take_all, take_steps
 
+from forecache.errors import SettingsError
 from forecache.pipeline import Training
 from forecache.training.worker.group import Group, StopPoll
 from forecache.training.worker.parallel import _chosen
@@ -168,6 +169,25 @@ def test_shards_are_chosen_only_where_the_state_does_not_fit_and_there_are_ranks
     assert _chosen(50 * GIB, 80 * GIB, 8) == "ddp"
     assert _chosen(60 * GIB, 80 * GIB, 8) == "fsdp"
     assert _chosen(60 * GIB, 80 * GIB, 1) == "ddp"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "sentence"),
+    [
+        (0, "cuda", "FORECACHE_DEVICE is 'cuda', and this machine has no GPU"),
+        (1, "cuda", r"Worker 2 of this node has no GPU: there are 1\. Set FORECACHE_TRAINING_WORKERS"),
+        (1, "auto", "Worker 2 of this node has no GPU"),
+    ],
+)
+def test_a_worker_without_a_gpu_of_its_own_is_refused_by_the_name_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, sentence: str
+) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(SettingsError, match=sentence):
+        Group(device)
 
 
 class Ranks:

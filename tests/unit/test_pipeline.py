@@ -5,6 +5,7 @@ import inspect
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,15 @@ def test_broken_module_is_named_and_a_second_pipeline_of_the_same_name_refused(
 def test_wrong_declaration_says_what_is_wrong(churn, changes: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         dataclasses.replace(churn, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"metric": "roc-auc"}, {"metric": "mae"}, {"floors": {"roc_auc": 0.7, "accuracy": 0.9}}]
+)
+def test_a_gate_is_refused_whose_metric_the_label_does_not_have(churn, changes: dict[str, Any]) -> None:
+    gate = dataclasses.replace(churn.gate, **changes)
+    with pytest.raises(SettingsError, match=r"binary label by '(roc-auc|mae|accuracy)' .* Those are roc_auc"):
+        dataclasses.replace(churn, gate=gate)
 
 
 def test_wrong_baseline_and_published_field_are_refused(churn) -> None:

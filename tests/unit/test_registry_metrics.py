@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from forecache.pipeline.policies import METRICS
 from forecache.registry import metrics as ours
 from forecache.registry.bootstrap import gain_interval, metric_interval, weighted_metric
 
@@ -54,6 +55,10 @@ def test_ece_is_zero_for_a_calibrated_constant_and_large_for_a_wrong_one() -> No
 def test_ranking_metrics_are_not_a_number_with_one_class_only() -> None:
     assert math.isnan(ours.roc_auc(np.ones(3), np.arange(3.0)))
     assert math.isnan(ours.average_precision(np.zeros(3), np.arange(3.0)))
+
+
+def test_a_declaration_may_name_every_metric_there_is() -> None:
+    assert {"binary": tuple(ours.BINARY), "regression": tuple(ours.REGRESSION)} == METRICS
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("roc_auc", 0.1), ("mae", -0.1)])

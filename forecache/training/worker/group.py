@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from forecache.errors import SettingsError
+
 _TIMEOUT = timedelta(seconds=180)
 _POLL_S = 0.5
 _MOST_CALLS = 16
@@ -18,6 +20,9 @@ _MOST_CALLS = 16
 
 class Group:
     """This process among the workers.
+
+    Raises:
+        SettingsError: GPUs are asked for and this worker has none.
 
     Attributes:
         rank: 0 to world_size - 1.
@@ -29,6 +34,7 @@ class Group:
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local = int(os.environ["LOCAL_RANK"])
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        _require_devices(local, device, cuda)
         self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(self.device)
@@ -70,6 +76,20 @@ class Group:
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+
+def _require_devices(local: int, device: str, cuda: bool) -> None:
+    """Refuse a worker that would have no GPU of its own."""
+    if cuda and not torch.cuda.is_available():
+        raise SettingsError(
+            f"FORECACHE_DEVICE is {device!r}, and this machine has no GPU that torch can use.",
+            remedy="Set cpu or auto, or start on a machine with one.",
+        )
+    if cuda and local >= torch.cuda.device_count():
+        raise SettingsError(
+            f"Worker {local + 1} of this node has no GPU: there are {torch.cuda.device_count()}.",
+            remedy="Set FORECACHE_TRAINING_WORKERS to the number of GPUs of a node, or FORECACHE_DEVICE to cpu.",
+        )
 
 
 class StopPoll:
