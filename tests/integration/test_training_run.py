@@ -15,8 +15,9 @@ from training_sample import write_training_set
 
 from forecache.errors import ConflictError, ForecacheError, NotFoundError
 from forecache.lake.ledger import last_record
-from forecache.pipeline import load_pipeline
+from forecache.pipeline import Training, load_pipeline
 from forecache.registry.examples import read_examples
+from forecache.registry.metrics import log_loss
 from forecache.registry.models import tracking
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
@@ -124,6 +125,23 @@ def test_a_regression_on_log1p_is_exported_in_the_labels_unit(tmp_path: Path) ->
     assert (predicted >= 0).all()
     assert np.corrcoef(predicted, examples.label)[0, 1] > 0.6
     assert abs(predicted.mean() - examples.label.mean()) < 0.3 * examples.label.mean()
+
+
+def test_it_ends_where_validation_has_not_improved_for_the_patience_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, training_workers=1)
+    write_training_set(settings, returns)
+    hasty = replace(returns, training=Training(epochs=30, patience=2, batch_size=64, learning_rate=0.3))
+    result = train(settings, hasty, NIGHT)
+    losses = [epoch["validation_loss"] for epoch in result.details["history"]]
+    best = losses.index(min(losses))
+    assert (result.details["best_epoch"], result.details["epochs"]) == (best, best + 3)
+    assert len(losses) < 30
+    assert min(losses[-2:]) > losses[best] + 0.001
+
+    examples = read_examples(settings, returns, table="training_set_returns", version=2, split="validation")
+    session = onnxruntime.InferenceSession(Path(result.details["run_dir"]) / "model.onnx")
+    predicted = session.run(None, {"features": examples.features})[0].reshape(-1)
+    assert log_loss(examples.label, predicted) == pytest.approx(losses[best], abs=1e-4)
 
 
 def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:
