@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from forecache.errors import InputError
 
+_NUMBERS = {"int": pa.int32(), "bigint": pa.int64(), "float": pa.float32(), "double": pa.float64()}
+
 
 def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
     """The columns of the model, in its order, from struct fields or from one array each.
@@ -60,44 +62,114 @@ def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | Non
         columns = to_columns(arrays, names)
         matrix = np.empty((len(columns[0]), len(columns)), dtype=dtype)
         for position, column in enumerate(columns):
-            matrix[:, position] = _numeric(column, names[position] if names else f"#{position}")
+            name = names[position] if names else f"#{position}"
+            matrix[:, position] = fitted(_numeric(column, name), dtype, name)
+    _require_width(matrix, width)
+    return matrix
+
+
+def to_frame(
+    arrays: Sequence[pa.Array], names: Sequence[str], *, types: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Any:
+    """A `pandas.DataFrame` with the model's columns; one list column becomes a matrix under those names, unless the
+    model takes one column of lists.
+
+    Args:
+        arrays: As for `to_columns`.
+        names: The model's input names; empty where its signature has none.
+        types: Spark type names of those inputs, into which numbers are converted; empty: as they come.
+        optional: Names that a struct may lack.
+
+    Raises:
+        InputError: As `to_matrix`; also where a number is unknown or no whole one and the model takes whole numbers.
+    """
+    import pandas as pd  # type: ignore[import-untyped]
+
+    wanted = dict(zip(names, types, strict=True)) if types else {}
+    if len(arrays) == 1 and _is_list(arrays[0].type) and list(wanted.values()) != ["array"]:
+        kinds = {_NUMBERS[kind].to_pandas_dtype() for kind in types if kind in _NUMBERS}
+        dtype = kinds.pop() if len(kinds) == 1 else arrays[0].type.value_type.to_pandas_dtype()
+        matrix = _from_lists(arrays[0], len(names) or None, dtype)
+        _require_width(matrix, len(names) or None)
+        return pd.DataFrame(matrix, columns=list(names) or None, copy=False)
+    if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
+        there = {field.name for field in arrays[0].type}
+        names = [name for name in names if name in there or name not in optional]
+    columns = to_columns(arrays, names)
+    keys: Sequence[Any] = names or range(len(columns))
+    return pd.DataFrame(
+        {key: _as_input(column, wanted.get(key), key) for key, column in zip(keys, columns, strict=True)}
+    )
+
+
+def _as_input(column: pa.Array, wanted: str | None, name: Any) -> Any:
+    """A column for pandas: numbers as the model's type, moments without a zone as Spark's own pandas functions do."""
+    if wanted in _NUMBERS and _is_number(column.type):
+        return fitted(_numeric(column, name), _NUMBERS[wanted].to_pandas_dtype(), name)
+    values = column.to_pandas()
+    return values.dt.tz_localize(None) if pa.types.is_timestamp(column.type) and column.type.tz else values
+
+
+def _require_width(matrix: np.ndarray, width: int | None) -> None:
     if width is not None and matrix.shape[1] != width:
         raise InputError(
             f"The model takes {width} features and was given {matrix.shape[1]}.",
             remedy="Give the features that it was trained on, in that order.",
         )
-    return matrix
 
 
-def to_frame(arrays: Sequence[pa.Array], names: Sequence[str]) -> Any:
-    """A `pandas.DataFrame` with the model's columns; one list column becomes a float matrix under those names."""
-    import pandas as pd  # type: ignore[import-untyped]
+def fitted(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
+    """Numbers as a model's type, rounded where that is a smaller float.
 
-    if len(arrays) == 1 and _is_list(arrays[0].type):
-        matrix = _from_lists(arrays[0], len(names) or None, arrays[0].type.value_type.to_pandas_dtype())
-        return pd.DataFrame(matrix, columns=list(names) or None, copy=False)
-    columns = to_columns(arrays, names)
-    keys: Sequence[Any] = names or range(len(columns))
-    return pd.DataFrame({key: column.to_pandas() for key, column in zip(keys, columns, strict=True)})
+    Raises:
+        InputError: The model takes whole numbers, and a value is unknown, not whole, or too large for the type.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu" or np.can_cast(values.dtype, kind):
+        return values.astype(kind, copy=False)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(kind)
+    wrong = whole != values
+    if wrong.any():
+        value = values[wrong][0]
+        raise InputError(
+            f"The column {name} has {'an unknown value' if value != value else f'the value {value}'}, "
+            f"and the model takes {kind.name}.",
+            remedy="Fill or round it, or log the model with a signature of double.",
+        )
+    return whole
 
 
 def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Array:
     """An Arrow array [n]; null where `unknown`, bool [n], is true, which only numbers may be."""
-    # pyarrow.array would import pandas to see whether it was given one of its objects: half a second a worker.
+    # pyarrow.array would import pandas to see whether it was given one of its objects: half a second a worker. What a
+    # model in Python leaves unknown among words, is None or not a number.
     if values.dtype.kind in "fiu" and values.dtype.isnative:
         valid = None if unknown is None else pa.py_buffer(np.packbits(~unknown, bitorder="little"))
         content = pa.py_buffer(np.ascontiguousarray(values))
         return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, content])
-    return pa.array(values)
+    return pa.array(values, from_pandas=True)
 
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_floating(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    )
+
+
 def _from_lists(lists: pa.Array, width: int | None, dtype: Any) -> np.ndarray:
     rows = len(lists)
     if lists.null_count:
+        if np.dtype(dtype).kind in "iu":
+            fitted(np.array([np.nan]), dtype, "of arrays")
         filled = np.full((rows, width or _first_width(lists)), np.nan, dtype=dtype)
         valid = lists.drop_null()
         if len(valid):
@@ -113,7 +185,7 @@ def _from_lists(lists: pa.Array, width: int | None, dtype: Any) -> np.ndarray:
                 f"The array column has rows of {lengths.min()} and of {lengths.max()} values.",
                 remedy=f"Every row needs {width or 'the same number of'} values; use nulls for what is unknown.",
             )
-    flat = _numeric(values, "the array column").astype(dtype, copy=False)
+    flat = fitted(_numeric(values, "of arrays"), dtype, "of arrays")
     return np.ascontiguousarray(flat.reshape(rows, -1))
 
 
@@ -128,7 +200,7 @@ def _numeric(column: pa.Array, name: str) -> np.ndarray:
     kind = column.type
     if pa.types.is_decimal(kind) or pa.types.is_null(kind):
         column, kind = column.cast(pa.float64()), pa.float64()
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    if not _is_number(kind):
         raise InputError(
             f"The column {name} has the type {kind}, and the model takes numbers.",
             remedy="Cast it, or log the model with a signature that has this type.",

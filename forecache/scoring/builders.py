@@ -27,7 +27,18 @@ _ONNX_TYPES = {
 
 
 def new_spec(engine: EngineName, signature: Signature, dtype: str, options: Mapping[str, Any]) -> KernelSpec:
-    return KernelSpec(engine, "", signature.inputs, signature.width, dtype, (), "scalar", options)
+    return KernelSpec(
+        engine,
+        "",
+        signature.inputs,
+        signature.width,
+        dtype,
+        (),
+        "scalar",
+        options,
+        input_types=signature.input_types if signature.inputs else (),
+        optional=signature.optional,
+    )
 
 
 def _onnx(
@@ -131,6 +142,8 @@ def _torch(
         return "is not saved as an exported program (pt2)"
     if signature.tensor != "float32":
         return "does not take one float32 matrix"
+    if len(outputs) != 1:
+        return f"has {len(outputs)} outputs"
     return (
         new_spec("torch", signature, "float32", {}),
         file.read_bytes(),

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from forecache.errors import NotFoundError, SettingsError
 from forecache.scoring.builders import BUILDERS, archive, new_spec
@@ -80,10 +80,10 @@ def plan_scoring(
     outputs, shape = resolve_result(signature.outputs, result_type)
     chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine)
     warnings = compare_environment(path, chosen)
-    limits = [spec.options[BOUNDS]] if BOUNDS in spec.options else []
+    spec = replace(spec, shape=shape, outputs=outputs)
     digest = hashlib.sha256(payload)
-    digest.update(json.dumps([chosen, KERNEL_VERSION, model_config, repr(outputs), *limits], sort_keys=True).encode())
-    spec = replace(spec, shape=shape, outputs=outputs, model_config=model_config, checksum=digest.hexdigest()[:20])
+    digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
+    spec = replace(spec, model_config=model_config, checksum=digest.hexdigest()[:20])
     return Plan(model_uri, spec, payload, reason, warnings)
 
 
@@ -115,6 +115,10 @@ def _choose(
     model_config: Mapping[str, Any] | None,
     engine: EngineChoice,
 ) -> tuple[EngineName, str, KernelSpec, bytes]:
+    if engine not in get_args(EngineChoice):
+        raise SettingsError(
+            f"There is no engine {engine!r}.", remedy=f"The engines are {', '.join(get_args(EngineChoice))}."
+        )
     refusals: dict[str, str] = {}
     limits = {BOUNDS: model.metadata[BOUNDS]} if BOUNDS in model.metadata else {}
     for name, build in BUILDERS.items():
@@ -153,4 +157,6 @@ def _refusal(signature: Signature, model_config: Mapping[str, Any] | None) -> st
         return "was given a model_config"
     if not signature.is_numeric:
         return "has no signature of numbers only"
+    if signature.optional:
+        return "has columns that may be left out"
     return ""

@@ -43,7 +43,9 @@ def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -
     if rows == 0:
         return pa.array([], type=arrow_type(spec))
     values = kernel.run(arrays)
-    columns = [_output_array(value, column, rows) for value, column in zip(values, spec.outputs, strict=True)]
+    columns = [
+        _output_array(value, column, rows, spec.time_zone) for value, column in zip(values, spec.outputs, strict=True)
+    ]
     if spec.shape != "struct":
         return columns[0]
     return pa.StructArray.from_arrays(columns, names=[column.name for column in spec.outputs])
@@ -62,7 +64,7 @@ def score_stream(
     settle()
 
 
-def _output_array(value: np.ndarray, column: OutputColumn, rows: int) -> pa.Array:
+def _output_array(value: np.ndarray, column: OutputColumn, rows: int, time_zone: str) -> pa.Array:
     if len(value) != rows:
         raise CheckError(
             f"The model returned {len(value)} rows of {column.name!r} for {rows} rows.",
@@ -70,8 +72,10 @@ def _output_array(value: np.ndarray, column: OutputColumn, rows: int) -> pa.Arra
         )
     kind = ARROW_TYPES[column.type]
     if column.width is not None:
+        if value.ndim == 1 and value.dtype == object:
+            return pa.array([None if row is None else list(row) for row in value], pa.list_(kind), from_pandas=True)
         matrix = value.reshape(rows, -1)
-        flat = _cast(matrix.reshape(-1), kind)
+        flat = _cast(matrix.reshape(-1), kind, time_zone)
         return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1]).cast(pa.list_(kind))
     if value.ndim == 2 and value.shape[1] == 1:
         value = value[:, 0]
@@ -80,17 +84,26 @@ def _output_array(value: np.ndarray, column: OutputColumn, rows: int) -> pa.Arra
             f"The model returned {value.shape[1:]} values a row of {column.name!r}, declared as one {column.type}.",
             remedy=f"Log it with a signature that says so, or pass result_type='array<{column.type}>'.",
         )
-    return _cast(np.ascontiguousarray(value), kind)
+    return _cast(np.ascontiguousarray(value), kind, time_zone)
 
 
-def _cast(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    array = from_numpy(values)
+def _cast(values: np.ndarray, kind: pa.DataType, time_zone: str) -> pa.Array:
+    # Not a number is what a model returns where it knows nothing. In Spark it would be larger than every number.
+    unknown = np.isnan(values) if values.dtype.kind == "f" else None
+    array = from_numpy(values, unknown if unknown is not None and unknown.any() else None)
     if array.type == kind:
         return array
     try:
+        if pa.types.is_timestamp(array.type) and array.type.tz is None and pa.types.is_timestamp(kind):
+            import pyarrow.compute as pc
+
+            array = pc.assume_timezone(array, time_zone)
         return array.cast(kind)
     except pa.ArrowInvalid as error:
-        raise InputError(f"The model returned {array.type}, which does not fit {kind}: {error}.") from None
+        raise InputError(
+            f"The model returned {array.type}, which does not fit {kind}: {error}.",
+            remedy="Log it with a signature that says what it returns, or pass another result_type.",
+        ) from None
 
 
 def _bound_threads() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError
-from forecache.scoring.batch import to_frame, to_matrix
+from forecache.scoring.batch import fitted, to_frame, to_matrix
 from forecache.scoring.estimators import load_estimator
 from forecache.scoring.spec import ALLOW_PICKLE, KernelSpec
 
@@ -24,6 +24,7 @@ _ROWS_PER_CALL = 4096
 # Matrix products of torch and scikit-learn choose their kernels by the number of rows, which changes the last bits:
 # always the same number, and a prediction does not depend on the batch that its row came in.
 _BLOCK_ROWS = 1024
+_LISTS = (list, tuple, np.ndarray)
 
 
 class Kernel(Protocol):
@@ -57,7 +58,7 @@ class _Onnx:
         if len(self._feeds) == 1:
             return {self._feeds[0][0]: matrix}
         return {
-            name: np.ascontiguousarray(matrix[:, i : i + 1] if rank == 2 else matrix[:, i]).astype(dtype, copy=False)
+            name: fitted(np.ascontiguousarray(matrix[:, i : i + 1] if rank == 2 else matrix[:, i]), dtype, name)
             for i, (name, dtype, rank) in enumerate(self._feeds)
         }
 
@@ -138,11 +139,12 @@ class _PyFunc:
         if self._spec.options.get("tensor"):
             data: Any = to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype)
         else:
-            data = to_frame(arrays, self._spec.inputs)
-        return _as_columns(self._model.predict(data), self._spec)
+            spec = self._spec
+            data = to_frame(arrays, spec.inputs, types=spec.input_types, optional=spec.optional)
+        return as_columns(self._model.predict(data), self._spec)
 
 
-def _as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
+def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
     """The outputs of a pyfunc, whatever it returned, in the order of the spec."""
     names = [column.name for column in spec.outputs]
     if hasattr(result, "columns"):
@@ -156,7 +158,7 @@ def _as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
             _plain(np.asarray(value)) for value in result.values()
         ]
     else:
-        array = _plain(np.asarray(result))
+        array = _plain(_as_array(result))
         split = spec.shape == "struct" and array.ndim == 2
         values = [array[:, i] for i in range(array.shape[1])] if split else [array]
     if len(values) != len(names):
@@ -167,9 +169,21 @@ def _as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
     return values
 
 
+def _as_array(result: Any) -> np.ndarray:
+    """What a model returned; of rows with lists, which may differ in length, an array of these lists."""
+    if isinstance(result, list) and result and isinstance(result[0], _LISTS):
+        rows = np.empty(len(result), object)
+        for position, row in enumerate(result):
+            rows[position] = row
+        return rows
+    return np.asarray(result)
+
+
 def _plain(values: np.ndarray) -> np.ndarray:
-    """A column of lists (one array a row) as a matrix; everything else as it is."""
-    if values.dtype == object and len(values) and isinstance(values[0], (list, tuple, np.ndarray)):
+    """A column of lists as a matrix where all are of one length; everything else as it is."""
+    if values.dtype != object or not len(values) or not isinstance(values[0], _LISTS):
+        return values
+    if all(isinstance(value, _LISTS) and len(value) == len(values[0]) for value in values):
         return np.stack([np.asarray(value) for value in values])
     return values
 

@@ -45,6 +45,7 @@ class Signature:
         input_types: Spark type names of those columns.
         tensor: numpy dtype name of a tensor input, None where the inputs are columns.
         width: Number of features, None where unknown.
+        optional: Columns that may be left out.
         outputs: Output columns, None where the model has no output signature.
     """
 
@@ -53,6 +54,7 @@ class Signature:
     tensor: str | None
     width: int | None
     outputs: tuple[OutputColumn, ...] | None
+    optional: tuple[str, ...] = ()
 
     @property
     def is_numeric(self) -> bool:
@@ -80,7 +82,8 @@ def read_signature(
         return Signature((), (), dtype, shape[1] if len(shape) == 2 and shape[1] > 0 else None, returned)
     names = tuple(spec["name"] for spec in inputs) if "name" in inputs[0] else ()
     types = tuple(_SPARK_NAMES.get(spec["type"], spec["type"]) for spec in inputs)
-    return Signature(names, types, None, len(inputs), returned)
+    optional = tuple(spec["name"] for spec in inputs if names and not spec.get("required", True))
+    return Signature(names, types, None, len(inputs), returned, optional)
 
 
 def _tensor(spec: Mapping[str, Any]) -> tuple[str, list[int]]:

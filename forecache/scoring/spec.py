@@ -41,6 +41,9 @@ class KernelSpec:
         shape: "scalar" (one output), "array" (one output of several values) or "struct".
         options: Of the engine, such as the names of the ONNX outputs.
         model_config: As for `mlflow.pyfunc.load_model`.
+        input_types: Spark type names of the inputs, "array" for arrays of whatever; empty where they have no names.
+        optional: Inputs that a struct may lack.
+        time_zone: In which a model's timestamps without a zone are.
     """
 
     engine: EngineName
@@ -52,6 +55,9 @@ class KernelSpec:
     shape: Literal["scalar", "array", "struct"]
     options: Mapping[str, Any] = field(default_factory=dict)
     model_config: Mapping[str, Any] | None = None
+    input_types: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    time_zone: str = "UTC"
 
 
 def arrow_type(spec: KernelSpec) -> pa.DataType:

@@ -1,6 +1,7 @@
 """The Spark column function of a model: called as `mlflow.pyfunc.spark_udf`, without its costs and surprises."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -91,7 +92,7 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
 
     context: SparkContext = spark.sparkContext
     shipped: Broadcast[bytes] = context.broadcast(plan.payload)
-    spec = plan.spec
+    spec = replace(plan.spec, time_zone=str(spark.conf.get("spark.sql.session.timeZone")))
     returns = spark_type(spec)
 
     # Spark reads the kind of UDF from the hints; with several columns each item is a tuple of arrays all the same.

@@ -251,3 +251,113 @@ def test_another_major_version_of_the_runtime_stops_before_any_task(
     (folder / "requirements.txt").write_text("onnxruntime==0.9.0\n")
     with pytest.raises(InputError, match="needs onnxruntime==0.9.0"):
         scoring_udf(spark, str(folder))
+
+
+MANY = """
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+
+
+class Many(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({
+            "later": model_input["t"] + pd.Timedelta(hours=1),
+            "length": [float(len(values)) for values in model_input["lists"]],
+            "hour": model_input["t"].dt.hour.astype("int32"),
+            "known": model_input["f0"].where(model_input["f0"] > 0),
+            "ragged": [[1.0] * (hour % 3) for hour in model_input["t"].dt.hour],
+            "word": "none" if "maybe" not in model_input else model_input["maybe"],
+        })
+
+
+set_model(Many())
+"""
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"length": "double", "hour": "integer", "known": "float", "word": "string", "ragged": "array"},
+        {"later": "datetime"},
+    ],
+    ids=["struct", "moment"],
+)
+def test_lists_moments_and_columns_that_may_be_left_out_are_taken_and_returned_as_mlflow_does(
+    spark: "SparkSession", frame: "DataFrame", tmp_path: Path, outputs: dict[str, str]
+) -> None:
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+    from pyspark.sql import functions as F
+
+    quiet()
+    (tmp_path / "many.py").write_text(MANY)
+    takes = [
+        ColSpec(Array(DataType.float), "lists"),
+        ColSpec("datetime", "t"),
+        ColSpec("float", "f0"),
+        ColSpec("string", "maybe", required=False),
+    ]
+    kinds = {"array": Array(DataType.double)}
+    returns = Schema([ColSpec(kinds.get(kind, kind), name) for name, kind in outputs.items()])
+    uri = str(tmp_path / "many")
+    mlflow.pyfunc.save_model(
+        uri,
+        python_model=str(tmp_path / "many.py"),
+        signature=ModelSignature(Schema(takes), returns),
+        pip_requirements=["numpy"],
+    )
+    given = frame.select(
+        "id", "f0", F.col("features").alias("lists"), F.timestamp_seconds(F.col("id") * 3600).alias("t")
+    )
+    mlflows = mlflow.pyfunc.spark_udf(spark, uri, env_manager="local")
+    zone = spark.conf.get("spark.sql.session.timeZone")
+    try:
+        spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+        ours = scoring_udf(spark, uri)
+        for columns in (["lists", "t", "f0"], ["t", "f0", "lists", F.lit("yes").alias("maybe")]):
+            both = given.select("id", ours(F.struct(*columns)).alias("a"), mlflows(F.struct(*columns)).alias("b"))
+            rows = both.orderBy("id").toArrow()
+            assert rows["a"].to_pylist() == rows["b"].to_pylist()
+        if "word" in outputs:
+            assert rows["a"].to_pylist()[0]["word"] == "yes"
+            assert {row["known"] is None for row in rows["a"].to_pylist()} == {True, False}
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", zone)
+
+
+def test_one_array_column_is_the_models_where_it_takes_arrays(
+    spark: "SparkSession", frame: "DataFrame", tmp_path: Path
+) -> None:
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    quiet()
+    code = (
+        MANY.split("return")[0] + 'return np.array([values[1] for values in model_input["e"]])\n\n\nset_model(Many())\n'
+    )
+    (tmp_path / "model.py").write_text(code)
+    signature = ModelSignature(Schema([ColSpec(Array(DataType.float), "e")]), Schema([ColSpec("float", "p")]))
+    uri = str(tmp_path / "model")
+    mlflow.pyfunc.save_model(
+        uri, python_model=str(tmp_path / "model.py"), signature=signature, pip_requirements=["numpy"]
+    )
+    np.testing.assert_array_equal(collect(frame, scoring_udf(spark, uri)("features")), ROWS[:, 1])
+
+
+def test_two_models_of_the_same_graph_and_another_order_of_columns_do_not_share_a_kernel(
+    spark: "SparkSession", frame: "DataFrame", models: Path, onnx_model: str
+) -> None:
+    names = [*reversed(NAMES)]
+    other = str(save_onnx(models / "reversed", network(WIDTH, output="p"), column_signature(names, {"p": "float"})))
+    first, second = scoring_udf(spark, onnx_model), scoring_udf(spark, other)
+    both = frame.select("id", first("row").alias("a"), second("row").alias("b")).toArrow()
+    assert both["a"].to_pylist() != both["b"].to_pylist()
+
+
+def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(spark: "SparkSession", onnx_model: str) -> None:
+    with pytest.raises(SettingsError, match="There is no engine 'tensorflow'. The engines are auto, onnx"):
+        scoring_udf(spark, onnx_model, engine="tensorflow")  # type: ignore[arg-type]

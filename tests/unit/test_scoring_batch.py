@@ -96,3 +96,57 @@ def test_a_frame_has_the_models_names_from_a_list_column() -> None:
     frame = to_frame([lists()], NAMES)
     assert list(frame.columns) == list(NAMES)
     np.testing.assert_array_equal(frame.to_numpy(), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([1, None]), "column n has an unknown value"),
+        (pa.array([1.0, 2.5]), "column n has the value 2.5"),
+        (pa.array([1, 2**40]), f"column n has the value {2**40}"),
+    ],
+)
+def test_a_model_of_whole_numbers_is_never_given_made_up_ones(column: pa.Array, words: str) -> None:
+    with pytest.raises(InputError, match=f"{words}, and the model takes int32"):
+        to_matrix([column], ("n",), 1, "int32")
+    with pytest.raises(InputError, match=f"{words}, and the model takes int32"):
+        to_frame([column], ("n",), types=("int",))
+
+
+@pytest.mark.parametrize("row", [None, [None], [0.5]])
+def test_an_array_of_other_than_whole_numbers_is_refused_by_a_model_of_those(row: list[float | None] | None) -> None:
+    with pytest.raises(InputError, match="and the model takes int64"):
+        to_matrix([pa.array([[1.0], row], pa.list_(pa.float64()))], (), 1, "int64")
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int32(), pa.int64(), pa.decimal128(21, 2), pa.bool_()])
+def test_numbers_of_a_frame_have_the_types_of_the_signature(kind: pa.DataType) -> None:
+    column = pa.array([1, 0, None]).cast(kind)
+    for arrays in ([column], [pa.StructArray.from_arrays([column], names=["a"])]):
+        frame = to_frame(arrays, ("a",), types=("float",))
+        assert frame["a"].dtype == np.float32
+        np.testing.assert_array_equal(frame["a"], [1, 0, np.nan])
+    assert to_frame([lists(pa.float64())], NAMES, types=("float",) * 3).dtypes.tolist() == [np.float32] * 3
+
+
+def test_a_list_column_is_the_models_where_it_takes_one_of_lists() -> None:
+    frame = to_frame([lists()], ("embedding",), types=("array",))
+    assert [list(row) for row in frame["embedding"]] == VALUES.tolist()
+
+
+def test_a_frame_from_lists_of_another_width_is_refused_with_both() -> None:
+    with pytest.raises(InputError, match="takes 2 features and was given 3"):
+        to_frame([lists()], ("a", "b"))
+
+
+def test_a_struct_may_lack_the_columns_that_the_model_can_do_without_and_no_others() -> None:
+    assert list(to_frame([struct(("a", "b"))], NAMES, optional=("c",)).columns) == ["a", "b"]
+    assert list(to_frame([struct()], NAMES, optional=("c",)).columns) == list(NAMES)
+    with pytest.raises(InputError, match="lacks the column 'b'"):
+        to_frame([struct(("a", "c"))], NAMES, optional=("c",))
+
+
+def test_moments_lose_their_zone_as_in_spark_s_own_pandas_functions() -> None:
+    moments = pa.array([0], pa.timestamp("us")).cast(pa.timestamp("us", tz="Asia/Tokyo"))
+    (moment,) = to_frame([moments], ("t",), types=("timestamp",))["t"]
+    assert (moment.tzinfo, moment.hour) == (None, 9)

@@ -1,16 +1,18 @@
 """A row's prediction does not depend on the rows beside it, and a process loads a model once."""
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from scoring_support import network
 
 from forecache.errors import CheckError
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
-from forecache.scoring.runtimes import LOADERS
+from forecache.scoring.runtimes import LOADERS, as_columns
 from forecache.scoring.spec import KernelSpec, OutputColumn
 
 OUTPUT = OutputColumn("probability", "float")
@@ -90,3 +92,42 @@ def test_an_onnx_worker_imports_neither_torch_nor_mlflow_nor_pandas() -> None:
 
 def _lists(rows: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+class Returns:
+    """A model that returns what it is told, whatever it is given."""
+
+    def __init__(self, *values: np.ndarray) -> None:
+        self.values = list(values)
+
+    def run(self, arrays: list[pa.Array]) -> list[np.ndarray]:
+        return self.values
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "object"])
+def test_what_a_model_does_not_know_is_null_and_not_larger_than_every_number(dtype: str) -> None:
+    values = np.array([0.5, np.nan], dtype)
+    scored = score_arrays(Returns(values), onnx_spec(), [_lists(np.zeros((2, 20), np.float32))])
+    assert scored.to_pylist() == [0.5, None]
+
+
+def test_unknown_words_are_null() -> None:
+    spec = onnx_spec(outputs=(OutputColumn("label", "string"),))
+    words = np.array(["a", np.nan, None], dtype=object)
+    assert score_arrays(Returns(words), spec, [_lists(np.zeros((3, 20), np.float32))]).to_pylist() == ["a", None, None]
+
+
+def test_moments_without_a_zone_are_in_the_session_s() -> None:
+    spec = dataclasses.replace(onnx_spec(outputs=(OutputColumn("t", "timestamp"),)), time_zone="Asia/Tokyo")
+    scored = score_arrays(
+        Returns(np.array(["1970-01-01T09:00"], "datetime64[ns]")), spec, [_lists(np.zeros((1, 20), np.float32))]
+    )
+    assert scored.cast(pa.int64()).to_pylist() == [0]
+
+
+@pytest.mark.parametrize("rows", [[[1.0], [], [2.0, 3.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
+def test_lists_of_any_length_are_returned_as_they_are(rows: list[list[float]]) -> None:
+    spec = dataclasses.replace(onnx_spec(outputs=(OutputColumn("v", "double", -1),)), shape="array")
+    given = [_lists(np.zeros((3, 20), np.float32))]
+    for returned in (rows, pd.DataFrame({"v": rows})):
+        assert score_arrays(Returns(*as_columns(returned, spec)), spec, given).to_pylist() == rows
