@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from forecache.errors import NotFoundError, SettingsError
 from forecache.scoring.builders import BUILDERS, archive, new_spec
-from forecache.scoring.environment import compare_environment
+from forecache.scoring.environment import compare_environment, deciding_versions
 from forecache.scoring.estimators import BOUNDS
 from forecache.scoring.mlmodel import ModelDescription, describe_model
 from forecache.scoring.signature import Signature, read_signature, resolve_result
@@ -55,6 +55,7 @@ class Plan:
             "returns": [f"{column.name}: {column.ddl}" for column in self.spec.outputs],
             "model_bytes": len(self.payload),
             "checksum": self.spec.checksum,
+            "packages": dict(self.spec.packages),
             "warnings": list(self.warnings),
         }
 
@@ -83,7 +84,8 @@ def plan_scoring(
     spec = replace(spec, shape=shape, outputs=outputs)
     digest = hashlib.sha256(payload)
     digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
-    spec = replace(spec, model_config=model_config, checksum=digest.hexdigest()[:20])
+    packages = deciding_versions(path, chosen)
+    spec = replace(spec, model_config=model_config, packages=packages, checksum=digest.hexdigest()[:20])
     return Plan(model_uri, spec, payload, reason, warnings)
 
 

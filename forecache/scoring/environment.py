@@ -1,5 +1,14 @@
-"""The packages that a model was trained with against those installed here: an error or a recorded warning."""
+"""The packages that a model was trained with against those installed here: an error or a recorded warning.
 
+The driver compares the model's requirements with what it has itself, and tells the workers which versions it found of
+the packages that decide about a value; a worker with others refuses before it scores a row. Runs inside Spark's Python
+workers: imports nothing heavy.
+"""
+
+import re
+import socket
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from forecache.errors import InputError
@@ -15,6 +24,41 @@ _INFERENCE_PACKAGES = {
 }
 
 
+def deciding_versions(model_path: Path, engine: str) -> dict[str, str]:
+    """The installed packages that decide what an engine computes, of a pyfunc those that its requirements name."""
+    names: tuple[str, ...] = _INFERENCE_PACKAGES[engine]
+    file = model_path / "requirements.txt"
+    if engine == "pyfunc":
+        wanted = re.findall(r"(?m)^\s*([\w.-]+)", file.read_text().lower()) if file.is_file() else []
+        names = tuple(name for name in names if name in wanted)
+    return {name: found for name in names if (found := _installed(name)) is not None}
+
+
+def require_versions(packages: Mapping[str, str]) -> None:
+    """Refuse to score here with other packages than where the plan was made.
+
+    Raises:
+        InputError: A package is missing or has another version.
+    """
+    for name, planned in packages.items():
+        here = _installed(name)
+        if here != planned:
+            raise InputError(
+                f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here or 'not installed'}, "
+                f"and the driver, which compared the model with its own packages, has {planned}.",
+                remedy="Give executors the driver's environment: the same image, archive or path.",
+            )
+
+
+def _installed(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
     """Compare `requirements.txt` of a model with the installed packages.
 
@@ -24,8 +68,6 @@ def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
     Raises:
         InputError: The inference package of the engine is missing or differs in its major version.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import Version
 
@@ -45,9 +87,8 @@ def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         major = wanted.name.lower() in _INFERENCE_PACKAGES[engine]
-        try:
-            installed = version(wanted.name)
-        except PackageNotFoundError:
+        installed = _installed(wanted.name)
+        if installed is None:
             if major:
                 raise InputError(
                     f"The model needs {text}, and {wanted.name} is not installed.",

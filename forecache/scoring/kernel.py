@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
 from forecache.scoring.batch import from_numpy
+from forecache.scoring.environment import require_versions
 from forecache.scoring.runtimes import LOADERS, Kernel
 from forecache.scoring.spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
 from forecache.scoring.worker import settle
@@ -27,8 +28,12 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     Args:
         payload: Returns the model's bytes: an ONNX or LightGBM file, or a zip archive of the model's folder.
         folder: Returns a folder of this machine into which an archive may be unpacked.
+
+    Raises:
+        InputError: A package that decides about a value has another version here than where the plan was made.
     """
     if spec.checksum not in _loaded:
+        require_versions(spec.packages)
         _bound_threads()
         _loaded[spec.checksum] = LOADERS[spec.engine](spec, payload, folder)
         while len(_loaded) > _MODELS_PER_PROCESS:

@@ -43,6 +43,7 @@ class KernelSpec:
         model_config: As for `mlflow.pyfunc.load_model`.
         input_types: Spark type names of the inputs, "array" for arrays of whatever; empty where they have no names.
         optional: Inputs that a struct may lack.
+        packages: Versions of the packages that decide about a value; a worker with others does not score.
         time_zone: In which a model's timestamps without a zone are.
     """
 
@@ -57,6 +58,7 @@ class KernelSpec:
     model_config: Mapping[str, Any] | None = None
     input_types: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
     time_zone: str = "UTC"
 
 

@@ -348,6 +348,20 @@ def test_one_array_column_is_the_models_where_it_takes_arrays(
     np.testing.assert_array_equal(collect(frame, scoring_udf(spark, uri)("features")), ROWS[:, 1])
 
 
+def test_a_worker_with_another_version_of_the_runtime_than_the_driver_does_not_score(
+    spark: "SparkSession", frame: "DataFrame", onnx_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyspark.errors import PySparkException
+
+    from forecache.scoring import engines
+
+    monkeypatch.setattr(engines, "deciding_versions", lambda path, engine: {"onnxruntime": "0.1"})
+    model = scoring_udf(spark, onnx_model)
+    assert model.plan["packages"] == {"onnxruntime": "0.1"}
+    with pytest.raises(PySparkException, match=r"The worker .* has onnxruntime .*, and the driver"):
+        collect(frame, model("features"))
+
+
 def test_two_models_of_the_same_graph_and_another_order_of_columns_do_not_share_a_kernel(
     spark: "SparkSession", frame: "DataFrame", models: Path, onnx_model: str
 ) -> None:

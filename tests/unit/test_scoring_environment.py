@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import InputError
-from forecache.scoring.environment import compare_environment
+from forecache.scoring.environment import compare_environment, deciding_versions, require_versions
 
 
 def compare(folder: Path, *requirements: str, engine: str = "onnx") -> tuple[str, ...]:
@@ -45,3 +45,16 @@ def test_a_missing_runtime_is_an_error_and_a_missing_helper_a_warning(tmp_path: 
 def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_path: Path) -> None:
     assert compare(tmp_path, "# a comment", "--index-url x", 'numpy==0.1; sys_platform == "win32"') == ()
     assert "cannot be compared" in compare(tmp_path, "git+https://example.com/x")[0]
+
+
+def test_a_runtime_s_own_package_decides_and_of_plain_python_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy\nLightGBM==4.0\n")
+    assert deciding_versions(tmp_path, "onnx") == {"onnxruntime": version("onnxruntime")}
+    assert deciding_versions(tmp_path, "pyfunc") == {"lightgbm": version("lightgbm")}
+    assert deciding_versions(tmp_path / "none", "pyfunc") == {}
+
+
+def test_a_worker_needs_the_versions_that_the_driver_has() -> None:
+    require_versions({"onnxruntime": version("onnxruntime")})
+    with pytest.raises(InputError, match=r"nothing-such not installed, and the driver.* has 1\.0.*same image"):
+        require_versions({"nothing-such": "1.0"})

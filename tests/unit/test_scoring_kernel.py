@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from scoring_support import network
 
-from forecache.errors import CheckError
+from forecache.errors import CheckError, InputError
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.runtimes import LOADERS, as_columns
 from forecache.scoring.spec import KernelSpec, OutputColumn
@@ -123,6 +123,12 @@ def test_moments_without_a_zone_are_in_the_session_s() -> None:
         Returns(np.array(["1970-01-01T09:00"], "datetime64[ns]")), spec, [_lists(np.zeros((1, 20), np.float32))]
     )
     assert scored.cast(pa.int64()).to_pylist() == [0]
+
+
+def test_a_process_with_another_version_of_the_runtime_refuses_before_it_loads_the_model() -> None:
+    spec = dataclasses.replace(onnx_spec(checksum="another version"), packages={"onnxruntime": "0.1"})
+    with pytest.raises(InputError, match=r"has onnxruntime \d.*, and the driver.* has 0\.1"):
+        load_kernel(spec, lambda: pytest.fail("the model was asked for"), str)
 
 
 @pytest.mark.parametrize("rows", [[[1.0], [], [2.0, 3.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
