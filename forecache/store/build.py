@@ -20,7 +20,7 @@ SHARD_ROWS = 400_000
 
 _MAX_SHARDS = 256
 _PAGE = 4096
-_PUT_ROWS = 50_000
+_PUT_ROWS = 1 << 14
 _NAMED = 5
 
 
@@ -44,9 +44,9 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool 
         InputError: A key occurs twice; the message names the first few.
     """
     order = sorted_order(keys)
-    keys = keys.take(order)
+    if not np.array_equal(order, np.arange(len(order))):
+        keys, entries = keys.take(order), entries.take(order)
     refuse_duplicates(keys)
-    entries = entries.take(order)
     # LMDB needs the size in advance: entries, keys and headers, half as much again for pages not quite full, and as
     # a page for each entry that is too long to share one.
     size = keys.nbytes + entries.nbytes + 32 * len(keys)

@@ -59,8 +59,9 @@ class Rows:
         """The entries at these places, large binary, empty where a place is nowhere."""
         assert self._entries is not None, "they were kept"
         rows = pa.array(places, mask=places == _NOWHERE)
-        found = pa.chunked_array(self._entries, _LARGE).take(rows).combine_chunks()
-        return found.fill_null(b"") if found.null_count else found
+        found = pa.chunked_array(self._entries, _LARGE).take(rows)
+        array = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+        return array.fill_null(b"") if array.null_count else array
 
 
 @dataclass(frozen=True)
