@@ -5,6 +5,7 @@ everything that tells how the predictions of one run came about, is written agai
 """
 
 import uuid
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Copier:
 
     Attributes:
         schema: Of the copies, as `forecache.scoring.rows.prediction_columns` has it.
-        drop: Keys whose rows are left out, as `identity` makes them of the key columns.
+        drop: Keys whose rows are left out, as `identity` makes them of the key columns, ascending.
         same_night: The copies replace the files: one without such a row is left as it is.
     """
 
@@ -50,26 +51,28 @@ class Copier:
         with self.filesystem.open_input_file(path) as opened, ExitStack() as stack:
             parquet = pq.ParquetFile(opened, read_dictionary=_words(self.schema))
             for groups in _groups_together(parquet.metadata):
-                kept = self._kept(parquet, groups)
-                rows += kept.num_rows
-                whole = kept.num_rows == sum(parquet.metadata.row_group(i).num_rows for i in groups)
-                if writer is None and whole and self.same_night:
+                likely = self._likely(parquet.metadata, groups)
+                may_stay = writer is None and self.same_night
+                whole = sum(parquet.metadata.row_group(i).num_rows for i in groups)
+                kept = None if may_stay and not len(likely) else self._kept(parquet, groups, likely)
+                rows += whole if kept is None else kept.num_rows
+                if kept is None or (may_stay and kept.num_rows == whole):
                     waiting.append(groups)
                     continue
                 if writer is None:
                     writer = stack.enter_context(open_output(self.filesystem, copy, self.schema))
                     for earlier in waiting:
-                        writer.write_table(self._kept(parquet, earlier), row_group_size=ROW_GROUP_ROWS)
+                        writer.write_table(self._kept(parquet, earlier, []), row_group_size=ROW_GROUP_ROWS)
                 writer.write_table(kept, row_group_size=ROW_GROUP_ROWS)
         return Copied(path if writer is None else copy, rows)
 
-    def _kept(self, parquet: pq.ParquetFile, groups: list[int]) -> pa.Table:
+    def _kept(self, parquet: pq.ParquetFile, groups: list[int], drop: Sequence[pa.Scalar]) -> pa.Table:
         same = _same_values(parquet.metadata, groups, self.schema, self.key)
         columns = [name for name in self.schema.names if name not in same]
         table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
-        if len(self.drop):
+        if len(drop):
             known = identity([table.column(name) for name in self.key])
-            table = table.filter(pc.invert(pc.is_in(known, value_set=self.drop)))
+            table = table.filter(pc.invert(pc.is_in(known, value_set=drop)))
         table = table.unify_dictionaries().combine_chunks()
         return pa.table(
             [
@@ -80,6 +83,22 @@ class Copier:
             ],
             schema=self.schema,
         )
+
+    def _likely(self, metadata: pq.FileMetaData, groups: list[int]) -> pa.Array:
+        """The keys to drop that are not below the least or above the greatest of some row groups."""
+        kind = self.drop.type
+        if len(self.key) > 1 or not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+            return self.drop
+        position = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == self.key[0])
+        found = [metadata.row_group(group).column(position).statistics for group in groups]
+        if any(statistics is None or not statistics.has_min_max for statistics in found):
+            return self.drop
+        first = bisect_left(self.drop, min(each.min for each in found), key=_value)
+        return self.drop[first : bisect_right(self.drop, max(each.max for each in found), key=_value)]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    return scalar.as_py()
 
 
 def new_file(folder: str) -> str:

@@ -101,7 +101,7 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
             f"WHERE {AS_OF} = DATE '{target.night.isoformat()}'"
         )
         row = connection.execute("SELECT count(DISTINCT _commit_version) FROM events").fetchone()
-        source, first, last = "events", "true", "true"
+        kind, source, first, last = "VIEW", "events", "true", "true"
         if row is not None and row[0] > 1:
             # An entity was there before if its first commit takes it away or updates it, and is there now if its last
             # one adds or updates it.
@@ -109,10 +109,10 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
                 f"SELECT {keys}, min(_commit_version) AS first, max(_commit_version) AS last FROM events GROUP BY ALL"
             )
             source = f"events JOIN ({span}) USING ({keys})"
-            first, last = "_commit_version = first", "_commit_version = last"
+            kind, first, last = "TABLE", "_commit_version = first", "_commit_version = last"
         for name, wanted, types in (("base", first, _BEFORE), ("target", last, _AFTER)):
             connection.execute(
-                f"CREATE TABLE {name} AS SELECT {columns} FROM {source} WHERE {wanted} AND _change_type IN {types}"
+                f"CREATE {kind} {name} AS SELECT {columns} FROM {source} WHERE {wanted} AND _change_type IN {types}"
             )
         return _compared(connection, pipeline)
 

@@ -189,7 +189,7 @@ def _check_dropped(pipeline: Pipeline, base: Base, carried: Carried, *, dropped:
 def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
     parts = [identity([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
     chunks = [chunk for part in parts for chunk in part.chunks]
-    return pa.chunked_array(chunks, type=parts[0].type).combine_chunks()
+    return pa.chunked_array(chunks, type=parts[0].type).combine_chunks().sort()
 
 
 def _score_changed(
