@@ -55,6 +55,7 @@ def test_a_search_beats_or_equals_the_declaration_records_children_and_resumes(t
     assert recorded.rows == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_recorded_as_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

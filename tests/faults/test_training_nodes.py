@@ -1,0 +1,119 @@
+"""A node of a run on several is lost: the others go on from the last checkpoint, without it or with a replacement."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from registry_sample import NIGHT
+from sample_project.pipelines.visits import returns
+from training_sample import write_training_set
+
+from forecache.pipeline import Training
+from forecache.settings import Settings, load_settings
+from forecache.training.launch import train
+from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.torchrun import environment
+from forecache.training.worker.data import EpochOrder, Reader, Split
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+TRAINING = Training(epochs=8, batch_size=64, patience=1000)
+PIPELINE = replace(returns, training=TRAINING)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def lend(settings: Settings) -> "subprocess.Popen[bytes]":
+    """A further node with one worker, in a process group of its own."""
+    variables = {
+        "FORECACHE_TRAINING_NODES": settings.training_nodes,
+        "FORECACHE_TRAINING_RENDEZVOUS": settings.training_rendezvous,
+        "FORECACHE_TRAINING_WORKERS": "1",
+    }
+    command = [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"]
+    return subprocess.Popen(command, env={**environment(settings), **variables}, start_new_session=True)
+
+
+def lose(node: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL of everything on the node."""
+    os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_sees_the_same_samples(
+    tmp_path: Path, replaced: bool
+) -> None:
+    one = load_settings(home=tmp_path / "home", project="sample_project", training_workers=1)
+    write_training_set(one, returns, rows_per_date=2_000)
+    rendezvous = f"127.0.0.1:{free_port()}"
+    several = one.model_copy(update={"training_nodes": "1:2", "training_rendezvous": rendezvous})
+    nodes = [lend(several)]
+
+    def lose_it() -> None:
+        while not events_of(several.training_path, "epoch"):
+            time.sleep(0.02)
+        lose(nodes[0])
+        if replaced:
+            nodes.append(lend(several))
+
+    saboteur = threading.Thread(target=lose_it, daemon=True)
+    saboteur.start()
+    try:
+        result = train(several, PIPELINE, NIGHT)
+        saboteur.join(10)
+        assert nodes[0].returncode == -signal.SIGKILL
+        assert [node.wait(60) for node in nodes[1:]] == [0] * replaced
+    finally:
+        for node in nodes:
+            if node.poll() is None:
+                lose(node)
+    workers = 2 if replaced else 1
+    began, went_on = events_of(several.training_path, "start")
+    assert (began["workers"], went_on["workers"], result.details["workers"]) == (2, workers, workers)
+    assert 0 < went_on["step"] <= went_on["reached_step"]
+
+    assert samples_of(several.training_path) == all_samples(one)
+
+
+def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = [line for path in folder.rglob(METRICS_FILE) for line in path.read_text().splitlines()]
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def samples_of(folder: Path) -> Any:
+    """Digests of what was read, in its order, by the only run in the folder."""
+    [path] = folder.rglob(RESULT_FILE)
+    return json.loads(path.read_text())["sample_digests"]
+
+
+def all_samples(settings: Settings) -> dict[str, str]:
+    """The same, of every epoch read from its begin to its end in one go."""
+    table = DeltaTable(settings.table_uri(returns.training_table))
+    split = Split(table, "train", features=returns.features.names, label=returns.label.name)
+    spec, training = TrainingSpec("", "", "", 0, "", TRAINING), TRAINING
+    order = EpochOrder(
+        split, seed=training.seed, batch_rows=training.batch_size, lanes=spec.lanes, shuffle_rows=spec.shuffle_rows
+    )
+    reader = Reader(order, rank=0, world_size=1)
+    for epoch in range(training.epochs):
+        for _ in reader.epoch(epoch):
+            pass
+    reader.close()
+    return {str(lane): digest for lane, digest in reader.digests.items()}
