@@ -1,6 +1,7 @@
 """Building a segment's LMDB files from sorted keys and entries."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lmdb
@@ -19,7 +20,7 @@ SHARD_ROWS = 400_000
 """Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
 
 _MAX_SHARDS = 256
-_PAGE = 4096
+PAGE = 4096
 _PUT_ROWS = 1 << 14
 _NAMED = 5
 
@@ -30,6 +31,12 @@ def num_shards(rows: int) -> int:
     while shards * SHARD_ROWS < rows and shards < _MAX_SHARDS:
         shards *= 2
     return shards
+
+
+def suits(shards: int, rows: int) -> bool:
+    """Whether a base of so many rows may keep its number of shards, so that it can be compared with the one before."""
+    wanted = num_shards(rows)
+    return shards in (wanted // 2, wanted, wanted * 2)
 
 
 def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool = False) -> ShardInfo:
@@ -51,26 +58,41 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool 
     # a page for each entry that is too long to share one.
     size = keys.nbytes + entries.nbytes + 32 * len(keys)
     long_entries = pc.sum(pc.greater(pc.binary_length(entries), 1000)).as_py() or 0
-    map_size = (size * 3 // 2 + long_entries * 3 * _PAGE + (1 << 20)) // _PAGE * _PAGE
+    blocks = (
+        (keys.slice(start, _PUT_ROWS).to_pylist(), entries.slice(start, _PUT_ROWS).to_pylist())
+        for start in range(0, len(keys), _PUT_ROWS)
+    )
+    return write_sorted(path, blocks, most_bytes=size * 3 // 2 + long_entries * 3 * PAGE, indexed=indexed)
+
+
+def write_sorted(
+    path: Path, blocks: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], *, most_bytes: int, indexed: bool
+) -> ShardInfo:
+    """Write one LMDB file from blocks of keys and their entries, in the order of the keys.
+
+    Args:
+        most_bytes: That its pages need at most; they take what they need.
+        indexed: Whether an index follows, as in the files of a base.
+    """
+    map_size = (most_bytes + (1 << 20)) // PAGE * PAGE
     environment = lmdb.open(
         str(path), subdir=False, lock=False, sync=False, metasync=False, meminit=False, map_size=map_size
     )
+    rows, hashes = 0, [np.empty(0, np.uint64)]
     try:
         with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
-            added, hashes = 0, []
-            for start in range(0, len(keys), _PUT_ROWS):
-                some_keys = keys.slice(start, _PUT_ROWS).to_pylist()
-                some_entries = entries.slice(start, _PUT_ROWS).to_pylist()
+            for keys, entries in blocks:
                 if indexed:
-                    hashes.append(key_hashes(some_keys))
-                added += cursor.putmulti(zip(some_keys, some_entries, strict=True), append=True)[1]
-        assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
+                    hashes.append(key_hashes(keys))
+                added = cursor.putmulti(zip(keys, entries, strict=True), append=True)[1]
+                assert added == len(keys), f"LMDB took {added} of {len(keys)} rows"
+                rows += added
     finally:
         environment.close()
     if indexed:
-        append_index(path, np.concatenate(hashes) if hashes else np.empty(0, np.uint64))
+        append_index(path, np.concatenate(hashes))
     fsync_path(path)
-    return ShardInfo(path.name, len(keys), path.stat().st_size, file_checksum(path))
+    return ShardInfo(path.name, rows, path.stat().st_size, file_checksum(path))
 
 
 def sorted_order(keys: pa.Array) -> pa.Array:

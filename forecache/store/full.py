@@ -7,7 +7,7 @@ import numpy as np
 
 from forecache.errors import CheckError
 from forecache.store import hashing
-from forecache.store.build import num_shards
+from forecache.store.build import num_shards, suits
 from forecache.store.candidate import Candidate, Publication, require_equal
 from forecache.store.gates import check_gates, drift, statistics
 from forecache.store.manifest import Provenance, SegmentInfo, ShardInfo
@@ -78,12 +78,11 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedNight:
 
 def _shards(publication: Publication, rows: int) -> int:
     """As many as suit the rows; the current base's where those are near, so that the two can be compared."""
-    wanted = num_shards(rows)
     if publication.current is not None:
         base = len(publication.current.segments[0].shards)
-        if base in (wanted // 2, wanted, wanted * 2):
+        if suits(base, rows):
             return base
-    return wanted
+    return num_shards(rows)
 
 
 def _gather(found: list[dict[str, Any]], shards: int, rows: int) -> EncodedNight:

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.store import hashing
-from forecache.store.build import num_shards, write_shard
+from forecache.store.build import num_shards, suits, write_shard
 from forecache.store.candidate import Candidate, Publication, require_equal
+from forecache.store.compaction import most_changed_rows
 from forecache.store.differences import Changes, Differences, DifferencesUnavailable, content_changes
 from forecache.store.feed import read_feed
 from forecache.store.filters import write_filter, write_hashes
@@ -26,25 +27,13 @@ from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
 from forecache.store.work import present
 
-_SMALL_STORE_ROWS = 1000
-"""Below this a share of the base says little: a delta of so many rows is always small."""
-
 _BLOCK_KEYS = 1 << 13
 """Keys that are read back at a time, so that their entries need little memory."""
 
 
-def most_delta_rows(publication: Publication) -> int:
-    """Entries that a new delta may have before a new base is better."""
-    current = publication.current
-    assert current is not None
-    base, *deltas = current.segments
-    share = int(publication.pipeline.publish.compact_share * base.entries)
-    return max(share, _SMALL_STORE_ROWS) - sum(segment.entries for segment in deltas)
-
-
 def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     """A verified candidate with a small segment, or None and why there has to be a full publish."""
-    current, limit = publication.current, most_delta_rows(publication)
+    current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
     try:
         differences = _differences(publication, limit)
@@ -56,6 +45,9 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
         return None, (
             f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
+    shards = len(current.segments[0].shards)
+    if not suits(shards, rows):
+        return None, f"the base has {shards} shards where {num_shards(rows)} suit {rows:,} rows"
     changes = content_changes(differences)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"

@@ -101,7 +101,7 @@ class Manifest:
 
     Attributes:
         parent: The version that was current when this one was published.
-        kind: "full" or "incremental".
+        kind: "full", "incremental", or "compacted" where an incremental one was merged with what lay below.
         segments: From the oldest (the base) to the newest.
         rows: Keys that a reader finds.
         tombstones: Tombstones over all segments.

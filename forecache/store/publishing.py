@@ -11,6 +11,7 @@ from forecache.quality.verdicts import refuse_failed
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.candidate import Candidate, Publication
+from forecache.store.compaction import compact, why_compact
 from forecache.store.encode import field_list, key_schema
 from forecache.store.full import build_full, encode_night
 from forecache.store.incremental import build_incremental
@@ -38,8 +39,9 @@ def publish(
     """Make a night's predictions the served version of the pipeline's store.
 
     The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a
-    new base otherwise. It becomes current only after its rows, read back through the reader's own code, hash to the
-    same as the source's. A publish whose content is current already does nothing.
+    new base otherwise. Where the small segments together hold more than that, or are more than `max_segments`, base
+    and segments are merged into a new base. It becomes current only after its rows, read back through the reader's
+    own code, hash to the same as the source's. A publish whose content is current already does nothing.
 
     Args:
         night: As-of date to publish, None: the newest.
@@ -116,12 +118,16 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
 
 
 def _make_candidate(publication: Publication, *, full: bool) -> Candidate:
-    """A verified version that is not current yet: incremental where that is possible and pays, else full."""
+    """A verified version that is not current yet: incremental where that is possible and pays, else full.
+
+    Where the deltas of an incremental one have become many or large, it is compacted.
+    """
     why_full = "asked for" if full else _why_full(publication)
     if not why_full:
         candidate, why_full = build_incremental(publication)
         if candidate is not None:
-            return candidate
+            reason = why_compact(publication, candidate.manifest)
+            return compact(publication, candidate, reason) if reason else candidate
     publication.progress(f"A full publish: {why_full}", 0.0)
     with Pool(num_workers(publication.source.num_rows or 0)) as pool:
         night = encode_night(publication, pool)
@@ -139,8 +145,6 @@ def _why_full(publication: Publication) -> str:
         return "the predictions are in another table"
     if current.source.delta_version > publication.source.source.delta_version:
         return "the prediction table was restored to an earlier Delta version"
-    if len(current.segments) >= min(publication.pipeline.publish.max_segments, publication.most_segments):
-        return f"compaction: {len(current.segments)} segments"
     return ""
 
 

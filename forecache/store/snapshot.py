@@ -28,6 +28,7 @@ from forecache.store import segment as segments
 from forecache.store.layout import Layout
 from forecache.store.lookup import Get, GetMany, entry_readers, value_reader
 from forecache.store.manifest import Manifest, SegmentInfo
+from forecache.store.merge import merged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,26 +108,18 @@ class Snapshot:
             yield from self.shard_items(shard)
 
     def shard_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
-        """The (key, entry) pairs whose keys belong to one shard of the base, read the way `get` finds them."""
-        base = self._layers[0][shard].cursor().iternext(keys=True, values=True)
-        overlay = self._overlay(shard)
-        if not overlay:
-            yield from base
-            return
-        for key, entry in base:
-            if key in overlay:
-                entry = overlay.pop(key)
-            if entry:
-                yield key, entry
-        yield from ((key, entry) for key, entry in overlay.items() if entry)
+        """The (key, entry) pairs whose keys belong to one shard of the base, in their order, as `get` finds them."""
+        return merged(self.base_items(shard), self.overlay(shard))
 
-    def _overlay(self, shard: int) -> dict[bytes, bytes]:
+    def overlay(self, shard: int) -> dict[bytes, bytes]:
         """What the deltas say about keys of one shard of the base; tombstones as empty entries."""
         key_hash, mask = xxhash.xxh3_64_intdigest, len(self._layers[0]) - 1
         return {
             key: entry
             for layer in self._layers[1:]
-            for transaction in layer
+            for number, transaction in enumerate(layer)
+            # The same bits of a key's hash choose the shard of every segment.
+            if (number ^ shard) & mask & (len(layer) - 1) == 0
             for key, entry in transaction.cursor().iternext(keys=True, values=True)
             if key_hash(key) & mask == shard
         }

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+MERGE_STEPS = ("merged", "merged base moved", "merged base verified")
+"""Only where base and deltas are merged into a new base."""
+
 STEPS = (
     "locked",
     "cleaned",
@@ -9,6 +12,7 @@ STEPS = (
     "built",
     "segments moved",
     "verified",
+    *MERGE_STEPS,
     "manifest written",
     "pointer moved",
     "retired",

@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
+from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 
 from forecache.settings import Settings
 from forecache.store import Store, open_store, publish
-from forecache.store.steps import STEPS
+from forecache.store.steps import MERGE_STEPS, STEPS
 
 pytestmark = pytest.mark.faults
 
@@ -19,7 +20,8 @@ _SUPPORT = Path(__file__).parents[1] / "support"
 _SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[3])
-from store_tables import churn
+from dataclasses import replace
+from store_tables import OPEN_RULES, churn
 from forecache.settings import load_settings
 from forecache.store import build, pool, publish, steps
 
@@ -30,12 +32,14 @@ def kill(name):
 build.SHARD_ROWS = 200
 pool.INLINE_ROWS = int(sys.argv[4])
 steps.on_step = kill
-publish(load_settings(home=sys.argv[1]), churn())
+rules = replace(OPEN_RULES, max_segments=int(sys.argv[5]))
+publish(load_settings(home=sys.argv[1]), churn(rules=rules))
 """
 
 
-def killed_publish(settings: Settings, step: str, *, inline_rows: int = 10**9) -> None:
-    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), str(inline_rows)]
+def killed_publish(settings: Settings, step: str, *, inline_rows: int = 10**9, max_segments: int = 16) -> None:
+    numbers = [str(inline_rows), str(max_segments)]
+    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), *numbers]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -67,9 +71,10 @@ def referenced(store: Store) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "step"),
     [
-        *(("full", step) for step in STEPS),
+        *(("full", step) for step in STEPS if step not in MERGE_STEPS),
         *(("feed", step) for step in ("encoded", "built", "segments moved", "verified", "manifest written")),
         *(("partition", step) for step in ("built", "segments moved", "manifest written")),
+        *(("merge", step) for step in ("verified", *MERGE_STEPS, "manifest written", "pointer moved")),
     ],
 )
 def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
@@ -84,21 +89,23 @@ def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_c
     store = open_store(settings, "churn")
     old = content(store)
     after = {**before, "00001": 0.125}
-    if kind == "feed":
+    if kind in ("feed", "merge"):
         upsert(settings, predictions({"00001": 0.125}))
     else:
         if kind == "full":
             after = {key: value / 2 for key, value in before.items()}
         write_night(settings, predictions(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
-    killed_publish(settings, step)
+    max_segments = 1 if kind == "merge" else 16
+    killed_publish(settings, step, max_segments=max_segments)
     flipped = STEPS.index(step) >= STEPS.index("pointer moved")
     pointer = store.pointer()
     assert pointer.serving == (2 if flipped else 1)
     found = content(store)
     assert (found != old) == flipped
-    result = publish(settings, churn())
+    result = publish(settings, churn(rules=replace(OPEN_RULES, max_segments=max_segments)))
     assert result.skipped == flipped
     assert result.details["version"] == 2
+    assert (result.details["kind"] == "compacted") == (kind == "merge")
     assert {key.decode() for key in content(store)} == set(after)
     assert b'"churn_probability":%s' % repr(after["00001"]).encode() in content(store)[b"00001"]
     assert files(store) == referenced(store)

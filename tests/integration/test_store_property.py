@@ -1,6 +1,7 @@
 """Whatever is inserted, updated, deleted or replaced: base plus deltas is what a rebuild would be."""
 
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,11 +27,15 @@ STEPS = st.one_of(
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(first=ROWS, rounds=st.lists(st.lists(STEPS, min_size=1, max_size=3), min_size=1, max_size=4))
-def test_base_plus_deltas_equals_a_rebuild(first: dict, rounds: list) -> None:
+@given(
+    first=ROWS,
+    rounds=st.lists(st.lists(STEPS, min_size=1, max_size=3), min_size=1, max_size=4),
+    max_segments=st.sampled_from([1, 2, 16]),
+)
+def test_base_plus_deltas_equals_a_rebuild(first: dict, rounds: list, max_segments: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         current = load_settings(home=Path(folder) / "home")
-        pipeline = churn(rules=OPEN_RULES)
+        pipeline = churn(rules=replace(OPEN_RULES, max_segments=max_segments))
         night, number, expected = NIGHT, 1, dict(first)
         write_night(current, predictions(expected, night=night))
         publish(current, pipeline)

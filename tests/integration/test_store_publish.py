@@ -198,20 +198,87 @@ def test_a_feed_that_cannot_be_had_leads_to_a_full_publish_that_says_so(settings
     assert served(open_store(settings, "churn"))["00003"] == 0.625
 
 
-def test_many_changes_or_many_segments_are_compacted_into_a_new_base(settings: Settings) -> None:
+def test_more_changes_than_a_small_segment_is_for_become_a_new_base(settings: Settings) -> None:
     write_night(settings, predictions(scores(3000)))
     publish(settings, churn())
     upsert(settings, predictions(dict.fromkeys(scores(1500), 0.5)))
     result = publish(settings, churn())
     assert (result.details["kind"], result.details["segments"]) == ("full", 1)
     assert result.details["why_full"].startswith(("compaction", "the change data feed has"))
+
+
+def test_more_segments_than_allowed_are_merged_into_a_new_base(settings: Settings) -> None:
+    expected = scores(3000)
+    write_night(settings, predictions(expected))
     rules = replace(OPEN_RULES, max_segments=3)
-    for number in range(2):
-        upsert(settings, predictions({f"{number:05d}": 0.25 + number / 8}))
-        assert publish(settings, churn(rules=rules)).details["segments"] == number + 2
-    upsert(settings, predictions({"00009": 0.25}))
-    assert publish(settings, churn(rules=rules)).details["why_full"] == "compaction: 3 segments"
-    assert len(served(open_store(settings, "churn"))) == 3000
+    publish(settings, churn(rules=rules))
+    for number in range(4):
+        upsert(settings, predictions({f"{number:05d}": 0.25 + number / 8, f"n{number}": 0.5}))
+        prediction_table(settings).delete(f"customer_id = '{100 + number:05d}'")
+        expected |= {f"{number:05d}": 0.25 + number / 8, f"n{number}": 0.5}
+        del expected[f"{100 + number:05d}"]
+        result = publish(settings, churn(rules=rules))
+        kind, segments = ("compacted", 1) if number == 2 else ("incremental", 2 if number == 3 else number + 2)
+        assert (result.details["kind"], result.details["segments"]) == (kind, segments)
+        store = open_store(settings, "churn")
+        assert served(store) == expected
+        current = store.current()
+        assert current is not None
+        assert result.details.get("why_compacted") == ("4 segments" if number == 2 else None)
+        assert (current.rows, current.tombstones) == (3000, {0: 1, 1: 2, 2: 0, 3: 1}[number])
+
+
+def test_segments_that_are_together_large_are_merged_into_a_new_base(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.store import build
+
+    monkeypatch.setattr(build, "SHARD_ROWS", 500)
+    expected = scores(3000)
+    write_night(settings, predictions(expected))
+    publish(settings, churn())
+    for first in (0, 600):
+        changed = {f"{number:05d}": 0.5 for number in range(first, first + 600)}
+        expected |= changed
+        upsert(settings, predictions(changed))
+        result = publish(settings, churn())
+    assert result.details["kind"] == "compacted"
+    assert result.details["why_compacted"] == "1,200 changed keys over a base of 3,000"
+    store = open_store(settings, "churn")
+    assert served(store) == expected
+    manifest = store.current()
+    assert manifest is not None
+    assert len(manifest.segments[0].shards) == 8
+    publish(settings, churn(), full=True)
+    again = store.current()
+    assert again is not None
+    assert again.content_hash == manifest.content_hash
+
+
+def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forecache.store import build
+
+    write_night(settings, predictions(scores(3000)))
+    publish(settings, churn())
+    monkeypatch.setattr(build, "SHARD_ROWS", 500)
+    upsert(settings, predictions({"00001": 0.5}))
+    assert publish(settings, churn()).details["why_full"] == "the base has 1 shards where 8 suit 3,000 rows"
+
+
+def test_a_merged_base_that_lost_a_row_does_not_pass_the_verification(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.store import compaction
+
+    write_night(settings, predictions(scores(30)))
+    rules = replace(OPEN_RULES, max_segments=1)
+    publish(settings, churn(rules=rules))
+    upsert(settings, predictions({"00001": 0.5}))
+    honest = compaction.merged
+    monkeypatch.setattr(compaction, "merged", lambda base, overlay: list(honest(base, overlay))[1:].__iter__())
+    with pytest.raises(CheckError, match="does not read back as the source has it: 29 rows of 30"):
+        publish(settings, churn(rules=rules))
+    assert open_store(settings, "churn").pointer().serving == 1
 
 
 def test_composite_integer_and_uuid_keys_are_served(settings: Settings) -> None:

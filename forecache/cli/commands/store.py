@@ -107,6 +107,8 @@ def publish(pipeline: str, night: date | None, full: bool) -> None:
         show_stages([result])
         if result.details.get("why_full"):
             click.echo(f"A full publish: {result.details['why_full']}.")
+        if result.details.get("why_compacted"):
+            click.echo(f"Merged into a new base: {result.details['why_compacted']}.")
 
 
 @command("versions", examples="forecache versions churn\nforecache versions churn --json")
