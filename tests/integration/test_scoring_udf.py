@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from scoring_support import column_signature, network, quiet, save_onnx
+from scoring_support import column_signature, make_pipeline, network, quiet, register_model, save_onnx
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring import scoring_udf
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from forecache.settings import Settings
 
 WIDTH = 5
 NAMES = [f"f{i}" for i in range(WIDTH)]
@@ -375,3 +377,21 @@ def test_two_models_of_the_same_graph_and_another_order_of_columns_do_not_share_
 def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(spark: "SparkSession", onnx_model: str) -> None:
     with pytest.raises(SettingsError, match="There is no engine 'tensorflow'. The engines are auto, onnx"):
         scoring_udf(spark, onnx_model, engine="tensorflow")  # type: ignore[arg-type]
+
+
+def test_a_model_is_found_by_its_alias_version_and_run(
+    spark: "SparkSession", frame: "DataFrame", settings: "Settings", onnx_model: str
+) -> None:
+    import mlflow
+    import mlflow.onnx
+
+    register_model(settings, make_pipeline(WIDTH))
+    quiet()
+    with mlflow.start_run() as run:
+        signature = column_signature(NAMES, {"probability": "float"})
+        graph = mlflow.onnx.load_model(f"models:/{make_pipeline(WIDTH).name}@champion")
+        mlflow.onnx.log_model(graph, name="network", signature=signature, pip_requirements=["onnxruntime"])
+    models = [scoring_udf(spark, uri) for uri in ("models:/demo@champion", "models:/demo/1")]
+    models.append(scoring_udf(spark, f"runs:/{run.info.run_id}/network"))
+    first, *others = [collect(frame, model("features")).tolist() for model in models]
+    assert others == [first, first]
