@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_NAMES = {"score": "score()", "udf": "scoring_udf", "mlflow": "mlflow's spark_udf"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -118,14 +120,29 @@ def _incremental(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
 
 def _scaling(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
     one, two = section["cores"]["1"], section["cores"]["2"]
-    ratio = statistics.median(one) / statistics.median(two)
-    rows = [Row("score() on 2 cores against 1", _time(two), _time(one), ratio, 1.5)]
+    rows: list[Row] = []
+    for name, limit in (("score", 1.5), ("udf", None), ("mlflow", None)):
+        if name in one:
+            ratio = statistics.median(one[name]) / statistics.median(two[name])
+            rows.append(Row(f"{_NAMES[name]} on 2 cores against 1", _time(two[name]), _time(one[name]), ratio, limit))
     sizes = sorted(section["rows"], key=int)
-    first = statistics.median(section["rows"][sizes[0]]) / int(sizes[0])
+    first = statistics.median(section["rows"][sizes[0]]["score"]) / int(sizes[0])
     for size in sizes[1:]:
-        each = statistics.median(section["rows"][size]) / int(size)
-        what = f"seconds a row, {int(size):,} rows against {int(sizes[0]):,}"
+        each = statistics.median(section["rows"][size]["score"]) / int(size)
+        what = f"score(), time for a row, {int(size):,} rows against {int(sizes[0]):,}"
         rows.append(Row(what, f"{each * 1e6:.2f} us", f"{first * 1e6:.2f} us", each / first, 1.2, False))
+    against = [
+        (f"{_NAMES[name]}, {int(size):,} rows, {cores} {'core' if cores == '1' else 'cores'}", int(size), name, seconds)
+        for size, cores, seconds in (
+            *((size, "2", seconds) for size, seconds in section["rows"].items()),
+            (str(section["rows_of_night"]), "1", one),
+        )
+        for name in ("score", "udf")
+        if "mlflow" in seconds
+    ]
+    for what, size, name, seconds in against:
+        ours, peer = seconds[name], seconds["mlflow"]
+        rows.append(Row(f"{what}, against mlflow's", _speed(size, ours), _speed(size, peer), _paired(ours, peer), None))
     return rows
 
 
@@ -166,11 +183,14 @@ def plot(found: dict[str, Any], path: Path) -> None:
         left.barh(list(speeds), list(speeds.values()))
         left.set_xlabel("million rows per second, writing Delta")
     if "scaling" in found:
-        sizes = sorted(found["scaling"]["rows"], key=int)
-        times = [statistics.median(found["scaling"]["rows"][size]) for size in sizes]
-        right.plot([int(size) / 1e6 for size in sizes], times, marker="o")
+        by_rows = found["scaling"]["rows"]
+        for name in ("score", "udf", "mlflow"):
+            sizes = sorted((size for size in by_rows if name in by_rows[size]), key=int)
+            times = [statistics.median(by_rows[size][name]) for size in sizes]
+            right.plot([int(size) / 1e6 for size in sizes], times, marker="o", label=_NAMES[name])
         right.set_xlabel("million rows")
-        right.set_ylabel("seconds, score() on Spark")
+        right.set_ylabel("seconds, 2 cores, writing Delta")
+        right.legend()
         right.set_xlim(left=0)
         right.set_ylim(bottom=0)
     figure.tight_layout()
