@@ -15,6 +15,7 @@ from forecache.scoring.engines import Plan
 from forecache.scoring.job import TELL_EVERY_S, Job, sentence
 from forecache.scoring.pieces import Scorer
 from forecache.scoring.rows import Stamp
+from forecache.scoring.usage import Peaks, own_peak
 from forecache.settings import Settings
 
 BATCH_ROWS = 32_768
@@ -30,8 +31,11 @@ def score_job_with_arrow(
     *,
     batch_rows: int,
     progress: Progress,
-) -> None:
+) -> Peaks:
     """Run a job; its files lie in its folder afterwards.
+
+    Returns:
+        The largest memory of this process.
 
     Raises:
         InputError: The features do not fit the model.
@@ -58,6 +62,7 @@ def score_job_with_arrow(
         finally:
             for future in waiting:
                 future.cancel()
+    return own_peak()
 
 
 def num_threads(plan: Plan) -> int:

@@ -1,9 +1,10 @@
 """Bringing the shards of nights together: left by an earlier run, scored now by an engine, or carried forward."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.lake.costs import core_cost
@@ -133,21 +134,11 @@ def _measured(work: Work, rows: int, seconds: float, peaks: Peaks) -> Figures:
 
 
 def _score_job(work: Work, job: Job) -> Peaks:
-    if work.engine == "arrow":
-        score_job_with_arrow(
-            work.settings,
-            work.pipeline,
-            work.table,
-            work.plan,
-            job,
-            work.stamp,
-            batch_rows=work.batch_rows,
-            progress=work.progress,
-        )
-        return own_peak()
-    assert work.spark is not None
-    return score_job(
-        work.spark,
+    run: Callable[..., Peaks] = score_job_with_arrow
+    if work.engine == "spark":
+        assert work.spark is not None
+        run = partial(score_job, work.spark)
+    return run(
         work.settings,
         work.pipeline,
         work.table,
