@@ -1,6 +1,7 @@
 """Scoring on Kubernetes: the patch on the nightly job, the executors' template, and settings that Spark knows."""
 
 import json
+import re
 import zipfile
 from copy import deepcopy
 from pathlib import Path
@@ -92,18 +93,38 @@ def test_the_variables_are_settings_and_executors_run_the_driver_s_image(monkeyp
     assert claim in {item["metadata"]["name"] for item in load(FOLDER / "config.yaml")}
 
 
-def test_spark_knows_every_property() -> None:
-    known = [
-        (JARS.glob("spark-kubernetes_*.jar"), "org/apache/spark/deploy/k8s/Config"),
-        (JARS.glob("spark-core_*.jar"), "org/apache/spark/internal/config/package"),
-    ]
+def known_to_spark(*classes: tuple[str, str]) -> bytes:
+    """The constants of classes of Spark's, each given as the jar's name and its path there."""
     constants = b""
-    for jars, name in known:
-        [jar] = jars
+    for jar_name, name in classes:
+        [jar] = JARS.glob(f"{jar_name}_*.jar")
         with zipfile.ZipFile(jar) as archive:
             for suffix in ("$.class", ".class"):
                 constants += archive.read(f"{name}{suffix}")
+    return constants
+
+
+CORE = ("spark-core", "org/apache/spark/internal/config/package")
+
+
+def test_spark_knows_every_property() -> None:
+    constants = known_to_spark(("spark-kubernetes", "org/apache/spark/deploy/k8s/Config"), CORE)
     for key in json.loads(variables()["FORECACHE_SPARK_CONF"]):
         # Volumes are named by their kind and a name of one's own; what is before and after is Spark's.
         parts = key.split(".persistentVolumeClaim.home.")
         assert all(part.encode() in constants for part in parts), key
+
+
+def test_spark_knows_every_property_of_the_docs_and_on_yarn_the_workers_fit_beside_the_heap() -> None:
+    page = (FOLDER.parents[1] / "docs" / "scoring.md").read_text()
+    python = ("spark-core", "org/apache/spark/internal/config/Python")
+    sql = ("spark-catalyst", "org/apache/spark/sql/internal/SQLConf")
+    kubernetes = ("spark-kubernetes", "org/apache/spark/deploy/k8s/Config")
+    constants = known_to_spark(CORE, python, sql, kubernetes)
+    named = set(re.findall(r"spark(?:\.\w+)+(?!\S*://)", page))
+    assert {"spark.archives", "spark.pyspark.python", "spark.executor.pyspark.memory"} <= named
+    assert [name for name in sorted(named) if name.encode() not in constants] == []
+    yarn = page[page.index("FORECACHE_SPARK_MASTER=yarn") :]
+    conf = json.loads(yarn[yarn.index("{") : yarn.index("}") + 1])
+    workers = int(conf["spark.executor.cores"]) * load_settings().scoring_worker_memory_mb
+    assert int(conf["spark.executor.memoryOverhead"].removesuffix("g")) * 1024 >= workers + 1024
