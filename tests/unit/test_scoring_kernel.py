@@ -12,7 +12,7 @@ from scoring_support import network
 
 from forecache.errors import CheckError, InputError
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
-from forecache.scoring.runtimes import LOADERS, as_columns
+from forecache.scoring.runtimes import LOADERS, as_columns, onnx_session
 from forecache.scoring.spec import KernelSpec, OutputColumn
 
 OUTPUT = OutputColumn("probability", "float")
@@ -44,6 +44,13 @@ def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.M
     for _ in range(3):
         assert len(list(score_stream(spec, network, str, iter([batch, batch])))) == 2
     assert loads == [1]
+
+
+def test_onnx_runtime_has_one_thread_since_a_task_has_one_core() -> None:
+    import onnxruntime
+
+    options = onnx_session(onnxruntime, network(), {}).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
 def test_an_empty_batch_gives_an_empty_array_of_the_right_type() -> None:
