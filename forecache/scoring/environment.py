@@ -22,6 +22,8 @@ _INFERENCE_PACKAGES = {
     "torch": ("torch",),
     "pyfunc": ("scikit-learn", "lightgbm", "xgboost", "torch", "catboost"),
 }
+# Operators whose version is one that the model can do with; of the others it is the first that it cannot.
+_ASKS = ("==", "~=", ">=", "<=")
 
 
 def deciding_versions(model_path: Path, engine: str) -> dict[str, str]:
@@ -98,8 +100,9 @@ def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
             continue
         if wanted.specifier.contains(Version(installed).public, prereleases=True):
             continue
-        pinned = [Version(clause.version.removesuffix(".*")) for clause in wanted.specifier if clause.operator == "=="]
-        if major and pinned and pinned[0].major != Version(installed).major:
+        named = [clause.version.removesuffix(".*") for clause in wanted.specifier if clause.operator in _ASKS]
+        asked = {Version(text).major for text in named}
+        if major and asked and Version(installed).major not in asked:
             raise InputError(
                 f"The model needs {text}, and version {installed} is installed: another major version.",
                 remedy="Install the model's version, or train and log the model again with this one.",
