@@ -8,7 +8,7 @@ from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.engines import Plan
 from forecache.scoring.job import Job, model_features
 from forecache.scoring.night import FeatureFile
-from forecache.scoring.pieces import Piece, Recipe, row_groups
+from forecache.scoring.pieces import Piece, Recipe, output_position, row_groups
 from forecache.scoring.rows import Stamp, layout_of
 from forecache.scoring.staging import lake_filesystem, place_of
 from forecache.settings import Settings
@@ -28,8 +28,9 @@ def recipe_of(
     """What the pieces of a job have in common.
 
     Raises:
-        InputError: The model takes a column that the pipeline does not compute.
+        InputError: The model takes a column that the pipeline does not compute, or returns no output of its name.
     """
+    output_position(plan.spec, pipeline.output.name)
     return Recipe(
         place_of(settings, pipeline.feature_table),
         place_of(settings, table),

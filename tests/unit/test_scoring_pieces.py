@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_support import features_table, make_pipeline, network
 
-from forecache.errors import UnavailableError
+from forecache.errors import InputError, UnavailableError
 from forecache.scoring.files import Place, open_output
-from forecache.scoring.pieces import Piece, Recipe, Scorer
+from forecache.scoring.pieces import Piece, Recipe, Scorer, output_position
 from forecache.scoring.rows import Stamp, layout_of
 from forecache.scoring.spark_engine import group
 from forecache.scoring.spec import KernelSpec, OutputColumn
@@ -82,6 +82,15 @@ def test_an_output_that_is_not_a_number_is_null_and_has_no_segment(tmp_path: Pat
     rows = content(score(recipe, Piece(0, "wild.parquet", 5, 0, 9, "wild")))
     assert [i for i, value in enumerate(rows["probability"].to_pylist()) if value is None] == [2, 8]
     assert [i for i, value in enumerate(rows["band"].to_pylist()) if value is None] == [2, 8]
+
+
+def test_of_several_outputs_the_pipeline_s_is_taken_and_a_model_without_it_refused() -> None:
+    two = (OutputColumn("score", "float"), OutputColumn("probability", "float"))
+    spec = KernelSpec("onnx", "two", (), 20, "float32", two, "struct")
+    assert output_position(spec, "probability") == 1
+    assert output_position(KernelSpec("onnx", "one", (), 20, "float32", two[:1], "scalar"), "probability") == 0
+    with pytest.raises(InputError, match="returns score, probability, and the pipeline's output is called 'spend'"):
+        output_position(spec, "spend")
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
