@@ -111,9 +111,15 @@ def _xgboost(
         return "is no Booster in XGBoost's JSON"
     if len(outputs) != 1 or outputs[0].width is not None:
         return "has more than one output"
+    import xgboost
+
+    payload = (path / flavour["data"]).read_bytes()
+    trained = xgboost.Booster(model_file=bytearray(payload)).feature_names
+    if trained and signature.inputs and tuple(trained) != signature.inputs:
+        return "was trained on columns of other names or in another order than its signature's"
     return (
         new_spec("xgboost", signature, "float32", {}),
-        (path / flavour["data"]).read_bytes(),
+        payload,
         "the model is an XGBoost Booster; workers import XGBoost only, one thread each",
     )
 

@@ -3,10 +3,11 @@
 The rule, in order, where every input is a number:
 1. `onnx`: the model has an ONNX flavour whose graph takes one matrix [rows, features] or one tensor a column, and
    returns plain tensors, as many as the signature names.
-2. `lightgbm`, `xgboost`: a Booster saved in its library's own format.
+2. `lightgbm`, `xgboost`: a Booster saved in its library's own format; XGBoost's with the signature's columns in order.
 3. `sklearn`: a scikit-learn estimator that Forecache trained and saved with skops, of types known to be safe.
 4. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
-5. `pyfunc`: everything else, and every model that is given a `model_config`, which only `mlflow.pyfunc` understands.
+5. `pyfunc`: everything else, also where columns may be left out, and every model that is given a `model_config`,
+   which only `mlflow.pyfunc` understands.
 """
 
 import hashlib

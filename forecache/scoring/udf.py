@@ -9,6 +9,7 @@ import pyarrow as pa
 from forecache.errors import SettingsError
 from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
+from forecache.scoring.pieces import output_position
 from forecache.scoring.spec import KernelSpec
 from forecache.scoring.worker import settle, unpack_folder
 
@@ -106,19 +107,25 @@ def paired_udf(spark: "SparkSession", plans: Mapping[str, Plan], output: str) ->
     """Several models in one pass over their features: a column function that returns the output of each, by name.
 
     The features travel to the worker once. Each model takes its columns from a struct by name, or all of an array.
+
+    Raises:
+        InputError: A model has several outputs and none of that name.
     """
     from pyspark.sql import types as T
     from pyspark.sql.pandas.functions import arrow_udf
 
-    shipped = {name: (plan.spec, spark.sparkContext.broadcast(plan.payload)) for name, plan in plans.items()}
+    shipped = {
+        name: (plan.spec, output_position(plan.spec, output), spark.sparkContext.broadcast(plan.payload))
+        for name, plan in plans.items()
+    }
 
     def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
         for batch in iterator:
             values = []
-            for spec, payload in shipped.values():
+            for spec, position, payload in shipped.values():
                 kernel = load_kernel(spec, lambda payload=payload: payload.value, unpack_folder)  # type: ignore[misc]
                 scored = score_arrays(kernel, spec, (batch,))
-                values.append((scored.field(output) if spec.shape == "struct" else scored).cast(pa.float64()))
+                values.append((scored.field(position) if spec.shape == "struct" else scored).cast(pa.float64()))
             yield pa.StructArray.from_arrays(values, names=list(shipped))
         settle()
 

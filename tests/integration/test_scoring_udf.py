@@ -159,6 +159,28 @@ def test_a_lightgbm_booster_is_scored_by_lightgbm(spark: "SparkSession", frame: 
     np.testing.assert_array_equal(collect(frame, model("features")), reference(str(folder)))
 
 
+@pytest.mark.parametrize(("trained_on", "engine"), [(NAMES, "xgboost"), (None, "xgboost"), (NAMES[::-1], "pyfunc")])
+def test_an_xgboost_booster_is_given_the_columns_that_it_was_trained_on(
+    tmp_path: Path, trained_on: list[str] | None, engine: str
+) -> None:
+    import mlflow.xgboost
+    import xgboost
+
+    from forecache.scoring.engines import plan_scoring
+
+    quiet()
+    data = xgboost.DMatrix(ROWS, label=(ROWS[:, 0] > 0).astype(int), feature_names=trained_on)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 2)
+    signature = column_signature(NAMES, {"p": "float"})
+    folder = tmp_path / "model"
+    mlflow.xgboost.save_model(
+        booster, str(folder), model_format="json", signature=signature, pip_requirements=["xgboost-cpu"]
+    )
+    plan = plan_scoring(str(folder))
+    assert plan.spec.engine == engine
+    assert ("in another order" in plan.reason) == (engine == "pyfunc")
+
+
 def test_a_scikit_learn_model_is_scored_by_pyfunc(
     spark: "SparkSession", frame: "DataFrame", models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
