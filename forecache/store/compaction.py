@@ -1,14 +1,12 @@
 """Compaction: the base and the deltas of a version merged into a new base, from their files.
 
 Nothing is read from the lake or encoded again, so it costs a fraction of a full publish, in one process and with the
-memory of one shard. What it makes is read back like any other base, and has to have the row count and the content hash
-that the version was verified to have in common with the source.
+memory of one shard, and it leaves the core to others after every millisecond. What it makes is read back like any other
+base, and has to have the row count and the content hash that the version was verified to share with the source.
 """
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from forecache.store import hashing
@@ -19,12 +17,10 @@ from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.merge import merged
 from forecache.store.snapshot import Snapshot
 from forecache.store.steps import step
-from forecache.store.work import read_back
+from forecache.store.work import read_back, row_blocks
 
 SMALL_STORE_ROWS = 1000
 """Below this a share of the base says little: so many changed rows are always few."""
-
-_BLOCK_ROWS = 10_000
 
 
 def most_changed_rows(publication: Publication) -> int:
@@ -62,7 +58,7 @@ def compact(publication: Publication, candidate: Candidate, reason: str) -> Cand
     draft = publication.draft(manifest)
     publication.progress("Verifying the new base", 0.7)
     with Snapshot(layout, manifest) as after:
-        read = [read_back(after, shard) for shard in range(len(shards))]
+        read = [read_back(after, shard, paced=True) for shard in range(len(shards))]
     require_equal(
         publication,
         rows=(version.rows, sum(rows for rows, _ in read)),
@@ -77,18 +73,13 @@ def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
     """Write one shard of the base with what the deltas say of its keys."""
     overlay = version.overlay(shard)
     newer_bytes = sum(map(sys.getsizeof, overlay.values())) + 3 * PAGE * len(overlay)
+    rows = merged(version.base_items(shard), overlay)
     return write_sorted(
         folder / shard_file(shard),
-        _blocks(merged(version.base_items(shard), overlay)),
+        (([key for key, _ in block], [entry for _, entry in block]) for block in row_blocks(rows, paced=True)),
         most_bytes=2 * version.manifest.segments[0].shards[shard].size_bytes + newer_bytes,
         indexed=True,
     )
-
-
-def _blocks(items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, ...]]]:
-    while block := list(islice(items, _BLOCK_ROWS)):
-        keys, entries = zip(*block, strict=True)
-        yield keys, entries
 
 
 def _remove_own_files(publication: Publication, version: Manifest) -> None:

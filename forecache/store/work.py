@@ -4,8 +4,10 @@ Each function takes and returns JSON-serialisable values; rows travel between ph
 publish's staging folder, one a shard and encoding job, so that memory stays bounded by one shard.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +27,8 @@ from forecache.store.snapshot import Snapshot
 from forecache.store.source import Piece, open_reader
 
 ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
+_BLOCK_ROWS = 50_000
+_PACED_ROWS, _PAUSE_S = 1_000, 1e-4
 _NAMED = 5
 _MAX_PROVENANCES = 10_000
 _EVERY = 32
@@ -235,14 +239,17 @@ def verify(*, root: str, manifest: str, shard: int) -> dict[str, Any]:
     return {"rows": rows, "sum": hashing.to_hex(total)}
 
 
-def read_back(snapshot: Snapshot, shard: int) -> tuple[int, int]:
+def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[int, int]:
     """(rows, content sum) of a base shard as the reader's code finds them; no deltas lie over it.
 
     Every key is looked up through the index. An entry counts where LMDB has the same one in its pages, and of every
     n-th key where a search through LMDB's tree finds it too.
+
+    Args:
+        paced: As in `row_blocks`.
     """
     rows = total = 0
-    for block in _blocks(snapshot.base_items(shard)):
+    for block in row_blocks(snapshot.base_items(shard), paced=paced):
         keys, stored = (list(column) for column in zip(*block, strict=True))
         entries = snapshot.get_entries(keys)
         if entries != stored:
@@ -262,11 +269,17 @@ def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[by
     return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
-def _blocks(items: Iterator[tuple[bytes, bytes]], size: int = 50_000) -> Iterator[list[tuple[bytes, bytes]]]:
-    from itertools import islice
+def row_blocks(items: Iterator[tuple[bytes, bytes]], *, paced: bool) -> Iterator[list[tuple[bytes, bytes]]]:
+    """The rows in blocks, where `paced` in small ones with a short sleep behind each.
 
+    Even a process of low priority keeps a core for a turn of some milliseconds, for which a reader on the same machine
+    waits. One that sleeps leaves it at once.
+    """
+    size = _PACED_ROWS if paced else _BLOCK_ROWS
     while block := list(islice(items, size)):
         yield block
+        if paced:
+            time.sleep(_PAUSE_S)
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {"encode": encode, "build": build, "verify": verify}
