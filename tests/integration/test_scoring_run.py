@@ -298,13 +298,19 @@ def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
     assert rows["run_id"].to_pylist().count("first") == 300
 
 
-def test_shards_of_other_features_or_models_are_not_taken_up(
-    scored: Settings, pipeline: Pipeline, small_shards: None
+@pytest.mark.parametrize("other", ["nothing", "model", "features", "code"])
+def test_shards_of_another_model_other_features_or_other_code_are_not_taken_up(
+    scored: Settings, pipeline: Pipeline, small_shards: None, other: str
 ) -> None:
     with pytest.raises(Stop):
         score(None, scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
-    register_model(scored, pipeline, seed=1)
-    assert score(None, scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
+    if other == "model":
+        register_model(scored, pipeline, seed=1)
+    if other == "features":
+        write_features(scored, pipeline, parts(3, seed=50))
+    settings = scored.model_copy(update={"code_version": "another"}) if other == "code" else scored
+    result = score(None, settings, pipeline, [NIGHT], engine="arrow")
+    assert (result.details["scored_rows"] < 900) == (other == "nothing")
 
 
 def test_a_damaged_or_half_shard_is_scored_again(scored: Settings, pipeline: Pipeline, small_shards: None) -> None:
