@@ -157,10 +157,12 @@ def arrow(work: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 def incremental(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     """The network, whose full run does little but read and write, and the trees, whose full run scores."""
-    few, options = rows // 8, {"share": 0.01, "repeats": repeats}
-    network = job("incremental", home=_home(work, rows), rows=rows, trees=False, **options)
-    trees = job("incremental", home=_home(work, few), rows=few, trees=True, **options)
-    return {**network, "share": 0.01, "rows": rows, "trees": {**trees, "rows": few}}
+    options = {"home": _home(work, rows), "rows": rows, "share": 0.01, "repeats": repeats}
+    return {
+        **job("incremental", trees=False, **options),
+        "share": 0.01,
+        "trees": job("incremental", trees=True, **options),
+    }
 
 
 def scaling(work: Path, rows: int, repeats: int) -> dict[str, Any]:

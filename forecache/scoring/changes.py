@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ from forecache.settings import Settings
 
 _BEFORE = "('delete', 'update_preimage')"
 _AFTER = "('insert', 'update_postimage')"
+# A feed up to here is worked on as it came; a copy would take as long as all the rest.
+_SMALL_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
     )
     keys, columns = _names(pipeline.key), _names((*pipeline.key, *pipeline.features.names))
     with _database(settings) as connection:
-        connection.register("feed", pa.RecordBatchReader.from_stream(feed))
+        _register_feed(connection, pa.RecordBatchReader.from_stream(feed))
         connection.execute(
-            f"CREATE TABLE events AS SELECT {columns}, _change_type, _commit_version FROM feed "
+            f"CREATE VIEW events AS SELECT {columns}, _change_type, _commit_version FROM feed "
             f"WHERE {AS_OF} = DATE '{target.night.isoformat()}'"
         )
         row = connection.execute("SELECT count(DISTINCT _commit_version) FROM events").fetchone()
@@ -115,6 +118,20 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
                 f"CREATE {kind} {name} AS SELECT {columns} FROM {source} WHERE {wanted} AND _change_type IN {types}"
             )
         return _compared(connection, pipeline)
+
+
+def _register_feed(connection: Any, reader: pa.RecordBatchReader) -> None:
+    """Make `feed` of a stream: as it comes where it is small, else in a table of DuckDB's, which goes to disk."""
+    batches: list[pa.RecordBatch] = []
+    size = 0
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > _SMALL_BYTES:
+            connection.register("stream", pa.RecordBatchReader.from_batches(reader.schema, chain(batches, reader)))
+            connection.execute("CREATE TABLE feed AS FROM stream")
+            return
+    connection.register("feed", pa.Table.from_batches(batches, reader.schema))
 
 
 def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:

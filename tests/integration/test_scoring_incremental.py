@@ -25,6 +25,7 @@ from scoring_support import (
 
 from forecache.errors import CheckError, ConflictError
 from forecache.lake.tables import open_table
+from forecache.scoring import changes as changes_module
 from forecache.scoring import stage
 from forecache.scoring.changes import State, feed_share, find_changes
 from forecache.scoring.night import partition_files
@@ -237,7 +238,11 @@ def test_a_base_without_each_changed_entity_once_is_refused(
         score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
 
 
-def test_changes_of_several_commits_are_taken_together(scored: Settings) -> None:
+@pytest.mark.parametrize("small_bytes", [0, 1 << 30])
+def test_changes_of_several_commits_are_taken_together(
+    scored: Settings, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr(changes_module, "_SMALL_BYTES", small_bytes)
     merge(scored, entities(0, 100, seed=5).slice(10, 3))
     merge(scored, entities(0, 100, seed=0).slice(10, 2))  # two of the three are again what they were
     features_now = open_table(scored, PIPELINE.feature_table)
