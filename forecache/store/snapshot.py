@@ -98,6 +98,10 @@ class Snapshot:
 
         return take(self, keys)
 
+    def base_keys(self, shard: int) -> Iterator[bytes]:
+        """The keys in one shard of the base, whether or not a delta has removed them since."""
+        return self._layers[0][shard].cursor().iternext(keys=True, values=False)
+
     def base_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
         """The (key, entry) pairs in one shard of the base, whatever deltas say of them."""
         return self._layers[0][shard].cursor().iternext(keys=True, values=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +27,10 @@ from forecache.store.snapshot import Snapshot
 from forecache.store.source import Piece, open_reader
 
 ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
-_BLOCK_ROWS = 50_000
-_PACED_ROWS, _PAUSE_S = 1_000, 1e-4
+_BLOCK_ROWS, _PAUSE_S = 1_000, 1e-4
 _NAMED = 5
 _MAX_PROVENANCES = 10_000
+Row = TypeVar("Row")
 _EVERY = 32
 _LIST_ROWS = 1 << 12
 
@@ -242,18 +242,15 @@ def verify(*, root: str, manifest: str, shard: int) -> dict[str, Any]:
 def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[int, int]:
     """(rows, content sum) of a base shard as the reader's code finds them; no deltas lie over it.
 
-    Every key is looked up through the index. An entry counts where LMDB has the same one in its pages, and of every
-    n-th key where a search through LMDB's tree finds it too.
+    Every key of LMDB's pages is looked up through the index, and every n-th once more through LMDB's tree; an entry
+    counts where both are the same.
 
     Args:
         paced: As in `row_blocks`.
     """
     rows = total = 0
-    for block in row_blocks(snapshot.base_items(shard), paced=paced):
-        keys, stored = (list(column) for column in zip(*block, strict=True))
+    for keys in row_blocks(snapshot.base_keys(shard), paced=paced):
         entries = snapshot.get_entries(keys)
-        if entries != stored:
-            entries = [entry if entry == other else None for entry, other in zip(entries, stored, strict=True)]
         for place in range(0, len(keys), _EVERY):
             if snapshot.get_entry(keys[place]) != entries[place]:
                 entries[place] = None
@@ -269,14 +266,13 @@ def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[by
     return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
-def row_blocks(items: Iterator[tuple[bytes, bytes]], *, paced: bool) -> Iterator[list[tuple[bytes, bytes]]]:
-    """The rows in blocks, where `paced` in small ones with a short sleep behind each.
+def row_blocks(items: Iterator[Row], *, paced: bool) -> Iterator[list[Row]]:
+    """The rows in small blocks, so that their memory is used again, where `paced` with a short sleep behind each.
 
     Even a process of low priority keeps a core for a turn of some milliseconds, for which a reader on the same machine
     waits. One that sleeps leaves it at once.
     """
-    size = _PACED_ROWS if paced else _BLOCK_ROWS
-    while block := list(islice(items, size)):
+    while block := list(islice(items, _BLOCK_ROWS)):
         yield block
         if paced:
             time.sleep(_PAUSE_S)
