@@ -47,24 +47,24 @@ class Copier:
     def copy(self, path: str) -> Copied:
         """Copy a file into the folder; one that would be the same is left as it is."""
         waiting: list[list[int]] = []
-        writer, rows, copy = None, 0, new_file(self.folder)
+        output, rows, copy = None, 0, new_file(self.folder)
         with self.filesystem.open_input_file(path) as opened, ExitStack() as stack:
             parquet = pq.ParquetFile(opened, read_dictionary=_words(self.schema))
             for groups in _groups_together(parquet.metadata):
                 likely = self._likely(parquet.metadata, groups)
-                may_stay = writer is None and self.same_night
+                may_stay = output is None and self.same_night
                 whole = sum(parquet.metadata.row_group(i).num_rows for i in groups)
                 kept = None if may_stay and not len(likely) else self._kept(parquet, groups, likely)
                 rows += whole if kept is None else kept.num_rows
                 if kept is None or (may_stay and kept.num_rows == whole):
                     waiting.append(groups)
                     continue
-                if writer is None:
-                    writer = stack.enter_context(open_output(self.filesystem, copy, self.schema))
+                if output is None:
+                    output = stack.enter_context(open_output(self.filesystem, copy, self.schema))
                     for earlier in waiting:
-                        writer.write_table(self._kept(parquet, earlier, []), row_group_size=ROW_GROUP_ROWS)
-                writer.write_table(kept, row_group_size=ROW_GROUP_ROWS)
-        return Copied(path if writer is None else copy, rows)
+                        output.write(self._kept(parquet, earlier, []))
+                output.write(kept)
+        return Copied(path if output is None else copy, rows)
 
     def _kept(self, parquet: pq.ParquetFile, groups: list[int], drop: Sequence[pa.Scalar]) -> pa.Table:
         same = _same_values(parquet.metadata, groups, self.schema, self.key)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
 
-ROW_GROUP_ROWS = 500_000
+ROW_GROUP_ROWS = 1 << 18
+"""Rows of a row group: enough that readers skip and scan it well, and few enough to wait in memory."""
 _CHUNK = 4 << 20
 
 
@@ -37,9 +38,31 @@ class Place:
         return pa.fs.PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options) or None))
 
 
+class Output:
+    """A Parquet file being written: batches wait until they make a row group."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows >= ROW_GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=2 * ROW_GROUP_ROWS)
+            self._waiting, self._rows = [], 0
+
+
 @contextmanager
-def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer whose file appears under its path when it is complete, and not at all after an error.
+def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Output]:
+    """A Parquet file to write, which appears under its path when it is complete, and not at all after an error.
 
     A file that is there already is replaced in one step, so that a task that is tried twice leaves one.
 
@@ -51,13 +74,17 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[pq.Pa
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             unfinished = f"{path}.{uuid.uuid4().hex}.draft"
             with filesystem.open_output_stream(unfinished) as sink, _writer(sink, schema) as writer:
-                yield writer
+                output = Output(writer)
+                yield output
+                output.flush()
             filesystem.move(unfinished, path)
         else:
             # An object appears at its close, whatever made the stream close: it is opened when all is there.
             with tempfile.TemporaryFile() as draft:
                 with _writer(draft, schema) as writer:
-                    yield writer
+                    output = Output(writer)
+                    yield output
+                    output.flush()
                 draft.seek(0)
                 with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
                     while chunk := draft.read(_CHUNK):

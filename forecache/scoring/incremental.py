@@ -22,7 +22,7 @@ from forecache.scoring.arrow_engine import BATCH_ROWS, models_folder, num_cores
 from forecache.scoring.carry import Copied, Copier, as_type, identity, new_file, plain_type
 from forecache.scoring.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.engines import Plan
-from forecache.scoring.files import ROW_GROUP_ROWS, open_output
+from forecache.scoring.files import open_output
 from forecache.scoring.job import model_features
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
@@ -209,10 +209,10 @@ def _score_changed(
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
     names = model_features(pipeline, plan.spec.inputs)
     path = new_file(folder)
-    with open_output(filesystem, path, schema) as writer:
+    with open_output(filesystem, path, schema) as output:
         for batch in changed.to_batches(max_chunksize=BATCH_ROWS):
             values = score_values(kernel, plan.spec, [batch.column(name) for name in names], pipeline.output.name)
             key = [as_type(batch.column(name), schema.field(name).type) for name in pipeline.key]
             rows = prediction_rows(layout_of(pipeline), key, values, stamp, night.feature_version, schema)
-            writer.write_batch(rows, row_group_size=ROW_GROUP_ROWS)
+            output.write(rows)
     return path

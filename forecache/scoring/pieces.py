@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecache.errors import CheckError, InputError
-from forecache.scoring.files import ROW_GROUP_ROWS, Place, open_output
+from forecache.scoring.files import Place, open_output
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.rows import Layout, Stamp, prediction_columns, prediction_rows
 from forecache.scoring.runtimes import Kernel
@@ -84,13 +84,13 @@ class Scorer:
             batches_a_part = -(-recipe.part_rows // recipe.batch_rows)
             for part, first in enumerate(batches):
                 name = f"{piece.folder}/part-{piece.number:05d}.c{part:03d}.snappy.parquet"
-                with open_output(self._target, name, schema) as writer:
+                with open_output(self._target, name, schema) as output:
                     for batch in chain([first], islice(batches, batches_a_part - 1)):
                         features = [_feature(batch, column, stored) for column in recipe.inputs]
                         values = score_values(self._kernel, recipe.spec, features, recipe.layout.output)
                         identity = [batch.column(key) for key in recipe.layout.key]
                         rows = prediction_rows(recipe.layout, identity, values, recipe.stamp, piece.version, schema)
-                        writer.write_batch(rows, row_group_size=ROW_GROUP_ROWS)
+                        output.write(rows)
                         tell(batch.num_rows)
 
 

@@ -99,8 +99,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, scheme: str) -> None
     batch, path = pa.record_batch([pa.array([1, 2])], schema=schema), tmp_path / "folder" / "part.parquet"
 
     def write(error: Exception | None) -> None:
-        with open_output(filesystem, "folder/part.parquet", schema) as writer:
-            writer.write_batch(batch)
+        with open_output(filesystem, "folder/part.parquet", schema) as output:
+            output.write(batch)
             assert not path.exists() or error is None
             if error is not None:
                 raise error
@@ -118,10 +118,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, scheme: str) -> None
 
 def test_a_large_file_reaches_an_object_store_as_it_was_written(tmp_path: Path) -> None:
     table = pa.table({"a": np.random.default_rng(0).random(3_000_000)})
-    with open_output(Place(f"file://{tmp_path}").open(), "folder/part.parquet", table.schema) as writer:
+    with open_output(Place(f"file://{tmp_path}").open(), "folder/part.parquet", table.schema) as output:
         for batch in table.to_batches(100_000):
-            writer.write_batch(batch)
-    assert pq.read_table(tmp_path / "folder" / "part.parquet").equals(table)
+            output.write(batch)
+    path = tmp_path / "folder" / "part.parquet"
+    assert pq.read_table(path).equals(table)
+    assert pq.read_metadata(path).num_row_groups == 10, "small batches share row groups"
 
 
 def test_an_object_store_s_secrets_travel_and_are_not_shown() -> None:
