@@ -61,6 +61,24 @@ class Output:
 
 
 @contextmanager
+def disk_full_named() -> Iterator[None]:
+    """Turn the error of a full disk into one that says what became of the run.
+
+    Raises:
+        UnavailableError: No space is left on the device.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC or "No space left" in str(error):
+            raise UnavailableError(
+                "The disk is full: scoring was given up and the predictions are as they were.",
+                remedy="Free some space and run again; the scored shards are kept.",
+            ) from error
+        raise
+
+
+@contextmanager
 def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Output]:
     """A Parquet file to write, which appears under its path when it is complete, and not at all after an error.
 
@@ -69,33 +87,30 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Outpu
     Raises:
         UnavailableError: No space is left on the device.
     """
-    try:
+    with disk_full_named():
         if isinstance(filesystem, pa.fs.SubTreeFileSystem):
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             unfinished = f"{path}.{uuid.uuid4().hex}.draft"
-            with filesystem.open_output_stream(unfinished) as sink, _writer(sink, schema) as writer:
-                output = Output(writer)
+            with filesystem.open_output_stream(unfinished) as sink, _rows_into(sink, schema) as output:
                 yield output
-                output.flush()
             filesystem.move(unfinished, path)
         else:
             # An object appears at its close, whatever made the stream close: it is opened when all is there.
             with tempfile.TemporaryFile() as draft:
-                with _writer(draft, schema) as writer:
-                    output = Output(writer)
+                with _rows_into(draft, schema) as output:
                     yield output
-                    output.flush()
                 draft.seek(0)
                 with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
                     while chunk := draft.read(_CHUNK):
                         buffered.write(chunk)  # deltalake's stream takes bytes, which only this makes of a buffer
-    except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise UnavailableError(
-                "The disk is full: scoring was given up and the predictions are as they were.",
-                remedy="Free some space and run again; the scored shards are kept.",
-            ) from error
-        raise
+
+
+@contextmanager
+def _rows_into(sink: Any, schema: pa.Schema) -> Iterator[Output]:
+    with _writer(sink, schema) as writer:
+        output = Output(writer)
+        yield output
+        output.flush()
 
 
 def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:

@@ -26,7 +26,7 @@ from forecache.scoring.files import open_output
 from forecache.scoring.job import model_features
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
-from forecache.scoring.pieces import score_values
+from forecache.scoring.pieces import output_position, score_values
 from forecache.scoring.rows import Stamp, layout_of, prediction_columns, prediction_rows
 from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
@@ -153,8 +153,10 @@ def score_changes(
 
     Raises:
         CheckError: The base lacks an entity that it should have, or has one twice.
+        InputError: The model has several outputs and none of the pipeline's name.
     """
     started = time.perf_counter()
+    output_position(plan.spec, pipeline.output.name)  # before anything is copied
     changes = find_changes(settings, pipeline, base.state, State(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
     schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, plain_type(key.type)) for key in keys])

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from forecache.pipeline import Pipeline
 from forecache.scoring.arrow_engine import num_cores
+from forecache.scoring.files import disk_full_named
 from forecache.scoring.staging import StagedFile, lake_filesystem
 from forecache.settings import Settings
 from forecache.store.rowhash import key_hashes
@@ -36,12 +37,16 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
 
     Takes at most about 200 MB up to half a billion rows, and above 16 million rows 8 bytes a row of disk below the
     home folder.
+
+    Raises:
+        UnavailableError: No space is left on the device.
     """
     rows = sum(file.rows for file in files)
     scratch = settings.home_path / "scoring"
     scratch.mkdir(parents=True, exist_ok=True)
     filesystem = lake_filesystem(settings, table)
-    with ExitStack() as stack, ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-keys") as threads:
+    threads = ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-keys")
+    with disk_full_named(), ExitStack() as stack, threads:
         on_disk = str(scratch) if rows > _MEMORY_ROWS else None
         parts = _Parts(on_disk, stack)
 
