@@ -124,9 +124,9 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "predicted_from": predicted.get("basis", "nothing is known of such a night yet"),
         "plan": markdown_table(("", "predicted", "actual"), rows),
-        "runtime": details["plan"]["reason"],
+        **({"runtime": details["plan"]["reason"]} if "plan" in details else {}),
         **{name: details["batch"][name] for name in ("batch_rows", "batch_source") if details.get("batch")},
-        **({"warnings": "\n".join(details["warnings"])} if details["warnings"] else {}),
+        **({"warnings": "\n".join(details["warnings"])} if details.get("warnings") else {}),
     }
 
 

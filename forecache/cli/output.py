@@ -192,7 +192,7 @@ def outcome(result: StageResult) -> str:
         return f"store version {details['version']}, {details.get('kind', '')}".rstrip(", ")
     if result.stage == "drift_report":
         return "HTML page" if details["path"] else "nothing to compare with yet"
-    if result.stage == "score" and details.get("actual"):
+    if result.stage in ("score", "score_challenger") and details.get("actual"):
         return f"{result.table} at Delta version {result.delta_version}{_pace(details)}"
     if result.table and result.delta_version is not None:
         return f"{result.table} at Delta version {result.delta_version}"

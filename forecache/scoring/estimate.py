@@ -54,6 +54,11 @@ class Figures:
             "basis": self.basis,
         }
 
+    @staticmethod
+    def of(metadata: Mapping[str, Any]) -> "Figures":
+        """The figures that `metadata` was made of."""
+        return Figures(*(metadata[name] for name in ("rows", "seconds", "cores", "worker_bytes", "basis")))
+
 
 def predict(
     before: Mapping[date | None, StageRecord],
@@ -62,7 +67,7 @@ def predict(
     cores: int,
     engine: str,
     runtime: str,
-    incremental: bool = False,
+    mode: str = "full",
     core_rate: float | None = None,
 ) -> Figures | None:
     """What some nights will take, None where neither comparable nights nor a calibration say anything.
@@ -71,6 +76,7 @@ def predict(
         before: The latest ledger row of each night.
         rows: Of those nights together.
         runtime: The engine of the model's plan, such as "onnx".
+        mode: "full", "incremental", or "shadow" for a night with two models: only nights of the same mode compare.
         core_rate: Rows per second of one core in the calibration.
     """
     past = [
@@ -78,7 +84,7 @@ def predict(
         for record in sorted(before.values(), key=lambda record: str(record.recorded_at))
         if (figures := record.details.get("run")) is not None
         and (record.details.get("engine"), record.details.get("runtime")) == (engine, runtime)
-        and (record.details.get("mode") == "incremental") == incremental
+        and record.details.get("mode", "full") == mode
         and rows / _COMPARABLE <= figures["rows"] <= rows * _COMPARABLE
     ][-_NIGHTS:]
     if past:

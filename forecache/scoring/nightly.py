@@ -10,6 +10,7 @@ from forecache.pipeline import Pipeline
 from forecache.registry.challenger import find_challenger
 from forecache.registry.models import ModelVersion
 from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.estimate import Figures, together
 from forecache.scoring.night import STAGE
 from forecache.scoring.run import score
 from forecache.scoring.shadow import score_shadow
@@ -33,9 +34,9 @@ def score_nights(
     A challenger that cannot be scored, or whose predictions are wrong, holds nothing up: that is said in its place.
 
     Returns:
-        What `forecache.scoring.run.score` does; `details["challenger"]` has the challenger's `model`, `table` and, by
-        night (ISO), either `rows` and the `comparison` of `score_shadow` or the `error`. It is missing where nobody
-        challenges the champion.
+        What `forecache.scoring.run.score` does, with `predicted` and `actual` of all that was scored here, by both
+        models; `details["challenger"]` has the challenger's `model`, `table` and, by night (ISO), either `rows` and the
+        `comparison` of `score_shadow` or the `error`. It is missing where nobody challenges the champion.
 
     Raises:
         NotFoundError, InputError, CheckError: As `score`.
@@ -57,7 +58,21 @@ def score_nights(
     after = last_records(settings, STAGE, pipeline.name)
     written = [after[night] for night in sorted(set(nights)) if after.get(night) != before.get(night)]
     result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress)
-    return _with_challenger(result, pipeline, challenger, written, shadows, errors)
+    result = _with_challenger(result, pipeline, challenger, written, shadows, errors)
+    runs = [run for run in shadows.values() if not run.skipped]
+    return (
+        dataclasses.replace(result, details={**result.details, **_plan(settings, [*runs, result])}) if runs else result
+    )
+
+
+def _plan(settings: Settings, runs: Sequence[StageResult]) -> dict[str, Any]:
+    """What runs one after the other were to take, None where that of one is not known, and what they took."""
+    found: dict[str, Any] = {}
+    for side in ("predicted", "actual"):
+        parts = [run.details[side] for run in runs if run.details.get("actual")]
+        whole = together([Figures.of(part) if part else None for part in parts])
+        found[side] = whole.metadata(settings) if whole else None
+    return found
 
 
 def _with_challenger(

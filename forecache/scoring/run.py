@@ -123,11 +123,11 @@ def _predicted(
     known = {"engine": work.engine, "runtime": work.plan.spec.engine}
     rate = batch.rows_per_second if batch else None
     found = []
-    for incremental, nights in enumerate(parts):
+    for mode, nights in zip(("full", "incremental"), parts, strict=True):
         if nights:
             rows = sum(night.rows for night in nights)
-            cores = num_cores() if incremental else work.cores
-            found += [predict(before, rows=rows, cores=cores, core_rate=rate, incremental=bool(incremental), **known)]
+            cores = num_cores() if mode == "incremental" else work.cores
+            found += [predict(before, rows=rows, cores=cores, core_rate=rate, mode=mode, **known)]
     return together(found)
 
 

@@ -5,6 +5,7 @@ The challenger's table has the prediction table's columns and contracts; nothing
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.distribution import distance
 from forecache.scoring.engines import Plan, plan_scoring
+from forecache.scoring.estimate import Figures, predict, sentence
 from forecache.scoring.job import model_features
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 SHADOW_STAGE = "score_challenger"
 _STAGES = {"champion": STAGE, "challenger": SHADOW_STAGE}
+_MODE = "shadow"
 _BINS = 20
 
 
@@ -51,7 +54,8 @@ def score_shadow(
         A result about the challenger's table; `details` names both models, says whether the champion's partition was
         written (`champion_written`), and has the `comparison`: rows, mean_difference (challenger minus champion),
         mean_absolute_difference, largest_difference, correlation (None where a side is constant), psi, js, and for
-        each segment the rows that change it.
+        each segment the rows that change it. Where the night was scored, also `predicted` and `actual` of both models
+        together (see `forecache.scoring.estimate`; predicted is None before a first such night).
 
     Raises:
         NotFoundError: There is no champion, or the night has no features.
@@ -67,26 +71,43 @@ def score_shadow(
         before = last_records(settings, _STAGES[side], pipeline.name)
         nights[side] = describe_nights(settings, pipeline, model, [night], before)[0]
         current[side] = is_current(settings, table, nights[side], before)
-    described = nights["challenger"]
+    described, earlier = nights["challenger"], before
     known = last_record(settings, SHADOW_STAGE, pipeline.name, night)
     if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:
         kept = {**models, "comparison": known.details["comparison"], "champion_written": False}
         return _result(settings, pipeline, described, started, kept, skipped=True)
     plans = {side: plan_scoring(str(verified_folder(settings, model))) for side, (model, _) in sides.items()}
     session = own_session(spark, settings.scoring_batch_rows or BATCH_ROWS)
+    runtime, cores = plans["challenger"].spec.engine, spark.sparkContext.defaultParallelism
+    predicted = predict(earlier, rows=described.rows, cores=cores, engine="spark", runtime=runtime, mode=_MODE)
     progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
+    if predicted is not None:
+        progress(sentence(predicted, settings), None)
+    scanned = time.perf_counter()
     both = _both(session, settings, pipeline, plans, described).persist()
+    written = [side for side in sides if side == "challenger" or not current[side]]
     try:
         details: dict[str, Any] = {**models, "comparison": _compare(both, pipeline)}
-        for side, (model, table) in sides.items():
-            if side == "champion" and current[side]:
-                continue
+        actual = Figures(described.rows, time.perf_counter() - scanned, cores, None, "measured")
+        # The scan is the work of all that is written from it: their costs in the ledger add up to the night's.
+        share_s = actual.seconds / len(written)
+        for side in written:
+            model, table = sides[side]
             stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
             work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress)
-            _write(work, nights[side], both, side, details if side == "challenger" else {})
+            staged = _stage(work, nights[side], both, side)
+            actual = replace(actual, seconds=actual.seconds + staged.seconds)
+            staged = replace(staged, seconds=staged.seconds + share_s, details={"mode": _MODE})
+            if side == "challenger":
+                staged = replace(staged, details={"mode": _MODE, **details}, figures=actual)
+            publish(work, [nights[side]], staged, stage=_STAGES[side])
     finally:
         both.unpersist()
-    details["champion_written"] = not current["champion"]
+    details |= {
+        "champion_written": not current["champion"],
+        "predicted": predicted.metadata(settings) if predicted else None,
+        "actual": actual.metadata(settings),
+    }
     return _result(settings, pipeline, described, started, details, skipped=False)
 
 
@@ -123,7 +144,7 @@ def _both(
     return scored.select(*pipeline.key, *(number(F.col("scores")[side]).alias(side) for side in plans))
 
 
-def _write(work: Work, night: Night, both: "DataFrame", side: str, details: Mapping[str, Any]) -> None:
+def _stage(work: Work, night: Night, both: "DataFrame", side: str) -> Staged:
     from pyspark.sql import functions as F
 
     started = time.perf_counter()
@@ -131,8 +152,7 @@ def _write(work: Work, night: Night, both: "DataFrame", side: str, details: Mapp
     rows = both.select(*work.pipeline.key, F.col(side).alias(work.pipeline.output.name))
     write_rows(stamped(rows, work.pipeline, night, work.stamp), work.settings, work.table, folder)
     files = list_folder(work.settings, work.table, folder, night.night)
-    staged = Staged({night.night: files}, night.rows, time.perf_counter() - started, {"shadow": True, **details})
-    publish(work, [night], staged, stage=_STAGES[side])
+    return Staged({night.night: files}, night.rows, time.perf_counter() - started)
 
 
 def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:

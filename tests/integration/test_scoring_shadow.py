@@ -19,12 +19,14 @@ from scoring_support import (
 )
 
 from forecache.errors import CheckError
+from forecache.lake.ledger import last_record
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
 from forecache.scoring.distribution import binned_counts
+from forecache.scoring.night import STAGE
 from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
-from forecache.scoring.shadow import score_shadow
+from forecache.scoring.shadow import SHADOW_STAGE, score_shadow
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -168,3 +170,33 @@ def test_spark_and_arrow_count_the_same_bins(spark: "SparkSession", settings: Se
     there = binned_counts(spark, settings, PIPELINE.prediction_table, "probability", nights, edges)
     assert here == there
     assert {sum(counts) for counts in here.values()} == {500}
+
+
+@pytest.mark.slow
+def test_a_night_with_a_challenger_has_a_plan_from_earlier_ones_and_what_came_of_it(
+    spark: "SparkSession", settings: Settings
+) -> None:
+    asking = dataclasses.replace(PIPELINE, shadow=True)
+    register_model(settings, asking)
+    register_model(settings, asking, seed=1, champion=False)
+    name_challenger(settings, asking, 2)
+    days = [NIGHT - timedelta(days=i) for i in (2, 1, 0)]
+    for i, day in enumerate(days):
+        write_features(settings, asking, tables(seed=i, night=day), night=day)
+    first = score_nights(spark, settings, asking, days[:1]).details
+    assert first["predicted"] is None
+    assert first["actual"]["rows"] == 400
+    assert first["actual"]["rows_per_second"] == pytest.approx(400 / first["actual"]["seconds"], abs=1)
+    second = score_nights(spark, settings, asking, days[1:2]).details
+    assert second["predicted"]["basis"] == "1 earlier night"
+    assert second["predicted"]["seconds"] == pytest.approx(first["actual"]["seconds"], rel=1e-3)
+    again = score_nights(spark, settings, asking, days[1:2]).details
+    assert "actual" not in again
+    # A night with two models says nothing about one with one, and the cost of both is that of the night.
+    score(spark, settings, dataclasses.replace(asking, shadow=False), days[2:], mode="full")
+    both = score_nights(spark, settings, asking, days[2:]).details
+    assert both["predicted"]["basis"] == "2 earlier nights"
+    rows = [last_record(settings, stage, asking.name, days[0]) for stage in (STAGE, SHADOW_STAGE)]
+    costs = [row.details["cost"]["core_s"] for row in rows if row is not None]
+    assert len(costs) == 2
+    assert sum(costs) >= first["actual"]["core_s"]

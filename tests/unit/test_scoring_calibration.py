@@ -69,7 +69,7 @@ def before(*records: StageRecord) -> dict[date | None, StageRecord]:
 
 
 def test_a_plan_is_the_median_of_comparable_nights_by_core() -> None:
-    days = [NIGHT - timedelta(days=i) for i in range(6)]
+    days = [NIGHT - timedelta(days=i) for i in range(7)]
     known = before(
         record(days[0], rows=1000, seconds=1.0),
         record(days[1], rows=2000, seconds=1.0),
@@ -77,6 +77,7 @@ def test_a_plan_is_the_median_of_comparable_nights_by_core() -> None:
         record(days[3], rows=1_000_000, seconds=1.0),
         record(days[4], rows=1000, seconds=0.01, engine="arrow"),
         record(days[5], rows=1000, seconds=0.01, mode="incremental"),
+        record(days[6], rows=1000, seconds=0.01, mode="shadow"),
     )
     plan = predict(known, rows=1000, cores=3, engine="spark", runtime="onnx", core_rate=1e9)
     assert plan is not None
