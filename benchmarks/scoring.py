@@ -124,14 +124,15 @@ def _home(work: Path, rows: int) -> str:
 
 
 def warm(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    which = ["copy", "mlflow", "udf", "score"]
+    which = ["copy", "constant", "mlflow", "udf", "score"]
     found = job("warm", home=_home(work, rows), rows=rows, repeats=repeats, cores=2, which=which, trees=False)
     return {**found, "rows": rows}
 
 
 def cold(work: Path, rows: int, repeats: int) -> dict[str, Any]:
     found: dict[str, dict[str, list[dict[str, float]]]] = {
-        kind: {"mlflow": [], "udf": [], "score": []} for kind in ("runs", "runs_after_copy")
+        "runs": {"copy": [], "mlflow": [], "udf": [], "score": []},
+        "runs_after_copy": {"mlflow": [], "udf": [], "score": []},
     }
     for _ in range(repeats):
         for kind, runs in found.items():

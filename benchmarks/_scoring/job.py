@@ -7,7 +7,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,20 @@ class Contenders:
 
     def copy(self) -> None:
         self.write(self.frame.select("user_id", "f1"))
+
+    def constant(self) -> None:
+        """Spark's own part of a column function: the features go to a worker, which returns a number for each row."""
+        from pyspark.sql import functions as F
+        from pyspark.sql.pandas.functions import arrow_udf
+
+        def half(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+            for batch in batches:
+                yield pa.repeat(pa.scalar(0.5, pa.float32()), len(batch))
+
+        self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
+        narrow = self.frame.select("user_id", F.array(*NAMES).alias("features"))
+        answer = arrow_udf(half, returnType="float")
+        self.write(narrow.select("user_id", answer("features").alias("prediction")))
 
     def mlflow(self) -> None:
         import mlflow.pyfunc

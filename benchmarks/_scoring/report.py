@@ -58,14 +58,19 @@ def _paired(ours: list[float], peers: list[float]) -> float:
 
 
 def _warm(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
-    seconds, rows = section["seconds"], section["rows"]
+    seconds, size = section["seconds"], section["rows"]
     udf, mlflow, copy, whole = (seconds[name] for name in ("udf", "mlflow", "copy", "score"))
     stage = "score(): all columns, checks, ledger, against mlflow's spark_udf alone"
-    return [
-        Row("scoring_udf, warm", _speed(rows, udf), _speed(rows, mlflow), _paired(udf, mlflow), 1.6),
-        Row(stage, _speed(rows, whole), _speed(rows, mlflow), _paired(whole, mlflow), 1.6),
+    rows = [
+        Row("scoring_udf, warm", _speed(size, udf), _speed(size, mlflow), _paired(udf, mlflow), 1.6),
+        Row(stage, _speed(size, whole), _speed(size, mlflow), _paired(whole, mlflow), 1.6),
         Row("scoring_udf against copying two columns", _time(udf), _time(copy), 1 / _paired(udf, copy), 2.5, False),
     ]
+    if "constant" in seconds:
+        floor = seconds["constant"]
+        what = "scoring_udf against a column function that returns a constant"
+        rows.append(Row(what, _time(udf), _time(floor), 1 / _paired(udf, floor), None, False))
+    return rows
 
 
 def _cold(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
@@ -78,6 +83,10 @@ def _cold(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
         ):
             ours, peer = ([sum(run[p] for p in parts) for run in section[kind][who]] for who in (name, "mlflow"))
             rows.append(Row(what, _time(ours), _time(peer), _paired(ours, peer), limit))
+    if "copy" in section["runs"]:
+        ours, peer = ([run["run_s"] for run in section["runs"][who]] for who in ("copy", "mlflow"))
+        what = "a plain copy of two columns: first run of a session"
+        rows.append(Row(what, _time(ours), _time(peer), _paired(ours, peer), None))
     return rows
 
 

@@ -32,3 +32,10 @@ def test_a_first_night_and_one_without_work_say_what_is_known() -> None:
     assert "nothing is known" in shown["predicted_from"]
     assert not {"warnings", "batch_rows"} & set(shown)
     assert plan_view({"scored": []}) == {}
+
+
+def test_a_night_that_was_scored_beside_a_challenger_shows_its_plan_without_that_of_one_model() -> None:
+    whole = details()
+    shown = plan_view({name: whole[name] for name in ("predicted", "actual")})
+    assert "| rows per second | 400 | 500 |" in shown["plan"].value
+    assert "runtime" not in shown
