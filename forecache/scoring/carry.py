@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -167,4 +168,11 @@ def _same_values(metadata: pq.FileMetaData, groups: list[int], schema: pa.Schema
 
 
 def _repeated(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
+    return _row_groups(value, -(-rows // ROW_GROUP_ROWS), kind).slice(0, rows)
+
+
+@lru_cache(maxsize=16)
+def _row_groups(value: Any, count: int, kind: pa.DataType) -> pa.Array:
+    """One value as often as some row groups have rows; every file of a night takes its own from the same."""
+    rows = count * ROW_GROUP_ROWS
     return same_word(value, rows) if pa.types.is_dictionary(kind) else pa.repeat(pa.scalar(value, kind), rows)
