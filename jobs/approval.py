@@ -1,4 +1,7 @@
-"""The approval job of a pipeline whose gate asks for one: a person confirms or rejects the model that waits."""
+"""The approval job of a pipeline whose gate asks for one: a person confirms or rejects the model that waits.
+
+Where the champion has changed since the verdict, the job says so, and judges again before a person decides.
+"""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -8,6 +11,7 @@ from pydantic import Field
 
 from assets.model import model_name
 from assets.stage import explained
+from assets.views import verdict_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 
@@ -16,13 +20,21 @@ class Decision(dg.Config):
     """What the person who launches the job fills in."""
 
     confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
-    decision: Literal["approve", "reject"] = Field("approve", description="Reject leaves the champion what it is.")
+    decision: Literal["approve", "reject", "judge"] = Field(
+        "approve",
+        description="Reject leaves the champion what it is. Judge has the gate judge again, without training.",
+    )
     reason: str = Field("", description="Why, for the promotion ledger.")
     version: int | None = Field(None, description="The version; none: the newest that waits for approval.")
+    outdated_verdict: bool = Field(False, description="Approve although champion or gate changed since the verdict.")
 
 
 def approval_job_name(pipeline: Pipeline) -> str:
     return f"approve_{pipeline.name}"
+
+
+def _moved(before: int | None, after: int | None) -> str:
+    return f"{before or 'none'} before, {after or 'none'} after"
 
 
 def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
@@ -31,20 +43,26 @@ def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
     @dg.op(name=f"decide_{pipeline.name}", description=f"Approve or reject the model of {pipeline.name} that waits.")
     @explained
     def decide(context: dg.OpExecutionContext, config: Decision, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.approval import approve
+        from forecache.operations.approval import approve, judge
 
-        entry = approve(
-            settings.load(),
-            pipeline,
-            version=config.version,
-            approved=config.decision == "approve",
-            actor=f"dagster:{config.confirmed_by}",
-            reason=config.reason,
-            run_id=context.run_id,
-        )
-        champion = f"{entry.from_version or 'none'} before, {entry.to_version or 'none'} after"
-        metadata = {"decision": config.decision, "version": entry.about or 0, "by": entry.actor, "champion": champion}
-        yield dg.AssetObservation(model_name(pipeline), metadata={**metadata, "reason": entry.reason})
+        by = {"version": config.version, "actor": f"dagster:{config.confirmed_by}", "run_id": context.run_id}
+        if config.decision == "judge":
+            verdict = judge(settings.load(), pipeline, **by)
+            metadata = {"version": verdict.model_version, "verdict": verdict_view(verdict.checks)}
+            reason, moved = verdict.line, (verdict.champion_before, verdict.champion_after)
+        else:
+            entry = approve(
+                settings.load(),
+                pipeline,
+                approved=config.decision == "approve",
+                reason=config.reason,
+                outdated_verdict=config.outdated_verdict,
+                **by,
+            )
+            metadata = {"version": entry.about or 0}
+            reason, moved = entry.reason, (entry.from_version, entry.to_version)
+        metadata |= {"decision": config.decision, "by": by["actor"], "champion": _moved(*moved)}
+        yield dg.AssetObservation(model_name(pipeline), metadata={**metadata, "reason": reason})
         yield dg.Output(None, metadata=metadata)
 
     @dg.job(

@@ -18,7 +18,7 @@ COMMANDS = {
     "ingest": (f"{_COMMANDS}.run:ingest", "Bring new landing files into the lake."),
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
-    "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, reject, rollback."),
+    "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, judge, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
     "challenge": (f"{_COMMANDS}.scoring:challenge", "Name a version that is scored beside the champion."),
     "shadow": (f"{_COMMANDS}.scoring:shadow", "Score a night with champion and challenger, and compare them."),

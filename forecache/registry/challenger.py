@@ -5,13 +5,14 @@ from forecache.pipeline import Pipeline
 from forecache.registry.models import (
     CHALLENGER,
     CHAMPION,
+    REJECTED,
+    ROLLED_BACK,
     ModelVersion,
     list_models,
     model_version,
     registry_lock,
     tracking,
 )
-from forecache.registry.moves import REJECTED, ROLLED_BACK
 from forecache.settings import Settings
 
 

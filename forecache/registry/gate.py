@@ -4,7 +4,6 @@ Candidate and champion are scored on the same rows: the test split of the traini
 the candidate was trained on.
 """
 
-import hashlib
 from dataclasses import replace
 
 from forecache.errors import InputError
@@ -32,6 +31,8 @@ from forecache.registry.gate_plots import draw_verdict
 from forecache.registry.metrics import Array, metrics_of
 from forecache.registry.models import (
     CHAMPION,
+    REJECTED,
+    ROLLED_BACK,
     ModelVersion,
     find_champion,
     model_version,
@@ -39,18 +40,21 @@ from forecache.registry.models import (
     tracking,
     verified_folder,
 )
-from forecache.registry.moves import REJECTED, ROLLED_BACK, described_move, end_challenge, finish_move
-from forecache.registry.promotions import promotions, record_promotion
+from forecache.registry.moves import described_move, end_challenge, finish_move
+from forecache.registry.promotions import Promotion, promotions, record_promotion
 from forecache.registry.scorers import open_scorer, score
-from forecache.registry.verdicts import Verdict, load_verdict, save_verdict
+from forecache.registry.verdicts import Verdict, load_verdict, outdated, save_verdict
 from forecache.settings import Settings
 
 
 def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
     """Judge a version and move the alias `champion` to it where it passes.
 
-    A version that was judged by the same gate before keeps its verdict, and nothing moves: what was rolled back does
-    not come back by itself. A version that fails stays registered with the tags `gate=failed` and `gate_reason`.
+    A version keeps its verdict, and nothing moves, as long as that holds (see `outdated`); what a person rejected or
+    rolled back keeps it for good. A version that fails stays registered with the tags `gate=failed` and `gate_reason`.
+
+    Nothing is locked while it judges, which takes as long as the test split is large: a rollback does not wait. Where
+    the champion or the version has changed meanwhile, it judges again.
 
     Args:
         actor: Who or what asks, for the promotion ledger.
@@ -59,16 +63,21 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
         NotFoundError: No such version, or its training table is gone.
         CheckError: The artifact does not match its checksums.
     """
-    with registry_lock(settings):
-        candidate = model_version(settings, pipeline, version)
-        stored = _stored_verdict(pipeline, candidate)
+    while True:
+        candidate, before = model_version(settings, pipeline, version), find_champion(settings, pipeline)
+        stored = _stored_verdict(pipeline, candidate, before)
         if stored is not None:
             return stored
-        before = find_champion(settings, pipeline)
         verdict, plots = _judge(settings, pipeline, candidate, before)
-        verdict = _decide(settings, pipeline, candidate, verdict, actor=actor, run_id=run_id)
-        save_verdict(tracking(settings), candidate, verdict, plots, inputs=_gate_inputs(pipeline))
-        return verdict
+        with registry_lock(settings):
+            champion_now = find_champion(settings, pipeline)
+            if (champion_now.version if champion_now else None) != verdict.champion_before:
+                continue
+            if model_version(settings, pipeline, version).tags != candidate.tags:
+                continue
+            verdict = _decide(settings, pipeline, candidate, verdict, actor=actor, run_id=run_id)
+            save_verdict(tracking(settings), pipeline, candidate, verdict, plots)
+            return verdict
 
 
 def _judge(
@@ -146,7 +155,7 @@ def _decide(
     state = verdict.state
     entries = promotions(settings, pipeline.name)
     last = entries[-1] if entries else None
-    if last is None or (last.action, last.about, last.verdict) != ("gate", candidate.version, state):
+    if last is None or not _is_row_of(last, verdict):
         reason = "; ".join(verdict.reasons)
         last = described_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
         if state != "passed":
@@ -160,14 +169,18 @@ def _decide(
     return replace(verdict, champion_after=last.to_version)
 
 
-def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion) -> Verdict | None:
-    if candidate.gate not in (REJECTED, ROLLED_BACK) and candidate.tags.get("gate_inputs") != _gate_inputs(pipeline):
+def _is_row_of(entry: Promotion, verdict: Verdict) -> bool:
+    """Whether the ledger's last row is this verdict's, left by a decision that was cut short."""
+    if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
+        return False
+    return verdict.state == "passed" or entry.from_version == verdict.champion_before
+
+
+def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> Verdict | None:
+    champion = before.version if before else None
+    if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated(pipeline, candidate, champion):
         return None
     return load_verdict(candidate)
-
-
-def _gate_inputs(pipeline: Pipeline) -> str:
-    return hashlib.sha256(repr(pipeline.gate).encode()).hexdigest()[:16]
 
 
 def _in_favour(checks: list[Check]) -> list[str]:

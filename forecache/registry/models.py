@@ -23,6 +23,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 CHECKSUMS_TAG = "checksums"
+WAITING = "awaiting_approval"
+REJECTED = "rejected"
+ROLLED_BACK = "rolled_back"
 _UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is registered
 
 

@@ -11,6 +11,9 @@ from forecache.registry.models import (
     CHAMPION,
     CHECKSUMS_TAG,
     PREVIOUS,
+    REJECTED,
+    ROLLED_BACK,
+    WAITING,
     ModelVersion,
     find_champion,
     model_version,
@@ -19,21 +22,29 @@ from forecache.registry.models import (
     verified_folder,
 )
 from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.verdicts import outdated
 from forecache.settings import Settings
-
-WAITING = "awaiting_approval"
-REJECTED = "rejected"
-ROLLED_BACK = "rolled_back"
 
 
 def promote(
-    settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
+    settings: Settings,
+    pipeline: Pipeline,
+    version: int,
+    *,
+    actor: str,
+    reason: str = "",
+    run_id: str = "",
+    outdated_verdict: bool = False,
 ) -> Promotion:
     """Make a version that passed the gate, or waits for approval, the champion, by a person's decision.
 
+    Args:
+        outdated_verdict: Promote a version that waits although its verdict does not hold any more.
+
     Raises:
         NotFoundError: No such version.
-        ConflictError: It is the champion already.
+        ConflictError: It is the champion already, or waits with a verdict that does not hold any more: the champion, or
+            the gate's declaration, is another one now.
         CheckError: It did not pass the gate, or its artifact was changed.
     """
     with registry_lock(settings):
@@ -46,11 +57,24 @@ def promote(
                 f"Model {pipeline.name!r} version {version} did not pass the gate: {why}.",
                 remedy="Train a better one, or change the gate in the pipeline's declaration.",
             )
-        verified_folder(settings, chosen)
         entry = described_move(settings, pipeline, chosen, action="promote", actor=actor, reason=reason, run_id=run_id)
+        if chosen.gate == WAITING and (why := outdated(pipeline, chosen, entry.from_version)):
+            if not outdated_verdict:
+                raise _outdated(pipeline, version, why)
+            entry = replace(entry, outdated_verdict=True, reason=f"{reason} (on an outdated verdict: {why})".strip())
+        verified_folder(settings, chosen)
         record_promotion(settings, entry)
         finish_move(settings, pipeline, entry)
         return entry
+
+
+def _outdated(pipeline: Pipeline, version: int, why: str) -> ConflictError:
+    name = pipeline.name
+    return ConflictError(
+        f"The verdict that model {name!r} version {version} waits with does not hold any more: {why}.",
+        remedy=f"`forecache models judge {name} {version}`, or the decision `judge` of the job approve_{name}, judges "
+        "it again without training. To promote it as it is, add --outdated-verdict, or set it in the job.",
+    )
 
 
 def reject(

@@ -34,6 +34,7 @@ class Promotion:
         operation: Id that the rows of one operation share.
         from_published, to_published: Store versions served before and after, where the decision moved them too.
         predictions_version: Delta version of the prediction table that `to_published` holds.
+        outdated_verdict: Promoted by a person although the gate's verdict did not hold any more; `reason` says why not.
     """
 
     pipeline: str
@@ -54,6 +55,7 @@ class Promotion:
     from_published: int | None = None
     to_published: int | None = None
     predictions_version: int | None = None
+    outdated_verdict: bool | None = None
 
     @property
     def about(self) -> int | None:
@@ -128,5 +130,6 @@ def _schema() -> Any:
             ("from_published", pa.int64()),
             ("to_published", pa.int64()),
             ("predictions_version", pa.int64()),
+            ("outdated_verdict", pa.bool_()),
         ]
     )

@@ -1,6 +1,7 @@
 """What the gate decided about a model version, kept with the version: tags, a table and plots in its MLflow run."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -8,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forecache.pipeline import Pipeline
 from forecache.registry.checks import Check
-from forecache.registry.models import ModelVersion, tracking
-from forecache.registry.moves import WAITING
+from forecache.registry.models import WAITING, ModelVersion, tracking
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,12 +60,11 @@ class Verdict:
 
 
 def save_verdict(
-    client: "MlflowClient", version: ModelVersion, verdict: Verdict, plots: Mapping[str, str], *, inputs: str
+    client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: Verdict, plots: Mapping[str, str]
 ) -> None:
     """Write a verdict to the version and its run: `gate/checks.csv`, `gate/verdict.json`, the plots, and tags.
 
-    Args:
-        inputs: What it depends on; written last, so that it says done.
+    The tag that says which declaration of the gate judged is written last, so that it says done.
     """
     client.log_text(version.run_id, checks_csv(verdict), f"{FOLDER}/checks.csv")
     client.log_dict(version.run_id, asdict(verdict), f"{FOLDER}/verdict.json")
@@ -77,7 +77,7 @@ def save_verdict(
         "gate": verdict.state,
         "gate_reason": reason,
         "gate_verdict": json.dumps(asdict(verdict)),
-        "gate_inputs": inputs,
+        "gate_inputs": _gate_inputs(pipeline),
     }
     for name, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), name, value)
@@ -106,6 +106,34 @@ def load_verdict(version: ModelVersion) -> Verdict | None:
             "checks": tuple(Check(**check) for check in values["checks"]),
         }
     )
+
+
+def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
+    """What a version's verdict rests on and what has changed since; empty where it still holds.
+
+    A verdict that made the version the champion is history, whoever is champion now; one that left the champion where
+    it was compared the version with that champion.
+
+    Args:
+        champion: The version that is the champion now, None where there is none.
+    """
+    verdict = load_verdict(version)
+    if verdict is None:
+        return "it was not judged yet"
+    if version.tags.get("gate_inputs") != _gate_inputs(pipeline):
+        return "it was judged by another declaration of the gate"
+    if version.gate in (WAITING, "failed") and verdict.champion_before != champion:
+        before = (
+            "without a champion" if verdict.champion_before is None else f"against champion {verdict.champion_before}"
+        )
+        return (
+            f"it was judged {before}, and {'there is none' if champion is None else f'the champion is {champion}'} now"
+        )
+    return ""
+
+
+def _gate_inputs(pipeline: Pipeline) -> str:
+    return hashlib.sha256(repr(pipeline.gate).encode()).hexdigest()[:16]
 
 
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:

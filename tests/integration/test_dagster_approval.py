@@ -15,7 +15,10 @@ from assets.candidate import candidate_name
 from assets.model import GATE, build_model
 from dagster_project.definitions import pipeline_definitions
 from forecache.registry import models
+from forecache.registry.gate import run_gate
+from forecache.registry.moves import promote
 from forecache.registry.promotions import promotions
+from forecache.registry.register import register
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from resources.settings import SettingsResource
@@ -86,6 +89,37 @@ def test_a_person_rejects_and_the_gate_does_not_ask_again(waiting: Settings) -> 
     assert not failed.success
     (failure,) = [event for event in failed.all_events if event.is_step_failure]
     assert "No version of model 'returns' waits for approval" in str(failure.step_failure_data.error_display_string)
+
+
+def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judged_again(waiting: Settings) -> None:
+    training = sample.made_up_training(waiting, CAREFUL, sample.SLIGHTLY_WORSE, training_version=2)
+    other = int(register(waiting, CAREFUL, training).details["model_version"])
+    run_gate(waiting, CAREFUL, other, actor="test")
+    promote(waiting, CAREFUL, other, actor="test")
+    refused = launch(waiting, confirmed_by="ann")
+    (failure,) = [event for event in refused.all_events if event.is_step_failure]
+    said = str(failure.step_failure_data.error_display_string)
+    assert "judged without a champion, and the champion is 2 now" in said
+    assert "the decision `judge` of the job approve_returns" in said
+    assert models.champion(waiting, CAREFUL).version == 2
+
+    again = launch(waiting, confirmed_by="ann", decision="judge")
+    assert again.success
+    (observed,) = [event for event in again.all_events if event.is_asset_observation]
+    metadata = observed.asset_observation_data.asset_observation.metadata
+    assert "returns 1 passed and waits for approval" in str(metadata["reason"].value)
+    assert metadata["champion"].value == "2 before, 2 after"
+    assert launch(waiting, confirmed_by="ann").success
+    assert models.champion(waiting, CAREFUL).version == 1
+
+
+def test_an_outdated_verdict_is_approved_where_the_person_says_so(waiting: Settings) -> None:
+    training = sample.made_up_training(waiting, CAREFUL, sample.SLIGHTLY_WORSE, training_version=2)
+    other = int(register(waiting, CAREFUL, training).details["model_version"])
+    run_gate(waiting, CAREFUL, other, actor="test")
+    promote(waiting, CAREFUL, other, actor="test")
+    assert launch(waiting, confirmed_by="ann", outdated_verdict=True).success
+    assert promotions(waiting, "returns")[-1].outdated_verdict
 
 
 def test_nobody_decides_without_a_name(waiting: Settings) -> None:

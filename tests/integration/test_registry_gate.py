@@ -12,8 +12,10 @@ import registry_sample as sample
 from sample_project.pipelines.visits import basket, returns
 from training_sample import write_training_set
 
+from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
+from forecache.operations.approval import judge
 from forecache.operations.rollback import roll_model_back
 from forecache.pipeline import Pipeline
 from forecache.registry import gate as gate_module
@@ -186,6 +188,128 @@ def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> Non
     moves.promote(lake, careful, 1, actor="person")
     assert models.champion(lake, careful).version == 1
     assert [entry.verdict for entry in promotions(lake, "returns")] == ["awaiting_approval", "passed"]
+
+
+CAREFUL = replace(returns, gate=replace(returns.gate, approval=True))
+BETTER_THAN_THE_FIRST, WORSE_THAN_THE_LAST = (-0.03, 0.0, 0.8, 0.7, 0.05), (-0.03, 0.0, 0.8, 0.7, 0.5)
+
+
+def with_a_champion_since_the_verdict(lake: Settings, weights: tuple[float, ...]) -> None:
+    """Version 2 waits since it was judged against champion 1; version 3 is the champion now."""
+    judged(lake, sample.SLIGHTLY_WORSE, CAREFUL)
+    moves.promote(lake, CAREFUL, 1, actor="person")
+    judged(lake, weights, CAREFUL)
+    judged(lake, sample.GOOD, CAREFUL)
+    moves.promote(lake, CAREFUL, 3, actor="person")
+
+
+@pytest.mark.slow
+def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promoted_only_where_that_is_asked_for(
+    lake: Settings,
+) -> None:
+    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+    with pytest.raises(ConflictError, match="judged against champion 1, and the champion is 3 now") as refused:
+        moves.promote(lake, CAREFUL, 2, actor="person")
+    assert "forecache models judge returns 2" in refused.value.remedy
+    assert models.champion(lake, CAREFUL).version == 3
+    assert promotions(lake, "returns")[-1].to_version == 3
+
+    moves.promote(lake, CAREFUL, 2, actor="person", reason="urgent", outdated_verdict=True)
+    assert models.champion(lake, CAREFUL).version == 2
+    entry = promotions(lake, "returns")[-1]
+    assert entry.outdated_verdict
+    assert entry.reason.startswith("urgent (on an outdated verdict: it was judged against champion 1")
+    assert not any(earlier.outdated_verdict for earlier in promotions(lake, "returns")[:-1])
+
+
+@pytest.mark.slow
+def test_what_waits_is_judged_again_against_the_champion_that_took_its_place(lake: Settings) -> None:
+    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+    verdict = run_gate(lake, CAREFUL, 2, actor="person")
+    assert (verdict.state, verdict.champion_before) == ("awaiting_approval", 3)
+    entry = promotions(lake, "returns")[-1]
+    assert (entry.action, entry.candidate, entry.from_version, entry.to_version) == ("gate", 2, 3, 3)
+    assert run_gate(lake, CAREFUL, 2, actor="person") == verdict
+    moves.promote(lake, CAREFUL, 2, actor="person")
+    assert models.champion(lake, CAREFUL).version == 2
+    assert not promotions(lake, "returns")[-1].outdated_verdict
+
+
+@pytest.mark.slow
+def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+    monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
+    monkeypatch.setattr("forecache.pipeline.load_pipeline", lambda *_: CAREFUL)
+    assert main(["promote", "returns", "2"]) == 5
+    assert "judged against champion 1, and the champion is 3 now" in capsys.readouterr().err
+    assert main(["models", "judge", "returns", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "returns 2 passed and waits for approval" in said
+    assert "than champion 3" in said
+    assert main(["promote", "returns", "2"]) == 0
+    assert main(["models", "judge", "returns", "2", "--json"]) == 0
+    moves.promote(lake, CAREFUL, 3, actor="person")
+    judged(lake, sample.USELESS, CAREFUL)
+    assert main(["models", "judge", "returns", "4"]) == 6
+    assert "The gate turned model returns 4 down: roc_auc" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_person_decided_is_not_judged_again(lake: Settings) -> None:
+    judged(lake, sample.GOOD, CAREFUL)
+    moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
+    with pytest.raises(ConflictError, match="version 1 was rejected by a person, which stands"):
+        judge(lake, CAREFUL, version=1, actor="person")
+
+
+@pytest.mark.slow
+def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_judged_again(lake: Settings) -> None:
+    with_a_champion_since_the_verdict(lake, WORSE_THAN_THE_LAST)
+    assert run_gate(lake, CAREFUL, 2, actor="person").state == "failed"
+    with pytest.raises(CheckError, match="worse than champion 3"):
+        moves.promote(lake, CAREFUL, 2, actor="person", outdated_verdict=True)
+    assert models.champion(lake, CAREFUL).version == 3
+
+
+@pytest.mark.slow
+def test_what_failed_against_a_champion_that_was_rolled_back_since_is_judged_again(lake: Settings) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    judged(lake, sample.GOOD)
+    assert not judged(lake, WORSE_THAN_THE_LAST).passed
+    roll_model_back(lake, returns, actor="person")
+    assert run_gate(lake, returns, 3, actor="training").champion_after == 3
+    assert models.champion(lake, returns).version == 3
+
+
+def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(lake: Settings) -> None:
+    judged(lake, sample.GOOD, CAREFUL)
+    stricter = replace(CAREFUL, gate=replace(CAREFUL.gate, floors={"roc_auc": 0.61}))
+    with pytest.raises(ConflictError, match="judged by another declaration of the gate"):
+        moves.promote(lake, stricter, 1, actor="person")
+    assert models.find_champion(lake, stricter) is None
+
+
+def test_a_champion_that_changes_while_the_gate_judges_is_the_one_it_is_compared_with(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(lake, sample.SLIGHTLY_WORSE)
+    third = registered(lake, WORSE_THAN_THE_LAST)
+    really, compared_with = gate_module._judge, []
+
+    def judging(*arguments: object) -> object:
+        compared_with.append(arguments[3].version)  # type: ignore[attr-defined]
+        found = really(*arguments)  # type: ignore[arg-type]
+        if len(compared_with) == 1:
+            judged(lake, sample.GOOD)  # would wait for the registry's lock if the gate held it
+        return found
+
+    monkeypatch.setattr(gate_module, "_judge", judging)
+    verdict = run_gate(lake, returns, third, actor="test")
+    assert compared_with == [1, 1, 3]
+    assert (verdict.passed, verdict.champion_before) == (False, 3)
+    assert models.champion(lake, returns).version == 3
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "MLmodel"])

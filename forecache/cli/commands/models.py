@@ -1,4 +1,4 @@
-"""The model registry: `models`, `models diff`, `models reject`, `promote`."""
+"""The model registry: `models`, `models diff`, `models judge`, `models reject`, `promote`."""
 
 import getpass
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ def model_dict(version: "ModelVersion") -> dict[str, Any]:
 _COMMANDS = {
     "list": (f"{__name__}:list_all", "Registered models, what the gate said of each, and the champion (default)."),
     "diff": (f"{__name__}:diff", "What differs between two versions of a model."),
+    "judge": (f"{__name__}:judge", "Have the gate judge a version; again where the champion has changed since."),
     "reject": (f"{__name__}:reject", "Turn down a version that waits for approval."),
     "rollback": ("forecache.cli.commands.rollback:model_rollback", "Go back to an earlier champion and what it made."),
 }
@@ -90,10 +91,14 @@ def list_all(pipelines: tuple[str, ...]) -> None:
 @click.argument("pipeline", metavar="PIPELINE")
 @click.argument("version", type=int)
 @click.option("--reason", default="", help="Why, for the promotion ledger.")
-def promote(pipeline: str, version: int, reason: str) -> None:
+@click.option(
+    "--outdated-verdict", is_flag=True, help="Approve although champion or gate changed since; the ledger says so."
+)
+def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) -> None:
     """Make VERSION of PIPELINE's model the champion, if the gate lets it through.
 
-    A version that was never judged is judged now; one that waits for approval is approved.
+    A version that was never judged is judged now; one that waits for approval is approved, unless its verdict was
+    against another champion than today's.
     """
     from forecache.operations.rollback import settle
     from forecache.pipeline import load_pipeline
@@ -106,12 +111,33 @@ def promote(pipeline: str, version: int, reason: str) -> None:
     if model_version(current, declared, version).gate == "pending":
         _judge(current, declared, version)
     if CHAMPION not in model_version(current, declared, version).aliases:
-        promote_by_hand(current, declared, version, actor=actor(), reason=reason)
+        promote_by_hand(current, declared, version, actor=actor(), reason=reason, outdated_verdict=outdated_verdict)
     promoted = model_version(current, declared, version)
     if wants_json():
         print_json(model_dict(promoted))
     else:
         click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
+
+
+@command("judge", examples="forecache models judge churn 4")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("version", type=int)
+def judge(pipeline: str, version: int) -> None:
+    """Have the gate judge VERSION of PIPELINE's model, without training.
+
+    A verdict that still holds is shown as it is. One that failed or waits is made anew where the champion has changed
+    since, any but a person's where the gate's declaration has. Passing moves the champion, as after a training.
+    """
+    from forecache.pipeline import load_pipeline
+    from forecache.registry.models import model_version
+
+    current = settings()
+    declared = load_pipeline(current, pipeline)
+    verdict = _judge(current, declared, version)
+    if wants_json():
+        print_json(model_dict(model_version(current, declared, version)))
+    else:
+        click.echo(f"{verdict.line}.")
 
 
 @command("reject", examples="forecache models reject churn 4 --reason 'unfair to new customers'")
@@ -152,14 +178,15 @@ def diff(pipeline: str, first: int, second: int) -> None:
     show_table(columns, rows, caption="" if rows else "nothing differs")
 
 
-def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> None:
-    from forecache.registry.gate import run_gate
+def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict":
+    from forecache.operations.approval import judge
 
-    verdict = run_gate(current, pipeline, version, actor=actor())
+    verdict = judge(current, pipeline, version=version, actor=actor())
     if not wants_json():
         show_verdict(verdict)
     if not verdict.passed:
         raise CheckError(f"The gate turned model {pipeline.name} {version} down: {'; '.join(verdict.reasons)}.")
+    return verdict
 
 
 def show_verdict(verdict: "Verdict") -> None:
