@@ -4,6 +4,7 @@ A network trains under torchrun, an estimator in one process; the record is the 
 """
 
 import hashlib
+import os
 import time
 from dataclasses import asdict
 from datetime import date
@@ -18,9 +19,10 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
-from forecache.training.estimator.launch import run_estimator
+from forecache.training.estimator import launch as estimator
+from forecache.training.hold import holding
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
-from forecache.training.torchrun import read_events, run_torchrun
+from forecache.training.torchrun import command, read_events, run_process
 
 STAGE = "train"
 _FORMAT = 2
@@ -45,7 +47,7 @@ def train(
 
     Raises:
         NotFoundError: There is no training set yet.
-        ConflictError: Another process trains with the same inputs.
+        ConflictError: Another process trains with the same inputs, here or, with checkpoints in a bucket, elsewhere.
         ForecacheError: The training failed or was stopped; the message names the log.
     """
     started = time.perf_counter()
@@ -55,6 +57,7 @@ def train(
     before = last_record(settings, STAGE, pipeline.name)
     if before is not None and before.inputs == inputs and (folder / RESULT_FILE).is_file():
         return _result(pipeline, night, before.rows, started, before.details, version=version, skipped=True)
+    alone = isinstance(pipeline.model, EstimatorModel)
     spec = TrainingSpec(
         run_dir=str(folder),
         pipeline=pipeline.name,
@@ -63,10 +66,19 @@ def train(
         inputs=inputs,
         training=pipeline.training,
         lanes=lanes,
-        checkpoints=checkpoints_of(settings, folder),
+        checkpoints="" if alone else checkpoints_of(settings, folder),
         device=settings.device,
     )
-    with training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed:
+    arguments = estimator.command(spec) if alone else command(settings, spec)
+
+    def tell(message: str) -> None:
+        progress(f"training {pipeline.name}: {message}", None)
+
+    with (
+        # First, so that a run which is held elsewhere leaves no failure in the holder's MLflow run.
+        holding(settings, spec, run_id=run_id, tell=tell) as hold,
+        training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
+    ):
 
         def on_event(event: dict[str, Any]) -> None:
             _tell(progress, pipeline, event)
@@ -74,12 +86,10 @@ def train(
             if trouble:
                 progress(trouble, None)
 
-        if isinstance(pipeline.model, EstimatorModel):
-            progress(f"fitting {pipeline.name}", 0.0)
-            result = run_estimator(settings, spec, on_event=on_event)
-        else:
-            progress(f"training {pipeline.name} with {settings.training_workers} workers", 0.0)
-            result = run_torchrun(settings, spec, on_event=on_event)
+        workers = "in one process" if alone else f"with {settings.training_workers} workers"
+        progress(f"training {pipeline.name} {workers}", 0.0)
+        threads = os.cpu_count() if alone else None
+        result = run_process(settings, spec, arguments, hold, on_event=on_event, threads=threads)
         streamed.finish(result["history"])
     rows = result["rows"]["train"]
     cost = cost_record(read_events(folder / METRICS_FILE))

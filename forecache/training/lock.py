@@ -8,6 +8,9 @@ from pathlib import Path
 
 from forecache.errors import ConflictError
 
+GRACE_S = 35.0
+"""How long the workers of a training that is told to stop, or whose launcher was killed, may take to save and end."""
+
 _POLL_S = 0.2
 
 

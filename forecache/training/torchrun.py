@@ -13,12 +13,12 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
-from forecache.training.lock import only_one
+from forecache.training.hold import Hold, holding
+from forecache.training.lock import GRACE_S
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
 _POLL_S = 0.2
-_GRACE_S = 35.0
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -26,40 +26,55 @@ OnEvent = Callable[[dict[str, Any]], None]
 def run_torchrun(
     settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None
 ) -> dict[str, Any]:
-    """Run the specification to its end and return its `result.json`.
+    """Hold the specification's run, run it to its end and return its `result.json`; see `run_process`.
+
+    Raises:
+        ConflictError: Another process trains in the same folder, or writes the same checkpoints.
+        ForecacheError: What `run_process` raises.
+    """
+
+    def tell(message: str) -> None:
+        on_event({"event": "warning", "message": message})
+
+    with holding(settings, spec, tell=tell) as hold:
+        return run_process(settings, spec, command(settings, spec), hold, on_event=on_event, threads=threads)
+
+
+def run_process(
+    settings: Settings,
+    spec: TrainingSpec,
+    arguments: list[str],
+    hold: Hold,
+    *,
+    on_event: OnEvent,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Run a command that trains a specification and reports in its folder; returns its `result.json`.
 
     Args:
+        hold: Of the specification's run.
         on_event: Called with every event that the workers report, in order; what it raises stops the run.
         threads: Threads of each worker where OMP_NUM_THREADS is not set; None: the cores over the workers.
 
     Raises:
-        ConflictError: Another process trains in the same folder.
+        ConflictError: Another process has taken over the lease of the checkpoints.
         ForecacheError: The training failed, or was told to stop; the message says why and where the log is.
     """
-    return run_process(settings, spec, command(settings, spec), on_event=on_event, threads=threads)
-
-
-def run_process(
-    settings: Settings, spec: TrainingSpec, arguments: list[str], *, on_event: OnEvent, threads: int | None
-) -> dict[str, Any]:
-    """Run a command that trains a specification and reports in its folder; as `run_torchrun`, which is one of them."""
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    with only_one(spec.folder, "training", wait_s=_GRACE_S) as lock:
-        (spec.folder / ERROR_FILE).unlink(missing_ok=True)
-        spec.save()
-        with (spec.folder / LOG_FILE).open("ab") as log:
-            process = subprocess.Popen(
-                arguments,
-                stdout=log,
-                stderr=log,
-                env=environment(settings, threads=threads),
-                start_new_session=True,
-                pass_fds=(lock,),  # held as long as torchrun lives, should this process be killed
-            )
-            try:
-                _follow(process, spec.folder, on_event)
-            finally:
-                stop(process)
+    (spec.folder / ERROR_FILE).unlink(missing_ok=True)
+    spec.save()
+    with (spec.folder / LOG_FILE).open("ab") as log:
+        process = subprocess.Popen(
+            arguments,
+            stdout=log,
+            stderr=log,
+            env=environment(settings, threads=threads),
+            start_new_session=True,
+            pass_fds=hold.descriptors,  # held as long as torchrun lives, should this process be killed
+        )
+        try:
+            _follow(process, spec.folder, on_event, hold)
+        finally:
+            stop(process)
     if not (spec.folder / RESULT_FILE).is_file():
         raise _failure(spec, process.returncode)
     result: dict[str, Any] = json.loads((spec.folder / RESULT_FILE).read_text())
@@ -117,13 +132,13 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(_GRACE_S)
+            process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent) -> None:
+def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent, hold: Hold) -> None:
     metrics = folder / METRICS_FILE
     metrics.touch()
     with metrics.open() as lines:
@@ -135,6 +150,7 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent)
             # A user's error comes back at every restart: end at once instead.
             if ended or (folder / ERROR_FILE).is_file():
                 return
+            hold.refuse_lost(process)
             time.sleep(_POLL_S)
 
 

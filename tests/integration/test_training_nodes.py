@@ -69,11 +69,11 @@ def test_every_worker_of_many_nodes_has_a_lane_of_its_own(tmp_path: Path, monkey
     write_training_set(settings, returns, rows_per_date=10)
     asked: list[TrainingSpec] = []
 
-    def stop(settings: Settings, spec: TrainingSpec, **_: object) -> None:
+    def stop(settings: Settings, spec: TrainingSpec, *_: object, **__: object) -> None:
         asked.append(spec)
         raise ConflictError("only what is asked for is of interest")
 
-    monkeypatch.setattr(launch, "run_torchrun", stop)
+    monkeypatch.setattr(launch, "run_process", stop)
     for chosen in (settings, settings.model_copy(update={"training_nodes": "1:2"})):
         with pytest.raises(ConflictError):
             train(chosen, returns, NIGHT)

@@ -1,0 +1,223 @@
+"""A lease in a bucket: of all machines, one process writes a run's checkpoints there.
+
+The lease is a small object that a conditional put makes or replaces, so that of several contenders one wins. Its holder
+renews it. A contender watches it for as long as a renewal takes, and takes it over where none has come for `EXPIRES_S`
+seconds of the contender's own clock: clocks of two machines are never compared. A holder on this machine that has died
+is seen at once. Whoever finds its lease taken over has to stop without another write.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from forecache.buckets import open_bucket
+from forecache.errors import ConflictError
+
+LEASE_FILE = "lease.json"
+RENEW_S = 10.0
+EXPIRES_S = 60.0
+_RELEASED_S = 5.0
+_POLL_S = 0.5
+
+Tag = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease.
+
+    Attributes:
+        machine: Boot and process namespace, within which a process id means one process; "" where that is not known.
+        started: When the process started, in ticks since the boot: process ids come again.
+        run_id: The orchestrator's, "" outside of it.
+        since: When it got the lease, in seconds since 1970 by its clock.
+        renewals: Counts up, so that no two states of the object are alike.
+        released: It has ended and is about to delete the object.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    started: str
+    run_id: str
+    since: float
+    renewals: int = 0
+    released: bool = False
+
+    def __str__(self) -> str:
+        run = f", run {self.run_id}" if self.run_id else ""
+        since = datetime.fromtimestamp(self.since, timezone.utc)
+        return f"process {self.pid} on {self.host}{run}, since {since:%Y-%m-%d %H:%M:%S}Z"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it certainly is: it ran on this machine and does not any more."""
+        return self.machine != "" and self.machine == _machine() and _started(self.pid) != self.started
+
+
+class Lease:
+    """A lease that this process holds, renewed by a thread.
+
+    Attributes:
+        taken_by: Who took it over, None while it is held.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, str], holder: Holder) -> None:
+        self._uri, self._holder = uri, holder
+        self._store: Any = open_bucket(uri, options)
+        import obstore
+
+        self._obstore: Any = obstore
+        self._tag: Tag = {}
+        self._ended = threading.Event()
+        self.taken_by: Holder | None = None
+
+    def acquire(self, tell: Callable[[str], None]) -> None:
+        """Wait until it is free or has expired.
+
+        Args:
+            tell: Called with a sentence where there is something to wait for.
+
+        Raises:
+            ConflictError: Another process has renewed it meanwhile.
+        """
+        watched: Tag | None = None
+        watched_since = 0.0
+        while True:
+            found = self._read()
+            if found is None:
+                if self._put("create"):
+                    return
+                continue
+            other, tag = found
+            if tag != watched:
+                if watched is not None and not other.released:
+                    raise ConflictError(
+                        f"The checkpoints in {self._uri} are being written by {other}.",
+                        remedy="Wait for it, or stop it, and run again.",
+                    )
+                watched, watched_since = tag, time.monotonic()
+                if not other.released and not other.is_dead:
+                    tell(f"waiting up to {EXPIRES_S:.0f} s for {other}, which may be lost")
+            patience_s = _RELEASED_S if other.released else 0.0 if other.is_dead else EXPIRES_S
+            if time.monotonic() - watched_since >= patience_s and self._put(tag):
+                return
+            time.sleep(_POLL_S)
+
+    def keep(self) -> None:
+        """Renew it until it is released or taken over. A store that does not answer is asked again."""
+        from obstore.exceptions import BaseError
+
+        while not self._ended.wait(RENEW_S):
+            try:
+                if not self._renew():
+                    return
+            except (BaseError, OSError):
+                continue  # nobody can write there now; whether it is still ours, the next answer tells
+
+    def release(self) -> None:
+        """Delete it, where it is still held: by a conditional put first, as no store deletes conditionally."""
+        from obstore.exceptions import BaseError
+
+        self._ended.set()
+        if self.taken_by is not None:
+            return
+        try:
+            if self._put(self._tag, released=True):
+                self._obstore.delete(self._store, LEASE_FILE)
+        except (BaseError, OSError):
+            return  # it expires
+
+    def _renew(self) -> bool:
+        """Renew it once; False where it is another's."""
+        if self._put(self._tag):
+            return True
+        found = self._read()
+        if found is None:
+            return self._put("create") or self._renew()
+        other, tag = found
+        if (other.machine, other.host, other.pid, other.since) == (
+            self._holder.machine,
+            self._holder.host,
+            self._holder.pid,
+            self._holder.since,
+        ):
+            self._tag = tag  # an earlier put had arrived, its answer had not
+            return True
+        self.taken_by = other
+        return False
+
+    def _read(self) -> tuple[Holder, Tag] | None:
+        try:
+            found = self._obstore.get(self._store, LEASE_FILE)
+        except FileNotFoundError:
+            return None
+        return Holder(**json.loads(bytes(found.bytes()))), _tag(found.meta)
+
+    def _put(self, mode: "str | Tag", *, released: bool = False) -> bool:
+        """Write this process's name into the object if it still is in the state that `mode` names."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        named = asdict(self._holder)
+        renewals = self._holder.renewals + 1
+        content = json.dumps({**named, "renewals": renewals, "released": released}).encode()
+        try:
+            self._tag = _tag(self._obstore.put(self._store, LEASE_FILE, content, mode=mode))
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return False
+        self._holder = Holder(**{**named, "renewals": renewals})
+        return True
+
+
+@contextmanager
+def leased(uri: str, options: Mapping[str, str], *, run_id: str, tell: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the lease of a bucket's prefix.
+
+    Raises:
+        ConflictError: Another process holds it; the message says which and where.
+        UnavailableError: `obstore` is not installed.
+    """
+    lease = Lease(uri, options, this_process(run_id))
+    lease.acquire(tell)
+    keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def this_process(run_id: str) -> Holder:
+    """This process as the holder of a lease from now on."""
+    pid = os.getpid()
+    return Holder(socket.gethostname(), _machine(), pid, _started(pid), run_id, time.time())
+
+
+def _machine() -> str:
+    if sys.platform != "linux":
+        return ""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine started; "" where there is none, or it has ended and nobody has asked how."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]
+
+
+def _tag(meta: Mapping[str, Any]) -> Tag:
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
