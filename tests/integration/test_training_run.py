@@ -19,10 +19,12 @@ from forecache.pipeline import Training, load_pipeline
 from forecache.registry.examples import read_examples
 from forecache.registry.metrics import log_loss
 from forecache.registry.models import tracking
+from forecache.registry.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from forecache.training import torchrun
-from forecache.training.launch import train
+from forecache.training.launch import run_folder, train, training_inputs
+from forecache.training.lock import only_one
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +172,7 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
 def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    monkeypatch.setattr(torchrun, "_GRACE_S", 0.1)
+    monkeypatch.setattr(torchrun, "GRACE_S", 0.1)
     settings = settings_in(tmp_path)
     write_training_set(settings, returns, rows_per_date=10)
     from forecache.training.launch import pinned_version, run_folder, training_inputs
@@ -189,3 +191,17 @@ def test_other_hyperparameters_are_another_run(trained: tuple[Settings, StageRes
     changed = replace(returns, training=replace(returns.training, learning_rate=0.02))
     assert training_inputs(changed, 2) != training_inputs(returns, 2)
     assert training_inputs(returns, 3) != training_inputs(returns, 2)
+
+
+def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(home=tmp_path / "home", project="sample_project")
+    version = write_training_set(settings, returns, rows_per_date=10)
+    folder = run_folder(settings, returns, training_inputs(returns, version))
+    monkeypatch.setattr("forecache.training.hold.GRACE_S", 0.0)
+    folder.mkdir(parents=True)
+    with only_one(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
+        with pytest.raises(ConflictError, match="Another process is training"):
+            train(settings, returns, NIGHT)
+        assert tracking(settings).get_run(first.id).info.status == "RUNNING"
