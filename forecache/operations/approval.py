@@ -1,6 +1,6 @@
 """Approval: a person decides about the model that passed the gate and waits, or has it judged again first."""
 
-from forecache.errors import ConflictError, NotFoundError
+from forecache.errors import CheckError, NotFoundError
 from forecache.operations.rollback import settle
 from forecache.pipeline import Pipeline
 from forecache.registry.gate import run_gate
@@ -30,8 +30,8 @@ def approve(
 
     Raises:
         NotFoundError: None waits, or there is no such version.
-        ConflictError: That version is the champion already, does not wait, or its verdict does not hold any more.
-        CheckError: It did not pass the gate, or its artifact was changed.
+        ConflictError: That version is the champion already, or does not wait.
+        CheckError: It did not pass the gate, its verdict does not hold any more, or its artifact was changed.
     """
     settle(settings, pipeline)
     if version is None:
@@ -59,15 +59,14 @@ def judge(
 
     Raises:
         NotFoundError: None waits, there is no such version, or its training table is gone.
-        ConflictError: A person rejected it or rolled back from it.
-        CheckError: Its artifact, or the champion's, was changed.
+        CheckError: A person rejected it or rolled back from it, or its artifact, or the champion's, was changed.
     """
     settle(settings, pipeline)
     if version is None:
         version = _newest_waiting(settings, pipeline)
     gate = model_version(settings, pipeline, version).gate
     if gate in (REJECTED, ROLLED_BACK):
-        raise ConflictError(
+        raise CheckError(
             f"Model {pipeline.name!r} version {version} was {gate.replace('_', ' ')} by a person, which stands.",
             remedy=f"`forecache promote {pipeline.name} {version}` brings back one that was rolled back.",
         )

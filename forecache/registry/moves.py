@@ -43,9 +43,9 @@ def promote(
 
     Raises:
         NotFoundError: No such version.
-        ConflictError: It is the champion already, or waits with a verdict that does not hold any more: the champion, or
-            the gate's declaration, is another one now.
-        CheckError: It did not pass the gate, or its artifact was changed.
+        ConflictError: It is the champion already.
+        CheckError: It did not pass the gate, waits with a verdict that does not hold any more as the champion or the
+            gate's declaration is another one now, or its artifact was changed.
     """
     with registry_lock(settings):
         chosen = model_version(settings, pipeline, version)
@@ -68,9 +68,9 @@ def promote(
         return entry
 
 
-def _outdated(pipeline: Pipeline, version: int, why: str) -> ConflictError:
+def _outdated(pipeline: Pipeline, version: int, why: str) -> CheckError:
     name = pipeline.name
-    return ConflictError(
+    return CheckError(
         f"The verdict that model {name!r} version {version} waits with does not hold any more: {why}.",
         remedy=f"`forecache models judge {name} {version}`, or the decision `judge` of the job approve_{name}, judges "
         "it again without training. To promote it as it is, add --outdated-verdict, or set it in the job.",

@@ -97,6 +97,7 @@ def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judge
     run_gate(waiting, CAREFUL, other, actor="test")
     promote(waiting, CAREFUL, other, actor="test")
     refused = launch(waiting, confirmed_by="ann")
+    assert not [event for event in refused.all_events if event.is_step_up_for_retry]  # another try would not help
     (failure,) = [event for event in refused.all_events if event.is_step_failure]
     said = str(failure.step_failure_data.error_display_string)
     assert "judged without a champion, and the champion is 2 now" in said

@@ -208,7 +208,7 @@ def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promote
     lake: Settings,
 ) -> None:
     with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
-    with pytest.raises(ConflictError, match="judged against champion 1, and the champion is 3 now") as refused:
+    with pytest.raises(CheckError, match="judged against champion 1, and the champion is 3 now") as refused:
         moves.promote(lake, CAREFUL, 2, actor="person")
     assert "forecache models judge returns 2" in refused.value.remedy
     assert models.champion(lake, CAREFUL).version == 3
@@ -242,7 +242,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
     with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
     monkeypatch.setattr("forecache.pipeline.load_pipeline", lambda *_: CAREFUL)
-    assert main(["promote", "returns", "2"]) == 5
+    assert main(["promote", "returns", "2"]) == 6
     assert "judged against champion 1, and the champion is 3 now" in capsys.readouterr().err
     assert main(["models", "judge", "returns", "2"]) == 0
     said = capsys.readouterr().out
@@ -260,7 +260,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 def test_what_a_person_decided_is_not_judged_again(lake: Settings) -> None:
     judged(lake, sample.GOOD, CAREFUL)
     moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
-    with pytest.raises(ConflictError, match="version 1 was rejected by a person, which stands"):
+    with pytest.raises(CheckError, match="version 1 was rejected by a person, which stands"):
         judge(lake, CAREFUL, version=1, actor="person")
 
 
@@ -286,7 +286,7 @@ def test_what_failed_against_a_champion_that_was_rolled_back_since_is_judged_aga
 def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(lake: Settings) -> None:
     judged(lake, sample.GOOD, CAREFUL)
     stricter = replace(CAREFUL, gate=replace(CAREFUL.gate, floors={"roc_auc": 0.61}))
-    with pytest.raises(ConflictError, match="judged by another declaration of the gate"):
+    with pytest.raises(CheckError, match="judged by another declaration of the gate"):
         moves.promote(lake, stricter, 1, actor="person")
     assert models.find_champion(lake, stricter) is None
 
