@@ -11,7 +11,7 @@ import dagster as dg
 from assets import checks
 from assets.candidate import candidate_name
 from assets.metadata import plots, stage_metadata
-from assets.stage import explained, run_stage, tell
+from assets.stage import explained, run_stage, tell, telling
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
@@ -74,7 +74,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "plots": evaluation_plots(evaluation),
             }
         )
-        settle(current, pipeline)
+        settle(current, pipeline, progress=telling(context))
         tell(context, f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {

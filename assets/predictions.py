@@ -10,7 +10,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, run_stage, tell
+from assets.stage import explained, run_stage, tell, telling
 from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
@@ -50,7 +50,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.scoring.nightly import score_nights
 
         current, nights = settings.load(), nights_of(context)
-        settle(current, pipeline)
+        settle(current, pipeline, progress=telling(context))
         result = run_stage(
             context,
             lambda progress: score_nights(

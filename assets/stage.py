@@ -45,7 +45,7 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
 
 def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> StageResult:
     """Call a stage of the engine with a progress callback; its result goes to the log and to the session."""
-    result = stage(_progress(context))
+    result = stage(telling(context))
     context.log.info(_sentence(result))
     session = current_session()
     if session:
@@ -56,11 +56,11 @@ def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> Sta
 
 def tell(context: Context, message: str) -> None:
     """Say what goes on between stages, such as a check."""
-    _progress(context)(message)
+    telling(context)(message)
 
 
-def _progress(context: Context) -> Progress:
-    """To the listening session at once, to Dagster's log at most every two seconds: each line there is a row."""
+def telling(context: Context) -> Progress:
+    """Progress to the listening session at once, to the log at most every two seconds: each line there is a row."""
     session = current_session()
     last_logged = float("-inf")
 

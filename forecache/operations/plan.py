@@ -49,6 +49,7 @@ def plan_move(
     return replace(
         entry,
         from_published=left,
+        from_pinned=store.pointer().pinned,
         to_published=published.version,
         predictions_version=published.source.delta_version,
     )

@@ -170,8 +170,11 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
             store.quarantine(version, _quarantine_reason(entry))
         step("quarantined")
         # A version that was published since, past this rollback, stays: nobody decided about it.
-        if store.pointer().current == entry.from_published:
-            store.serve_again(entry.to_published)
+        pointer = store.pointer()
+        if pointer.current == entry.from_published:
+            # A pin that was set since is a later decision than this one, and stays.
+            pinned = None if pointer.pinned == entry.from_pinned else pointer.pinned
+            store.serve_again(entry.to_published, pinned=pinned)
         step("pointer moved")
     targets: dict[str, Any] = {}
     try:
@@ -194,7 +197,11 @@ def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promoti
             store.manifest(entry.to_published)
     except NotFoundError as gone:
         return _undo(settings, pipeline, store, entry, f"undone after it was cut short: {gone.message}", progress)
-    return replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
+    done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
+    pinned = store.pointer().pinned
+    stays = "" if pinned is None else f"; version {pinned} stays pinned"
+    progress(f"finished the rollback of {pipeline.name} that was cut short{stays}", None)
+    return done
 
 
 def _undo(
@@ -203,8 +210,9 @@ def _undo(
     for version, why in store.quarantined().items():
         if why == _quarantine_reason(entry):
             store.lift_quarantine(version)
-    if entry.from_published is not None and store.pointer().current == entry.to_published:
-        store.serve_again(entry.from_published)
+    pointer = store.pointer()
+    if entry.from_published is not None and pointer.current == entry.to_published:
+        store.serve_again(entry.from_published, pinned=pointer.pinned)
     undo_move(settings, pipeline, entry)
     closing = replace(
         entry,

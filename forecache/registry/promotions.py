@@ -33,6 +33,7 @@ class Promotion:
         training_table, training_version: Table and Delta version that it was trained and judged on.
         operation: Id that the rows of one operation share.
         from_published, to_published: Store versions served before and after, where the decision moved them too.
+        from_pinned: Version that was pinned when a rollback began; it lifts that pin, and none that is set later.
         predictions_version: Delta version of the prediction table that `to_published` holds.
         outdated_verdict: Promoted by a person although the gate's verdict did not hold any more; `reason` says why not.
     """
@@ -55,6 +56,7 @@ class Promotion:
     from_published: int | None = None
     to_published: int | None = None
     predictions_version: int | None = None
+    from_pinned: int | None = None
     outdated_verdict: bool | None = None
 
     @property
@@ -130,6 +132,7 @@ def _schema() -> Any:
             ("from_published", pa.int64()),
             ("to_published", pa.int64()),
             ("predictions_version", pa.int64()),
+            ("from_pinned", pa.int64()),
             ("outdated_verdict", pa.bool_()),
         ]
     )

@@ -119,10 +119,14 @@ class Store:
         """Undo `quarantine`; the caller holds the publisher's lock."""
         self.layout.quarantine(version).unlink(missing_ok=True)
 
-    def serve_again(self, version: int) -> None:
-        """Move the pointer to a retained version, unpinned; the caller holds the publisher's lock."""
+    def serve_again(self, version: int, *, pinned: int | None = None) -> None:
+        """Move the pointer to a retained version; the caller holds the publisher's lock.
+
+        Args:
+            pinned: The version that stays pinned, None: none.
+        """
         pointer = self.pointer()
-        write_pointer(self.layout, Pointer(version, None, pointer.last, pointer.generation + 1))
+        write_pointer(self.layout, Pointer(version, pinned, pointer.last, pointer.generation + 1))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
         """Where `rollback` would go; raises what it raises."""

@@ -46,6 +46,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return settings.home_path
 
 
+@pytest.mark.parametrize("step", STEPS[1:-1])
+def test_a_pin_between_the_kill_and_the_command_that_finishes_it_stays(
+    settings: Settings, prepared: Path, step: str
+) -> None:
+    shutil.copytree(prepared, settings.home_path)
+    killed_rollback(settings, step)
+    store = open_store(settings, "returns")
+    store.pin(2)
+    settle(settings, returns)
+    assert (store.pointer().current, store.pointer().pinned) == (1, 2)
+    assert models.champion(settings, returns).version == 1
+
+
 def killed_rollback(settings: Settings, step: str) -> None:
     command = [sys.executable, "-c", _SCRIPT, str(settings.home_path), step, str(_SUPPORT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))

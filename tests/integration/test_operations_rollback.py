@@ -170,7 +170,7 @@ class Stopped(BaseException):
     """What ends a rollback in these tests at the step they name."""
 
 
-def cut_short(settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut_short(settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch, *, version: int | None = None) -> None:
     def stop(name: str) -> None:
         if name == step:
             raise Stopped
@@ -178,7 +178,7 @@ def cut_short(settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(operation, "step", stop)
         with pytest.raises(Stopped):
-            roll_back(settings, PIPELINE, actor="person", reason="complaints")
+            roll_back(settings, PIPELINE, version=version, actor="person", reason="complaints")
 
 
 def test_a_rollback_cut_short_is_finished_by_the_next_one_which_does_nothing_else(
@@ -214,6 +214,36 @@ def test_a_version_published_past_a_rollback_that_was_cut_short_stays(
     republish(home)
     settle(home, PIPELINE)
     assert state(home) == (1, 2, [2])
+
+
+@pytest.mark.parametrize("step", ["begun", "champion moved", "quarantined", "pointer moved"])
+def test_a_pin_that_is_set_after_a_rollback_was_cut_short_outlasts_its_completion(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    republish(home)
+    store = open_store(home, "returns")
+    cut_short(home, step, monkeypatch, version=1)
+    store.pin(2)
+    said: list[str] = []
+    done = settle(home, PIPELINE, progress=lambda message, _: said.append(message))
+    assert done is not None
+    assert "version 2 stays pinned" in said[-1]
+    assert (store.pointer().current, store.pointer().pinned) == (1, 2)
+    assert models.champion(home, PIPELINE).version == 1
+    served = store.unpin()
+    assert served is not None
+    assert served.version == 1
+
+
+def test_a_pin_from_before_a_rollback_is_lifted_by_it_and_by_its_completion(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    republish(home)
+    store = open_store(home, "returns")
+    store.pin(2)
+    cut_short(home, "champion moved", monkeypatch, version=1)
+    settle(home, PIPELINE)
+    assert (store.pointer().current, store.pointer().pinned) == (1, None)
 
 
 def test_publishing_finishes_what_was_cut_short_first(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +314,18 @@ def test_the_command_line_says_that_it_finished_a_rollback_and_doctor_that_one_i
     assert main(["rollback", "returns"]) == 0
     assert "Finished the rollback that was cut short. Model 1 is the champion again" in capsys.readouterr().out
     assert check_rollbacks(load_settings()).state == "ok"
+
+
+def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
+    shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_short(shell, "begun", monkeypatch)
+    assert main(["pin", "returns", "2"]) == 0
+    capsys.readouterr()
+    assert main(["rollback", "returns"]) == 0
+    said = capsys.readouterr().out
+    assert "Version 2 was pinned meanwhile and stays so: `forecache unpin returns` serves version 1." in said
+    assert "Served now: version 2 of returns" in said
 
 
 def test_a_rollback_of_the_store_alone_that_was_cut_short_is_named_by_doctor_and_finished_by_the_same_command(

@@ -102,5 +102,11 @@ def _say(store: "Store", done: "RolledBack") -> None:
         what += f" Model {entry.to_version} is the champion again, {entry.from_version} is not."
     elif entry is None:
         what += " The champion stays what it was."
+    pointer = store.pointer()
+    if pointer.pinned is not None:
+        what += (
+            f" Version {pointer.pinned} was pinned meanwhile and stays so: `forecache unpin {store.pipeline}` serves "
+        )
+        what += f"version {pointer.current}."
     champions = {"from": entry.from_version, "to": entry.to_version} if entry else None
     say_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})
