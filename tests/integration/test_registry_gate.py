@@ -250,6 +250,8 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
     assert "than champion 3" in said
     assert main(["promote", "returns", "2"]) == 0
     assert main(["models", "judge", "returns", "2", "--json"]) == 0
+    assert main(["promote", "returns", "2", "--reason", "twice"]) == 5
+    assert "version 2 is the champion already" in capsys.readouterr().err
     moves.promote(lake, CAREFUL, 3, actor="person")
     judged(lake, sample.USELESS, CAREFUL)
     assert main(["models", "judge", "returns", "4"]) == 6

@@ -108,9 +108,10 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     current = settings()
     declared = load_pipeline(current, pipeline)
     settle(current, declared)
-    if model_version(current, declared, version).gate == "pending":
+    judged_now = model_version(current, declared, version).gate == "pending"
+    if judged_now:
         _judge(current, declared, version)
-    if CHAMPION not in model_version(current, declared, version).aliases:
+    if not (judged_now and CHAMPION in model_version(current, declared, version).aliases):
         promote_by_hand(current, declared, version, actor=actor(), reason=reason, outdated_verdict=outdated_verdict)
     promoted = model_version(current, declared, version)
     if wants_json():
