@@ -1,6 +1,6 @@
 """The filter of a version: which delta segments may hold a key, so that most reads touch the base alone.
 
-A table of 2**n slots, one bit for each delta; a key's slot comes from its hash. Eight or more slots per delta entry
+A table of 2**n slots, one bit for each delta; a key's slot is the low bits of its hash. Eight or more slots per delta entry
 leave at most one read in eight, of keys that no delta holds, with a lookup too many. It is mapped, so that all
 readers of a machine share it. Format: eight bytes, the first is the slot width in bytes (1, 2, 4 or 8); then the
 slots, little-endian.
@@ -12,7 +12,6 @@ import numpy as np
 
 from forecache.store.hashing import file_checksum
 from forecache.store.layout import HASHES_FILE, Layout, fsync_path
-from forecache.store.lookup import FILTER_SHIFT
 from forecache.store.manifest import SegmentInfo, ShardInfo
 
 MAX_DELTAS = 64
@@ -39,7 +38,7 @@ def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> Sha
     table = np.zeros(slots, f"<u{width}")
     for bit, segment in enumerate(deltas):
         hashes = np.fromfile(layout.segment(segment.id) / HASHES_FILE, "<u8")
-        places = (hashes >> np.uint64(FILTER_SHIFT)) & np.uint64(slots - 1)
+        places = hashes & np.uint64(slots - 1)
         table[places] |= table.dtype.type(1 << bit)
     path = layout.filter(f"{version:08d}.bin")
     with open(path, "wb") as file:

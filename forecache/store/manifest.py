@@ -15,7 +15,7 @@ import xxhash
 from forecache.errors import UnavailableError
 from forecache.store.keys import KeyColumn, KeySchema
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -179,13 +179,14 @@ def manifest_from_json(content: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        UnavailableError: It was written by a newer Forecache.
+        UnavailableError: It was written by a Forecache whose stores look otherwise.
     """
     data = json.loads(content)
     if data["format"] != FORMAT:
         raise UnavailableError(
             f"The manifest of {data['pipeline']} version {data['version']} has the format {data['format']}.",
-            remedy=f"This Forecache reads format {FORMAT}; upgrade the reader.",
+            remedy=f"This Forecache reads format {FORMAT}: upgrade it, or where the store is the older one, remove the "
+            "pipeline's store folder and publish again.",
         )
     data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
     data["fields"] = tuple(Field(**item) for item in data["fields"])

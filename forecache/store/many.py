@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forecache.store.index import Index, key_hashes
-from forecache.store.lookup import FILTER_SHIFT, Get, GetMany
+from forecache.store.lookup import Get, GetMany
 
 _FEW = 28
 """So many keys are found sooner one by one than together."""
@@ -21,7 +21,7 @@ def many_reader(index: Index, base_get: Get, get: Get, slots: memoryview | None)
         get: Reads all segments.
         slots: Of the filter; None where there are no deltas.
     """
-    find, shift = index.find, np.uint64(FILTER_SHIFT)
+    find = index.find
     table = None if slots is None else np.asarray(slots)
     slot_mask = np.uint64(0 if table is None else len(table) - 1)
 
@@ -37,7 +37,7 @@ def many_reader(index: Index, base_get: Get, get: Get, slots: memoryview | None)
         for place in elsewhere:
             entries[place] = base_get(keys[place])
         if table is not None:
-            for place in np.flatnonzero(table[(hashes >> shift) & slot_mask]).tolist():
+            for place in np.flatnonzero(table[hashes & slot_mask]).tolist():
                 entries[place] = get(keys[place])
         return entries
 

@@ -26,7 +26,7 @@ import xxhash
 
 from forecache.store import segment as segments
 from forecache.store.layout import Layout
-from forecache.store.lookup import Get, GetMany, entry_readers, value_reader
+from forecache.store.lookup import Get, GetMany, entry_readers
 from forecache.store.manifest import Manifest, SegmentInfo
 from forecache.store.merge import merged
 
@@ -71,8 +71,9 @@ class Snapshot:
         self._layers = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
-        self.get_entry, self.get_entries = entry_readers(self._layers, index, filter_map)
-        self.get = value_reader(self.get_entry) if manifest.carried else self.get_entry
+        self.get, self.get_entry, self.get_entries = entry_readers(
+            self._layers, index, filter_map, carried=manifest.carried > 0
+        )
         self._release = weakref.finalize(self, _release, self._folders, lease)
 
     def _open_segment(self, segment: SegmentInfo) -> None:
