@@ -14,9 +14,8 @@ from forecache.store.keys import MAX_KEY_BYTES
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
-_PROVENANCE_ID_BYTES = 8
 _NEWLINE = ord("\n")
-_START, _END = b'{"key":"', b"},"
+_START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
 _FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 
@@ -118,10 +117,9 @@ class Answers:
         if entry is None:
             return None
         tail = self.tail
-        if self.carried:
+        if self.carried and _NEWLINE in entry:
             entry, own = self._split(entry)
-            if own is not None:
-                tail = b"," + own + self._moment
+            tail = b"," + own + self._moment
         if fields:
             entry = select(entry, fields)
         return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
@@ -131,23 +129,24 @@ class Answers:
         if not keys:
             return b'{"results":[],' + self._common + self._moment, 0
         entries: list[Any] = self.get_entries(keys)
-        # The answer is five columns, joined row by row at once: as fast as copying its bytes.
+        # The answer is four columns, joined row by row at once: as fast as copying its bytes.
         count, missing = len(keys), entries.count(None)
-        marks, ends = [_FOUND] * count, [_END] * count
+        marks, ends = [_FOUND] * count, [_NEXT] * count
         if missing:
             for place, entry in enumerate(entries):
                 if entry is None:
                     marks[place], entries[place] = _NOT_FOUND, b""
         if self.carried:
             for place, entry in enumerate(entries):
-                entries[place], own = self._split(entry)
-                if own is not None:
-                    ends[place] = b"," + own[:-1] + _END
+                if _NEWLINE in entry:
+                    entries[place], own = self._split(entry)
+                    ends[place] = b"," + own[:-1] + _NEXT
         if fields:
             entries = [select(entry, fields) if entry else entry for entry in entries]
-        parts: list[bytes] = [_START] * (5 * count)
-        parts[1::5], parts[2::5], parts[3::5], parts[4::5] = _json_texts(keys), marks, entries, ends
-        parts[0], parts[-1] = b'{"results":[{"key":"', ends[-1][:-1]
+        parts: list[bytes] = [b""] * (4 * count)
+        parts[::4], parts[1::4], parts[2::4], parts[3::4] = _json_texts(keys), marks, entries, ends
+        parts[-1] = ends[-1].removesuffix(_NEXT) + _END
+        parts.insert(0, b'{"results":[' + _START)
         parts += b"],", self._common, self._moment
         return b"".join(parts), count - missing
 
@@ -165,7 +164,8 @@ class Answers:
                 return list(map(self.key_of, values))
             if text.isascii():
                 keys = text.encode().split(b"\n")
-                if len(keys) == len(values) and b"" not in keys and max(map(len, keys)) <= MAX_KEY_BYTES:
+                lengths = set(map(len, keys))
+                if len(keys) == len(values) and min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES:
                     return keys
         return list(map(self.key_of, values))
 
@@ -190,12 +190,10 @@ class Answers:
                     f"{self.manifest.pipeline} has no field {quoted(field)}; it serves {known}.",
                 )
 
-    def _split(self, entry: bytes) -> tuple[bytes, bytes | None]:
-        """The value of an entry, and the members of its own provenance where it has one."""
-        mark = -_PROVENANCE_ID_BYTES - 1
-        if len(entry) > _PROVENANCE_ID_BYTES and entry[mark] == _NEWLINE:
-            return entry[:mark], self._own[entry[-_PROVENANCE_ID_BYTES:].decode()]
-        return entry, None
+    def _split(self, entry: bytes) -> tuple[bytes, bytes]:
+        """The value of an entry of two lines, and the members of the provenance that the second one names."""
+        value, _, provenance = entry.partition(b"\n")
+        return value, self._own[provenance.decode()]
 
 
 def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Get = Callable[[bytes], bytes | None]
 GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
+GetDelta = Callable[[bytes, int], bytes | None]
+"""The newest entry of a key in the deltas whose bits are set, a tombstone as an empty one; None where none has it."""
 _NEWLINE = ord("\n")
 """A number is looked for ten times as fast as a bytes object of one byte."""
 
@@ -30,7 +32,7 @@ def entry_readers(
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
-        return _values(base_get) if carried else base_get, base_get, many_reader(index, base_get, base_get, None)
+        return _values(base_get) if carried else base_get, base_get, many_reader(index, base_get, base_get, None, None)
     assert filter_map is not None, "a version with delta segments has a filter"
     # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
     # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
@@ -42,15 +44,21 @@ def entry_readers(
     key_hash, mask = xxhash.xxh3_64_intdigest, len(gets) - 1
     newest_first = [(1 << i, _layer_reader(layer)) for i, layer in reversed(list(enumerate(layers[1:])))]
 
+    def get_delta(key: bytes, candidates: int) -> bytes | None:
+        for bit, delta_get in newest_first:
+            if candidates & bit:
+                entry = delta_get(key)
+                if entry is not None:
+                    return entry
+        return None
+
     def get_entry(key: bytes) -> bytes | None:
         digest = key_hash(key)
         candidates = slots[digest & slot_mask]
         if candidates:
-            for bit, delta_get in newest_first:
-                if candidates & bit:
-                    entry = delta_get(key)
-                    if entry is not None:
-                        return entry or None
+            entry = get_delta(key, candidates)
+            if entry is not None:
+                return entry or None
         return gets[digest & mask](key)
 
     get_value = _values(get_entry)
@@ -65,7 +73,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return get if carried else get_entry, get_entry, many_reader(index, base_get, get_entry, slots)
+    return get if carried else get_entry, get_entry, many_reader(index, base_get, get_entry, get_delta, slots)
 
 
 def _layer_reader(layer: list[Any]) -> Get:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forecache.store.index import Index, key_hashes
-from forecache.store.lookup import Get, GetMany
+from forecache.store.lookup import Get, GetDelta, GetMany
 
 _FEW = 28
 """So many keys are found sooner one by one than together."""
@@ -13,12 +13,13 @@ _BLOCK = 1 << 16
 """Most keys that are looked up together, so that memory stays bounded."""
 
 
-def many_reader(index: Index, base_get: Get, get: Get, slots: memoryview | None) -> GetMany:
+def many_reader(index: Index, base_get: Get, get: Get, get_delta: GetDelta | None, slots: memoryview | None) -> GetMany:
     """Reads through the base's index, and one by one where a delta may hold the key or the index does not lead to it.
 
     Args:
         base_get: Reads the base alone.
         get: Reads all segments.
+        get_delta: Reads the deltas alone; None where there are none.
         slots: Of the filter; None where there are no deltas.
     """
     find = index.find
@@ -36,9 +37,13 @@ def many_reader(index: Index, base_get: Get, get: Get, slots: memoryview | None)
         entries, elsewhere = find(keys, hashes)
         for place in elsewhere:
             entries[place] = base_get(keys[place])
-        if table is not None:
-            for place in np.flatnonzero(table[hashes & slot_mask]).tolist():
-                entries[place] = get(keys[place])
+        if table is not None and get_delta is not None:
+            candidates = table.take((hashes & slot_mask).view(np.int64))
+            places = np.flatnonzero(candidates)
+            for place, bits in zip(places.tolist(), candidates.take(places).tolist(), strict=True):
+                entry = get_delta(keys[place], bits)
+                if entry is not None:
+                    entries[place] = entry or None
         return entries
 
     return get_many

@@ -29,6 +29,7 @@ from forecache.store.layout import Layout
 from forecache.store.lookup import Get, GetMany, entry_readers
 from forecache.store.manifest import Manifest, SegmentInfo
 from forecache.store.merge import merged
+from forecache.store.populate import populate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,7 +154,9 @@ class Snapshot:
         return self.manifest.size_bytes
 
     def warm(self) -> int:
-        """Read the mapped files into the page cache, so that the first gets do not wait for the disk; bytes read.
+        """Read the mapped files into the page cache and this process's page tables; bytes read.
+
+        The first gets then wait neither for the disk nor for the kernel.
 
         Files that another open version holds too, and that were read for it, are left alone.
         """
@@ -162,6 +165,7 @@ class Snapshot:
             if handle.warm:
                 continue
             total += sum(map(_read_through, handle.paths))
+            populate(handle.paths)
             handle.warm = True
         return total
 

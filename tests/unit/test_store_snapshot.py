@@ -1,5 +1,6 @@
 """Snapshots over base and delta segments read what a dictionary with the same changes would."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecache.errors import InputError
+from forecache.errors import InputError, UnavailableError
 from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, many, split_entry
 from forecache.store.build import num_shards, write_shard
 from forecache.store.filters import write_filter, write_hashes
@@ -18,7 +19,8 @@ from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifes
 from forecache.store.work import read_back, shards_of
 
 KEYS = st.binary(min_size=1, max_size=12)
-ENTRIES = st.integers(0, 99).map(lambda number: b'{"score":%d}' % number)
+OWN = b"\n1f09a2c4"
+ENTRIES = st.tuples(st.integers(0, 99), st.sampled_from([b"", OWN])).map(lambda each: b'{"score":%d}%s' % each)
 
 
 def segment(layout: Layout, name: str, rows: dict[bytes, bytes], *, shards: int, kind: str) -> SegmentInfo:
@@ -56,6 +58,7 @@ def version(root: Path, base: dict[bytes, bytes], deltas: list[dict[bytes, bytes
         fields=(Field("score", "bigint"),),
         source=Source("predictions_churn", "/lake/predictions_churn", 3, "1998-06-30"),
         provenance=Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1"),
+        carried=sum(entry.endswith(OWN) for rows in (base, *deltas) for entry in rows.values()),
         policy=Policy(36.0, "flag"),
         published_at="1998-07-01T04:00:00.000000Z",
         code_version="abc",
@@ -92,8 +95,11 @@ def test_reads_are_those_of_a_dictionary(
     expected = {key: entry for key, entry in expected.items() if entry}
     asked = [*base, *(key for delta in deltas for key in delta), b"nobody"]
     with version(tmp_path_factory.mktemp("store"), base, deltas) as snapshot:
-        assert [snapshot.get(key) for key in asked] == [expected.get(key) for key in asked]
-        assert snapshot.get_many(asked) == [expected.get(key) for key in asked]
+        values = {key: split_entry(entry)[0] for key, entry in expected.items()}
+        assert [snapshot.get(key) for key in asked] == [values.get(key) for key in asked]
+        assert [snapshot.get_entry(key) for key in asked] == [expected.get(key) for key in asked]
+        assert snapshot.get_many(asked) == [values.get(key) for key in asked]
+        assert snapshot.get_entries(asked) == [expected.get(key) for key in asked]
         assert dict(snapshot.items()) == expected
         per_shard = [dict(snapshot.shard_items(shard)) for shard in range(4)]
         assert sum(map(len, per_shard)) == len(expected)
@@ -125,6 +131,30 @@ def test_two_snapshots_share_what_they_map_and_closing_one_leaves_the_other(tmp_
         second.get(b"a")
     with pytest.raises(AttributeError):
         second.get_many([b"a"] * 100)
+
+
+def test_warming_enters_every_page_of_a_segment_before_it_is_read(tmp_path: Path) -> None:
+    rows = {b"%06d" % number: b'{"score":%d}' % number for number in range(100_000)}
+    with version(tmp_path, rows, [], shards=1) as snapshot:
+        path = snapshot.files()[0]
+        snapshot.warm()
+        size = -(-path.stat().st_size // 4096) * 4
+        assert resident(path) == [size, size]  # LMDB's mapping, and that of the index
+
+
+def resident(path: Path) -> list[int]:
+    """What of each mapping of a file is entered in this process, KiB."""
+    mappings = Path("/proc/self/smaps").read_text().split(str(path))[1:]
+    return [int(re.search(r"\nRss: +(\d+) kB", text)[1]) for text in mappings]  # type: ignore[index]
+
+
+def test_a_manifest_of_another_format_names_it_and_the_remedy(tmp_path: Path) -> None:
+    with version(tmp_path, {b"a": b'{"score":1}'}, []) as snapshot:
+        content = snapshot.manifest.to_json().replace(b'"format": 2', b'"format": 1')
+    with pytest.raises(UnavailableError, match="has the format 1") as caught:
+        manifest_from_json(content)
+    assert "reads format 2" in str(caught.value)
+    assert "publish again" in str(caught.value)
 
 
 def test_a_key_in_the_wrong_shard_does_not_pass_the_read_back(tmp_path: Path) -> None:
