@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from _processor import processor_name
 from _scoring import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,7 @@ def _circumstances() -> dict[str, Any]:
     packages = ("pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pyarrow", "lightgbm")
     return {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],

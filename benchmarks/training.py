@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from _processor import processor_name
 from _training import report, runs
 from _training.progress import say
 from _training.sizes import FULL, SMOKE, Sizes
@@ -77,6 +78,7 @@ def _circumstances() -> dict[str, Any]:
 
     return {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -4,14 +4,13 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import psutil
+from _processor import processor_name
 
 from _store.processes import FEAST, ROOT
 
@@ -19,9 +18,8 @@ _PACKAGES = ("granian", "lmdb", "orjson", "uvicorn", "uvloop", "httptools", "fas
 
 
 def describe() -> dict[str, Any]:
-    processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {
-        "processor": processor.group(1) if processor else platform.processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": platform.release(),
