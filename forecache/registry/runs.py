@@ -60,13 +60,12 @@ def training_run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).write_text(json.dumps({"run_id": run, "tracking_uri": settings.mlflow_tracking_uri}))
     client.update_run(run, status="RUNNING")
-    status = "FAILED"
     try:
         with _system_metrics(run):
             yield TrainingRun(client, run)
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        status = "KILLED"
+    except BaseException as error:  # Ctrl-C is no Exception, nor is Dagster's interruption
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
         raise
     finally:
         client.set_terminated(run, status=status)

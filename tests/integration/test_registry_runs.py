@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterExecutionInterruptedError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
@@ -48,9 +49,12 @@ def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
     assert "system/system_memory_usage_megabytes" in found.data.metrics
 
 
-def test_an_interrupted_training_goes_on_in_its_run_and_repeats_no_epoch(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, DagsterExecutionInterruptedError])
+def test_an_interrupted_training_goes_on_in_its_run_and_repeats_no_epoch(
+    settings: Settings, tmp_path: Path, interruption: type[BaseException]
+) -> None:
     client = tracking(settings)
-    first = interrupted_run(settings, tmp_path / "run", KeyboardInterrupt())
+    first = interrupted_run(settings, tmp_path / "run", interruption())
     assert client.get_run(first).info.status == "KILLED"
     with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as second:
         second.on_event(epoch(0))
