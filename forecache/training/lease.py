@@ -121,7 +121,7 @@ class Lease:
             try:
                 if not self._renew():
                     return
-            except (BaseError, OSError):
+            except (BaseError, OSError, ConflictError):
                 continue  # nobody can write there now; whether it is still ours, the next answer tells
 
     def release(self) -> None:
@@ -161,7 +161,14 @@ class Lease:
             found = self._obstore.get(self._store, LEASE_FILE)
         except FileNotFoundError:
             return None
-        return Holder(**json.loads(bytes(found.bytes()))), _tag(found.meta)
+        try:
+            holder = Holder(**json.loads(bytes(found.bytes())))
+        except (ValueError, TypeError):
+            raise ConflictError(
+                f"The object {self._uri}/{LEASE_FILE} is no lease that this version can read.",
+                remedy="See that nothing trains with these checkpoints, then delete it.",
+            ) from None
+        return holder, _tag(found.meta)
 
     def _put(self, mode: "str | Tag", *, released: bool = False) -> bool:
         """Write this process's name into the object if it still is in the state that `mode` names."""

@@ -196,6 +196,14 @@ def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_
     assert take(options) < 10.0
 
 
+def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
+    place = open_place(URI, options)
+    place.replace(LEASE_FILE, b"{")
+    with pytest.raises(ConflictError, match=f"{URI}/lease.json is no lease"):
+        take(options)
+    place.delete([LEASE_FILE])
+
+
 def prepared(folder: Path, options: dict[str, str]) -> tuple[Settings, TrainingSpec]:
     settings = load_settings(home=folder, project="sample_project", storage_options=options, device="cpu")
     version = write_training_set(settings, returns, rows_per_date=2_000)
