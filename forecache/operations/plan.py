@@ -5,7 +5,7 @@ from dataclasses import replace
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.pipeline import Pipeline
 from forecache.registry.models import champion, model_version, verified_folder
-from forecache.registry.moves import described_move
+from forecache.registry.moves import begun, described_move
 from forecache.registry.promotions import Promotion, past_champions, promotions, rolled_back
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest
@@ -42,8 +42,7 @@ def plan_move(
         )
     chosen = model_version(settings, pipeline, model)
     verified_folder(settings, chosen)
-    entry = described_move(settings, pipeline, chosen, action="rollback", actor=actor, reason=reason)
-    entry = replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
+    entry = begun(described_move(settings, pipeline, chosen, action="rollback", actor=actor, reason=reason))
     if published is None:
         return entry
     return replace(

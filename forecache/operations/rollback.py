@@ -17,7 +17,7 @@ from forecache.operations.steps import step
 from forecache.operations.targets import stands_here
 from forecache.pipeline import Pipeline
 from forecache.registry.models import model_version, registry_lock
-from forecache.registry.moves import finish_move, mark_rolled_back, undo_move
+from forecache.registry.moves import ended, finish_move, mark_rolled_back, undo_move
 from forecache.registry.promotions import Promotion, promotions, record_promotion, unfinished
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
@@ -121,7 +121,7 @@ def roll_model_back(
 
 
 def settle(settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress) -> RolledBack | None:
-    """Finish or undo a rollback that was cut short; None where there is none.
+    """Finish or undo a rollback, or a person's promotion, that was cut short; None where there is none.
 
     Raises:
         ConflictError: Another process is changing the store.
@@ -162,7 +162,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
     """Move what the ledger's first row says and write the second; doing any of it twice changes nothing."""
     finish_move(settings, pipeline, entry)
     step("champion moved")
-    if entry.from_version is not None and entry.from_version != entry.to_version:
+    if entry.action == "rollback" and entry.from_version is not None and entry.from_version != entry.to_version:
         mark_rolled_back(settings, pipeline, entry.from_version)
     step("model marked")
     if entry.to_published is not None:
@@ -183,7 +183,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
                 targets = sync_targets(settings, pipeline, store, progress)
             step("targets told")
     finally:
-        closing = replace(entry, verdict="passed", recorded_at=datetime.now(timezone.utc))
+        closing = ended(entry)
         record_promotion(settings, closing)
     step("recorded")
     return RolledBack(store.current(), closing, targets)
@@ -200,7 +200,7 @@ def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promoti
     done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned
     stays = "" if pinned is None else f"; version {pinned} stays pinned"
-    progress(f"finished the rollback of {pipeline.name} that was cut short{stays}", None)
+    progress(f"finished the {entry.action} of {pipeline.name} that was cut short{stays}", None)
     return done
 
 
@@ -224,7 +224,7 @@ def _undo(
         recorded_at=datetime.now(timezone.utc),
     )
     record_promotion(settings, closing)
-    with stands_here(pipeline.name, "The rollback is undone."):
+    with stands_here(pipeline.name, f"The {entry.action} is undone."):
         targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
     return RolledBack(store.current(), closing, targets, resumed=True)
 

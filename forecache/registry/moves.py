@@ -63,9 +63,12 @@ def promote(
                 raise _outdated(pipeline, version, why)
             entry = replace(entry, outdated_verdict=True, reason=f"{reason} (on an outdated verdict: {why})".strip())
         verified_folder(settings, chosen)
+        entry = begun(entry)
         record_promotion(settings, entry)
         finish_move(settings, pipeline, entry)
-        return entry
+        closing = ended(entry)
+        record_promotion(settings, closing)
+        return closing
 
 
 def _outdated(pipeline: Pipeline, version: int, why: str) -> CheckError:
@@ -131,6 +134,16 @@ def described_move(
     )
 
 
+def begun(entry: Promotion) -> Promotion:
+    """The first of a decision's two rows."""
+    return replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
+
+
+def ended(entry: Promotion) -> Promotion:
+    """The second one, of now."""
+    return replace(entry, verdict="passed", recorded_at=datetime.now(timezone.utc))
+
+
 def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
     """Point the aliases where the ledger's row says; doing it twice changes nothing.
 
@@ -154,9 +167,12 @@ def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
 def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
     """Point the alias where it was before the ledger's row; doing it twice changes nothing."""
     client = tracking(settings)
+    client.delete_registered_model_alias(pipeline.name, PREVIOUS)
+    if entry.from_version is None:
+        client.delete_registered_model_alias(pipeline.name, CHAMPION)
+        return
     client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.from_version))
     client.set_model_version_tag(pipeline.name, str(entry.from_version), "gate", "passed")
-    client.delete_registered_model_alias(pipeline.name, PREVIOUS)
 
 
 def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:

@@ -38,6 +38,24 @@ steps.on_step = kill
 roll_back(load_settings(home=sys.argv[1]), returns, actor="killed")
 """
 
+_PROMOTION = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from sample_project.pipelines.visits import returns
+from forecache.registry import moves
+from forecache.settings import load_settings
+
+finish = moves.finish_move
+
+def killed(*arguments):
+    if sys.argv[2] == "1":
+        finish(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+moves.finish_move = killed
+moves.promote(load_settings(home=sys.argv[1]), returns, 1, actor="killed")
+"""
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,6 +75,25 @@ def test_a_pin_between_the_kill_and_the_command_that_finishes_it_stays(
     settle(settings, returns)
     assert (store.pointer().current, store.pointer().pinned) == (1, 2)
     assert models.champion(settings, returns).version == 1
+
+
+@pytest.mark.parametrize("moved_before", [False, True])
+def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
+    settings: Settings, prepared: Path, moved_before: bool
+) -> None:
+    shutil.copytree(prepared, settings.home_path)
+    command = [sys.executable, "-c", _PROMOTION, str(settings.home_path), str(int(moved_before)), str(_SUPPORT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert models.champion(settings, returns).version == (1 if moved_before else 2)
+    found = check_rollbacks(load_settings(home=settings.home_path, project="sample_project"))
+    assert "promote of returns from model 2 to 1" in found.found
+    settle(settings, returns)
+    assert models.champion(settings, returns).version == 1
+    assert models.model_version(settings, returns, 2).gate == "passed"  # nobody rolled back from it
+    assert open_store(settings, "returns").quarantined() == {}
+    assert [entry.verdict for entry in promotions(settings, "returns")][-2:] == ["begun", "passed"]
+    assert settle(settings, returns) is None
 
 
 def killed_rollback(settings: Settings, step: str) -> None:

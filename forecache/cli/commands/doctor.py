@@ -155,7 +155,9 @@ def check_rollbacks(settings: Settings) -> Finding:
         entry, store = unfinished(promotions(settings, name)) if known else None, open_store(settings, name)
         current = store.pointer().current
         if entry is not None:
-            cut_short.append(f"{name} from model {entry.from_version} to {entry.to_version}")
+            cut_short.append(
+                f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
+            )
         elif current in store.quarantined():  # of the store alone: the pointer moves after the quarantine
             cut_short.append(f"{name} from version {current}, which is quarantined and still current")
     if cut_short:
@@ -163,7 +165,7 @@ def check_rollbacks(settings: Settings) -> Finding:
             "rollbacks",
             "warn",
             f"cut short: {', '.join(cut_short)}",
-            "Give the same rollback again: it finishes that one and does nothing else. A run finishes a model's, too.",
+            "Give the same command again: it finishes that one and does nothing else. A run finishes a model's, too.",
         )
     return Finding("rollbacks", "ok", "none was cut short")
 

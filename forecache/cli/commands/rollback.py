@@ -94,10 +94,12 @@ def _say(store: "Store", done: "RolledBack") -> None:
     entry = done.entry
     if entry is not None and entry.verdict == "undone":
         raise CheckError(
-            f"A rollback of {store.pipeline} that was cut short cannot be finished and is {entry.reason}",
+            f"A {entry.action} of {store.pipeline} that was cut short cannot be finished and is {entry.reason}",
             remedy="Run the command again to roll back from what is served now.",
         )
-    what = "Finished the rollback that was cut short." if done.resumed else "Rolled back."
+    what = "Rolled back."
+    if done.resumed and entry is not None:
+        what = f"Finished the {entry.action} that was cut short."
     if entry is not None and entry.to_version != entry.from_version:
         what += f" Model {entry.to_version} is the champion again, {entry.from_version} is not."
     elif entry is None:
