@@ -5,10 +5,12 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +149,31 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
     Raises:
         CheckError: A file was changed, added or removed since the version was registered.
     """
+    folder = download(settings, artifact_uri=version.uri)
+    _refuse_changed(folder, version.name, version.version, version.tags)
+    return folder
+
+
+def download(settings: Settings, **artifact: str) -> Path:
+    """An artifact on this machine: where MLflow keeps it, or a copy that is gone when this process ends.
+
+    Args:
+        artifact: `artifact_uri`, or `run_id` and `artifact_path`.
+    """
     tracking(settings)
     import mlflow
 
-    folder = Path(mlflow.artifacts.download_artifacts(version.uri))
-    _refuse_changed(folder, version.name, version.version, version.tags)
-    return folder
+    here = settings.mlflow_tracking_uri.startswith("sqlite:") and (
+        "://" not in settings.mlflow_artifact_root or settings.mlflow_artifact_root.startswith("file:")
+    )
+    # Left to itself, MLflow leaves a folder in /tmp for each copy.
+    target = None if here else tempfile.mkdtemp(dir=_copies().name)
+    return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
+
+
+@cache
+def _copies() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="forecache-")
 
 
 def refuse_changed(folder: Path, uri: str) -> None:

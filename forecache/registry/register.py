@@ -15,6 +15,7 @@ from forecache.registry.models import (
     CHECKSUMS_TAG,
     ModelVersion,
     checksums,
+    download,
     list_models,
     model_version,
     tracking,
@@ -97,11 +98,8 @@ def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> Mode
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
     """What `forecache.registry.evaluation.evaluate` found for a version, and its training history."""
-    tracking(settings)
-    import mlflow
-
-    path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=EVALUATION_FILE)
-    evaluation: dict[str, Any] = json.loads(Path(path).read_text())
+    path = download(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
+    evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
 
 
@@ -216,7 +214,6 @@ def _register(
     logged: Any,
     run: str,
 ) -> ModelVersion:
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
@@ -241,7 +238,7 @@ def _register(
         pipeline.name, source=logged.model_uri, run_id=run, model_id=logged.model_id, tags=tags
     )
     number = int(created.version)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{pipeline.name}/{number}"))
+    folder = download(settings, artifact_uri=f"models:/{pipeline.name}/{number}")
     # The checksums come last: a version without them was never completed and is refused at load.
     client.set_model_version_tag(pipeline.name, str(number), CHECKSUMS_TAG, json.dumps(checksums(folder)))
     return model_version(settings, pipeline, number)

@@ -6,12 +6,11 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.pipeline import Pipeline
 from forecache.registry.checks import Check
-from forecache.registry.models import WAITING, ModelVersion, tracking
+from forecache.registry.models import WAITING, ModelVersion, download, tracking
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,10 +138,6 @@ def _gate_inputs(pipeline: Pipeline) -> str:
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:
     """The plots of a version's verdict by name, as SVG documents; none where it was not judged yet."""
     client = tracking(settings)
-    import mlflow
-
     found = [item.path for item in client.list_artifacts(version.run_id, FOLDER) if item.path.endswith(".svg")]
-    paths = {
-        path: mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path) for path in sorted(found)
-    }
-    return {Path(path).stem: Path(local).read_text() for path, local in paths.items()}
+    paths = [download(settings, run_id=version.run_id, artifact_path=path) for path in sorted(found)]
+    return {path.stem: path.read_text() for path in paths}
