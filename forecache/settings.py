@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     spark_jvm: Literal["auto", "short", "long"] = Field(
         "auto",
         description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
-        "auto: long where the lake is remote or above 1 GB.",
+        "auto: long where the lake is remote or above 256 MB.",
     )
     java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
 
