@@ -3,12 +3,15 @@
 A night that was written anew, as every new one is, has all its rows in the change data feed. So both partitions are
 read side by side and hashed. Rows that lie at the same place in both are settled at once; of the others, those whose
 hash is on one side only are encoded, and travel. The rest is neither encoded nor looked up.
+
+Memory is bounded: by the batches that are read at a time, the hashes that wait (see `unmatched`) and the rows that are
+kept. Only the rows that differ, which are no more than a small segment is for, are all held.
 """
 
+import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from operator import ne
 
@@ -25,16 +28,22 @@ from forecache.store.manifest import Provenance
 from forecache.store.pool import num_cores
 from forecache.store.rowhash import row_hashes
 from forecache.store.snapshot import Snapshot
-from forecache.store.source import NightReader, Piece
+from forecache.store.source import NightReader
+from forecache.store.unmatched import Lone, Unmatched
 from forecache.store.work import refuse_bad_keys
 
 ORIGIN = "partition"
-KEPT_BYTES = 384 << 20
+KEPT_BYTES = 64 << 20
 """Rows that may differ are kept in memory up to here; beyond it those that do are read again."""
 
-_TABLE_BITS = 24
+_KEPT_SHARE = 8
+"""Where more than one row in so many is not settled at once, the nights have another order, and few of these differ."""
+_MOST_THREADS = 4
+"""Each holds a batch of both nights, and what reads it."""
 _LOOKED_PIECES = 2
-_LOOKED_ROWS = 2048
+_MOST_LOOKED_PIECES = 8
+"""A look maps up to 64 KiB of the store for every row, which counts as memory."""
+_LOOKED_ROWS = 128
 _HOPELESS = 3
 """Times more changes than a small segment is for, by a rough look, that make a comparison pointless."""
 
@@ -57,18 +66,20 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
             NightReader(table, current.as_of), Encoding(publication.key, publication.fields, current.provenance)
         )
         new = _Side(source.reader, publication.encoding)
-        with publication.store.snapshot(current.version) as snapshot, ThreadPoolExecutor(num_cores()) as threads:
-            _read_side_by_side(old, new, threads, _Look(snapshot, new, limit))
-            publication.progress("Comparing with the published night", 0.6)
-            lone = _found_once([part.hashes for side in (old, new) for part in side.parts])
-            for side in (old, new):
-                side.choose(lone)
-            _check(old, new, limit)
+        with ThreadPoolExecutor(min(num_cores(), _MOST_THREADS)) as threads:
+            with Unmatched(publication.staging) as unmatched:
+                with publication.store.snapshot(current.version) as snapshot:
+                    _read_side_by_side(old, new, threads, _Look(snapshot, new, limit), unmatched)
+                publication.progress("Comparing with the published night", 0.6)
+                lone = unmatched.lone(threads, most=limit)
+            _check(old, new, lone, limit)
             gone, come = Rows(old.encoding, keep_entries=False), Rows(new.encoding, keep_entries=True)
-            for rows, side in ((gone, old), (come, new)):
-                for batch, only in side.chosen_rows(threads):
+            for rows, side, found in zip((gone, come), (old, new), lone, strict=True):
+                for batch, only in side.rows_at(found.rows, threads):
                     rows.add(batch, "changed row {}", only)
     except (DeltaError, NotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         text = " ".join(str(error).split())
         raise DifferencesUnavailable(f"the night {current.as_of} cannot be read as published: {text[:300]}") from None
     except InputError as error:
@@ -90,11 +101,13 @@ class _Look:
         self._pieces = self._looked = self._differ = 0
 
     def at(self, batch: pa.RecordBatch, only: Provenance | None) -> None:
-        """Look at the first batch of a piece.
+        """Look at the first batch of a piece, unless enough have been looked at.
 
         Raises:
             DifferencesUnavailable: Far more rows differ than a small segment is for.
         """
+        if self._pieces >= _MOST_LOOKED_PIECES:
+            return
         some = batch.slice(0, _LOOKED_ROWS)
         keys = encode_keys(some, self._encoding.key)
         refuse_bad_keys(some, keys, self._encoding.key, "{}", 0)
@@ -107,161 +120,132 @@ class _Look:
             raise DifferencesUnavailable(f"compaction: about {likely:,} changed keys over a base of {self._rows:,}")
 
 
-@dataclass
-class _Part:
-    """The rows of a piece that do not lie at the same place on the other side.
-
-    Attributes:
-        only: The provenance of all rows of the piece where it is known.
-        positions: In the piece, int64 [n], ascending.
-        hashes: Of these rows, uint64 [n].
-        rows: Themselves, None where they are not kept.
-        chosen: Which of them are on this side only, positions in `positions`.
-    """
-
-    piece: Piece
-    only: Provenance | None
-    positions: np.ndarray
-    hashes: np.ndarray
-    rows: pa.Table | None
-    chosen: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-
-
 class _Side:
-    """One of the two nights.
+    """One of the two nights. Its rows are numbered from the first piece to the last.
 
     Attributes:
         rows: Rows of the night, once it has been read.
         sum: Of the hashes of all rows.
+        kept: For pieces by their positions, the rows that were not settled at once.
     """
 
     def __init__(self, reader: NightReader, encoding: Encoding) -> None:
         self.reader = reader
         self.encoding = encoding
         self.rows = self.sum = 0
-        self.parts: list[_Part] = []
+        self.kept: dict[int, _Kept] = {}
+        self._starts = np.cumsum([0, *(piece.rows for piece in reader.pieces)])
 
-    def columns(self, only: Provenance | None) -> list[str]:
-        return self.encoding.columns(provenance=only is None)
+    def hashed(self, piece: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
+        """The batches of a piece, each with the number of its first row and the hashes of all its rows.
 
-    def hashed(self, piece: Piece | None) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """The batches of a piece and the hashes of their rows; none where there is no piece."""
-        if piece is not None:
-            only = self.reader.provenance(piece)
-            for batch in self.reader.batches(piece, self.columns(only)):
-                yield batch, row_hashes(batch, self.encoding, only)
-
-    def choose(self, wanted: np.ndarray) -> None:
-        """Choose the rows whose hash is among `wanted`, which is sorted."""
-        if len(wanted) == 0:
+        None where there is no such piece.
+        """
+        if piece >= len(self.reader.pieces):
             return
-        shift = np.uint64(64 - _TABLE_BITS)
-        likely = np.zeros(1 << _TABLE_BITS, bool)
-        likely[wanted >> shift] = True
-        for part in self.parts:
-            rows = np.flatnonzero(likely[part.hashes >> shift])
-            some = part.hashes[rows]
-            places = np.minimum(np.searchsorted(wanted, some), len(wanted) - 1)
-            part.chosen = rows[wanted[places] == some]
+        start, only = int(self._starts[piece]), self.provenance(piece)
+        for batch in self._batches(piece):
+            yield start, batch, row_hashes(batch, self.encoding, only)
+            start += len(batch)
 
-    @property
-    def num_chosen(self) -> int:
-        return sum(len(part.chosen) for part in self.parts)
+    def provenance(self, piece: int) -> Provenance | None:
+        """That of all rows of a piece where it is known without reading them."""
+        return self.reader.provenance(self.reader.pieces[piece])
 
-    @property
-    def sum_unchosen(self) -> int:
-        return self.sum - sum(int(part.hashes[part.chosen].sum()) for part in self.parts)
+    def _batches(self, piece: int) -> Iterator[pa.RecordBatch]:
+        columns = self.encoding.columns(provenance=self.provenance(piece) is None)
+        return self.reader.batches(self.reader.pieces[piece], columns)
 
-    def chosen_rows(self, threads: ThreadPoolExecutor) -> Iterator[tuple[pa.RecordBatch, Provenance | None]]:
-        """The chosen rows, a batch a piece, and their provenance where the batch lacks its columns."""
-        return threads.map(self._chosen_rows, [part for part in self.parts if len(part.chosen)])
+    def rows_at(
+        self, numbers: np.ndarray, threads: ThreadPoolExecutor
+    ) -> Iterator[tuple[pa.RecordBatch, Provenance | None]]:
+        """The rows with these ascending numbers, a batch a piece, and their provenance where it is known without."""
+        ends = np.searchsorted(numbers, self._starts)
 
-    def _chosen_rows(self, part: _Part) -> tuple[pa.RecordBatch, Provenance | None]:
-        if part.rows is not None:
-            table = part.rows.take(pa.array(part.chosen))
-        else:
-            wanted, start, found = part.positions[part.chosen], 0, []
-            for batch in self.reader.batches(part.piece, self.columns(part.only)):
-                first, last = np.searchsorted(wanted, (start, start + len(batch)))
-                found.append(batch.take(pa.array(wanted[first:last] - start)))
-                start += len(batch)
-            table = pa.Table.from_batches(found)
-        return table.combine_chunks().to_batches()[0], part.only
+        def of_piece(piece: int) -> tuple[pa.RecordBatch, Provenance | None]:
+            return self._rows_of(piece, numbers[ends[piece] : ends[piece + 1]])
+
+        return threads.map(of_piece, np.flatnonzero(np.diff(ends)).tolist())
+
+    def _rows_of(self, piece: int, numbers: np.ndarray) -> tuple[pa.RecordBatch, Provenance | None]:
+        only = self.provenance(piece)
+        if piece in self.kept:
+            return self.kept[piece].take(numbers), only
+        start, found = int(self._starts[piece]), []
+        for batch in self._batches(piece):
+            first, last = np.searchsorted(numbers, (start, start + len(batch)))
+            found.append(batch.take(pa.array(numbers[first:last] - start)))
+            start += len(batch)
+        return pa.Table.from_batches(found).combine_chunks().to_batches()[0], only
 
 
-class _Unsettled:
-    """Gathers what of a piece does not lie at the same place on the other side."""
+class _Kept:
+    """The rows of a piece that were not settled at once, as long as they are few."""
 
     def __init__(self) -> None:
-        self.rows = self.sum = 0
-        self._positions: list[np.ndarray] = []
-        self._hashes: list[np.ndarray] = []
+        self.complete = True
+        self._numbers: list[np.ndarray] = []
         self._batches: list[pa.RecordBatch] = []
 
-    def add(self, batch: pa.RecordBatch, hashes: np.ndarray, other: np.ndarray, *, keep: bool) -> int:
-        """Take in a batch; `other` has the hashes at the same places. Returns the bytes kept."""
-        unsettled = np.ones(len(hashes), bool)
-        common = min(len(hashes), len(other))
-        np.not_equal(hashes[:common], other[:common], out=unsettled[:common])
-        rows = np.flatnonzero(unsettled)
-        self._positions.append(rows + self.rows)
-        self._hashes.append(hashes[rows])
-        self.rows += len(hashes)
-        self.sum += int(hashes.sum())
-        if keep and len(rows):
-            self._batches.append(batch.take(pa.array(rows)))
-            return self._batches[-1].nbytes
-        return 0
+    def add(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, *, room: bool) -> int:
+        """Keep some rows of a batch, whose first row has the number `start`; returns their bytes."""
+        self.complete = self.complete and room and _KEPT_SHARE * len(rows) <= len(batch)
+        if not self.complete or len(rows) == 0:
+            return 0
+        self._numbers.append(rows + start)
+        self._batches.append(batch.take(pa.array(rows)))
+        return int(self._batches[-1].nbytes)
 
-    def part(self, piece: Piece, only: Provenance | None) -> _Part:
-        positions = np.concatenate(self._positions)
-        table = pa.Table.from_batches(self._batches) if self._batches else None
-        whole = table is not None and len(table) == len(positions)
-        return _Part(piece, only, positions, np.concatenate(self._hashes), table if whole else None)
+    def take(self, numbers: np.ndarray) -> pa.RecordBatch:
+        places = np.searchsorted(np.concatenate(self._numbers), numbers)
+        return pa.Table.from_batches(self._batches).take(pa.array(places)).combine_chunks().to_batches()[0]
 
 
-def _read_side_by_side(old: _Side, new: _Side, threads: ThreadPoolExecutor, look: _Look) -> None:
-    """Read and hash both nights, and keep what is not settled."""
-    lock, kept = threading.Lock(), 0
+def _read_side_by_side(old: _Side, new: _Side, threads: ThreadPoolExecutor, look: _Look, unmatched: Unmatched) -> None:
+    """Read and hash both nights, and hand on what does not lie at the same place in both."""
+    sides, lock, kept_bytes = (old, new), threading.Lock(), 0
+    nothing = (0, None, np.empty(0, np.uint64))
 
-    def compare(pieces: tuple[Piece | None, Piece | None]) -> None:
-        nonlocal kept
-        found = (_Unsettled(), _Unsettled())
-        nothing = (None, np.empty(0, np.uint64))
-        streams = [side.hashed(piece) for side, piece in zip((old, new), pieces, strict=True)]
-        for number, pair in enumerate(zip_longest(*streams, fillvalue=nothing)):
-            if number == 0 and pieces[1] is not None and pair[1][0] is not None:
-                look.at(pair[1][0], new.reader.provenance(pieces[1]))
-            for unsettled, (batch, hashes), (_, other) in zip(found, pair, pair[::-1], strict=True):
-                if batch is not None:
-                    kept += unsettled.add(batch, hashes, other, keep=kept < KEPT_BYTES)
+    def compare(piece: int) -> None:
+        nonlocal kept_bytes
+        kept, counts, sums = (_Kept(), _Kept()), [0, 0], [0, 0]
+        for number, pair in enumerate(zip_longest(*(side.hashed(piece) for side in sides), fillvalue=nothing)):
+            if number == 0 and pair[1][1] is not None:
+                look.at(pair[1][1], new.provenance(piece))
+            for place, ((start, batch, hashes), (_, _, other)) in enumerate(zip(pair, pair[::-1], strict=True)):
+                if batch is None:
+                    continue
+                rows = _unequal(hashes, other)
+                unmatched.add(place, hashes[rows], rows + start)
+                kept_bytes += kept[place].add(batch, rows, start, room=kept_bytes < KEPT_BYTES)
+                counts[place] += len(hashes)
+                sums[place] += int(hashes.sum())
         with lock:
-            for side, piece, unsettled in zip((old, new), pieces, found, strict=True):
-                if piece is not None and unsettled.rows:
-                    side.rows += unsettled.rows
-                    side.sum += unsettled.sum
-                    side.parts.append(unsettled.part(piece, side.reader.provenance(piece)))
+            for side, rows_kept, count, total in zip(sides, kept, counts, sums, strict=True):
+                side.rows += count
+                side.sum += total
+                if rows_kept.complete:
+                    side.kept[piece] = rows_kept
 
-    for _ in threads.map(compare, zip_longest(old.reader.pieces, new.reader.pieces)):
+    for _ in threads.map(compare, range(max(len(side.reader.pieces) for side in sides))):
         pass
 
 
-def _found_once(hashes: Iterable[np.ndarray]) -> np.ndarray:
-    """The numbers that occur once in all arrays together, sorted."""
-    together = np.concatenate([np.empty(0, np.uint64), *hashes])
-    together.sort()
-    differs = np.ones(len(together) + 1, bool)
-    np.not_equal(together[1:], together[:-1], out=differs[1:-1])
-    found: np.ndarray = together[differs[1:] & differs[:-1]]
-    return found
+def _unequal(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where other hashes, or none, lie at the same place."""
+    unequal = np.ones(len(hashes), bool)
+    common = min(len(hashes), len(other))
+    np.not_equal(hashes[:common], other[:common], out=unequal[:common])
+    return np.flatnonzero(unequal)
 
 
-def _check(old: _Side, new: _Side, limit: int) -> None:
+def _check(old: _Side, new: _Side, lone: tuple[Lone, Lone], limit: int) -> None:
     """Refuse where the rows found do not account for the difference of the two nights, or are too many."""
-    most = max(old.num_chosen, new.num_chosen)
+    gone, come = lone
+    most = max(len(gone.rows), len(come.rows))
     if most > limit:
-        raise DifferencesUnavailable(f"compaction: {most:,} changed keys over a base of {old.rows:,}")
+        raise DifferencesUnavailable(f"compaction: more than {limit:,} changed keys over a base of {old.rows:,}")
     # A row that is there twice on one side can hide: its hash is not found once. Counts and sums tell.
-    same_rows = old.rows - old.num_chosen == new.rows - new.num_chosen
-    if not same_rows or (old.sum_unchosen - new.sum_unchosen) % (1 << 64):
+    same_rows = old.rows - len(gone.rows) == new.rows - len(come.rows)
+    if not same_rows or (old.sum - gone.sum - new.sum + come.sum) % (1 << 64):
         raise DifferencesUnavailable("the two nights differ by more than single rows: some are there more than once")
