@@ -38,7 +38,7 @@ KEPT_BYTES = 64 << 20
 
 _KEPT_SHARE = 8
 """Where more than one row in so many is not settled at once, the nights have another order, and few of these differ."""
-_MOST_THREADS = 4
+_MOST_THREADS = 3
 """Each holds a batch of both nights, and what reads it."""
 _LOOKED_PIECES = 2
 _MOST_LOOKED_PIECES = 8

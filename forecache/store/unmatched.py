@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-WAITING_BYTES = 32 << 20
+WAITING_BYTES = 16 << 20
 """Hashes and row numbers that wait in memory; where they are more, they go to the file."""
 
 _BUCKET_BITS = 8
