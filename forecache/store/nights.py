@@ -66,17 +66,18 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
             NightReader(table, current.as_of), Encoding(publication.key, publication.fields, current.provenance)
         )
         new = _Side(source.reader, publication.encoding)
-        with ThreadPoolExecutor(min(num_cores(), _MOST_THREADS)) as threads:
-            with Unmatched(publication.staging) as unmatched:
-                with publication.store.snapshot(current.version) as snapshot:
-                    _read_side_by_side(old, new, threads, _Look(snapshot, new, limit), unmatched)
-                publication.progress("Comparing with the published night", 0.6)
+        with Unmatched(publication.staging) as unmatched:
+            # The threads end before what they read from and add to is closed, also where one fails.
+            with publication.store.snapshot(current.version) as snapshot, _threads() as threads:
+                _read_side_by_side(old, new, threads, _Look(snapshot, new, limit), unmatched)
+            publication.progress("Comparing with the published night", 0.6)
+            with _threads() as threads:
                 lone = unmatched.lone(threads, most=limit)
-            _check(old, new, lone, limit)
-            gone, come = Rows(old.encoding, keep_entries=False), Rows(new.encoding, keep_entries=True)
-            for rows, side, found in zip((gone, come), (old, new), lone, strict=True):
-                for batch, only in side.rows_at(found.rows, threads):
-                    rows.add(batch, "changed row {}", only)
+                _check(old, new, lone, limit)
+                gone, come = Rows(old.encoding, keep_entries=False), Rows(new.encoding, keep_entries=True)
+                for rows, side, found in zip((gone, come), (old, new), lone, strict=True):
+                    for batch, only in side.rows_at(found.rows, threads):
+                        rows.add(batch, "changed row {}", only)
     except (DeltaError, NotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
@@ -85,6 +86,10 @@ def compare_nights(publication: Publication, *, limit: int) -> Differences:
     except InputError as error:
         raise DifferencesUnavailable(error.message) from None
     return Differences(come, gone, ORIGIN)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(num_cores(), _MOST_THREADS))
 
 
 class _Look:
@@ -184,17 +189,21 @@ class _Kept:
 
     def __init__(self) -> None:
         self.complete = True
+        self._bytes = 0
         self._numbers: list[np.ndarray] = []
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, *, room: bool) -> int:
-        """Keep some rows of a batch, whose first row has the number `start`; returns their bytes."""
+        """Keep some rows of a batch, whose first row has the number `start`; returns how many bytes more are kept."""
+        before = self._bytes
         self.complete = self.complete and room and _KEPT_SHARE * len(rows) <= len(batch)
-        if not self.complete or len(rows) == 0:
-            return 0
-        self._numbers.append(rows + start)
-        self._batches.append(batch.take(pa.array(rows)))
-        return int(self._batches[-1].nbytes)
+        if not self.complete:
+            self._numbers, self._batches, self._bytes = [], [], 0
+        elif len(rows):
+            self._numbers.append(rows + start)
+            self._batches.append(batch.take(pa.array(rows)))
+            self._bytes += self._batches[-1].nbytes
+        return self._bytes - before
 
     def take(self, numbers: np.ndarray) -> pa.RecordBatch:
         places = np.searchsorted(np.concatenate(self._numbers), numbers)
@@ -217,7 +226,9 @@ def _read_side_by_side(old: _Side, new: _Side, threads: ThreadPoolExecutor, look
                     continue
                 rows = _unequal(hashes, other)
                 unmatched.add(place, hashes[rows], rows + start)
-                kept_bytes += kept[place].add(batch, rows, start, room=kept_bytes < KEPT_BYTES)
+                more = kept[place].add(batch, rows, start, room=kept_bytes < KEPT_BYTES)
+                with lock:
+                    kept_bytes += more
                 counts[place] += len(hashes)
                 sums[place] += int(hashes.sum())
         with lock:
