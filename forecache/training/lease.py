@@ -79,6 +79,7 @@ class Lease:
         self._obstore: Any = obstore
         self._tag: Tag = {}
         self._ended = threading.Event()
+        self._renewing = threading.Lock()
         self.taken_by: Holder | None = None
 
     def acquire(self, tell: Callable[[str], None]) -> None:
@@ -119,8 +120,9 @@ class Lease:
 
         while not self._ended.wait(RENEW_S):
             try:
-                if not self._renew():
-                    return
+                with self._renewing:
+                    if self._ended.is_set() or not self._renew():
+                        return
             except (BaseError, OSError, ConflictError):
                 continue  # nobody can write there now; whether it is still ours, the next answer tells
 
@@ -129,7 +131,8 @@ class Lease:
         from obstore.exceptions import BaseError
 
         self._ended.set()
-        if self.taken_by is not None:
+        # A renewal under way changes the state that the put below has to name.
+        if not self._renewing.acquire(timeout=EXPIRES_S) or self.taken_by is not None:
             return
         try:
             if self._put(self._tag, released=True):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 from sample_project.pipelines.visits import returns
 from store_services import minio_server
@@ -182,6 +183,22 @@ def test_a_lease_that_was_deleted_from_outside_is_made_again(options: dict[str, 
         time.sleep(4 * RENEW_S)
         assert own.taken_by is None
         assert held_by(options) is not None
+
+
+def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    put, renewing = obstore.put, threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        done = put(*args, **kwargs)
+        if threading.current_thread().name == "lease":
+            renewing.set()
+            time.sleep(0.5)
+        return done
+
+    monkeypatch.setattr("obstore.put", slow)
+    with leased(URI, options, run_id="run-b", tell=lambda message: None):
+        assert renewing.wait(10)
+    assert held_by(options) is None
 
 
 def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_out(
