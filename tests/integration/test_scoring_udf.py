@@ -402,14 +402,15 @@ def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(spark: "Spa
 
 
 def test_a_model_is_found_by_its_alias_version_and_run(
-    spark: "SparkSession", frame: "DataFrame", settings: "Settings", onnx_model: str
+    spark: "SparkSession", frame: "DataFrame", settings: "Settings", onnx_model: str, tmp_path: Path
 ) -> None:
     import mlflow
     import mlflow.onnx
 
     register_model(settings, make_pipeline(WIDTH))
     quiet()
-    with mlflow.start_run() as run:
+    experiment = mlflow.create_experiment("logged", artifact_location=str(tmp_path / "artifacts"))
+    with mlflow.start_run(experiment_id=experiment) as run:
         signature = column_signature(NAMES, {"probability": "float"})
         graph = mlflow.onnx.load_model(f"models:/{make_pipeline(WIDTH).name}@champion")
         mlflow.onnx.log_model(graph, name="network", signature=signature, pip_requirements=["onnxruntime"])
