@@ -9,7 +9,7 @@ import orjson
 from forecache.errors import InputError
 from forecache.reader import problems
 from forecache.reader.problems import Problem, quoted
-from forecache.store import Manifest, encode_key, parse_key
+from forecache.store import Manifest, encode_key, parse_key, split_entry
 from forecache.store.keys import MAX_KEY_BYTES
 
 Headers = list[tuple[str, str]]
@@ -192,8 +192,8 @@ class Answers:
 
     def _split(self, entry: bytes) -> tuple[bytes, bytes]:
         """The value of an entry of two lines, and the members of the provenance that the second one names."""
-        value, _, provenance = entry.partition(b"\n")
-        return value, self._own[provenance.decode()]
+        value, provenance = split_entry(entry)
+        return value, self._own[provenance]
 
 
 def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:

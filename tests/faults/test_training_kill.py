@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from _training.chaos import run_chaos
 from sample_project.pipelines.visits import returns
-from training_sample import write_training_set
+from training_sample import sample_spec
 
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
@@ -24,12 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 def prepare(folder: Path, *, epochs: int, rows_per_date: int) -> tuple[Settings, TrainingSpec]:
     settings = load_settings(home=folder / "home", project="sample_project", training_max_restarts=50)
-    version = write_training_set(settings, returns, rows_per_date)
-    spec = TrainingSpec(
-        run_dir=str(folder / "run"),
-        pipeline="returns",
-        table_uri=settings.table_uri(returns.training_table),
-        table_version=version,
+    spec = sample_spec(
+        settings,
+        returns,
+        folder / "run",
+        rows_per_date,
         inputs="kill test",
         training=Training(epochs=epochs, batch_size=64, patience=1000),
         checkpoint_steps=20,

@@ -17,7 +17,7 @@ import obstore
 import pytest
 from sample_project.pipelines.visits import returns
 from store_services import minio_server
-from training_sample import write_training_set
+from training_sample import sample_spec
 
 from forecache.errors import ConflictError
 from forecache.pipeline import Training
@@ -223,12 +223,11 @@ def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
 
 def prepared(folder: Path, options: dict[str, str]) -> tuple[Settings, TrainingSpec]:
     settings = load_settings(home=folder, project="sample_project", storage_options=options, device="cpu")
-    version = write_training_set(settings, returns, rows_per_date=2_000)
-    spec = TrainingSpec(
-        run_dir=str(folder / "run"),
-        pipeline="returns",
-        table_uri=settings.table_uri(returns.training_table),
-        table_version=version,
+    spec = sample_spec(
+        settings,
+        returns,
+        folder / "run",
+        2_000,
         inputs="lease test",
         training=Training(epochs=400, batch_size=64, patience=1000),
         checkpoints=URI,

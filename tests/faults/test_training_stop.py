@@ -12,7 +12,7 @@ import psutil
 import pytest
 from loop_project.pipelines.loops import own, sharded, slow
 from registry_sample import NIGHT
-from training_sample import write_training_set
+from training_sample import sample_spec
 
 from forecache.pipeline import Pipeline
 from forecache.registry.gate import run_gate
@@ -27,12 +27,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 def prepare(folder: Path, pipeline: Pipeline, *, rows_per_date: int) -> tuple[Settings, TrainingSpec]:
     settings = load_settings(home=folder / "home", project="loop_project", training_max_restarts=5)
-    version = write_training_set(settings, pipeline, rows_per_date)
-    spec = TrainingSpec(
-        run_dir=str(folder / "run"),
-        pipeline=pipeline.name,
-        table_uri=settings.table_uri(pipeline.training_table),
-        table_version=version,
+    spec = sample_spec(
+        settings,
+        pipeline,
+        folder / "run",
+        rows_per_date,
         inputs="stop test",
         training=pipeline.training,
         checkpoint_steps=20,

@@ -1,6 +1,8 @@
 """Made-up training sets as Delta tables, written through delta-rs in the shape that the lake declares."""
 
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
+from forecache.training.spec import TrainingSpec
 
 SPLIT_DATES = {
     "train": (date(2024, 4, 1), date(2024, 5, 1)),
@@ -59,3 +62,17 @@ def write_training_set(
         part = table.slice(number * size, size)
         write_deltalake(uri, part, mode="append" if number else "overwrite", storage_options=settings.storage_options)
     return DeltaTable(uri, storage_options=settings.storage_options).version()
+
+
+def sample_spec(
+    settings: Settings, pipeline: Pipeline, folder: Path, rows_per_date: int, **fields: Any
+) -> TrainingSpec:
+    """Write a pipeline's training set and say how it is trained in a folder; `fields` are the other ones."""
+    version = write_training_set(settings, pipeline, rows_per_date)
+    return TrainingSpec(
+        run_dir=str(folder),
+        pipeline=pipeline.name,
+        table_uri=settings.table_uri(pipeline.training_table),
+        table_version=version,
+        **fields,
+    )
