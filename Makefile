@@ -27,7 +27,7 @@ dev: setup ## Open the Dagster UI on the same state
 test: setup ## All that CI checks: lint, formatting, types, import contracts, every test
 	@$(MAKE) lint types imports
 	@$(MAKE) services
-	@$(PYTEST) tests -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PYTEST) tests -n 2 --dist loadfile --only-allowed-skips $(PYTEST_ARGS)
 
 services: setup ## Install the real services that tests run against (Redis, an object store, a browser)
 	@bash scripts/install_test_services.sh

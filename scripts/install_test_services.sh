@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis and a browser from the system's packages, MinIO (S3) built
 # from source.
-# Idempotent: what is there is left alone. A service that cannot be installed is named, and its tests are skipped.
+# Idempotent: what is there is left alone. A service that cannot be installed is named, and the script fails: tests that are
+# skipped for want of it would look like tests that passed.
 # Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [wrk]     (no name: all that tests need)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -60,7 +61,7 @@ for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")
 done
 if [ "${#missing[@]}" -gt 0 ]; then
-    step "Not installed: ${missing[*]}; tests that need them say so and are skipped"
-else
-    step "Ready: ${services[*]}"
+    step "Not installed: ${missing[*]}. The reasons are above; without them \`make unit\` still runs."
+    exit 1
 fi
+step "Ready: ${services[*]}"

@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+pytest_plugins = ["allowed_skips"]
+
+# Hypothesis's own profile for CI would try the same examples for ever. A busy machine is no failure.
+hypothesis_settings.register_profile("forecache", derandomize=False, print_blob=True, deadline=None)
+hypothesis_settings.load_profile("forecache")
 
 
 @pytest.fixture(scope="session", autouse=True)
