@@ -1,8 +1,8 @@
 """What importing each surface costs: the command line and the reader stay light."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 HEAVY = ("dagster", "pyspark", "torch", "mlflow", "great_expectations", "pandas", "pyarrow", "matplotlib", "sklearn")
@@ -21,12 +21,13 @@ def test_help_loads_no_heavy_library() -> None:
     assert not loaded & {*HEAVY, "rich", "pydantic", "numpy"}
 
 
-def test_help_answers_in_three_tenths_of_a_second() -> None:
+def test_help_takes_three_tenths_of_a_second_of_cpu_time() -> None:
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([FORECACHE, "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(seconds) < 0.3
 
 
