@@ -9,7 +9,7 @@ PACKAGES := forecache dagster_project assets jobs resources
 PYTEST ?= $(BIN)/pytest
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo dev test services lint types imports unit integration faults e2e format \
+.PHONY: help setup setup-s3 demo demo-s3 dev test services lint types imports unit integration faults e2e format \
         bench-store bench-scoring bench-training figures settings-doc clean clean-state distclean
 
 help: ## List the targets
@@ -21,6 +21,13 @@ setup: ## Install uv, the locked environment, Java if missing, the Spark jars (a
 demo: setup ## Run the main job from landing files to a served answer, and print what happened
 	@$(BIN)/forecache demo $(ARGS)
 
+setup-s3: ## `make setup`, and what Spark needs for a lake on S3
+	@bash scripts/setup.sh --s3
+
+demo-s3: setup-s3 ## The same with landing zone, lake, checkpoints and store on an S3 server (MinIO, built here)
+	@bash scripts/install_test_services.sh minio
+	@$(BIN)/forecache demo --s3 $(ARGS)
+
 dev: setup ## Open the Dagster UI on the same state
 	@bash scripts/dev.sh
 
@@ -29,7 +36,7 @@ test: setup ## All that CI checks: lint, formatting, types, import contracts, ev
 	@$(MAKE) services
 	@$(PYTEST) tests -n 2 --dist loadfile --only-allowed-skips $(PYTEST_ARGS)
 
-services: setup ## Install the real services that tests run against (Redis, an object store, a browser)
+services: setup-s3 ## Install the real services that tests run against (Redis, an object store, a browser)
 	@bash scripts/install_test_services.sh
 
 lint: setup ## Ruff: rules and formatting

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install everything that Forecache needs into this folder: uv, the locked environment, Java if missing, the Spark jars.
 # Runs again at no cost: when nothing changed since the last time, nothing is contacted and nothing is written.
-# Usage: bash scripts/setup.sh [--force]
+# Usage: bash scripts/setup.sh [--force] [--s3]     (--s3: also what Spark needs for a lake on S3)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -128,9 +128,30 @@ is_current() {
         [ -f .tools/jars/delta-storage-4.4.0.jar ] && find_java >/dev/null
 }
 
+resolve_jars() { # FOLDER [--s3]
+    .venv/bin/python scripts/resolve_jars.py "$@" --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
+}
+
+resolve_s3_jars() { # What is there already costs a look at its content, and no network.
+    if [ "$s3" = no ]; then return 0; fi
+    JAVA="$(find_java)"
+    if [ ! -f .tools/jars/s3/hadoop-aws-3.4.2.jar ]; then step "the Spark jars for S3 into .tools/jars/s3"; fi
+    resolve_jars .tools/jars/s3 --s3
+}
+
+force=no s3=no
+for argument in "$@"; do
+    case "$argument" in
+        --force) force=yes ;;
+        --s3) s3=yes ;;
+        *) fail "setup.sh does not know $argument." "Usage: bash scripts/setup.sh [--force] [--s3]" ;;
+    esac
+done
+
 mkdir -p .tools
-if [ "${1:-}" != --force ] && is_current; then
+if [ "$force" = no ] && is_current; then
     compile_sources
+    resolve_s3_jars
     exit 0
 fi
 
@@ -174,7 +195,8 @@ fi
 step "Java $(java_major "$JAVA") at $JAVA"
 
 step "the Spark jars into .tools/jars"
-.venv/bin/python scripts/resolve_jars.py .tools/jars --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
+resolve_jars .tools/jars
+resolve_s3_jars
 
 archive_classes
 

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import UnavailableError
+from forecache.lake.object_store import open_to_s3, s3_jars
 from forecache.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
@@ -116,7 +119,7 @@ def _start(settings: Settings, archive_to: Path | None) -> "SparkSession":
             "Spark needs Java 17 or 21 and none was found.",
             remedy="Run `make setup`, or set FORECACHE_JAVA_HOME.",
         )
-    jars = jar_paths(settings)
+    jars, more_jars = jar_paths(settings), s3_jars(settings)
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
@@ -127,13 +130,12 @@ def _start(settings: Settings, archive_to: Path | None) -> "SparkSession":
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     conf = _configuration(settings, jars, archive_to)
+    conf["spark.jars"] = ",".join([conf["spark.jars"], *(jar.as_uri() for jar in more_jars)])
     builder = SparkSession.Builder().appName("forecache").master(settings.spark_master)
-    for key, value in conf.items():
-        builder = builder.config(key, value)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     log = settings.home_path / "spark" / "spark.log"
     try:
-        with _stderr_to(log), _own_interrupt_handler():
+        with _stderr_to(log), _own_interrupt_handler(), _configured(conf, settings):
             session = builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
         raise UnavailableError(
@@ -141,7 +143,38 @@ def _start(settings: Settings, archive_to: Path | None) -> "SparkSession":
             remedy=f"Its log is {log}; `forecache doctor` checks Java, the jars and the settings.",
         ) from error
     session.sparkContext.setLogLevel("ERROR")
+    open_to_s3(session, settings)
     return session
+
+
+@contextmanager
+def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
+    """Let the JVM that is started inside read its configuration from a file of this user's, gone afterwards.
+
+    PySpark gives what its builder is given on the command line, where every user of the machine sees it.
+    """
+    before = os.environ.get("PYSPARK_SUBMIT_ARGS")
+    scratch = settings.home_path / "spark"
+    with tempfile.NamedTemporaryFile("w", dir=scratch, suffix=".properties", encoding="utf-8") as file:
+        file.writelines(f"{_escaped(key, ' :=')}={_escaped(value)}\n" for key, value in conf.items())
+        file.flush()
+        arguments = ["--properties-file", file.name, "--load-spark-defaults"]
+        os.environ["PYSPARK_SUBMIT_ARGS"] = f"{shlex.join(arguments)} {before or 'pyspark-shell'}"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYSPARK_SUBMIT_ARGS"]
+            else:
+                os.environ["PYSPARK_SUBMIT_ARGS"] = before
+
+
+def _escaped(text: str, more: str = "") -> str:
+    """Text as java.util.Properties reads it, in UTF-8."""
+    text = text.strip().replace("\\", "\\\\")
+    for sign, escape in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"), *((sign, f"\\{sign}") for sign in more)):
+        text = text.replace(sign, escape)
+    return text
 
 
 @contextmanager
@@ -181,7 +214,6 @@ def _configuration(settings: Settings, jars: list[Path], archive_to: Path | None
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.delta.logStore.s3a.impl": "io.delta.storage.S3SingleDriverLogStore",
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.driver.defaultJavaOptions": " ".join(options),
         "spark.driver.extraJavaOptions": _JVM[_jvm(settings)],
@@ -197,7 +229,6 @@ def _configuration(settings: Settings, jars: list[Path], archive_to: Path | None
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
-    conf |= {f"spark.hadoop.{key}": value for key, value in _hadoop_options(settings).items()}
     return conf | settings.spark_conf
 
 
@@ -221,15 +252,3 @@ def _archive_options(settings: Settings, archive_to: Path | None) -> list[str]:
         return [f"-XX:ArchiveClassesAtExit={archive_to}", "-Xlog:disable"]
     archive = class_archive(settings)
     return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:disable"] if archive.is_file() else []
-
-
-def _hadoop_options(settings: Settings) -> dict[str, str]:
-    names = {
-        "aws_access_key_id": "fs.s3a.access.key",
-        "aws_secret_access_key": "fs.s3a.secret.key",
-        "aws_session_token": "fs.s3a.session.token",
-        "aws_endpoint_url": "fs.s3a.endpoint",
-        "aws_region": "fs.s3a.endpoint.region",
-    }
-    options = {key.lower(): value for key, value in settings.storage_options.items()}
-    return {hadoop: options[name] for name, hadoop in names.items() if name in options}

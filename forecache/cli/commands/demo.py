@@ -22,18 +22,30 @@ from forecache.settings import Settings
     examples="""
     forecache demo
     forecache demo --pipeline churn --keep      # leave the reader running
+    forecache demo --s3                         # the same, with lake and store on a MinIO started here
     forecache demo --json > demo.json
     """,
 )
 @click.option("--pipeline", "names", multiple=True, help="Only this pipeline; repeatable. Default: all.")
 @click.option("--keep", is_flag=True, help="Leave the reader running and print how to stop it.")
-def demo(names: tuple[str, ...], keep: bool) -> None:
+@click.option("--s3", is_flag=True, help="With landing zone, lake, checkpoints and store on an S3 server started here.")
+def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
     """Run the main job on the shipped purchases and show what happened.
 
     Lands the purchases, ingests and checks them, builds features, trains with torchrun, registers the model, judges it
     by the gate, scores every customer, publishes, starts the reader and asks it. Run again, it redoes only what has
     changed.
     """
+    if not s3:
+        _run(names, keep=keep)
+        return
+    from forecache.cli.local_s3 import local_s3
+
+    with local_s3(settings().home_path / "demo-s3"):
+        _run(names, keep=keep)
+
+
+def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
     pipelines = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
@@ -203,6 +215,10 @@ def _say_what_next(
     first = pipelines[0]
     for name, path in reports.items():
         click.echo(f"Report of {name}: {path}")
+    if "://" in settings.lake_uri:
+        click.echo(f"The lake was {settings.lake_uri}, the store's remote {settings.store_remote}.")
+        click.echo(f"The server that held them was stopped; all is under {settings.home_path}.\n")
+        return
     click.echo(f"Everything is under {settings.home_path}.")
     click.echo("\nWhat next:")
     steps = [

@@ -1,0 +1,83 @@
+"""What Spark needs for a lake on S3: the jars of `s3a://`, and Hadoop options that say the same as delta-rs's.
+
+Spark reads tables and writes data files there. It never commits: Delta's log store for `s3a://` does not keep two
+drivers from writing the same version (see docs/operations.md); delta-rs commits, with conditional puts.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecache.errors import UnavailableError
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FOLDER = "s3"
+_FILE_SYSTEM_JAR = "hadoop-aws-*.jar"
+
+_HADOOP = {
+    "access_key_id": "fs.s3a.access.key",
+    "secret_access_key": "fs.s3a.secret.key",
+    "session_token": "fs.s3a.session.token",
+    "token": "fs.s3a.session.token",
+    "endpoint": "fs.s3a.endpoint",
+    "endpoint_url": "fs.s3a.endpoint",
+    "default_region": "fs.s3a.endpoint.region",
+    "region": "fs.s3a.endpoint.region",
+}
+_STATIC = "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider"
+_TEMPORARY = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
+# As delta-rs looks: variables of the environment, a workload's web identity, a profile, the container, the machine.
+_OF_THE_WORKLOAD = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+
+
+def is_on_s3(settings: Settings) -> bool:
+    return settings.lake_uri.startswith(("s3://", "s3a://"))
+
+
+def s3_jars(settings: Settings) -> list[Path]:
+    """The jars of the s3a file system, where the lake is on S3 and the Spark configuration brings none of its own.
+
+    Raises:
+        UnavailableError: They are not installed.
+    """
+    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
+    if not is_on_s3(settings) or "hadoop-aws" in own:
+        return []
+    folder = settings.spark_jars.resolve() / FOLDER
+    if not any(folder.glob(_FILE_SYSTEM_JAR)):
+        raise UnavailableError(
+            f"The lake is in {settings.lake_uri}, and Spark's jars for S3 are not in {folder}.",
+            remedy="Run `make setup-s3`.",
+        )
+    return sorted(folder.glob("*.jar"))
+
+
+def hadoop_options(settings: Settings) -> dict[str, str]:
+    """Options of the s3a file system, secrets included; empty where the lake is not on S3."""
+    if not is_on_s3(settings):
+        return {}
+    given = {key.lower().removeprefix("aws_"): value for key, value in settings.storage_options.items()}
+    options = {hadoop: given[name] for name, hadoop in _HADOOP.items() if given.get(name)}
+    if "fs.s3a.secret.key" not in options:
+        provider = _OF_THE_WORKLOAD
+    else:
+        provider = _TEMPORARY if "fs.s3a.session.token" in options else _STATIC
+    options["fs.s3a.aws.credentials.provider"] = provider
+    if "fs.s3a.endpoint" in options and given.get("virtual_hosted_style_request", "false").lower() != "true":
+        options["fs.s3a.path.style.access"] = "true"
+    return options
+
+
+def open_to_s3(session: "SparkSession", settings: Settings) -> None:
+    """Give the running JVM the options, secrets among them: on its command line every user of the machine sees them.
+
+    Spark sends the executors its Hadoop configuration with each job. A session that is running already takes over
+    the settings of the call.
+    """
+    java = session.sparkContext._jsc
+    assert java is not None
+    configuration = java.hadoopConfiguration()
+    for key, value in hadoop_options(settings).items():
+        configuration.set(key, value)
