@@ -70,9 +70,17 @@ class Settings(BaseSettings):
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
     reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
     reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
+    reader_anonymous: bool = Field(
+        False, description="Lets a reader without tokens listen on other addresses than the machine's own."
+    )
     reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
     reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
-    reader_rate_limit: int = Field(0, ge=0, description="Requests per second and client address; 0: no limit.")
+    reader_max_connections: int = Field(
+        4096, ge=16, description="Most connections of a reader worker; further ones wait in the kernel."
+    )
+    reader_max_bodies_bytes: int = Field(
+        64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
+    )
     reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field("", description="Folder or s3:// URI that publishes versions and replicas pull from.")

@@ -8,6 +8,7 @@ import orjson
 
 from forecache.errors import InputError
 from forecache.reader import problems
+from forecache.reader.metrics import HITS, STALE_HITS
 from forecache.reader.problems import Problem, quoted
 from forecache.store import Manifest, encode_key, parse_key, split_entry
 from forecache.store.keys import MAX_KEY_BYTES
@@ -52,6 +53,7 @@ class Answers:
         etag: Weak, because the age in the body moves on while the version stays.
         refused: Whether the version is too old to be served under its policy.
         offset: First metrics cell of the pipeline.
+        found_cell: Metrics cell that counts the keys found.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0) -> None:
@@ -59,6 +61,7 @@ class Answers:
         self.snapshot = snapshot
         self.manifest = manifest
         self.offset = offset
+        self.found_cell = offset + HITS
         self.fields = frozenset(manifest.field_names)
         self.encode = _key_encoder(manifest)
         self._takes_text = [column.type for column in manifest.key.columns] == ["string"]
@@ -92,6 +95,7 @@ class Answers:
         self.age_s = max(0, int(second - self._age_from))
         self.stale = past and manifest.policy.on_stale != "serve"
         self.refused = past and manifest.policy.on_stale == "refuse"
+        self.found_cell = self.offset + (STALE_HITS if self.stale else HITS)
         etag = f'W/"{manifest.pipeline}-{manifest.version}{"-stale" if self.stale else ""}"'
         if etag != self.etag:
             self.etag = etag

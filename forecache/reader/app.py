@@ -12,8 +12,8 @@ from typing import Any
 from forecache.errors import ForecacheError, InputError
 from forecache.reader import problems, reaper
 from forecache.reader.access import Access
-from forecache.reader.limits import MAX_PATH_BYTES, ClientGone, RateLimit, check_rate, read_body
-from forecache.reader.metrics import HITS, ROUTE, WorkerMetrics, worker_name
+from forecache.reader.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
+from forecache.reader.metrics import ROUTE, WorkerMetrics
 from forecache.reader.problems import Problem, quoted
 from forecache.reader.routes import Reply, Request, Routes
 from forecache.reader.runtime import Runtime
@@ -28,7 +28,6 @@ SILENCE_TIMEOUTS = 1.5
 """Request timeouts after which a silent connection is closed; HTTP/2 clients answer pings sooner than that."""
 _ONE = ROUTE["one"]
 _JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
-_UNLIMITED_PATHS = frozenset({"/healthz", "/health", "/readyz"})
 
 
 class _Done:
@@ -48,13 +47,12 @@ class ReaderApp:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self.settings = settings
         self._runtime = runtime
-        self._metrics = WorkerMetrics(runtime, worker_name())
+        self._metrics = WorkerMetrics.claimed(runtime)
         self._access = Access(settings.reader_tokens) if settings.reader_tokens else None
-        rate = settings.reader_rate_limit
-        self._rate = RateLimit(runtime.shared("rate", RateLimit.TABLE_BYTES), rate) if rate else None
+        self._bodies = BodyMemory(max(settings.reader_max_body_bytes, settings.reader_max_bodies_bytes))
         self.catalog = Catalog(settings, self._metrics)
         self._answers = self.catalog.answers
-        self._guarded = self._access is not None or self._rate is not None
+        self._guarded = self._access is not None
         self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access)
         self._reap_at = 0.0
 
@@ -80,7 +78,7 @@ class ReaderApp:
             return self._post(scope, path, proto, started)
         request = Request(method, path, scope.query_string, scope.headers, time())
         try:
-            self._admit(request, scope)
+            _check_path(request)
         except Problem as problem:
             reply = _problem_reply(problem)
         else:
@@ -95,7 +93,7 @@ class ReaderApp:
         now = time()
         if now >= answers.valid_until:
             answers.refresh(now)
-        if answers.refused or key == "versions" or scope.query_string or "if-none-match" in scope.headers:
+        if answers.refused or scope.query_string or "if-none-match" in scope.headers:
             return False
         try:
             body = answers.one(answers.encode(key))
@@ -104,7 +102,7 @@ class ReaderApp:
         if body is None:
             return False
         proto.response_bytes(200, answers.headers, body)
-        self._metrics.cells[answers.offset + HITS] += 1
+        self._metrics.cells[answers.found_cell] += 1
         return True
 
     async def _post(self, scope: Any, path: str, proto: Any, started: int) -> None:
@@ -112,17 +110,20 @@ class ReaderApp:
         request = Request("POST", path, scope.query_string, headers, 0.0)
         settings = self.settings
         try:
-            self._admit(request, scope)
+            _check_path(request)
             if self._access is not None:
                 self._access.identify(headers)  # strangers send no body
             _check_media_type(headers.get("content-type"))
             request.body = await read_body(
-                proto, headers, limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s
-            )
+                proto, headers, self._bodies,
+                limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
+            )  # fmt: skip
         except ClientGone:
             self._metrics.observe(request.route, problems.CLIENT_GONE, perf_counter_ns() - started)
             return
         except Problem as problem:
+            if problem.kind is problems.OVERLOADED:
+                self._metrics.count_refused_body()
             reply = _problem_reply(problem)
         else:
             request.now = time()
@@ -134,13 +135,6 @@ class ReaderApp:
             else:
                 reply = await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply)
         self._send(proto, request, reply, started)
-
-    def _admit(self, request: Request, scope: Any) -> None:
-        """Refuse a request whose path is too long, or whose client asks too often."""
-        if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
-            raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
-        if self._rate is not None and request.path not in _UNLIMITED_PATHS:
-            check_rate(self._rate, scope.client)
 
     def _reply(self, request: Request) -> Reply:
         try:
@@ -170,9 +164,18 @@ class ReaderApp:
             self._metrics.count_token_error()
         now = monotonic()
         if reaper.SUPPORTED and now >= self._reap_at:
-            self._reap_at = now + REAP_EVERY_S
             silence_s = self.settings.reader_request_timeout_s * SILENCE_TIMEOUTS
-            reaper.close_silent(self.settings.reader_port, after_s=silence_s)
+            staying, closed = reaper.close_silent(
+                self.settings.reader_port, after_s=silence_s, most=self.settings.reader_max_connections
+            )
+            self._metrics.count_connections(staying, closed)
+            under_pressure = staying + closed > self.settings.reader_max_connections * reaper.PRESSURE_SHARE
+            self._reap_at = now + (0.0 if under_pressure else REAP_EVERY_S)
+
+
+def _check_path(request: Request) -> None:
+    if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
+        raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
 
 
 def _problem_reply(problem: Problem) -> Reply:

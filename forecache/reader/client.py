@@ -22,6 +22,7 @@ from forecache.reader.wire import (
     one_request,
     outcome_of,
     pipeline_path,
+    versions_path,
 )
 
 
@@ -107,7 +108,7 @@ class _Calls:
 
 
 def _history(pipeline: str) -> _Call:
-    return _Call("GET", pipeline_path(pipeline) + "/versions", lambda data: data["versions"])
+    return _Call("GET", versions_path(pipeline), lambda data: data["versions"])
 
 
 class Client(_Calls):

@@ -1,11 +1,23 @@
 """What the reader says about versions themselves: a pipeline's metadata, its history, the list of pipelines."""
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
 
 from forecache.reader.answers import Answers
+from forecache.settings import Settings
 from forecache.store import Manifest, Store
+
+
+def build_labels(settings: Settings) -> dict[str, str]:
+    """What is running: version of the package, of the code where a setting says it, of Python."""
+    try:
+        package = version("forecache")
+    except PackageNotFoundError:
+        package = "unknown"
+    return {"version": package, "code_version": settings.code_version, "python": platform.python_version()}
 
 
 def pipeline_row(answers: Answers) -> dict[str, Any]:
@@ -49,7 +61,7 @@ def metadata(answers: Answers) -> dict[str, Any]:
 
 
 def history(store: Store) -> bytes:
-    """The retained versions, newest first, as the JSON that `/versions` answers."""
+    """The retained versions, newest first, as the JSON that `/versions/{pipeline}` answers."""
     pointer, bad = store.pointer(), store.quarantined()
     rows = []
     for manifest in reversed(store.versions()):

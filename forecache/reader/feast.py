@@ -21,7 +21,7 @@ _MEMBERS = frozenset(
     {"entities", "features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
 )
 _EPOCH = "1970-01-01T00:00:00Z"
-Counts = list[tuple[int, int, int]]
+Counts = list[tuple[Answers, int, int]]
 
 
 def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> tuple[list[str], bytes, Counts]:
@@ -31,7 +31,7 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
         served: The served version of a pipeline by name; raises the problem where there is none.
 
     Returns:
-        `pipeline=version` of what was read, the body, and per pipeline (metrics offset, keys found, keys missing).
+        `pipeline=version` of what was read, the body, and per pipeline (its answers, keys found, keys missing).
 
     Raises:
         Problem: The request is not one, or names what does not exist.
@@ -67,7 +67,7 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
     for answers, fields in views:
         rows = answers.rows(_keys(answers, entities, num_rows))
         found = sum(row is not None for row in rows)
-        counts.append((answers.offset, found, num_rows - found))
+        counts.append((answers, found, num_rows - found))
         moment = _event_time(answers.manifest.as_of_end)
         times = [_EPOCH if row is None else moment for row in rows]
         for field in fields:

@@ -24,7 +24,7 @@ def document(settings: Settings) -> Schema:
                 body=_many_request(settings.reader_max_keys),
             ),
         },
-        "/v1/{pipeline}/versions": {
+        "/versions/{pipeline}": {
             "parameters": [_PIPELINE],
             "get": _operation("Retained versions, newest first", "listVersions", _ref("History"), *_READ),
         },
@@ -75,8 +75,8 @@ _PIPELINE: Schema = {
 _KEY: Schema = {
     "name": "key", "in": "path", "required": True,
     "description": "The key as text; the columns of a composite key joined by `|`, with `%` and `|` inside a "
-    "column's text written `%25` and `%7C` (before percent-encoding). `versions` is the history's path: ask for a "
-    "key of that text by POST.",
+    "column's text written `%25` and `%7C` (before percent-encoding). Clients resolve the dots of the keys `.` and "
+    "`..`: ask for those by POST.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 511}, "example": "00042",
 }  # fmt: skip
 _FIELDS: Schema = {
@@ -84,7 +84,7 @@ _FIELDS: Schema = {
     "description": "Only these fields, separated by commas.",
     "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "pattern": "^[^,]+$"}, "maxItems": 256},
 }  # fmt: skip
-_READ = (400, 401, 403, 404, 429, 503)
+_READ = (400, 401, 403, 404, 503)
 
 
 def _operation(
@@ -116,7 +116,7 @@ def _operation(
 
 def _problem(status: int) -> Schema:
     titles = "; ".join(kind.title for kind in KINDS if kind.status == status)
-    headers = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
+    headers = {401: "WWW-Authenticate", 405: "Allow"}
     response: Schema = {"description": titles, "content": {CONTENT_TYPE: {"schema": _ref("Problem")}}}
     if status in headers:
         response["headers"] = {headers[status]: {"schema": _TEXT, "required": True}}

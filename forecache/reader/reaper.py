@@ -3,53 +3,107 @@
 Granian times out a request head once it has begun. A client that connects and stays silent, one that stops in the
 middle of HTTP/2's preface, and one that does not read its answer would each hold a connection for ever; a few thousand
 of them would leave none for others. The kernel knows how long each has been quiet (TCP_INFO), at no cost to requests.
+
+While most connections are taken the silent ones go much sooner, those of the address that holds the most first: behind
+a balancer every connection has one address, so nothing is refused for its address alone.
 """
 
 import os
 import socket
 import struct
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
 
 SUPPORTED = sys.platform == "linux"
+PRESSURE_SHARE = 0.5
+"""Share of the connections from which silent ones are closed early, until no more than this is taken."""
+PRESSURE_SILENCE_S = 0.5
+"""Silence after which a connection may be closed early: longer than a round trip around the world."""
 
 _ESTABLISHED = 1
 _INFO_BYTES = 60
 _STATE = struct.Struct("<B51xI")  # linux/tcp.h, struct tcp_info: tcpi_state, tcpi_last_data_recv (milliseconds)
 
 
-def close_silent(port: int, *, after_s: float) -> int:
-    """Close this process's connections on a listening port whose clients have been silent for `after_s`.
+class Connection(NamedTuple):
+    descriptor: int
+    peer: tuple[str, int]
+    silent_s: float
+
+
+def close_silent(port: int, *, after_s: float, most: int) -> tuple[int, int]:
+    """Close this process's connections on a listening port whose clients have been silent for `after_s`, or sooner.
+
+    Args:
+        most: Connections that the process takes at once.
 
     Returns:
-        How many were closed.
+        Open connections that stay, and how many were closed.
     """
-    closed = 0
+    connections = list(_connections(port))
+    chosen = choose(connections, after_s=after_s, most=most)
+    closed = sum(_close(each) for each in chosen)
+    return len(connections) - closed, closed
+
+
+def choose(connections: list[Connection], *, after_s: float, most: int) -> list[Connection]:
+    """Those to close: all that are silent for too long; under pressure more, from the address that holds the most."""
+    late = [each for each in connections if each.silent_s >= after_s]
+    over = len(connections) - len(late) - int(most * PRESSURE_SHARE)
+    if over <= 0:
+        return late
+    held = Counter(each.peer[0] for each in connections)
+    early = [each for each in connections if PRESSURE_SILENCE_S <= each.silent_s < after_s]
+    early.sort(key=lambda each: (held[each.peer[0]], each.silent_s), reverse=True)
+    return late + early[:over]
+
+
+def _connections(port: int) -> Iterator[Connection]:
     for name in os.listdir("/proc/self/fd"):
-        # A duplicate stays the same connection even if the original descriptor is closed and reused meanwhile.
-        try:
-            descriptor = os.dup(int(name))
-        except OSError:
-            continue
-        try:
-            connection = socket.socket(fileno=descriptor)
-        except OSError:
-            os.close(descriptor)
+        connection = _duplicate(int(name))
+        if connection is None:
             continue
         with connection:
-            closed += _close_if_silent(connection, port, after_s)
-    return closed
+            try:
+                if connection.getsockname()[1] != port:
+                    continue
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+                peer = connection.getpeername()[:2]
+            except OSError:  # it listens, or went away by itself
+                continue
+        state, silent_ms = _STATE.unpack_from(info)
+        if state == _ESTABLISHED:
+            yield Connection(int(name), peer, silent_ms / 1000)
 
 
-def _close_if_silent(connection: socket.socket, port: int, after_s: float) -> bool:
-    try:
-        if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
-            return False
-        if connection.getsockname()[1] != port:
-            return False
-        state, silent_ms = _STATE.unpack_from(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES))
-        if state != _ESTABLISHED or silent_ms < after_s * 1000:
-            return False
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it went away by itself
+def _close(chosen: Connection) -> bool:
+    connection = _duplicate(chosen.descriptor)
+    if connection is None:
         return False
+    with connection:
+        try:
+            if connection.getpeername()[:2] != chosen.peer:  # another has taken its place
+                return False
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return False
     return True
+
+
+def _duplicate(descriptor: int) -> socket.socket | None:
+    """A TCP socket of this process under a descriptor of its own, which nobody closes and reuses meanwhile."""
+    try:
+        copy = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
+    if connection.type == socket.SOCK_STREAM and connection.family in (socket.AF_INET, socket.AF_INET6):
+        return connection
+    connection.close()
+    return None

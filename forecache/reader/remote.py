@@ -105,6 +105,6 @@ class RemoteVersion:
 
 
 def history(manifest: Manifest) -> bytes:
-    """What `/versions` answers: Redis knows only the served version."""
+    """What `/versions/{pipeline}` answers: Redis knows only the served version."""
     row = {**summary(manifest), "state": ["serving", "current"]}
     return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

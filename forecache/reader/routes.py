@@ -9,14 +9,16 @@ import orjson
 from forecache.reader import feast, openapi, problems
 from forecache.reader.access import Access
 from forecache.reader.answers import JSON, Answers, Headers
-from forecache.reader.describe import metadata, pipeline_row
-from forecache.reader.metrics import HITS, MISSES, ROUTE, WorkerMetrics, render
+from forecache.reader.describe import build_labels, metadata, pipeline_row
+from forecache.reader.metrics import MISSES, ROUTE, WorkerMetrics, render
 from forecache.reader.parsing import keys_and_fields, query_fields
 from forecache.reader.problems import Problem, quoted
 from forecache.reader.runtime import Runtime
 from forecache.reader.swap import PIPELINE_NAME, Catalog
 from forecache.reader.tokens import METRICS
 from forecache.settings import Settings
+
+VERSIONS_PATH = "/versions/"
 
 
 class Reply(NamedTuple):
@@ -49,6 +51,7 @@ class Routes:
         self._runtime = runtime
         self._metrics = metrics
         self._access = access
+        self._build = build_labels(settings)
         self._openapi = orjson.dumps(openapi.document(settings))
         self._fixed: dict[str, tuple[str, str, Callable[[Request], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
@@ -77,15 +80,15 @@ class Routes:
             request.route = ROUTE[name]
             _allow(request, method)
             return handler(request)
+        if request.path.startswith(VERSIONS_PATH):
+            return self._versions(request, request.path.removeprefix(VERSIONS_PATH))
         if not request.path.startswith("/v1/"):
             raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted(request.path)}; see /openapi.json.")
         name, slash, rest = request.path[4:].partition("/")
         if not slash:
             return self._pipeline_or_many(request, name)
-        request.route = ROUTE["versions" if rest == "versions" else "one"]
+        request.route = ROUTE["one"]
         _allow(request, "GET")
-        if rest == "versions":
-            return self._versions(request, name)
         return self._one(request, name, rest)
 
     def served(self, request: Request, name: str) -> Answers:
@@ -127,7 +130,7 @@ class Routes:
                 f"The key {quoted(key)} is not in version {version} of {name}, as of {answers.manifest.as_of}.",
                 members={"key": key, "store_version": version, "as_of": answers.manifest.as_of},
             )
-        self._metrics.cells[answers.offset + HITS] += 1
+        self._metrics.cells[answers.found_cell] += 1
         if _matches(request.headers.get("if-none-match"), answers.etag):
             return Reply(304, answers.headers[1:], b"")
         return Reply(200, answers.headers, body)
@@ -149,11 +152,13 @@ class Routes:
         answers.check_served()
         body, found = answers.many(encoded, fields)
         cells = self._metrics.cells
-        cells[answers.offset + HITS] += found
+        cells[answers.found_cell] += found
         cells[answers.offset + MISSES] += len(encoded) - found
         return Reply(200, answers.headers, body)
 
     def _versions(self, request: Request, name: str) -> Reply:
+        request.route = ROUTE["versions"]
+        _allow(request, "GET")
         self.served(request, name)
         return Reply(200, _NO_CACHE, self._catalog.history[name])
 
@@ -172,9 +177,9 @@ class Routes:
             request.body, lambda name: self.served(request, name), max_keys=self._settings.reader_max_keys
         )
         cells = self._metrics.cells
-        for offset, found, missing in counts:
-            cells[offset + HITS] += found
-            cells[offset + MISSES] += missing
+        for answers, found, missing in counts:
+            cells[answers.found_cell] += found
+            cells[answers.offset + MISSES] += missing
         headers = [*_NO_CACHE, ("forecache-versions", ",".join(names))]
         return Reply(200, headers, body)
 
@@ -202,7 +207,7 @@ class Routes:
         for name, answers in sorted(self._catalog.answers.items()):
             answers.refresh(request.now)
             ages[name] = float(answers.age_s)
-        body = render(self._runtime, ages)
+        body = render(self._runtime, ages, build=self._build)
         return Reply(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], body)
 
     def _document(self, request: Request) -> Reply:

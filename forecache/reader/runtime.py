@@ -1,43 +1,96 @@
-"""What the processes of one reader share: a runtime folder with the draining flag, the counters, the rate limits."""
+"""Memory that the processes of one reader share: the draining flag, how often workers ended, the workers' counters.
 
+All of it is reserved before the first worker starts, in a file that exists in memory only: a full disk or a full folder
+for temporary files can neither keep a reader from starting nor end a worker that counts.
+"""
+
+import fcntl
+import logging
 import mmap
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
-_STATE = "state"
+logger = logging.getLogger("forecache.reader")
+
+_HEAD_BYTES = mmap.PAGESIZE
+_DRAINING, _CRASHES = range(2)
+_RESERVE_CHUNK_BYTES = 1 << 20
 
 
 class Runtime:
-    """The runtime folder of one reader; every process of the reader opens it for itself."""
+    """The shared memory of one reader; every process of the reader opens it for itself.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._state = self.shared(_STATE, 8)
+    Behind a head of one page lie slots of equal size. A worker claims one and a lock says so until its process ends;
+    the worker that replaces it goes on counting where it stopped.
+    """
+
+    def __init__(self, path: Path, slot_bytes: int) -> None:
+        self.path = path
+        self.slot_bytes = slot_bytes
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._map = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
+        self._head = memoryview(self._map)[:_HEAD_BYTES].cast("Q")
+        self.num_slots = (len(self._map) - _HEAD_BYTES) // slot_bytes
+        self._claimed: set[int] = set()
 
     @classmethod
-    def create(cls) -> "Runtime":
-        """A new folder, under the system's folder for temporary files (TMPDIR), for the owner alone."""
-        return cls(Path(tempfile.mkdtemp(prefix="forecache-reader-")))
+    def create(cls, *, num_slots: int, slot_bytes: int) -> "Runtime":
+        """New shared memory, every page of it reserved.
 
-    def shared(self, name: str, size_bytes: int) -> mmap.mmap:
-        """A file of the folder mapped for reading and writing, zeroed where it is new."""
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        Raises:
+            OSError: There is not enough of it.
+        """
+        size = _HEAD_BYTES + num_slots * slot_bytes
+        if hasattr(os, "memfd_create"):
+            # Never closed: the workers find it among the descriptors of this process, for as long as it lives.
+            descriptor = os.memfd_create("forecache-reader")
+            path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        else:
+            descriptor, name = tempfile.mkstemp(prefix="forecache-reader-")
+            path = Path(name)
+        for start in range(0, size, _RESERVE_CHUNK_BYTES):
+            os.write(descriptor, bytes(min(_RESERVE_CHUNK_BYTES, size - start)))
+        return cls(path, slot_bytes)
+
+    def claim(self) -> memoryview:
+        """Memory of a slot that no living worker has; memory of this process alone where none is left."""
+        for index in range(self.num_slots):
+            if index not in self._claimed and self._lock(index):
+                self._claimed.add(index)
+                return self.slot(index)
+        logger.error("All %d counters are taken; what this worker answers is not counted.", self.num_slots)
+        return memoryview(bytearray(self.slot_bytes))
+
+    def slot(self, index: int) -> memoryview:
+        start = _HEAD_BYTES + index * self.slot_bytes
+        return memoryview(self._map)[start : start + self.slot_bytes]
+
+    def _lock(self, index: int) -> bool:
+        # The kernel takes a record lock away from a process that ends, however it ends.
         try:
-            if os.fstat(descriptor).st_size < size_bytes:
-                os.ftruncate(descriptor, size_bytes)
-            return mmap.mmap(descriptor, size_bytes)
-        finally:
-            os.close(descriptor)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+        except OSError:
+            return False
+        return True
 
     @property
     def draining(self) -> bool:
         """Whether the reader has been told to stop: it still answers, and readiness says no."""
-        return self._state[0] != 0
+        return self._head[_DRAINING] != 0
 
     def drain(self) -> None:
-        self._state[0] = 1
+        self._head[_DRAINING] = 1
+
+    @property
+    def crashes(self) -> int:
+        """How many workers ended without having been told to."""
+        return self._head[_CRASHES]
+
+    def count_crash(self) -> None:
+        """Count a worker's end; called by the main process alone."""
+        self._head[_CRASHES] += 1
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.path.parts[:2] != ("/", "proc"):
+            self.path.unlink(missing_ok=True)

@@ -1,13 +1,15 @@
 """Starting and stopping the reader: Granian's RSGI server, one process per worker."""
 
 import errno
+import ipaddress
 import logging
 import os
 import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,27 +17,64 @@ from typing import Any
 from granian import Granian
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]
 
-from forecache.errors import ConflictError, SettingsError
+from forecache.errors import ConflictError, SettingsError, UnavailableError
 from forecache.reader.access import Access
 from forecache.reader.app import ReaderApp
 from forecache.reader.limits import MAX_HEAD_BYTES
+from forecache.reader.metrics import SLOT_BYTES
 from forecache.reader.runtime import Runtime
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
-MAX_CONNECTIONS = 4096
-"""Most connections of a worker at once; further ones wait in the kernel."""
+BACKLOG = 4096
+"""Most connections that wait in the kernel until a worker takes them."""
+HTTP2_WINDOW_BYTES = 256 * 1024
+"""What an HTTP/2 client may send before it is read, of one request and of all requests of a connection."""
+HTTP2_STREAMS = 64
+CRASHES_ALLOWED, CRASHES_WITHIN_S = 10, 60.0
+"""Ends of a worker within a time after which it is replaced; where there are more the reader stops, so that whatever
+supervises it sees that something is wrong."""
 STOP_TIMEOUT_S = 10
 """Seconds that requests under way have once the reader has stopped accepting."""
 
 
 class _Server(Granian):  # type: ignore[valid-type,misc]
-    """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness."""
+    """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness.
+
+    Its workers accept from one socket that the main process listens on. Nobody else can take the port, and while a
+    worker is replaced connections wait rather than being refused.
+    """
 
     runtime: Runtime
     drain_s: float
+    listener: socket.socket
+    last_end = ""
+    _crashes: Sequence[float] = ()
+
+    def _init_shared_socket(self) -> None:
+        self._sso, self._sfd = self.listener, self.listener.fileno()
+        self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[call-arg]
+        self._ssp = None
+
+    def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
+        ended = [self.wrks[index] for index in workers if not self.wrks[index].is_alive()]
+        for worker in ended:  # those that are alive are being replaced on purpose
+            self.last_end = _end(worker)
+            self.runtime.count_crash()
+            logger.error("A worker ended unexpectedly, by %s; %d have so far.", self.last_end, self.runtime.crashes)
+        now = time.monotonic()
+        self._crashes = [moment for moment in self._crashes if now - moment < CRASHES_WITHIN_S] + [now] * len(ended)
+        if len(self._crashes) > CRASHES_ALLOWED * self.workers:
+            self.respawn_failed_workers = False
+            self.interrupt_children.extend(workers)
+            self.main_loop_interrupt.set()
+            return
+        super()._respawn_workers(workers, *args, **kwargs)
+        # Granian gives up where one worker ends twice within seconds, whatever the others do.
+        self.respawned_wrks.clear()
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         if self.runtime.draining:  # told twice: now
@@ -53,6 +92,12 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
         for worker in list(self.wrks):
             logger.warning("A worker did not stop within %d s and is killed.", STOP_TIMEOUT_S)
             worker.kill()
+
+
+def _end(worker: Any) -> str:
+    """What ended a worker's process, in words."""
+    code = worker.inner.exitcode
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
 def _later(seconds: float, action: Callable[[], None]) -> None:
@@ -81,15 +126,25 @@ def serve(
 
     Raises:
         ConflictError: The port is taken.
-        SettingsError: The address cannot be used, or the token file cannot be read.
+        SettingsError: The address cannot be used or is open to others without tokens, or the token file cannot be read.
+        UnavailableError: The workers ended again and again.
     """
     given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    host, port = check_port(settings.reader_host, settings.reader_port), settings.reader_port
-    _raise_file_limit()
+    host, port = settings.reader_host, settings.reader_port
     if settings.reader_tokens is not None:
         Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
-    runtime = Runtime.create()
+    _raise_file_limit(settings.reader_max_connections)
+    with listen(host, port, anonymous=settings.reader_tokens is not None or settings.reader_anonymous) as listener:
+        _serve(settings, listener, drain_s=drain_s, on_start=on_start)
+
+
+def _serve(
+    settings: Settings, listener: socket.socket, *, drain_s: float, on_start: Callable[[str], None] | None
+) -> None:
+    host, port = listener.getsockname()[:2]
+    # Two slots a worker: where workers are replaced on SIGHUP, the old one counts on until the new one has started.
+    runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES)
     timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
     server = _Server(
         "forecache.reader.app",
@@ -104,48 +159,68 @@ def serve(
         http1_settings=HTTP1Settings(header_read_timeout=timeout_ms, max_buffer_size=MAX_HEAD_BYTES),
         http2_settings=HTTP2Settings(
             max_headers_size=MAX_HEAD_BYTES,
+            initial_connection_window_size=HTTP2_WINDOW_BYTES,
+            initial_stream_window_size=HTTP2_WINDOW_BYTES,
+            max_concurrent_streams=HTTP2_STREAMS,
             keep_alive_interval=max(1, timeout_ms // 2),
             keep_alive_timeout=max(1, timeout_ms // 1000),
         ),
-        backlog=MAX_CONNECTIONS,
-        backpressure=MAX_CONNECTIONS,
+        backlog=BACKLOG,
+        backpressure=settings.reader_max_connections,
     )
-    server.runtime, server.drain_s = runtime, drain_s
+    server.runtime, server.drain_s, server.listener = runtime, drain_s, listener
     if on_start is not None:
         url_host = f"[{host}]" if ":" in host else host
         server.on_startup(partial(on_start, f"http://{url_host}:{port}"))
     try:
-        server.serve(target_loader=partial(load_worker, settings, runtime.folder), wrap_loader=False)
+        server.serve(target_loader=partial(load_worker, settings, runtime.path), wrap_loader=False)
+    except SystemExit:
+        raise UnavailableError(
+            f"The reader stops: its workers ended {runtime.crashes} times, the last by {server.last_end}.",
+            remedy="The log above says why; a supervisor may start it again.",
+        ) from None
     finally:
         runtime.remove()
 
 
-def load_worker(settings: Settings, folder: Path) -> ReaderApp:
+def load_worker(settings: Settings, shared: Path) -> ReaderApp:
     """Build a worker's application, in the worker's process."""
     # A process group of its own: Ctrl-C in a terminal reaches the main process alone, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    return ReaderApp(settings, Runtime(folder))
+    return ReaderApp(settings, Runtime(shared, SLOT_BYTES))
 
 
-def check_port(host: str, port: int) -> str:
-    """The numeric address of a host name, after making sure that the port on it is free.
+def listen(host: str, port: int, *, anonymous: bool) -> socket.socket:
+    """A socket that listens on a port, which nobody else can then.
 
-    The workers share the port by SO_REUSEPORT, with which a second reader would start without a word and take half
-    of the connections.
+    Args:
+        anonymous: Whether an address that other machines reach may be used.
 
     Raises:
         ConflictError: Something listens there.
-        SettingsError: The address is not this machine's, or the port is reserved.
+        SettingsError: The address is not this machine's, the port is reserved, or others would reach it.
     """
+    listener = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        if not anonymous and not ipaddress.ip_address(address[0]).is_loopback:
+            raise SettingsError(
+                f"The reader has no tokens, and other machines would reach it on {host}.",
+                remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
+                "FORECACHE_READER_ANONYMOUS=true where the network keeps strangers out.",
+            )
+        listener = socket.socket(family, kind)
+        # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.set_inheritable(True)
+        listener.setblocking(False)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
                 f"Port {port} on {host} is in use.",
@@ -155,13 +230,13 @@ def check_port(host: str, port: int) -> str:
             f"The reader cannot listen on {host} port {port}: {error.strerror}.",
             remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
         ) from None
-    return str(address[0])
+    return listener
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit(max_connections: int) -> None:
     """Allow as many open files as the system lets this process have: connections and segments are files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS * 2 + 4096
+    wanted = max_connections * 2 + 4096
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

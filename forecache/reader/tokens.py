@@ -24,6 +24,7 @@ ALL = "*"
 METRICS = "+metrics"
 """Scope that opens `/metrics`; `*` opens it too."""
 
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -173,19 +174,32 @@ def _change(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         records = change(list(list_tokens(path)))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        content = json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
+        _replace(path, json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n")
+
+
+def _replace(path: Path, content: str) -> None:
+    """Replace a file in one step that outlives a power failure; only its owner may read it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "w") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), _LOCK_FLAGS, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

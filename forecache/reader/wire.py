@@ -17,8 +17,8 @@ Key = str | int | tuple[str | int, ...]
 
 _AGAIN = (429, 502, 503, 504)
 _PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_NOT_IN_A_PATH = frozenset({".", "..", "versions"})
-"""Keys that a path cannot say: dot segments are resolved on the way, and `versions` is the history."""
+_NOT_IN_A_PATH = frozenset({".", ".."})
+"""Keys that a path cannot say: dot segments are resolved on the way."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def pipeline_path(pipeline: str) -> str:
             f"{pipeline!r} cannot be a pipeline's name.", remedy="Names are lower-case letters, digits and underscores."
         )
     return f"/v1/{pipeline}"
+
+
+def versions_path(pipeline: str) -> str:
+    """Path of a pipeline's history; InputError as `pipeline_path`."""
+    return pipeline_path(pipeline).replace("/v1/", "/versions/")
 
 
 def key_text(key: Key) -> str:

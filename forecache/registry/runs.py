@@ -58,7 +58,7 @@ def training_run(
         }
         run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_FILE).write_text(json.dumps({"run_id": run, "tracking_uri": settings.mlflow_tracking_uri}))
+        (folder / RUN_FILE).write_text(json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)}))
     client.update_run(run, status="RUNNING")
     try:
         with _system_metrics(run):
@@ -134,7 +134,14 @@ def _known_run(settings: Settings, folder: Path) -> str | None:
     if not (folder / RUN_FILE).is_file():
         return None
     known = json.loads((folder / RUN_FILE).read_text())
-    return str(known["run_id"]) if known["tracking_uri"] == settings.mlflow_tracking_uri else None
+    return str(known["run_id"]) if known["tracking_uri"] == without_credentials(settings) else None
+
+
+def without_credentials(settings: Settings) -> str:
+    """The tracking URI as files may hold it: without user, password and query."""
+    scheme, separator, rest = settings.mlflow_tracking_uri.partition("://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import orjson
@@ -42,6 +43,12 @@ def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:
         return httpx.get(f"{reader.url}{path}", timeout=5).status_code
     except httpx.TransportError:
         return 0
+
+
+def metric(reader: RunningReader, name: str) -> float:
+    text = httpx.get(f"{reader.url}/metrics", timeout=20).text
+    [value] = [line.split()[-1] for line in text.splitlines() if line.startswith(f"forecache_reader_{name} ")]
+    return float(value)
 
 
 @contextmanager
@@ -140,12 +147,12 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> Non
         assert [status(reader) for _ in range(5)] == [200] * 5
         [worker] = reader.workers()
         os.kill(worker, signal.SIGKILL)
-        assert eventually(lambda: status(reader) == 200 and reader.workers() not in ([], [worker]))
-        metrics = httpx.get(f"{reader.url}/metrics").text
-        [line] = [
-            line for line in metrics.splitlines() if line.startswith('forecache_reader_hits_total{pipeline="churn"')
-        ]
-        assert int(line.split()[-1]) >= 6
+        assert psutil.wait_procs([psutil.Process(worker)], timeout=5)[0]
+        for _ in range(3):  # while it is replaced, connections wait; none is refused
+            assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=20).status_code == 200
+        assert reader.workers() not in ([], [worker])
+        assert metric(reader, 'hits_total{pipeline="churn"}') == 8
+        assert metric(reader, "worker_crashes_total") == 1
         assert "open" in Store(store.store_path / "churn").state(1)
 
 
@@ -166,6 +173,67 @@ def test_a_taken_port_is_said_and_left_alone(store: Settings) -> None:
         assert status(reader) == 200
     with pytest.raises(SettingsError, match=r"203\.0\.113\.1"):
         serve(store, host="203.0.113.1", port=free_port())
+
+
+def test_a_full_folder_for_temporary_files_neither_stops_a_reader_nor_ends_its_workers(
+    store: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    monkeypatch.setenv("TMPDIR", str(full))
+    fill = 'mount -t tmpfs -o size=64k none "$0" && { cat /dev/zero >"$0/fill" 2>/dev/null; exec "$@"; }'
+    # A mount namespace of the reader's own: nothing is left mounted, and it needs no root where users may have them.
+    within = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)), "sh", "-c", fill, str(full)]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs in a namespace")
+    with running_reader(store, within=within, reader_workers=2) as reader:
+        assert [status(reader) for _ in range(5)] == [200] * 5
+        os.kill(reader.workers()[0], signal.SIGKILL)
+        assert eventually(lambda: metric(reader, "worker_crashes_total") == 1 and metric(reader, "workers") == 2)
+        assert metric(reader, 'hits_total{pipeline="churn"}') == 5
+
+
+@pytest.mark.slow
+def test_workers_that_end_again_and_again_stop_the_reader_with_an_error(
+    store: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader = start_reader(store)
+    try:
+        while reader.process.poll() is None:
+            for pid in reader.workers():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGBUS)
+            time.sleep(0.05)
+    finally:
+        reader.process.kill()
+    assert reader.process.returncode == 1
+    assert "its workers ended 11 times, the last by SIGBUS" in capfd.readouterr().err
+
+
+def test_of_readers_started_at_one_instant_one_takes_the_port(store: Settings, tmp_path: Path) -> None:
+    port, go = free_port(), tmp_path / "go"
+    code = (
+        "import sys, time; from pathlib import Path; from forecache.settings import load_settings;"
+        "from forecache.reader.server import serve; s = load_settings(home=sys.argv[1], reader_port=int(sys.argv[2]))\n"
+        "print(flush=True)\n"
+        "while not Path(sys.argv[3]).exists(): pass\n"
+        "serve(s, drain_s=0.1)"
+    )
+    command = [sys.executable, "-c", code, str(store.home), str(port), str(go)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        go.touch()
+        assert eventually(lambda: sum(process.poll() is not None for process in started) == 2, 20)
+        [serving] = [process for process in started if process.poll() is None]
+        RunningReader(serving, port).wait_until_ready()
+        assert all("is in use" in process.communicate()[1] for process in started if process is not serving)
+    finally:
+        for process in started:
+            process.terminate()
+            process.communicate()
 
 
 def test_a_damaged_version_leaves_the_old_one_served(store: Settings) -> None:
@@ -254,6 +322,49 @@ def test_a_thousand_silent_connections_hold_up_nobody(store: Settings) -> None:
         finally:
             for connection in silent:
                 connection.close()
+
+
+@pytest.mark.slow
+def test_one_client_that_takes_all_connections_keeps_nobody_waiting(store: Settings) -> None:
+    with running_reader(store, reader_max_connections=200) as reader:
+        silent = []
+        for _ in range(600):
+            connection = socket.socket()
+            connection.bind(("127.0.0.2", 0))
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", reader.port))
+            silent.append(connection)
+        try:
+            for _ in range(5):
+                started = time.monotonic()
+                assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=10).status_code == 200
+                assert time.monotonic() - started < 5
+            assert metric(reader, "silent_connections_closed_total") >= 400
+        finally:
+            for connection in silent:
+                connection.close()
+
+
+def test_bodies_under_way_take_no_more_memory_than_they_may(store: Settings) -> None:
+    limits = {"reader_max_body_bytes": 100_000, "reader_max_bodies_bytes": 250_000}
+    with running_reader(store, **limits) as reader, ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(connected(reader))
+            connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 99000\r\n\r\n" + b" " * 98_000)
+        body = b" " * 60_000 + b'{"keys": ["00001"]}'
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{reader.url}/v1/churn", content=body, timeout=5)
+
+        assert eventually(lambda: ask().status_code == 503)
+        refused = ask()
+        assert refused.json()["type"] == "urn:forecache:problem:overloaded"
+        assert refused.headers["retry-after"] == "1"
+        assert metric(reader, "bodies_refused_total") >= 2
+        assert status(reader) == 200
+        assert httpx.post(f"{reader.url}/v1/churn", json={"keys": ["00001"]}).status_code == 200
+        stack.close()
+        assert eventually(lambda: ask().status_code == 200)
 
 
 def test_heads_that_are_too_large_are_refused(store: Settings) -> None:

@@ -139,7 +139,7 @@ def test_a_body_that_is_too_large_is_refused_whether_or_not_its_length_is_said(h
         ("POST", "/v1", "GET, HEAD"),
         ("POST", "/v1/churn/00001", "GET, HEAD"), ("POST", "/metrics", "GET, HEAD"), ("PATCH", "/readyz", "GET, HEAD"),
         ("GET", "/get-online-features", "POST"), ("OPTIONS", "/v1/churn", "GET, POST, HEAD"),
-        ("TRACE", "/v1/churn/versions", "GET, HEAD"),
+        ("TRACE", "/versions/churn", "GET, HEAD"),
     ],
 )  # fmt: skip
 def test_methods_that_are_not_there_are_refused_with_those_that_are(
@@ -159,7 +159,7 @@ def test_methods_that_are_not_there_are_refused_with_those_that_are(
         ("/V1/churn/00001", 404, "no-such-route"), ("/v1/churn/", 400, "bad-key"),
         ("/v1/churn/" + "k" * 512, 400, "bad-key"), ("/v1/churn/" + "k" * 5000, 414, "path-too-long"),
         ("/v1/churn/x?fields=" + "k" * 5000, 414, "path-too-long"), ("/v1/unpublished", 503, "not-published"),
-        ("/v1/unpublished/1", 503, "not-published"), ("/v1/unpublished/versions", 503, "not-published"),
+        ("/v1/unpublished/1", 503, "not-published"), ("/versions/unpublished", 503, "not-published"),
         ("/v1/old/00001", 503, "stale"),
     ],
 )  # fmt: skip
@@ -249,7 +249,7 @@ def test_metadata_and_history(http: httpx.Client) -> None:
     assert data["key"] == [{"name": "customer_id", "type": "string"}]
     assert data["fields"][0] == {"name": "churn_probability", "type": "double"}
     assert data["policy"] == {"max_age_h": 36.0, "on_stale": "flag"}
-    versions = http.get("/v1/churn/versions").json()["versions"]
+    versions = http.get("/versions/churn").json()["versions"]
     assert [row["store_version"] for row in versions] == [2, 1]
     assert [row["state"] for row in versions] == [["serving", "current"], []]
     listed = {row["pipeline"]: row for row in http.get("/v1").json()["pipelines"]}
@@ -257,7 +257,8 @@ def test_metadata_and_history(http: httpx.Client) -> None:
     assert listed["old"]["stale"] is True
 
 
-def test_a_key_named_like_the_history_is_had_by_post(http: httpx.Client) -> None:
+def test_a_key_called_versions_is_had_like_any_other(http: httpx.Client) -> None:
+    assert http.get("/v1/churn/versions").json()["value"]["risk_segment"] == "named like a path"
     data = http.post("/v1/churn", json={"keys": ["versions"]}).json()
     assert data["results"][0]["value"]["risk_segment"] == "named like a path"
 
@@ -284,7 +285,7 @@ def test_metrics_count_what_was_asked(http: httpx.Client) -> None:
     assert grown("forecache_reader_requests_total", "many", "200") == 1
     assert grown("forecache_reader_hits_total", "churn") == 5
     assert grown("forecache_reader_misses_total", "churn") == 2
-    assert grown("forecache_reader_request_seconds_count", "one") == 4
+    assert grown("forecache_reader_request_duration_seconds_count", "one") == 4
     assert after["forecache_reader_version", "churn"] == 2
     assert after["forecache_reader_mapped_bytes", "churn"] > 10_000
     assert 0 < after["forecache_reader_swap_seconds", "churn"] < 10

@@ -71,7 +71,7 @@ def test_answers_from_redis_are_those_of_a_local_store_and_follow_publishes(
         found = [httpx.post(f"{reader.url}/v1/churn", json=keys).json()["results"] for reader in (far, near)]
         assert found[0] == found[1]
         assert [row["found"] for row in found[0]] == [True, False, True]
-        assert httpx.get(f"{far.url}/v1/churn/versions").json()["versions"][0]["state"] == ["serving", "current"]
+        assert httpx.get(f"{far.url}/versions/churn").json()["versions"][0]["state"] == ["serving", "current"]
 
 
 def test_a_local_store_goes_before_redis(publisher: Settings, tmp_path: Path) -> None:

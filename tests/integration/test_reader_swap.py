@@ -105,7 +105,7 @@ def test_rollback_pin_and_new_pipelines_are_followed(settings: Settings) -> None
         assert (after.status_code, after.json()["store_version"]) == (200, 2)
         store.pin(1)
         assert eventually(lambda: served(reader) == 1)
-        history = httpx.get(f"{reader.url}/v1/churn/versions").json()["versions"]
+        history = httpx.get(f"{reader.url}/versions/churn").json()["versions"]
         assert [row["state"] for row in history] == [["quarantined"], ["current"], ["serving", "pinned"]]
         store.unpin()
         assert eventually(lambda: served(reader) == 2)

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
 
 from forecache.registry.models import tracking
-from forecache.registry.runs import training_run
+from forecache.registry.runs import RUN_FILE, training_run, without_credentials
 from forecache.settings import Settings, load_settings
 
 
@@ -47,6 +47,31 @@ def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
     found = client.get_run(run.id)
     assert found.info.status == "FINISHED"
     assert "system/system_memory_usage_megabytes" in found.data.metrics
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("http://me:secret@host:5000/mlflow?token=secret", "http://host:5000/mlflow"),
+        ("postgresql://me:secret@db/mlflow", "postgresql://db/mlflow"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_password_in_the_tracking_uri_is_not_written_beside_the_training(uri: str, kept: str) -> None:
+    assert without_credentials(load_settings(mlflow_uri=uri)) == kept
+
+
+def test_the_file_of_the_run_holds_no_password(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking(settings)  # the database is the test's; the URI is what a server's would be
+    monkeypatch.setattr("forecache.registry.runs.tracking", lambda _: client)
+    server = settings.model_copy(update={"mlflow_uri": "http://me:secret@host:5000"})
+    folder = tmp_path / "run"
+    first = interrupted_run(server, folder, KeyboardInterrupt())
+    assert "secret" not in (folder / RUN_FILE).read_text()
+    assert interrupted_run(server, folder, KeyboardInterrupt()) == first
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, DagsterExecutionInterruptedError])

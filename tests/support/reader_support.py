@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -147,12 +147,15 @@ serve(load_settings(**arguments), drain_s=drain_s)
 """
 
 
-def start_reader(settings: Settings, *, drain_s: float = 0.1, wait: bool = True, **overrides: Any) -> RunningReader:
+def start_reader(
+    settings: Settings, *, drain_s: float = 0.1, wait: bool = True, within: Sequence[str] = (), **overrides: Any
+) -> RunningReader:
+    """Start a reader; `within` is a command that runs it, in the place of its own process."""
     port = free_port()
     arguments = {"home": str(settings.home), "reader_port": port, "drain_s": drain_s, **overrides}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
     process = subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, orjson.dumps(arguments).decode()], env=environment, text=True
+        [*within, sys.executable, "-c", _SCRIPT, orjson.dumps(arguments).decode()], env=environment, text=True
     )
     reader = RunningReader(process, port)
     if wait:

@@ -1,23 +1,26 @@
 """Metrics: sums over workers, Prometheus' format, and counters that never go back."""
 
+import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecache.reader.metrics import HITS, LIVE, ROUTE, VERSION, WorkerMetrics, render
+from forecache.reader.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics, render
 from forecache.reader.runtime import Runtime
 
 
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
-    runtime = Runtime.create()
+    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES)
     yield runtime
     runtime.remove()
 
 
 def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(runtime, {"churn": 61.4}).decode()
+    text = render(runtime, {"churn": 61.4}, build={"version": "1.2.3"}).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -26,7 +29,7 @@ def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 
 def test_workers_are_summed(runtime: Runtime) -> None:
-    one, two = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    one, two = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
     for worker in (one, two):
         worker.beat()
     one.observe(ROUTE["one"], 200, 50_000)
@@ -39,26 +42,26 @@ def test_workers_are_summed(runtime: Runtime) -> None:
 
 
 def test_the_histogram_is_cumulative_and_ends_with_the_count(runtime: Runtime) -> None:
-    worker = WorkerMetrics(runtime, "1")
+    worker = WorkerMetrics.claimed(runtime)
     for elapsed_us in (1, 7, 8, 100, 5_000, 10_000_000_000):
         worker.observe(ROUTE["many"], 200, elapsed_us * 1000)
     found = samples(runtime)
     buckets = {
         dict(labels)["le"]: value
         for (name, labels), value in found.items()
-        if name == "forecache_reader_request_seconds_bucket"
+        if name == "forecache_reader_request_duration_seconds_bucket"
     }
     assert [buckets["0.000008"], buckets["0.000016"], buckets["0.000128"], buckets["0.008192"], buckets["+Inf"]] == [
         2, 3, 4, 5, 6,
     ]  # fmt: skip
     counts = list(buckets.values())
     assert counts == sorted(counts)
-    assert found["forecache_reader_request_seconds_count", (("route", "many"),)] == 6
-    assert found["forecache_reader_request_seconds_sum", (("route", "many"),)] == pytest.approx(10_000.005116)
+    assert found["forecache_reader_request_duration_seconds_count", (("route", "many"),)] == 6
+    assert found["forecache_reader_request_duration_seconds_sum", (("route", "many"),)] == pytest.approx(10_000.005116)
 
 
 def test_pipelines_are_merged_by_name_whatever_their_order(runtime: Runtime) -> None:
-    one, two = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    one, two = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
     for worker, names, version in ((one, ("churn", "spend"), 3), (two, ("spend", "churn"), 4)):
         worker.beat()
         for name in names:
@@ -74,7 +77,7 @@ def test_pipelines_are_merged_by_name_whatever_their_order(runtime: Runtime) -> 
 
 
 def test_a_dead_worker_keeps_counting_and_its_gauges_end(runtime: Runtime) -> None:
-    dead, live = WorkerMetrics(runtime, "1"), WorkerMetrics(runtime, "2")
+    dead, live = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
     offset = dead.pipeline_offset("churn")
     dead.cells[offset + HITS] = 5
     dead.cells[offset + VERSION] = 1
@@ -86,11 +89,52 @@ def test_a_dead_worker_keeps_counting_and_its_gauges_end(runtime: Runtime) -> No
     assert found["forecache_reader_workers", ()] == 1
 
 
-def test_a_worker_that_starts_again_goes_on_where_its_file_ends(runtime: Runtime) -> None:
-    first = WorkerMetrics(runtime, "1")
+def test_a_worker_that_starts_again_goes_on_where_the_one_before_stopped(runtime: Runtime) -> None:
+    first = WorkerMetrics.claimed(runtime)
     first.cells[first.pipeline_offset("churn") + HITS] = 5
-    again = WorkerMetrics(runtime, "1")
+    again = WorkerMetrics(runtime.slot(0))
     again.cells[again.pipeline_offset("spend") + HITS] = 1
     again.cells[again.pipeline_offset("churn") + HITS] += 1
     found = samples(runtime)
     assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 6
+
+
+def test_stale_answers_are_counted_apart_and_among_the_hits(runtime: Runtime) -> None:
+    worker = WorkerMetrics.claimed(runtime)
+    offset = worker.pipeline_offset("churn")
+    worker.cells[offset + HITS] += 5
+    worker.cells[offset + STALE_HITS] += 2
+    found = samples(runtime)
+    assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 7
+    assert found["forecache_reader_stale_answers_total", (("pipeline", "churn"),)] == 2
+
+
+def test_what_a_worker_before_served_is_no_gauge_of_the_one_after(runtime: Runtime) -> None:
+    first = WorkerMetrics(runtime.slot(0))
+    offset = first.pipeline_offset("churn")
+    first.cells[offset + LIVE] = 1
+    again = WorkerMetrics.claimed(runtime)
+    again.beat()
+    assert ("forecache_reader_version", (("pipeline", "churn"),)) not in samples(runtime)
+
+
+def test_the_process_and_the_build_are_said(runtime: Runtime) -> None:
+    WorkerMetrics.claimed(runtime).beat()
+    found = samples(runtime)
+    assert found["forecache_reader_build_info", (("version", "1.2.3"),)] == 1
+    assert found["process_resident_memory_bytes", ()] > 1_000_000
+    assert found["process_cpu_seconds_total", ()] > 0
+    assert 3 <= found["process_open_fds", ()] < found["process_max_fds", ()]
+    assert 0 < time.time() - found["process_start_time_seconds", ()] < 30 * 86400
+
+
+def test_promtool_finds_nothing_to_say(runtime: Runtime) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    worker = WorkerMetrics.claimed(runtime)
+    worker.observe(ROUTE["one"], 200, 50_000)
+    worker.cells[worker.pipeline_offset("churn") + HITS] += 1
+    page = render(runtime, {"churn": 61.4}, build={"version": "1.2.3"})
+    checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -1,5 +1,7 @@
 """Tokens: what the file holds, who gets in, and that it survives rotation and concurrent changes."""
 
+import contextlib
+import os
 import stat
 import threading
 import time
@@ -138,3 +140,37 @@ def test_revoking_an_unknown_token_names_those_there_are(path: Path) -> None:
     with pytest.raises(NotFoundError, match=record.id):
         revoke_token(path, "000000000000")
     assert list_tokens(path) == (record,)
+
+
+def test_a_link_laid_in_the_way_of_the_temporary_file_is_not_followed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    victim = path.with_name("victim")
+    victim.write_text("untouched")
+    monkeypatch.setattr("forecache.reader.tokens.secrets.token_hex", lambda _: "0" * 12)
+    for name in (f".tokens.json.{os.getpid()}.tmp", f".tokens.json.{'0' * 12}.tmp"):
+        path.with_name(name).symlink_to(victim)
+    with contextlib.suppress(FileExistsError):
+        create_token(path, "web", ["churn"])
+    assert victim.read_text() == "untouched"
+
+
+def test_a_change_is_on_disk_with_its_name_before_it_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revoked token that a power failure brings back would open the door again."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        done.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    create_token(path, "web", ["churn"])
+    assert done == ["file", "replace", "folder"]
+    assert sorted(item.name for item in path.parent.iterdir()) == [".tokens.json.lock", "tokens.json"]

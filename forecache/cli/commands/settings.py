@@ -57,7 +57,14 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
 def _takes(field: Any) -> str:
     """What a setting takes, in words: "integer, at least 1"."""
     kind = field.annotation
-    names = {"int": "integer", "float": "number", "str": "text", "Path": "path", "dict": "JSON object"}
+    names = {
+        "int": "integer",
+        "float": "number",
+        "str": "text",
+        "Path": "path",
+        "dict": "JSON object",
+        "bool": "true or false",
+    }
     choices = getattr(kind, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return " | ".join(choices)
