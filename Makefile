@@ -10,7 +10,7 @@ PYTEST ?= $(BIN)/pytest
 PYTEST_ARGS ?=
 
 .PHONY: help setup setup-s3 demo demo-s3 dev test services lint types imports unit integration faults e2e format \
-        bench-store bench-scoring bench-training figures settings-doc clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-demo figures settings-doc clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,17 +65,22 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: bench-demo bench-scoring bench-training bench-store figures ## Measure everything; an hour: ARGS="--size hour"
+
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
 	@$(BIN)/python benchmarks/store.py $(ARGS)
 
-bench-scoring: setup ## The Spark UDF against its peers
+bench-scoring: setup ## The Spark UDF and the engine without a JVM against their peers
 	@$(BIN)/python benchmarks/scoring.py $(ARGS)
 
 bench-training: setup ## Training: throughput, recovery after kills
 	@$(BIN)/python benchmarks/training.py $(ARGS)
 
-figures: setup ## Write the README's table of figures from the benchmarks' results
+bench-demo: setup ## The main job's time and memory, and the models' figures
+	@$(BIN)/python benchmarks/demo.py $(ARGS)
+
+figures: setup ## Write the README's figures and docs/benchmarks.md from the benchmarks' results
 	@$(BIN)/python benchmarks/figures.py
 
 settings-doc: setup ## Print every setting as the table in the README

@@ -1,114 +1,163 @@
-"""The README's table of figures, from the results that the benchmarks wrote: `make figures`.
+"""The README's ten figures and docs/benchmarks.md with all of them, from the results in this folder: `make figures`.
 
-Every figure that has a floor is in it, met or missed. A test holds the README to it.
+python benchmarks/figures.py            write both
+python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does
 """
 
-import json
+import argparse
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demo as demo_benchmark
+from _common import machine, results
+from _common.rows import HEADS, Row, markdown
 from _scoring import report as scoring
-from _store import report as store_report
-from _store import summary as store
+from _store import report as store
+from _store import servers, summary
 from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
+README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 
-_STORE = {
-    "http-one": "One key over HTTP, 16 connections",
-    "http-many": "100 keys over HTTP, 4 connections",
-    "publish": "Publish 10 million keys",
-    "in-process": "In process, 10 million keys",
-    "swap": "20 publishes in 60 s of load",
+BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
+    "store": ("Store and reader", store.SECTIONS, summary.rows_of),
+    "scoring": ("Batch scoring", scoring.SECTIONS, scoring.rows_of),
+    "training": ("Training", training.SECTIONS, training.rows_of),
+    "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
 }
+Documents = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the table, as text."""
+class Figure:
+    """One of the README's ten: where it comes from. Of several keys it is the row whose peer comes off best."""
 
     what: str
-    ours: str
-    peer: str
-    ratio: str
-    floor: str
-    met: bool
+    benchmark: str
+    section: str
+    keys: tuple[str, ...]
 
 
-def store_lines(document: dict[str, Any]) -> list[Line]:
-    return [
-        Line(
-            f"{_STORE[section]}: {row.figure}",
-            _value(row.ours, row.unit),
-            f"{_value(row.theirs, row.unit)}, {row.peer}" if row.theirs is not None else "",
-            "" if row.ratio is None else f"{row.ratio:.3g}",
-            row.floor.removesuffix(" x"),
-            bool(row.met),
-        )
-        for section in store_report.SECTIONS
-        if section in document["sections"]
-        for row in store.rows_of(section, document["sections"][section]["passes"])
-        if row.met is not None
+_FEAST = tuple(servers.FEAST_NAMES.values())
+TEN = (
+    Figure("One key over HTTP, Feast's request and answer", "store", "http-one", _FEAST),
+    Figure("One key over HTTP", "store", "http-one", servers.STORES),
+    Figure("100 keys over HTTP, Feast's request and answer", "store", "http-many", _FEAST),
+    Figure("One key at a constant rate while versions are published, p99", "store", "open", ("open",)),
+    Figure("A full publish from Delta, read back and verified", "store", "publish", ("redis", "postgres")),
+    Figure("Publishing a new night in which 1 % differ", "store", "publish", ("new night",)),
+    Figure("Memory of a publish, the most in any state", "store", "publish", ("memory",)),
+    Figure("`scoring_udf` in Spark", "scoring", "warm", ("udf",)),
+    Figure('`score(engine="arrow")`, checks and ledger included', "scoring", "arrow", ("arrow polars", "arrow duckdb")),
+    Figure("Samples per second while training, streamed from Delta", "training", "reading", ("reading",)),
+)
+
+
+def documents(folder: Path = results.RESULTS) -> Documents:
+    """The sections of every benchmark that has results."""
+    return {name: results.load(folder / f"{name}.json") for name in BENCHMARKS}
+
+
+def ten_figures(found: Documents) -> str:
+    """The README's table: one line each with its command, and what has to be said about where they come from."""
+    lines, used = [], {}
+    for figure in TEN:
+        command = f'`make bench-{figure.benchmark} ARGS="--only {figure.section}"`'
+        section = found[figure.benchmark].get(figure.section)
+        row = None if section is None else _pick(figure, section)
+        cells = row.cells(spread=False)[1:] if row is not None else ["not measured", "", "", ""]
+        lines.append([figure.what, *cells, command])
+        if section is not None:
+            used[f"{figure.benchmark} {figure.section}"] = section
+    text = markdown([*HEADS, "Command"], lines)
+    said = [*one_commit(used), *(line for name, section in used.items() for line in machine.warnings(name, section))]
+    return "\n\n".join([text, *([" ".join(dict.fromkeys(said))] if said else [])])
+
+
+def _pick(figure: Figure, section: dict[str, Any]) -> Row | None:
+    rows_of = BENCHMARKS[figure.benchmark][2]
+    rows = [row for row in rows_of(figure.section, section) if row.key in figure.keys]
+    return min(rows, key=lambda row: row.ratio or 0.0, default=None)
+
+
+def one_commit(sections: dict[str, Any]) -> list[str]:
+    """Where sections were measured: one commit and processor, or, marked, several."""
+    if not sections:
+        return []
+    said = []
+    for what, title in (("commit", "commit"), ("processor", "processor")):
+        values: dict[str, list[str]] = {}
+        for name, section in sections.items():
+            for moment in machine.moments_of(section):
+                names = values.setdefault(moment[what], [])
+                names += [name] if name not in names else []
+        if len(values) == 1:
+            said.append(f"All on {title} {next(iter(values))}.")
+        else:
+            each = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
+            said.append(f"**Not all on one {title}**: {each}.")
+    return said
+
+
+def whole_document(found: Documents) -> str:
+    """docs/benchmarks.md: every row that was measured."""
+    parts = [
+        "# Figures",
+        "Written by `make figures` from `benchmarks/results/`; [benchmarks/README.md](../benchmarks/README.md) says "
+        "what is compared and how. Medians, in brackets the smallest and the largest sample. A ratio is of two figures "
+        "of the same section: how many times better than the peer, or, where less is asked for, ours over the peer's.",
+        " ".join(one_commit({f"{b} {s}": each for b, sections in found.items() for s, each in sections.items()})),
     ]
+    for name, (title, sections, rows_of) in BENCHMARKS.items():
+        parts.append(f"## {title}: `make bench-{name}`")
+        if not found[name]:
+            parts.append("Not measured.")
+        for section, subtitle in sections.items():
+            if section in found[name]:
+                parts += _section(section, subtitle, found[name][section], rows_of)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _value(value: store.Value, unit: str) -> str:
-    return f"{store_report.number(value.median)} {unit}".strip()
+def _section(name: str, title: str, section: dict[str, Any], rows_of: results.RowsOf) -> list[str]:
+    parts = [f"### {name}: {title}", machine.line_of(section)]
+    parts += [f"**{line}**" for line in machine.warnings(name, section)]
+    if name.startswith("http-"):
+        parts.append(markdown(store.SURFACE_HEADS, store.surface_lines(section["passes"])))
+    return [*parts, markdown(HEADS, [row.cells(spread=True) for row in rows_of(name, section)])]
 
 
-def scoring_lines(document: dict[str, Any]) -> list[Line]:
-    return [_line(row.what, row) for row in scoring.rows_of(document) if row.limit is not None]
+def inserted(readme: str, name: str, text: str) -> str:
+    """The README with a block between its two marks."""
+    begin, end = f"<!-- {name}: make figures -->", f"<!-- end of {name} -->"
+    before, _, rest = readme.partition(begin)
+    _, mark, after = rest.partition(end)
+    assert mark, f"{README} needs the marks {begin} and {end}"
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
-def training_lines(document: dict[str, Any]) -> list[Line]:
-    return [_line(f"{row.section}: {row.what}", row) for row in training.rows_of(document["sections"])]
+def wanted() -> dict[Path, str]:
+    """What both files have to hold."""
+    found = documents()
+    readme = inserted(README.read_text(), "figures", ten_figures(found))
+    readme = inserted(readme, "models", demo_benchmark.models_table(found["demo"]))
+    readme = inserted(readme, "main job", demo_benchmark.sentence(found["demo"]))
+    return {README: readme, DOCUMENT: whole_document(found)}
 
 
-def _line(what: str, row: Any) -> Line:
-    floor = f"{'>=' if row.at_least else '<='} {row.limit:g}"
-    return Line(what[0].upper() + what[1:], _median(row.ours), _median(row.peer), f"{row.ratio:.3g}", floor, row.met)
-
-
-def _median(text: str) -> str:
-    """A figure without the spread in brackets, which the results have."""
-    return text.partition(" (")[0]
-
-
-def table(lines: list[Line]) -> str:
-    heads = ["| What | Forecache | Peer | Ratio | Asked | |", "| --- | --- | --- | --- | --- | --- |"]
-    cells = [
-        (each.what, each.ours, each.peer, each.ratio, each.floor, "" if each.met else "**missed**") for each in lines
-    ]
-    rows = [f"| {' | '.join(each)} |" for each in cells]
-    return "\n".join([*heads, *rows])
-
-
-def block(results: Path = RESULTS) -> str:
-    """The tables of the benchmarks that have results, with a heading each."""
-    parts = []
-    for name, title, lines in (
-        ("store", "Store and reader (`make bench-store`)", store_lines),
-        ("scoring", "Batch scoring (`make bench-scoring`)", scoring_lines),
-        ("training", "Training (`make bench-training`)", training_lines),
-    ):
-        path = results / f"{name}.json"
-        if path.is_file():
-            parts.append(f"**{title}**\n\n{table(lines(json.loads(path.read_text())))}")
-    return "\n\n".join(parts)
-
-
-def inserted(readme: str, text: str) -> str:
-    """The README with the block between its two marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    assert mark, f"{README} needs the marks {BEGIN} and {END}"
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+def differing() -> Iterable[Path]:
+    return [path for path, text in wanted().items() if not path.is_file() or path.read_text() != text]
 
 
 if __name__ == "__main__":
-    README.write_text(inserted(README.read_text(), block()))
-    print(block())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if parser.parse_args().check:
+        stale = list(differing())
+        print("\n".join(f"{path} is not what the results say: run `make figures`" for path in stale))
+        sys.exit(1 if stale else 0)
+    for path, text in wanted().items():
+        path.write_text(text)
+    print(ten_figures(documents()))

@@ -1,35 +1,75 @@
-"""`make bench-scoring`: batch scoring against mlflow's Spark UDF, on the same model and table, in the same session.
+"""`make bench-scoring`: batch scoring against its peers, on the same model and table.
 
-    python benchmarks/scoring.py                       all sections, 4 million rows
-    python benchmarks/scoring.py --only warm --rows 1000000
-    python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
-
-Results are merged into benchmarks/results/scoring.json, so that sections can be measured apart; with another number of
-rows than the default they go to the work folder instead. A section that fails keeps its former result, is named at the
-end, and does not stop the others.
+python benchmarks/scoring.py                       all sections, 4 million rows
+python benchmarks/scoring.py --size hour           2 million rows, fewer samples: about 20 minutes
+python benchmarks/scoring.py --size tiny           try the benchmark itself; its figures mean nothing
+python benchmarks/scoring.py --only warm           some sections; the others keep their results and circumstances
+python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
 """
 
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from datetime import datetime, timezone
-from importlib.metadata import version
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from _processor import processor_name
+from _common import results
 from _scoring import report
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = 4_000_000
-SECTIONS = ("warm", "cold", "trees", "arrow", "incremental", "scaling", "kill")
-_JOB_LIMIT_S = 900.0
+_JOB_LIMIT_S = 1200.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of the night, samples of each contender by section, rows of the largest night for the engine without a JVM,
+    and of all nights that show how time grows."""
+
+    rows: int
+    repeats: int
+    cold_repeats: int
+    cold_after_copy: int
+    scaling_repeats: int
+    largest: int
+    scaling: tuple[int, ...]
+
+
+SIZES = {
+    "tiny": Sizes(
+        rows=32_000,
+        repeats=1,
+        cold_repeats=1,
+        cold_after_copy=1,
+        scaling_repeats=1,
+        largest=64_000,
+        scaling=(16_000, 32_000),
+    ),
+    "hour": Sizes(
+        rows=2_000_000,
+        repeats=3,
+        cold_repeats=2,
+        cold_after_copy=1,
+        scaling_repeats=1,
+        largest=16_000_000,
+        scaling=(500_000, 2_000_000),
+    ),
+    "full": Sizes(
+        rows=4_000_000,
+        repeats=5,
+        cold_repeats=3,
+        cold_after_copy=3,
+        scaling_repeats=3,
+        largest=16_000_000,
+        scaling=(1_000_000, 4_000_000, 16_000_000),
+    ),
+}
 
 
 class BenchmarkError(Exception):
@@ -38,43 +78,31 @@ class BenchmarkError(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"entities of the night (default: {ROWS:,})")
-    parser.add_argument("--repeats", type=int, default=3, help="samples of each contender (default: 3)")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / ".forecache" / "bench-scoring", help="folder for the tables"
-    )
+    sections = list(report.SECTIONS)
+    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
+    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
+    parser.add_argument("--work", type=Path, default=ROOT / ".forecache" / "bench-scoring", help="folder of the tables")
+    parser.add_argument("--results", type=Path, help="folder of scoring.json (default: results/)")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    results = ROOT / "benchmarks" / "results" if arguments.rows == ROWS else arguments.work
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "scoring.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    chosen = [] if arguments.report else [name for name in SECTIONS if name in (arguments.only or SECTIONS)]
+    sizes, work = SIZES[arguments.size], arguments.work.resolve() / arguments.size
+    folder = results.folder_of(arguments.size, work, arguments.results)
+    path = folder / "scoring.json"
     failed = []
     for name in [name for name in os.environ if name.startswith("FORECACHE_")]:
         del os.environ[name]  # the settings of whoever runs this are not what is measured
-    for section in chosen:
-        say(f"measuring {section}")
-        before = _circumstances()
-        try:
-            measured = MEASURES[section](arguments.work.resolve(), arguments.rows, arguments.repeats)
-        except Exception as error:  # noqa: BLE001  # half an hour of other sections is not given up for one
-            traceback.print_exc()
-            failed.append(f"{section}: {error}")
-            continue
-        found[section] = {**before, "rows_of_night": arguments.rows, **measured}
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    if not arguments.report:
+        subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "small"], check=True)
+        chosen = [name for name in sections if name in (arguments.only or sections)]
+        measures = {name: partial(MEASURES[name], work, sizes) for name in chosen}
+        failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
+    found = results.load(path)
     if not found:
         print(f"{path} holds no section yet.", file=sys.stderr)
         return 1
-    report.show(report.rows_of(found))
-    report.plot(found, results / "scoring.png")
-    print(
-        "Medians, in brackets the smallest and the largest sample. A ratio against mlflow's or the copy's figure in the"
-    )
-    print("same session is the median over pairs measured one after the other, any other one that of the medians.")
-    print(f"Details: {path}; plot: {results / 'scoring.png'}")
+    print(results.text(found, report.SECTIONS, report.rows_of))
+    report.plot(found, folder / "scoring.png")
+    print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
     for sentence in failed:
         print(f"FAILED: {sentence}", file=sys.stderr)
     return 1 if failed else 0
@@ -84,19 +112,8 @@ def say(message: str) -> None:
     print(f"[{datetime.now():%H:%M:%S}] {message}", file=sys.stderr, flush=True)
 
 
-def _circumstances() -> dict[str, Any]:
-    packages = ("pyspark", "delta-spark", "deltalake", "mlflow", "onnxruntime", "pyarrow", "lightgbm")
-    return {
-        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load_average": os.getloadavg()[0],
-        "packages": {name: version(name) for name in packages},
-    }
-
-
 def job(name: str, **arguments: Any) -> dict[str, Any]:
+    say(f"{name} {arguments.get('which', '')} {arguments.get('rows', '')}")
     process = start(name, **arguments)
     try:
         output, _ = process.communicate(timeout=_JOB_LIMIT_S)
@@ -111,8 +128,10 @@ def job(name: str, **arguments: Any) -> dict[str, Any]:
 
 def start(name: str, **arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "_scoring.job", name, json.dumps(arguments)]
+    # The peers' folder comes last: what the project has itself is the project's.
     path = os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT)))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    environment["FORECACHE_BENCH_PEERS"] = str(ROOT / ".tools" / "peers")
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
@@ -125,65 +144,99 @@ def _home(work: Path, rows: int) -> str:
     return str(work / f"rows-{rows}")
 
 
-def warm(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+@cache
+def tuned(work: Path, rows: int, trees: bool = False) -> dict[str, Any]:
+    """The best setting of mlflow's UDF, looked for once in a run of the benchmark; only the choice is shared."""
+    return job("tune", home=_home(work, rows), rows=rows, trees=trees)
+
+
+def warm(work: Path, sizes: Sizes) -> dict[str, Any]:
+    rows, small = sizes.rows, min(sizes.scaling)
     which = ["copy", "constant", "mlflow", "udf", "score"]
-    found = job("warm", home=_home(work, rows), rows=rows, repeats=repeats, cores=2, which=which, trees=False)
-    return {**found, "rows": rows}
+    tune = tuned(work, small)
+    equal = job("answers", home=_home(work, small), rows=small, setting=tune["best"])
+    options = {"repeats": sizes.repeats, "cores": 2, "which": which, "trees": False, "setting": tune["best"]}
+    found = job("warm", home=_home(work, rows), rows=rows, **options)
+    return {**found, "rows": rows, "tuning": tune, "answers": equal}
 
 
-def cold(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+def cold(work: Path, sizes: Sizes) -> dict[str, Any]:
+    home, rows = _home(work, sizes.rows), sizes.rows
+    setting = tuned(work, min(sizes.scaling))["best"]
     found: dict[str, dict[str, list[dict[str, float]]]] = {
         "runs": {"copy": [], "mlflow": [], "udf": [], "score": []},
         "runs_after_copy": {"mlflow": [], "udf": [], "score": []},
     }
-    for _ in range(repeats):
+    for repeat in range(sizes.cold_repeats):
         for kind, runs in found.items():
+            if kind == "runs_after_copy" and repeat >= sizes.cold_after_copy:
+                continue
             for name, samples in runs.items():
-                home = _home(work, rows)
-                samples.append(job("cold", home=home, rows=rows, which=name, copy_first=kind == "runs_after_copy"))
-    return {**found, "rows": rows}
+                after = kind == "runs_after_copy"
+                samples.append(job("cold", home=home, rows=rows, which=name, copy_first=after, setting=setting))
+    return {**found, "rows": rows, "mlflow_setting": setting}
 
 
-def trees(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    few = rows // 8
-    home, which = _home(work, few), ["mlflow", "udf"]
-    found = job("warm", home=home, rows=few, repeats=repeats, cores=2, which=which, trees=True)
-    return {**found, "rows": few}
+def trees(work: Path, sizes: Sizes) -> dict[str, Any]:
+    rows = sizes.rows // 8
+    tune = tuned(work, rows, trees=True)
+    options = {"repeats": sizes.repeats, "cores": 2, "which": ["mlflow", "udf"], "trees": True, "setting": tune["best"]}
+    return {**job("warm", home=_home(work, rows), rows=rows, **options), "rows": rows, "tuning": tune}
 
 
-def arrow(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    sizes = (rows, 4 * rows)
-    for size in sizes:
+def arrow(work: Path, sizes: Sizes) -> dict[str, Any]:
+    """The engine without a JVM and its peers, each in a process of its own, with mlflow's UDF in the same section."""
+    rows, repeats, setting = sizes.rows, sizes.repeats, tuned(work, min(sizes.scaling))["best"]
+    options = {"repeats": repeats, "cores": 2, "which": ["mlflow"], "trees": False, "setting": setting}
+    mlflow = job("warm", home=_home(work, rows), rows=rows, **options)
+    runs: dict[str, Any] = {}
+    for size in (rows, sizes.largest):
         job("make", home=_home(work, size), rows=size)
-    return {"runs": {str(n): job("arrow", home=_home(work, n), rows=n, repeats=repeats) for n in sizes}}
+        count = repeats if size == rows else 1
+        runs[str(size)] = {"score": job("arrow", home=_home(work, size), rows=size, repeats=count)}
+        for which in ("polars", "duckdb"):
+            runs[str(size)][which] = job("alone", home=_home(work, size), rows=size, repeats=count, which=which)
+    return {"rows": rows, "runs": runs, "mlflow": mlflow}
 
 
-def incremental(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+def incremental(work: Path, sizes: Sizes) -> dict[str, Any]:
     """The network, whose full run does little but read and write, and the trees, whose full run scores."""
-    options = {"home": _home(work, rows), "rows": rows, "share": 0.01, "repeats": repeats}
+    rows, few, setting = sizes.rows, sizes.rows // 8, tuned(work, min(sizes.scaling))["best"]
+    options = {"share": 0.01, "repeats": sizes.repeats}
+    network = job("incremental", home=_home(work, rows), rows=rows, trees=False, setting=setting, **options)
+    of_trees = job("incremental", home=_home(work, few), rows=few, trees=True, **options)
     return {
-        **job("incremental", trees=False, **options),
+        "rows": rows,
         "share": 0.01,
-        "trees": job("incremental", trees=True, **options),
+        "mlflow_setting": setting,
+        **network,
+        "trees": {"rows": few, **of_trees},
     }
 
 
-def scaling(work: Path, rows: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each contender by rows and by cores; at the largest size, which takes mlflow minutes, of `score`."""
-    by_rows, everyone = {}, ["mlflow", "udf", "score"]
-    for size in (rows // 4, rows, 4 * rows):
-        options = {"home": _home(work, size), "rows": size, "which": everyone if size <= rows else ["score"]}
-        by_rows[str(size)] = job("warm", repeats=repeats, cores=2, trees=False, **options)["seconds"]
-    options = {"home": _home(work, rows), "rows": rows, "which": everyone}
-    one = job("warm", repeats=repeats, cores=1, trees=False, **options)["seconds"]
-    return {"rows": by_rows, "cores": {"1": one, "2": by_rows[str(rows)]}}
+def scaling(work: Path, sizes: Sizes) -> dict[str, Any]:
+    """Cores at the size of the night, with everyone; rows with the whole stage."""
+    rows, setting = sizes.rows, tuned(work, min(sizes.scaling))["best"]
+    everyone = ["mlflow", "udf", "score"]
+    options = {"repeats": sizes.scaling_repeats, "trees": False, "setting": setting}
+    cores = {
+        str(count): job("warm", home=_home(work, rows), rows=rows, cores=count, which=everyone, **options)
+        for count in (1, 2)
+    }
+    by_rows = {
+        str(size): job("warm", home=_home(work, size), rows=size, cores=2, which=["score"], **options)
+        for size in sizes.scaling
+        if size != rows
+    }
+    return {"rows": rows, "cores": cores, "by_rows": by_rows}
 
 
-def kill(work: Path, rows: int, repeats: int) -> dict[str, Any]:
+def kill(work: Path, sizes: Sizes) -> dict[str, Any]:
     """Kill a run when half of its shards are there, run it again, and compare with a run that nobody kills."""
     from _scoring.data import FILES, NIGHT, PIPELINE, prepare
     from scoring_support import predictions
 
+    rows = sizes.rows
     home = _home(work, rows)
     settings = prepare(Path(home), rows)
     number = int(time.time())
@@ -224,7 +277,7 @@ def _shards(folder: Path) -> set[str]:
     return {str(path) for path in folder.glob("*/shard=*/part-*.parquet")}
 
 
-MEASURES = {name: globals()[name] for name in SECTIONS}
+MEASURES = {name: globals()[name] for name in report.SECTIONS}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,18 +1,25 @@
 """The precompute store and its reader against their peers: `make bench-store` (README.md in this folder).
 
-Prints a table, and writes results/store.json and results/store.png. Sections can be measured alone and are merged
-into the results that are there: `python benchmarks/store.py --only publish --only swap`.
+python benchmarks/store.py                     all sections, about 75 minutes on two cores
+python benchmarks/store.py --size hour         fewer keys and shorter samples: about 35 minutes
+python benchmarks/store.py --size tiny         try the benchmark itself; its figures mean nothing
+python benchmarks/store.py --only publish      some sections; the others keep their results and circumstances
+python benchmarks/store.py --prepare           measure nothing: load Feast's online stores, once
+python benchmarks/store.py --report            measure nothing, print what results/store.json holds
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _store import feast_peer, http_load, inprocess, machine, report, servers
+from _common import machine, results
+from _common.rows import text_table
+from _store import feast_peer, http_load, inprocess, open_loop, report, servers, summary
 from _store.processes import ROOT, BenchmarkError
 from _store.progress import say
 from _store.publishing import Publishing
@@ -25,7 +32,7 @@ PROGRAMS = {"wrk": "wrk", "redis-server": "redis-server", "redis-cli": "redis-to
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=list(report.SECTIONS), help="a section; repeatable")
-    parser.add_argument("--size", choices=list(SIZES), default="full", help="small: try the benchmark itself")
+    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
     parser.add_argument("--passes", type=int, default=2, help="passes over all sections (default: 2)")
     parser.add_argument("--work", type=Path, help="folder for data (default: .forecache/bench-store)")
     parser.add_argument("--results", type=Path, help="folder of store.json and store.png (default: results/)")
@@ -38,33 +45,37 @@ def main() -> int:
     arguments = parse_arguments()
     sizes: Sizes = SIZES[arguments.size]
     work = (arguments.work or ROOT / ".forecache" / "bench-store").resolve() / sizes.name
-    small = sizes.name != "full"
-    results = arguments.results or (work if small else ROOT / "benchmarks" / "results")
-    results.mkdir(parents=True, exist_ok=True)
-    file = results / "store.json"
-    document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"sections": {}}
+    folder = results.folder_of(sizes.name, work, arguments.results)
+    path, failed = folder / "store.json", []
     if not arguments.report:
         chosen = [name for name in report.SECTIONS if name in (arguments.only or report.SECTIONS)]
         try:
             prepare(work)
-            if arguments.prepare:
-                servers.load_feast(work, sizes.http_keys)
-                return 0
-            measure(chosen, work, sizes, arguments.passes, document, file)
         except BenchmarkError as error:
             print(f"The benchmark stopped: {error}", file=sys.stderr)
             return 1
-    if not document["sections"]:
-        print(f"{file} holds no section yet.", file=sys.stderr)
+        if arguments.prepare:
+            servers.load_feast(work, sizes.http_keys)
+            return 0
+        failed = measure(chosen, work, sizes, arguments.passes, path)
+    found = results.load(path)
+    if not found:
+        print(f"{path} holds no section yet.", file=sys.stderr)
         return 1
-    report.plot(document["sections"], results / "store.png")
-    print(report.text(document["sections"]))
-    print(f"\nMedians, with the smallest and largest sample. Details: {file}; plot: {results / 'store.png'}")
-    return 0
+    report.plot(found, folder / "store.png")
+    for name in [name for name in found if name.startswith("http-")]:
+        print(
+            f"\n{name}: every server\n{text_table(report.SURFACE_HEADS, report.surface_lines(found[name]['passes']))}"
+        )
+    print(results.text(found, report.SECTIONS, summary.rows_of))
+    print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
+    for sentence in failed:
+        print(f"FAILED: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def prepare(work: Path) -> None:
-    """Check for the programs, clear the way, and install Feast's environment."""
+    """Check for the programs, clear the way, and install the peers."""
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise BenchmarkError(f"{program} is missing; install it: apt-get install -y {package}")
@@ -74,40 +85,69 @@ def prepare(work: Path) -> None:
     feast_peer.ensure_environment()
 
 
-def measure(chosen: list[str], work: Path, sizes: Sizes, passes: int, document: dict[str, Any], file: Path) -> None:
-    """Go over all sections once a pass, so that a section's passes lie minutes apart; write after each."""
+class Measured:
+    """Passes of sections, written when each is done; a section's former result goes with its first new pass."""
+
+    def __init__(self, path: Path, size: str) -> None:
+        self.path, self.size = path, size
+        self.passes: dict[str, list[dict[str, Any]]] = {}
+        self.failed: list[str] = []
+
+    def keep(self, make: Callable[[], dict[str, dict[str, Any]]], what: str) -> None:
+        """Make a pass of one or several sections; one that fails is told and does not stop the others."""
+        before = machine.circumstances()
+        if before["busy_share"] > machine.BUSY:
+            say(f"The machine is not quiet: others use {before['busy_share']:.0%} of it.")
+        try:
+            found = make()
+        except Exception as error:  # noqa: BLE001  # half an hour of other sections is not given up for one
+            traceback.print_exc()
+            self.failed.append(f"{what}: {error}")
+            return
+        sections = results.load(self.path)
+        for name, each in found.items():
+            self.passes.setdefault(name, []).append({"machine": before, **each})
+            sections[name] = {"size": self.size, "passes": self.passes[name], "warnings": []}
+            sections[name]["warnings"] = failures(name, self.passes[name])
+        results.save(self.path, sections)
+
+
+def failures(name: str, passes: list[dict[str, Any]]) -> list[str]:
+    """What the table says about requests that failed."""
+    if not name.startswith("http-"):
+        return []
+    failed = {item.name: item.failed for item in summary.surfaces(passes).values() if item.failed}
+    return [f"{count} requests of `{name}` failed at {server}." for server, count in failed.items()]
+
+
+def measure(chosen: list[str], work: Path, sizes: Sizes, passes: int, path: Path) -> list[str]:
+    """Go over all sections once a pass, so that a section's passes lie minutes apart; what failed, in words."""
     publishing, swaps = Publishing(work, sizes), Swaps(work, sizes)
     workloads = [name.removeprefix("http-") for name in chosen if name.startswith("http-")]
-    document["machine"] = machine.describe()
-    document["sizes"] = vars(sizes)
-    measured: dict[str, list[dict[str, Any]]] = {}
+    measured = Measured(path, sizes.name)
+    if workloads or "open" in chosen:
+        servers.drop_published_home(work, sizes.http_keys)
 
-    def keep(name: str, before: dict[str, Any], found: dict[str, Any]) -> None:
-        measured.setdefault(name, []).append({"machine": before, **found})
-        document["sections"][name] = {"size": sizes.name, "passes": measured[name]}
-        file.write_text(json.dumps(document, indent=1) + "\n")
+    def http(number: int) -> dict[str, dict[str, Any]]:
+        found = http_load.measure(workloads, work, sizes, number)
+        return {f"http-{workload}": {"surfaces": surfaces} for workload, surfaces in found.items()}
 
-    for number in range(1, passes + 1):
-        if workloads:
-            if number == 1:
-                servers.drop_published_home(work, sizes.http_keys)
-            before = quiet_moment()
-            for workload, surfaces in http_load.measure(workloads, work, sizes, number).items():
-                keep(f"http-{workload}", before, {"surfaces": surfaces})
-        if "publish" in chosen:
-            keep("publish", quiet_moment(), publishing.measure(number))
-        if "in-process" in chosen:
-            keep("in-process", quiet_moment(), inprocess.measure(work, sizes, number))
-        if "swap" in chosen:
-            keep("swap", quiet_moment(), swaps.measure(number))
-
-
-def quiet_moment() -> dict[str, Any]:
-    """What the machine is doing before a section; says so where others are busy on it."""
-    before = machine.moment()
-    if before["busy_share"] > report.BUSY:
-        say(f"The machine is not quiet: others use {before['busy_share']:.0%} of it.")
-    return before
+    for number in range(1, max(passes, sizes.swap_passes) + 1):
+        if number <= passes:
+            if workloads:
+                measured.keep(lambda number=number: http(number), "http")  # type: ignore[misc]
+            if "publish" in chosen:
+                measured.keep(lambda number=number: {"publish": publishing.measure(number)}, "publish")  # type: ignore[misc]
+            if "in-process" in chosen:
+                measured.keep(
+                    lambda number=number: {"in-process": inprocess.measure(work, sizes, number)},  # type: ignore[misc]
+                    "in-process",
+                )
+        if "swap" in chosen and number <= sizes.swap_passes:
+            measured.keep(lambda number=number: {"swap": swaps.measure(number)}, "swap")  # type: ignore[misc]
+        if "open" in chosen and number == 1:
+            measured.keep(lambda: {"open": open_loop.measure(work, sizes, swaps)}, "open")
+    return measured.failed
 
 
 if __name__ == "__main__":

@@ -1,94 +1,65 @@
 """`make bench-training`: training against its peers, and what kills cost it.
 
-    python benchmarks/training.py                    all sections, about 20 minutes on two cores
-    python benchmarks/training.py --only chaos       one or more sections
-    python benchmarks/training.py --smoke            small sizes, to see that it works; writes no result
-
-Results are merged into benchmarks/results/training.json, so that sections can be measured apart.
+python benchmarks/training.py                    all sections, about 25 minutes on two cores
+python benchmarks/training.py --size hour        fewer samples and kills: about 15 minutes
+python benchmarks/training.py --size tiny        try the benchmark itself; its figures mean nothing
+python benchmarks/training.py --only chaos       some sections; the others keep their results and circumstances
+python benchmarks/training.py --report           measure nothing, print what results/training.json holds
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
+import subprocess
 import sys
 import tempfile
-import traceback
-from datetime import datetime, timezone
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _processor import processor_name
+from _common import results
 from _training import report, runs
-from _training.progress import say
-from _training.sizes import FULL, SMOKE, Sizes
-from _training.tables import write_table
+from _training.sizes import SIZES
 
-RESULTS = Path(__file__).resolve().parent / "results"
-SECTIONS = ("reading", "workers", "memory", "checkpoints", "chaos")
+ROOT = Path(__file__).resolve().parent.parent
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "reading": partial(runs.single, "reading"),
+    "workers": runs.workers,
+    "memory": runs.memory,
+    "checkpoints": partial(runs.single, "checkpoints"),
+    "chaos": runs.chaos,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--smoke", action="store_true", help="small sizes; the figures mean nothing")
+    sections = list(report.SECTIONS)
+    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
+    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
+    parser.add_argument("--results", type=Path, help="folder of training.json (default: results/)")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    sizes = SMOKE if arguments.smoke else FULL
-    path = RESULTS / "training.json"
-    known = {} if arguments.smoke or not path.is_file() else json.loads(path.read_text())["sections"]
-    work, failed = Path(tempfile.mkdtemp(prefix="forecache-bench-training-")), []
-    try:
-        for section in arguments.only or SECTIONS:
-            say(f"measuring {section}")
-            try:
-                known[section] = {**measure(section, work, sizes), **_circumstances()}
-            except Exception:  # noqa: BLE001 - a section that fails must not lose the others
-                failed.append(section)
-                say(f"{section} failed:\n{traceback.format_exc()}")
-                continue
-            if not arguments.smoke:
-                _write(path, known)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    rows = report.rows_of(known)
-    report.show(rows)
-    if not arguments.smoke:
-        report.plot(rows, RESULTS / "training.png")
-        print(f"written: {path} and {RESULTS / 'training.png'}")
-    if failed:
-        print(f"failed, and not measured now: {', '.join(failed)}", file=sys.stderr)
+    folder = results.folder_of(arguments.size, ROOT / ".forecache" / "bench-training", arguments.results)
+    path, failed = folder / "training.json", []
+    if not arguments.report:
+        subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "small"], check=True)
+        work = Path(tempfile.mkdtemp(prefix="forecache-bench-training-"))
+        chosen = [name for name in sections if name in (arguments.only or sections)]
+        measures = {name: partial(MEASURES[name], work, SIZES[arguments.size]) for name in chosen}
+        try:
+            failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    found = results.load(path)
+    if not found:
+        print(f"{path} holds no section yet.", file=sys.stderr)
+        return 1
+    print(results.text(found, report.SECTIONS, report.rows_of))
+    report.plot(found, folder / "training.png")
+    print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
+    for sentence in failed:
+        print(f"FAILED: {sentence}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def measure(section: str, work: Path, sizes: Sizes) -> dict[str, Any]:
-    """One section's figures."""
-    if section in ("reading", "checkpoints"):
-        table = write_table(work / section, sizes.reading_rows)
-        repeats = sizes.repeats if section == "reading" else 2 * sizes.repeats
-        return runs.single(section, table, sizes.seconds, repeats)
-    measured: dict[str, Any] = {"workers": runs.workers, "memory": runs.memory, "chaos": runs.chaos}[section](
-        work, sizes
-    )
-    return measured
-
-
-def _circumstances() -> dict[str, Any]:
-    import torch
-
-    return {
-        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _write(path: Path, sections: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"sections": sections}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

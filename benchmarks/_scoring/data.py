@@ -59,9 +59,37 @@ def network_model(home: Path) -> str:
     return str(folder)
 
 
-def tree_model(home: Path) -> str:
+def network_for_mlflow(home: Path, *, threads: int, layout: str) -> str:
+    """The same network as a peer would save it: with a number of threads a session (0: ONNX Runtime's default), taking
+    columns or one array."""
+    folder = home / f"network-{layout}-{threads}"
+    if not folder.exists():
+        import mlflow.onnx
+        import onnx
+        from mlflow.models import ModelSignature
+        from mlflow.types.schema import Schema, TensorSpec
+
+        quiet()
+        signature: Any = column_signature(NAMES, {"probability": "float"})
+        if layout == "array":
+            takes = TensorSpec(np.dtype("float32"), (-1, len(NAMES)), "x")
+            signature = ModelSignature(
+                Schema([takes]), Schema([TensorSpec(np.dtype("float32"), (-1, 1), "probability")])
+            )
+        options = {"intra_op_num_threads": threads, "inter_op_num_threads": threads} if threads else None
+        mlflow.onnx.save_model(
+            onnx.load_from_string(network(20)),
+            str(folder),
+            signature=signature,
+            onnx_session_options=options,
+            pip_requirements=["onnxruntime"],
+        )
+    return str(folder)
+
+
+def tree_model(home: Path, *, threads: int = 2) -> str:
     """A LightGBM Booster of 200 trees with 31 leaves."""
-    folder = home / "trees"
+    folder = home / f"trees-{threads}"
     if not folder.exists():
         import lightgbm
         import mlflow.lightgbm
@@ -70,11 +98,22 @@ def tree_model(home: Path) -> str:
         rng = np.random.default_rng(0)
         rows = rng.standard_normal((50_000, 20)).astype(np.float32)
         label = (rows[:, 0] + rows[:, 1] * rows[:, 2] + rng.normal(size=len(rows)) > 0).astype(int)
-        parameters: dict[str, Any] = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 2}
+        parameters: dict[str, Any] = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": threads}
         booster = lightgbm.train(parameters, lightgbm.Dataset(rows, label=label), num_boost_round=200)
         signature = column_signature(NAMES, {"probability": "double"})
         mlflow.lightgbm.save_model(booster, str(folder), signature=signature, pip_requirements=["lightgbm"])
     return str(folder)
 
 
-__all__ = ["FILES", "NAMES", "NIGHT", "PIPELINE", "network_model", "prepare", "settings_of", "tree_model"]
+__all__ = [
+    "FILES",
+    "NAMES",
+    "NIGHT",
+    "PIPELINE",
+    "network",
+    "network_for_mlflow",
+    "network_model",
+    "prepare",
+    "settings_of",
+    "tree_model",
+]

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network_model, prepare, settings_of, tree_model
+from _scoring.tuning import Setting, try_settings
 from forecache.lake.tables import open_table
 from forecache.settings import Settings
 
@@ -35,10 +37,11 @@ def fresh(number: int) -> Any:
 class Contenders:
     """The same features through each contender into a Delta table (key, prediction)."""
 
-    def __init__(self, settings: Settings, model: str) -> None:
+    def __init__(self, settings: Settings, model: str, *, peer: Setting | None = None) -> None:
         from forecache.lake.spark import spark_session
 
         self.settings, self.model = settings, model
+        self.peer = peer
         self.spark = spark_session(settings)
         self.out = str(settings.home_path / "out")
         self._runs = 0
@@ -71,11 +74,17 @@ class Contenders:
         import mlflow.pyfunc
         from pyspark.sql import functions as F
 
+        assert self.peer is not None
         # Python workers of its own: ours would lend it what they do once for all their tasks.
-        self.spark.sparkContext.environment["CONTENDER"] = "mlflow"
-        self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")
-        model = mlflow.pyfunc.spark_udf(self.spark, self.model, env_manager="local")
-        self.write(self.frame.select("user_id", model(F.struct(*NAMES)).alias("prediction")))
+        self.spark.sparkContext.environment["CONTENDER"] = f"mlflow {self.peer.name}"
+        self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(self.peer.batch_rows))
+        # A model that takes one array is one of tensors, and answers with an array for each row.
+        of_tensors = self.peer.layout == "array"
+        kind = "struct<probability: array<float>>" if of_tensors else "double"
+        model = mlflow.pyfunc.spark_udf(self.spark, self.peer.model, env_manager="local", result_type=kind)
+        known = [F.coalesce(F.col(name), F.lit(float("nan")).cast("float")) for name in NAMES]
+        answer = model(F.array(*known))["probability"][0] if of_tensors else model(F.struct(*NAMES))
+        self.write(self.frame.select("user_id", answer.alias("prediction")))
         del self.spark.sparkContext.environment["CONTENDER"]
 
     def udf(self) -> None:
@@ -96,32 +105,44 @@ class Contenders:
         score(self.spark, self.settings, fresh(self._runs), [NIGHT], run_id="benchmark", mode="full")
 
 
-def warm(home: str, rows: int, repeats: int, cores: int, which: list[str], trees: bool) -> dict[str, Any]:
-    """Seconds of each contender, in turns, after one turn that does not count."""
+def tune(home: str, rows: int, trees: bool) -> dict[str, Any]:
+    """Seconds of mlflow's UDF at every setting, and the fastest of them."""
     prepare(Path(home), rows)
-    settings = settings_of(Path(home), cores=cores)
-    model = tree_model(Path(home)) if trees else network_model(Path(home))
-    contenders = Contenders(settings, model)
+    settings, folder = settings_of(Path(home)), Path(home)
+    contenders = Contenders(settings, tree_model(folder) if trees else network_model(folder))
+    seconds = try_settings(contenders, folder, trees=trees)
+    return {"rows": rows, "seconds": seconds, "best": min(seconds, key=lambda name: seconds[name])}
+
+
+def warm(
+    home: str, rows: int, repeats: int, cores: int, which: list[str], trees: bool, setting: str = ""
+) -> dict[str, Any]:
+    """Seconds of each contender, in turns, after one turn that does not count; mlflow's UDF at a setting."""
+    prepare(Path(home), rows)
+    settings, folder = settings_of(Path(home), cores=cores), Path(home)
+    peer = Setting.named(setting, folder, trees=trees) if setting else None
+    contenders = Contenders(settings, tree_model(folder) if trees else network_model(folder), peer=peer)
     seconds: dict[str, list[float]] = {name: [] for name in which}
     for turn in range(repeats + 1):
         for name in which:
             took = timed(getattr(contenders, name))
             if turn:
                 seconds[name].append(took)
-    return {"seconds": seconds}
+    return {"seconds": seconds, "mlflow_setting": setting}
 
 
-def cold(home: str, rows: int, which: str, copy_first: bool) -> dict[str, Any]:
+def cold(home: str, rows: int, which: str, copy_first: bool, setting: str) -> dict[str, Any]:
     """Seconds of the session's start, the same for all, and of the contender's first run in it, from opening the
     table on: its imports here and in the workers, its first query, the model; of `score` to the committed night.
 
     Args:
         copy_first: Copy two columns before, so that the JVM has compiled what both need of it.
+        setting: Of mlflow's UDF: the one that was its best when warm.
     """
     prepare(Path(home), rows)
     settings, model = settings_of(Path(home), jvm="auto"), network_model(Path(home))
     started = time.perf_counter()
-    contenders = Contenders(settings, model)
+    contenders = Contenders(settings, model, peer=Setting.named(setting, Path(home), trees=False))
     session_s = time.perf_counter() - started
     if copy_first:
         contenders.copy()
@@ -148,11 +169,49 @@ def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
         timed(lambda turn=turn: score(None, settings, fresh(turn), [NIGHT], engine="arrow", mode="full"))  # type: ignore[misc]
         for turn in range(repeats + 1)
     ]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": peak}
+    return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": _peak_bytes()}
 
 
-def incremental(home: str, rows: int, share: float, repeats: int, trees: bool) -> dict[str, Any]:
+def alone(home: str, rows: int, repeats: int, which: str) -> dict[str, Any]:
+    """A peer without a JVM: seconds from the feature table to a Delta table of keys and predictions."""
+    from _scoring.alone import ALONE
+
+    settings = prepare(Path(home), rows)
+    table, out = settings.table_uri(PIPELINE.feature_table), str(settings.home_path / f"out-{which}")
+    seconds = [timed(lambda: ALONE[which](table, out)) for _ in range(repeats + 1)]
+    return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": _peak_bytes()}
+
+
+def _peak_bytes() -> int:
+    """VmHWM of this process, which starts no other."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def answers(home: str, rows: int, setting: str) -> dict[str, Any]:
+    """How far the contenders' predictions lie from one another: the largest difference of any from the stage's."""
+    from _scoring.alone import ALONE
+
+    settings = settings_of(Path(home))
+    prepare(Path(home), rows)
+    peer = Setting.named(setting, Path(home), trees=False)
+    contenders = Contenders(settings, network_model(Path(home)), peer=peer)
+    contenders.score()
+    stage = open_table(settings, PIPELINE.prediction_table).to_pyarrow_table(columns=["user_id", PIPELINE.output.name])
+    wanted = stage.sort_by("user_id")[PIPELINE.output.name].to_numpy()
+    found = {}
+    for name in ("udf", "mlflow", *ALONE):
+        out = contenders.out
+        if name in ALONE:
+            out = f"{contenders.out}-{name}"
+            ALONE[name](settings.table_uri(PIPELINE.feature_table), out)
+        else:
+            getattr(contenders, name)()
+        got = DeltaTable(out).to_pyarrow_table().sort_by("user_id")["prediction"].to_numpy()
+        found[name] = float(np.abs(got - wanted).max())
+    return {"rows": len(wanted), "largest_difference": found}
+
+
+def incremental(home: str, rows: int, share: float, repeats: int, trees: bool, setting: str = "") -> dict[str, Any]:
     """Seconds of mlflow's UDF and of full runs, then of runs after updates of a share of the entities, on a copy of the
     home; the first of each does not count."""
     source, folder = Path(home), Path(home).with_name(f"{Path(home).name}-incremental")
@@ -167,7 +226,8 @@ def incremental(home: str, rows: int, share: float, repeats: int, trees: bool) -
 
     path = tree_model(folder) if trees else network_model(folder)
     model = register_model(settings, PIPELINE, folder=Path(path)) if trees else None
-    contenders = Contenders(settings, path)
+    peer = Setting.named(setting, folder, trees=False) if setting else None
+    contenders = Contenders(settings, path, peer=peer)
     spark, declaration = contenders.spark, fresh(0)
     seconds: dict[str, list[float]] = {"mlflow_s": [], "full_s": [], "incremental_s": []}
     for _ in range(0 if trees else repeats + 1):
@@ -244,7 +304,7 @@ def kept(home: str, number: int) -> dict[str, Any]:
     return {"rows": sum(parts), "lost_at_most": 2 * max(parts, default=night.rows)}
 
 
-JOBS = {job.__name__: job for job in (make, warm, cold, arrow, incremental, one_run, kept)}
+JOBS = {job.__name__: job for job in (make, tune, warm, cold, arrow, alone, answers, incremental, one_run, kept)}
 
 if __name__ == "__main__":
     print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)

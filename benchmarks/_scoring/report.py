@@ -1,209 +1,200 @@
-"""The figures against their peers and limits, as a table and as a plot."""
+"""The figures of batch scoring beside their peers and limits, and the plot."""
 
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_NAMES = {"score": "score()", "udf": "scoring_udf", "mlflow": "mlflow's spark_udf"}
+from _common.rows import Asked, Row, Value, paired
+
+SECTIONS = {
+    "warm": "one night in a session that has run before",
+    "cold": "the first run of a new session",
+    "trees": "a LightGBM model of 200 trees",
+    "arrow": "without a JVM",
+    "incremental": "1 percent of the entities changed",
+    "scaling": "cores and rows",
+    "kill": "killed, and run again",
+}
+_NAMES = {"score": "`score()`", "udf": "`scoring_udf`", "mlflow": "mlflow's `spark_udf`"}
+_ALONE = {"polars": "Polars and ONNX Runtime", "duckdb": "DuckDB and ONNX Runtime"}
+_WHOLE = "whole stage: every column, checks, ledger"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One figure: ours, its peer's, their ratio, and the limit that the ratio has to meet, None where none is set."""
-
-    what: str
-    ours: str
-    peer: str
-    ratio: float
-    limit: float | None
-    at_least: bool = True
-
-    @property
-    def met(self) -> bool | None:
-        if self.limit is None:
-            return None
-        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
+    """A section's rows; each ratio is of figures of that section."""
+    makers = {
+        "warm": _warm, "cold": _cold, "trees": _trees, "arrow": _arrow, "incremental": _incremental,
+        "scaling": _scaling, "kill": _kill,
+    }  # fmt: skip
+    return makers[name](section)
 
 
-def rows_of(found: dict[str, Any]) -> list[Row]:
-    """The table's rows for the sections that were measured."""
-    rows: list[Row] = []
-    for name, make in {
-        "warm": _warm,
-        "cold": _cold,
-        "trees": _trees,
-        "arrow": _arrow,
-        "incremental": _incremental,
-        "scaling": _scaling,
-        "kill": _kill,
-    }.items():
-        if name in found:
-            rows += make(found[name], found)
-    return rows
+def _speed(rows: int, seconds: list[float]) -> Value:
+    return Value.of(rows / each / 1e6 for each in seconds)
 
 
-def _speed(rows: int, seconds: list[float]) -> str:
-    slow, middle, fast = (rows / s / 1e6 for s in (max(seconds), statistics.median(seconds), min(seconds)))
-    return f"{middle:.2f} M rows/s ({slow:.2f} to {fast:.2f})"
+def _mlflow(section: dict[str, Any]) -> str:
+    return f"mlflow's `spark_udf` ({section['mlflow_setting']})"
 
 
-def _time(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+def _settings(section: dict[str, Any]) -> list[Row]:
+    """mlflow's UDF at every setting that was tried, against its best."""
+    tried = section["tuning"]
+    rows, best = tried["rows"], tried["seconds"][tried["best"]]
+    theirs = _speed(rows, [best])
+    return [
+        Row(f"the peer itself, {rows:,} rows once: mlflow's `spark_udf`, {name}", _speed(rows, [seconds]), "M rows/s",
+            "its best setting", theirs, best / seconds)
+        for name, seconds in tried["seconds"].items()
+    ]  # fmt: skip
 
 
-def _paired(ours: list[float], peers: list[float]) -> float:
-    """The median of the ratios of neighbours in time, which a busier minute moves less than the ratio of medians."""
-    return statistics.median(peer / mine for mine, peer in zip(ours, peers, strict=True))
-
-
-def _warm(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
+def _warm(section: dict[str, Any]) -> list[Row]:
     seconds, size = section["seconds"], section["rows"]
-    udf, mlflow, copy, whole = (seconds[name] for name in ("udf", "mlflow", "copy", "score"))
-    stage = "score(): all columns, checks, ledger, against mlflow's spark_udf alone"
-    rows = [
-        Row("scoring_udf, warm", _speed(size, udf), _speed(size, mlflow), _paired(udf, mlflow), 1.6),
-        Row(stage, _speed(size, whole), _speed(size, mlflow), _paired(whole, mlflow), 1.6),
-        Row("scoring_udf against copying two columns", _time(udf), _time(copy), 1 / _paired(udf, copy), 2.5, False),
-    ]
-    if "constant" in seconds:
-        floor = seconds["constant"]
-        what = "scoring_udf against a column function that returns a constant"
-        rows.append(Row(what, _time(udf), _time(floor), 1 / _paired(udf, floor), None, False))
-    return rows
+    udf, mlflow, copy, whole, floor = (seconds[name] for name in ("udf", "mlflow", "copy", "score", "constant"))
+    peer, theirs, unit = _mlflow(section), _speed(size, mlflow), "M rows/s"
+    difference = section["answers"]["largest_difference"]
+    return [
+        Row("`scoring_udf`", _speed(size, udf), unit, peer, theirs, paired(udf, mlflow), Asked(1.6), key="udf"),
+        Row(f"`score()`, {_WHOLE}; the peer writes keys and predictions", _speed(size, whole), unit, peer, theirs,
+            paired(whole, mlflow), Asked(1.6)),
+        Row("`scoring_udf`", Value.of(udf), "s", "copying two columns", Value.of(copy), 1 / paired(udf, copy),
+            Asked(2.5, at_least=False)),
+        Row("`scoring_udf`", Value.of(udf), "s", "a column function that returns a constant", Value.of(floor),
+            1 / paired(udf, floor)),
+        *_settings(section),
+        *(
+            Row(f"largest difference of a prediction from `score()`'s: {_NAMES.get(name) or _ALONE[name]}",
+                Value.of([value]), asked=Asked(1e-5, at_least=False, of_ratio=False))
+            for name, value in difference.items()
+        ),
+    ]  # fmt: skip
 
 
-def _cold(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
+def _cold(section: dict[str, Any]) -> list[Row]:
     rows = []
-    for contender, name in (("score(), the whole night", "score"), ("scoring_udf", "udf")):
+    peer = _mlflow(section)
+    for name in ("score", "udf"):
         for what, kind, parts, limit in (
-            (f"{contender}: first run of a session", "runs", ("run_s",), 3.0),
-            ("the same with the session's start", "runs", ("session_s", "run_s"), None),
-            ("the same without it, after a plain copy", "runs_after_copy", ("run_s",), None),
+            ("first run of a session", "runs", ("run_s",), Asked(3.0)),
+            ("first run, with the session's start", "runs", ("session_s", "run_s"), None),
+            ("first run, after a plain copy", "runs_after_copy", ("run_s",), None),
         ):
-            ours, peer = ([sum(run[p] for p in parts) for run in section[kind][who]] for who in (name, "mlflow"))
-            rows.append(Row(what, _time(ours), _time(peer), _paired(ours, peer), limit))
-    if "copy" in section["runs"]:
-        ours, peer = ([run["run_s"] for run in section["runs"][who]] for who in ("copy", "mlflow"))
-        what = "a plain copy of two columns: first run of a session"
-        rows.append(Row(what, _time(ours), _time(peer), _paired(ours, peer), None))
-    return rows
+            ours, theirs = ([sum(run[p] for p in parts) for run in section[kind][who]] for who in (name, "mlflow"))
+            rows.append(
+                Row(f"{_NAMES[name]}: {what}", Value.of(ours), "s", peer, Value.of(theirs), paired(ours, theirs), limit)
+            )
+    ours, theirs = ([run["run_s"] for run in section["runs"][who]] for who in ("copy", "mlflow"))
+    what = "a plain copy of two columns: first run of a session"
+    return [*rows, Row(what, Value.of(ours), "s", peer, Value.of(theirs), paired(ours, theirs))]
 
 
-def _trees(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
+def _trees(section: dict[str, Any]) -> list[Row]:
     seconds, rows = section["seconds"], section["rows"]
     ours, peer = seconds["udf"], seconds["mlflow"]
-    what = "scoring_udf with LightGBM, 200 trees"
-    return [Row(what, _speed(rows, ours), _speed(rows, peer), _paired(ours, peer), 1.2)]
+    return [
+        Row("`scoring_udf`, LightGBM", _speed(rows, ours), "M rows/s", _mlflow(section), _speed(rows, peer),
+            paired(ours, peer), Asked(1.2)),
+        *_settings(section),
+    ]  # fmt: skip
 
 
-def _arrow(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
-    sizes = sorted(section["runs"], key=int)
-    rows: list[Row] = []
-    if "warm" in found:
-        ours, peer = section["runs"][sizes[0]]["seconds"], found["warm"]["seconds"]["mlflow"]
-        size, of = int(sizes[0]), found["warm"]["rows"]
-        ratio = (size / statistics.median(ours)) / (of / statistics.median(peer))
-        rows.append(Row("score(engine='arrow'), against mlflow warm", _speed(size, ours), _speed(of, peer), ratio, 2.5))
-    for size_name in sizes:
-        peak = section["runs"][size_name]["peak_bytes"] / 1e9
-        rows.append(Row(f"its memory at {int(size_name):,} rows", f"{peak:.2f} GB", "2 GB", peak / 2, 1.0, False))
+def _arrow(section: dict[str, Any]) -> list[Row]:
+    rows = []
+    mlflow = section["mlflow"]
+    for size, runs in section["runs"].items():
+        count, ours = int(size), runs["score"]
+        what, mine = f'`score(engine="arrow")`, {count:,} rows, {_WHOLE}', _speed(count, ours["seconds"])
+        if count == section["rows"]:
+            theirs = _speed(count, mlflow["seconds"]["mlflow"])
+            rows.append(Row(what, mine, "M rows/s", _mlflow(mlflow), theirs, mine / theirs, Asked(2.5)))
+        for name, title in _ALONE.items():
+            theirs = _speed(count, runs[name]["seconds"])
+            key = f"arrow {name}" if count == section["rows"] else ""
+            rows.append(Row(f"{what}; the peer writes keys and predictions", mine, "M rows/s", title, theirs,
+                            mine / theirs, key=key))  # fmt: skip
+        peak = Value.of([ours["peak_bytes"] / 1e9])
+        asked = Asked(2.0, at_least=False, of_ratio=False, unit="GB")
+        for place, (name, title) in enumerate(_ALONE.items()):
+            theirs = Value.of([runs[name]["peak_bytes"] / 1e9])
+            rows.append(Row(f"its memory (VmHWM), {count:,} rows", peak, "GB", title, theirs, peak / theirs,
+                            asked if not place else None))  # fmt: skip
     return rows
 
 
-def _incremental(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
-    what = f"incremental, {section['share']:.0%} of entities changed, against"
-    ours = section["incremental_s"]
+def _incremental(section: dict[str, Any]) -> list[Row]:
+    trees = section["trees"]
     rows = []
-    for name, peer, limit in (
-        ("a full run", section["full_s"], 0.15),
-        ("mlflow's spark_udf over all rows, warm", section["mlflow_s"], None),
+    for what, found, peer, limit in (
+        ("`score()`", section, "full", Asked(0.15, at_least=False)),
+        ("`score()`", section, "mlflow", None),
+        ("`score()`, LightGBM", trees, "full", None),
     ):
-        ratio = statistics.median(ours) / statistics.median(peer)
-        rows.append(Row(f"{what} {name}", _time(ours), _time(peer), ratio, limit, False))
-    ours, peer = section["trees"]["incremental_s"], section["trees"]["full_s"]
-    ratio = statistics.median(ours) / statistics.median(peer)
-    return [
-        *rows,
-        Row(f"{what} a full run, both with LightGBM, 200 trees", _time(ours), _time(peer), ratio, None, False),
-    ]
+        ours, theirs = Value.of(found["incremental_s"]), Value.of(found[f"{peer}_s"])
+        name = "a full run" if peer == "full" else "mlflow's `spark_udf` over all rows, its best setting"
+        rows.append(Row(f"{what}, {section['share']:.0%} of {found['rows']:,} entities changed", ours, "s", name,
+                        theirs,
+                        ours / theirs, limit))  # fmt: skip
+    return rows
 
 
-def _scaling(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
-    one, two = section["cores"]["1"], section["cores"]["2"]
+def _scaling(section: dict[str, Any]) -> list[Row]:
+    size, cores = section["rows"], section["cores"]
     rows: list[Row] = []
     for name, limit in (("score", 1.5), ("udf", None), ("mlflow", None)):
-        if name in one:
-            ratio = statistics.median(one[name]) / statistics.median(two[name])
-            rows.append(Row(f"{_NAMES[name]} on 2 cores against 1", _time(two[name]), _time(one[name]), ratio, limit))
-    sizes = sorted(section["rows"], key=int)
-    first = statistics.median(section["rows"][sizes[0]]["score"]) / int(sizes[0])
-    for size in sizes[1:]:
-        each = statistics.median(section["rows"][size]["score"]) / int(size)
-        what = f"score(), time for a row, {int(size):,} rows against {int(sizes[0]):,}"
-        rows.append(Row(what, f"{each * 1e6:.2f} us", f"{first * 1e6:.2f} us", each / first, 1.2, False))
-    against = [
-        (f"{_NAMES[name]}, {int(size):,} rows, {cores} {'core' if cores == '1' else 'cores'}", int(size), name, seconds)
-        for size, cores, seconds in (
-            *((size, "2", seconds) for size, seconds in section["rows"].items()),
-            (str(section["rows_of_night"]), "1", one),
-        )
-        for name in ("score", "udf")
-        if "mlflow" in seconds
-    ]
-    for what, size, name, seconds in against:
-        ours, peer = seconds[name], seconds["mlflow"]
-        rows.append(Row(f"{what}, against mlflow's", _speed(size, ours), _speed(size, peer), _paired(ours, peer), None))
+        one, two = (_speed(size, cores[count]["seconds"][name]) for count in ("1", "2"))
+        asked = None if limit is None else Asked(limit)
+        rows.append(Row(f"{_NAMES[name]} on 2 cores", two, "M rows/s", "itself on 1 core", one, two / one, asked))
+    for count in ("1", "2"):
+        seconds = cores[count]["seconds"]
+        for name in ("score", "udf"):
+            ours, theirs = _speed(size, seconds[name]), _speed(size, seconds["mlflow"])
+            what = f"{_NAMES[name]}, {count} core{'s' if count == '2' else ''}"
+            rows.append(
+                Row(what, ours, "M rows/s", _mlflow(cores[count]), theirs, paired(seconds[name], seconds["mlflow"]))
+            )
+    each = {int(n): found["seconds"]["score"] for n, found in section["by_rows"].items()}
+    each[size] = cores["2"]["seconds"]["score"]
+    smallest, *larger = sorted(each)
+    first = Value.of(s / smallest * 1e6 for s in each[smallest])
+    for count in larger:
+        mine = Value.of(s / count * 1e6 for s in each[count])
+        rows.append(Row(f"`score()`, time for a row at {count:,} rows", mine, "us", f"itself at {smallest:,} rows",
+                        first,
+                        mine / first, Asked(1.2, at_least=False)))  # fmt: skip
     return rows
 
 
-def _kill(section: dict[str, Any], found: dict[str, Any]) -> list[Row]:
-    work = section["total_rows"] / section["rows"]
-    what = f"killed at {section['killed_at']:.0%}, run again: rows scored in all"
-    told = "identical table" if section["identical"] else "ANOTHER TABLE"
-    limit = 1.1 if section["identical"] else 0.0
-    return [Row(f"{what} ({told})", f"{section['total_rows']:,}", f"{section['rows']:,}", work, limit, False)]
+def _kill(section: dict[str, Any]) -> list[Row]:
+    ours, theirs = Value.of([section["total_rows"]]), Value.of([section["rows"]])
+    return [
+        Row(f"killed at {section['killed_at']:.0%} and run again: rows scored in all", ours, "rows", "a run left alone",
+            theirs, ours / theirs, Asked(1.1, at_least=False)),
+        Row("the two tables are identical (1: yes)", Value.of([float(section["identical"])]),
+            asked=Asked(1, of_ratio=False)),
+    ]  # fmt: skip
 
 
-def show(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("what", "ours", "against", "ratio", "limit", "met")
-    for row in rows:
-        limit = "" if row.limit is None else f"{'at least' if row.at_least else 'at most'} {row.limit:g}"
-        met = "" if row.met is None else "yes" if row.met else "NO"
-        table.add_row(row.what, row.ours, row.peer, f"{row.ratio:.2f}", limit, met)
-    Console(width=170).print(table)
-
-
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Rows per second of the contenders, and time against rows."""
+def plot(sections: dict[str, Any], path: Path) -> None:
+    """Rows per second of the contenders of the sections `warm` and `arrow`."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-    if "warm" in found:
-        seconds, rows = found["warm"]["seconds"], found["warm"]["rows"]
-        speeds = {name: rows / statistics.median(values) / 1e6 for name, values in seconds.items()}
-        if "arrow" in found:
-            size = min(found["arrow"]["runs"], key=int)
-            speeds["score, arrow"] = int(size) / statistics.median(found["arrow"]["runs"][size]["seconds"]) / 1e6
-        left.barh(list(speeds), list(speeds.values()))
-        left.set_xlabel("million rows per second, writing Delta")
-    if "scaling" in found:
-        by_rows = found["scaling"]["rows"]
-        for name in ("score", "udf", "mlflow"):
-            sizes = sorted((size for size in by_rows if name in by_rows[size]), key=int)
-            times = [statistics.median(by_rows[size][name]) for size in sizes]
-            right.plot([int(size) / 1e6 for size in sizes], times, marker="o", label=_NAMES[name])
-        right.set_xlabel("million rows")
-        right.set_ylabel("seconds, 2 cores, writing Delta")
-        right.legend()
-        right.set_xlim(left=0)
-        right.set_ylim(bottom=0)
-    figure.tight_layout()
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 3.5), layout="constrained")
+    found: dict[str, dict[str, float]] = {"warm": {}, "arrow": {}}
+    if "warm" in sections:
+        section = sections["warm"]
+        found["warm"] = {n: section["rows"] / statistics.median(s) / 1e6 for n, s in section["seconds"].items()}
+    if "arrow" in sections:
+        section = sections["arrow"]
+        runs = {"mlflow": section["mlflow"]["seconds"]["mlflow"]}
+        runs |= {name: run["seconds"] for name, run in section["runs"][str(section["rows"])].items()}
+        found["arrow"] = {n: section["rows"] / statistics.median(s) / 1e6 for n, s in runs.items()}
+    for axis, (name, speeds) in zip(axes, found.items(), strict=True):
+        axis.barh(list(speeds), list(speeds.values()))
+        axis.set_title(SECTIONS[name], loc="left", fontsize=10)
+        axis.set_xlabel("million rows per second, writing Delta")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

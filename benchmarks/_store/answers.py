@@ -11,14 +11,16 @@ from _store.processes import BenchmarkError
 FEATURES = [f"{rows.NAME}:{name}" for name in rows.FIELDS]
 
 
-def ask(port: int, kind: str, path: str, keys: list[str]) -> tuple[bytes, int]:
+def ask(target: Target, keys: list[str]) -> tuple[bytes, int]:
     """One request as the load generator sends it; the body of the answer, and the bytes of all of it."""
+    port, kind, path = target.port, target.kind, target.path
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         if kind == "get":
-            connection.request("GET", path + keys[0])
+            connection.request("GET", path + keys[0], headers=target.headers)
         else:
-            connection.request("POST", path, body_of(kind, keys), {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", **target.headers}
+            connection.request("POST", path, body_of(kind, keys), headers)
         answer = connection.getresponse()
         body = answer.read()
         head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n" + "".join(
@@ -77,7 +79,7 @@ def check(name: str, target: Target, keys: list[str], batch: int) -> dict[str, f
     bodies, wholes = [], []
     for start in range(0, len(keys) - batch + 1, batch):
         asked = keys[start : start + batch]
-        body, whole = ask(target.port, target.kind, target.path, asked)
+        body, whole = ask(target, asked)
         require_equal(name, asked, decode(target.kind, body, asked))
         bodies.append(len(body))
         wholes.append(whole)

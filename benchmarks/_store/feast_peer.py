@@ -23,8 +23,8 @@ _BATCH_ROWS = 10_000
 
 
 def ensure_environment() -> None:
-    """Install Feast into an environment of its own, at pinned versions, where it is missing."""
-    run_checked(["bash", ROOT / "benchmarks" / "feast_env.sh"])
+    """Install Feast into an environment of its own, and the other peers, at pinned versions, where they are missing."""
+    run_checked(["bash", ROOT / "benchmarks" / "peers_env.sh"])
 
 
 class Repository:
@@ -112,10 +112,10 @@ class Repository:
         run_checked(["redis-cli", "-p", self._port, "save"])
 
     @contextlib.contextmanager
-    def server(self, port: int, core: int | None) -> Iterator[int]:
-        """`feast serve`, one worker, without access log, that never restarts its worker."""
+    def server(self, port: int, core: int | None, workers: int = 1) -> Iterator[int]:
+        """`feast serve` without access log, that never restarts its workers."""
         command = [
-            FEAST / "feast", "serve", "--host", "127.0.0.1", "--port", port, "--workers", 1, "--no-access-log",
+            FEAST / "feast", "serve", "--host", "127.0.0.1", "--port", port, "--workers", workers, "--no-access-log",
             "--max-requests", 0, "--max-requests-jitter", 0, "--registry_ttl_sec", 86_400,
         ]  # fmt: skip
         with running(

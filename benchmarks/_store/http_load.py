@@ -22,7 +22,7 @@ def measure(workloads: list[str], work: Path, sizes: Sizes, number: int) -> dict
     found: dict[str, dict[str, Any]] = {workload: {} for workload in workloads}
     rng = np.random.default_rng(number)
     for server in everyone if number % 2 else everyone[::-1]:
-        for setting in SETTINGS:
+        for setting in SETTINGS if server.workers == 1 else SETTINGS[:1]:
             say(f"pass {number}: {server.name}, {setting}")
             one_core = setting == "one core"
             with servers.started(server, one_core=one_core) as port:

@@ -1,4 +1,5 @@
--- Requests with random keys from the whole key space. Arguments: kind, path, number of keys, keys a request, seed.
+-- Requests with random keys from the whole key space. Arguments: kind, path, number of keys, keys a request, seed,
+-- bearer token (may be empty).
 -- A request is made once with a placeholder in place of the keys and then only concatenated; all keys have eight
 -- digits, so its length stays the same. Requests of many keys are made before the load starts.
 local HOLE = "@@@@@@@@"
@@ -13,9 +14,15 @@ local function body_of(kind, keys)
     return '{"keys":[' .. list .. ']}'
 end
 
+local function with_type()
+    local headers = {["Content-Type"] = "application/json"}
+    for name, value in pairs(wrk.headers) do headers[name] = value end
+    return headers
+end
+
 local function request_of(kind, path, keys)
     if kind == "get" then return wrk.format("GET", path .. keys[1]) end
-    return wrk.format("POST", path, {["Content-Type"] = "application/json"}, body_of(kind, keys))
+    return wrk.format("POST", path, with_type(), body_of(kind, keys))
 end
 
 function setup(thread)
@@ -25,6 +32,7 @@ end
 
 function init(args)
     local kind, path, num_keys, batch, seed = args[1], args[2], tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
+    if args[6] and args[6] ~= "" then wrk.headers["Authorization"] = "Bearer " .. args[6] end
     math.randomseed(seed * 1000 + thread_number)
     local random, format = math.random, string.format
     if batch == 1 then

@@ -14,11 +14,16 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Target:
-    """Where the load goes: `kind` is "get", "many" or "feast", the shape of the request."""
+    """Where the load goes: `kind` is "get", "many" or "feast", the shape of the request; `token` a bearer token."""
 
     port: int
     kind: str
     path: str
+    token: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def run_load(
     command = [
         "wrk", "--threads", 1, "--connections", CONNECTIONS[workload], "--timeout", f"{TIMEOUT_S}s", "--latency",
         "--duration", f"{math.ceil(seconds)}s", "--script", _SCRIPT, f"http://127.0.0.1:{target.port}", "--",
-        target.kind, target.path, num_keys, KEYS_PER_REQUEST[workload], seed,
+        target.kind, target.path, num_keys, KEYS_PER_REQUEST[workload], seed, target.token,
     ]  # fmt: skip
     output = run_checked(on_core(list(map(str, command)), OTHER_CORE if one_core else None))
     line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -111,6 +112,7 @@ def run_checked(
     environment: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     log: Path | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> str:
     """Run a command to its end; its standard output.
 
@@ -123,7 +125,7 @@ def run_checked(
         text=True,
         cwd=cwd,
         env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin or subprocess.DEVNULL,
         check=False,
     )
     if log is not None:
@@ -137,17 +139,26 @@ def run_checked(
 
 @dataclass
 class PeakMemory:
-    """Largest memory of a process tree, in bytes: resident (file pages counted in each process), and anonymous."""
+    """Largest memory of a process tree, in bytes.
 
+    Attributes:
+        high_water: The sum of every process's VmHWM, as the kernel keeps it: no spike is missed, pages of files count
+            in every process that maps them, and peaks at different times are added up. No less than what was needed.
+        resident: The largest sum at one of the moments that were looked at.
+        anonymous: The same without pages of files, which the kernel can drop.
+    """
+
+    high_water: int = 0
     resident: int = 0
     anonymous: int = 0
     processes: int = 0
 
 
 @contextlib.contextmanager
-def watch_memory(every_s: float = 0.05) -> Iterator[PeakMemory]:
+def watch_memory(every_s: float = 0.02) -> Iterator[PeakMemory]:
     """Watch the children of this process and theirs while the block runs."""
     peak, done = PeakMemory(), threading.Event()
+    marks: dict[int, int] = {}
 
     def watch() -> None:
         me = psutil.Process()
@@ -159,8 +170,10 @@ def watch_memory(every_s: float = 0.05) -> Iterator[PeakMemory]:
                     resident += memory.rss
                     anonymous += memory.rss - memory.shared
                     count += 1
+                    marks[process.pid] = max(marks.get(process.pid, 0), high_water_bytes(process.pid))
             peak.resident, peak.anonymous = max(peak.resident, resident), max(peak.anonymous, anonymous)
             peak.processes = max(peak.processes, count)
+            peak.high_water = sum(marks.values())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -169,3 +182,13 @@ def watch_memory(every_s: float = 0.05) -> Iterator[PeakMemory]:
     finally:
         done.set()
         thread.join()
+
+
+def high_water_bytes(pid: int) -> int:
+    """VmHWM of a process, 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) * 1024 if lines else 0

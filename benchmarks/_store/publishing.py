@@ -1,4 +1,4 @@
-"""Section publish: a full publish from a Delta table, two kinds of incremental publish, and `feast materialize`."""
+"""Section publish: a full publish from a Delta table, two kinds of incremental publish, and what other stores take."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from _store import feast_peer, rows
+from _store import feast_peer, loads, rows
 from _store.lake import Lake
 from _store.processes import BenchmarkError, watch_memory
 from _store.progress import say
@@ -43,7 +43,7 @@ class Publishing:
             lake.create()
             self._written = True
         shutil.rmtree(lake.settings.store_path, ignore_errors=True)
-        found: dict[str, Any] = {"keys": sizes.big_keys, "changed": changed}
+        found: dict[str, Any] = {"keys": sizes.big_keys, "changed": changed, "memory": []}
         found["full"] = self._publish(f"pass {number}: full publish", full=True)
         self.check(rng, np.array([], int))
         say(f"pass {number}: writing the next night, {changed:,} keys differ")
@@ -55,21 +55,29 @@ class Publishing:
         found["rescored"] = self._publish(f"pass {number}: incremental publish of the rescored keys")
         self.check(rng, picked)
         if number == 1:
-            found["memory"] = self._memory(sizes.memory_keys)
-        found["feast"] = {name: self._feast(number, name) for name in FEAST_VARIANTS}
+            found["memory"] = self._memory(sizes.memory_keys, rng)
+        found["feast"] = {
+            name: [self._feast(number, name, count) for count in sizes.feast_rows] for name in FEAST_VARIANTS
+        }
+        found["loads"] = loads.measure(self.work, sizes.load_rows)
         return found
 
     def _publish(self, what: str, *, full: bool = False) -> dict[str, Any]:
         return self._publish_of(self.lake, what, full=full)
 
-    def _memory(self, num_keys: int) -> dict[str, Any]:
-        """A full publish of another number of keys, for what it needs of memory."""
-        lake = Lake(self.work / f"memory-{num_keys}", num_keys)
+    def _memory(self, num_keys: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Publishes of another number of keys in each state of the table, for what they need of memory."""
+        lake, changed = Lake(self.work / f"memory-{num_keys}", num_keys), int(num_keys * self.sizes.changed_share)
         say(f"publish: writing a Delta table of {num_keys:,} rows")
         lake.create()
-        found = self._publish_of(lake, f"full publish of {num_keys:,} keys", full=True)
+        found = [("full", self._publish_of(lake, f"full publish of {num_keys:,} keys", full=True))]
+        lake.next_night(changed, rng)
+        found.append(("new night", self._publish_of(lake, f"a new night of {num_keys:,} keys", full=False)))
+        lake.rescore(changed, rng)
+        found.append(("rescored", self._publish_of(lake, f"{changed:,} keys scored again", full=False)))
+        found.append(("full after MERGE", self._publish_of(lake, f"full publish of {num_keys:,} keys", full=True)))
         shutil.rmtree(lake.home)
-        return {"keys": num_keys, **found}
+        return [{"keys": num_keys, "state": state, **each} for state, each in found]
 
     @staticmethod
     def _publish_of(lake: Lake, what: str, *, full: bool) -> dict[str, Any]:
@@ -94,6 +102,7 @@ class Publishing:
         return {
             **{name: outcome[name] for name in kept if name in outcome},
             "process_s": process_s,
+            "high_water_bytes": peak.high_water,
             "resident_bytes": peak.resident,
             "anonymous_bytes": peak.anonymous,
             "processes": peak.processes,
@@ -110,12 +119,11 @@ class Publishing:
                 if value is None or json.loads(value) != wanted:
                     raise BenchmarkError(f"The store answers {value!r} for the key {index}, the source has {wanted}.")
 
-    def _feast(self, number: int, variant: str) -> dict[str, Any]:
-        count = self.sizes.feast_rows
+    def _feast(self, number: int, variant: str, count: int) -> dict[str, Any]:
         say(f"pass {number}: feast materialize of {count:,} rows into Redis, {variant}")
         folder = self.work / f"feast-publish-{count}"
         repository = feast_peer.Repository(folder, "redis", **FEAST_VARIANTS[variant])  # type: ignore[arg-type]
-        stamps = np.zeros(self.sizes.big_keys, np.uint16)
+        stamps = np.zeros(max(self.sizes.big_keys, count), np.uint16)
         repository.write_rows(rows.night_batches(stamps, rows.FIRST_NIGHT), rows.FIRST_NIGHT, count)
         with repository.redis():
             repository.apply()

@@ -1,50 +1,16 @@
-"""From the raw passes to figures: medians with their spread, each beside its peer, the ratio and the issue's floor."""
+"""From the raw passes to rows of the table: medians with their spread, each beside its peer, with what is asked."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from _common.rows import Asked, Row, Value
 
 from _store import servers
 from _store.processes import SETTINGS
 
 Passes = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Value:
-    """The median of some samples, and their extremes."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, samples: Iterable[float]) -> "Value":
-        found = sorted(samples)
-        return cls(statistics.median(found), found[0], found[-1])
-
-    def __truediv__(self, other: "Value") -> float:
-        return self.median / other.median
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure beside its peer. `met` is None where the issue sets no floor."""
-
-    section: str
-    figure: str
-    unit: str
-    ours: Value
-    peer: str = ""
-    theirs: Value | None = None
-    ratio: float | None = None
-    floor: str = ""
-    met: bool | None = None
-
-
-def at_least(ratio: float, floor: float | None) -> dict[str, Any]:
-    return {"ratio": ratio} if floor is None else {"ratio": ratio, "floor": f">= {floor:g} x", "met": ratio >= floor}
 
 
 # HTTP -----------------------------------------------------------------------------------------------------------
@@ -70,10 +36,11 @@ def surfaces(passes: Passes) -> dict[str, Surface]:
     found = {}
     for name in passes[0]["surfaces"]:
         records = [each["surfaces"][name] for each in passes if name in each["surfaces"]]
-        loads = {setting: [load for record in records for load in record[setting]] for setting in SETTINGS}
-        rate = {setting: Value.of(load["requests_per_s"] for load in loads[setting]) for setting in SETTINGS}
-        p99 = {setting: Value.of(load["p99_ms"] for load in loads[setting]) for setting in SETTINGS}
-        better = max(SETTINGS, key=lambda setting: rate[setting].median)
+        settings = [setting for setting in SETTINGS if setting in records[0]]
+        loads = {setting: [load for record in records for load in record[setting]] for setting in settings}
+        rate = {setting: Value.of(load["requests_per_s"] for load in loads[setting]) for setting in settings}
+        p99 = {setting: Value.of(load["p99_ms"] for load in loads[setting]) for setting in settings}
+        better = max(settings, key=lambda setting: rate[setting].median)
         found[name] = Surface(
             name,
             better,
@@ -83,44 +50,55 @@ def surfaces(passes: Passes) -> dict[str, Surface]:
             min(p99.values(), key=lambda value: value.median),
             statistics.mean(record["content"]["body_bytes"] for record in records),
             statistics.mean(record["content"]["answer_bytes"] for record in records),
-            sum(load["failed"] for setting in SETTINGS for load in loads[setting]),
+            sum(load["failed"] for setting in settings for load in loads[setting]),
         )
-    order = [servers.OURS, servers.OURS_FEAST, servers.FASTAPI, servers.FASTAPI_DICT, servers.ASGI, servers.RSGI]
-    order += servers.FEAST_NAMES.values()
-    return {name: found[name] for name in order if name in found}
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in servers.MINE)}
 
 
 FLOORS = {
     "http-one": {servers.FASTAPI: 1.7, servers.ASGI: 0.6, servers.RSGI: 0.6, "feast": 15.0},
     "http-many": {"feast": 30.0},
 }
+_FEAST = tuple(servers.FEAST_NAMES.values())
 
 
 def http_rows(section: str, passes: Passes) -> list[Row]:
-    found = surfaces(passes)
-    ours, floors, rows = found[servers.OURS], FLOORS[section], []
-    feast = servers.FEAST_NAMES.values()
+    """Ours against every peer: Feast in Feast's format, which decides, and in ours, which is told beside it."""
+    found, floors, rows = surfaces(passes), FLOORS[section], []
+    ours, same = found[servers.OURS], found[servers.OURS_FEAST]
 
-    def add(figure: str, unit: str, mine: Value, peer: str, theirs: Value, ratio: float, floor: float | None) -> None:
-        rows.append(Row(section, figure, unit, mine, peer, theirs, **at_least(ratio, floor)))
+    def add(mine: Surface, peer: str, floor: float | None = None, key: str = "") -> None:
+        asked = None if floor is None else Asked(floor)
+        theirs = found[peer].requests_per_s
+        ratio = mine.requests_per_s / theirs
+        rows.append(
+            Row(f"{mine.name}: requests per second", mine.requests_per_s, "/s", peer, theirs, ratio, asked, key)
+        )
 
-    for name, peer in found.items():
-        if name in (servers.OURS, servers.OURS_FEAST):
-            continue
-        floor = floors["feast"] if name in feast else floors.get(name)
-        mine, theirs = ours.requests_per_s, peer.requests_per_s
-        add("requests per second", "/s", mine, name, theirs, mine / theirs, floor)
-    for name in feast:
+    def add_p99(mine: Surface, peer: str, floor: float | None = None) -> None:
         # The peer's better p99 of both settings, ours at the setting of the requests per second.
-        theirs = found[name].best_p99_ms
-        floor = floors["feast"] if section == "http-one" else None
-        add("p99 latency", "ms", ours.p99_ms, name, theirs, theirs / ours.p99_ms, floor)
+        asked, theirs = None if floor is None else Asked(floor), found[peer].best_p99_ms
+        rows.append(Row(f"{mine.name}: p99", mine.p99_ms, "ms", peer, theirs, theirs / mine.p99_ms, asked))
+
+    for peer in _FEAST:
+        add(same, peer, floors["feast"], key=peer)
+        add_p99(same, peer, floors["feast"] if section == "http-one" else None)
+    for peer in (servers.FASTAPI, servers.FASTAPI_DICT, servers.ASGI, servers.RSGI, *servers.STORES):
+        add(ours, peer, floors.get(peer), key=peer)
+        add_p99(ours, peer)
+    for peer in _FEAST:
+        add(ours, f"{peer}", None)
+    add(found[servers.OURS_TOKENS], servers.OURS)
+    add(found[servers.OURS_FEAST_TOKENS], servers.OURS_FEAST)
+    add(found[servers.OURS_TOKENS], servers.RSGI)
+    for peer in _FEAST:
+        add(found[servers.OURS_FEAST_TOKENS], peer)
+    add(found[servers.OURS_TWO], servers.OURS)
+    add(found[servers.OURS_TWO], servers.RSGI_TWO)
+    add(found[servers.OURS_FEAST_TWO], servers.FEAST_TWO)
     if section == "http-many":
-        rows.append(Row(section, "p99 latency", "ms", ours.p99_ms, floor="< 5 ms", met=ours.p99_ms.median < 5))
-    same = found[servers.OURS_FEAST]
-    for name in feast:
-        mine, theirs = same.requests_per_s, found[name].requests_per_s
-        add("requests per second, Feast's own format", "/s", mine, name, theirs, mine / theirs, None)
+        asked = Asked(5.0, at_least=False, of_ratio=False, unit="ms")
+        rows.append(Row(f"{ours.name}: p99", ours.p99_ms, "ms", asked=asked))
     return rows
 
 
@@ -133,17 +111,19 @@ def in_process_rows(passes: Passes) -> list[Row]:
         found = [each[kind] for each in passes if each.get(kind)]
         if not found:
             continue
-        what = f"get, {found[0]['segments']} segment{'s' if found[0]['segments'] > 1 else ''}"
+        what = f"`get`, {found[0]['segments']} segment{'s' if found[0]['segments'] > 1 else ''}"
         for quantile, limit in (("p50", 2.0), ("p99", 10.0)):
-            value = _microseconds(found, quantile)
-            rows.append(
-                Row("in-process", f"{what}, {quantile}", "us", value, floor=f"< {limit:g} us", met=value.median < limit)
-            )
+            asked = Asked(limit, at_least=False, of_ratio=False, unit="us")
+            rows.append(Row(f"{what}, {quantile}", _microseconds(found, quantile), "us", asked=asked))
+        first = Value.of(item["first_touch_ns"]["p99"] / 1e3 for item in found)
+        rows.append(Row(f"{what}, p99 of reads that also map the pages", first, "us"))
+        many = Value.of(item["get_many_ns"] / 1e3 for item in found)
+        rows.append(Row(f"`get_many` for a key, {what.partition(', ')[2]}", many, "us"))
     ours = _microseconds([each["forecache"] for each in passes], "p50")
-    for name, peer in (("redis", "Redis GET, redis-py"), ("feast sqlite", "Feast SDK, SQLite"),
+    for name, peer in (("redis", "Redis GET, redis-py, TCP"), ("feast sqlite", "Feast SDK, SQLite"),
                        ("feast redis", "Feast SDK, Redis")):  # fmt: skip
         theirs = _microseconds([each[name] for each in passes], "p50")
-        rows.append(Row("in-process", "get, p50", "us", ours, peer, theirs, theirs / ours))
+        rows.append(Row("`get`, p50", ours, "us", peer, theirs, theirs / ours))
     return rows
 
 
@@ -153,32 +133,79 @@ def _microseconds(found: Sequence[dict[str, Any]], quantile: str) -> Value:
 
 # Publish --------------------------------------------------------------------------------------------------------
 
+_STATES = {
+    "full": "full publish, fresh table",
+    "new night": "a new night, 1 % differs",
+    "rescored": "1 % scored again (MERGE)",
+    "full after MERGE": "full publish after nights and MERGE",
+}
+_MEMORY_MB = 1_500.0
+
 
 def publish_rows(passes: Passes) -> list[Row]:
     rate = Value.of(each["keys"] / each["full"]["seconds"] for each in passes)
-    variants = {name: Value.of(each["feast"][name]["rows_per_s"] for each in passes) for name in passes[0]["feast"]}
-    name, feast = max(variants.items(), key=lambda item: item[1].median)
+    full = Value.of(each["full"]["seconds"] for each in passes)
+    what, unit = f"full publish of {passes[0]['keys']:,} keys from Delta, verified", "keys/s"
     rows = [
-        Row("publish", "full publish, verified", "keys/s", rate, floor=">= 500,000", met=rate.median >= 500_000),
-        Row("publish", "full publish, verified", "keys/s", rate, f"feast materialize, Redis ({name})", feast,
-            **at_least(rate / feast, 25.0)),
-        Row("publish", "full publish", "s", Value.of(each["full"]["seconds"] for each in passes)),
-    ]  # fmt: skip
-    for each in [each["memory"] for each in passes if "memory" in each]:
-        what, resident = f"peak memory of all processes, {each['keys']:,} keys", each["resident_bytes"] / 1e6
-        rows += [
-            Row("publish", f"{what}, resident", "MB", Value.of([resident]), floor="< 1,500 MB", met=resident < 1500),
-            Row("publish", f"{what}, anonymous", "MB", Value.of([each["anonymous_bytes"] / 1e6])),
-        ]
-    for kind, what, floor in (("rescored", "1 % of the night's keys scored again", 0.05),
-                              ("new night", "a whole new night in which 1 % differ", None)):  # fmt: skip
+        Row(what, rate, unit, asked=Asked(500_000, of_ratio=False, unit=unit), key="publish"),
+        Row(what, full, "s"),
+    ]
+    best = max(passes[0]["feast"], key=lambda name: _feast_rate(passes, name).median)
+    for name in passes[0]["feast"]:
+        peer = f"`feast materialize`, Redis, {name}"
+        few, many = (each["rows"] for each in passes[0]["feast"][name])
+        theirs = Value.of(each["feast"][name][1]["rows_per_s"] for each in passes)
+        rows.append(Row(what, rate, unit, f"{peer}, {many:,} rows with its fixed cost", theirs, rate / theirs))
+        theirs = _feast_rate(passes, name)
+        asked = Asked(25.0) if name == best else None
+        rows.append(
+            Row(what, rate, unit, f"{peer}, {many:,} rows less {few:,}: without it", theirs, rate / theirs, asked)
+        )
+    for name, title in (
+        ("redis", "`redis-cli --pipe` into Redis"),
+        ("postgres", "`COPY` into PostgreSQL, primary key"),
+    ):
+        loads = [each["loads"][name] for each in passes]
+        whole = Value.of(each["rows"] / (each["encode_s"] + each["load_s"]) for each in loads)
+        alone = Value.of(each["rows"] / each["load_s"] for each in loads)
+        count = f"{loads[0]['rows']:,} rows"
+        rows.append(Row(what, rate, unit, f"{title} from Delta, {count}, not verified", whole, rate / whole, key=name))
+        rows.append(Row(what, rate, unit, f"{title} of a ready file, {count}, not verified", alone, rate / alone))
+    for kind, change, floor in (("new night", "a whole new night in which 1 % differ", None),
+                                ("rescored", "1 % of the night's keys scored again", 0.05)):  # fmt: skip
         taken = Value.of(each[kind]["seconds"] for each in passes)
-        full = Value.of(each["full"]["seconds"] for each in passes)
         share = statistics.median(each[kind]["seconds"] / each["full"]["seconds"] for each in passes)
-        verdict: dict[str, Any] = {"ratio": share}
-        if floor is not None:
-            verdict.update(floor=f"<= {floor:g} x", met=share <= floor)
-        rows.append(Row("publish", f"incremental: {what}", "s", taken, "the full publish", full, **verdict))
+        asked = None if floor is None else Asked(floor, at_least=False)
+        rows.append(Row(f"incremental publish: {change}", taken, "s", "the full publish", full, share, asked, key=kind))
+    return rows + _memory_rows(passes)
+
+
+def _feast_rate(passes: Passes, name: str) -> Value:
+    """Rows per second of what a larger materialization takes longer than a smaller one."""
+    pairs = [each["feast"][name] for each in passes]
+    return Value.of((many["rows"] - few["rows"]) / max(many["seconds"] - few["seconds"], 1e-9) for few, many in pairs)
+
+
+def _memory_rows(passes: Passes) -> list[Row]:
+    """The sum of all processes' VmHWM in every state, and what they held at one time."""
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for each in passes:
+        for state in ("full", "new night", "rescored"):
+            found.setdefault((each["keys"], state), []).append(each[state])
+        for one in each["memory"]:
+            found.setdefault((one["keys"], one["state"]), []).append(one)
+    rows = []
+    asked = Asked(_MEMORY_MB, at_least=False, of_ratio=False, unit="MB")
+    worst = max(value for items in found.values() for value in (one["high_water_bytes"] for one in items)) / 1e6
+    rows.append(Row("memory of a publish, VmHWM of all its processes added: largest of all states below",
+                    Value.of([worst]), "MB", asked=asked, key="memory"))  # fmt: skip
+    for (keys, state), items in found.items():
+        what = f"memory, {keys:,} keys, {_STATES[state]}"
+        rows.append(Row(f"{what}: VmHWM added", Value.of(one["high_water_bytes"] / 1e6 for one in items), "MB"))
+        rows.append(Row(f"{what}: resident at one time", Value.of(one["resident_bytes"] / 1e6 for one in items), "MB"))
+        rows.append(
+            Row(f"{what}: anonymous at one time", Value.of(one["anonymous_bytes"] / 1e6 for one in items), "MB")
+        )
     return rows
 
 
@@ -193,23 +220,70 @@ def swap_rows(passes: Passes) -> list[Row]:
     )
     failed = Value.of(each["during"]["failed"] for each in passes)
     wrong = Value.of(each["checked"]["wrong"] for each in passes)
+    answers = sum(each["checked"]["answers"] for each in passes)
     under_load = Value.of(sum(item["under_load"] for item in each["publishes"]) for each in passes)
     rate = Value.of(each["during"]["requests_per_s"] for each in passes)
     quiet_rate = Value.of(each[when]["requests_per_s"] for each in passes for when in ("before", "after"))
-    wanted = max(len(each["publishes"]) for each in passes)
+    wanted, window_s = max(len(each["publishes"]) for each in passes), passes[0]["window_s"]
+    nice = f"publisher at niceness {passes[0]['niceness']}"
     return [
-        Row("swap", "publishes that ended under load", "", under_load, floor=f">= {wanted}",
-            met=under_load.low >= wanted),
-        Row("swap", "failed requests", "", failed, floor="0", met=failed.high == 0),
-        Row("swap", "answers that were not their version's", "", wrong, floor="0", met=wrong.high == 0),
-        Row("swap", "p99 latency with publishes", "ms", during, "without publishes", quiet,
-            ratio, "<= 2 x", ratio <= 2.0),
-        Row("swap", "requests per second with publishes", "/s", rate, "without publishes", quiet_rate,
+        Row(f"publishes that ended within {window_s:g} s of load", under_load, asked=Asked(wanted, of_ratio=False)),
+        Row("failed requests", failed, asked=Asked(0, at_least=False, of_ratio=False)),
+        Row(f"answers that were not their version's, of {answers:,} checked", wrong,
+            asked=Asked(0, at_least=False, of_ratio=False)),
+        Row(f"p99 with publishes, closed loop, {nice} (ratio: median of passes)", during, "ms", "without publishes",
+            quiet, ratio, Asked(2.0, at_least=False)),
+        Row(f"requests per second with publishes, {nice}", rate, "/s", "without publishes", quiet_rate,
             rate / quiet_rate),
     ]  # fmt: skip
 
 
-def rows_of(section: str, passes: Passes) -> list[Row]:
+# Open loop ------------------------------------------------------------------------------------------------------
+
+
+def open_rows(passes: Passes) -> list[Row]:
+    """Ours against every server at the same rate, quantile by quantile; then both with rows being replaced."""
+    rows = []
+    rates, found = passes[0]["rates"], passes[0]["servers"]
+    for rate in rates:
+        for quantile in ("p50_ms", "p99_ms", "p999_ms"):
+            what = f"{quantile.removesuffix('_ms').replace('p999', 'p99.9')} at {rate:,} requests/s"
+            for name in found:
+                if str(rate) not in found[name] or name in (servers.OURS, servers.OURS_FEAST):
+                    continue
+                mine = servers.OURS_FEAST if name in _FEAST else servers.OURS
+                ours, theirs = (_milliseconds(passes, each, rate, quantile) for each in (mine, name))
+                rows.append(Row(f"{mine}: {what}", ours, "ms", name, theirs, theirs / ours))
+    rate = rates[1]
+    quiet = passes[0]["publishing"]
+    count = quiet[servers.OURS][0]["publishes"]
+    nice = f"{count} publishes of {passes[0]['changed']:,} keys at niceness {passes[0]['niceness']}"
+    for quantile in ("p50_ms", "p99_ms", "p999_ms"):
+        what = f"{quantile.removesuffix('_ms').replace('p999', 'p99.9')} at {rate:,} requests/s, {nice}"
+        loads = {
+            name: Value.of(run[quantile] for each in passes for run in each["publishing"][name])
+            for name in (servers.OURS, servers.REDIS_BLOCKING)
+        }
+        ours, theirs = loads[servers.OURS], loads[servers.REDIS_BLOCKING]
+        without = _milliseconds(passes, servers.OURS, rate, quantile)
+        key = "open" if quantile == "p99_ms" else ""
+        peer = f"{servers.REDIS_BLOCKING}, as many keys set by `redis-cli --pipe`"
+        rows.append(Row(f"{servers.OURS}: {what}", ours, "ms", peer, theirs, theirs / ours, key=key))
+        rows.append(Row(f"{servers.OURS}: {what}", ours, "ms", "itself without publishes", without, ours / without))
+    failed = sum(run["failed"] for each in passes for record in each["servers"].values() for runs in record.values()
+                 for run in runs)  # fmt: skip
+    failed += sum(run["failed"] for each in passes for runs in each["publishing"].values() for run in runs)
+    return [*rows, Row("requests that failed, of all servers", Value.of([failed]))]
+
+
+def _milliseconds(passes: Passes, name: str, rate: int, quantile: str) -> Value:
+    return Value.of(run[quantile] for each in passes for run in each["servers"][name][str(rate)])
+
+
+def rows_of(section: str, document: dict[str, Any]) -> list[Row]:
+    """A section's rows; each ratio is of figures of that section."""
+    passes = document["passes"]
     if section.startswith("http-"):
         return http_rows(section, passes)
-    return {"in-process": in_process_rows, "publish": publish_rows, "swap": swap_rows}[section](passes)
+    makers = {"in-process": in_process_rows, "publish": publish_rows, "swap": swap_rows, "open": open_rows}
+    return makers[section](passes)

@@ -1,11 +1,13 @@
 """Section swap: publishes while the reader is under load, with every answer of a second client checked."""
 
+import contextlib
 import http.client
 import json
 import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,23 +40,35 @@ class Swaps:
         self._first_hidden = 0
 
     def measure(self, number: int) -> dict[str, Any]:
-        sizes, lake = self.sizes, self.lake
+        sizes = self.sizes
+
+        def closed_loop() -> dict[str, Any]:
+            seconds, seed = sizes.swap_window_s, 10 * number + 1
+            return asdict(run_load(target, "one", num_keys=sizes.http_keys, seconds=seconds, seed=seed))
+
+        with self.served() as (target, base):
+            run_load(target, "one", num_keys=sizes.http_keys, seconds=sizes.warm_s, seed=number)
+            found: dict[str, Any] = {"keys": sizes.http_keys, "niceness": NICENESS, "window_s": sizes.swap_window_s}
+            found["before"] = self._quiet(target, number, "before")
+            with Checker(target.port, self._changed, base, seed=number) as checker:
+                say(f"pass {number}: load with {sizes.swaps} publishes in {sizes.swap_window_s:g} s")
+                found["during"], found["publishes"] = self.with_publishes(closed_loop, sizes.swaps, sizes.swap_window_s)
+                time.sleep(1.0)
+            found["after"] = self._quiet(target, number, "after")
+        found["checked"] = checker.outcome()
+        return found
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[tuple[Target, int]]:
+        """A reader over the first night, whose later commits are hidden; yields the target and the version."""
+        lake = self.lake
         self._prepare()
         Curtain(lake.uri, self._first_hidden).hide()
         shutil.rmtree(lake.settings.store_path, ignore_errors=True)
         base = publish_in_child(lake.home, full=True)["version"]
         port = free_port()
         with servers.reader(lake.home)(port, None):
-            target = Target(port, "get", f"/v1/{rows.NAME}/")
-            run_load(target, "one", num_keys=sizes.http_keys, seconds=sizes.warm_s, seed=number)
-            found: dict[str, Any] = {"keys": sizes.http_keys, "niceness": NICENESS}
-            found["before"] = self._quiet(target, number, "before")
-            with Checker(port, self._changed, base, seed=number) as checker:
-                found["during"], found["publishes"] = self._with_publishes(target, number)
-                time.sleep(1.0)
-            found["after"] = self._quiet(target, number, "after")
-        found["checked"] = checker.outcome()
-        return found
+            yield Target(port, "get", f"/v1/{rows.NAME}/"), base
 
     def _prepare(self) -> None:
         if self._changed:
@@ -73,12 +87,13 @@ class Swaps:
         seconds, num_keys = self.sizes.quiet_window_s, self.sizes.http_keys
         return asdict(run_load(target, "one", num_keys=num_keys, seconds=seconds, seed=10 * number))
 
-    def _with_publishes(self, target: Target, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        sizes = self.sizes
-        say(f"pass {number}: load with {sizes.swaps} publishes in {sizes.swap_window_s:g} s")
+    def with_publishes(
+        self, load: Callable[[], dict[str, Any]], count: int, window_s: float
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What `load` finds in `window_s` seconds in which `count` publishes begin and end; and the publishes."""
         # All of them end within the load, the last included.
-        every_s = (sizes.swap_window_s - _LAST_TAKES_S) / sizes.swaps
-        arguments = [self.lake.home, self._first_hidden, sizes.swaps, every_s, NICENESS]
+        every_s = (window_s - _LAST_TAKES_S) / count
+        arguments = [self.lake.home, self._first_hidden, count, every_s, NICENESS]
         publisher = subprocess.Popen(
             [str(PYTHON), "-m", "_store.swap_job", *map(str, arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_BENCHMARKS, start_new_session=True,
@@ -90,7 +105,7 @@ class Swaps:
                 raise BenchmarkError("The publisher of the swap section did not start; its message is above.")
             publisher.stdin.write("go\n")
             publisher.stdin.flush()
-            load = run_load(target, "one", num_keys=sizes.http_keys, seconds=sizes.swap_window_s, seed=10 * number + 1)
+            found = load()
             ended = time.time()
             output, _ = publisher.communicate()
         finally:
@@ -102,7 +117,7 @@ class Swaps:
         publishes: list[dict[str, Any]] = json.loads(line.removeprefix("RESULT "))
         for item in publishes:
             item["under_load"] = item["ended"] <= ended
-        return asdict(load), publishes
+        return found, publishes
 
 
 class Checker(AbstractContextManager["Checker"]):

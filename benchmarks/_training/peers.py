@@ -1,12 +1,15 @@
-"""Other ways to feed the same loop: tensors in memory, and a PyTorch DataLoader over a pandas frame."""
+"""Other ways to feed the same loop: tensors in memory, PyTorch DataLoaders over a frame or a matrix, LitData."""
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from forecache.training.worker.data import Batch, EpochOrder
 
@@ -43,7 +46,10 @@ class FrameRows(Dataset):  # type: ignore[type-arg]
 
 
 class MatrixRows(Dataset):  # type: ignore[type-arg]
-    """The same frame taken out of pandas first: what somebody does who has profiled the other."""
+    """The same frame taken out of pandas first: what somebody does who has profiled the other.
+
+    With a BatchSampler an index is a list: the rows of a whole batch are gathered at once.
+    """
 
     def __init__(self, frame: pd.DataFrame, label: str) -> None:
         self.features = frame.drop(columns=label).to_numpy(np.float32)
@@ -52,18 +58,60 @@ class MatrixRows(Dataset):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(self.features[index]), torch.from_numpy(self.label[index])
 
 
 class LoaderReader:
-    """Batches of a shuffling DataLoader."""
+    """Batches of a shuffling DataLoader, a row or a whole batch an index; its worker processes live on from epoch to
+    epoch."""
 
-    def __init__(self, dataset: Dataset, *, batch_rows: int, num_workers: int) -> None:  # type: ignore[type-arg]
-        self.loader: Any = DataLoader(dataset, batch_size=batch_rows, shuffle=True, num_workers=num_workers)
+    def __init__(self, dataset: Any, *, batch_rows: int, num_workers: int, whole_batches: bool = False) -> None:
+        options: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+        if whole_batches:
+            sampler = BatchSampler(RandomSampler(dataset), batch_rows, drop_last=False)
+            self.loader: Any = DataLoader(dataset, sampler=sampler, batch_size=None, **options)
+        else:
+            self.loader = DataLoader(dataset, batch_size=batch_rows, shuffle=True, **options)
         self.lanes: tuple[int, ...] = ()
         self.digests: dict[int, str] = {}
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         for features, target in self.loader:
             yield Batch(features, target)
+
+
+class LitDataReader:
+    """Batches of a shuffling LitData stream from its own format on disk, label in the last column."""
+
+    def __init__(self, folder: Path, *, batch_rows: int, num_workers: int) -> None:
+        _add_peers()
+        from litdata import StreamingDataLoader, StreamingDataset
+
+        dataset = StreamingDataset(str(folder), shuffle=True, drop_last=False)
+        self.loader: Any = StreamingDataLoader(
+            dataset, batch_size=batch_rows, num_workers=num_workers, persistent_workers=num_workers > 0
+        )
+        self.lanes: tuple[int, ...] = ()
+        self.digests: dict[int, str] = {}
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        for rows in self.loader:
+            yield Batch(rows[:, :-1], rows[:, -1:])
+
+
+def write_litdata(rows: np.ndarray, folder: Path) -> None:
+    """Write rows [n, features + label] float32 as a LitData data set, one sample a row."""
+    _add_peers()
+    from litdata.streaming.writer import BinaryWriter
+
+    folder.mkdir(parents=True)
+    writer = BinaryWriter(str(folder), chunk_bytes=1 << 26)
+    for place in range(len(rows)):
+        writer.add_item(place, torch.from_numpy(rows[place]))
+    writer.done()
+    writer.merge(1)
+
+
+def _add_peers() -> None:
+    sys.path.append(os.environ["FORECACHE_BENCH_PEERS"])

@@ -1,142 +1,113 @@
-"""The figures against their peers and floors, as a table and as a plot."""
+"""The figures of training beside their peers and limits, and the plot."""
 
-import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _common.rows import Asked, Row, Value, paired
 
-@dataclass(frozen=True)
-class Row:
-    """One figure: ours, its peer's, their ratio, and the limit that the ratio has to meet."""
-
-    section: str
-    what: str
-    ours: str
-    peer: str
-    ratio: float
-    limit: float
-    at_least: bool = True
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+SECTIONS = {
+    "reading": "samples per second of the same loop, by what feeds it",
+    "workers": "two processes against one",
+    "memory": "a worker's memory and the table's size",
+    "checkpoints": "checkpoints while training",
+    "chaos": "killed at random moments",
+}
+_UNIT = "samples/s"
 
 
-def rows_of(sections: dict[str, Any]) -> list[Row]:
-    """The table's rows for the sections that were measured, in the order they are measured in."""
+def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
+    """A section's rows; each ratio is of figures of that section."""
     makers = {"reading": _reading, "workers": _workers, "memory": _memory, "checkpoints": _checkpoints, "chaos": _chaos}
-    return [row for name, make in makers.items() if name in sections for row in make(sections[name])]
+    return makers[name](section)
 
 
-def _speed(value: float) -> str:
-    return f"{value:,.0f} samples/s"
+def _reading(section: dict[str, Any]) -> list[Row]:
+    rows = []
+    for cores, found in section["cores"].items():
+        speeds = {name: Value.of(values) for name, values in found["rows_per_s"].items()}
+        what = f"rows streamed from a Delta table, shuffled, {cores} core{'s' if cores != '1' else ''} for all of it"
+        best = max((name for name in speeds if name not in ("delta", "memory")), key=lambda name: speeds[name].median)
+        for name, theirs in speeds.items():
+            if name == "delta":
+                continue
+            asked, key = None, ""
+            if name == "memory":
+                asked = Asked(0.9) if cores == "2" else None
+            elif name == best:
+                asked, key = (Asked(1.0), "reading") if cores == "2" else (None, "")
+            ratio = paired(found["rows_per_s"][name], found["rows_per_s"]["delta"])
+            rows.append(Row(what, speeds["delta"], _UNIT, _peer(name), theirs, ratio, asked, key))
+    return rows
 
 
-def _reading(found: dict[str, Any]) -> list[Row]:
-    speeds = found["rows_per_s"]
-    middle = {name: statistics.median(values) for name, values in speeds.items()}
-    plain = max(middle["dataloader_pandas"], middle["dataloader_pandas_2_workers"])
-    delta, memory, matrix = middle["delta"], middle["memory"], middle["dataloader_matrix"]
+def _peer(name: str) -> str:
+    """A variant's name as the table has it."""
+    if name == "memory":
+        return "tensors in memory, loaded before"
+    kind, _, workers = name.partition(", ")
+    title = {
+        "pandas rows": "DataLoader over a pandas frame",
+        "matrix rows": "DataLoader over a numpy matrix",
+        "matrix batches": "DataLoader over a numpy matrix, BatchSampler",
+        "litdata": "LitData from its own format",
+    }[kind]
+    return f"{title}, {workers}"
+
+
+def _workers(section: dict[str, Any]) -> list[Row]:
+    two, one = section["rows_per_s"]["2"], section["rows_per_s"]["1"]
+    what = "a compute-bound network, two processes"
+    return [Row(what, Value.of(two), _UNIT, "one process", Value.of(one), paired(one, two), Asked(1.5))]
+
+
+def _memory(section: dict[str, Any]) -> list[Row]:
+    (small, small_bytes), (large, large_bytes) = section["peak_bytes"].items()
+    ours, theirs = Value.of([large_bytes / 1e6]), Value.of([small_bytes / 1e6])
+    asked = Asked(1.1, at_least=False)
+    what = f"a worker's VmHWM, {int(large):,} rows"
+    return [Row(what, ours, "MB", f"itself at {int(small):,} rows", theirs, ours / theirs, asked)]
+
+
+def _checkpoints(section: dict[str, Any]) -> list[Row]:
+    found = section["cores"]["2"]["rows_per_s"]
+    every, never = found["every_50_steps"], found["never"]
+    # The median of the ratios of neighbours: what the two medians would give is another number.
+    what = "a checkpoint every 50 steps (ratio: median of neighbours)"
+    return [Row(what, Value.of(every), _UNIT, "none", Value.of(never), paired(never, every), Asked(0.95))]
+
+
+def _chaos(section: dict[str, Any]) -> list[Row]:
+    kills, interval = sum(section["kills"].values()), section["checkpoint_steps"]
+    equal = [section[name] for name in ("equal_weights", "equal_samples", "equal_history")]
+    repeated, lost_s = section["steps_repeated"] / max(1, kills), section["seconds"] - section["seconds_alone"]
     return [
-        Row(
-            "reading",
-            "tensors in memory",
-            _speed(delta),
-            _speed(memory),
-            _paired(speeds["delta"], speeds["memory"]),
-            0.9,
-        ),
-        Row(
-            "reading", "DataLoader over pandas (best of 0, 2 workers)", _speed(delta), _speed(plain), delta / plain, 3.0
-        ),
-        Row("reading", "DataLoader over its numpy matrix", _speed(delta), _speed(matrix), delta / matrix, 1.0),
-    ]
-
-
-def _paired(ours: list[float], peers: list[float]) -> float:
-    """The median of the ratios of neighbours in time, which a busier minute moves less than the ratio of medians."""
-    return statistics.median(mine / other for mine, other in zip(ours, peers, strict=True))
-
-
-def _workers(found: dict[str, Any]) -> list[Row]:
-    two, one = found["rows_per_s"]["2"], found["rows_per_s"]["1"]
-    return [
-        Row(
-            "workers",
-            "two processes against one",
-            _speed(statistics.median(two)),
-            _speed(statistics.median(one)),
-            _paired(two, one),
-            1.5,
-        )
-    ]
-
-
-def _memory(found: dict[str, Any]) -> list[Row]:
-    (small, small_bytes), (large, large_bytes) = found["peak_bytes"].items()
-    what = f"peak at {int(large):,} rows against {int(small):,}"
-    ours, peer = f"{large_bytes / 1e6:,.0f} MB", f"{small_bytes / 1e6:,.0f} MB"
-    return [Row("memory", what, ours, peer, large_bytes / small_bytes, 1.10, at_least=False)]
-
-
-def _checkpoints(found: dict[str, Any]) -> list[Row]:
-    every, never = found["rows_per_s"]["every_50_steps"], found["rows_per_s"]["never"]
-    ours, peer = _speed(statistics.median(every)), _speed(statistics.median(never))
-    return [Row("checkpoints", "every 50 steps against none", ours, peer, _paired(every, never), 0.95)]
-
-
-def _chaos(found: dict[str, Any]) -> list[Row]:
-    kills, interval = sum(found["kills"].values()), found["checkpoint_steps"]
-    equal = [found[name] for name in ("equal_weights", "equal_samples", "equal_history")]
-    repeated, lost_s = found["steps_repeated"] / max(1, kills), found["seconds"] - found["seconds_alone"]
-    lost = f"steps repeated a kill ({lost_s / max(1, kills):.1f} s lost a kill)"
-    return [
-        Row("chaos", "kills", str(kills), "20", kills / 20, 1.0),
-        Row("chaos", "weights, samples, history equal", f"{sum(equal)} of 3", "run alone", sum(equal) / 3, 1.0),
+        Row("kills of a run of two processes", Value.of([kills]), asked=Asked(section["kills_asked"], of_ratio=False)),
+        Row("weights, samples and losses equal to those of a run left alone: how many of 3", Value.of([sum(equal)]),
+            asked=Asked(3, of_ratio=False)),
         # One interval, and one more whose checkpoint was still being written.
-        Row("chaos", lost, f"{repeated:.1f}", f"{interval} an interval", repeated / interval, 2.0, at_least=False),
-    ]
+        Row(f"steps repeated a kill, at {interval} steps a checkpoint", Value.of([repeated]), "steps",
+            asked=Asked(2 * interval, at_least=False, of_ratio=False, unit="steps")),
+        Row("seconds lost a kill", Value.of([lost_s / max(1, kills)]), "s"),
+    ]  # fmt: skip
 
 
-def show(rows: list[Row]) -> None:
-    """Print the table."""
-    heads = ("section", "against", "forecache", "peer", "ratio", "limit", "")
-    cells = [
-        (
-            row.section,
-            row.what,
-            row.ours,
-            row.peer,
-            f"{row.ratio:.2f}",
-            f"{'>=' if row.at_least else '<='} {row.limit:g}",
-            "met" if row.met else "MISSED",
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
-    for line in [heads, *cells]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def plot(rows: list[Row], path: Path) -> None:
-    """Draw each ratio as a share of its limit, so that one line says what is met."""
+def plot(sections: dict[str, Any], path: Path) -> None:
+    """Samples per second of everything that feeds the loop, on two cores and on one."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = list(reversed(rows))
-    scores = [row.ratio / row.limit if row.at_least else row.limit / max(row.ratio, row.limit / 10) for row in shown]
-    figure, axes = plt.subplots(figsize=(10, 0.5 * len(shown) + 1.5), layout="constrained")
-    colours = ["#2a7f62" if row.met else "#b3432b" for row in shown]
-    axes.barh([f"{row.section}: {row.what}" for row in shown], scores, color=colours)
-    axes.axvline(1.0, color="black", linewidth=1)
-    for position, row in enumerate(shown):
-        text = f"  {row.ours} / {row.peer} = {row.ratio:.2f}"
-        axes.text(scores[position], position, text, va="center", fontsize=8)
-    axes.set_xlabel("ratio to the limit; right of the line is met")
-    axes.set_xlim(0, max(scores) * 1.6)
-    axes.set_title("Training")
+    if "reading" not in sections:
+        return
+    found = sections["reading"]["cores"]
+    figure, axes = plt.subplots(1, len(found), figsize=(14, 4), layout="constrained", squeeze=False)
+    for axis, (cores, each) in zip(axes.flat, found.items(), strict=True):
+        speeds = {name: Value.of(values).median for name, values in each["rows_per_s"].items()}
+        names = sorted(speeds, key=lambda name: speeds[name])
+        colours = ["#1f5f8b" if name == "delta" else "#9aa5ad" for name in names]
+        axis.barh(names, [speeds[name] for name in names], color=colours)
+        axis.set_title(f"{cores} cores", loc="left")
+        axis.set_xlabel("samples per second while training")
     figure.savefig(path, dpi=120)
     plt.close(figure)

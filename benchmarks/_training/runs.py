@@ -29,14 +29,36 @@ _WORKER = "forecache.training.worker"
 _CHAOS_STEPS = 25
 
 
-def single(section: str, table: str, seconds: float, repeats: int) -> dict[str, Any]:
-    """Run a section of `_training.single` in a process of its own, torch held to one thread."""
-    command = [sys.executable, "-m", "_training.single", section, table, str(seconds), str(repeats)]
+def single(section: str, work: Path, sizes: Sizes) -> dict[str, Any]:
+    """A section of `_training.single` in processes of their own, torch held to one thread, on one core and on two.
+
+    The cores hold everything of the process: the loop, the readers' threads and their worker processes.
+    """
+    table = write_table(work / section, sizes.reading_rows)
     paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, stdout=subprocess.PIPE, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": paths,
+        "FORECACHE_BENCH_PEERS": str(BENCHMARKS.parent / ".tools" / "peers"),
+    }
+    found: dict[str, Any] = {}
+    for cores in (2, 1) if section == "reading" else (2,):
+        say(f"{section}: {cores} cores")
+        repeats = sizes.repeats if section == "reading" else 2 * sizes.repeats
+        command = [
+            sys.executable,
+            "-m",
+            "_training.single",
+            section,
+            table,
+            str(sizes.seconds),
+            str(repeats),
+            str(cores),
+        ]
+        done = subprocess.run(command, cwd=BENCHMARKS, env=environment, stdout=subprocess.PIPE, check=True)
+        found[str(cores)] = json.loads(done.stdout.splitlines()[-1])
+    return {"cores": found}
 
 
 def workers(work: Path, sizes: Sizes) -> dict[str, Any]:
@@ -121,7 +143,7 @@ def chaos(work: Path, sizes: Sizes) -> dict[str, Any]:
     spec = replace(_spec(work / "chaos", "bench_narrow", table), training=training, checkpoint_steps=_CHAOS_STEPS)
     report = run_chaos(_settings(work, 2), spec, work / "chaos-runs", kills=sizes.kills, seed=sizes.chaos_seed)
     say(f"{report}")
-    return {"checkpoint_steps": _CHAOS_STEPS, **asdict(report)}
+    return {"checkpoint_steps": _CHAOS_STEPS, "kills_asked": sizes.kills, **asdict(report)}
 
 
 def _settings(work: Path, count: int) -> Settings:

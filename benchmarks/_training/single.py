@@ -1,4 +1,6 @@
-"""Measurements inside one worker process: `python -m _training.single SECTION TABLE SECONDS REPEATS`, JSON out.
+"""Measurements inside one worker process: `python -m _training.single SECTION TABLE SECONDS REPEATS CORES`, JSON out.
+
+The process and all that it starts, the readers' threads and worker processes included, have the first CORES cores.
 
 Every variant runs the engine's own loop, network and batch; only where the rows come from, or how often a checkpoint is
 written, differs. The variants take turns, so that a busier minute of the machine meets them all.
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import pandas as pd
 import torch
 from deltalake import DeltaTable
 
-from _training.peers import FrameRows, LoaderReader, MatrixRows, MemoryReader
+from _training.peers import FrameRows, LitDataReader, LoaderReader, MatrixRows, MemoryReader, write_litdata
 from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
 from forecache.training.worker.checkpoint import Checkpoints
@@ -37,28 +40,32 @@ _CHECKPOINT_STEPS = 50
 
 
 class Timed:
-    """A reader cut off after some seconds, which are counted from its first batch on.
+    """A reader over as many epochs as some seconds take, counted from the moment its first batch is asked for.
 
-    The wait for that is told apart: a run has it once, and tensors in memory have to be loaded first too.
+    So the seconds hold whatever a reader does before that: opening, filling a buffer, starting processes. Tensors in
+    memory and frames have been loaded before, which flatters them.
     """
 
-    def __init__(self, reader: Any, seconds: float) -> None:
-        self.reader, self.seconds = reader, seconds
+    def __init__(self, reader: Any, seconds: float, session: Session) -> None:
+        self.reader, self.seconds, self.session = reader, seconds, session
         self.lanes, self.digests = reader.lanes, reader.digests
-        self.rows = 0
+        self.rows = self.epochs = 0
         self.first_batch_s = 0.0
         self.started = 0.0
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        asked = time.perf_counter()
-        for batch in self.reader.epoch(epoch):
-            if not self.started:
-                self.started = time.perf_counter()
-                self.first_batch_s = self.started - asked
-            yield batch
-            self.rows += len(batch.target)
-            if time.perf_counter() >= self.started + self.seconds:
-                return
+        self.started = time.perf_counter()
+        while True:
+            for batch in self.reader.epoch(self.epochs):
+                if not self.rows:
+                    self.first_batch_s = time.perf_counter() - self.started
+                # The loop that trains counts steps within one epoch.
+                self.session.step %= self.session.train.num_steps
+                yield batch
+                self.rows += len(batch.target)
+                if time.perf_counter() >= self.started + self.seconds:
+                    return
+            self.epochs += 1
 
 
 class Bench:
@@ -71,7 +78,7 @@ class Bench:
         self.validation = EpochOrder(self.new_split("validation"), seed=0, batch_rows=1 << 15, lanes=8, shuffle_rows=0)
         mask = log_mask(bench_narrow)
         self.prepare = Prepare(mask, fit_statistics(self.validation.split, mask))
-        self.first_batch_s: list[float] = []
+        self.first_batch_s: dict[str, list[float]] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="forecache-checkpoints-"))
 
     def new_split(self, name: str, *, cache_bytes: int = 0) -> Split:
@@ -81,13 +88,15 @@ class Bench:
         batch_rows = bench_narrow.training.batch_size
         return EpochOrder(split, seed=7, batch_rows=batch_rows, lanes=8, shuffle_rows=1 << 18)
 
-    def rows_per_s(self, make_reader: Callable[[EpochOrder], Any], seconds: float, *, checkpoint_steps: int) -> float:
-        """Samples per second of the loop's epoch, cut off after some seconds; waits for checkpoints to be on disk."""
+    def rows_per_s(
+        self, name: str, make_reader: Callable[[EpochOrder], Any], seconds: float, *, checkpoint_steps: int
+    ) -> float:
+        """Samples per second of the loop over some seconds; waits for checkpoints to be on disk."""
         torch.manual_seed(7)
         order = self.order(self.split)
         session = Session(
             self.group,
-            bench_narrow.training,
+            replace(bench_narrow.training, epochs=1000),
             prepare=self.prepare,
             objective=Objective(bench_narrow),
             train=order,
@@ -98,13 +107,12 @@ class Bench:
             beat=lambda step: None,
         )
         session.reader.close()
-        timed = Timed(make_reader(order), seconds)
+        timed = Timed(make_reader(order), seconds, session)
         session.reader = timed
         Loop(session, bench_narrow.model.build(len(NAMES))).train_epoch()
         session.checkpoints.wait()
         took = time.perf_counter() - timed.started
-        if isinstance(timed.reader, Reader):
-            self.first_batch_s.append(timed.first_batch_s)
+        self.first_batch_s.setdefault(name, []).append(timed.first_batch_s)
         if hasattr(timed.reader, "close"):
             timed.reader.close()
         return timed.rows / took
@@ -132,21 +140,35 @@ def reading(bench: Bench, seconds: float, repeats: int) -> dict[str, Any]:
     frame = pd.DataFrame(rows, columns=[*NAMES, LABEL])
     batch_rows = bench_narrow.training.batch_size
     frame_rows, matrix_rows = FrameRows(frame, LABEL), MatrixRows(frame, LABEL)
+    started = time.perf_counter()
+    litdata = bench.folder / "litdata"
+    write_litdata(rows, litdata)
+    litdata_s = time.perf_counter() - started
     variants: dict[str, Callable[[EpochOrder], Any]] = {
         "memory": lambda order: MemoryReader(order, features, target),
         "delta": _stream,
-        "dataloader_pandas": lambda _: LoaderReader(frame_rows, batch_rows=batch_rows, num_workers=0),
-        "dataloader_pandas_2_workers": lambda _: LoaderReader(frame_rows, batch_rows=batch_rows, num_workers=2),
-        "dataloader_matrix": lambda _: LoaderReader(matrix_rows, batch_rows=batch_rows, num_workers=0),
     }
+    # Worker processes need a core of their own to gain anything.
+    for count in (0, 2) if len(os.sched_getaffinity(0)) > 1 else (0,):
+        options: dict[str, Any] = {"batch_rows": batch_rows, "num_workers": count}
+        variants |= {
+            f"pandas rows, {count} workers": lambda _, o=options: LoaderReader(frame_rows, **o),  # type: ignore[misc]
+            f"matrix rows, {count} workers": lambda _, o=options: LoaderReader(matrix_rows, **o),  # type: ignore[misc]
+            f"matrix batches, {count} workers": lambda _, o=options: LoaderReader(  # type: ignore[misc]
+                matrix_rows, whole_batches=True, **o
+            ),
+            f"litdata, {count} workers": lambda _, o=options: LitDataReader(litdata, **o),  # type: ignore[misc]
+        }
     found = _take_turns(bench, {name: (make, _NEVER) for name, make in variants.items()}, seconds, repeats)
     return {
         "rows": len(rows),
         "batch_rows": batch_rows,
+        "seconds": seconds,
         "threads": torch.get_num_threads(),
         "rows_per_s": found,
-        "delta_first_batch_s": statistics.median(bench.first_batch_s),
+        "first_batch_s": {name: statistics.median(waits) for name, waits in bench.first_batch_s.items()},
         "memory_load_s": load_s,
+        "litdata_write_s": litdata_s,
     }
 
 
@@ -165,7 +187,7 @@ def _take_turns(
         names = list(variants) if repeat % 2 else list(reversed(variants))
         for name in names:
             make, steps = variants[name]
-            speed = bench.rows_per_s(make, min(seconds, 1.0) if repeat < 0 else seconds, checkpoint_steps=steps)
+            speed = bench.rows_per_s(name, make, min(seconds, 1.0) if repeat < 0 else seconds, checkpoint_steps=steps)
             if repeat >= 0:  # the first round only warms up
                 found[name].append(speed)
                 say(f"{name}: {speed:,.0f} samples/s")
@@ -174,7 +196,8 @@ def _take_turns(
 
 
 def main() -> None:
-    section, table, seconds, repeats = sys.argv[1:]
+    section, table, seconds, repeats, cores = sys.argv[1:]
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: int(cores)]))
     torch.use_deterministic_algorithms(True)
     bench = Bench(table)
     measure = {"reading": reading, "checkpoints": checkpoints}[section]

@@ -72,10 +72,10 @@ print(json.dumps(out))
 @pytest.fixture(scope="module")
 def feast_python() -> Path:
     made = subprocess.run(
-        ["bash", "benchmarks/feast_env.sh"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        ["bash", "benchmarks/peers_env.sh", "feast"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
     )
     if made.returncode:
-        pytest.skip(f"benchmarks/feast_env.sh could not install Feast: {made.stderr[-300:]}")
+        pytest.skip(f"benchmarks/peers_env.sh could not install Feast: {made.stderr[-300:]}")
     return PYTHON
 
 

@@ -6,6 +6,7 @@ reader makes them again every second.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from forecache.reader.answers import Answers
@@ -31,11 +32,15 @@ def one(key: bytes) -> bytes | None:
 
 def many(keys: list[str]) -> bytes:
     """The answer for several keys."""
+    return join_many(keys, SNAPSHOT.get_many([key.encode() for key in keys]))
+
+
+def join_many(keys: list[str], values: Sequence[bytes | None]) -> bytes:
+    """The answer for several keys whose values have been looked up."""
     parts = []
-    encoded = [key.encode() for key in keys]
-    for raw, value in zip(encoded, SNAPSHOT.get_many(encoded), strict=True):
+    for key, value in zip(keys, values, strict=True):
         if value is None:
-            parts.append(b'{"key":"' + raw + b'","found":false}')
+            parts.append(b'{"key":"' + key.encode() + b'","found":false}')
         else:
-            parts.append(b'{"key":"' + raw + b'","found":true,"value":' + value + b"}")
+            parts.append(b'{"key":"' + key.encode() + b'","found":true,"value":' + value + b"}")
     return b'{"results":[' + b",".join(parts) + b"]" + TAIL

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Install the benchmarks' peers: Feast into an environment of its own (it does not resolve beside this project's
+# dependencies), the small ones into a folder that is laid over the project's environment, and the programs.
+# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [programs]     (no name: all)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+UV=.tools/uv/bin/uv
+VEGETA=v12.12.0
+# The certificates of the machine, not uv's own: a company's proxy is trusted there.
+if [ -f /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=1; fi
+
+step() { printf '[bench] %s\n' "$*"; }
+
+is_done() { # STAMP REQUIREMENTS: is what the file asks for installed?
+    [ "$(cat "$1" 2>/dev/null)" = "$(sha256sum <"$2")" ]
+}
+
+install_feast() {
+    local stamp=.tools/feast/benchmark.stamp wanted=benchmarks/feast-requirements.txt
+    if [ -x .tools/feast/bin/feast ] && is_done "$stamp" "$wanted"; then return 0; fi
+    step "Installing Feast into .tools/feast"
+    [ -x .tools/feast/bin/python ] || "$UV" venv -q --python .venv/bin/python .tools/feast
+    "$UV" pip install -q --python .tools/feast/bin/python -r "$wanted"
+    .tools/feast/bin/python -m compileall -q .tools/feast/lib >/dev/null || true
+    sha256sum <"$wanted" >"$stamp"
+}
+
+install_small() {
+    local stamp=.tools/peers/benchmark.stamp wanted=benchmarks/peers-requirements.txt
+    if is_done "$stamp" "$wanted"; then return 0; fi
+    step "Installing hiredis, asyncpg, RocksDB, Polars and LitData into .tools/peers"
+    rm -rf .tools/peers
+    "$UV" pip install -q --python .venv/bin/python --no-deps --target .tools/peers -r "$wanted"
+    sha256sum <"$wanted" >"$stamp"
+}
+
+install_programs() {
+    if [ ! -x .tools/bin/vegeta ]; then
+        step "Building vegeta $VEGETA, which drives loads at a constant rate"
+        GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 go install "github.com/tsenart/vegeta/v12@$VEGETA"
+    fi
+    if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+        step "Installing PostgreSQL"
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql >/dev/null
+    fi
+}
+
+parts=("$@")
+[ "${#parts[@]}" -gt 0 ] || parts=(feast small programs)
+for part in "${parts[@]}"; do "install_$part"; done
