@@ -160,7 +160,7 @@ def loaded(name: str, folder: Path, num_keys: int, *, core: int | None = None) -
     elif name == "sqlite":
         database = folder / f"sqlite-{num_keys}.db"
         if not database.exists():
-            _write_sqlite(database, num_keys)
+            write_sqlite(database, num_keys)
         yield str(database)
     else:
         database = folder / f"rocksdb-{num_keys}"
@@ -169,7 +169,8 @@ def loaded(name: str, folder: Path, num_keys: int, *, core: int | None = None) -
         yield str(database)
 
 
-def _write_sqlite(database: Path, num_keys: int) -> None:
+def write_sqlite(database: Path, num_keys: int) -> None:
+    """Write the first night of `num_keys` keys into a new SQLite file."""
     part = database.with_suffix(".part")
     part.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(part)) as connection:

@@ -42,8 +42,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def peers(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     monkeypatch.setenv("BENCH_STORE", str(store.layout.root))
+    database = store.layout.root / "peer.db"
+    backends.write_sqlite(database, 50)
+    for name, value in {"BENCH_BACKEND": "sqlite", "BENCH_BACKEND_AT": str(database), "BENCH_PEERS": ""}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(BENCHMARKS / "_store" / "peers"))
-    names = ("served", "raw_asgi", "raw_rsgi", "fast_api")
+    names = ("served", "raw_asgi", "raw_rsgi", "fast_api", "direct")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -90,30 +94,35 @@ def test_one_key_has_the_same_bytes_from_the_reader_and_the_raw_peers(
 ) -> None:
     path = f"/v1/{rows.NAME}/{KEYS[2]}"
     wanted = reader_answers(store, peers).one(KEYS[2].encode())
+    assert wanted is not None
     rsgi = RsgiCall("GET", path)
     run(peers["raw_rsgi"].app(rsgi, rsgi))
     assert run(call_asgi(peers["raw_asgi"].app, "GET", path)) == wanted
     assert run(call_asgi(peers["fast_api"].app, "GET", path)) == wanted
     assert rsgi.answer == wanted
+    direct = RsgiCall("GET", path)
+    run(peers["direct"].app(direct, direct))
+    assert json.loads(direct.answer) == json.loads(wanted)
     tutorial = run(call_asgi(peers["fast_api"].app, "GET", f"/tutorial/{rows.NAME}/{KEYS[2]}"))
-    assert wanted is not None
     assert json.loads(tutorial) == json.loads(wanted)
 
 
 def test_many_keys_have_the_same_values_from_every_peer(store: Store, peers: dict[str, ModuleType]) -> None:
     path, body = f"/v1/{rows.NAME}", answers.body_of("many", KEYS).encode()
-    rsgi = RsgiCall("POST", path, body)
+    rsgi, direct = RsgiCall("POST", path, body), RsgiCall("POST", path, body)
     run(peers["raw_rsgi"].app(rsgi, rsgi))
+    run(peers["direct"].app(direct, direct))
     found = [
         reader_answers(store, peers).many([key.encode() for key in KEYS])[0],
         run(call_asgi(peers["raw_asgi"].app, "POST", path, body)),
         rsgi.answer,
+        direct.answer,
         run(call_asgi(peers["fast_api"].app, "POST", path, body)),
         run(call_asgi(peers["fast_api"].app, "POST", f"/tutorial/{rows.NAME}", body)),
     ]
     for each in found:
         answers.require_equal("peer", KEYS, answers.decode("many", each, KEYS))
-    assert found[1] == found[2] == found[3]
+    assert found[1] == found[2] == found[4]
 
 
 def feast_answer(wanted: list[dict[str, Any]]) -> bytes:
@@ -170,6 +179,22 @@ def test_redis_and_postgres_are_loaded_with_what_the_source_holds() -> None:
     assert commands.startswith(first)
     assert commands.count(b"SET") == 2
     assert backends.text_lines([keys.slice(3, 1), values.slice(3, 1)]) == b"00000003\t" + value + b"\n"
+
+
+def test_duckdb_with_onnx_runtime_scores_as_the_network_alone(tmp_path: Path) -> None:
+    import onnxruntime
+    from _scoring import alone
+    from deltalake import DeltaTable, write_deltalake
+    from scoring_support import features_table, network
+
+    features = features_table(300).drop_columns(["as_of"])
+    write_deltalake(str(tmp_path / "features"), features)
+    alone.with_duckdb(str(tmp_path / "features"), str(tmp_path / "out"))
+    found = DeltaTable(str(tmp_path / "out")).to_pyarrow_table().sort_by("user_id")
+    assert found["user_id"].to_pylist() == features["user_id"].to_pylist()
+    matrix = np.column_stack([column.to_numpy() for column in features.columns[1:]]).astype(np.float32)
+    (wanted,) = onnxruntime.InferenceSession(network(20)).run(None, {"x": matrix})
+    np.testing.assert_allclose(found["prediction"].to_numpy(), wanted[:, 0], rtol=1e-6)
 
 
 def test_a_stall_is_counted_from_when_each_request_was_due() -> None:
