@@ -47,7 +47,7 @@ def feature_inputs(settings: Settings, pipeline: Pipeline, nights: Sequence[date
         night: " ".join(
             [
                 *(f"{s.raw_table}@{raw_state(settings, s, night, files=files[s.name])}" for s in pipeline.sources),
-                f"code={pipeline.fingerprint}",
+                f"code={pipeline.fingerprints.features}",
             ]
         )
         for night in nights

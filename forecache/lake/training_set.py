@@ -84,7 +84,8 @@ def build_training_set(
 def _inputs(settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]]) -> str:
     # Labels of the test date reach up to the night, so the raw state of the night covers every row used.
     raw = feature_inputs(settings, pipeline, [night])[night]
-    return f"{raw} dates={','.join(f'{split}:{day}' for split in SPLITS for day in dates[split])}"
+    days = ",".join(f"{split}:{day}" for split in SPLITS for day in dates[split])
+    return f"{raw} label={pipeline.fingerprints.training_set} dates={days}"
 
 
 def _build(

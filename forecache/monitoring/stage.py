@@ -104,7 +104,8 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
         inputs[night] = (
             f"champion={run.champion.version} {run.pipeline.feature_table}"
             f"@{feature_version(run.settings, run.pipeline, night)} {_state(run.scored[night])} "
-            f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} format={_FORMAT}"
+            f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} "
+            f"label={run.pipeline.fingerprints.training_set} format={_FORMAT}"
         )
     return inputs
 

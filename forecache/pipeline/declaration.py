@@ -1,15 +1,12 @@
 """One pipeline: its parts, whether they fit together, and the names of its tables."""
 
 import hashlib
-import importlib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Any
 
 from forecache.errors import SettingsError
+from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation
 from forecache.pipeline.features import Features, Label
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
@@ -138,17 +135,15 @@ class Pipeline:
     def end(self) -> date | None:
         return min((source.end for source in self.sources if source.end), default=None)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of the declaration: the source text of the modules that hold its functions, and its plain values.
+        """Hash of all that the stages read of the declaration."""
+        return hashlib.sha256(repr(self.fingerprints).encode()).hexdigest()[:16]
 
-        Stages compare it to decide whether what they wrote before is still what this declaration means.
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Hashes of what each stage reads of the declaration and of the project's code.
+
+        Stages compare them to decide whether what they wrote before is still what this declaration means.
         """
-        functions: list[Callable[..., Any]] = [self.features.compute, self.label.compute, self.model.build]
-        if isinstance(self.model, TorchModel) and self.model.fit is not None:
-            functions.append(self.model.fit)
-        modules = sorted({inspect.getmodule(function).__name__ for function in functions})  # type: ignore[union-attr]
-        digest = hashlib.sha256(self.name.encode())
-        for name in modules:
-            digest.update(inspect.getsource(importlib.import_module(name)).encode())
-        return digest.hexdigest()[:16]
+        return fingerprints(self)

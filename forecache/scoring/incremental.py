@@ -86,7 +86,7 @@ def find_base(
 def _same_but_features(record: StageRecord, night: Night) -> bool:
     version = record.details.get("feature_version")
     return version is not None and record.inputs == night.inputs.replace(
-        f"@{night.feature_version} code=", f"@{version} code="
+        f"@{night.feature_version} declared=", f"@{version} declared="
     )
 
 

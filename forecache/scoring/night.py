@@ -70,7 +70,7 @@ def night_inputs(pipeline: Pipeline, model: Any, version: int) -> str:
     """Model version, feature version, declaration and kernel: what decides every value of the partition."""
     return (
         f"model={model.name}@{model.version} {pipeline.feature_table}@{version} "
-        f"code={pipeline.fingerprint} kernel={KERNEL_VERSION}"
+        f"declared={pipeline.fingerprints.scoring} kernel={KERNEL_VERSION}"
     )
 
 

@@ -6,7 +6,6 @@ A network trains under torchrun, an estimator in one process; the record is the 
 import hashlib
 import os
 import time
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -122,9 +121,8 @@ def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
 
 def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES) -> str:
     """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes."""
-    declared = hashlib.sha256(repr(sorted(asdict(pipeline.training).items())).encode()).hexdigest()[:12]
     more = f" lanes={lanes}" if lanes != LANES else ""
-    return f"{pipeline.training_table}@{version} {pipeline.fingerprint} training={declared} format={_FORMAT}{more}"
+    return f"{pipeline.training_table}@{version} declared={pipeline.fingerprints.training} format={_FORMAT}{more}"
 
 
 def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:

@@ -71,8 +71,7 @@ def test_both_engines_write_the_same_rows_to_the_bit(
     write_features(scored, pipeline, parts(2, 50, seed=9, night=next_night), night=next_night)
     by_spark = score(spark, scored, pipeline, [NIGHT, next_night], run_id="one")
     tables = [predictions(scored, pipeline, night=night) for night in (NIGHT, next_night)]
-    other = dataclasses.replace(pipeline, description="another declaration, so that everything is scored again")
-    object.__setattr__(other, "fingerprint", "other")
+    other = with_output(pipeline, maximum=2.0)  # another declaration, so that everything is scored again
     by_arrow = score(None, scored, other, [NIGHT, next_night], run_id="two", engine="arrow")
     assert (by_spark.rows, by_arrow.rows) == (1000, 1000)
     assert by_arrow.details["scored_rows"] == 1000
@@ -217,7 +216,6 @@ def test_a_new_segment_is_a_new_column(scored: Settings, pipeline: Pipeline) -> 
     score(None, scored, pipeline, [NIGHT], engine="arrow")
     half = dataclasses.replace(pipeline.segments[0], name="half", bounds=(0.5,), labels=("lower", "upper"))
     more = dataclasses.replace(pipeline, segments=(*pipeline.segments, half))
-    object.__setattr__(more, "fingerprint", "more")
     score(None, scored, more, [NIGHT], engine="arrow")
     counted = query(scored, "select half, count(*) as n from predictions_demo group by half order by half").to_pylist()
     assert {row["half"] for row in counted} <= {"lower", "upper"}
@@ -382,8 +380,7 @@ def test_rows_too_wide_for_the_memory_are_scored_in_smaller_batches(
 def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: Settings, pipeline: Pipeline) -> None:
     tables = []
     for number, (engine, rows) in enumerate([("arrow", 0), ("arrow", 1), ("arrow", 97), ("spark", 7), ("spark", 500)]):
-        again = dataclasses.replace(pipeline)
-        object.__setattr__(again, "fingerprint", f"batch {number}")
+        again = with_output(pipeline, maximum=2.0 + number)
         settings = load_settings(home=scored.home, scoring_batch_rows=rows)
         result = score(spark, settings, again, [NIGHT], engine=engine)  # type: ignore[arg-type]
         assert result.details["batch"]["batch_source"] == ("set" if rows else "calibrated")

@@ -1,0 +1,24 @@
+"""The hash of declared values and of all source of the project that they reach."""
+
+import hashlib
+from typing import Any
+
+from forecache.pipeline.code.reach import Reach
+from forecache.pipeline.code.values import Describer
+
+
+def fingerprint(**declared: Any) -> str:
+    """Hash of named values: equal wherever the values and the code that their functions run are equal.
+
+    Comments, docstrings and formatting change nothing. The order of the arguments changes nothing either.
+
+    Raises:
+        SettingsError: A value cannot be compared between two runs.
+    """
+    reach = Reach()
+    described = Describer(reach).whole({name: declared[name] for name in sorted(declared)})
+    reach.finish()
+    digest = hashlib.sha256(described.encode())
+    for piece in sorted(reach.pieces.items()):
+        digest.update("\0".join(("", *piece)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""A function as text: the source of exactly that function, what it closes over, and its defaults."""
+
+import ast
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from forecache.pipeline.code.location import is_project
+from forecache.pipeline.code.reach import Reach
+from forecache.pipeline.code.source import SourceModule
+
+Many = Callable[[Iterable[Any]], str]
+
+
+def described_function(function: types.FunctionType, reach: Reach, many: Many) -> str:
+    """The text of a function; what it uses of the project goes into the reach.
+
+    Args:
+        many: Describes values.
+    """
+    # `__module__` may be that of a function which this one wraps.
+    owner = str(function.__globals__.get("__name__", function.__module__))
+    name = f"{owner}:{function.__code__.co_name}"
+    held = [_content(cell) for cell in function.__closure__ or ()]
+    if hasattr(function, "__wrapped__"):
+        held.append(function.__wrapped__)
+    if not is_project(owner):
+        return f"function {name} {function.__qualname__}{many(held)}"
+    values = f"{many(held)}{many([*(function.__defaults__ or ()), function.__kwdefaults__])}"
+    reach.start(owner)
+    module = reach.enter(owner)
+    node = None if module is None else _node_of(module, function.__code__)
+    if module is None or node is None:
+        return f"function {name} {_described_code(function, reach, owner, many)}{values}"
+    text = reach.source(module, node, bound=frozenset(function.__code__.co_freevars))
+    return f"function {name} {text}{values}"
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None
+
+
+def _node_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
+    """The node that a function was compiled from; None where there is none, or more than one could be it."""
+    if code.co_name == "<lambda>":
+        return _lambda_of(module, code)
+    found: list[ast.AST] = [
+        node
+        for node in ast.walk(module.tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.name == code.co_name
+        and min(node.lineno, *(d.lineno for d in node.decorator_list), node.lineno) == code.co_firstlineno
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _lambda_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
+    near = [n for n in ast.walk(module.tree) if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
+    spans = set(_positions(code))
+    fitting = [node for node in near if spans and all(_holds(node.body, span) for span in spans)]
+    # Of lambdas in one another, the innermost that holds all of the code.
+    fitting.sort(key=lambda node: (node.body.lineno, node.body.col_offset))
+    chosen = fitting or near
+    return chosen[-1] if fitting or len(near) == 1 else None
+
+
+def _positions(code: types.CodeType) -> Iterator[tuple[int, int, int, int]]:
+    for position in getattr(code, "co_positions", lambda: ())():  # from Python 3.11 on
+        line, end_line, column, end_column = position
+        if None not in position and (line, column) != (end_line, end_column):
+            yield line, column, end_line, end_column
+
+
+def _holds(node: ast.expr, span: tuple[int, int, int, int]) -> bool:
+    end = (node.end_lineno or 0, node.end_col_offset or 0)
+    return (node.lineno, node.col_offset) <= span[:2] and span[2:] <= end
+
+
+def _described_code(function: types.FunctionType, reach: Reach, owner: str, many: Many) -> str:
+    """A function whose source was not found: its bytecode, and all of its module that there is source of."""
+    reach.module(owner)
+    used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    return f"{_bytecode(function.__code__)}{many([used])}"
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _bytecode(code: types.CodeType) -> str:
+    constants = [_bytecode(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {constants} {code.co_names}"
+
+
+def _constant(value: Any) -> str:
+    return f"frozenset {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)

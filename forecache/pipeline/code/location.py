@@ -1,0 +1,77 @@
+"""Which modules belong to the user's project, and where their source is."""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+_ENGINE = {"forecache", "assets", "jobs", "resources"}
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
+_project_packages: set[str] = set()
+
+
+def add_project(package: str) -> None:
+    """Name a package whose modules are the project's, even where it is installed as a library."""
+    root = package.partition(".")[0]
+    if root not in _project_packages:
+        _project_packages.add(root)
+        _is_project_root.cache_clear()
+
+
+def is_project(module: str) -> bool:
+    """Whether a module's source counts: it is neither Forecache's, nor the standard library's, nor installed."""
+    return _is_project_root(module.partition(".")[0])
+
+
+@cache
+def _is_project_root(root: str) -> bool:
+    if root in _ENGINE or root in sys.stdlib_module_names or root in sys.builtin_module_names:
+        return False
+    if root in _project_packages:
+        return True
+    loaded = sys.modules.get(root)
+    places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", [])] if loaded else _found(root)
+    paths = [Path(place) for place in places if place]
+    # What has no file, such as a notebook's `__main__`, was written by the user.
+    return not any(_LIBRARY_FOLDERS.intersection(path.parts) for path in paths)
+
+
+def _found(root: str) -> list[str | None]:
+    try:
+        spec = importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return []
+    return [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+
+
+def source_file(module: str) -> Path | None:
+    """The file of a module, found without importing it; None where there is none or no such module."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        place = getattr(loaded, "__file__", None)
+        return Path(place) if place else None
+    parent, _, name = module.rpartition(".")
+    folders = package_folders(parent) if parent else [Path(entry or ".") for entry in sys.path]
+    for folder in folders:
+        for candidate in (folder / name / "__init__.py", folder / f"{name}.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def package_folders(package: str) -> list[Path]:
+    """The folders that a package's modules lie in."""
+    loaded = sys.modules.get(package)
+    if loaded is not None:
+        return [Path(place) for place in getattr(loaded, "__path__", [])]
+    file = source_file(package)
+    if file is not None:
+        return [file.parent] if file.name == "__init__.py" else []
+    parent, _, name = package.rpartition(".")  # a package without an __init__.py
+    above = package_folders(parent) if parent else [Path(entry or ".") for entry in sys.path]
+    return [folder / name for folder in above if (folder / name).is_dir()]
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or package of a project."""
+    return name in sys.modules or source_file(name) is not None or bool(package_folders(name))

@@ -1,0 +1,179 @@
+"""The source of the project that a function reaches: what it uses, what that uses, and so on.
+
+Reach goes by names, not by modules: an edit of another function in the same module changes nothing. Wherever names do
+not tell (a star import, `globals()`, a module passed on as a value), everything that could be meant counts.
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from forecache.pipeline.code.location import is_module, is_project, package_folders, source_file
+from forecache.pipeline.code.names import is_builtin, uses_of
+from forecache.pipeline.code.source import Imported, SourceModule, parse
+
+_WHOLE, _EFFECTS = "*", "import"
+Describe = Callable[[Any], str | None]
+
+
+class Reach:
+    """Collects the pieces of source that are reached.
+
+    Attributes:
+        pieces: By module and name, the text of what gives the name its meaning.
+        describe: Says what a value of a module is, None where its source has to do.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: dict[str, str] = {}
+        self.describe: Describe = lambda value: None
+        self._loaded: set[str] = set()
+        self._waiting: list[Callable[[], None]] = []
+        self._named: set[tuple[str, str, tuple[str, ...]]] = set()
+
+    def finish(self) -> None:
+        """Follow everything that was found until nothing new turns up."""
+        while self._waiting:
+            self._waiting.pop()()
+
+    def start(self, module_name: str) -> None:
+        """Enter a module that a declaration has loaded: what it imports is loaded too, and has values to look at."""
+        waiting = [module_name]
+        while waiting:
+            name = waiting.pop()
+            if name in self._loaded or not is_project(name):
+                continue
+            module = parse(name)
+            self._loaded.add(name)
+            waiting += module.imported if module else []
+
+    def name(self, module_name: str, name: str, attributes: tuple[str, ...] = ()) -> None:
+        """Reach a name of a module."""
+        module = self.enter(module_name)
+        if module is None or (module_name, name, attributes) in self._named:
+            return
+        self._named.add((module_name, name, attributes))
+        imports, statements = module.imports.get(name, ()), module.bindings.get(name, ())
+        for found in imports:
+            self._add(f"{module_name}:{name} = {found.text}", "")
+            self.imported(found, attributes)
+        if not imports and not statements:
+            self._unknown(module, name, attributes)
+        if statements and self._add(f"{module_name}:{name}", "\n".join(map(module.text_of, statements))):
+            for statement in statements:
+                self.source(module, statement)
+            self._value(module, name, statements)
+
+    def imported(self, found: Imported, attributes: tuple[str, ...]) -> None:
+        """Reach what an import statement binds."""
+        if not is_project(found.module):
+            return
+        if found.attribute is not None:
+            inside = parse(found.module)
+            # In a package, `from . import rates` is the module itself.
+            known = inside is not None and (
+                found.attribute in inside.bindings
+                or any(other != found for other in inside.imports.get(found.attribute, ()))
+            )
+            below = f"{found.module}.{found.attribute}"
+            if known or not is_module(below):
+                self.name(found.module, found.attribute, attributes)
+                return
+            found = Imported(below)
+        self.module(found.module, attributes)
+
+    def module(self, name: str, attributes: tuple[str, ...] = ()) -> None:
+        """Reach an attribute of a module, or all of it."""
+        module = self.enter(name)
+        if attributes:
+            first, rest = attributes[0], attributes[1:]
+            if module is not None and (first in module.bindings or first in module.imports):
+                self.name(name, first, rest)
+                return
+            if is_module(f"{name}.{first}"):
+                self.module(f"{name}.{first}", rest)
+                return
+        if module is not None and self._add(f"{name}:{_WHOLE}", module.text_of(module.tree)):
+            self.source(module, module.tree)
+            for known in {**module.bindings, **module.imports}:
+                self.name(name, known)
+
+    def source(self, module: SourceModule, node: ast.AST, *, bound: frozenset[str] = frozenset()) -> str:
+        """Reach what a node of a module uses, as soon as `finish` is called; returns the node's text."""
+        uses = uses_of(module, node, bound=bound)
+        for name, attributes in uses.names:
+            if not is_builtin(name, module):
+                self._waiting.append(partial(self.name, module.name, name, attributes))
+        self._waiting += [partial(self.imported, *found) for found in uses.imports]
+        self._waiting += [partial(self.module, star) for star in uses.stars if is_project(star)]
+        if uses.whole_module:
+            self._waiting.append(partial(self.module, module.name))
+        if uses.whole_project:
+            self._waiting.append(partial(self._project, module.name.partition(".")[0]))
+        return module.text_of(node)
+
+    def _add(self, key: str, text: str) -> bool:
+        """Enter a piece; False where it was known."""
+        if key in self.pieces:
+            return False
+        self.pieces[key] = text
+        return True
+
+    def enter(self, name: str) -> SourceModule | None:
+        """A module of the project, with what it and the modules that it imports do when they are imported."""
+        if not is_project(name):
+            return None
+        module = parse(name)
+        if not self._add(f"{name}:{_EFFECTS}", "\n".join(map(module.text_of, module.effects)) if module else ""):
+            return module
+        parent = name.rpartition(".")[0]
+        if parent:
+            self.enter(parent)
+        if module is None:
+            self._unparsed(name)
+            return None
+        for effect in module.effects:
+            self.source(module, effect)
+        for other in module.imported:
+            if is_project(other) and source_file(other) is not None:
+                self.enter(other)
+        return module
+
+    def _unparsed(self, name: str) -> None:
+        """A module without Python source, such as one that was compiled: its bytes are all that can be compared."""
+        file = source_file(name)
+        if file is not None and file.is_file():
+            self._add(f"{name}:bytes", hashlib.sha256(file.read_bytes()).hexdigest())
+
+    def _unknown(self, module: SourceModule, name: str, attributes: tuple[str, ...]) -> None:
+        """A name that no statement of the module binds: it comes from a star import, or by other ways."""
+        below = f"{module.name}.{name}"
+        if module.is_package and is_module(below):
+            self.module(below, attributes)
+            return
+        for star in filter(is_project, module.stars):
+            inside = parse(star)
+            if inside is not None and (name in inside.bindings or name in inside.imports):
+                self.name(star, name, attributes)
+                return
+            self.module(star)
+        self.module(module.name)
+
+    def _value(self, module: SourceModule, name: str, statements: list[ast.stmt]) -> None:
+        """What a name stands for, where it was computed from something that is not in the source."""
+        defined = all(isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for s in statements)
+        if defined or name in module.rebound or module.name not in self._loaded:
+            return
+        namespace = vars(sys.modules[module.name]) if module.name in sys.modules else {}
+        described = self.describe(namespace[name]) if name in namespace else None
+        if described is not None:
+            self._add(f"{module.name}:{name} is", described)
+
+    def _project(self, package: str) -> None:
+        for folder in package_folders(package):
+            for file in sorted(folder.rglob("*.py")):
+                parts = [package, *file.relative_to(folder).with_suffix("").parts]
+                self.module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))

@@ -1,0 +1,213 @@
+"""A module's source taken apart: which statement binds which name, what it imports, and what it does when imported."""
+
+import ast
+import builtins
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forecache.pipeline.code.location import source_file
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.With, ast.AsyncWith)
+BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__", "__package__", "__spec__", "__path__"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One name that an import statement binds: a module, or an attribute of one."""
+
+    module: str
+    attribute: str | None = None
+
+    @property
+    def text(self) -> str:
+        return f"import {self.module}" if self.attribute is None else f"from {self.module} import {self.attribute}"
+
+
+@dataclass
+class SourceModule:
+    """A parsed module.
+
+    Attributes:
+        bindings: For each name of the module, the statements that give it a value.
+        imports: For each name that the module imports, what it stands for.
+        stars: Modules of which everything is imported.
+        effects: Statements that do something else when the module is imported.
+        imported: Modules that are imported when this one is.
+        rebound: Names that a function binds again (`global`), so that their value is not that of the source.
+    """
+
+    name: str
+    tree: ast.Module
+    is_package: bool
+    bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    imports: dict[str, list[Imported]] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+    effects: list[ast.stmt] = field(default_factory=list)
+    imported: list[str] = field(default_factory=list)
+    rebound: set[str] = field(default_factory=set)
+    _texts: dict[ast.AST, str] = field(default_factory=dict)
+
+    def text_of(self, node: ast.AST) -> str:
+        """The source of a node of the module, without comments, docstrings and formatting."""
+        if node not in self._texts:
+            self._texts[node] = ast.unparse(node)
+        return self._texts[node]
+
+
+_parsed: dict[str, tuple[object, SourceModule | None]] = {}
+
+
+def parse(name: str) -> SourceModule | None:
+    """The module of a name, as it was when it was first asked for after its import; None where there is no source."""
+    file = source_file(name)
+    if file is None or file.suffix != ".py":
+        return None
+    # A module that is loaded runs what it was loaded from, whatever the file says by now.
+    state: object = sys.modules.get(name) or (file, file.stat().st_mtime_ns, file.stat().st_size)
+    known = _parsed.get(name)
+    if known is None or known[0] != state:
+        known = _parsed[name] = (state, _read(name, file))
+    return known[1]
+
+
+def _read(name: str, file: Path) -> SourceModule | None:
+    try:
+        tree = _Undocumented().visit(ast.parse(file.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    module = SourceModule(name, tree, file.name == "__init__.py")
+    _take_apart(module, tree.body)
+    for statement in tree.body:
+        for node in ast.walk(statement):
+            for name in node.names if isinstance(node, ast.Global) else ():
+                module.rebound.add(name)
+                module.bindings.setdefault(name, []).append(statement)
+    return module
+
+
+def _take_apart(module: SourceModule, statements: Sequence[ast.stmt], outer: ast.stmt | None = None) -> None:
+    for statement in statements:
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            add_imports(statement, module, module.imports, module.stars)
+            module.imported += [found.module for found in _modules_of(statement, module)]
+            continue
+        if _is_never_run(statement):
+            _take_apart(module, getattr(statement, "orelse", []), outer)
+            continue
+        for name in _bound_here(statement):
+            module.bindings.setdefault(name, []).append(outer or statement)
+        if isinstance(statement, _COMPOUND):
+            for block in _blocks(statement):
+                _take_apart(module, block, outer or statement)
+        if outer is None and not _only_binds(statement):
+            module.effects.append(statement)
+
+
+def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    yield getattr(statement, "body", [])
+    yield getattr(statement, "orelse", [])
+    yield getattr(statement, "finalbody", [])
+    for handler in getattr(statement, "handlers", []):
+        yield handler.body
+
+
+def _is_never_run(statement: ast.stmt) -> bool:
+    """`if TYPE_CHECKING:` and `if __name__ == "__main__":` are passed over when a module is imported."""
+    if not isinstance(statement, ast.If):
+        return False
+    test = ast.unparse(statement.test)
+    return test in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
+
+
+def _only_binds(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    if isinstance(statement, ast.Assign):
+        return all(_is_name(target) for target in statement.targets)
+    if isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
+        return isinstance(statement.target, ast.Name)
+    if isinstance(statement, _COMPOUND):
+        return _is_never_run(statement) or all(_only_binds(s) for block in _blocks(statement) for s in block)
+    return isinstance(
+        statement, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.Pass, ast.FunctionDef, ast.AsyncFunctionDef)
+    )
+
+
+def _is_name(target: ast.expr) -> bool:
+    if isinstance(target, (ast.Tuple, ast.List)):
+        return all(_is_name(element) for element in target.elts)
+    return isinstance(target, ast.Name) or (isinstance(target, ast.Starred) and _is_name(target.value))
+
+
+def _bound_here(statement: ast.stmt) -> set[str]:
+    """Names of the module that a statement binds; those of the blocks of a compound one are left to these."""
+    if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return {statement.name}
+    if isinstance(statement, _COMPOUND):
+        parts = (getattr(statement, name, None) for name in ("target", "test", "iter"))
+        heads = [*(part for part in parts if part is not None), *getattr(statement, "items", [])]
+        return {name for head in heads for name in _stored(head)}
+    return _stored(statement)
+
+
+def _stored(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Lambda):
+        return set()
+    if isinstance(node, ast.comprehension):
+        return {name for inner in (node.iter, *node.ifs) for name in _stored(inner)}
+    found = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
+    return found.union(*(_stored(child) for child in ast.iter_child_nodes(node)))
+
+
+def add_imports(
+    statement: ast.Import | ast.ImportFrom,
+    module: SourceModule,
+    names: dict[str, list[Imported]],
+    stars: list[str],
+) -> None:
+    """Enter the names that an import statement of a module binds."""
+    if isinstance(statement, ast.Import):
+        for alias in statement.names:
+            bound = alias.asname or alias.name.partition(".")[0]
+            names.setdefault(bound, []).append(Imported(alias.name if alias.asname else bound))
+        return
+    origin = _origin(statement, module)
+    for alias in statement.names:
+        if alias.name == "*":
+            stars.append(origin)
+        else:
+            names.setdefault(alias.asname or alias.name, []).append(Imported(origin, alias.name))
+
+
+def _modules_of(statement: ast.Import | ast.ImportFrom, module: SourceModule) -> list[Imported]:
+    if isinstance(statement, ast.Import):
+        return [Imported(alias.name) for alias in statement.names]
+    origin = _origin(statement, module)
+    return [Imported(origin), *(Imported(f"{origin}.{alias.name}") for alias in statement.names)]
+
+
+def _origin(statement: ast.ImportFrom, module: SourceModule) -> str:
+    if not statement.level:
+        return statement.module or ""
+    parts = module.name.split(".")
+    package = parts[: len(parts) - statement.level + module.is_package]
+    return ".".join([*package, *([statement.module] if statement.module else [])])
+
+
+class _Undocumented(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, _DOCUMENTED):
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+        return node
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

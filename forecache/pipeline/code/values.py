@@ -1,0 +1,142 @@
+"""One canonical text for what a declaration holds: plain values, dataclasses, functions, and callable objects."""
+
+import dataclasses
+import functools
+import re
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Set
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from forecache.errors import SettingsError
+from forecache.pipeline.code.functions import described_function
+from forecache.pipeline.code.location import is_project
+from forecache.pipeline.code.reach import Reach
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, UUID, PurePath)
+_TIMES = (date, datetime, time, timedelta, timezone)
+_FUNCTIONS = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)
+
+
+class _Opaque(Exception):
+    """A value that only its source can tell."""
+
+
+class Describer:
+    """Describes values; functions and classes of the project that it meets go into a reach."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.reach = reach
+        reach.describe = self._seen_from_source
+        self._open: list[Any] = []
+        self._from_source = False
+
+    def whole(self, value: Any) -> str:
+        """The text of a value that a declaration holds.
+
+        Raises:
+            SettingsError: The value differs from run to run, or holds one that does.
+        """
+        try:
+            return self._describe(value)
+        except _Opaque as error:
+            raise SettingsError(
+                f"The declaration holds {error}, of which Forecache cannot tell whether it has changed.",
+                remedy="Make it inside the function that needs it.",
+            ) from None
+
+    def _seen_from_source(self, value: Any) -> str | None:
+        """The text of a module's value; None where it is of a kind that may change while it is used."""
+        before = self._from_source, self._open
+        self._from_source, self._open = True, []
+        try:
+            return self._describe(value)
+        except _Opaque:
+            return None
+        finally:
+            self._from_source, self._open = before
+
+    def _describe(self, value: Any) -> str:
+        if isinstance(value, (*_PLAIN, *_TIMES)) and not isinstance(value, Enum):
+            return f"{type(value).__qualname__} {value!r}"
+        if any(value is other for other in self._open):
+            return f"again {[value is other for other in self._open].index(True)}"
+        self._open.append(value)
+        try:
+            return self._structure(value)
+        finally:
+            self._open.pop()
+
+    def _structure(self, value: Any) -> str:
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, types.ModuleType):
+            self.reach.module(value.__name__)
+            return f"module {value.__name__}"
+        if isinstance(value, Enum):
+            return f"{self._class(type(value))}.{value.name}"
+        if isinstance(value, functools.partial):
+            return f"partial{self._many((value.func, value.args, value.keywords))}"
+        if isinstance(value, types.MethodType):
+            return f"method{self._many((value.__func__, value.__self__))}"
+        if isinstance(value, types.FunctionType):
+            return described_function(value, self.reach, self._many)
+        if isinstance(value, _FUNCTIONS):
+            owner = getattr(value, "__module__", None) or getattr(value, "__objclass__", type(value)).__name__
+            return f"builtin {owner}.{value.__qualname__}"
+        if isinstance(value, re.Pattern):
+            return f"pattern {value.pattern!r} {value.flags}"
+        if isinstance(value, (tuple, list, deque)):
+            return f"{self._class(type(value))}{self._many(value)}"
+        if isinstance(value, Set):
+            return f"{self._class(type(value))}{sorted(map(self._describe, value))}"
+        if isinstance(value, Mapping):
+            return f"mapping{self._many(part for pair in value.items() for part in pair)}"
+        if dataclasses.is_dataclass(value):
+            fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+            return f"{self._class(type(value))}{self._many(part for pair in fields for part in pair)}"
+        if hasattr(value, "__wrapped__"):
+            return f"{self._class(type(value))}{self._many((value.__wrapped__,))}"
+        return self._object(value)
+
+    def _many(self, values: Iterable[Any]) -> str:
+        return f"({', '.join(map(self._describe, values))})"
+
+    def _class(self, kind: type) -> str:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if not is_project(kind.__module__):
+            return name
+        self.reach.start(kind.__module__)
+        self.reach.name(kind.__module__, kind.__qualname__.partition(".")[0])
+        return f"class {name}{self._many((*kind.__bases__, *self._methods(kind)))}"
+
+    def _methods(self, kind: type) -> Iterator[types.FunctionType]:
+        """The functions of a class: what they close over is not in the source."""
+        for member in vars(kind).values():
+            parts = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__")]
+            yield from (part for part in (member, *parts) if isinstance(part, types.FunctionType))
+
+    def _object(self, value: Any) -> str:
+        kind = type(value)
+        if hasattr(value, "detach") and hasattr(value, "numpy"):  # a torch tensor
+            value = value.detach().cpu().numpy()
+        if hasattr(value, "tobytes") and hasattr(value, "dtype"):  # a numpy array or number
+            if value.dtype.hasobject:
+                return f"array{self._many((value.shape, value.tolist()))}"
+            return f"array {value.dtype.str} {getattr(value, 'shape', ())} {value.tobytes().hex()}"
+        if self._from_source and not is_project(kind.__module__):
+            raise _Opaque(f"a {kind.__qualname__}")
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception as error:
+            raise _Opaque(f"a {kind.__module__}.{kind.__qualname__}") from error
+        if isinstance(reduced, str):
+            return f"{kind.__module__}.{kind.__qualname__} {reduced}"
+        items = [list(part) if part is not None else None for part in (*reduced, None, None, None)[3:5]]
+        return f"object{self._many((*reduced[:2], (*reduced, None)[2], *items))}"

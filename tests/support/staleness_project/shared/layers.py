@@ -1,0 +1,5 @@
+"""Base class of the networks."""
+
+
+class Base:
+    activation = "relu"

@@ -1,0 +1,5 @@
+"""Rounding."""
+
+
+def rounded(value: float) -> float:
+    return round(value, 3)

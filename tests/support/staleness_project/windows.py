@@ -1,0 +1,15 @@
+"""Constants."""
+
+import os
+
+DAYS = 30
+TOP = 200
+RATES = {"eur": 1.0, "usd": 0.9}
+CITY = os.environ.get("STALENESS_CITY", "Basel")
+_calls = 0
+
+
+def counted() -> int:
+    global _calls
+    _calls += 1
+    return _calls
