@@ -20,20 +20,20 @@ _PACKAGES = {
 def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
     """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
 
-    The signature is one float column for each feature and the declared output. An estimator carries the output's
-    bounds in its metadata, for scoring to keep to.
+    The signature is one float column for each feature and the declared output. The output's bounds are in
+    its metadata, for those who score it without the declaration.
     """
     engine, path = model_file(run_dir)
     # Named here: inferring them imports and runs the model, which costs several seconds.
     packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[engine]).items()]
-    limits = {BOUNDS: [pipeline.output.minimum, pipeline.output.maximum]}
-    common: dict[str, Any] = {"name": "model", "pip_requirements": packages}
+    limits = {BOUNDS: list(pipeline.output.limits)}
+    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
     if engine == "onnx":
         return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
     if engine == "xgboost":
-        return _log_xgboost(path, signature=_signature(pipeline, "float"), metadata=limits, **common)
+        return _log_xgboost(path, signature=_signature(pipeline, "float"), **common)
     log = _log_lightgbm if engine == "lightgbm" else _log_sklearn
-    return log(path, signature=_signature(pipeline, "double"), metadata=limits, **common)
+    return log(path, signature=_signature(pipeline, "double"), **common)
 
 
 def versions(*packages: str) -> dict[str, str]:

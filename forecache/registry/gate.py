@@ -87,7 +87,7 @@ def _judge(
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=candidate.features
     )
-    scorer = open_scorer(verified_folder(settings, candidate))
+    scorer = open_scorer(verified_folder(settings, candidate), bounds=pipeline.output.limits)
     scores = score(scorer, examples.features)
     metrics = metrics_of(pipeline.label.kind, examples.label, scores)
     published = _published_types(settings, pipeline)
@@ -138,7 +138,8 @@ def _against_champion(
         # Features that were dropped on purpose must not keep every later model out.
         note = f"champion {before.version} cannot be compared: {error.message}"
         return [Check("champion", True, None, None, note)], None
-    theirs = score(open_scorer(verified_folder(settings, before)), same_rows.features)
+    scorer = open_scorer(verified_folder(settings, before), bounds=pipeline.output.limits)
+    theirs = score(scorer, same_rows.features)
     checks = [
         check_champion(pipeline, examples.label, scores, theirs, version=before.version),
         *check_slices(pipeline, examples.features, examples.label, scores, theirs),

@@ -111,8 +111,7 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult) -> 
         )
         for name in _SPLITS
     }
-    bounds = (pipeline.output.minimum, pipeline.output.maximum)
-    scorer = open_scorer(Path(details["run_dir"]), bounds=bounds)
+    scorer = open_scorer(Path(details["run_dir"]), bounds=pipeline.output.limits)
     evaluation = evaluate(pipeline, scorer, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from forecache.errors import NotFoundError
 from forecache.registry.metrics import Array
-from forecache.scoring.estimators import BOUNDS, load_estimator
+from forecache.scoring.estimators import BOUNDS, bounded, load_estimator
 from forecache.training.spec import MODEL_FILES
 
 _BATCH_ROWS = 1 << 16
@@ -47,21 +47,25 @@ def model_file(folder: Path) -> tuple[str, Path]:
 
 
 def open_scorer(folder: Path, *, bounds: Sequence[float | None] | None = None) -> Scorer:
-    """Load the model of a run's folder, or of a registered model's, whose own bounds count then.
+    """Load the model of a run's folder, or of a registered model's.
 
     Args:
-        bounds: Smallest and largest output of an estimator; a network has them in its graph.
+        bounds: Smallest and largest output; None: those that a registered model was logged with.
     """
     engine, path = model_file(folder)
-    if engine == "onnx":
-        session = onnx_session(path)
-        return Scorer(_onnx(session), session.get_outputs()[0].name, path.stat().st_size)
     output = ""
     if (folder / _MLMODEL).is_file():
         from mlflow.models import Model
 
         model = Model.load(str(folder))
-        bounds, output = (model.metadata or {}).get(BOUNDS), model.get_output_schema().input_names()[0]
+        output = model.get_output_schema().input_names()[0]
+        bounds = bounds if bounds is not None else (model.metadata or {}).get(BOUNDS)
+    if engine == "onnx":
+        session = onnx_session(path)
+        run, limits = _onnx(session), bounds or (None, None)
+        return Scorer(
+            lambda features: bounded(run(features), limits), session.get_outputs()[0].name, path.stat().st_size
+        )
     return Scorer(load_estimator(engine, path.read_bytes(), {BOUNDS: bounds}), output, path.stat().st_size)
 
 

@@ -13,7 +13,7 @@ The rule, in order, where every input is a number:
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -67,8 +67,13 @@ def plan_scoring(
     result_type: "str | DataType | None" = None,
     model_config: Mapping[str, Any] | None = None,
     engine: EngineChoice = "auto",
+    bounds: Sequence[float | None] | None = None,
 ) -> Plan:
     """Resolve a model URI, choose its engine, and prove that its result and its environment fit.
+
+    Args:
+        bounds: Smallest and largest output, in place of those that Forecache logged the model with; a model that was
+            logged by others has none.
 
     Raises:
         NotFoundError: The URI leads to no model.
@@ -80,7 +85,7 @@ def plan_scoring(
     model = describe_model(path)
     signature = read_signature(model.inputs, model.outputs)
     outputs, shape = resolve_result(signature.outputs, result_type)
-    chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine)
+    chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine, bounds)
     warnings = compare_environment(path, chosen)
     spec = replace(spec, shape=shape, outputs=outputs)
     digest = hashlib.sha256(payload)
@@ -117,13 +122,14 @@ def _choose(
     outputs: tuple[OutputColumn, ...],
     model_config: Mapping[str, Any] | None,
     engine: EngineChoice,
+    bounds: Sequence[float | None] | None,
 ) -> tuple[EngineName, str, KernelSpec, bytes]:
     if engine not in get_args(EngineChoice):
         raise SettingsError(
             f"There is no engine {engine!r}.", remedy=f"The engines are {', '.join(get_args(EngineChoice))}."
         )
     refusals: dict[str, str] = {}
-    limits = {BOUNDS: model.metadata[BOUNDS]} if BOUNDS in model.metadata else {}
+    limits = {BOUNDS: list(bounds or model.metadata[BOUNDS])} if BOUNDS in model.metadata else {}
     for name, build in BUILDERS.items():
         if engine not in ("auto", name):
             continue
@@ -145,7 +151,7 @@ def _choose(
             remedy="Use engine='auto'.",
         )
     # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
-    options = {"tensor": signature.tensor is not None, "allow_pickle": os.environ.get(ALLOW_PICKLE)}
+    options = {"tensor": signature.tensor is not None, "allow_pickle": os.environ.get(ALLOW_PICKLE), **limits}
     spec = new_spec("pyfunc", signature, signature.tensor or "float32", options)
     told = "; ".join(f"{name}: it {why}" for name, why in refusals.items()) or "asked for"
     return "pyfunc", f"pyfunc ({told})", spec, archive(path)

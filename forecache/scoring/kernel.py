@@ -13,6 +13,7 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.scoring.batch import from_numpy
 from forecache.scoring.environment import require_versions
+from forecache.scoring.estimators import BOUNDS, bounded
 from forecache.scoring.runtimes import LOADERS, Kernel
 from forecache.scoring.spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
 from forecache.scoring.worker import settle
@@ -35,11 +36,23 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     if spec.checksum not in _loaded:
         require_versions(spec.packages)
         _bound_threads()
-        _loaded[spec.checksum] = LOADERS[spec.engine](spec, payload, folder)
+        kernel = LOADERS[spec.engine](spec, payload, folder)
+        _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
     _loaded.move_to_end(spec.checksum)
     return _loaded[spec.checksum]
+
+
+class _Bounded:
+    """A kernel whose single output is kept within (smallest, largest), each a number or None."""
+
+    def __init__(self, kernel: Kernel, limits: Sequence[float | None]) -> None:
+        self._kernel, self._limits = kernel, limits
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        values = self._kernel.run(arrays)
+        return [bounded(values[0], self._limits)] if len(values) == 1 else values
 
 
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:

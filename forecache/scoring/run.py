@@ -79,7 +79,8 @@ def score(
     if pending:
         folder = verified_folder(settings, model)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
-        work = Work(spark, settings, pipeline, table, plan_scoring(str(folder)), stamp, engine, progress)
+        plan = plan_scoring(str(folder), bounds=pipeline.output.limits)
+        work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress)
         bases = {
             night.night: base
             for night in pending

@@ -76,7 +76,10 @@ def score_shadow(
     if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:
         kept = {**models, "comparison": known.details["comparison"], "champion_written": False}
         return _result(settings, pipeline, described, started, kept, skipped=True)
-    plans = {side: plan_scoring(str(verified_folder(settings, model))) for side, (model, _) in sides.items()}
+    limits = pipeline.output.limits
+    plans = {
+        side: plan_scoring(str(verified_folder(settings, model)), bounds=limits) for side, (model, _) in sides.items()
+    }
     session = own_session(spark, settings.scoring_batch_rows or BATCH_ROWS)
     runtime, cores = plans["challenger"].spec.engine, spark.sparkContext.defaultParallelism
     predicted = predict(earlier, rows=described.rows, cores=cores, engine="spark", runtime=runtime, mode=_MODE)

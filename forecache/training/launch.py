@@ -24,7 +24,7 @@ from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSp
 from forecache.training.torchrun import command, read_events, run_process
 
 STAGE = "train"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def train(

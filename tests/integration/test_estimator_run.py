@@ -207,6 +207,12 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     spend = predicted(settings, basket_trees).column("expected_spend").to_numpy()
     assert spend.min() >= 0
     assert spend.std() > 1
+    for maximum in (float(np.median(spend)), None):  # other limits score again, and never train
+        limited = replace(basket_trees, output=replace(basket_trees.output, maximum=maximum))
+        assert train(settings, limited, NIGHT).skipped
+        assert not score(None, settings, limited, [NIGHT], engine="arrow").skipped
+        again = predicted(settings, limited).column("expected_spend").to_numpy()
+        assert np.array_equal(np.sort(again), np.sort(np.clip(spend, 0, maximum)))
     refuses_what_was_changed(settings, basket_trees, "model.json")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from forecache.errors import CheckError, InputError, SettingsError
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
-from forecache.scoring.estimators import BOUNDS, bounded, load_estimator
+from forecache.scoring.estimators import load_estimator
 from forecache.settings import load_settings
 from forecache.training.estimator.libraries import Fitted, fit, num_rounds, save, seeded
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
@@ -131,7 +131,7 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
 
 def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
     """Load the file as scoring will, and compare it with the estimator; the loss where the library followed none."""
-    predict = load_estimator(fitted.library, path.read_bytes(), {BOUNDS: bounds(pipeline)})
+    predict = load_estimator(fitted.library, path.read_bytes(), {})
     sample = validation.features[:_PARITY_ROWS]
     binary = pipeline.label.kind == "binary"
     expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
@@ -140,7 +140,7 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
             f"The estimator of {pipeline.name!r} predicts {float(np.min(expected)):g} to {float(np.max(expected)):g}.",
             remedy="For a binary label, choose an objective whose output is a probability.",
         )
-    expected = bounded(np.asarray(expected, np.float64).reshape(len(sample)), bounds(pipeline))
+    expected = np.asarray(expected, np.float64).reshape(len(sample))
     difference = np.abs(predict(sample) - expected)
     relative = float((difference / np.maximum(1.0, np.abs(expected))).max())
     if not relative <= _TOLERANCE:
@@ -151,11 +151,6 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
         )
     loss = _loss(binary, validation.label, predict(validation.features))
     return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
-
-
-def bounds(pipeline: Pipeline) -> tuple[float | None, float | None]:
-    """Smallest and largest output; clipped to in scoring, as a network's are in its graph."""
-    return pipeline.output.minimum, pipeline.output.maximum
 
 
 def _loss(binary: bool, label: np.ndarray, predicted: np.ndarray) -> float:

@@ -74,14 +74,16 @@ class Prepare(nn.Module):
 
 
 class ExportedModel(nn.Module):
-    """Raw features float32 [n, num_features] -> the declared output float32 [n, 1], in the label's unit and bounds."""
+    """Raw features float32 [n, num_features] -> the output float32 [n, 1], in the label's unit.
+
+    The declared limits of the output are no part of it: scoring keeps to those that are declared then.
+    """
 
     def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module) -> None:
         super().__init__()
         self.prepare, self.network = prepare, network
         self.binary = pipeline.label.kind == "binary"
         self.log_target = pipeline.network.target == "log1p"
-        self.bounds = (pipeline.output.minimum, pipeline.output.maximum)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         output = self.network(self.prepare(features))
@@ -89,7 +91,7 @@ class ExportedModel(nn.Module):
             output = torch.sigmoid(output)
         elif self.log_target:
             output = torch.expm1(output)
-        return output if self.bounds == (None, None) else torch.clamp(output, *self.bounds)
+        return output
 
 
 class Objective(nn.Module):
