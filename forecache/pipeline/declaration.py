@@ -6,8 +6,10 @@ from datetime import date
 from functools import cached_property
 
 from forecache.errors import SettingsError
+from forecache.key_types import ALLOWED, DECLARED
+from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
-from forecache.pipeline.expectations import Expectation
+from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.features import Features, Label
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, check_name, check_unique
@@ -44,6 +46,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         owner = f"Pipeline {self.name!r}"
+        check_fields(owner, self)
         check_name("pipeline", self.name)
         if not self.key or not self.sources:
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
@@ -54,6 +57,13 @@ class Pipeline:
                     f"{owner} has the key column {min(missing)!r}, which source {source.name!r} does not declare.",
                     remedy=f"Its columns are {', '.join(column.name for column in source.columns)}.",
                 )
+            for part in source.columns:
+                if part.name in self.key and part.type not in DECLARED:
+                    raise SettingsError(
+                        f"{owner} has the key column {part.name!r}, which is a {part.type} in source {source.name!r}.",
+                        remedy=ALLOWED,
+                    )
+        check_unique("source", owner, [source.name for source in self.sources])
         check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, self.label.name])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.gate.baseline.feature not in self.features.names:
@@ -86,6 +96,12 @@ class Pipeline:
                     f"{owner} has a wrong segment {segment.name!r}.",
                     remedy=f"It must be cut from {self.output.name!r} and have one label more than bounds.",
                 )
+        if self.label.kind == "binary" and isinstance(self.model, TorchModel):
+            rule = "log1p is for a regression; a binary label takes 'identity'."
+            check_value(owner, "model.target", self.model.target, self.model.target == "identity", rule)
+        computed = [*self.key, AS_OF, *self.features.names]
+        check_columns(f"{owner}, in its features,", self.features.expectations, computed)
+        check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         unknown = set(self.publish.fields or ()) - set(self.output_columns)
         if unknown:
             raise SettingsError(

@@ -1,8 +1,15 @@
 """What a table has to satisfy, as Great Expectations names it."""
 
-from collections.abc import Mapping
+import difflib
+import importlib.util
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checking import check_fields
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,41 @@ class Expectation:
     type: str
     arguments: Mapping[str, Any]
     severity: Literal["critical", "warning"] = "critical"
+
+    def __post_init__(self) -> None:
+        check_fields(f"The expectation {self.type!r}", self)
+        known = known_types()
+        if known and self.type not in known:
+            close = difflib.get_close_matches(self.type, known, n=1)
+            raise SettingsError(
+                f"There is no expectation {self.type!r}.",
+                remedy=f"Did you mean {close[0]!r}?" if close else "Great Expectations lists them in its gallery.",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it is about."""
+        named = (self.arguments[name] for name in ("column", "column_A", "column_B") if name in self.arguments)
+        return (*named, *self.arguments.get("column_list", ()))
+
+
+@cache
+def known_types() -> frozenset[str]:
+    """The expectations of the Great Expectations that is installed, read off its files: its import takes seconds."""
+    spec = importlib.util.find_spec("great_expectations")
+    places = (spec.submodule_search_locations if spec else None) or ()
+    return frozenset(f.stem for place in places for f in (Path(place) / "expectations" / "core").glob("expect_*.py"))
+
+
+def check_columns(owner: str, expectations: Iterable[Expectation], columns: Collection[str]) -> None:
+    """Refuse expectations about columns that a table does not have."""
+    for expectation in expectations:
+        for column in expectation.columns:
+            if column not in columns:
+                raise SettingsError(
+                    f"{owner} expects {expectation.type} of the column {column!r}, which its table does not have.",
+                    remedy=f"It has {', '.join(columns)}.",
+                )
 
 
 def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from forecache.errors import SettingsError
+from forecache.pipeline.checking import check_fields, check_least, check_value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,9 @@ class TorchModel:
     loss: Callable[..., Any] | None = None
     fit: "Callable[[FitRun], nn.Module] | None" = None
 
+    def __post_init__(self) -> None:
+        check_fields("`TorchModel`", self)
+
 
 @dataclass(frozen=True)
 class EstimatorModel:
@@ -48,6 +51,10 @@ class EstimatorModel:
 
     build: Callable[[], Any]
     patience: int | None = 50
+
+    def __post_init__(self) -> None:
+        check_fields("`EstimatorModel`", self)
+        check_least("`EstimatorModel`", self, 1, "patience")
 
 
 @dataclass(frozen=True)
@@ -92,22 +99,11 @@ class Training:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("num_as_of", "every_days", "epochs", "batch_size", "accumulation"):
-            _check_training(name, getattr(self, name), getattr(self, name) >= 1, "It is a number of at least 1.")
-        norm = self.max_gradient_norm
-        _check_training("max_gradient_norm", norm, norm is None or norm > 0, "It is a positive number, or None.")
-        share = self.warmup_share
-        _check_training("warmup_share", share, 0 <= share < 1, "It is a share of all steps: at least 0, less than 1.")
-        _check_choice(self, "schedule", "constant", "cosine", "linear")
-        _check_choice(self, "parallel", "auto", "ddp", "fsdp")
-        _check_choice(self, "precision", "auto", "float32", "bfloat16", "float16")
-
-
-def _check_training(name: str, value: object, fits: bool, remedy: str) -> None:
-    if not fits:
-        raise SettingsError(f"`Training` has {name}={value!r}, which cannot be.", remedy=remedy)
-
-
-def _check_choice(training: Training, name: str, *choices: str) -> None:
-    value = getattr(training, name)
-    _check_training(name, value, value in choices, f"It is one of {', '.join(map(repr, choices))}.")
+        check_fields("`Training`", self)
+        check_least(
+            "`Training`", self, 1, "num_as_of", "every_days", "epochs", "batch_size", "accumulation", "patience"
+        )
+        check_least("`Training`", self, 0, "learning_rate", "max_gradient_norm", above=True)
+        check_least("`Training`", self, 0, "weight_decay", "seed")
+        share, rule = self.warmup_share, "It is a share of all steps: at least 0, less than 1."
+        check_value("`Training`", "warmup_share", share, 0 <= share < 1, rule)

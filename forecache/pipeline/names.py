@@ -20,6 +20,15 @@ def check_name(kind: str, name: str) -> None:
         )
 
 
+def check_column(owner: str, name: str) -> None:
+    """Refuse a column name that Delta or SQL would not take as it stands."""
+    if not name or any(character in " ,;{}()\n\t=`\"'" for character in name):
+        raise SettingsError(
+            f"{owner} has the column name {name!r}, which a table cannot have.",
+            remedy="Use letters, digits and underscores.",
+        )
+
+
 def check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:

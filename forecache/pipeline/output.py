@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from forecache.pipeline.checking import check_fields, check_value
+from forecache.pipeline.names import check_column
+
 
 @dataclass(frozen=True)
 class Output:
@@ -17,6 +20,14 @@ class Output:
     maximum: float | None = None
     description: str = ""
 
+    def __post_init__(self) -> None:
+        owner = f"Output {self.name!r}"
+        check_fields(owner, self)
+        check_column("An output", self.name)
+        if self.minimum is not None and self.maximum is not None:
+            rule = f"It is more than the minimum, {self.minimum:g}."
+            check_value(owner, "maximum", self.maximum, self.minimum < self.maximum, rule)
+
     @property
     def limits(self) -> tuple[float | None, float | None]:
         return self.minimum, self.maximum
@@ -31,3 +42,10 @@ class Segment:
     bounds: tuple[float, ...]
     labels: tuple[str, ...]
     description: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"Segment {self.name!r}"
+        check_fields(owner, self)
+        check_column("A segment", self.name)
+        ascending = all(low < high for low, high in zip(self.bounds, self.bounds[1:], strict=False))
+        check_value(owner, "bounds", self.bounds, ascending, "They ascend.")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecache.errors import SettingsError
+from forecache.pipeline.checking import check_fields, check_least, check_value
+from forecache.pipeline.names import check_unique
 
 Effect = Literal["none", "small", "large"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -25,6 +27,9 @@ class Baseline:
     feature: str
     scale: float = 1.0
     description: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields("`Baseline`", self)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Gate:
     max_prediction_psi: float | None = None
     approval: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields("`Gate`", self)
+        check_least("`Gate`", self, 0, "max_regression", "max_slice_regression", "max_ece")
+        check_least("`Gate`", self, 0, "max_latency_ms", "max_size_bytes", "max_prediction_psi", above=True)
+
 
 @dataclass(frozen=True)
 class Publish:
@@ -84,6 +94,16 @@ class Publish:
     max_psi: float | None = 0.5
     compact_share: float = 0.10
     max_segments: int = 16
+
+    def __post_init__(self) -> None:
+        check_fields("`Publish`", self)
+        check_value("`Publish`", "fields", self.fields, self.fields != (), "Name a column, or None for all.")
+        check_unique("field", "`Publish`", self.fields or ())
+        check_least("`Publish`", self, 0, "max_age_h", "max_psi", above=True)
+        check_least("`Publish`", self, 0, "keep", "max_row_change", "max_null_share", "compact_share")
+        check_least("`Publish`", self, 1, "max_segments")
+        for name in ("max_null_share", "compact_share"):
+            check_value("`Publish`", name, getattr(self, name), getattr(self, name) <= 1, "It is a share, at most 1.")
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,7 @@ class Drift:
     keep_reports: int = 7
 
     def __post_init__(self) -> None:
+        check_fields("`Drift`", self)
         for small, large, name in (
             (self.small_psi, self.large_psi, "psi"),
             (self.small_js, self.large_js, "js"),
@@ -168,6 +189,7 @@ class Retraining:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(f"The retraining limit {name} is {value}.", remedy="Give more than 0, or None.")
+        check_fields("`Retraining`", self)
         if all(getattr(self, name) is None for name in limits):
             raise SettingsError("Retraining has no limit.", remedy=f"Set one of {', '.join(limits)}, or leave it out.")
         for name, least in (("min_nights", 1), ("min_rows", 1), ("cool_down_days", 0)):

@@ -1,13 +1,15 @@
 """A kind of landing file, its columns, and the tables that its rows end in."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.expectations import Expectation
-from forecache.pipeline.names import SOURCE_COLUMNS, check_name, check_unique
+from forecache.pipeline.checking import check_fields, check_value
+from forecache.pipeline.expectations import Expectation, check_columns
+from forecache.pipeline.names import SOURCE_COLUMNS, check_column, check_name, check_unique
 
 ColumnType = Literal["string", "int", "bigint", "double", "date", "timestamp", "boolean"]
 
@@ -22,6 +24,17 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     description: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"Column {self.name!r}"
+        check_fields(owner, self)
+        check_column("A column", self.name)
+        for name in ("minimum", "maximum"):
+            numeric = getattr(self, name) is None or self.type in ("int", "bigint", "double")
+            check_value(owner, name, getattr(self, name), numeric, f"A {self.type} has no limits.")
+        if self.minimum is not None and self.maximum is not None:
+            rule = f"It is not below the minimum, {self.minimum:g}."
+            check_value(owner, "maximum", self.maximum, self.minimum <= self.maximum, rule)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class Source:
     owner: str = "data-platform@example.com"
 
     def __post_init__(self) -> None:
+        owner = f"Source {self.name!r}"
+        check_fields(owner, self)
         check_name("source", self.name)
         names = [column.name for column in self.columns]
         check_unique("column", f"Source {self.name!r}", [*names, *SOURCE_COLUMNS])
@@ -59,11 +74,27 @@ class Source:
                     f"Source {self.name!r} refers to the column {wanted!r}, which it does not declare.",
                     remedy=f"Its columns are {', '.join(names)}.",
                 )
-        if "day" not in re.compile(self.file_pattern).groupindex:
+        kind = next(column.type for column in self.columns if column.name == self.event_time)
+        in_time = kind in ("date", "timestamp")
+        check_value(owner, "event_time", self.event_time, in_time, f"It is a date or timestamp column, not a {kind}.")
+        if self.end is not None:
+            check_value(owner, "end", self.end, self.end >= self.start, f"It is not before the start, {self.start}.")
+        check_columns(owner, self.expectations, [*names, *SOURCE_COLUMNS])
+        if "day" not in self._groups():
             raise SettingsError(
                 f"Source {self.name!r} has the file pattern {self.file_pattern!r} without a `day` group.",
                 remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
             )
+
+    def _groups(self) -> Mapping[str, int]:
+        try:
+            return re.compile(self.file_pattern).groupindex
+        except re.error as error:
+            raise SettingsError(
+                f"Source {self.name!r} has the file pattern {self.file_pattern!r}, which is no regular expression: "
+                f"{error}.",
+                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
+            ) from None
 
     @property
     def raw_table(self) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.errors import InputError
+from forecache.key_types import ALLOWED, of_arrow
 from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance, timestamp
@@ -42,18 +43,10 @@ def field_list(schema: pa.Schema, names: tuple[str, ...]) -> tuple[Field, ...]:
 
 
 def _key_type(name: str, kind: pa.DataType) -> str:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
-        return "int"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return "uuid"
-    if pa.types.is_date(kind):
-        return "date"
-    raise InputError(
-        f"The key column {name!r} has the type {kind}, which cannot be a key.",
-        remedy="Keys are strings, integers, dates, or UUIDs as 16 bytes.",
-    )
+    found = of_arrow(kind)
+    if found is None:
+        raise InputError(f"The key column {name!r} has the type {kind}, which cannot be a key.", remedy=ALLOWED)
+    return found
 
 
 def _field_type(name: str, kind: pa.DataType) -> str:

@@ -16,14 +16,13 @@ from forecache.errors import InputError
 MAX_KEY_BYTES = 511
 """LMDB's limit on the length of a key."""
 
-KEY_TYPES = ("string", "int", "uuid", "date")
 _INTEGER = re.compile(r"-?\d{1,39}")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """A column of the key; `type` is one of KEY_TYPES."""
+    """A column of the key; `type` is one of `forecache.key_types.KEY_TYPES`."""
 
     name: str
     type: str
@@ -61,7 +60,7 @@ def encode_key(schema: KeySchema, values: object) -> bytes:
         parts = [values]
     if len(parts) != len(columns):
         raise InputError(
-            f"The key has {len(parts)} values where {len(columns)} are needed.",
+            f"The key has {len(parts)} value{'s' * (len(parts) != 1)} where {len(columns)} are needed.",
             remedy=f"A key has {', '.join(schema.names)}.",
         )
     texts = [_text(column, value) for column, value in zip(columns, parts, strict=True)]
@@ -84,7 +83,7 @@ def parse_key(schema: KeySchema, text: str) -> bytes:
     parts = text.split("|")
     if len(parts) != len(columns):
         raise InputError(
-            f"The key {text[:80]!r} has {len(parts)} parts where {len(columns)} are needed.",
+            f"The key {text[:80]!r} has {len(parts)} part{'s' * (len(parts) != 1)} where {len(columns)} are needed.",
             remedy=f"Join {', '.join(schema.names)} by '|'; write '|' and '%' inside a part as %7C and %25.",
         )
     return encode_key(schema, [unescape_part(part) for part in parts])

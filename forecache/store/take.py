@@ -7,10 +7,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.key_types import as_arrow
 from forecache.store.keys import decode_key, encode_key
 from forecache.store.manifest import Manifest
 
-_KEY_TYPES = {"string": pa.string(), "uuid": pa.string(), "date": pa.string(), "int": pa.int64()}
 _FIELD_TYPES = {"double": pa.float64(), "bigint": pa.int64(), "boolean": pa.bool_(), "string": pa.string()}
 
 
@@ -30,7 +30,7 @@ def take(snapshot: Readable, keys: Sequence[object]) -> pa.Table:
     decoded = [decode_key(manifest.key, key) for key in encoded]
     columns: dict[str, pa.Array] = {}
     for position, column in enumerate(manifest.key.columns):
-        columns[column.name] = pa.array([parts[position] for parts in decoded], _KEY_TYPES[column.type])
+        columns[column.name] = pa.array([parts[position] for parts in decoded], as_arrow(column.type))
     columns["found"] = pa.array([value is not None for value in values], pa.bool_())
     empty: dict[str, object] = {}
     rows = [empty if value is None else orjson.loads(value) for value in values]

@@ -53,7 +53,7 @@ def test_integers_and_uuids_have_one_form() -> None:
         (NUMBER, "12x", "account"),
         (NUMBER, "", "account"),
         (IDENTITY, "not-a-uuid", "device"),
-        (PAIR, "NL", "1 parts"),
+        (PAIR, "NL", "1 part where"),
         (PAIR, "NL|1|2", "3 parts"),
         (SINGLE, "", "0 bytes"),
         (SINGLE, "x" * 512, "512 bytes"),
@@ -70,5 +70,5 @@ def test_a_key_with_a_null_or_missing_part_is_refused() -> None:
         encode_key(PAIR, (None, 1))
     with pytest.raises(InputError, match="lacks 'account'"):
         encode_key(PAIR, {"country": "NL"})
-    with pytest.raises(InputError, match="1 values"):
+    with pytest.raises(InputError, match="1 value where"):
         encode_key(PAIR, "NL")

@@ -1,0 +1,103 @@
+"""Checks of declared values against the types of their fields, so that a typo is found when a declaration loads."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from numbers import Integral, Real
+from typing import Any, Literal, Union, get_args, get_origin
+
+from forecache.errors import SettingsError
+
+
+def check_fields(owner: str, declared: Any) -> None:
+    """Refuse a dataclass that holds a value which its field cannot take.
+
+    Args:
+        owner: How the message names it, such as "Column 'amount'".
+
+    Raises:
+        SettingsError: The message names the field, the value and what it takes.
+    """
+    for field in dataclasses.fields(declared):
+        value = getattr(declared, field.name)
+        kind = _callable_of(field.type) if isinstance(field.type, str) else field.type
+        if not _fits(value, kind):
+            raise SettingsError(f"{owner} has {field.name}={_shown(value)}.", remedy=f"It is {_words(kind)}.")
+
+
+def check_value(owner: str, name: str, value: object, fits: bool, rule: str) -> None:
+    """Refuse a value that does not keep a rule, which is said like "It is at least 1"."""
+    if not fits:
+        raise SettingsError(f"{owner} has {name}={_shown(value)}.", remedy=rule)
+
+
+def check_least(owner: str, declared: Any, least: float, *names: str, above: bool = False) -> None:
+    """Refuse fields below a number, or not above it; None is left alone."""
+    for name in names:
+        value = getattr(declared, name)
+        fits = value is None or (value > least if above else value >= least)
+        check_value(
+            owner, name, value, fits, f"Give {'more than ' if above else ''}{least:g}{'' if above else ' or more'}."
+        )
+
+
+def _callable_of(annotation: str) -> Any:
+    """Annotations in quotes name classes of heavy libraries; here they are all of functions."""
+    return Callable[..., Any] | None if annotation.endswith("| None") else Callable[..., Any]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items()
+        )
+    if origin is Callable:
+        return callable(value)
+    if kind in (int, float):
+        is_number = isinstance(value, Integral if kind is int else Real) and math.isfinite(value)
+        return is_number and type(value) is not bool
+    if kind is date:
+        return isinstance(value, date) and not isinstance(value, datetime)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(choice) for choice in arguments)
+    if origin is tuple:
+        return f"a tuple, each item {_words(arguments[0])}"
+    if origin is Mapping:
+        return f"a mapping from {_words(arguments[0])} to {_words(arguments[1])}"
+    if origin is Callable:
+        return "a function"
+    return _NAMES.get(kind) or f"a {kind.__name__}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_NAMES: dict[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    date: "a date",
+    type(None): "None",
+    Any: "anything",
+}
