@@ -1,7 +1,7 @@
 """The feature table: one partition a night, point-in-time correct, rebuilt only where its inputs changed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.events import known_events
 from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.partitions import Seen, find_committed, look
 from forecache.lake.tables import open_table, table_version, write_partitions
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -70,17 +71,24 @@ def build_features(
 
     Raises:
         InputError: A night lies outside the pipeline's dates or has no landing file.
+        ConflictError: Another run wrote one of the nights from other inputs meanwhile; from the same inputs its rows
+            are taken over.
     """
     started = time.perf_counter()
     require_nights(settings, pipeline, nights)
+    seen = look(settings, pipeline.feature_table, AS_OF)
     inputs = feature_inputs(settings, pipeline, nights)
     before = last_records(settings, STAGE, pipeline.name)
-    to_build = [night for night in sorted(nights) if night not in before or before[night].inputs != inputs[night]]
-    rows = {night: before[night].rows for night in nights if night not in to_build}
+    stale = {n: inputs[n] for n in sorted(nights) if n not in before or before[n].inputs != inputs[n]}
+    rows = {night: before[night].rows for night in nights if night not in stale}
+    # What a run committed and was killed before it could record it.
+    written = find_committed(settings, pipeline.feature_table, column=AS_OF, inputs=stale)
+    rows |= _record(settings, pipeline, {n: writer.version for n, writer in written.items()}, inputs, run_id=run_id)
+    to_build = [night for night in stale if night not in written]
     for first in range(0, len(to_build), _NIGHTS_AT_ONCE):
         chunk = to_build[first : first + _NIGHTS_AT_ONCE]
         progress(f"features of {pipeline.name} for {_span(chunk)}", first / len(to_build))
-        rows |= _build(spark, settings, pipeline, chunk, inputs, run_id=run_id)
+        rows |= _build(spark, settings, pipeline, chunk, inputs, seen, run_id=run_id)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -102,30 +110,41 @@ def _build(
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
-    inputs: dict[date, str],
+    inputs: Mapping[date, str],
+    seen: Seen,
     *,
     run_id: str,
 ) -> dict[date, int]:
     started = time.perf_counter()
     frame = feature_frame(spark, settings, pipeline, nights)
-    version = write_partitions(frame, settings, pipeline.feature_table, column=AS_OF, values=nights)
-    rows = partition_rows(settings, pipeline.feature_table, nights)
-    seconds = (time.perf_counter() - started) / len(nights)
+    wanted = {night: inputs[night] for night in nights}
+    done = write_partitions(
+        frame, settings, pipeline.feature_table, column=AS_OF, values=nights, seen=seen, inputs=wanted, run_id=run_id
+    )
+    seconds = time.perf_counter() - started
+    return _record(settings, pipeline, done.versions, inputs, run_id=run_id, seconds=seconds)
+
+
+def _record(
+    settings: Settings,
+    pipeline: Pipeline,
+    versions: Mapping[date, int],
+    inputs: Mapping[date, str],
+    *,
+    run_id: str,
+    seconds: float = 0.0,
+) -> dict[date, int]:
+    """Enter nights in the ledger by the Delta version that wrote each; returns their rows."""
+    if not versions:
+        return {}
+    table = pipeline.feature_table
+    rows = partition_rows(settings, table, list(versions))
+    each = seconds / len(versions)
     record(
         settings,
         [
-            StageRecord(
-                STAGE,
-                pipeline.name,
-                n,
-                inputs[n],
-                pipeline.feature_table,
-                version,
-                rows[n],
-                seconds,
-                run_id=run_id,
-            )
-            for n in nights
+            StageRecord(STAGE, pipeline.name, n, inputs[n], table, version, rows[n], each, run_id=run_id)
+            for n, version in versions.items()
         ],
     )
     return rows

@@ -79,9 +79,9 @@ def _ingest_files(
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(judged)
-        raw_version = _write_raw(settings, source, judged, files, counts)
+        raw_version = _write_raw(settings, source, judged, files, counts, run_id=run_id)
         if any(count["bad"] or count["file_error"] for count in counts.values()):
-            _write_quarantine(settings, source, judged, files)
+            _write_quarantine(settings, source, judged, files, run_id=run_id)
     finally:
         judged.unpersist()
     version = code_version(settings)
@@ -139,6 +139,8 @@ def _write_raw(
     judged: "DataFrame",
     files: Sequence[LandingFile],
     counts: dict[str, dict[str, Any]],
+    *,
+    run_id: str,
 ) -> int:
     from pyspark.sql import functions as F
 
@@ -149,23 +151,27 @@ def _write_raw(
     days = sorted({file.day for file in files if file.day is not None and counts[file.name]["good"]})
     if not days and table_exists(settings, source.raw_table):
         return table_version(settings, source.raw_table)
-    condition = f"event_day >= DATE'{days[0]}' AND event_day <= DATE'{days[-1]}' AND " if days else ""
-    condition += f"source_file IN ({_quoted(files)})"
     return replace_rows(
-        good.repartition("event_day"), settings, source.raw_table, where=condition, partition_by="event_day"
+        good.repartition("event_day"),
+        settings,
+        source.raw_table,
+        column="source_file",
+        values=[file.name for file in files],
+        partition_by="event_day",
+        within=days,
+        run_id=run_id,
     )
 
 
-def _write_quarantine(settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile]) -> None:
+def _write_quarantine(
+    settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile], *, run_id: str
+) -> None:
     from pyspark.sql import functions as F
 
     bad = judged.where(F.col("reason").isNotNull())
     bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
-    replace_rows(bad, settings, source.quarantine_table, where=f"source_file IN ({_quoted(files)})")
-
-
-def _quoted(files: Sequence[LandingFile]) -> str:
-    return ", ".join("'" + file.name.replace("\\", "\\\\").replace("'", "\\'") + "'" for file in files)
+    names = [file.name for file in files]
+    replace_rows(bad, settings, source.quarantine_table, column="source_file", values=names, run_id=run_id)
 
 
 def _result(

@@ -214,6 +214,9 @@ def _configuration(settings: Settings, jars: list[Path], archive_to: Path | None
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.snapshotPartitions": "2",
+        # Spark writes a table's data files, and leaves the commit to delta-rs.
+        "spark.databricks.delta.formatCheck.enabled": "false",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.driver.defaultJavaOptions": " ".join(options),
         "spark.driver.extraJavaOptions": _JVM[_jvm(settings)],

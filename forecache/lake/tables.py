@@ -3,32 +3,24 @@
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from forecache.errors import ConflictError, ForecacheError, InputError, NotFoundError, UnavailableError
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.commit import Change, State, Target, commit
+from forecache.lake.files import DataFile
+from forecache.lake.partitions import Committed, Seen, look, replace_partitions
 from forecache.lake.spark import spark_path
+from forecache.lake.writers import Remainder, plain_types, without_known, write_frame, write_rows
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
-
-_COMMIT_TRIES = 8
-_T = TypeVar("_T")
-_CONFLICTS = {
-    "CommitFailedError",
-    "ConcurrentAppendException",
-    "ConcurrentDeleteReadException",
-    "ConcurrentDeleteDeleteException",
-    "ConcurrentTransactionException",
-    "MetadataChangedException",
-}
 
 
 @dataclass(frozen=True)
@@ -94,22 +86,38 @@ def write_partitions(
     *,
     column: str,
     values: Sequence[date],
-    app: tuple[str, int] | None = None,
-) -> int:
-    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows.
+    seen: Seen | None = None,
+    inputs: Mapping[date, str] | None = None,
+    run_id: str = "",
+) -> Committed:
+    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows, in one commit.
+
+    Columns new in the frame are added to the table.
 
     Args:
-        frame: Rows with `column` in `values` only; Delta refuses others.
+        frame: Rows with `column` in `values` only.
         column: Partition column (date).
-        app: (application id, version): a write with an application version already seen is a no-op.
+        seen: The table as the run saw it before it looked at its inputs; None: as it is now.
+        inputs: What decides the rows of each partition; see `forecache.lake.partitions`.
 
-    Returns:
-        The Delta version that holds the rows; raises what `replace_rows` does.
+    Raises:
+        InputError: Rows of another partition, or a column that has another type in the table; nothing was written.
+        ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
+        UnavailableError: No space is left on the device; the table is as it was.
     """
-    days = ", ".join(f"DATE'{value.isoformat()}'" for value in sorted(values))
-    return replace_rows(
-        frame, settings, name, where=f"{column} IN ({days})", partition_by=column, change_feed=True, app=app
-    )
+    seen = seen or look(settings, name, column)
+    schema, files = write_frame(frame, settings, name, partition_by=column)
+    wanted = {value.isoformat() for value in values}
+    other = [file.partition[column] for file in files if file.partition[column] not in wanted]
+    if other:
+        raise InputError(
+            f"The rows to be written to the table {name!r} have {column} {other[0]}, which is not among those to be "
+            f"replaced: {', '.join(sorted(wanted))}.",
+            remedy="Leave these rows out.",
+        )
+    target = Target(settings, name, schema, (column,), change_feed=True)
+    note = {"run_id": run_id}
+    return replace_partitions(target, files, column=column, values=values, seen=seen, inputs=inputs, note=note)
 
 
 def replace_rows(
@@ -117,58 +125,84 @@ def replace_rows(
     settings: Settings,
     name: str,
     *,
-    where: str | None = None,
+    column: str,
+    values: Collection[str],
     partition_by: str | None = None,
-    change_feed: bool = False,
-    app: tuple[str, int] | None = None,
+    within: Collection[date] | None = None,
+    run_id: str = "",
 ) -> int:
-    """Replace the rows of a table that meet a predicate by the frame's, in one atomic commit; create it if need be.
+    """Replace the rows of a table with `column IN values` by the frame's, in one commit.
 
-    Columns new in the frame are added to the table. Without a predicate the whole table, its columns too, is replaced.
+    Columns new in the frame are added to the table. Files that hold such rows are written again without them.
+
+    Args:
+        column: A text column.
+        partition_by: Partition column (date) of the table.
+        within: Only these partitions hold such rows; None: any may.
 
     Returns:
-        The Delta version that holds the rows.
-
-    Raises:
-        ConflictError: Another writer replaced the same rows meanwhile, several times over.
-        UnavailableError: No space is left on the device; the table is as it was.
+        The Delta version that holds the rows; raises what `forecache.lake.commit.commit` does.
     """
-    writer = frame.write.format("delta").mode("overwrite")
-    if where is None:
-        writer = writer.option("overwriteSchema", "true")
-    elif table_exists(settings, name):
-        writer = writer.option("replaceWhere", where).option("mergeSchema", "true")
-    elif partition_by:
-        writer = writer.partitionBy(partition_by)
-    writer = writer.option("delta.enableChangeDataFeed", str(change_feed).lower())
-    if app is not None:
-        writer = writer.option("txnAppId", app[0]).option("txnVersion", app[1])
-    _commit(name, lambda: writer.save(spark_path(settings.table_uri(name))))
-    return table_version(settings, name)
+    schema, files = write_frame(frame, settings, name, partition_by=partition_by)
+    rest = Remainder(settings, name, column, frozenset(values))
+    days = None if within is None or partition_by is None else {day.isoformat() for day in within}
+
+    def decide(state: State) -> Change:
+        some = [f for f in state.files if days is None or f.partition[str(partition_by)] in days]
+        replaced, kept = rest.of(state, [file for file in some if file.path not in {new.path for new in files}])
+        return Change([*files, *kept], replaced)
+
+    return commit(
+        Target(settings, name, schema, (partition_by,) if partition_by else ()), decide, note={"run_id": run_id}
+    )
+
+
+def replace_table(
+    frame: "DataFrame", settings: Settings, name: str, *, run_id: str = "", change_feed: bool = False
+) -> int:
+    """Replace all rows of a table by the frame's, its columns too, in one commit; older versions stay readable.
+
+    Returns:
+        The Delta version that holds the rows; raises what `forecache.lake.commit.commit` does.
+    """
+    schema, files = write_frame(frame, settings, name, fit=False)
+    target = Target(settings, name, schema, change_feed=change_feed, fit=False)
+    return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
 
 
 def append_rows(
-    settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = (), add_columns: bool = False
+    settings: Settings,
+    name: str,
+    rows: "pa.Table",
+    *,
+    partition_by: Sequence[str] = (),
+    add_columns: bool = False,
+    key: Sequence[str] = (),
 ) -> int:
-    """Append Arrow rows through delta-rs, creating the table if need be; returns the Delta version.
+    """Append Arrow rows in one commit, creating the table if need be; returns the Delta version.
 
     Args:
         add_columns: Add columns that the table does not have yet; its older rows have null there.
-    """
-    from deltalake import write_deltalake
+        key: Rows that have in these columns what a row of the table has already are left out, whoever wrote that.
 
-    _commit(
-        name,
-        lambda: write_deltalake(
-            settings.table_uri(name),
-            rows,
-            mode="append",
-            schema_mode="merge" if add_columns else None,
-            partition_by=list(partition_by) or None,
-            storage_options=settings.storage_options,
-        ),
-    )
-    return table_version(settings, name)
+    Raises:
+        InputError: The rows have columns that the table lacks, or of another type; nothing was written.
+        ConflictError, UnavailableError: See `forecache.lake.commit.commit`.
+    """
+    from deltalake import Schema
+
+    rows = plain_types(rows)
+    schema = Schema.from_arrow(rows.schema)
+    target = Target(settings, name, schema, tuple(partition_by), add_columns=add_columns)
+    files: dict[int, list[DataFile]] = {}
+
+    def decide(state: State) -> Change:
+        added = without_known(rows, state, key) if key else rows
+        if added.num_rows not in files:
+            files[added.num_rows] = write_rows(added, settings, name, partition_by=partition_by)
+        return Change(files[added.num_rows])
+
+    return commit(target, decide)
 
 
 def list_tables(settings: Settings) -> list[TableInfo]:
@@ -206,38 +240,3 @@ def _info(settings: Settings, name: str) -> TableInfo:
     num_rows = sum(known) if len(known) == len(rows) else -1
     sizes = list(actions.column("size_bytes").to_pylist())
     return TableInfo(name, table.version(), num_rows, len(sizes), sum(sizes))
-
-
-def _commit(name: str, write: Callable[[], _T]) -> _T:
-    """Run a write that commits once, again where another writer's commit came between."""
-    for attempt in range(_COMMIT_TRIES):
-        try:
-            return write()
-        except Exception as error:
-            known = _as_known_error(name, error)
-            if known is None:
-                raise
-            if not isinstance(known, ConflictError) or attempt == _COMMIT_TRIES - 1:
-                raise known from error
-        time.sleep(0.05 * 2**attempt)
-    raise AssertionError("unreachable")
-
-
-def _as_known_error(name: str, error: Exception) -> ForecacheError | None:
-    text = str(error)
-    if "No space left on device" in text or "os error 28" in text:
-        return UnavailableError(
-            f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
-            remedy="Free some space and run again.",
-        )
-    if "DELTA_FAILED_TO_MERGE_FIELDS" in text or "DELTA_MERGE_INCOMPATIBLE_DATATYPE" in text:
-        return InputError(
-            f"The table {name!r} holds a column of another type than the rows to be written: {text.splitlines()[0]}.",
-            remedy="Give the changed column a new name, or remove the table and build it anew.",
-        )
-    if type(error).__name__ in _CONFLICTS or "DELTA_CONCURRENT" in text or "DELTA_METADATA_CHANGED" in text:
-        return ConflictError(
-            f"Another writer changed the table {name!r} at the same time.",
-            remedy="Run again when it has ended.",
-        )
-    return None

@@ -9,7 +9,7 @@ from forecache.errors import InputError
 from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import open_table, replace_rows
+from forecache.lake.tables import open_table, replace_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -99,7 +99,7 @@ def _build(
     started: float,
 ) -> StageRecord:
     frame = labelled_frame(spark, settings, pipeline, dates)
-    version = replace_rows(frame, settings, pipeline.training_table)
+    version = replace_table(frame, settings, pipeline.training_table, run_id=run_id)
     table = open_table(settings, pipeline.training_table, version=version)
     written = table.to_pyarrow_table(columns=["split", AS_OF, pipeline.label.name])
     groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])

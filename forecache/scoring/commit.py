@@ -1,23 +1,20 @@
 """From staged shards to a visible partition: the checks on every row, then one atomic commit to the Delta log."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import CheckError, ConflictError
-from forecache.lake.tables import open_table, table_exists
+from forecache.errors import CheckError
+from forecache.lake.commit import Target
+from forecache.lake.partitions import Committed, Seen, replace_partitions
+from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.night import FeatureFile, files_of
-from forecache.scoring.staging import StagedFile, statistics_json
+from forecache.scoring.staging import StagedFile
 from forecache.scoring.uniqueness import count_keys
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import DeltaTable
-
-_COMMIT_TRIES = 8
 
 
 def prediction_schema(settings: Settings, pipeline: Pipeline) -> "pa.Schema":
@@ -96,135 +93,36 @@ def check_partition(
     return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}
 
 
-def commit_partitions(
+def commit_nights(
     settings: Settings,
     pipeline: Pipeline,
     table: str,
     files: Mapping[date, Sequence[StagedFile]],
     *,
-    description: Mapping[str, str],
-) -> int:
-    """Replace the nights' partitions by the staged files in one commit; returns its Delta version.
-
-    Raises:
-        ConflictError: Other writers changed the same nights meanwhile, several times over.
-    """
-    nights = [night.isoformat() for night in sorted(files)]
-    actions = [_add(file) for staged in files.values() for file in staged]
-    options = {"mode": "overwrite", "partition_filters": [(AS_OF, "in", nights)]}
-    return _commit(
-        settings, pipeline, table, nights[0], lambda delta: actions, options, {"custom_metadata": description}
-    )
-
-
-def commit_files(
-    settings: Settings,
-    pipeline: Pipeline,
-    table: str,
-    night: date,
-    files: Sequence[StagedFile],
-    *,
-    before: Sequence[FeatureFile],
-    description: Mapping[str, str],
-) -> int:
-    """Make a night's partition consist of files some of which are in it already, in one commit; returns its version.
+    seen: Seen,
+    inputs: Mapping[date, str],
+    note: Mapping[str, str],
+) -> Committed:
+    """Let the nights' partitions consist of the staged files, some of which may be there already, in one commit.
 
     Readers of the change data feed see the rows of the files that came as inserted and of those that went as deleted.
 
     Args:
-        before: The files of the partition as it was when this run looked at it.
+        seen: The table as the run saw it before it scored, or carried predictions forward.
+        inputs: What decides each night's predictions; what another run committed from the same is taken over.
 
     Raises:
-        ConflictError: The partition has other files by now, or other writers were faster, several times over.
+        ConflictError: Another run changed one of the nights meanwhile, from other inputs; it is named.
     """
-    from deltalake.transaction import RemoveAction
-
-    known = {file.path: file.size_bytes for file in before}
-    after = {file.path for file in files}
-    now = int(time.time() * 1000)
-    gone = [
-        RemoveAction(path, True, now, size, {AS_OF: night.isoformat()})
-        for path, size in known.items()
-        if path not in after
-    ]
-    actions = [*gone, *(_add(file) for file in files if file.path not in known)]
-
-    def actions_on(delta: "DeltaTable") -> list[Any]:
-        if {file.path for file in files_of(delta, [night])[night]} != set(known):
-            raise _conflict(table, night.isoformat())
-        return actions
-
-    # No retries of delta-rs's own: they would not look at the partition again.
-    properties = {"custom_metadata": description, "max_commit_retries": 0}
-    return _commit(settings, pipeline, table, night.isoformat(), actions_on, {"mode": "append"}, properties)
-
-
-def _add(file: StagedFile) -> Any:
-    from deltalake.transaction import AddAction
-
-    now = int(time.time() * 1000)
-    return AddAction(file.path, file.size_bytes, {AS_OF: file.night.isoformat()}, now, True, statistics_json(file))
-
-
-def _commit(
-    settings: Settings,
-    pipeline: Pipeline,
-    table: str,
-    night: str,
-    actions_on: Callable[["DeltaTable"], list[Any]],
-    options: Mapping[str, Any],
-    properties: Mapping[str, Any],
-) -> int:
-    from deltalake import CommitProperties
-    from deltalake.exceptions import CommitFailedError
-
-    schema = prediction_schema(settings, pipeline)
-    for attempt in range(_COMMIT_TRIES):
-        delta = _open_or_create(settings, table, schema)
-        try:
-            delta.create_write_transaction(
-                actions_on(delta),
-                schema=schema,
-                partition_by=[AS_OF],
-                commit_properties=CommitProperties(**properties),
-                **options,
-            )
-        except CommitFailedError:
-            time.sleep(0.05 * 2**attempt)
-            continue
-        delta.update_incremental()
-        return int(delta.version())
-    raise _conflict(table, night)
-
-
-def _conflict(table: str, night: str) -> ConflictError:
-    return ConflictError(
-        f"Another writer changed the table {table!r} for {night} at the same time.",
-        remedy="Run again when it has ended; the scored shards are kept.",
-    )
-
-
-def _open_or_create(settings: Settings, table: str, schema: "pa.Schema") -> "DeltaTable":
-    from deltalake import DeltaTable
-
-    if not table_exists(settings, table):
-        return DeltaTable.create(
-            settings.table_uri(table),
-            schema,
-            mode="ignore",
-            partition_by=[AS_OF],
-            configuration={"delta.enableChangeDataFeed": "true"},
-            storage_options=settings.storage_options,
-        )
-    delta = open_table(settings, table)
-    known = {field.name for field in delta.schema().fields}
-    added = [field for field in _delta_fields(schema) if field.name not in known]
-    if added:
-        delta.alter.add_columns(added)
-    return delta
-
-
-def _delta_fields(schema: "pa.Schema") -> list[Any]:
     from deltalake import Schema
 
-    return list(Schema.from_arrow(schema).fields)
+    schema = Schema.from_arrow(prediction_schema(settings, pipeline))
+    return replace_partitions(
+        Target(settings, table, schema, (AS_OF,), change_feed=True),
+        [file.data_file for some in files.values() for file in some],
+        column=AS_OF,
+        values=sorted(files),
+        seen=seen,
+        inputs=inputs,
+        note=note,
+    )

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 
+from forecache.lake.files import place_of
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.engines import Plan
 from forecache.scoring.job import Job, model_features
 from forecache.scoring.night import FeatureFile
 from forecache.scoring.pieces import Piece, Recipe, output_position, row_groups
 from forecache.scoring.rows import Stamp, layout_of
-from forecache.scoring.staging import lake_filesystem, place_of
+from forecache.scoring.staging import lake_filesystem
 from forecache.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""A table's files: the file system that they lie in, and Parquet files that appear whole or not at all.
+"""Parquet files that appear whole or not at all.
 
 Runs inside Spark's Python workers: imports neither settings nor, for a lake on a disk, deltalake.
 """
@@ -6,9 +6,8 @@ Runs inside Spark's Python workers: imports neither settings nor, for a lake on 
 import errno
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
+from forecache.lake.steps import step
 
 ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group: enough that readers skip and scan it well, and few enough to wait in memory."""
@@ -23,22 +23,6 @@ _CHUNK = 4 << 20
 # Statistics of words that repeat are made once for each so many rows; by the thousand, as the writer has it by default,
 # they are a tenth of the time of writing.
 _WRITTEN_ROWS = 1 << 16
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a table lies; `options` are an object store's, with its secrets."""
-
-    uri: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def open(self) -> Any:
-        """A pyarrow file system rooted at the table, local or in an object store."""
-        if "://" not in self.uri:
-            return pa.fs.SubTreeFileSystem(self.uri, pa.fs.LocalFileSystem())
-        from deltalake.fs import DeltaStorageHandler
-
-        return pa.fs.PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options) or None))
 
 
 class Output:
@@ -106,6 +90,7 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Outpu
                 with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
                     while chunk := draft.read(_CHUNK):
                         buffered.write(chunk)  # deltalake's stream takes bytes, which only this makes of a buffer
+        step("file written")
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecache.errors import CheckError, InputError
-from forecache.scoring.files import Place, open_output
+from forecache.lake.files import Place
+from forecache.scoring.files import open_output
 from forecache.scoring.kernel import load_kernel
 from forecache.scoring.rows import Layout, Stamp, prediction_columns, prediction_rows
 from forecache.scoring.runtimes import Kernel

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import SettingsError
 from forecache.lake.features import partition_rows
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.partitions import find_committed, look
 from forecache.lake.tables import table_exists, table_version
-from forecache.pipeline import Pipeline
+from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.arrow_engine import num_cores
@@ -25,7 +26,7 @@ from forecache.scoring.estimate import Figures, predict, sentence, together, too
 from forecache.scoring.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
-from forecache.scoring.stage import Engine, Work, publish, span, stage_changes, stage_nights
+from forecache.scoring.stage import Engine, Work, publish, record_committed, span, stage_changes, stage_nights
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,18 +60,21 @@ def score(
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
         run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
         `plan` (of the model), `batch` (see `forecache.scoring.calibration`), `predicted` and `actual` (see
-        `forecache.scoring.estimate`; predicted is None where nothing is known yet), `warnings` and `checks` by night.
+        `forecache.scoring.estimate`; predicted is None where nothing is known yet), `warnings`, `checks` by night, and
+        `taken_over`: by night, the run that committed the same predictions meanwhile.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
         InputError: A night is empty, or the features do not fit the model.
         CheckError: The predictions of a night are wrong; what was visible stays.
+        ConflictError: Another run changed a night meanwhile, from other inputs.
     """
     started = time.perf_counter()
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
     model = model or champion(settings, pipeline)
     table = pipeline.prediction_table
+    seen = look(settings, table, AS_OF)
     before = last_records(settings, STAGE, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
     pending = [night for night in described if not is_current(settings, table, night, before)]
@@ -80,7 +84,10 @@ def score(
         folder = verified_folder(settings, model)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
         plan = plan_scoring(str(folder), bounds=pipeline.output.limits)
-        work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress)
+        work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress, seen)
+        written = find_committed(settings, table, column=AS_OF, inputs={n.night: n.inputs for n in pending})
+        recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
+        checks = record_committed(work, recorded, written) if recorded else {}
         bases = {
             night.night: base
             for night in pending
@@ -96,6 +103,7 @@ def score(
             "predicted": predicted.metadata(settings) if predicted else None,
             **_score_pending(replace(work, batch_rows=batch.rows) if batch else work, pending, bases),
         }
+        outcome["checks"] |= checks
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -144,6 +152,7 @@ def _within(progress: Progress, first: float, last: float) -> Progress:
 def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
     chunks = _chunks(pending, alone=bases)
     checks: dict[str, Any] = {}
+    taken_over: dict[str, str] = {}
     scored_rows, carried_rows, seconds = 0, 0, 0.0
     measured: list[Figures] = []
     rows, done = sum(night.rows for night in pending), 0
@@ -157,7 +166,9 @@ def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Ba
             if chunk[0].night in bases
             else stage_nights(within, chunk)
         )
-        checks |= publish(work, chunk, staged)
+        published = publish(work, chunk, staged)
+        checks |= published.checks
+        taken_over |= published.taken_over
         done = upto
         measured += [staged.figures] if staged.figures else []
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
@@ -172,6 +183,7 @@ def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Ba
         "actual": actual.metadata(work.settings) if actual else None,
         "warnings": [*work.plan.warnings, *too_much_memory(actual, work.settings)],
         "checks": checks,
+        "taken_over": taken_over,
     }
 
 

@@ -10,8 +10,9 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.ledger import last_record, last_records
+from forecache.lake.partitions import look
 from forecache.lake.tables import table_version
-from forecache.pipeline import Pipeline
+from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.distribution import distance
@@ -64,6 +65,7 @@ def score_shadow(
     started = time.perf_counter()
     first = champion(settings, pipeline)
     sides = {"champion": (first, pipeline.prediction_table), "challenger": (challenger, pipeline.challenger_table)}
+    seen = {side: look(settings, table, AS_OF) for side, (_, table) in sides.items()}
     models = {side: f"{model.name}@{model.version}" for side, (model, _) in sides.items()}
     nights: dict[str, Night] = {}
     current: dict[str, bool] = {}
@@ -97,7 +99,7 @@ def score_shadow(
         for side in written:
             model, table = sides[side]
             stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
-            work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress)
+            work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress, seen[side])
             staged = _stage(work, nights[side], both, side)
             actual = replace(actual, seconds=actual.seconds + staged.seconds)
             staged = replace(staged, seconds=staged.seconds + share_s, details={"mode": _MODE})

@@ -8,16 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.lake.costs import core_cost
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.partitions import Committed, Seen, Writer
+from forecache.lake.steps import step
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress
 from forecache.scoring.arrow_engine import num_cores, num_threads, score_job_with_arrow
-from forecache.scoring.commit import check_partition, commit_files, commit_partitions
+from forecache.scoring.commit import check_partition, commit_nights
 from forecache.scoring.engines import Plan
 from forecache.scoring.estimate import Figures
 from forecache.scoring.incremental import Base, score_changes
 from forecache.scoring.job import Job
-from forecache.scoring.night import STAGE, FeatureFile, Night
+from forecache.scoring.night import STAGE, FeatureFile, Night, partition_files
 from forecache.scoring.rows import Stamp
 from forecache.scoring.spark_engine import score_job
 from forecache.scoring.staging import (
@@ -42,7 +44,7 @@ SHARDED_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Work:
-    """What a run needs beside the nights."""
+    """What a run needs beside the nights; `seen` is the table as it was before the run looked at anything else."""
 
     spark: "SparkSession | None"
     settings: Settings
@@ -52,6 +54,7 @@ class Work:
     stamp: Stamp
     engine: Engine
     progress: Progress
+    seen: Seen
     batch_rows: int = BATCH_ROWS
 
     @property
@@ -70,7 +73,7 @@ class Staged:
     Attributes:
         figures: What that took, for the plan of later runs; None where nothing was left to do.
         carried: Those of the files whose keys are known to differ from each other and from all others.
-        before: The files of the night's partition, where some of them stay in it; None: all are new.
+        before: The files of the night's partition that predictions were carried forward from; None: none were.
     """
 
     files: Mapping[date, Sequence[StagedFile]]
@@ -125,7 +128,7 @@ def stage_changes(work: Work, night: Night, base: Base) -> Staged:
         replace(_measured(work, night.rows, done.seconds, own_peak()), cores=num_cores()),
         # The base's keys differ where a check said so of these very files, and those that were scored are not carried.
         carried=[file for file in files if file.path != done.scored] if base.checked else [],
-        before=base.files if left else None,
+        before=base.files if base.state.night == night.night else None,
     )
 
 
@@ -155,62 +158,121 @@ def span(nights: Sequence[Night]) -> str:
     return str(nights[0].night) if len(nights) == 1 else f"{nights[0].night} to {nights[-1].night}"
 
 
-def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = STAGE) -> dict[str, Any]:
-    """Check, commit, record: in this order, so that a kill in between leads to nothing but doing it again.
+@dataclass(frozen=True)
+class Published:
+    """What became of nights: the figures of their checks, and the runs that others' rows were taken over from."""
+
+    checks: Mapping[str, Any]
+    taken_over: Mapping[str, str]
+
+
+def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = STAGE) -> Published:
+    """Check, commit, record, in this order: what was committed and not recorded, the next run only records.
+
+    Raises:
+        CheckError: The predictions of a night are wrong; nothing has become visible.
+        ConflictError: Another run changed one of the nights meanwhile, from other inputs.
+    """
+    step("staged")
+    started = time.perf_counter()
+    checks = {night.night: _checked(work, night, staged) for night in chunk}
+    step("checked")
+    done = commit_nights(
+        work.settings,
+        work.pipeline,
+        work.table,
+        staged.files,
+        seen=_seen(work.seen, staged),
+        inputs={night.night: night.inputs for night in chunk},
+        note={"forecache": f"score {work.pipeline.name} {span(chunk)}", "run_id": work.stamp.run_id},
+    )
+    for night, run_id in done.taken_over.items():
+        work.progress(f"run {run_id} was faster with {night}: its predictions are taken over", None)
+    _record(work, chunk, staged, done, checks, stage, seconds=staged.seconds + time.perf_counter() - started)
+    step("recorded")
+    return Published(
+        {night.isoformat(): figures for night, figures in checks.items()},
+        {night.isoformat(): run_id for night, run_id in done.taken_over.items()},
+    )
+
+
+def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date, Writer]) -> dict[str, Any]:
+    """Check nights that a run committed and was killed before it could record them, and record them.
 
     Returns:
         The figures of the checks by night (ISO).
+
+    Raises:
+        CheckError: The predictions of a night are wrong.
     """
-    started = time.perf_counter()
-    checks = {
-        night.night: check_partition(
-            work.settings,
-            work.pipeline,
-            work.table,
-            night.night,
-            staged.files[night.night],
-            expected_rows=night.rows,
-            carried=staged.carried,
-        )
-        for night in chunk
+    files = partition_files(work.settings, work.table, None, [night.night for night in nights])
+    described = {
+        night: [describe_committed(work.settings, work.table, file, night) for file in some]
+        for night, some in files.items()
     }
-    description = {"forecache": f"score {work.pipeline.name} {span(chunk)}", "run_id": work.stamp.run_id}
-    version = _commit(work, staged, description)
-    seconds = staged.seconds + time.perf_counter() - started
-    total = sum(night.rows for night in chunk)
-    record(
-        work.settings,
-        [
-            StageRecord(
-                stage=stage,
-                subject=work.pipeline.name,
-                night=night.night,
-                inputs=night.inputs,
-                table=work.table,
-                delta_version=version,
-                rows=night.rows,
-                seconds=seconds * night.rows / total,
-                details={
-                    "model_version": work.stamp.model_version,
-                    "feature_version": night.feature_version,
-                    "engine": work.engine,
-                    "runtime": work.plan.spec.engine,
-                    "checks": checks[night.night],
-                    "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
-                    **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
-                    **staged.details,
-                },
-                run_id=work.stamp.run_id,
-            )
-            for night in chunk
-        ],
-    )
+    staged = Staged(described, 0, 0.0, details={"committed_by": {n.isoformat(): w.run_id for n, w in writers.items()}})
+    checks = {night.night: _checked(work, night, staged) for night in nights}
+    done = Committed({night: writer.version for night, writer in writers.items()}, {})
+    _record(work, nights, staged, done, checks, STAGE, seconds=0.0)
     return {night.isoformat(): figures for night, figures in checks.items()}
 
 
-def _commit(work: Work, staged: Staged, description: Mapping[str, str]) -> int:
-    given = (work.settings, work.pipeline, work.table)
+def _checked(work: Work, night: Night, staged: Staged) -> dict[str, Any]:
+    return check_partition(
+        work.settings,
+        work.pipeline,
+        work.table,
+        night.night,
+        staged.files[night.night],
+        expected_rows=night.rows,
+        carried=staged.carried,
+    )
+
+
+def _seen(seen: Seen, staged: Staged) -> Seen:
+    """The table as the run saw it; of a night that predictions were carried forward in, as it was when they were."""
     if staged.before is None:
-        return commit_partitions(*given, staged.files, description=description)
-    ((night, files),) = staged.files.items()
-    return commit_files(*given, night, files, before=staged.before, description=description)
+        return seen
+    (night,) = staged.files
+    return replace(seen, files={**seen.files, night.isoformat(): frozenset(file.path for file in staged.before)})
+
+
+def _record(
+    work: Work,
+    chunk: Sequence[Night],
+    staged: Staged,
+    done: Committed,
+    checks: Mapping[date, Mapping[str, Any]],
+    stage: str,
+    *,
+    seconds: float,
+) -> None:
+    """Enter nights in the ledger, but for those taken over from a run that has done so itself."""
+    known = last_records(work.settings, stage, work.pipeline.name) if done.taken_over else {}
+    total = sum(night.rows for night in chunk)
+    rows = [
+        StageRecord(
+            stage=stage,
+            subject=work.pipeline.name,
+            night=night.night,
+            inputs=night.inputs,
+            table=work.table,
+            delta_version=done.versions[night.night],
+            rows=night.rows,
+            seconds=seconds * night.rows / total,
+            details={
+                "model_version": work.stamp.model_version,
+                "feature_version": night.feature_version,
+                "engine": work.engine,
+                "runtime": work.plan.spec.engine,
+                "checks": checks[night.night],
+                "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
+                **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
+                **staged.details,
+            },
+            run_id=work.stamp.run_id,
+        )
+        for night in chunk
+        if not (night.night in done.taken_over and night.night in known and known[night.night].inputs == night.inputs)
+    ]
+    record(work.settings, rows)

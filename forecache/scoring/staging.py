@@ -7,19 +7,17 @@ has. A killed run, run again, finds them and scores the rest, from the middle of
 never committed is outside the log, so that VACUUM removes it.
 """
 
-import json
-import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import date
 from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
+from forecache.lake.files import DataFile, describe_file, list_files, place_of
 from forecache.pipeline import AS_OF
-from forecache.scoring.files import Place
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings
 
@@ -38,11 +36,14 @@ class StagedFile:
     rows: int
     statistics: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, file: DataFile, night: date, shard: str) -> "StagedFile":
+        return cls(file.path, night, shard, file.size_bytes, file.rows, file.statistics)
 
-def place_of(settings: Settings, table: str) -> Place:
-    """Where a table lies, as any process of this machine or of a cluster with its disk finds it."""
-    uri = settings.table_uri(table)
-    return Place(uri if "://" in uri else os.path.abspath(uri), settings.storage_options)
+    @property
+    def data_file(self) -> DataFile:
+        """The same as a file of the night's partition."""
+        return DataFile(self.path, self.size_bytes, {AS_OF: self.night.isoformat()}, self.statistics)
 
 
 def lake_filesystem(settings: Settings, table: str) -> Any:
@@ -126,75 +127,16 @@ def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list
 
 def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[StagedFile]]:
     """The complete files in a folder, by shard."""
-    from pyarrow import fs
-
     found: dict[str, list[StagedFile]] = {}
-    for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)):
-        path: str = info.path
-        # Shadow scoring's frames are written by Spark's own tasks, each into such a folder until it is done.
-        if info.type != fs.FileType.File or not path.endswith(".parquet") or "/_temporary/" in path:
-            continue
-        parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
+    for file in list_files(filesystem, folder):
+        parts = dict(part.split("=", 1) for part in file.path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
-        file = describe_file(filesystem, path, night, shard, info.size)
-        # A task of Spark's without rows leaves an empty file; one that a crash cut short counts for nothing either.
-        if file is not None and file.rows:
-            found.setdefault(shard, []).append(file)
+        found.setdefault(shard, []).append(StagedFile.of(file, night, shard))
     return found
 
 
 def describe_committed(settings: Settings, table: str, file: FeatureFile, night: date) -> StagedFile:
     """A file of a night's partition, with its statistics."""
-    found = describe_file(lake_filesystem(settings, table), file.path, night, WHOLE, file.size_bytes)
+    found = describe_file(lake_filesystem(settings, table), file.path, file.size_bytes)
     assert found is not None
-    return found
-
-
-def describe_file(filesystem: Any, path: str, night: date, shard: str, size_bytes: int) -> StagedFile | None:
-    """A staged file with its statistics, from its Parquet footer; None where it has no readable one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with filesystem.open_input_file(path) as source:
-        try:
-            metadata = pq.read_metadata(source)
-        except pa.ArrowInvalid:
-            return None
-    return StagedFile(path, night, shard, size_bytes, metadata.num_rows, _statistics(metadata))
-
-
-def _statistics(metadata: Any) -> dict[str, Any]:
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    for index in range(metadata.num_columns):
-        name = metadata.schema.column(index).path
-        chunks = [metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)]
-        if any(chunk is None or not chunk.has_null_count for chunk in chunks):
-            continue
-        nulls[name] = sum(chunk.null_count for chunk in chunks)
-        known = [chunk for chunk in chunks if chunk.has_min_max]
-        if len(known) == len(chunks) and known:
-            low[name] = min(chunk.min for chunk in known)
-            high[name] = max(chunk.max for chunk in known)
-    return {"numRecords": metadata.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
-
-
-def statistics_json(file: StagedFile) -> str:
-    """The statistics as a Delta add action carries them; long strings are left out, where a bound would need care."""
-    statistics = dict(file.statistics)
-    for bound in ("minValues", "maxValues"):
-        values = {name: _delta_value(value) for name, value in statistics[bound].items()}
-        statistics[bound] = {name: value for name, value in values.items() if value is not None}
-    return json.dumps(statistics)
-
-
-def _delta_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        utc = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        return value if len(value) <= 32 else None
-    return value if isinstance(value, (bool, int, float)) else None
+    return StagedFile.of(found, night, WHOLE)

@@ -23,7 +23,7 @@ from scoring_support import (
     write_features,
 )
 
-from forecache.errors import CheckError, ConflictError
+from forecache.errors import CheckError
 from forecache.lake.tables import open_table
 from forecache.scoring import changes as changes_module
 from forecache.scoring import stage
@@ -193,15 +193,16 @@ def test_files_are_not_left_in_a_partition_that_another_run_has_replaced(
     score(None, settings, PIPELINE, [NIGHT], engine="arrow")
     merge(settings, entities(300, 20, seed=4))
     enter(settings)
-    commit = stage.commit_files
+    commit = stage.commit_nights
 
-    def late(*given: Any, **options: Any) -> int:
+    def late(*given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(stage, "commit_nights", commit)
         score(None, settings, PIPELINE, [NIGHT], run_id="faster", engine="arrow", mode="full")
         return commit(*given, **options)
 
-    monkeypatch.setattr(stage, "commit_files", late)
-    with pytest.raises(ConflictError, match="Another writer changed the table"):
-        score(None, settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
+    monkeypatch.setattr(stage, "commit_nights", late)
+    result = score(None, settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
+    assert result.details["taken_over"] == {NIGHT.isoformat(): "faster"}
     assert set(assert_equals_full(settings, NIGHT)["run_id"].to_pylist()) == {"faster"}
 
 

@@ -254,7 +254,7 @@ def test_one_engine_takes_up_the_shards_of_the_other(
     spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "commit_partitions", no_commit)
+        patched.setattr(stage, "commit_nights", no_commit)
         with pytest.raises(Stop):
             score(spark, scored, pipeline, [NIGHT], run_id="spark")
     result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
@@ -279,7 +279,7 @@ def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
     expected = values(predictions(scored, pipeline))
     shutil.rmtree(scored.table_uri(pipeline.prediction_table))
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "commit_partitions", no_commit)
+        patched.setattr(stage, "commit_nights", no_commit)
         with pytest.raises(Stop):
             score(spark, scored, pipeline, [NIGHT], run_id="first", engine=first)
     shards = sorted({path.parent for path in _staged(scored, pipeline)})
