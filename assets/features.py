@@ -14,7 +14,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, run_stage, tell
+from assets.stage import explained, is_rebuild, run_stage, tell
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -61,7 +61,13 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         result = run_stage(
             context,
             lambda progress: build(
-                spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
+                spark.session(),
+                current,
+                pipeline,
+                nights,
+                run_id=context.run_id,
+                progress=progress,
+                rebuild=is_rebuild(context),
             ),
         )
         for night, rows in result.details["rows_by_night"].items():

@@ -10,7 +10,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, run_stage, tell, telling
+from assets.stage import explained, is_rebuild, run_stage, tell, telling
 from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
@@ -54,7 +54,13 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         result = run_stage(
             context,
             lambda progress: score_nights(
-                spark.session(), current, pipeline, nights, run_id=context.run_id, progress=progress
+                spark.session(),
+                current,
+                pipeline,
+                nights,
+                run_id=context.run_id,
+                progress=progress,
+                rebuild=is_rebuild(context),
             ),
         )
         for night, rows in result.details["rows_by_night"].items():

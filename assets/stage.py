@@ -16,6 +16,9 @@ _FIRST_DELAY_S = 5
 _PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
 
+REBUILD_TAG = "forecache/rebuild"
+"""A run with this tag, "true", does again also what is current."""
+
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
@@ -52,6 +55,11 @@ def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> Sta
         session.error = None
         session.done(result)
     return result
+
+
+def is_rebuild(context: Context) -> bool:
+    """Whether the run was asked to do again also what is current."""
+    return context.run.tags.get(REBUILD_TAG) == "true"
 
 
 def tell(context: Context, message: str) -> None:

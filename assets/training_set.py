@@ -9,7 +9,7 @@ import dagster as dg
 from assets import checks
 from assets.metadata import feature_columns, key_columns, stage_metadata
 from assets.night import TrainingNight
-from assets.stage import explained, run_stage
+from assets.stage import explained, is_rebuild, run_stage
 from assets.views import splits_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
@@ -56,7 +56,15 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         night = config.resolve(pipeline, context)
         result = run_stage(
             context,
-            lambda progress: build(spark.session(), current, pipeline, night, run_id=context.run_id, progress=progress),
+            lambda progress: build(
+                spark.session(),
+                current,
+                pipeline,
+                night,
+                run_id=context.run_id,
+                progress=progress,
+                rebuild=is_rebuild(context),
+            ),
         )
         yield dg.MaterializeResult(
             value=result,

@@ -16,6 +16,7 @@ from assets.published import build_published
 from assets.raw import build_raw
 from assets.training_set import build_training_set
 from forecache.pipeline import Pipeline, Source, TorchModel, load_pipelines
+from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
@@ -40,7 +41,12 @@ PIPELINE_ASSETS = (
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Definitions for the project's pipelines; SettingsError where a declaration is wrong."""
+    """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    project = read_project(settings)
     pipelines = list(load_pipelines(settings).values())
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     return dg.Definitions.merge(
@@ -50,7 +56,14 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ),
         *(source_definitions(source) for source in sources_of(pipelines)),
         *(pipeline_definitions(pipeline) for pipeline in pipelines),
+        dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
+
+
+def broken_module(name: str, reason: str) -> dg.AssetSpec:
+    """What the graph shows in place of the pipelines of a module that cannot be used."""
+    title = f"broken_{name.rpartition('.')[2]}"
+    return dg.AssetSpec(title, group_name="broken", description=reason, kinds={"python"})
 
 
 def source_definitions(source: Source) -> dg.Definitions:

@@ -17,6 +17,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from assets.stage import REBUILD_TAG
 from dagster_project.definitions import build_definitions
 from forecache.errors import CheckError, ForecacheError, NotFoundError
 from forecache.settings import Settings
@@ -37,8 +38,18 @@ class JobRunner:
         self._session = session
         self._repository = build_definitions(settings).get_repository_def()
 
-    def run(self, job_name: str, *, nights: tuple[date, date] | None, config: Mapping[str, Any] | None = None) -> None:
+    def run(
+        self,
+        job_name: str,
+        *,
+        nights: tuple[date, date] | None,
+        config: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
+    ) -> None:
         """Run a job for a range of nights in one run, or without nights.
+
+        Args:
+            rebuild: Do again also what is current.
 
         Raises:
             ForecacheError: What made a stage or a blocking check fail.
@@ -48,7 +59,11 @@ class JobRunner:
         run = self.instance.create_run_for_job(
             job,
             run_config={**_QUIET, **(config or {})},
-            tags={PROCESS_TAG: _this_process(), **(night_tags(*nights) if nights else {})},
+            tags={
+                PROCESS_TAG: _this_process(),
+                **(night_tags(*nights) if nights else {}),
+                **({REBUILD_TAG: "true"} if rebuild else {}),
+            },
             remote_job_origin=_origin(self._repository.name, job_name),
         )
         self._session.error, self._session.objections = None, []

@@ -4,18 +4,20 @@ A run from here looks in the UI like any other, with its assets, checks and job.
 and what made it fail is raised as it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from dagster_project.instance import ensure_instance, runner_instance
-from forecache.errors import InputError
+from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Source, load_pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from dagster_project.execution import JobRunner
+    from resources.session import Session
 
 __all__ = ["ensure_instance", "run"]
 
@@ -31,6 +33,7 @@ def run(
     job: Job = "nightly",
     progress: Progress = no_progress,
     on_stage: Callable[[StageResult], None] = lambda result: None,
+    rebuild: bool = False,
 ) -> list[StageResult]:
     """Run a job for pipelines, after ingesting what waits in the landing zone of their sources.
 
@@ -38,29 +41,76 @@ def run(
         nights: First and last as-of date; None: the newest one. Training takes the last. With job "ingest" they are
             landing days, and None means all.
         on_stage: Called as each stage ends.
+        rebuild: Build, train and score again also what is current.
 
     Returns:
         The stages in the order they ended.
 
     Raises:
-        ForecacheError: What made a stage or a blocking check fail. Stages before it are done and stay done.
+        PipelinesFailed: Some of several pipelines failed; the others ran to their end.
+        ForecacheError: What made a stage or a blocking check of the only pipeline fail. Stages before it stay done.
     """
     chosen = [load_pipeline(settings, name) for name in pipelines]
-    spans = {pipeline.name: _span(pipeline, nights) for pipeline in chosen} if job != "ingest" else {}
-    from dagster_project.execution import JobRunner
-    from resources.session import Session
+    failures: dict[str, BaseException] = {}
+    spans: dict[str, Nights] = {}
+    for pipeline in chosen if job != "ingest" else ():
+        with _noted(failures, pipeline.name):
+            spans[pipeline.name] = _span(pipeline, nights)
+    if len(failures) < len(chosen) or not chosen:
+        from resources.session import Session
 
-    progress("starting Dagster", None)
-    with runner_instance(settings) as instance:
         session = Session(settings, progress, on_stage)
-        runner = JobRunner(settings, instance, session)
-        runner.close_abandoned_runs()
-        for source in {source.name: source for pipeline in chosen for source in pipeline.sources}.values():
-            _ingest(settings, runner, source, days=nights if job == "ingest" else None)
-        for pipeline in chosen:
-            if job != "ingest":
-                runner.run(f"{job}_{pipeline.name}", nights=spans[pipeline.name], config=_config(pipeline, job, spans))
+        _run_all(session, chosen, spans, failures, nights=nights, job=job, rebuild=rebuild)
+    if failures and len(chosen) == 1:
+        raise next(iter(failures.values()))
+    if failures:
+        raise PipelinesFailed(failures, of=len(chosen))
     return session.results
+
+
+def _run_all(
+    session: "Session",
+    chosen: Sequence[Pipeline],
+    spans: Mapping[str, Nights],
+    failures: dict[str, BaseException],
+    *,
+    nights: Nights | None,
+    job: Job,
+    rebuild: bool,
+) -> None:
+    """Ingest every source and run every pipeline; what fails is noted, and takes only what depends on it along."""
+    from dagster_project.execution import JobRunner
+
+    session.progress("starting Dagster", None)
+    with runner_instance(session.settings) as instance:
+        runner = JobRunner(session.settings, instance, session)
+        runner.close_abandoned_runs()
+        sources = {source.name: source for pipeline in chosen for source in pipeline.sources}
+        unread: dict[str, BaseException] = {}
+        for source in sources.values():
+            with _noted(unread, source.name):
+                _ingest(session.settings, runner, source, days=nights if job == "ingest" else None)
+        for pipeline in chosen:
+            lacking = [unread[source.name] for source in pipeline.sources if source.name in unread]
+            with _noted(failures, pipeline.name):
+                if lacking:
+                    raise lacking[0]
+                if pipeline.name in spans:
+                    runner.run(
+                        f"{job}_{pipeline.name}",
+                        nights=spans[pipeline.name],
+                        config=_config(pipeline, job, spans),
+                        rebuild=rebuild,
+                    )
+
+
+@contextmanager
+def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
+    """Note an error under a name and go on; an interrupt ends everything."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is raised at the end)
+        failures[name] = error
 
 
 def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
@@ -79,7 +129,7 @@ def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Ni
         runner.run(ingest_job_name(source), nights=span)
 
 
-def _config(pipeline: Pipeline, job: Job, spans: dict[str, Nights]) -> dict[str, object]:
+def _config(pipeline: Pipeline, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
     if job != "training":
         return {}
     night = spans[pipeline.name][1].isoformat()

@@ -4,6 +4,8 @@ Each class carries the exit code of the command line and the HTTP status of the 
 failure reads the same wherever it surfaces. Broken internal invariants are asserts, never these.
 """
 
+from collections.abc import Mapping
+
 
 class ForecacheError(Exception):
     """A failure that the user can act on."""
@@ -16,6 +18,30 @@ class ForecacheError(Exception):
         super().__init__(f"{message} {remedy}".strip())
         self.message = message
         self.remedy = remedy
+
+
+class PipelinesFailed(ForecacheError):
+    """Some of several pipelines failed; the others are done.
+
+    Attributes:
+        failures: By pipeline, source or module, what made it fail.
+    """
+
+    title = "Failed"
+
+    def __init__(self, failures: Mapping[str, BaseException], *, of: int) -> None:
+        told = "; ".join(f"{name}: {_sentence(error)}" for name, error in failures.items())
+        super().__init__(f"{len(failures)} of {of} failed. {told}")
+        self.failures = dict(failures)
+        codes = {getattr(error, "exit_code", 1) for error in failures.values()}
+        self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ForecacheError):
+        return str(error)
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line[:300]}"
 
 
 class SettingsError(ForecacheError):

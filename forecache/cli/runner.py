@@ -1,13 +1,12 @@
 """The bridge to the project's orchestrator: loaded by name, so that the engine imports none."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from datetime import date
 from types import ModuleType
 from typing import Literal
 
-from forecache.errors import SettingsError
 from forecache.pipeline import load_pipeline, load_pipelines
+from forecache.pipeline.loading import import_from_project
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -20,14 +19,7 @@ def load_project(settings: Settings, module: str) -> ModuleType:
     Raises:
         SettingsError: The project has no such module, or it cannot be imported.
     """
-    name = f"{settings.project}.{module}"
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"The project module {name!r} cannot be imported: {error}.",
-            remedy="Set FORECACHE_PROJECT to a package that has it, or run from the project's folder.",
-        ) from error
+    return import_from_project(settings, f"{settings.project}.{module}")
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
@@ -45,8 +37,16 @@ def run_job(
     job: Job,
     progress: Progress,
     on_stage: Callable[[StageResult], None],
+    rebuild: bool = False,
 ) -> list[StageResult]:
-    """Run a job through the orchestrator, so that the run is in its UI; results in the order stages ended."""
+    """Run a job through the orchestrator, so that the run is in its UI; results in the order stages ended.
+
+    Raises:
+        PipelinesFailed: Some of several pipelines failed.
+        ForecacheError: What made the only pipeline fail.
+    """
     runner = load_project(settings, "runner")
-    results = runner.run(settings, pipelines=pipelines, nights=nights, job=job, progress=progress, on_stage=on_stage)
+    results = runner.run(
+        settings, pipelines=pipelines, nights=nights, job=job, progress=progress, on_stage=on_stage, rebuild=rebuild
+    )
     return list(results)

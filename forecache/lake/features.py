@@ -63,8 +63,12 @@ def build_features(
     *,
     run_id: str = "",
     progress: Progress = no_progress,
+    rebuild: bool = False,
 ) -> StageResult:
     """Write the features of the nights that are missing or stale.
+
+    Args:
+        rebuild: Write those of all the nights.
 
     Returns:
         Rows over all the nights asked for; `details` has `built` (nights written) and `rows_by_night`.
@@ -79,10 +83,12 @@ def build_features(
     seen = look(settings, pipeline.feature_table, AS_OF)
     inputs = feature_inputs(settings, pipeline, nights)
     before = last_records(settings, STAGE, pipeline.name)
-    stale = {n: inputs[n] for n in sorted(nights) if n not in before or before[n].inputs != inputs[n]}
-    rows = {night: before[night].rows for night in nights if night not in stale}
+    current = {n for n in nights if not rebuild and n in before and before[n].inputs == inputs[n]}
+    stale = {night: inputs[night] for night in sorted(set(nights) - current)}
+    rows = {night: before[night].rows for night in current}
     # What a run committed and was killed before it could record it.
-    written = find_committed(settings, pipeline.feature_table, column=AS_OF, inputs=stale)
+    committed = {} if rebuild else stale
+    written = find_committed(settings, pipeline.feature_table, column=AS_OF, inputs=committed)
     rows |= _record(settings, pipeline, {n: writer.version for n, writer in written.items()}, inputs, run_id=run_id)
     to_build = [night for night in stale if night not in written]
     for first in range(0, len(to_build), _NIGHTS_AT_ONCE):

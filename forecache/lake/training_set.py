@@ -48,8 +48,12 @@ def build_training_set(
     *,
     run_id: str = "",
     progress: Progress = no_progress,
+    rebuild: bool = False,
 ) -> StageResult:
     """Write the training set as known on a night, replacing the one before (older ones stay as Delta versions).
+
+    Args:
+        rebuild: Also where the one before is current; a model is then trained on the new version.
 
     Returns:
         `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date.
@@ -62,7 +66,7 @@ def build_training_set(
     dates = as_of_dates(pipeline, night)
     inputs = _inputs(settings, pipeline, night, dates)
     before = last_record(settings, STAGE, pipeline.name)
-    if before is None or before.inputs != inputs:
+    if rebuild or before is None or before.inputs != inputs:
         progress(f"training set of {pipeline.name} as of {night}", None)
         before = _build(spark, settings, pipeline, dates, inputs, run_id=run_id, started=started)
         skipped = False

@@ -1,50 +1,76 @@
-"""The pipelines of a project, found by importing the modules of its `pipelines` sub-package."""
+"""The pipelines of a project, found by importing the modules of its `pipelines` sub-package.
 
+A module that cannot be used takes only its own pipelines with it: it is named with its error wherever pipelines are
+loaded, and the others go on.
+"""
+
+import dataclasses
+import difflib
 import importlib
+import logging
 import pkgutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
+from forecache.pipeline.code.location import add_project
 from forecache.pipeline.declaration import Pipeline
 from forecache.settings import Settings
 
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
 
-def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
-    """Every pipeline of the project by name, in alphabetical order.
+
+@dataclass(frozen=True)
+class Project:
+    """What was found in a project.
+
+    Attributes:
+        pipelines: By name, in alphabetical order.
+        broken: By the name of a module whose pipelines cannot be used, why.
+    """
+
+    pipelines: dict[str, Pipeline]
+    broken: dict[str, SettingsError]
+
+
+def read_project(settings: Settings) -> Project:
+    """Load every module of the project's pipelines.
 
     Raises:
-        SettingsError: The project package or a module in it cannot be imported, or a name is declared twice.
+        SettingsError: The project package cannot be imported.
     """
     package_name = f"{settings.project}.pipelines"
-    try:
-        package = importlib.import_module(package_name)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"The project package {package_name!r} cannot be imported: {error}.",
-            remedy="Set FORECACHE_PROJECT to a package that holds `pipelines/`, or run from the project's folder.",
-        ) from None
-    pipelines: dict[str, Pipeline] = {}
-    for module_info in pkgutil.iter_modules(package.__path__):
-        for pipeline in _pipelines_in(f"{package_name}.{module_info.name}"):
-            if pipelines.get(pipeline.name, pipeline) is not pipeline:
-                raise SettingsError(
-                    f"Two pipelines are named {pipeline.name!r}, the second in {module_info.name}.py.",
-                    remedy="Rename one: the name is part of tables, jobs, the store and the route.",
-                )
-            pipelines[pipeline.name] = pipeline
-    return dict(sorted(pipelines.items()))
+    package = import_from_project(settings, package_name)
+    modules = [f"{package_name}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    found: dict[str, list[Pipeline]] = {}
+    broken: dict[str, SettingsError] = {}
+    for module in modules:
+        try:
+            found[module] = _pipelines_in(module)
+        except SettingsError as error:
+            broken[module] = error
+    broken |= _ambiguous(found)
+    pipelines = {p.name: p for module, some in found.items() if module not in broken for p in some}
+    return Project(dict(sorted(pipelines.items())), broken)
 
 
-def _pipelines_in(module_name: str) -> list[Pipeline]:
-    try:
-        module = importlib.import_module(module_name)
-    except ForecacheError:
-        raise
-    except Exception as error:
-        raise SettingsError(
-            f"The pipeline module {module_name} cannot be imported: {type(error).__name__}: {error}.",
-            remedy="Mend the module; the other pipelines wait for it.",
-        ) from error
-    return [value for value in vars(module).values() if isinstance(value, Pipeline)]
+def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
+    """Every usable pipeline of the project by name, in alphabetical order; a warning is logged of each broken module.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    project = read_project(settings)
+    for error in project.broken.values():
+        if str(error) not in _told:
+            _told.add(str(error))
+            _log.warning("%s The other pipelines go on without it.", error)
+    return project.pipelines
 
 
 def load_pipeline(settings: Settings, name: str) -> Pipeline:
@@ -52,9 +78,94 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
 
     Raises:
         NotFoundError: No pipeline has that name; the message lists those there are.
+        SettingsError: None has, and a module is broken that may declare it.
+    """
+    found = find_pipeline(settings, name)
+    if found is None:
+        known = load_pipelines(settings)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        listed = ", ".join(known) or "none"
+        raise NotFoundError(
+            f"There is no pipeline {name!r}.", remedy=f"{hint}Pipelines in {settings.project}: {listed}."
+        )
+    return found
+
+
+def find_pipeline(settings: Settings, name: str) -> Pipeline | None:
+    """One pipeline by name, None where it is not declared.
+
+    Raises:
+        SettingsError: No pipeline has that name, and a module is broken that may declare it.
     """
     pipelines = load_pipelines(settings)
     if name not in pipelines:
-        known = ", ".join(pipelines) or "none"
-        raise NotFoundError(f"There is no pipeline {name!r}.", remedy=f"Pipelines in {settings.project}: {known}.")
-    return pipelines[name]
+        broken = read_project(settings).broken
+        own = [error for module, error in broken.items() if module.rpartition(".")[2] == name]
+        if broken:
+            raise (own or list(broken.values()))[0]
+    return pipelines.get(name)
+
+
+def import_from_project(settings: Settings, module: str) -> ModuleType:
+    """Import a module of the project; its package may lie in the current folder.
+
+    Raises:
+        SettingsError: It cannot be imported.
+    """
+    root = settings.project.partition(".")[0]
+    folder = Path.cwd()
+    # A console script, other than `python -m`, does not have the current folder on its path.
+    if root not in sys.modules and (folder / root).is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    add_project(root)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"The project module {module!r} cannot be imported: {error}.",
+            remedy="Set FORECACHE_PROJECT to the package that has it, and run from the folder in which that package "
+            "lies, or put that folder on PYTHONPATH.",
+        ) from error
+
+
+def _pipelines_in(module_name: str) -> list[Pipeline]:
+    try:
+        module = importlib.import_module(module_name)
+        found = {id(value): value for value in vars(module).values() if isinstance(value, Pipeline)}
+        for pipeline in found.values():
+            assert pipeline.fingerprints  # of the source as it was loaded, and refused here where it cannot be told
+        return list(found.values())
+    except (Exception, SystemExit) as error:
+        what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise SettingsError(
+            f"The pipeline module {module_name} cannot be used: {what}",
+            remedy="" if isinstance(error, ForecacheError) else "Mend the module.",
+        ) from error
+
+
+def _ambiguous(found: dict[str, list[Pipeline]]) -> dict[str, SettingsError]:
+    """The modules that declare a pipeline or a source of the same name in different ways."""
+    places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
+    for module, pipelines in found.items():
+        for pipeline in pipelines:
+            places["pipeline", pipeline.name][module].append(pipeline)
+            for source in pipeline.sources:
+                undescribed = dataclasses.replace(source, description="", owner="")
+                places["source", source.name][module].append(undescribed)
+    broken: dict[str, SettingsError] = {}
+    for (kind, name), by_module in places.items():
+        if _differ(value for values in by_module.values() for value in values):
+            where = " and ".join(by_module)
+            for module in by_module:
+                broken[module] = SettingsError(
+                    f"Two {kind}s are named {name!r}, in {where}.",
+                    remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
+                    "and the route.",
+                )
+    return broken
+
+
+def _differ(values: Iterable[object]) -> bool:
+    first, *others = values
+    return any(other is not first and (isinstance(first, Pipeline) or other != first) for other in others)

@@ -28,10 +28,12 @@ def score_nights(
     *,
     run_id: str = "",
     progress: Progress = no_progress,
+    rebuild: bool = False,
 ) -> StageResult:
     """Score nights with the champion; where there is a challenger, each night with both in one scan of its features.
 
     A challenger that cannot be scored, or whose predictions are wrong, holds nothing up: that is said in its place.
+    With `rebuild`, nights that are current are scored too.
 
     Returns:
         What `forecache.scoring.run.score` does, with `predicted` and `actual` of all that was scored here, by both
@@ -43,21 +45,22 @@ def score_nights(
     """
     challenger = find_challenger(settings, pipeline) if pipeline.shadow else None
     if challenger is None:
-        return score(spark, settings, pipeline, nights, run_id=run_id, progress=progress)
+        return score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
     before = last_records(settings, STAGE, pipeline.name)
     shadows: dict[date, StageResult] = {}
     errors: dict[date, str] = {}
     for night in sorted(set(nights)):
         try:
             shadows[night] = score_shadow(
-                spark, settings, pipeline, night, challenger, run_id=run_id, progress=progress
+                spark, settings, pipeline, night, challenger, run_id=run_id, progress=progress, rebuild=rebuild
             )
         except Exception as error:  # noqa: BLE001  (whatever is wrong with a challenger, the champion is scored)
             errors[night] = (str(error).strip().splitlines() or [type(error).__name__])[0]
     # Also where the challenger then failed: the champion's rows come first.
     after = last_records(settings, STAGE, pipeline.name)
     written = [after[night] for night in sorted(set(nights)) if after.get(night) != before.get(night)]
-    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress)
+    again = rebuild and bool(errors)
+    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=again)
     result = _with_challenger(result, pipeline, challenger, written, shadows, errors)
     runs = [run for run in shadows.values() if not run.skipped]
     return (

@@ -46,6 +46,7 @@ def score(
     engine: Engine = "spark",
     model: ModelVersion | None = None,
     mode: Mode = "auto",
+    rebuild: bool = False,
 ) -> StageResult:
     """Score every entity of the nights with the champion into the prediction table.
 
@@ -55,6 +56,7 @@ def score(
         model: Another version than the champion.
         mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
             "incremental" also from the night before; "full" never. See `forecache.scoring.incremental`.
+        rebuild: Score all of every night again, also where it is current.
 
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
@@ -77,7 +79,8 @@ def score(
     seen = look(settings, table, AS_OF)
     before = last_records(settings, STAGE, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
-    pending = [night for night in described if not is_current(settings, table, night, before)]
+    pending = [night for night in described if rebuild or not is_current(settings, table, night, before)]
+    mode = "full" if rebuild else mode
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
     if pending:

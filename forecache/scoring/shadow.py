@@ -46,10 +46,12 @@ def score_shadow(
     *,
     run_id: str = "",
     progress: Progress = no_progress,
+    rebuild: bool = False,
 ) -> StageResult:
     """Score a night with the champion and with a challenger, reading its features once.
 
-    The champion's partition is written only where it is not current already; where both are, nothing is done.
+    The champion's partition is written only where it is not current already; where both are, nothing is done. With
+    `rebuild` both are written in any case.
 
     Returns:
         A result about the challenger's table; `details` names both models, says whether the champion's partition was
@@ -72,7 +74,7 @@ def score_shadow(
     for side, (model, table) in sides.items():
         before = last_records(settings, _STAGES[side], pipeline.name)
         nights[side] = describe_nights(settings, pipeline, model, [night], before)[0]
-        current[side] = is_current(settings, table, nights[side], before)
+        current[side] = not rebuild and is_current(settings, table, nights[side], before)
     described, earlier = nights["challenger"], before
     known = last_record(settings, SHADOW_STAGE, pipeline.name, night)
     if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:

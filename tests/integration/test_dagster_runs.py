@@ -14,7 +14,7 @@ import pytest
 
 from dagster_project.instance import runner_instance
 from dagster_project.runner import run
-from forecache.errors import CheckError, InputError, NotFoundError
+from forecache.errors import CheckError, InputError, NotFoundError, PipelinesFailed
 from forecache.lake.ledger import StageRecord, record
 from forecache.quality.report import CheckReport, CheckResult
 from forecache.results import StageResult
@@ -130,6 +130,36 @@ def test_a_late_file_makes_later_nights_stale_and_the_check_says_which(
         run(shop, pipelines=["orders"], nights=(DAYS[4], DAYS[4]))
     stale = {"2026-01-03": False, "2026-01-04": False}
     assert checks_of(instance, "features_orders", "is_current") == current | stale
+
+
+@pytest.fixture
+def two_shops(shop: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The shop beside a pipeline of the same orders whose feature function fails."""
+    folder = tmp_path / "two_shops" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "orders.py").write_text("from shop_project.pipelines.orders import orders\n")
+    (folder / "failing.py").write_text(
+        "from dataclasses import replace\nfrom shop_project.pipelines.orders import orders as whole\n"
+        "def fail(events): raise ZeroDivisionError('none of it')\n"
+        "failing = replace(whole, name='failing', features=replace(whole.features, compute=fail))\ndel whole\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return shop.model_copy(update={"project": "two_shops"})
+
+
+def test_a_pipeline_that_fails_does_not_stop_the_others_and_rebuild_does_again_what_is_current(
+    two_shops: Settings, instance: dg.DagsterInstance
+) -> None:
+    for rebuild, skipped in ((False, False), (False, True), (True, False)):
+        results: list[StageResult] = []
+        with pytest.raises(
+            PipelinesFailed, match=r"2 of 2 failed\. failing: ZeroDivisionError: none of it; orders: "
+        ) as told:
+            run(two_shops, pipelines=["failing", "orders"], on_stage=results.append, rebuild=rebuild)
+        assert isinstance(told.value.failures["orders"], NotFoundError)  # no champion: its features were built before
+        built = [(r.subject, r.skipped) for r in results if r.stage == "features"]
+        assert built == [("orders", skipped)]
 
 
 @pytest.mark.parametrize("night", [date(2025, 12, 31), date(2026, 1, 7)])

@@ -134,3 +134,30 @@ def test_project_that_does_not_exist_is_a_wrong_setting(
     monkeypatch.setenv("FORECACHE_PROJECT", "no_such_project")
     assert cli.main(["run", "churn"]) == 2
     assert "no_such_project.pipelines" in capsys.readouterr().err
+
+
+def test_run_goes_on_without_a_broken_module_and_ends_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "half_project" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "bad.py").write_text("import no_such_module\n")
+    (folder / "good.py").write_text("from dagster_project.pipelines.churn import churn\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "half_project")
+    asked: list[list[str]] = []
+    monkeypatch.setattr(run_commands, "run_job", lambda settings, *, pipelines, **_: asked.append(pipelines))
+    assert cli.main(["run"]) == 2
+    assert asked == [["churn"]]
+    told = capsys.readouterr().err
+    assert "1 of 2 failed. half_project.pipelines.bad: The pipeline module half_project.pipelines.bad" in told
+    assert "No module named 'no_such_module'" in told
+    assert cli.main(["run", "churn"]) == 0
+
+
+def test_several_failures_are_all_told_and_give_their_common_exit_code() -> None:
+    alike = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": errors.NotFoundError("No b.")}, of=3)
+    assert (str(alike), alike.exit_code) == ("2 of 3 failed. a: No a.; b: No b.", 3)
+    mixed = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": ValueError("wrong\nlong")}, of=2)
+    assert (str(mixed), mixed.exit_code) == ("2 of 2 failed. a: No a.; b: ValueError: wrong", 1)

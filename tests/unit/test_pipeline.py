@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from forecache import pipeline as package
 from forecache.errors import NotFoundError, SettingsError
-from forecache.pipeline import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines
+from forecache.pipeline import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines, loading
+from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 
 
@@ -31,7 +33,10 @@ def test_project_pipelines_are_found_by_name(settings: Settings) -> None:
 
 
 def test_unknown_pipeline_names_those_there_are(settings: Settings) -> None:
-    with pytest.raises(NotFoundError, match=r"no pipeline 'chrun'\. Pipelines in dagster_project: churn, spend\."):
+    with pytest.raises(
+        NotFoundError,
+        match=r"no pipeline 'chrun'\. Did you mean 'churn'\? Pipelines in dagster_project: churn, spend\.",
+    ):
         load_pipeline(settings, "chrun")
 
 
@@ -40,26 +45,86 @@ def test_unknown_project_names_the_setting(tmp_path: Path) -> None:
         load_pipelines(load_settings(home=tmp_path, project="no_such_project"))
 
 
-def test_broken_module_is_named_and_a_second_pipeline_of_the_same_name_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "misnamed_project" / "pipelines"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "bad.py").write_text("import no_such_module\n")
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The `pipelines` folder of an own project; `mine` declares a pipeline of that name."""
+    folder = tmp_path / "own_project" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    declare(folder, "mine")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = load_settings(home=tmp_path, project="misnamed_project")
-    with pytest.raises(SettingsError, match=r"misnamed_project\.pipelines\.bad cannot be imported.*no_such_module"):
-        load_pipelines(settings)
+    forget("own_project")
+    yield folder
+    forget("own_project")
 
-    (package / "bad.py").write_text("from dagster_project.pipelines.churn import churn\n")
-    (package / "worse.py").write_text(
-        "import dataclasses\nfrom dagster_project.pipelines.churn import churn\n"
-        "mine = dataclasses.replace(churn, description='mine')\n"
+
+def declare(folder: Path, name: str, *, module: str = "", change: str = "") -> None:
+    (folder / f"{module or name}.py").write_text(
+        "import dataclasses\nfrom dagster_project.pipelines.churn import churn as original\n"
+        f"mine = dataclasses.replace(original, name={name!r}{change})\ndel original\n"
     )
-    sys.modules.pop("misnamed_project.pipelines.bad", None)
-    with pytest.raises(SettingsError, match=r"Two pipelines are named 'churn', the second in worse\.py"):
-        load_pipelines(settings)
+
+
+def forget(package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def broken(:\n", "SyntaxError: invalid syntax"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        (
+            "from forecache.pipeline import Publish\nPublish(on_stale='refused')\n",
+            "has on_stale='refused'. It is one of",
+        ),
+    ],
+)
+def test_a_broken_module_is_named_with_its_error_and_the_others_go_on(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, message: str
+) -> None:
+    (project / "bad.py").write_text(text)
+    settings = load_settings(home=tmp_path, project="own_project")
+    loading._told.clear()
+    assert list(load_pipelines(settings)) == ["mine"]
+    assert load_pipeline(settings, "mine").name == "mine"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "own_project.pipelines.bad cannot be used: " in caplog.text
+    assert message in caplog.text
+    for name in ("bad", "other"):  # which may be declared in the broken module
+        with pytest.raises(SettingsError, match="own_project.pipelines.bad cannot be used"):
+            load_pipeline(settings, name)
+
+
+def test_a_name_that_two_modules_give_takes_both_and_no_other(project: Path, tmp_path: Path) -> None:
+    declare(project, "again", module="one")
+    declare(project, "again", module="two", change=", description='another'")
+    found = read_project(load_settings(home=tmp_path, project="own_project"))
+    assert list(found.pipelines) == ["mine"]
+    assert set(found.broken) == {"own_project.pipelines.one", "own_project.pipelines.two"}
+    assert "Two pipelines are named 'again'" in str(found.broken["own_project.pipelines.one"])
+
+
+def test_a_source_that_two_modules_declare_in_different_ways_is_refused(project: Path, tmp_path: Path) -> None:
+    change = ", sources=(dataclasses.replace(original.sources[0], end=None),)"
+    declare(project, "other", change=change)
+    found = read_project(load_settings(home=tmp_path, project="own_project"))
+    assert not found.pipelines
+    assert "Two sources are named 'purchases'" in str(found.broken["own_project.pipelines.other"])
+
+
+def test_a_pipeline_that_is_imported_from_another_module_is_the_same(project: Path, tmp_path: Path) -> None:
+    (project / "imported.py").write_text("from own_project.pipelines.mine import mine\n")
+    found = read_project(load_settings(home=tmp_path, project="own_project"))
+    assert (list(found.pipelines), found.broken) == (["mine"], {})
+
+
+def test_the_project_is_found_in_the_current_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(project.parents[1]))])
+    monkeypatch.chdir(project.parents[1])
+    assert list(load_pipelines(load_settings(project="own_project"))) == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,14 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def check_project(settings: Settings) -> Finding:
-    from forecache.pipeline import load_pipelines
+    from forecache.pipeline.loading import read_project
 
-    pipelines = load_pipelines(settings)
+    project = read_project(settings)
+    pipelines = project.pipelines
+    if project.broken:
+        usable = f"; usable: {', '.join(pipelines) or 'none'}"
+        told = " ".join(str(error) for error in project.broken.values())
+        return Finding("pipelines", "fail", f"{told.rstrip('.')}{usable}", "Mend them; the others go on meanwhile.")
     if not pipelines:
         return Finding(
             "pipelines", "warn", f"none in {settings.project}.pipelines", "Declare one; see CONTRIBUTING.md."

@@ -31,12 +31,12 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     """
     from forecache.operations.rollback import roll_back
     from forecache.operations.targets import stands_here
-    from forecache.pipeline import load_pipelines
+    from forecache.pipeline.loading import find_pipeline
     from forecache.store.targets import sync_served
 
     current = settings()
     store = open_pipeline_store(pipeline)
-    declared = load_pipelines(current).get(pipeline)
+    declared = find_pipeline(current, pipeline)
     with StageProgress() as progress:
         if declared is not None:
             done = roll_back(

@@ -8,22 +8,51 @@ from forecache.cli.base import Night, NightRange, command, one_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import Job, chosen_pipelines, run_job
+from forecache.errors import ForecacheError, PipelinesFailed
+from forecache.pipeline.loading import read_project
+from forecache.results import StageResult
 
 _NIGHT = click.option("--night", type=Night(), help="The as-of date; default: the newest complete one.")
 _NIGHTS = click.option("--nights", type=NightRange(), help="A range of as-of dates, both ends included, in one run.")
 
 
-def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job) -> None:
+def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
     current = settings()
     pipelines = chosen_pipelines(current, names)
+    # What cannot be loaded does not run, which must not look like success.
+    failures: dict[str, BaseException] = {} if names else {**read_project(current).broken}
+    results: list[StageResult] = []
+    only: ForecacheError | None = None
     with StageProgress() as progress:
-        results = run_job(
-            current, pipelines=pipelines, nights=nights, job=job, progress=progress.update, on_stage=progress.done
-        )
+
+        def ended(result: StageResult) -> None:
+            results.append(result)
+            progress.done(result)
+
+        try:
+            run_job(
+                current,
+                pipelines=pipelines,
+                nights=nights,
+                job=job,
+                progress=progress.update,
+                on_stage=ended,
+                rebuild=rebuild,
+            )
+        except PipelinesFailed as error:
+            failures |= error.failures
+        except ForecacheError as error:
+            only = error
     if wants_json():
         print_json([stage_dict(result) for result in results])
     else:
         show_stages(results)
+    if only is not None and not failures:
+        raise only
+    if only is not None:
+        failures[pipelines[0]] = only
+    if failures:
+        raise PipelinesFailed(failures, of=len(pipelines) + len(failures.keys() - {*pipelines})) from only
 
 
 @command(
@@ -32,6 +61,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job) -> 
     forecache run churn --night 1998-06-30
     forecache run churn spend --nights 1998-06-01..1998-06-30
     forecache run churn --job full          # train first, then score and publish
+    forecache run churn --rebuild           # a file that a feature function reads has changed
     """,
 )
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
@@ -44,12 +74,16 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job) -> 
     show_default=True,
     help="nightly: ingest to publish with the champion; training: ingest to gate; full: both.",
 )
-def run(pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, job: Job) -> None:
+@click.option("--rebuild", is_flag=True, help="Build, train and score again also what is already current.")
+def run(
+    pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, job: Job, rebuild: bool
+) -> None:
     """Run PIPELINEs (default: all) for a night or a range of nights.
 
-    What is already current is skipped; a run that was killed continues where it stopped.
+    What is already current is skipped; a run that was killed continues where it stopped. Where one pipeline fails, the
+    others go on; the exit code tells of it at the end.
     """
-    _run(pipelines, one_range(night, nights), job)
+    _run(pipelines, one_range(night, nights), job, rebuild=rebuild)
 
 
 @command("train", examples="forecache train churn\nforecache train churn --night 1998-03-31")

@@ -61,12 +61,12 @@ def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
         UnavailableError: They cannot be; the change here stands, which the message says.
     """
     from forecache.operations.targets import stands_here
-    from forecache.pipeline import load_pipelines
+    from forecache.pipeline.loading import find_pipeline
     from forecache.store.targets import sync_served
 
     current = settings()
     with stands_here(store.pipeline, what), StageProgress() as progress:
-        return sync_served(current, load_pipelines(current).get(store.pipeline), store, progress.update)
+        return sync_served(current, find_pipeline(current, store.pipeline), store, progress.update)
 
 
 def say_served(
