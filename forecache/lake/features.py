@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.contracts import require_numbers
 from forecache.lake.events import known_events
 from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import StageRecord, last_records, record
@@ -26,17 +27,12 @@ def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     """Key columns, `as_of` and the features as float32, for every entity known on each night.
 
     Raises:
-        InputError: The declaration's function left out a column that it declares.
+        InputError: The declaration's function left out a column that it declares, or one is no number.
     """
     from pyspark.sql import functions as F
 
     computed = pipeline.features.compute(known_events(spark, settings, pipeline, nights))
-    missing = [c for c in (*pipeline.key, AS_OF, *pipeline.features.names) if c not in computed.columns]
-    if missing:
-        raise InputError(
-            f"The features of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
-            remedy=f"Return it from {pipeline.features.compute.__name__} or remove it from the declaration.",
-        )
+    require_numbers(computed, pipeline, pipeline.features.names, pipeline.features.compute, "feature")
     features = (F.col(name).cast("float").alias(name) for name in pipeline.features.names)
     return computed.select(*pipeline.key, AS_OF, *features)
 

@@ -6,10 +6,11 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
+from forecache.lake.contracts import require_labels, require_numbers, require_one_row_each
 from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import open_table, replace_table
+from forecache.lake.tables import open_table, read_table, replace_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -59,7 +60,8 @@ def build_training_set(
         `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date.
 
     Raises:
-        InputError: The night is outside the pipeline's dates, or a split is empty.
+        InputError: The night is outside the pipeline's dates, a split is empty, or the labels are not what a model can
+            be trained on: null, no number, not 0 or 1 where they are binary, or several for an entity and date.
     """
     started = time.perf_counter()
     require_nights(settings, pipeline, [night])
@@ -106,6 +108,8 @@ def _build(
     version = replace_table(frame, settings, pipeline.training_table, run_id=run_id)
     table = open_table(settings, pipeline.training_table, version=version)
     written = table.to_pyarrow_table(columns=["split", AS_OF, pipeline.label.name])
+    require_labels(written, pipeline)
+    require_one_row_each(read_table(spark, settings, pipeline.training_table, version=version), pipeline)
     groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])
     by_date = {(row["split"], row[AS_OF]): row for row in groups.to_pylist()}
     empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
@@ -164,4 +168,5 @@ def label_frame(
     from pyspark.sql import functions as F
 
     labels = pipeline.label.compute(entities, horizon_events(spark, settings, pipeline, nights))
+    require_numbers(labels, pipeline, [pipeline.label.name], pipeline.label.compute, "label")
     return labels.select(*pipeline.key, AS_OF, F.col(pipeline.label.name).cast("double"))

@@ -42,7 +42,7 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
         if batch.column(label).null_count:
             raise InputError(
                 f"The label {label!r} is null in {batch.column(label).null_count} rows of {table!r}.",
-                remedy="The label's function must give every entity a value.",
+                remedy="The label's function must leave out entities without a value: build the training set again.",
             )
         for position, name in enumerate(names):
             matrix.features[start:stop, position] = batch.column(name).to_numpy(zero_copy_only=False)

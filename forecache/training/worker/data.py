@@ -128,7 +128,7 @@ class Split:
         if batch.column(self.label).null_count:
             raise InputError(
                 f"The label {self.label!r} is null in {batch.column(self.label).null_count} rows of {chunk.path}.",
-                remedy="The label's function must give every entity a value.",
+                remedy="The label's function must leave out entities without a value: build the training set again.",
             )
         matrix = np.empty((batch.num_rows, len(self.features) + 1), dtype=np.float32)
         for position, column in enumerate((*self.features, self.label)):
