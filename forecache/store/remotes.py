@@ -42,7 +42,7 @@ class Remote(Protocol):
         """The bytes of a file from a position on; NotFoundError where there is no such file."""
 
     def names(self, prefix: str) -> list[str]:
-        """Names under a folder."""
+        """Names under a folder; "" is the whole remote."""
 
     def delete(self, names: list[str]) -> None:
         """Delete files."""
@@ -65,6 +65,12 @@ def open_remote(uri: str, options: Mapping[str, str]) -> Remote:
             remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
         )
     return ObjectRemote(uri, options)
+
+
+def remote_pipelines(remote: Remote) -> list[str]:
+    """The pipelines that a remote serves, in alphabetical order."""
+    paths = (name.split("/") for name in remote.names(""))
+    return sorted(path[0] for path in paths if path[1:] == ["CURRENT"])
 
 
 class FolderRemote:
@@ -189,7 +195,9 @@ class ObjectRemote:
             raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.") from None
 
     def names(self, prefix: str) -> list[str]:
-        return [item["path"] for page in self._obstore.list(self._store, prefix + "/") for item in page]
+        return [
+            item["path"] for page in self._obstore.list(self._store, f"{prefix}/" if prefix else None) for item in page
+        ]
 
     def delete(self, names: list[str]) -> None:
         if names:

@@ -1,5 +1,8 @@
 """What an operator applies is valid for Kubernetes, and says what the engine expects."""
 
+import importlib.metadata
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from forecache.cli.main import COMMANDS
 from forecache.errors import CheckError, InputError, NotFoundError, SettingsError
 from forecache.settings import Settings
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "kubernetes"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
 OLDEST_VERSION = "1.31"  # podFailurePolicy and sidecar containers are in every cluster from there on
 
@@ -29,6 +33,10 @@ def pod_specs() -> list[dict[str, Any]]:
     cron = the("CronJob", "forecache-nightly")["spec"]["jobTemplate"]
     owners = [the("Job", "forecache-training"), cron, the("Deployment", "forecache-reader")]
     return [owner["spec"]["template"]["spec"] for owner in owners]
+
+
+def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*spec.get("initContainers", ()), *spec["containers"]]
 
 
 @pytest.mark.parametrize("version", [OLDEST_VERSION, kubernetes_validate.latest_version()])
@@ -63,8 +71,8 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
     names = set(the("ConfigMap", "forecache")["data"])
     commands = []
     for spec in pod_specs():
-        for container in [*spec.get("initContainers", ()), *spec["containers"]]:
-            names |= {variable["name"] for variable in container.get("env", ())} - {"PIPELINE"}
+        for container in containers(spec):
+            names |= {variable["name"] for variable in container.get("env", ())} - {"PIPELINE", "HOME"}
             commands.append(" ".join([*container["command"], *container.get("args", ())]))
     known = {f"FORECACHE_{name.upper()}" for name in Settings.model_fields}
     assert names <= known
@@ -93,6 +101,57 @@ def test_training_outlives_a_preemption_and_not_an_error_of_the_user() -> None:
 def test_nothing_runs_as_root_or_with_privileges() -> None:
     for spec in pod_specs():
         assert spec["securityContext"]["runAsNonRoot"]
-        for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+        for container in containers(spec):
             assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
             assert container["resources"]["limits"]["memory"]
+
+
+def test_images_have_a_version_and_every_one_of_them_is_built_here() -> None:
+    version = importlib.metadata.version("forecache")
+    used = {container["image"] for spec in pod_specs() for container in containers(spec)}
+    assert used == {f"forecache:{version}", f"forecache-reader:{version}"}
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["images"]
+    assert {f"{image['name']}:{image['newTag']}" for image in listed} == used
+    for name in ("Containerfile", "Containerfile.reader"):
+        lines = (ROOT / "deploy" / name).read_text().splitlines()
+        [python] = [line.partition("=")[2] for line in lines if line.startswith("ARG PYTHON=")]
+        assert re.fullmatch(r"docker\.io/library/python:\d+\.\d+\.\d+-slim-\w+", python)
+        assert {line.split()[1] for line in lines if line.startswith("FROM")} == {"${PYTHON}"}
+
+
+def test_readers_ask_for_tokens_that_a_secret_holds() -> None:
+    [reader] = the("Deployment", "forecache-reader")["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in reader["env"]}
+    volumes = the("Deployment", "forecache-reader")["spec"]["template"]["spec"]["volumes"]
+    [secret] = [volume for volume in volumes if "secret" in volume]
+    [mount] = [mount for mount in reader["volumeMounts"] if mount["name"] == secret["name"]]
+    assert mount["readOnly"]
+    assert not secret["secret"].get("optional")
+    assert Path(variables["FORECACHE_READER_TOKENS"]).parent == Path(mount["mountPath"])
+    assert "FORECACHE_READER_ANONYMOUS" not in the("ConfigMap", "forecache")["data"]
+
+
+def test_nothing_is_reached_but_by_policy() -> None:
+    closed = the("NetworkPolicy", "forecache-closed")["spec"]
+    assert (closed["podSelector"], closed["policyTypes"], "ingress" in closed) == ({}, ["Ingress"], False)
+    for name, owner in (
+        ("reader", the("Deployment", "forecache-reader")),
+        ("training", the("Job", "forecache-training")),
+    ):
+        selected = the("NetworkPolicy", f"forecache-{name}")["spec"]["podSelector"]["matchLabels"]
+        assert selected.items() <= owner["spec"]["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".dockerignore", ".containerignore"])
+def test_secrets_are_neither_committed_nor_in_an_image(name: str) -> None:
+    ignored = (ROOT / name).read_text().splitlines()
+    assert ".env" in ignored
+    assert {".forecache", ".forecache/"} & set(ignored)
+
+
+def test_git_ignores_a_file_of_secrets() -> None:
+    for path in (".env", "deploy/.env", ".env.production"):
+        said = subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=ROOT, check=False)
+        assert said.returncode == 0, path

@@ -62,7 +62,7 @@ def test_the_kustomization_lists_files_that_exist() -> None:
 
 
 def test_the_driver_may_start_its_executors_and_its_pod_stays_without_privileges() -> None:
-    account, role, binding = load(SPARK / "access.yaml")
+    account, role, binding, policy = load(SPARK / "access.yaml")
     assert pod()["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]
     assert pod()["automountServiceAccountToken"]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -70,7 +70,11 @@ def test_the_driver_may_start_its_executors_and_its_pod_stays_without_privileges
     [executor] = load(SPARK / "executor.yaml")
     for spec in (pod(), executor["spec"]):
         assert spec["securityContext"]["runAsNonRoot"]
-        assert not spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+        security = spec["containers"][0]["securityContext"]
+        assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+    [who] = policy["spec"]["podSelector"]["matchExpressions"]
+    assert policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"] == [who]
+    assert set(who["values"]) == {"nightly", executor["metadata"]["labels"][who["key"]]}
 
 
 def test_the_variables_are_settings_and_executors_run_the_driver_s_image(monkeypatch: pytest.MonkeyPatch) -> None:

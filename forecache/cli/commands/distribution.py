@@ -10,6 +10,7 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.runner import chosen_pipelines
 from forecache.errors import SettingsError
 from forecache.pipeline import load_pipeline
+from forecache.pipeline.names import check_name
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
@@ -18,6 +19,7 @@ _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE
 def _exchange(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> list[dict[str, Any]]:
     """Push or pull the pipelines; what travelled, one row a pipeline."""
     from forecache.store import open_remote, open_store, pull, push
+    from forecache.store.remotes import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote
@@ -26,13 +28,18 @@ def _exchange(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> l
             "There is no remote to exchange versions with.", remedy="Set FORECACHE_STORE_REMOTE or give --remote."
         )
     opened = open_remote(uri, current.storage_options)
+    # A replica has no declarations: what it pulls by itself is what the remote serves.
+    for name in names:
+        check_name("pipeline", name)
+    here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
+    chosen = here if pulling else chosen_pipelines(current, names)
     with StageProgress() as progress:
         return [
             {
                 "pipeline": name,
                 **(pull if pulling else push)(open_store(current, name), opened, progress=progress.update),
             }
-            for name in chosen_pipelines(current, names)
+            for name in chosen
         ]
 
 
@@ -85,7 +92,10 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
 @_PIPELINES
 @_REMOTE
 def pull_command(pipelines: tuple[str, ...], remote: str | None) -> None:
-    """Bring this replica up to what the remote serves of PIPELINEs (default: all), checked before it is served."""
+    """Bring this replica up to what the remote serves of PIPELINEs, checked before it is served.
+
+    Without names, all that the remote serves; declarations are not needed here.
+    """
     rows = _exchange(pipelines, remote, pulling=True)
     if wants_json():
         print_json(rows)
