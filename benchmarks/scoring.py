@@ -53,7 +53,7 @@ SIZES = {
     ),
     "hour": Sizes(
         rows=2_000_000,
-        repeats=3,
+        repeats=2,
         cold_repeats=2,
         cold_after_copy=1,
         scaling_repeats=1,
@@ -152,7 +152,7 @@ def tuned(work: Path, rows: int, trees: bool = False) -> dict[str, Any]:
 
 def warm(work: Path, sizes: Sizes) -> dict[str, Any]:
     rows, small = sizes.rows, min(sizes.scaling)
-    which = ["copy", "constant", "mlflow", "udf", "score"]
+    which = ["copy", "constant", "mlflow", "map_in_arrow", "udf", "score"]
     tune = tuned(work, small)
     equal = job("answers", home=_home(work, small), rows=small, setting=tune["best"])
     options = {"repeats": sizes.repeats, "cores": 2, "which": which, "trees": False, "setting": tune["best"]}

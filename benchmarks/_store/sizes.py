@@ -71,7 +71,7 @@ SIZES = {
         http_keys=500_000,
         big_keys=10_000_000,
         memory_keys=20_000_000,
-        feast_rows=(100_000, 300_000),
+        feast_rows=(100_000, 250_000),
         load_rows=2_000_000,
         repeats=1,
         load_s=3.0,
@@ -85,7 +85,7 @@ SIZES = {
         quiet_window_s=8.0,
         checked_keys=200,
         rates=(500, 5_000),
-        open_s=8.0,
+        open_s=6.0,
         open_repeats=2,
     ),
     "tiny": Sizes(
