@@ -181,9 +181,14 @@ def publish_rows(passes: Passes) -> list[Row]:
 
 
 def _feast_rate(passes: Passes, name: str) -> Value:
-    """Rows per second of what a larger materialization takes longer than a smaller one."""
-    pairs = [each["feast"][name] for each in passes]
-    return Value.of((many["rows"] - few["rows"]) / max(many["seconds"] - few["seconds"], 1e-9) for few, many in pairs)
+    """Rows per second of what a larger materialization takes longer than a smaller one; of the larger, where that took
+    no longer, as at tiny sizes."""
+
+    def rate(few: dict[str, Any], many: dict[str, Any]) -> float:
+        longer_s = many["seconds"] - few["seconds"]
+        return float((many["rows"] - few["rows"]) / longer_s if longer_s > 0 else many["rows_per_s"])
+
+    return Value.of(rate(*each["feast"][name]) for each in passes)
 
 
 def _memory_rows(passes: Passes) -> list[Row]:
