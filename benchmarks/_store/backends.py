@@ -23,6 +23,7 @@ from _store.processes import ROOT, BenchmarkError, run_checked, running
 PEERS = ROOT / ".tools" / "peers"
 NAMES = ("redis", "postgres", "sqlite", "rocksdb")
 _BLOCK = 200_000
+_PSQL = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-1"]
 
 
 def json_values(table: pa.Table) -> pa.Array:
@@ -70,10 +71,14 @@ def redis_commands(keys: pa.Array, values: pa.Array) -> bytes:
     return bytes(memoryview(joined.buffers()[2])[offsets[0] : offsets[-1]])
 
 
+def pipe_command(socket: str) -> list[str]:
+    return ["redis-cli", "-s", socket, "--pipe"]
+
+
 def pipe(socket: Path, file: Path) -> None:
     """Send a file of commands through `redis-cli --pipe`."""
     with open(file, "rb") as commands:
-        said = run_checked(["redis-cli", "-s", socket, "--pipe"], stdin=commands)
+        said = run_checked(pipe_command(str(socket)), stdin=commands)
     if "errors: 0" not in said:
         raise BenchmarkError(f"redis-cli --pipe says {said!r}.")
 
@@ -119,9 +124,18 @@ def postgres_server(log: Path, *, core: int | None = None) -> Iterator[Path]:
 def psql(folder: Path, *commands: str) -> str:
     """Run commands in one transaction."""
     given = [part for command in commands for part in ("-c", command)]
-    return run_checked(
-        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-1", "-h", folder, "-U", "bench", "postgres", *given]
+    return run_checked([*_PSQL, "-h", folder, "-U", "bench", "postgres", *given])
+
+
+def update_command(folder: str, file: Path) -> list[str]:
+    """Replace the values of a file's keys in one transaction."""
+    commands = (
+        "create temporary table changed (like predictions)",
+        f"\\copy changed from '{file}'",
+        "update predictions set value = changed.value from changed where predictions.key = changed.key",
     )
+    given = [part for command in commands for part in ("-c", command)]
+    return [*_PSQL, "-h", folder, "-U", "bench", "postgres", *given]
 
 
 def text_lines(columns: list[pa.Array]) -> bytes:

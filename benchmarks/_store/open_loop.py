@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from _store import answers, backends, rows, servers
 from _store.load import Target
@@ -35,7 +34,7 @@ _QUANTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
 def measure(work: Path, sizes: Sizes, swaps: Swaps) -> dict[str, Any]:
-    """Every server at the low rate, those that can at the high one; then ours and Redis while rows are replaced."""
+    """Every server at the low rate, those that can at the high one; then some of them while rows are replaced."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for server in servers.servers(work, sizes.http_keys):
         chosen = [surface for surface in server.surfaces if surface.name in _EVERYONE]
@@ -58,7 +57,8 @@ def measure(work: Path, sizes: Sizes, swaps: Swaps) -> dict[str, Any]:
         "servers": found,
         "publishing": {
             servers.OURS: _ours_publishing(work, sizes, swaps),
-            servers.REDIS_BLOCKING: _redis_publishing(work, sizes),
+            servers.REDIS_BLOCKING: _other_publishing(work, sizes, "redis", f"/blocking/{rows.NAME}/"),
+            servers.POSTGRES: _other_publishing(work, sizes, "postgres", f"/v1/{rows.NAME}/"),
         },
         "niceness": NICENESS,
         "changed": int(sizes.http_keys * sizes.changed_share),
@@ -139,41 +139,39 @@ def _ours_publishing(work: Path, sizes: Sizes, swaps: Swaps) -> list[dict[str, A
     return found
 
 
-def _redis_publishing(work: Path, sizes: Sizes) -> list[dict[str, Any]]:
-    """The handler over Redis while `redis-cli --pipe`, as far back as our publisher, replaces as many keys as often."""
+def _other_publishing(work: Path, sizes: Sizes, backend: str, path: str) -> list[dict[str, Any]]:
+    """The handler over another store while as many of its keys are replaced as often, by a client at our niceness."""
     count, window_s = _window(sizes)
     folder, home = work / "backends", servers.published_home(work, sizes.http_keys)
-    file = folder / "changes.redis"
+    file = folder / f"changes.{backend}"
+    rng = np.random.default_rng(0)
+    index = np.sort(rng.choice(sizes.http_keys, int(sizes.http_keys * sizes.changed_share), replace=False))
+    table = rows.table(index, np.ones(len(index), np.uint16), rows.FIRST_NIGHT).combine_chunks()
+    keys, values = table[rows.KEY].chunk(0), backends.json_values(table)
     found = []
     for _ in range(sizes.open_repeats):
-        say(f"open loop: Redis with {count} times as many keys set")
-        with backends.loaded("redis", folder, sizes.http_keys) as place:
-            rng = np.random.default_rng(0)
-            index = rng.choice(sizes.http_keys, int(sizes.http_keys * sizes.changed_share), replace=False)
-            table = rows.table(index, np.ones(len(index), np.uint16), rows.FIRST_NIGHT).combine_chunks()
-            keys = table[rows.KEY].combine_chunks()
-            file.write_bytes(backends.redis_commands(_whole(keys), backends.json_values(table)))
+        say(f"open loop: {backend} with {count} times as many keys replaced")
+        with backends.loaded(backend, folder, sizes.http_keys) as place:
+            redis = backend == "redis"
+            file.write_bytes(backends.redis_commands(keys, values) if redis else backends.text_lines([keys, values]))
+            change = backends.pipe_command(place) if redis else backends.update_command(place, file)
             port = free_port()
-            with servers.direct_handler(home, "redis", place)(port, None):
-                target = Target(port, "get", f"/blocking/{rows.NAME}/")
+            with servers.direct_handler(home, backend, place)(port, None):
+                target = Target(port, "get", path)
                 attack(work, target, sizes, sizes.rates[1], sizes.warm_s + 1.0)
                 load = _while_setting(
                     lambda target=target: attack(work, target, sizes, sizes.rates[1], window_s),  # type: ignore[misc]
-                    lambda place=place: _pipe_behind(Path(place), file),  # type: ignore[misc]
+                    lambda change=change: _step_back_and_run(change, file),  # type: ignore[misc]
                     count,
                 )
         found.append({**load, "publishes": count})
     return found
 
 
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _pipe_behind(socket: Path, file: Path) -> None:
-    with open(file, "rb") as commands:
-        command = ["nice", "-n", str(NICENESS), "redis-cli", "-s", str(socket), "--pipe"]
-        subprocess.run(command, check=True, stdin=commands, capture_output=True, start_new_session=True)
+def _step_back_and_run(command: list[str], file: Path) -> None:
+    with open(file, "rb") as given:
+        nice = ["nice", "-n", str(NICENESS), *command]
+        subprocess.run(nice, check=True, stdin=given, capture_output=True, start_new_session=True)
 
 
 def _while_setting(load: Callable[[], dict[str, Any]], change: Callable[[], None], count: int) -> dict[str, Any]:

@@ -265,15 +265,13 @@ def open_rows(passes: Passes) -> list[Row]:
     nice = f"{count} publishes of {passes[0]['changed']:,} keys at niceness {passes[0]['niceness']}"
     for quantile in ("p50_ms", "p99_ms", "p999_ms"):
         what = f"{quantile.removesuffix('_ms').replace('p999', 'p99.9')} at {rate:,} requests/s, {nice}"
-        loads = {
-            name: Value.of(run[quantile] for each in passes for run in each["publishing"][name])
-            for name in (servers.OURS, servers.REDIS_BLOCKING)
-        }
-        ours, theirs = loads[servers.OURS], loads[servers.REDIS_BLOCKING]
+        loads = {name: Value.of(run[quantile] for each in passes for run in each["publishing"][name]) for name in quiet}
+        ours = loads[servers.OURS]
         without = _milliseconds(passes, servers.OURS, rate, quantile)
         key = "open" if quantile == "p99_ms" else ""
-        peer = f"{servers.REDIS_BLOCKING}, as many keys set by `redis-cli --pipe`"
-        rows.append(Row(f"{servers.OURS}: {what}", ours, "ms", peer, theirs, theirs / ours, key=key))
+        for name, how in ((servers.REDIS_BLOCKING, "set by `redis-cli --pipe`"), (servers.POSTGRES, "updated")):
+            theirs, peer = loads[name], f"{name}, as many keys {how}"
+            rows.append(Row(f"{servers.OURS}: {what}", ours, "ms", peer, theirs, theirs / ours, key=key))
         rows.append(Row(f"{servers.OURS}: {what}", ours, "ms", "itself without publishes", without, ours / without))
     failed = sum(run["failed"] for each in passes for record in each["servers"].values() for runs in record.values()
                  for run in runs)  # fmt: skip
