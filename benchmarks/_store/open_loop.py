@@ -135,7 +135,7 @@ def _ours_publishing(work: Path, sizes: Sizes, swaps: Swaps) -> list[dict[str, A
                 count,
                 window_s,
             )
-        found.append({**load, "publishes": sum(each["under_load"] for each in publishes)})
+        found.append({**load, "planned": count, "publishes": sum(each["under_load"] for each in publishes)})
     return found
 
 
@@ -164,7 +164,7 @@ def _other_publishing(work: Path, sizes: Sizes, backend: str, path: str) -> list
                     lambda change=change: _step_back_and_run(change, file),  # type: ignore[misc]
                     count,
                 )
-        found.append({**load, "publishes": count})
+        found.append({**load, "planned": count, "publishes": count})
     return found
 
 

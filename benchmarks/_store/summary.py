@@ -261,7 +261,7 @@ def open_rows(passes: Passes) -> list[Row]:
                 rows.append(Row(f"{mine}: {what}", ours, "ms", name, theirs, theirs / ours))
     rate = rates[1]
     quiet = passes[0]["publishing"]
-    count = quiet[servers.OURS][0]["publishes"]
+    count = quiet[servers.OURS][0]["planned"]
     nice = f"{count} publishes of {passes[0]['changed']:,} keys at niceness {passes[0]['niceness']}"
     for quantile in ("p50_ms", "p99_ms", "p999_ms"):
         what = f"{quantile.removesuffix('_ms').replace('p999', 'p99.9')} at {rate:,} requests/s, {nice}"
@@ -276,6 +276,8 @@ def open_rows(passes: Passes) -> list[Row]:
     failed = sum(run["failed"] for each in passes for record in each["servers"].values() for runs in record.values()
                  for run in runs)  # fmt: skip
     failed += sum(run["failed"] for each in passes for runs in each["publishing"].values() for run in runs)
+    ended = Value.of(run["publishes"] for each in passes for run in each["publishing"][servers.OURS])
+    rows.append(Row("publishes that ended within the load", ended, asked=Asked(count, of_ratio=False)))
     return [*rows, Row("requests that failed, of all servers", Value.of([failed]))]
 
 
