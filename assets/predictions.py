@@ -43,6 +43,8 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
+        from forecache.lake.digest import partition_digests
+        from forecache.lake.tables import open_table
         from forecache.operations.rollback import settle
         from forecache.quality.expectations import prediction_expectations
         from forecache.quality.verdicts import check_nights
@@ -70,9 +72,15 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         )
 
         tell(context, f"checking {table}")
-        states = dict.fromkeys(nights, f"{table}@{result.delta_version}")
+        checked = open_table(current, table)
         reports = check_nights(
-            spark.session(), current, table, prediction_expectations(pipeline), column=AS_OF, states=states
+            spark.session(),
+            current,
+            table,
+            prediction_expectations(pipeline),
+            column=AS_OF,
+            states=partition_digests(checked, AS_OF, nights),
+            version=checked.version(),
         )
         yield from checks.expectation_events(context, table, reports)
         moved = check_drift(current, pipeline, nights, spark=spark.session(), run_id=context.run_id)

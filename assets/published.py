@@ -47,10 +47,7 @@ def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
 def _publish_newest(settings: Settings, pipeline: Pipeline, run_id: str, progress: Progress) -> StageResult:
     from forecache.lake.ledger import last_records
     from forecache.operations.publish import publish_night
-    from forecache.quality.verdicts import require_passed
 
     scored = [night for night in last_records(settings, "score", pipeline.name) if night]
     newest = max(scored, default=None)
-    if newest:
-        require_passed(settings, pipeline.prediction_table, newest)
     return publish_night(settings, pipeline, night=newest, run_id=run_id, progress=progress)

@@ -25,6 +25,7 @@ from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, bui
 from jobs.nightly import build_nightly_job, build_nightly_schedule
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
+from jobs.verification import build_verification_job, build_verification_schedule
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -54,6 +55,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             resources={"settings": resource, "spark": SparkResource(settings=resource)},
             executor=dg.in_process_executor,
         ),
+        store_definitions(),
         *(source_definitions(source) for source in sources_of(pipelines)),
         *(pipeline_definitions(pipeline) for pipeline in pipelines),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
@@ -64,6 +66,11 @@ def broken_module(name: str, reason: str) -> dg.AssetSpec:
     """What the graph shows in place of the pipelines of a module that cannot be used."""
     title = f"broken_{name.rpartition('.')[2]}"
     return dg.AssetSpec(title, group_name="broken", description=reason, kinds={"python"})
+
+
+def store_definitions() -> dg.Definitions:
+    job = build_verification_job()
+    return dg.Definitions(jobs=[job], schedules=[build_verification_schedule(job)])
 
 
 def source_definitions(source: Source) -> dg.Definitions:

@@ -89,3 +89,12 @@ class UnavailableError(ForecacheError):
     exit_code = 7
     status = 503
     title = "Unavailable"
+
+
+class DamagedError(UnavailableError):
+    """Stored bytes are not those that were written."""
+
+    title = "Damaged"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy or "Publish again; on a replica, `forecache pull --verify`.")

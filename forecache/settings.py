@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
     )
     reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
+    reader_scrub_s: float = Field(
+        300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
+    )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field("", description="Folder or s3:// URI that publishes versions and replicas pull from.")
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
     "release": (f"{_COMMANDS}.store:release", "Lift the quarantine of a version."),
     "diff": (f"{_COMMANDS}.store:diff", "What changed between two published versions."),
+    "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Bring Redis and a remote up to the served versions."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Bring this replica up to what a remote serves."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),

@@ -1,16 +1,20 @@
-"""Publishing past a rollback: one that was cut short is finished first, and a model rolled back publishes nothing."""
+"""Publishing what may be: a night that passed its checks as it is now, made by a model that nobody rolled back.
+
+Both are looked at under the publisher's lock, at the Delta version that is published: neither a rollback nor another
+scoring of the night comes between the look and the publish.
+"""
 
 from datetime import date
 
-from forecache.errors import CheckError
-from forecache.lake.ledger import last_record
+from forecache.errors import CheckError, ConflictError
 from forecache.operations.rollback import settle
 from forecache.pipeline import Pipeline
-from forecache.registry.promotions import promotions, rolled_back
+from forecache.quality.verdicts import refuse_failed, require_passed
+from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.publishing import publish
-from forecache.store.source import open_night
+from forecache.store.source import NightSource, commonest_provenance
 
 
 def publish_night(
@@ -19,23 +23,44 @@ def publish_night(
     *,
     night: date | None = None,
     full: bool = False,
+    unchecked: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """`forecache.store.publish`, unless the model that made the night's predictions was rolled back.
+    """`forecache.store.publish` of a night that was checked as it is, by a model that was not rolled back.
+
+    Args:
+        unchecked: Publish also a night that was never checked, or not since its rows changed; never one whose last
+            check failed.
 
     Raises:
-        CheckError: It was; and what `publish` raises.
+        CheckError: It was not, or its model was; and what `publish` raises.
+        ConflictError: A rollback was cut short a moment ago.
     """
+
+    def approve(source: NightSource) -> None:
+        _refuse_rolled_back(settings, pipeline, source)
+        if unchecked:
+            refuse_failed(settings, pipeline.prediction_table, source.night)
+        else:
+            require_passed(settings, pipeline.prediction_table, source.night, state=source.digest)
+
     settle(settings, pipeline, progress=progress)
-    left = rolled_back(promotions(settings, pipeline.name))
-    if left:
-        chosen = night or open_night(settings, pipeline, None).night
-        scored = last_record(settings, "score", pipeline.name, chosen)
-        model = scored.details.get("model_version") if scored else None
-        if model in left:
-            raise CheckError(
-                f"The predictions of {pipeline.name} for {chosen} were made by model {model}, which was rolled back.",
-                remedy=f"`forecache run {pipeline.name} --night {chosen}` scores them with the champion first.",
-            )
-    return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress)
+    return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+
+
+def _refuse_rolled_back(settings: Settings, pipeline: Pipeline, source: NightSource) -> None:
+    entries = promotions(settings, pipeline.name)
+    cut_short = unfinished(entries)
+    if cut_short is not None:
+        raise ConflictError(
+            f"A {cut_short.action} of {pipeline.name} was cut short a moment ago.",
+            remedy="Publish again: that finishes it first.",
+        )
+    left = rolled_back(entries)
+    model = commonest_provenance(source.reader, source.source).model_version if left else None
+    if model in left:
+        raise CheckError(
+            f"The predictions of {pipeline.name} for {source.night} were made by model {model}, which was rolled back.",
+            remedy=f"`forecache run {pipeline.name} --night {source.night}` scores them with the champion first.",
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.errors import NotFoundError
+from forecache.errors import DamagedError, NotFoundError
 from forecache.operations.plan import plan_move, previous_champion, published_by, versions_left
 from forecache.operations.steps import step
 from forecache.operations.targets import stands_here
@@ -77,7 +77,7 @@ def roll_back(
         target = store.rollback_target(version)
         left = store.pointer().current
         assert left is not None
-        if keep_model or store.manifest(left).model == target.model:
+        if keep_model or _model_of(store, left) in (None, target.model):
             return _store_alone(settings, pipeline, store, left, target, progress)
         model = target.provenance.model_version
         entry = plan_move(settings, pipeline, store, model=model, published=target, actor=actor, reason=reason)
@@ -116,6 +116,8 @@ def roll_model_back(
         model = previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
         published = published_by(store, model) if anything and not keep_published else None
+        if published is not None:
+            store.verified(published.version)
         entry = plan_move(settings, pipeline, store, model=model, published=published, actor=actor, reason=reason)
         return _begin(settings, pipeline, store, entry, progress)
 
@@ -139,6 +141,14 @@ def _held(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
     store = open_store(settings, pipeline.name)
     with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
         yield store
+
+
+def _model_of(store: Store, version: int) -> dict[str, Any] | None:
+    """The model that made a version; None where its manifest is damaged: then nothing speaks against its model."""
+    try:
+        return store.manifest(version).model
+    except DamagedError:
+        return None
 
 
 def _store_alone(

@@ -36,6 +36,7 @@ def check_nights(
     *,
     column: str,
     states: Mapping[date, str],
+    version: int | None = None,
     run_id: str = "",
 ) -> dict[date, CheckReport]:
     """Check nights of a table against expectations and record the verdicts.
@@ -45,7 +46,8 @@ def check_nights(
 
     Args:
         column: Partition column (date) of the table.
-        states: For each night, what identifies its rows, such as the Delta version that wrote them.
+        states: For each night, what identifies its rows, such as the digest of its data files; no blanks.
+        version: Delta version that has these rows, None: the newest.
 
     Returns:
         A report for each night.
@@ -59,7 +61,9 @@ def check_nights(
     open_nights = sorted(set(states) - set(reports))
     if open_nights:
         started = time.perf_counter()
-        found = _Bisection(read_table(spark, settings, table), table, expectations, column).check(open_nights)
+        found = _Bisection(read_table(spark, settings, table, version=version), table, expectations, column).check(
+            open_nights
+        )
         seconds = (time.perf_counter() - started) / len(open_nights)
         rows = [
             StageRecord(
@@ -72,22 +76,32 @@ def check_nights(
     return {night: reports[night] for night in sorted(reports)}
 
 
-def require_passed(settings: Settings, table: str, night: date) -> None:
-    """Refuse a night that was not checked or whose check failed.
+def require_passed(settings: Settings, table: str, night: date, *, state: str) -> None:
+    """Refuse a night that was not checked in this state, or whose check failed.
+
+    Args:
+        state: What identifies its rows, as `check_nights` was told.
 
     Raises:
         CheckError: With the sentence of the check that failed.
     """
-    if not refuse_failed(settings, table, night):
+    verdict = refuse_failed(settings, table, night)
+    if verdict is None:
         raise CheckError(
             f"The night {night} of table {table!r} was never checked.", remedy="Run the pipeline for that night."
         )
+    if verdict.inputs.partition(" ")[0] != state:
+        raise CheckError(
+            f"The night {night} of table {table!r} was checked, but has other rows since.",
+            remedy="Run the pipeline for that night: it checks what is there now.",
+        )
 
 
-def refuse_failed(settings: Settings, table: str, night: date) -> bool:
-    """Refuse a night whose check failed or whose drift blocks; returns whether it was checked at all.
+def refuse_failed(settings: Settings, table: str, night: date) -> StageRecord | None:
+    """Refuse a night whose check failed or whose drift blocks; returns the verdict, None where it was never checked.
 
-    Raises what `require_passed` does.
+    Raises:
+        CheckError: With the sentence of the check that failed.
     """
     drift = last_record(settings, DRIFT_STAGE, table, night)
     if drift is not None and drift.details["blocks"]:
@@ -97,14 +111,14 @@ def refuse_failed(settings: Settings, table: str, night: date) -> bool:
         )
     verdict = last_record(settings, STAGE, table, night)
     if verdict is None:
-        return False
+        return None
     report = CheckReport.from_dict(verdict.details)
     if not report.success:
         raise CheckError(
             f"The night {night} of table {table!r} failed its check: {report.sentence}",
             remedy="Mend the cause and run the night again.",
         )
-    return True
+    return verdict
 
 
 class _Bisection:

@@ -54,14 +54,16 @@ class Answers:
         refused: Whether the version is too old to be served under its policy.
         offset: First metrics cell of the pipeline.
         found_cell: Metrics cell that counts the keys found.
+        fallback_for: The version that should be served and is damaged; None where this one should be.
     """
 
-    def __init__(self, snapshot: Version, *, offset: int = 0) -> None:
+    def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
         manifest = snapshot.manifest
         self.snapshot = snapshot
         self.manifest = manifest
         self.offset = offset
         self.found_cell = offset + HITS
+        self.fallback_for = fallback_for
         self.fields = frozenset(manifest.field_names)
         self.encode = _key_encoder(manifest)
         self._takes_text = [column.type for column in manifest.key.columns] == ["string"]
@@ -70,9 +72,9 @@ class Answers:
         self.carried = bool(manifest.carried)
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
-        self._common = _members(manifest)
+        self._common = _members(manifest, fallback_for)
         self._own = {
-            name: _members(manifest, model={"name": each.model_name, "version": each.model_version},
+            name: _members(manifest, fallback_for, model={"name": each.model_name, "version": each.model_version},
                            scored_at=each.scored_at)
             for name, each in manifest.provenances.items()
         }  # fmt: skip
@@ -96,7 +98,7 @@ class Answers:
         self.stale = past and manifest.policy.on_stale != "serve"
         self.refused = past and manifest.policy.on_stale == "refuse"
         self.found_cell = self.offset + (STALE_HITS if self.stale else HITS)
-        etag = f'W/"{manifest.pipeline}-{manifest.version}{"-stale" if self.stale else ""}"'
+        etag = f'W/"{manifest.pipeline}-{manifest.version}-{manifest.store[:8]}{"-stale" if self.stale else ""}"'
         if etag != self.etag:
             self.etag = etag
             self.headers = [("content-type", JSON), ("etag", etag), ("cache-control", "no-cache")]
@@ -214,7 +216,13 @@ def select(value: bytes, fields: Sequence[str]) -> bytes:
     return orjson.dumps({field: row[field] for field in fields})
 
 
-def _members(manifest: Manifest, *, model: Mapping[str, Any] | None = None, scored_at: str | None = None) -> bytes:
+def _members(
+    manifest: Manifest,
+    fallback_for: int | None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    scored_at: str | None = None,
+) -> bytes:
     """The members that every answer of a version has, as JSON that ends in a comma."""
     return (
         orjson.dumps(
@@ -225,6 +233,7 @@ def _members(manifest: Manifest, *, model: Mapping[str, Any] | None = None, scor
                 "as_of": manifest.as_of,
                 "scored_at": scored_at or manifest.scored_at,
                 "published_at": manifest.published_at,
+                **({} if fallback_for is None else {"fallback_for": fallback_for}),
             }
         )[1:-1]
         + b","

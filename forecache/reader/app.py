@@ -97,7 +97,7 @@ class ReaderApp:
             return False
         try:
             body = answers.one(answers.encode(key))
-        except ForecacheError:
+        except Exception:  # noqa: BLE001  # the other way to the same answer says what is wrong
             return False
         if body is None:
             return False
@@ -149,6 +149,7 @@ class ReaderApp:
             return _problem_reply(Problem(kind, "The reader's log says why."))
         except Exception:
             logger.exception("%s %s failed.", request.method, quoted(request.path))
+            self.catalog.suspect()
             return _problem_reply(Problem(problems.INTERNAL, "The reader's log says why; it is a defect."))
 
     def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:

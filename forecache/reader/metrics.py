@@ -24,8 +24,11 @@ _FIRST_BUCKET = 3
 
 PIPELINE_CELLS = (
     "hits", "misses", "version", "swaps", "swap_failures", "swap_us", "mapped_bytes", "live", "stale_hits",
+    "damaged", "verified",
 )  # fmt: skip
-HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS = range(len(PIPELINE_CELLS))
+HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, DAMAGED, VERIFIED = range(
+    len(PIPELINE_CELLS)
+)
 """A key that is found counts under `hits`, or under `stale_hits` where the answer says that it is stale."""
 MAX_PIPELINES = 512
 _NAME_BYTES = 64
@@ -225,7 +228,13 @@ def _pipelines(page: _Page, workers: list[WorkerMetrics], live: list[WorkerMetri
             f"forecache_reader_{metric}", "counter", help_,
             (({"pipeline": pipeline}, sum(map(count, rows))) for pipeline, rows in totals.items()),
         )  # fmt: skip
-    served = {name: [row for row in rows if row[LIVE]] for name, rows in _pipeline_values(live).items()}
+    of_living = _pipeline_values(live)
+    page.family(
+        "forecache_reader_damaged", "gauge",
+        "1 while the published version is damaged: an earlier one is served, or none.",
+        (({"pipeline": pipeline}, max(row[DAMAGED] for row in rows)) for pipeline, rows in of_living.items()),
+    )  # fmt: skip
+    served = {name: [row for row in rows if row[LIVE]] for name, rows in of_living.items()}
     gauges: tuple[tuple[str, str, Callable[[Rows], float]], ...] = (
         ("version", "Served store version; the lowest where workers differ for a moment.", _lowest_version),
         ("swap_seconds", "Time the slowest worker took to open and warm the served version.", _slowest_swap),

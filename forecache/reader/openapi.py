@@ -180,6 +180,9 @@ def _schemas() -> Schema:
         "stale": _FLAG | {"description": "Whether the age is beyond what the pipeline's declaration allows."},
     }
     provenance = {"source": {"enum": ["precomputed"]}, **version, **freshness}
+    fallback = {
+        "fallback_for": _NUMBER | {"description": "The published version, where it is damaged and this one is served."}
+    }
     pipeline = {"pipeline": _TEXT, "keys": _NUMBER, **version, **freshness}
     typed = _array(_object({"name": _TEXT, "type": _TEXT}))
     result = _object(
@@ -193,8 +196,10 @@ def _schemas() -> Schema:
     )  # fmt: skip
     column = _object({"values": _array({}), "statuses": _array(_FEAST_STATUS), "event_timestamps": _array(_TIME)})
     return {
-        "Answer": _object({"key": _TEXT, "value": _VALUE, **provenance}),
-        "Many": _object({"results": _array(result), **provenance}),
+        "Answer": _object(
+            {"key": _TEXT, "value": _VALUE, **provenance, **fallback}, required=["key", "value", *provenance]
+        ),
+        "Many": _object({"results": _array(result), **provenance, **fallback}, required=["results", *provenance]),
         "Metadata": _object({**pipeline, "key": typed, "fields": typed, "policy": {"type": "object"}}),
         "Pipelines": _object({"pipelines": _array(_object(pipeline))}),
         "History": _object({"pipeline": _TEXT, "versions": _array(entry)}),

@@ -111,6 +111,8 @@ class Routes:
                 f"The published version of {name} cannot be read; the reader's log says why.",
                 headers=retry,
             )
+        if not self._catalog.warm:
+            raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
         if name in self._catalog.waiting:
             raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
         raise Problem(problems.NO_PIPELINE, f"There is no pipeline {quoted(name)}; GET /v1 lists the pipelines.")
@@ -187,14 +189,17 @@ class Routes:
         return Reply(200, _NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: Request) -> Reply:
-        """Ready while at least one pipeline is served, all are warm, and nobody has told the reader to stop."""
+        """Ready while a pipeline is served, all are warm and whole, and nobody has told the reader to stop."""
         reason = ""
         if self._runtime.draining:
             reason = "The reader is draining: it has been told to stop."
-        elif not self._catalog.answers:
+        elif self._catalog.warm and not self._catalog.answers and not self._catalog.damaged:
             reason = "No pipeline has a published version that can be read."
         elif not self._catalog.warm:
             reason = "The reader is still reading the published versions into memory."
+        elif self._catalog.damaged:
+            named = ", ".join(sorted(self._catalog.damaged))
+            reason = f"The published version of {named} is damaged, and no earlier one can be served instead."
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
         served = len(self._catalog.answers)

@@ -9,18 +9,36 @@ import threading
 import time
 from collections.abc import Callable
 
-from forecache.errors import NotFoundError
+import xxhash
+
+from forecache.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.reader import remote
 from forecache.reader.answers import Answers
+from forecache.reader.damage import Damage, Scrub, open_best
 from forecache.reader.describe import history
-from forecache.reader.metrics import LIVE, MAPPED, SWAP_FAILURES, SWAP_US, SWAPS, VERSION, WorkerMetrics
+from forecache.reader.metrics import (
+    DAMAGED,
+    LIVE,
+    MAPPED,
+    SWAP_FAILURES,
+    SWAP_US,
+    SWAPS,
+    VERIFIED,
+    VERSION,
+    WorkerMetrics,
+)
 from forecache.settings import Settings
-from forecache.store import Store, open_store
+from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 POLL_S = 0.25
-Install = Callable[[str, Answers], None]
+Install = Callable[[str, Answers | None], None]
+
+
+def _mark(manifest: Manifest) -> int:
+    """64 bits that name a version, for a cell."""
+    return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
 
 
 class Catalog:
@@ -33,8 +51,9 @@ class Catalog:
         answers: The served version of each pipeline.
         waiting: Pipelines whose store holds no published version.
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
+        damaged: Those of them of which no good version is left to serve.
         history: The retained versions of each pipeline, newest first, as JSON.
-        warm: Whether everything found at the start has been read into memory.
+        warm: Whether everything found at the start has been read into memory and verified.
     """
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
@@ -42,8 +61,11 @@ class Catalog:
         self.answers: dict[str, Answers] = {}
         self.waiting: frozenset[str] = frozenset()
         self.failures: dict[str, str] = {}
+        self.damaged: set[str] = set()
         self.history: dict[str, bytes] = {}
         self.warm = False
+        self._damage = Damage()
+        self._scrub = Scrub(self._local, self._rotten, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
         self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
@@ -53,8 +75,21 @@ class Catalog:
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Open every published pipeline, before the first request and before any thread: not warmed yet."""
-        self._poll(lambda name, answers: self._install(name, answers), warm=False)
+        """Open, before the first request, what the worker in whose place this one is had verified.
+
+        Everything else is opened and verified by the watching thread.
+        """
+        for name in self._pipelines():
+            store = open_store(self.settings, name)
+            try:
+                manifest = store.current()
+                offset = self._metrics.pipeline_offset(name)
+                if manifest is None or self._metrics.cells[offset + VERIFIED] != _mark(manifest):
+                    continue
+                answers = Answers(store.snapshot(manifest.version), offset=offset)
+                self._install(name, self._ready(name, answers, time.perf_counter()))
+            except (ForecacheError, OSError):
+                continue  # the watching thread says what is wrong
 
     def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
         """Start the watching thread; `each_turn` runs in it a few times a second."""
@@ -62,11 +97,10 @@ class Catalog:
 
         def turn() -> None:
             if not self.warm:
-                for answers in list(self.answers.values()):
-                    answers.snapshot.warm()
-                self.warm = True
+                self._verify_opened()
             each_turn()
-            self._poll(lambda name, answers: self._install_on(loop, name, answers), warm=True)
+            self._poll(lambda name, answers: self._install_on(loop, name, answers))
+            self.warm = True
 
         def run() -> None:
             while True:
@@ -85,30 +119,60 @@ class Catalog:
         self._metrics.beat()
         self._thread = threading.Thread(target=run, name="forecache-swap", daemon=True)
         self._thread.start()
+        self._scrub.start()
+
+    def suspect(self) -> None:
+        """A read has failed in a way that it cannot on sound files: look for damage now."""
+        self._scrub.ask()
 
     def close(self) -> None:
         """Stop watching and close what is open."""
         self._stop.set()
+        self._scrub.close()
         if self._thread is not None:
             self._thread.join(timeout=10)
         for answers in self.answers.values():
             answers.snapshot.close()
         self.answers.clear()
 
-    def _poll(self, install: Install, *, warm: bool) -> None:
+    def _pipelines(self) -> set[str]:
         folder = self.settings.store_path
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        found = {name for name in names if PIPELINE_NAME.fullmatch(name)}
+        return {name for name in names if PIPELINE_NAME.fullmatch(name)}
+
+    def _local(self) -> list[tuple[Store, Snapshot]]:
+        """What is served from stores on this machine."""
+        served = [(open_store(self.settings, name), each.snapshot) for name, each in list(self.answers.items())]
+        return [(store, snapshot) for store, snapshot in served if isinstance(snapshot, Snapshot)]
+
+    def _rotten(self, store: Store, snapshot: Snapshot, reason: str, replaced: bool) -> None:
+        """Have the watching thread serve another version than one whose bytes are not those that were written."""
+        self._damage.note(store, snapshot.manifest.identity, reason, replaced=replaced)
+        self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
+
+    def _verify_opened(self) -> None:
+        for store, snapshot in self._local():
+            try:
+                snapshot.warm()
+            except DamagedError as error:
+                self._rotten(store, snapshot, error.message, False)
+
+    def _poll(self, install: Install) -> None:
+        found = self._pipelines()
         waiting = set()
         for name in sorted(found):
             store = open_store(self.settings, name)
             try:
-                if not self._follow(name, store, install, warm=warm):
+                if not self._follow(name, store, install):
                     waiting.add(name)
+            except DamagedError as error:
+                self._withdraw(name, store, install)
+                self._fail(name, error)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
                 self._fail(name, error)
             else:
                 self.failures.pop(name, None)
+                self.damaged.discard(name)
         if self._redis is not None:
             waiting |= self._poll_redis(self._redis, install, here=found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
@@ -132,7 +196,7 @@ class Catalog:
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
-            elif served is None or served.manifest.version != manifest.version:
+            elif served is None or served.manifest.identity != manifest.identity:
                 started = time.perf_counter()
                 version = source.version(manifest)
                 offset = self._metrics.pipeline_offset(name)
@@ -142,19 +206,28 @@ class Catalog:
                     served.snapshot.close()
         return waiting
 
-    def _follow(self, name: str, store: Store, install: Install, *, warm: bool) -> bool:
-        """Serve what the store says is current; whether it says anything."""
+    def _follow(self, name: str, store: Store, install: Install) -> bool:
+        """Serve what the store says is current, or the last good version before it; whether it says anything.
+
+        Raises:
+            DamagedError: No version that could be served is good.
+        """
         pointer = store.pointer()
         served = self.answers.get(name)
-        if pointer.serving is not None and (served is None or served.manifest.version != pointer.serving):
+        before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
+        if pointer.serving is not None:
             started = time.perf_counter()
-            snapshot = store.snapshot(pointer.serving)
-            if warm:
-                snapshot.warm()
-            offset = self._metrics.pipeline_offset(name)
-            install(name, self._ready(name, Answers(snapshot, offset=offset), started))
-            if served is not None:
-                served.snapshot.close()
+            snapshot = open_best(store, pointer, before, self._damage)
+            wanted = snapshot.manifest.identity == (pointer.store, pointer.serving)
+            fallback_for = None if wanted else pointer.serving
+            if served is None or served.snapshot is not snapshot or served.fallback_for != fallback_for:
+                offset = self._metrics.pipeline_offset(name)
+                answers = Answers(snapshot, offset=offset, fallback_for=fallback_for)
+                install(name, self._ready(name, answers, started))
+                if served is not None and served.snapshot is not snapshot:
+                    served.snapshot.close()
+            mark = _mark(snapshot.manifest) if wanted else 0
+            self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = mark
         seen = (pointer, tuple(store.version_numbers()), len(store.quarantined()))
         if seen != self._seen.get(name):
             self.history[name] = history(store)
@@ -170,10 +243,24 @@ class Catalog:
         cells[offset + VERSION] = snapshot.manifest.version
         cells[offset + MAPPED] = snapshot.mapped_bytes
         cells[offset + LIVE] = 1
+        cells[offset + DAMAGED] = int(answers.fallback_for is not None)
         logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
+        if answers.fallback_for is not None:
+            logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
         return answers
 
-    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers) -> None:
+    def _withdraw(self, name: str, store: Store, install: Install) -> None:
+        """Serve a pipeline no more whose served version is damaged."""
+        served = self.answers.get(name)
+        if served is not None and not self._damage.reason(store, served.manifest.identity):
+            return  # only the pointer is damaged
+        self.damaged.add(name)
+        self._metrics.cells[self._metrics.pipeline_offset(name) + DAMAGED] = 1
+        if served is not None:
+            install(name, None)
+            served.snapshot.close()
+
+    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers | None) -> None:
         """Install on the loop's thread and wait until that has happened."""
         done = threading.Event()
 
@@ -185,12 +272,15 @@ class Catalog:
         while not done.wait(0.5) and not self._stop.is_set():
             pass
 
-    def _install(self, name: str, answers: Answers) -> None:
-        self.answers[name] = answers
+    def _install(self, name: str, answers: Answers | None) -> None:
+        if answers is None:
+            self.answers.pop(name, None)
+        else:
+            self.answers[name] = answers
 
     def _fail(self, name: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
-        self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
         if self.failures.get(name) != reason:
+            self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
             logger.error("The store of %s cannot be read; what was served stays.", name, exc_info=error)
         self.failures[name] = reason

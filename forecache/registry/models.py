@@ -61,17 +61,7 @@ class ModelVersion:
 
     @property
     def training_table(self) -> tuple[str, int]:
-        """Name and Delta version of the table it was trained on.
-
-        Raises:
-            NotFoundError: Something else than Forecache registered it.
-        """
-        if "training_table" not in self.tags:
-            raise NotFoundError(
-                f"Model {self.name!r} version {self.version} was not registered by Forecache: it names no training "
-                "table.",
-                remedy=f"`forecache train {self.name}` trains and registers one that can be judged and promoted.",
-            )
+        """Name and Delta version of the table it was trained on."""
         return self.tags["training_table"], int(self.tags["training_version"])
 
 

@@ -3,36 +3,18 @@
 Every one becomes a function from a matrix to one float a row, on a single thread.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from forecache.errors import CheckError
-from forecache.scoring.batch import in_blocks
 
 Predict = Callable[[np.ndarray], np.ndarray]
 BOUNDS = "forecache_bounds"
 """In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
-SAFE_TYPES = (
-    "numpy.dtype",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
-)
-"""Types that skops does not trust by itself and that run no code when they are made: plain state of numpy's and
-scikit-learn's own, a tree's besides checked by `_refuse_broken_trees`."""
-
-_TREES = frozenset(
-    f"{name}{kind}"
-    for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting")
-    for kind in ("Classifier", "Regressor")
-)
-"""scikit-learn's estimators whose row is scored by comparisons and sums of its own: the other rows do not matter."""
+SAFE_TYPES = ("numpy.dtype",)
+"""Types that skops does not trust by itself and that run no code: scikit-learn's imputers hold them."""
 
 
 def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
@@ -70,30 +52,17 @@ def _xgboost(payload: bytes) -> Predict:
 
 
 def _sklearn(payload: bytes) -> Predict:
-    from joblib import parallel_config  # type: ignore[import-untyped]
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    estimator, pools = load_skops(payload), ThreadpoolController()
-    binary = hasattr(estimator, "predict_proba")
-
-    def predict(matrix: np.ndarray) -> np.ndarray:
-        # Threads of a forest add up its trees in the order in which they end, those of BLAS cut its sums.
-        with parallel_config(backend="sequential"), pools.limit(limits=1):
-            values = estimator.predict_proba(matrix)[:, 1] if binary else estimator.predict(matrix)
-        return np.asarray(values, np.float64).reshape(len(matrix))
-
-    if type(estimator).__name__ in _TREES:
-        return predict
-    # In float64, as OpenBLAS's product in float32 gives a row other last bits at another place of the matrix.
-    return lambda matrix: in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
+    estimator = load_skops(payload)
+    if hasattr(estimator, "predict_proba"):
+        return lambda matrix: np.asarray(estimator.predict_proba(matrix)[:, 1], np.float64)
+    return lambda matrix: np.asarray(estimator.predict(matrix), np.float64).reshape(len(matrix))
 
 
 def load_skops(payload: bytes) -> Any:
     """A scikit-learn estimator from a skops file.
 
     Raises:
-        CheckError: The file holds types beside those of scikit-learn, numpy and scipy that are known to be safe, or a
-            tree that leads out of itself.
+        CheckError: The file holds types beside those of scikit-learn, numpy and scipy that skops knows to be safe.
     """
     import skops.io
 
@@ -101,53 +70,9 @@ def load_skops(payload: bytes) -> Any:
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
-            remedy="docs/models.md lists the estimators that can be; LightGBM's and XGBoost's stand alone.",
+            remedy="Build it of scikit-learn's own classes; LightGBM and XGBoost estimators stand alone.",
         )
-    estimator = skops.io.loads(payload, trusted=list(SAFE_TYPES))
-    _refuse_broken_trees(estimator)
-    return estimator
-
-
-def _refuse_broken_trees(estimator: Any) -> None:
-    """Compiled code follows a tree's nodes without looking: each must name a feature that there is and lead onward."""
-    for tree, num_features in _trees(estimator, 0, set()):
-        if hasattr(tree, "nodes"):  # of the boosting over histograms
-            nodes = tree.nodes
-            inner = nodes["is_leaf"] == 0
-            feature, children = nodes["feature_idx"], (nodes["left"].astype(np.int64), nodes["right"].astype(np.int64))
-            sets = nodes["bitset_idx"][inner & (nodes["is_categorical"] == 1)]
-            whole = bool((sets < len(tree.raw_left_cat_bitsets)).all())
-        else:
-            inner, feature, children = tree.children_left != -1, tree.feature, (tree.children_left, tree.children_right)
-            whole = bool(tree.n_features == num_features)
-        own = np.arange(len(inner))
-        onward = all(((own < child) & (child < len(own)))[inner].all() for child in children)
-        if not (whole and onward and ((feature >= 0) & (feature < num_features))[inner].all()):
-            raise CheckError(
-                "A tree of the estimator names a node or a feature that it does not have.",
-                remedy="The file was changed or is damaged: train and register the model again.",
-            )
-
-
-def _trees(value: Any, num_features: int, seen: set[int]) -> Iterator[tuple[Any, int]]:
-    """The trees of an estimator and of those that it is made of, each with the number of features of its owner."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    parts: Iterable[Any] = ()
-    if type(value).__name__ in ("Tree", "TreePredictor"):
-        yield value, num_features
-    elif isinstance(value, np.ndarray):
-        parts = value.flat if value.dtype == object else ()
-    elif isinstance(value, (list, tuple)):
-        parts = value
-    elif isinstance(value, dict):
-        parts = value.values()
-    elif type(value).__module__.startswith("sklearn."):
-        num_features = getattr(value, "n_features_in_", num_features)
-        parts = vars(value).values() if hasattr(value, "__dict__") else ()
-    for part in parts:
-        yield from _trees(part, num_features, seen)
+    return skops.io.loads(payload, trusted=list(SAFE_TYPES))
 
 
 _LOADERS: dict[str, Callable[[bytes], Predict]] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}

@@ -30,6 +30,7 @@ class Publication:
     source: NightSource
     key: KeySchema
     fields: tuple[Field, ...]
+    store_id: str
     version: int
     current: Manifest | None
     inputs: str
@@ -55,7 +56,7 @@ class Publication:
 
     def segment_id(self, kind: str) -> str:
         """Unique for ever, also among stores that a replica pulls from: it names what it was made from."""
-        return f"{self.version:08d}-{kind}-{hashing.short_name(self.inputs + now())}"
+        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + now())}"
 
     def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
         """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
@@ -78,6 +79,7 @@ class Publication:
         rules = self.pipeline.publish
         return Manifest(
             pipeline=self.pipeline.name,
+            store=self.store_id,
             version=self.version,
             parent=self.current.version if self.current else None,
             kind=kind,

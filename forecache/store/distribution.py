@@ -4,21 +4,21 @@ Segments never change and their names are unique, so only those that the other s
 changes travels as one small segment. The pointer moves last on both sides.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import CheckError, NotFoundError
+from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.results import Progress, no_progress
 from forecache.store.hashing import file_checksum
+from forecache.store.integrity import segment_files, verify_file, version_files
 from forecache.store.layout import Layout, fsync_path, move_durably, remove_tree, write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.remotes import Remote
-from forecache.store.retention import retire
+from forecache.store.retention import remove_foreign, remove_unreferenced, retire
 from forecache.store.snapshot import Snapshot
 from forecache.store.store import Store
 
@@ -44,7 +44,7 @@ def push(store: Store, remote: Remote, *, progress: Progress = no_progress) -> d
     before = pointer_from_json(seen[0]) if seen else Pointer()
     missing = [
         (path, f"{root}/{name}", info)
-        for path, name, info in _files(store.layout, manifest)
+        for path, name, info in version_files(store.layout, manifest)
         if remote.size(f"{root}/{name}") != info.size_bytes
     ]
     done = 0
@@ -56,22 +56,15 @@ def push(store: Store, remote: Remote, *, progress: Progress = no_progress) -> d
             done += info.size_bytes
             progress(f"Pushing version {manifest.version} to the remote", done / total)
     manifest_name = f"{root}/versions/{store.layout.manifest(manifest.version).name}"
-    if remote.size(manifest_name) is None:
+    there = remote.read(manifest_name)
+    if there is None or there[0] != manifest.to_json():
         remote.write(manifest_name, manifest.to_json())
-    if before.current != manifest.version:
-        after = Pointer(manifest.version, None, max(before.last, manifest.version), before.generation + 1)
+    if (before.store, before.current) != manifest.identity:
+        last = max(before.last, manifest.version) if before.store == manifest.store else manifest.version
+        after = before.moved(store=manifest.store, current=manifest.version, pinned=None, last=last)
         remote.swap(f"{root}/CURRENT", after.to_json(), seen[1] if seen else None)
     _forget(store, remote)
     return {"version": manifest.version, "files": len(missing), "bytes": done}
-
-
-def _files(layout: Layout, manifest: Manifest) -> Iterator[tuple[Path, str, ShardInfo]]:
-    """Every file of a version: (local path, name below the store's root, what it must be)."""
-    for segment in manifest.segments:
-        for info in (*segment.shards, *([segment.hashes] if segment.hashes else [])):
-            yield layout.segment(segment.id) / info.file, f"segments/{segment.id}/{info.file}", info
-    if manifest.filter is not None:
-        yield layout.filter(manifest.filter.file), f"filters/{manifest.filter.file}", manifest.filter
 
 
 def _forget(store: Store, remote: Remote) -> None:
@@ -79,15 +72,22 @@ def _forget(store: Store, remote: Remote) -> None:
     root = store.pipeline
     retained = store.versions()
     keep = {f"{root}/versions/{store.layout.manifest(manifest.version).name}" for manifest in retained}
-    keep |= {f"{root}/{name}" for manifest in retained for _, name, _ in _files(store.layout, manifest)}
+    keep |= {f"{root}/{name}" for manifest in retained for _, name, _ in version_files(store.layout, manifest)}
     for folder in ("versions", "segments", "filters"):
         remote.delete([name for name in remote.names(f"{root}/{folder}") if name not in keep])
 
 
-def pull(store: Store, remote: Remote, *, keep: int = 2, progress: Progress = no_progress) -> dict[str, Any]:
+def pull(
+    store: Store, remote: Remote, *, keep: int = 2, verify: bool = False, progress: Progress = no_progress
+) -> dict[str, Any]:
     """Bring a replica up to the version that a remote serves: fetch what is missing, check it, warm it, flip.
 
-    A pull that broke off goes on where it stopped. A replica that has pinned a version goes on serving that.
+    A pull that broke off goes on where it stopped. A replica that has pinned a version goes on serving that. Where the
+    remote's store is another one than the replica's, as after a publisher's store was lost and published anew, its
+    versions take the place of the replica's.
+
+    Args:
+        verify: Read what is here already, too, and fetch anew what is damaged.
 
     Returns:
         `{"version", "files", "bytes", "moved"}`: what the replica serves now, what travelled, whether it is new.
@@ -95,43 +95,88 @@ def pull(store: Store, remote: Remote, *, keep: int = 2, progress: Progress = no
     Raises:
         NotFoundError: The remote serves nothing for this pipeline.
         CheckError: A file does not have the manifest's checksum; what is served is untouched.
-        ConflictError: Another pull or publish is changing this store.
+        ConflictError: Another pull or publish is changing this store, or a version of another store is pinned here.
     """
     for _ in range(_PULL_TRIES - 1):
         try:
-            return _pull(store, remote, keep, progress)
+            return _pull(store, remote, keep, verify, progress)
         except NotFoundError:
             if remote.read(f"{store.pipeline}/CURRENT") is None:
                 raise
-    return _pull(store, remote, keep, progress)  # the publisher retired what was being pulled, three times in a row
+    # The publisher retired what was being pulled, and again.
+    return _pull(store, remote, keep, verify, progress)
 
 
-def _pull(store: Store, remote: Remote, keep: int, progress: Progress) -> dict[str, Any]:
+def _pull(store: Store, remote: Remote, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
     root, layout = store.pipeline, store.layout
     seen = remote.read(f"{root}/CURRENT")
     if seen is None:
         raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
-    wanted = pointer_from_json(seen[0]).current
+    theirs = pointer_from_json(seen[0])
+    wanted = theirs.current
     assert wanted is not None
     with publisher_lock(layout, action="pull"):
-        pointer = read_pointer(layout)
-        if pointer.current == wanted and layout.manifest(wanted).exists():
+        pointer = _replica_pointer(layout, verify)
+        same = (pointer.store, pointer.current) == (theirs.store, wanted)
+        if same and not verify and layout.manifest(wanted).exists():
             return {"version": wanted, "files": 0, "bytes": 0, "moved": False}
+        if pointer.store != theirs.store and pointer.pinned is not None:
+            raise ConflictError(
+                f"Version {pointer.pinned} of {root} is pinned here, and the remote's store has taken the place of "
+                "the one that it is of.",
+                remedy=f"`forecache unpin {root}`, then pull again.",
+            )
         name = f"{root}/versions/{layout.manifest(wanted).name}"
         found = remote.read(name)
         if found is None:
             raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
-        manifest = manifest_from_json(found[0])
+        manifest = manifest_from_json(found[0], what=f"The remote's {name}")
+        if manifest.store != theirs.store:
+            raise NotFoundError(f"The remote's {name} is about to be replaced.", remedy="Pull again.")
+        if verify:
+            _discard_damaged(layout, manifest)
         files, travelled = _fetch_segments(layout, remote, root, manifest, progress)
-        layout.lease(wanted).touch()
-        write_durably(layout.manifest(wanted), found[0])
         with Snapshot(layout, manifest) as snapshot:
             snapshot.warm()
-        write_pointer(layout, Pointer(wanted, pointer.pinned, max(pointer.last, wanted), pointer.generation + 1))
+        if pointer.store != theirs.store:
+            layout.quarantine(wanted).unlink(missing_ok=True)  # it was about another store's version of this number
+        layout.lease(wanted).touch()
+        write_durably(layout.manifest(wanted), found[0])
+        if not same:
+            last = max(pointer.last, wanted) if pointer.store == theirs.store else wanted
+            write_pointer(layout, pointer.moved(store=theirs.store, current=wanted, last=last))
+        if pointer.store != theirs.store:
+            remove_foreign(store)
+            remove_unreferenced(store)
         retire(store, keep=keep)
         for path in layout.staging.iterdir():
             remove_tree(path)
-    return {"version": wanted, "files": files, "bytes": travelled, "moved": True}
+    return {"version": wanted, "files": files, "bytes": travelled, "moved": not same}
+
+
+def _replica_pointer(layout: Layout, verify: bool) -> Pointer:
+    """The replica's pointer; an empty one where it is damaged and what is damaged is to be fetched anew."""
+    try:
+        return read_pointer(layout)
+    except DamagedError:
+        if not verify:
+            raise
+        return Pointer()
+
+
+def _discard_damaged(layout: Layout, manifest: Manifest) -> None:
+    """Remove what is here of a version and is not what the manifest says, so that it is fetched."""
+    for segment in manifest.segments:
+        try:
+            for path, _, info in segment_files(layout, segment):
+                verify_file(path, info)
+        except DamagedError:
+            remove_tree(layout.segment(segment.id))
+    if manifest.filter is not None:
+        try:
+            verify_file(layout.filter(manifest.filter.file), manifest.filter)
+        except DamagedError:
+            layout.filter(manifest.filter.file).unlink(missing_ok=True)
 
 
 def _fetch_segments(
@@ -144,7 +189,7 @@ def _fetch_segments(
     for segment in missing:
         folder = layout.staging / f"pull-{segment.id}"
         folder.mkdir(exist_ok=True)
-        infos = [*segment.shards, *([segment.hashes] if segment.hashes else [])]
+        infos = [info for _, _, info in segment_files(layout, segment)]
         with ThreadPoolExecutor(_TRANSFERS) as threads:
             transfers = [
                 threads.submit(fetch_file, remote, f"{root}/segments/{segment.id}/{info.file}", folder, info)

@@ -9,9 +9,10 @@ slots, little-endian.
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from forecache.store.hashing import file_checksum
-from forecache.store.layout import HASHES_FILE, Layout, fsync_path
+from forecache.store.layout import HASHES_FILE, Layout, fsync_path, write_durably
 from forecache.store.manifest import SegmentInfo, ShardInfo
 
 MAX_DELTAS = 64
@@ -28,7 +29,7 @@ def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
 
 
 def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
-    """Write the filter over all delta segments (oldest first) of a version."""
+    """Write the filter over all delta segments (oldest first) of a version; its name holds its checksum."""
     assert 0 < len(deltas) <= MAX_DELTAS
     width = next(width for width in (1, 2, 4, 8) if len(deltas) <= width * 8)
     entries = sum(segment.entries for segment in deltas)
@@ -40,9 +41,8 @@ def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> Sha
         hashes = np.fromfile(layout.segment(segment.id) / HASHES_FILE, "<u8")
         places = hashes & np.uint64(slots - 1)
         table[places] |= table.dtype.type(1 << bit)
-    path = layout.filter(f"{version:08d}.bin")
-    with open(path, "wb") as file:
-        file.write(bytes([width, 0, 0, 0, 0, 0, 0, 0]))
-        table.tofile(file)
-    fsync_path(path)
-    return ShardInfo(path.name, entries, path.stat().st_size, file_checksum(path))
+    content = bytes([width, 0, 0, 0, 0, 0, 0, 0]) + table.tobytes()
+    checksum = xxhash.xxh3_128_hexdigest(content)
+    path = layout.filter(f"{version:08d}-{checksum}.bin")
+    write_durably(path, content)
+    return ShardInfo(path.name, entries, len(content), checksum)

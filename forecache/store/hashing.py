@@ -60,5 +60,5 @@ def file_checksum(path: Path) -> str:
 
 
 def short_name(text: str) -> str:
-    """Eight hex digits that depend on the text."""
-    return xxhash.xxh3_64_hexdigest(text.encode())[:8]
+    """Sixteen hex digits that depend on the text."""
+    return xxhash.xxh3_64_hexdigest(text.encode())

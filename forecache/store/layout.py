@@ -2,11 +2,12 @@
 
 <store>/<pipeline>/
     CURRENT                    the pointer: which version is served (replaced by rename)
+    CURRENT.copy               its copy, written after it, read where the pointer's bytes are damaged
     versions/00000017.json     a version's manifest, never changed
     versions/00000017.lease    held with a shared flock by every open snapshot of the version
     versions/00000017.bad      present where the version is quarantined; says why
     segments/<segment id>/     LMDB files `000.mdb` ... (a base's with an index), a delta's `hashes.u64`; never changed
-    filters/00000017.bin       which delta segment may hold a key, for versions with delta segments
+    filters/00000017-<hash>.bin  which delta segment may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
     LOCK                       held with an exclusive flock by the publisher
 """
@@ -26,6 +27,10 @@ class Layout:
     @property
     def pointer(self) -> Path:
         return self.root / "CURRENT"
+
+    @property
+    def pointer_copy(self) -> Path:
+        return self.root / "CURRENT.copy"
 
     @property
     def lock(self) -> Path:

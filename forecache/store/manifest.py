@@ -14,8 +14,9 @@ import xxhash
 
 from forecache.errors import UnavailableError
 from forecache.store.keys import KeyColumn, KeySchema
+from forecache.store.sealed import sealed, unsealed
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Provenance:
 
     @property
     def id(self) -> str:
-        """Eight hex digits that name this provenance in the rows that carry it."""
-        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self), sort_keys=True).encode())[:8]
+        """Sixteen hex digits that name this provenance in the rows that carry it."""
+        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Manifest:
     """One version of a pipeline's store.
 
     Attributes:
+        store: Identity of the store that it was published in; see `Pointer`.
         parent: The version that was current when this one was published.
         kind: "full", "incremental", or "compacted" where an incremental one was merged with what lay below.
         segments: From the oldest (the base) to the newest.
@@ -114,6 +116,7 @@ class Manifest:
     """
 
     pipeline: str
+    store: str
     version: int
     parent: int | None
     kind: str
@@ -135,6 +138,11 @@ class Manifest:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     filter: ShardInfo | None = None
     format: int = FORMAT
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """(store, version): equal for the same version alone, whatever became of the store meanwhile."""
+        return self.store, self.version
 
     @property
     def as_of(self) -> str:
@@ -172,19 +180,23 @@ class Manifest:
         return datetime.fromisoformat(self.published_at.replace("Z", "+00:00"))
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+        return sealed(asdict(self))
 
 
-def manifest_from_json(content: bytes) -> Manifest:
+def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
     """Read a manifest.
 
+    Args:
+        what: The file, for messages.
+
     Raises:
+        DamagedError: Its bytes are not those that were written.
         UnavailableError: It was written by a Forecache whose stores look otherwise.
     """
-    data = json.loads(content)
-    if data["format"] != FORMAT:
+    data = unsealed(content, what=what)
+    if data.get("format") != FORMAT:
         raise UnavailableError(
-            f"The manifest of {data['pipeline']} version {data['version']} has the format {data['format']}.",
+            f"The manifest of {data['pipeline']} version {data['version']} has the format {data.get('format')}.",
             remedy=f"This Forecache reads format {FORMAT}: upgrade it, or where the store is the older one, remove the "
             "pipeline's store folder and publish again.",
         )

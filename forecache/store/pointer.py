@@ -1,9 +1,11 @@
-"""The pointer: one small file that says which version is served, replaced in one step."""
+"""The pointer: one small file that says which version is served, replaced in one step, and a copy of it."""
 
-import json
-from dataclasses import asdict, dataclass
+import secrets
+from dataclasses import asdict, dataclass, replace
 
+from forecache.errors import DamagedError
 from forecache.store.layout import Layout, write_durably
+from forecache.store.sealed import sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -11,12 +13,15 @@ class Pointer:
     """What the store serves.
 
     Attributes:
+        store: The store's identity, random. One that was removed and published anew counts its versions from 1 again:
+            version numbers of different stores say nothing about one another. "" before the first publish.
         current: The version that was published or rolled back to last, None before the first.
         pinned: The version that is served instead while it is pinned.
         last: The highest version number ever given out; numbers are never used twice.
         generation: Counts the moves of the pointer.
     """
 
+    store: str = ""
     current: int | None = None
     pinned: int | None = None
     last: int = 0
@@ -26,22 +31,48 @@ class Pointer:
     def serving(self) -> int | None:
         return self.current if self.pinned is None else self.pinned
 
+    def moved(self, **changes: object) -> "Pointer":
+        """The pointer after one more move."""
+        return replace(self, generation=self.generation + 1, **changes)  # type: ignore[arg-type]
+
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return sealed(asdict(self))
 
 
-def pointer_from_json(content: bytes) -> Pointer:
-    return Pointer(**json.loads(content))
+def new_store_id() -> str:
+    """128 random bits as hex."""
+    return secrets.token_hex(16)
+
+
+def pointer_from_json(content: bytes, *, what: str = "The pointer of a remote") -> Pointer:
+    """Raises what `unsealed` does."""
+    return Pointer(**unsealed(content, what=what))
 
 
 def read_pointer(layout: Layout) -> Pointer:
-    """The pointer; an empty one before the first publish."""
+    """The pointer, or its copy where the pointer's bytes are damaged; an empty one before the first publish.
+
+    Raises:
+        DamagedError: Both are damaged.
+        UnavailableError: An older Forecache wrote it.
+    """
     try:
-        return pointer_from_json(layout.pointer.read_bytes())
+        content = layout.pointer.read_bytes()
     except FileNotFoundError:
         return Pointer()
+    try:
+        return pointer_from_json(content, what=f"The file {layout.pointer}")
+    except DamagedError:
+        try:
+            return pointer_from_json(layout.pointer_copy.read_bytes(), what=f"The file {layout.pointer_copy}")
+        except (FileNotFoundError, DamagedError):
+            raise DamagedError(
+                f"The pointer of {layout.root.name} and its copy in {layout.root} are damaged.",
+                remedy="Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`.",
+            ) from None
 
 
 def write_pointer(layout: Layout, pointer: Pointer) -> None:
     """Move the pointer; the caller holds the store's lock."""
     write_durably(layout.pointer, pointer.to_json())
+    write_durably(layout.pointer_copy, pointer.to_json())

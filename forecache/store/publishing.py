@@ -1,13 +1,13 @@
 """Publishing: the newest night of a prediction table becomes the served version, verified before it does."""
 
 import time
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from forecache.errors import CheckError
+from forecache.errors import CheckError, DamagedError
 from forecache.lake.ledger import code_version
 from forecache.pipeline import Pipeline
-from forecache.quality.verdicts import refuse_failed
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.candidate import Candidate, Publication
@@ -15,10 +15,11 @@ from forecache.store.compaction import compact, why_compact
 from forecache.store.encode import field_list, key_schema
 from forecache.store.full import build_full, encode_night
 from forecache.store.incremental import build_incremental
+from forecache.store.integrity import verify_overdue
 from forecache.store.layout import write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
-from forecache.store.pointer import Pointer, read_pointer, write_pointer
+from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
 from forecache.store.pool import Pool, num_workers
 from forecache.store.retention import clean, retire
 from forecache.store.source import NightSource, open_night
@@ -35,6 +36,7 @@ def publish(
     full: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
+    approve: Callable[[NightSource], None] = lambda _: None,
 ) -> StageResult:
     """Make a night's predictions the served version of the pipeline's store.
 
@@ -46,25 +48,28 @@ def publish(
     Args:
         night: As-of date to publish, None: the newest.
         full: Build a new base even where a small segment would do, and even where nothing has changed.
+        approve: Called under the publisher's lock with the night that is going to be published, at its Delta version;
+            refuses it by raising.
 
     Raises:
         NotFoundError: There are no predictions for that night.
         InputError: Null, duplicate or too long keys, or types that cannot be published.
-        CheckError: The night's check, a publish gate or the verification says no, or the content is that of a
-            quarantined version.
+        CheckError: `approve`, a publish gate or the verification says no, or the content is that of a quarantined
+            version.
         ConflictError: Another process is changing the store.
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    source = open_night(settings, pipeline, night)
-    refuse_failed(settings, pipeline.prediction_table, source.night)
-    inputs = content_inputs(pipeline, source)
     with publisher_lock(store.layout, action="publish"):
         step("locked")
+        # Under the lock, so that what was opened before another publish is not published after it.
+        source = open_night(settings, pipeline, night)
+        approve(source)
+        inputs = content_inputs(pipeline, source)
         clean(store)
         step("cleaned")
         pointer = read_pointer(store.layout)
-        current = None if pointer.current is None else store.manifest(pointer.current)
+        current, damage = _current(store, pointer)
         if current is not None and current.inputs == inputs and not full:
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
@@ -73,6 +78,7 @@ def publish(
             settings=settings,
             pipeline=pipeline,
             store=store,
+            store_id=pointer.store or new_store_id(),
             source=source,
             key=key_schema(source.schema, pipeline.key),
             fields=field_list(source.schema, pipeline.served_fields),
@@ -83,14 +89,14 @@ def publish(
             code_version=code_version(settings),
             progress=progress,
         )
-        candidate = _make_candidate(publication, full=full)
+        candidate = _make_candidate(publication, why_full="asked for" if full else damage)
         candidate.manifest_path.unlink()
         store.layout.lease(publication.version).touch()
         write_durably(store.layout.manifest(publication.version), candidate.manifest.to_json())
         step("manifest written")
         write_pointer(
             store.layout,
-            Pointer(publication.version, pointer.pinned, publication.version, pointer.generation + 1),
+            pointer.moved(store=publication.store_id, current=publication.version, last=publication.version),
         )
         step("pointer moved")
         publication.clean_up()
@@ -109,20 +115,36 @@ def content_inputs(pipeline: Pipeline, source: NightSource) -> str:
 
 
 def _refuse_quarantined(store: Store, inputs: str) -> None:
+    inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
     for number, reason in store.quarantined().items():
-        if store.manifest(number).inputs == inputs:
+        if inputs_of.get(number) == inputs:
             raise CheckError(
                 f"These predictions are those of version {number}, which is quarantined ({reason}).",
                 remedy=f"Score again, or lift the quarantine with `forecache release {store.pipeline} {number}`.",
             )
 
 
-def _make_candidate(publication: Publication, *, full: bool) -> Candidate:
+def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
+    """(the current version where it can be built on, why there has to be a full publish).
+
+    Files of the current version that were not verified for a day are, so that no publish builds on rotten bytes.
+    """
+    if pointer.current is None:
+        return None, ""
+    try:
+        current = store.manifest(pointer.current)
+        verify_overdue(store.layout, current)
+    except DamagedError as error:
+        return None, f"version {pointer.current} is damaged. {error.message}"
+    return current, ""
+
+
+def _make_candidate(publication: Publication, *, why_full: str) -> Candidate:
     """A verified version that is not current yet: incremental where that is possible and pays, else full.
 
     Where the deltas of an incremental one have become many or large, it is compacted.
     """
-    why_full = "asked for" if full else _why_full(publication)
+    why_full = why_full or _why_full(publication)
     if not why_full:
         candidate, why_full = build_incremental(publication)
         if candidate is not None:

@@ -4,7 +4,7 @@ A segment's entries are string keys of their own, so that nothing is ever overwr
 key, and what no served version uses any more is unlinked afterwards, which Redis does in a thread of its own.
 
     forecache:pipelines                       set of the pipelines that are, or are being, loaded
-    forecache:<pipeline>:current              the pointer: {"version", "manifest", "previous"}
+    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous"}
     forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
     <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
 """
@@ -75,7 +75,7 @@ class RedisStore:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
         self.client.sadd(_PIPELINES, self.pipeline)
         raw, state = self._state()
-        if state.get("version") == manifest.version:
+        if (state.get("store"), state.get("version")) == manifest.identity:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
         complete = _segment_ids(state)
         loaded = 0
@@ -85,6 +85,7 @@ class RedisStore:
                     loaded += self._load_segment(snapshot, number, segment, progress)
             self._verify(snapshot, complete)
         after = {
+            "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
             "previous": [segment.id for segment in manifest_segments(state)],

@@ -113,6 +113,7 @@ class FolderRemote:
         shutil.copyfile(source, temporary)
         fsync_path(temporary)
         os.replace(temporary, path)
+        fsync_path(path.parent)
 
     def chunks(self, name: str, start: int) -> Iterator[bytes]:
         try:

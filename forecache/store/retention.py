@@ -1,8 +1,9 @@
 """What may be removed: leavings of publishes that died, and old versions that nobody holds."""
 
+from forecache.errors import UnavailableError
 from forecache.store.layout import remove_tree
 from forecache.store.locks import eviction
-from forecache.store.store import Store
+from forecache.store.store import Store, manifest_of
 
 
 def clean(store: Store) -> int:
@@ -12,6 +13,7 @@ def clean(store: Store) -> int:
     for path in layout.staging.iterdir():
         remove_tree(path)
         removed += 1
+    remove_foreign(store)
     last = store.pointer().last
     for number in store.version_numbers():
         if number > last:  # its manifest was written, but the pointer never moved
@@ -38,6 +40,17 @@ def retire(store: Store, *, keep: int) -> list[int]:
     return removed
 
 
+def remove_foreign(store: Store) -> None:
+    """Remove the versions of another store that this one has taken the place of. Open snapshots of them stay whole."""
+    for number in store.version_numbers():
+        try:
+            foreign = manifest_of(store.layout, number).store != store.pointer().store
+        except UnavailableError:
+            continue
+        if foreign:
+            _remove_version(store, number)
+
+
 def _remove_version(store: Store, number: int) -> None:
     layout = store.layout
     layout.manifest(number).unlink(missing_ok=True)
@@ -46,9 +59,14 @@ def _remove_version(store: Store, number: int) -> None:
 
 
 def remove_unreferenced(store: Store) -> int:
-    """Remove segments and filters that no manifest names; leases of versions that are gone."""
+    """Remove segments and filters that no manifest names; leases of versions that are gone.
+
+    Nothing while a manifest is damaged: what that one names is not known.
+    """
     layout = store.layout
     manifests = store.versions()
+    if len(manifests) < len(store.version_numbers()):
+        return 0
     segments = {segment.id for manifest in manifests for segment in manifest.segments}
     filters = {manifest.filter.file for manifest in manifests if manifest.filter}
     numbers = {manifest.version for manifest in manifests}

@@ -1,5 +1,6 @@
 """Opening a segment's files: once per process, shared by the versions that hold the segment."""
 
+import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from forecache.errors import UnavailableError
+from forecache.errors import DamagedError
 
 if TYPE_CHECKING:
     from forecache.store.index import Index
@@ -20,15 +21,17 @@ class SegmentHandle:
     one read-only transaction share no state, so threads may use it at once.
 
     Attributes:
+        inodes: Of the files that were opened: where the paths lead to others by now, those are not what is read.
         transactions: One for each shard.
         index: Of a base; None of a delta.
         warm: Whether this process has read the files into the page cache.
     """
 
-    __slots__ = ("_environments", "index", "paths", "references", "transactions", "warm")
+    __slots__ = ("_environments", "index", "inodes", "paths", "references", "transactions", "warm")
 
     def __init__(self, paths: Sequence[Path], *, indexed: bool) -> None:
         self.paths = paths
+        self.inodes = [path.stat().st_ino for path in paths]
         self._environments: list[lmdb.Environment] = []
         self.transactions: list[Any] = []
         self.index: Index | None = None
@@ -49,11 +52,14 @@ class SegmentHandle:
                 str(path), subdir=False, readonly=True, create=False, lock=False, readahead=False, max_readers=1
             )
         except lmdb.Error as error:
-            raise UnavailableError(
-                f"The segment file {path} cannot be opened: {error}.", remedy="Roll back or publish again."
-            ) from None
+            raise DamagedError(f"The segment file {path} cannot be opened: {error}.") from None
         self._environments.append(environment)
         self.transactions.append(environment.begin())
+
+    def replaced(self) -> bool:
+        """Whether the paths lead to other files than those that are open; where they lead nowhere, they do not."""
+        found = [path.stat().st_ino if path.exists() else None for path in self.paths]
+        return any(now not in (None, then) for now, then in zip(found, self.inodes, strict=True))
 
     def close(self) -> None:
         if self.index is not None:
@@ -73,11 +79,8 @@ def _open_index(paths: Sequence[Path]) -> "Index":
     try:
         region = Region(paths)
         return Index(region, [pages_size(memoryview(region.map)[start:]) for start in region.starts])
-    except (OSError, ValueError) as error:
-        raise UnavailableError(
-            f"The index of the segment {paths[0].parent} cannot be read: {error}.",
-            remedy="Roll back, or publish again with --full.",
-        ) from None
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        raise DamagedError(f"The index of the segment {paths[0].parent} cannot be read: {error}.") from None
 
 
 _open: dict[Path, SegmentHandle] = {}

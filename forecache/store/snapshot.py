@@ -8,7 +8,7 @@ An entry, as a segment holds it, is the JSON object of the served fields, compac
 A row whose provenance differs from the version's (a prediction carried forward) has a second line, the id of its
 provenance in the manifest's `provenances`:
 
-    {"churn_probability":0.83,"risk_segment":"high"}\\n1f09a2c4
+    {"churn_probability":0.83,"risk_segment":"high"}\\n1f09a2c47d3be085
 
 JSON text holds no raw line feed, so `entry.partition(b"\\n")` splits it without parsing (see `split_entry`). An empty
 entry in a delta segment is a tombstone: the key has left.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from forecache.store import segment as segments
+from forecache.store.integrity import check_sizes, segment_files, verify_file
 from forecache.store.layout import Layout
 from forecache.store.lookup import Get, GetMany, entry_readers
 from forecache.store.manifest import Manifest, SegmentInfo
@@ -62,6 +63,7 @@ class Snapshot:
         self._folders: list[Path] = []
         filter_map: mmap.mmap | None = None
         try:
+            check_sizes(layout, manifest)
             for segment in manifest.segments:
                 self._open_segment(segment)
             if manifest.filter is not None:
@@ -154,20 +156,29 @@ class Snapshot:
         return self.manifest.size_bytes
 
     def warm(self) -> int:
-        """Read the mapped files into the page cache and this process's page tables; bytes read.
+        """Read the mapped files into the page cache and this process's page tables, and verify them; bytes read.
 
         The first gets then wait neither for the disk nor for the kernel.
 
         Files that another open version holds too, and that were read for it, are left alone.
+
+        Raises:
+            DamagedError: A file is not what was written.
         """
         total = 0
-        for handle in self._handles:
+        for segment, handle in zip(self.manifest.segments, self._handles, strict=True):
             if handle.warm:
                 continue
-            total += sum(map(_read_through, handle.paths))
+            total += sum(verify_file(path, info) for path, _, info in segment_files(self.layout, segment))
             populate(handle.paths)
             handle.warm = True
+        if self.manifest.filter is not None:
+            total += verify_file(self.layout.filter(self.manifest.filter.file), self.manifest.filter)
         return total
+
+    def replaced(self) -> bool:
+        """Whether other files lie now where those lay that are mapped; a file that is gone is not replaced."""
+        return any(handle.replaced() for handle in self._handles)
 
     def close(self) -> None:
         """Unmap the files and give up the lease; gets fail afterwards."""
@@ -186,16 +197,6 @@ def split_entry(entry: bytes) -> tuple[bytes, str]:
     """The JSON object of an entry, and the id of the row's own provenance ("" where it is the version's)."""
     value, _, provenance = entry.partition(b"\n")
     return value, provenance.decode()
-
-
-def _read_through(path: Path) -> int:
-    total = 0
-    with open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        buffer = bytearray(1 << 20)
-        while count := file.readinto(buffer):
-            total += count
-    return total
 
 
 def _release(folders: list[Path], lease: int | None) -> None:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import xxhash
 from deltalake import DeltaTable
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.digest import files_digest, partition_files
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
 from forecache.settings import Settings
@@ -80,9 +80,8 @@ def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> Ni
             remedy=f"Run `forecache score {pipeline.name}` first.",
         )
     night = night or nights[-1]
-    actions = pa.table(table.get_add_actions(flatten=True))
-    actions = actions.filter(pa.compute.equal(actions[f"partition.{AS_OF}"].cast(pa.date32()), night))
-    counts = actions["num_records"]
+    files = partition_files(table, AS_OF, night)
+    counts = files["num_records"]
     return NightSource(
         table=table,
         source=Source(
@@ -92,7 +91,7 @@ def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> Ni
             as_of=night.isoformat(),
         ),
         storage_options=dict(settings.storage_options),
-        digest=xxhash.xxh3_128_hexdigest("\n".join(sorted(actions["path"].to_pylist())).encode()),
+        digest=files_digest(files),
         num_rows=None if counts.null_count else pa.compute.sum(counts).as_py() or 0,
     )
 

@@ -3,8 +3,9 @@
 import time
 from pathlib import Path
 
-from forecache.errors import ConflictError, NotFoundError
+from forecache.errors import ConflictError, DamagedError, NotFoundError
 from forecache.settings import Settings
+from forecache.store.integrity import verify_version
 from forecache.store.layout import Layout, write_durably
 from forecache.store.locks import is_open, publisher_lock, take_lease
 from forecache.store.manifest import Manifest, manifest_from_json, now
@@ -34,9 +35,20 @@ class Store:
         return None if serving is None else self.manifest(serving)
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of one version; NotFoundError where the store does not have it (any more)."""
+        """The manifest of one version.
+
+        Raises:
+            NotFoundError: The store does not have it (any more).
+            DamagedError: Its bytes are not those that were written.
+        """
         try:
-            return manifest_from_json(self.layout.manifest(version).read_bytes())
+            found = manifest_of(self.layout, version)
+            if found.store == self.pointer().store:
+                return found
+            raise NotFoundError(
+                f"Version {version} of {self.pipeline} is there, but of another store than the pointer's.",
+                remedy="A pull that replaces the store was cut short: pull again, or publish.",
+            )
         except FileNotFoundError:
             known = ", ".join(str(number) for number in self.version_numbers()) or "none"
             raise NotFoundError(
@@ -50,8 +62,14 @@ class Store:
         return sorted(int(path.stem) for path in self.layout.versions.glob("[0-9]*.json"))
 
     def versions(self) -> list[Manifest]:
-        """Manifests of the retained versions, ascending."""
-        return [self.manifest(number) for number in self.version_numbers()]
+        """Manifests of the retained versions that can be read, ascending."""
+        return [manifest for manifest in map(self._readable, self.version_numbers()) if manifest is not None]
+
+    def _readable(self, version: int) -> Manifest | None:
+        try:
+            return self.manifest(version)
+        except (DamagedError, NotFoundError):
+            return None
 
     def quarantined(self) -> dict[int, str]:
         """Quarantined versions and why."""
@@ -102,6 +120,7 @@ class Store:
 
         Raises:
             NotFoundError: There is no such version to go back to.
+            DamagedError: Its files are not those that were written; nothing has moved.
         """
         with publisher_lock(self.layout, action="rollback"):
             manifest = self.rollback_target(version)
@@ -126,11 +145,27 @@ class Store:
             pinned: The version that stays pinned, None: none.
         """
         pointer = self.pointer()
-        write_pointer(self.layout, Pointer(version, pinned, pointer.last, pointer.generation + 1))
+        write_pointer(self.layout, pointer.moved(current=version, pinned=pinned))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
-        """Where `rollback` would go; raises what it raises."""
-        return self.manifest(self._rollback_target(self.pointer(), version))
+        """Where `rollback` would go, its files verified; raises what it raises."""
+        try:
+            return self.verified(self._rollback_target(self.pointer(), version))
+        except DamagedError as error:
+            raise DamagedError(
+                error.message, remedy=f"Choose another with --to; `forecache versions {self.pipeline}` lists them."
+            ) from None
+
+    def verified(self, version: int) -> Manifest:
+        """The manifest of a version all of whose files have just been read and compared with it.
+
+        Raises:
+            NotFoundError: The store does not have it.
+            DamagedError: A file is not what was written.
+        """
+        manifest = self.manifest(version)
+        verify_version(self.layout, manifest)
+        return manifest
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
         bad = self.quarantined()
@@ -150,18 +185,23 @@ class Store:
         )
 
     def pin(self, version: int) -> Manifest:
-        """Serve this version until it is unpinned, whatever is published meanwhile."""
+        """Serve this version until it is unpinned, whatever is published meanwhile.
+
+        Raises:
+            NotFoundError: The store does not have it.
+            DamagedError: Its files are not those that were written.
+        """
         with publisher_lock(self.layout, action="pin"):
-            manifest = self.manifest(version)
+            manifest = self.verified(version)
             pointer = self.pointer()
-            write_pointer(self.layout, Pointer(pointer.current, version, pointer.last, pointer.generation + 1))
+            write_pointer(self.layout, pointer.moved(pinned=version))
             return manifest
 
     def unpin(self) -> Manifest | None:
         """Serve the current version again."""
         with publisher_lock(self.layout, action="unpin"):
             pointer = self.pointer()
-            write_pointer(self.layout, Pointer(pointer.current, None, pointer.last, pointer.generation + 1))
+            write_pointer(self.layout, pointer.moved(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
     def release(self, version: int) -> None:
@@ -169,6 +209,16 @@ class Store:
         with publisher_lock(self.layout, action="release"):
             self.manifest(version)
             self.lift_quarantine(version)
+
+
+def manifest_of(layout: Layout, version: int) -> Manifest:
+    """The manifest in a version's file, whichever store it is of.
+
+    Raises:
+        FileNotFoundError, DamagedError: There is none, or its bytes are not those that were written.
+    """
+    path = layout.manifest(version)
+    return manifest_from_json(path.read_bytes(), what=f"The file {path}")
 
 
 def open_store(settings: Settings, pipeline_name: str) -> Store:

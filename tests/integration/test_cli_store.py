@@ -56,13 +56,13 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 @pytest.fixture
 def two_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    assert answer(capsys, "publish", "churn")["details"]["version"] == 1
+    assert answer(capsys, "publish", "churn", "--unchecked")["details"]["version"] == 1
     add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS, "00003": 1.0})
-    assert answer(capsys, "publish", "churn")["details"]["version"] == 2
+    assert answer(capsys, "publish", "churn", "--unchecked")["details"]["version"] == 2
 
 
 def test_publish_then_get_gives_value_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
-    assert answer(capsys, "publish", "churn")["rows"] == 102
+    assert answer(capsys, "publish", "churn", "--unchecked")["rows"] == 102
     found = answer(capsys, "get", "churn", "00001")
     assert found["value"] == {"churn_probability": 0.25, "risk_segment": "high"}
     assert (found["store_version"], found["model"]) == (1, {"name": "churn", "version": 3})
@@ -71,8 +71,8 @@ def test_publish_then_get_gives_value_and_provenance(capsys: pytest.CaptureFixtu
 
 
 def test_publish_again_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    answer(capsys, "publish", "churn")
-    again = answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
+    again = answer(capsys, "publish", "churn", "--unchecked")
     assert again["skipped"] is True
     assert [item["version"] for item in answer(capsys, "versions", "churn")] == [1]
 
@@ -106,7 +106,7 @@ def test_release_lets_a_quarantined_version_be_published_and_rolled_back_to_agai
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answer(capsys, "rollback", "churn")
-    assert main(["publish", "churn"]) == 6
+    assert main(["publish", "churn", "--unchecked"]) == 6
     assert "forecache release churn 2" in capsys.readouterr().err
     released = answer(capsys, "release", "churn", "2")
     assert (released["version"], released["state"]) == (2, [])
@@ -125,9 +125,9 @@ def test_a_remote_follows_rollback_release_pin_and_unpin(
 ) -> None:
     remote = tmp_path / "remote"
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(remote))
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS})
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     assert served_by(remote) == 2
     assert answer(capsys, "rollback", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
     (remote / "churn" / "CURRENT").unlink()
@@ -160,9 +160,9 @@ def test_redis_follows_a_rollback_and_push_brings_it_up_again(
     monkeypatch.setattr("dagster_project.pipelines.churn.churn", in_redis)
     with redis_server(tmp_path / "redis") as port:
         monkeypatch.setenv("FORECACHE_REDIS_URL", f"redis://127.0.0.1:{port}")
-        answer(capsys, "publish", "churn")
+        answer(capsys, "publish", "churn", "--unchecked")
         add_predictions(NIGHTS[1], {"00001": 0.75, "00002": 0.5, **OTHERS})
-        answer(capsys, "publish", "churn")
+        answer(capsys, "publish", "churn", "--unchecked")
         assert answer(capsys, "rollback", "churn")["targets"]["redis"]["version"] == 1
         there = open_redis_store(load_settings(), "churn")
         assert there.snapshot().manifest.version == 1
@@ -203,9 +203,9 @@ def test_diff_counts_keys_and_names_the_top_movers(capsys: pytest.CaptureFixture
 
 
 def test_scores_that_drifted_too_far_are_not_published(capsys: pytest.CaptureFixture[str]) -> None:
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     add_predictions(NIGHTS[1], dict.fromkeys(["00001", "00002", *OTHERS], 0.9))
-    assert main(["publish", "churn"]) == 6
+    assert main(["publish", "churn", "--unchecked"]) == 6
     assert "drifted" in capsys.readouterr().err
     assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
 
@@ -216,7 +216,7 @@ def test_pushed_versions_are_pulled_by_a_replica(
     assert main(["push", "churn"]) == 2
     assert "FORECACHE_STORE_REMOTE" in capsys.readouterr().err
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     answer(capsys, "push", "churn")
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
     assert main(["get", "churn", "00001"]) == 3
@@ -240,7 +240,7 @@ def test_pushed_versions_are_pulled_by_a_replica(
 def test_what_is_not_there_is_one_sentence(
     arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     assert main(arguments) == code
     said = capsys.readouterr().err
     assert words in said
@@ -262,10 +262,10 @@ def test_locked_store_says_so_and_a_later_publish_goes_through(capsys: pytest.Ca
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        assert main(["publish", "churn"]) == 5
+        assert main(["publish", "churn", "--unchecked"]) == 5
         assert "churn" in capsys.readouterr().err
         process.communicate("")
-    assert answer(capsys, "publish", "churn")["details"]["version"] == 1
+    assert answer(capsys, "publish", "churn", "--unchecked")["details"]["version"] == 1
 
 
 def test_serve_on_a_port_in_use_is_a_conflict(
@@ -283,7 +283,7 @@ def test_serve_on_a_port_in_use_is_a_conflict(
 def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
     from forecache.cli.reader_process import ReaderProcess
 
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:
         over_http = reader.answer("churn", "00002")
     in_process = answer(capsys, "get", "churn", "00002")
@@ -296,7 +296,7 @@ def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> N
 def test_reader_that_is_no_longer_wanted_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     from forecache.cli.reader_process import ReaderProcess
 
-    answer(capsys, "publish", "churn")
+    answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:
         port = reader.port
     give_up = time.monotonic() + 5

@@ -38,9 +38,11 @@ def test_one_bad_night_of_a_range_is_told_from_the_good_ones(spark: "SparkSessio
     for day, score in zip(DAYS, (0.1, 7.0, 0.3), strict=True):
         _append(settings, day, score)
     assert _check(spark, settings, dict.fromkeys(DAYS, "v1")) == dict(zip(DAYS, (True, False, True), strict=True))
-    verdicts.require_passed(settings, "scores", DAYS[0])
+    verdicts.require_passed(settings, "scores", DAYS[0], state="v1")
+    with pytest.raises(CheckError, match="2026-01-01 of table 'scores' was checked, but has other rows since"):
+        verdicts.require_passed(settings, "scores", DAYS[0], state="v2")
     with pytest.raises(CheckError, match="2026-01-02 of table 'scores' failed its check: .*score must be 0 to 1"):
-        verdicts.require_passed(settings, "scores", DAYS[1])
+        verdicts.require_passed(settings, "scores", DAYS[1], state="v1")
 
 
 def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed(
@@ -71,7 +73,7 @@ def test_a_warning_is_told_of_the_nights_that_it_concerns(spark: "SparkSession",
 
 def test_a_night_that_was_never_checked_is_refused(settings: Settings) -> None:
     with pytest.raises(CheckError, match="never checked"):
-        verdicts.require_passed(settings, "scores", DAYS[0])
+        verdicts.require_passed(settings, "scores", DAYS[0], state="v1")
 
 
 SOURCE = Source(

@@ -5,19 +5,10 @@ import time
 from collections.abc import Callable
 
 import httpx
-from reader_support import RunningReader, churn_rows, running_reader, write_version
+from reader_support import RunningReader, churn_rows, eventually, running_reader, served, write_version
 
 from forecache.settings import Settings
 from forecache.store import Store
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class Load:
@@ -65,11 +56,6 @@ class Load:
                     self.wrong.append((response.status_code, data))
                 self.answers += 1
                 self.versions.add(version)
-
-
-def served(reader: RunningReader, pipeline: str = "churn") -> int | None:
-    response = httpx.get(f"{reader.url}/v1/{pipeline}")
-    return response.json()["store_version"] if response.status_code == 200 else None
 
 
 def test_versions_swapped_in_under_load_fail_no_request_and_mix_no_answer(settings: Settings) -> None:

@@ -24,9 +24,6 @@ from store_tables import (
 )
 
 from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
-from forecache.lake.ledger import StageRecord, record
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.verdicts import STAGE
 from forecache.settings import Settings
 from forecache.store import Store, encode_key, open_store, publish, split_entry
 from forecache.store.locks import publisher_lock
@@ -58,20 +55,6 @@ def test_the_first_publish_serves_every_prediction_of_the_newest_night(settings:
             {"churn_probability": scores(200)["00007"], "risk_segment": "high"}
         )
         assert snapshot.get(b"nobody") is None
-
-
-def test_a_night_whose_check_failed_is_refused_and_another_is_not(settings: Settings) -> None:
-    write_night(settings, predictions(scores(50), night=NIGHT))
-    write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
-    found = CheckResult("expect_unique", "customer_id", "critical", False, "3 keys are there twice.")
-    report = CheckReport("predictions_churn", (found,), 200, 0.1)
-    verdict = StageRecord(
-        STAGE, "predictions_churn", NEXT_NIGHT, "", "predictions_churn", -1, 200, 0.1, report.to_dict()
-    )
-    record(settings, [verdict])
-    with pytest.raises(CheckError, match="failed its check: .*3 keys are there twice.*run the night again"):
-        publish(settings, churn())
-    assert publish(settings, churn(), night=NIGHT).rows == 50
 
 
 def test_an_earlier_night_is_published_where_it_is_named(settings: Settings) -> None:

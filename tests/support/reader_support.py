@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -21,7 +21,7 @@ from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo
 from forecache.store.build import write_shard
 from forecache.store.layout import shard_file, write_durably
 from forecache.store.manifest import Manifest, Policy, Source, now
-from forecache.store.pointer import Pointer, write_pointer
+from forecache.store.pointer import Pointer, new_store_id, write_pointer
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
@@ -59,9 +59,10 @@ def write_version(
     layout = Store(store_path / pipeline).layout
     layout.create()
     carried = carried or {}
-    last = Store(store_path / pipeline).pointer().last
+    pointer = Store(store_path / pipeline).pointer()
+    last, store_id = pointer.last, pointer.store or new_store_id()
     version = last + 1
-    segment_id = f"{version:08d}-base"
+    segment_id = f"{version:08d}-base-{store_id[:8]}"
     folder = layout.segment(segment_id)
     folder.mkdir()
     entries = [
@@ -74,6 +75,7 @@ def write_version(
     )
     manifest = Manifest(
         pipeline=pipeline,
+        store=store_id,
         version=version,
         parent=last or None,
         kind="full",
@@ -95,7 +97,7 @@ def write_version(
     )
     layout.lease(version).touch()
     write_durably(layout.manifest(version), manifest.to_json())
-    write_pointer(layout, Pointer(version, None, version, version))
+    write_pointer(layout, Pointer(store_id, version, None, version, version))
     return version
 
 
@@ -178,3 +180,19 @@ def running_reader(settings: Settings, **overrides: Any) -> Iterator[RunningRead
 
 def today() -> date:
     return datetime.now(timezone.utc).date()
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """Whether something comes to hold within the time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def served(reader: RunningReader, pipeline: str = "churn") -> int | None:
+    """The version that a reader serves, None where it serves none."""
+    response = httpx.get(f"{reader.url}/v1/{pipeline}")
+    return response.json()["store_version"] if response.status_code == 200 else None

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from forecache.lake.digest import partition_digests
+from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import (
     Baseline,
     Column,
@@ -22,6 +24,8 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
+from forecache.quality.report import CheckReport, CheckResult
+from forecache.quality.verdicts import STAGE
 from forecache.settings import Settings
 
 NIGHT = date(1998, 6, 30)
@@ -123,3 +127,12 @@ def prediction_table(settings: Settings) -> DeltaTable:
 def scores(count: int, *, start: int = 0) -> dict[str, float]:
     """`count` keys `00000`, `00001` ... with scores that differ."""
     return {f"{number:05d}": (number * 7919 % 10007) / 10007 for number in range(start, start + count)}
+
+
+def record_check(settings: Settings, *, night: date = NIGHT, problem: str = "") -> None:
+    """Record the verdict of a check of a night as its rows are now: passed, or failed with a problem's sentence."""
+    digest = partition_digests(prediction_table(settings), "as_of", [night])[night]
+    found = CheckResult("expect_unique", "customer_id", "critical", not problem, problem or "Every key is there once.")
+    report = CheckReport("predictions_churn", (found,), 1, 0.1)
+    table = "predictions_churn"
+    record(settings, [StageRecord(STAGE, table, night, f"{digest} rules", table, -1, 1, 0.1, report.to_dict())])

@@ -1,6 +1,7 @@
 """Snapshots over base and delta segments read what a dictionary with the same changes would."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def version(root: Path, base: dict[bytes, bytes], deltas: list[dict[bytes, bytes
         segments.append(segment(layout, f"delta-{number}", rows, shards=1, kind="delta"))
     manifest = Manifest(
         pipeline="churn",
+        store="0123",
         version=1,
         parent=None,
         kind="full",
@@ -150,10 +152,10 @@ def resident(path: Path) -> list[int]:
 
 def test_a_manifest_of_another_format_names_it_and_the_remedy(tmp_path: Path) -> None:
     with version(tmp_path, {b"a": b'{"score":1}'}, []) as snapshot:
-        content = snapshot.manifest.to_json().replace(b'"format": 2', b'"format": 1')
+        content = replace(snapshot.manifest, format=1).to_json()
     with pytest.raises(UnavailableError, match="has the format 1") as caught:
         manifest_from_json(content)
-    assert "reads format 2" in str(caught.value)
+    assert "reads format 3" in str(caught.value)
     assert "publish again" in str(caught.value)
 
 

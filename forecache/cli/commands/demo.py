@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +15,6 @@ from forecache.cli.runner import chosen_pipelines, load_project, run_job
 from forecache.pipeline import Pipeline, load_pipeline
 from forecache.results import StageResult
 from forecache.settings import Settings
-
-if TYPE_CHECKING:
-    from forecache.registry.models import ModelVersion
 
 
 @command(
@@ -92,7 +88,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         return
     click.echo()
     show_stages(stages, title="Stages")
-    show_models(models)
+    _show_models(models)
     _show_answers(answers)
     _say_what_next(current, pipelines, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
@@ -141,23 +137,14 @@ def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResu
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 
-def verdicts(
-    settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
-) -> list[dict[str, Any]]:
-    """What the gate said of models, with their figures.
-
-    Args:
-        versions: Which version of each pipeline; else its champion, or the newest where there is none.
-    """
-    from forecache.registry.models import find_champion, list_models, model_version
+def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, Any]]:
+    """What the gate said of each champion (or, where there is none, of the newest version), with its figures."""
+    from forecache.registry.models import find_champion, list_models
     from forecache.registry.verdicts import load_verdict
 
     found = []
     for pipeline in pipelines:
-        if versions is not None and pipeline.name in versions:
-            version: ModelVersion | None = model_version(settings, pipeline, versions[pipeline.name])
-        else:
-            version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
+        version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
         verdict = load_verdict(version) if version is not None else None
         if version is None or verdict is None:
             continue
@@ -168,7 +155,6 @@ def verdicts(
                 "model_version": version.version,
                 "aliases": list(version.aliases),
                 "passed": verdict.passed,
-                "state": verdict.state,
                 "reasons": list(verdict.reasons),
                 "decided_by": pipeline.gate.metric,
                 "baseline_feature": pipeline.gate.baseline.feature,
@@ -179,8 +165,7 @@ def verdicts(
     return found
 
 
-def show_models(models: list[dict[str, Any]]) -> None:
-    """Metrics beside the baseline's, and the verdict in a line."""
+def _show_models(models: list[dict[str, Any]]) -> None:
     rows = [
         (
             f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",
@@ -194,11 +179,12 @@ def show_models(models: list[dict[str, Any]]) -> None:
     ]
     columns = ("model", "on the test split", "value", "baseline", "the baseline is")
     show_table(columns, rows, title="Models", right=("value", "baseline"))
-    said = {"failed": "failed the gate", "passed": "passed the gate"}
     for model in models:
         alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
-        state = said.get(model["state"], "passed the gate and waits for approval")
-        click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
+        said = "passed" if model["passed"] else "failed"
+        click.echo(
+            f"{model['pipeline']} {model['model_version']}{alias} {said} the gate: {'; '.join(model['reasons'])}."
+        )
     click.echo()
 
 

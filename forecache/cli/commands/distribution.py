@@ -1,5 +1,6 @@
 """Versions on other machines: `push`, `pull`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import chosen_pipelines
-from forecache.errors import SettingsError
+from forecache.errors import ForecacheError, NotFoundError, SettingsError
 from forecache.pipeline import load_pipeline
 from forecache.pipeline.names import check_name
 
@@ -16,7 +17,37 @@ _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
 
 
-def _exchange(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> list[dict[str, Any]]:
+def _each(names: tuple[str, ...], chosen: list[str], do: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Do something for every pipeline, whatever fails for others; one row each.
+
+    Where no names are given, a pipeline that nothing is published for is a row with `skipped`, no failure.
+
+    Raises:
+        ForecacheError: The failure of the first pipeline that failed, once all have been tried.
+    """
+    rows: list[dict[str, Any]] = []
+    failures: list[ForecacheError] = []
+    for name in chosen:
+        try:
+            rows.append({"pipeline": name, **do(name)})
+        except NotFoundError as error:
+            rows.append({"pipeline": name, "skipped": error.message})
+            if names:
+                failures.append(error)
+        except ForecacheError as error:
+            failures.append(error)
+    if failures:
+        done = [row["pipeline"] for row in rows if "skipped" not in row]
+        click.echo(f"Went through: {', '.join(done) or 'no pipeline'}.", err=True)
+        for failure in failures[1:]:
+            click.echo(str(failure), err=True)
+        raise failures[0]
+    return rows
+
+
+def _exchange(
+    names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
+) -> list[dict[str, Any]]:
     """Push or pull the pipelines; what travelled, one row a pipeline."""
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.remotes import remote_pipelines
@@ -34,13 +65,14 @@ def _exchange(names: tuple[str, ...], remote: str | None, *, pulling: bool) -> l
     here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
     chosen = here if pulling else chosen_pipelines(current, names)
     with StageProgress() as progress:
-        return [
-            {
-                "pipeline": name,
-                **(pull if pulling else push)(open_store(current, name), opened, progress=progress.update),
-            }
-            for name in chosen
-        ]
+
+        def exchange(name: str) -> dict[str, Any]:
+            store = open_store(current, name)
+            if pulling:
+                return pull(store, opened, verify=verify, progress=progress.update)
+            return push(store, opened, progress=progress.update)
+
+        return _each(names, chosen, exchange)
 
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -50,20 +82,23 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     current = settings()
     chosen = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
     with StageProgress() as progress:
-        return [
-            {
-                "pipeline": pipeline.name,
-                **open_redis_store(current, pipeline.name).load(
-                    open_store(current, pipeline.name), progress=progress.update
-                ),
-            }
-            for pipeline in chosen
-            if pipeline.publish.backend == "redis"
-        ]
+
+        def load(name: str) -> dict[str, Any]:
+            return open_redis_store(current, name).load(open_store(current, name), progress=progress.update)
+
+        return _each(names, [pipeline.name for pipeline in chosen if pipeline.publish.backend == "redis"], load)
+
+
+def _done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of pipelines that something was done for; says of the others why not."""
+    for row in rows:
+        if "skipped" in row:
+            click.echo(f"Skipped: {row['skipped']}", err=True)
+    return [row for row in rows if "skipped" not in row]
 
 
 def _show(rows: list[dict[str, Any]], where: str) -> None:
-    cells = [(row["pipeline"], row["version"], row["files"], size(row["bytes"])) for row in rows]
+    cells = [(row["pipeline"], row["version"], row["files"], size(row["bytes"])) for row in _done(rows)]
     show_table(("pipeline", where, "files", "travelled"), cells, right=(where, "files", "travelled"))
 
 
@@ -81,7 +116,7 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
         print_json(rows + [{**row, "target": "redis"} for row in in_redis])
         return
     if in_redis:
-        cells = [(row["pipeline"], row["version"], row["loaded"]) for row in in_redis]
+        cells = [(row["pipeline"], row["version"], row["loaded"]) for row in _done(in_redis)]
         where = "served by Redis now"
         show_table(("pipeline", where, "entries loaded"), cells, right=(where, "entries loaded"))
     if rows:
@@ -91,12 +126,13 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
 @command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store")
 @_PIPELINES
 @_REMOTE
-def pull_command(pipelines: tuple[str, ...], remote: str | None) -> None:
+@click.option("--verify", is_flag=True, help="Read what is here already, too, and fetch anew what is damaged.")
+def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -> None:
     """Bring this replica up to what the remote serves of PIPELINEs, checked before it is served.
 
-    Without names, all that the remote serves; declarations are not needed here.
+    Without names, all that the remote serves; declarations are not needed here. One that fails keeps no other back.
     """
-    rows = _exchange(pipelines, remote, pulling=True)
+    rows = _exchange(pipelines, remote, pulling=True, verify=verify)
     if wants_json():
         print_json(rows)
     else:

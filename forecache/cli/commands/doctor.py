@@ -148,6 +148,25 @@ def check_mlflow(settings: Settings) -> Finding:
     return Finding("mlflow", "ok", f"{count} model versions in {path}")
 
 
+def check_stores(settings: Settings) -> Finding:
+    """Whether the served versions' bytes are those that were published; `forecache verify` looks at all versions."""
+    from forecache.store.integrity import verify_version
+    from forecache.store.store import open_store
+
+    folder = settings.store_path
+    served = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        store = open_store(settings, path.name)
+        manifest = store.current()
+        if manifest is not None:
+            verify_version(store.layout, manifest)
+            served[path.name] = manifest.version
+    if not served:
+        return Finding("stores", "ok", f"none in {folder} yet")
+    listed = ", ".join(f"{name} {version}" for name, version in served.items())
+    return Finding("stores", "ok", f"every byte served is as published: {listed}")
+
+
 def check_rollbacks(settings: Settings) -> Finding:
     from forecache.lake.tables import table_exists
     from forecache.pipeline import load_pipelines
@@ -187,6 +206,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("pipelines", lambda: check_project(settings)),
         ("lake", lambda: check_lake(settings)),
         ("mlflow", lambda: check_mlflow(settings)),
+        ("stores", lambda: check_stores(settings)),
         ("rollbacks", lambda: check_rollbacks(settings)),
     ]
 
@@ -209,7 +229,7 @@ def examine() -> list[Finding]:
 @command("doctor", examples="forecache doctor\nforecache doctor --json")
 @click.pass_context
 def doctor(context: click.Context) -> None:
-    """Check Java, jars, disk, memory, ports, settings, pipelines, lake, MLflow, rollbacks; exit 1 if one fails."""
+    """Check Java, jars, disk, memory, ports, settings, pipelines, lake, MLflow, stores; exit 1 if one fails."""
     findings = examine()
     failed = any(finding.state == "fail" for finding in findings)
     if wants_json():

@@ -25,8 +25,8 @@ def actor() -> str:
 
 
 def model_dict(version: "ModelVersion") -> dict[str, Any]:
-    """A model version with the stable keys of `--json`; no training table where Forecache did not register it."""
-    table, delta_version = version.training_table if "training_table" in version.tags else (None, None)
+    """A model version with the stable keys of `--json`."""
+    table, delta_version = version.training_table
     return {
         "name": version.name,
         "version": version.version,
@@ -193,7 +193,7 @@ def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict"
 def show_verdict(verdict: "Verdict") -> None:
     """The gate's checks, one a line."""
     rows = [
-        (check.result if check.passed else "FAILED", check.name, check.value, check.limit, check.reason)
+        ("pass" if check.passed else "FAIL", check.name, check.value, check.limit, check.reason)
         for check in verdict.checks
     ]
     show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))

@@ -92,15 +92,20 @@ def say_served(
 @_PIPELINE
 @click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
 @click.option("--full", is_flag=True, help="Write a whole new base even where a small segment would do.")
-def publish(pipeline: str, night: date | None, full: bool) -> None:
-    """Publish a night of PIPELINE's prediction table: built, verified, then served at once."""
+@click.option("--unchecked", is_flag=True, help="Publish also a night that was not checked since its rows changed.")
+def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> None:
+    """Publish a night of PIPELINE's prediction table: built, verified, then served at once.
+
+    A night is published only if it passed its checks as it is now; `forecache run` checks it. One that failed them is
+    never published.
+    """
     from forecache.operations.publish import publish_night
     from forecache.pipeline import load_pipeline
 
     current = settings()
     declared = load_pipeline(current, pipeline)
     with StageProgress() as progress:
-        result = publish_night(current, declared, night=night, full=full, progress=progress.update)
+        result = publish_night(current, declared, night=night, full=full, unchecked=unchecked, progress=progress.update)
     if wants_json():
         print_json(stage_dict(result))
     else:

@@ -1,0 +1,44 @@
+"""`forecache verify`: read what the stores hold and compare it with what was published."""
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, show_table, size, wants_json
+
+
+@command("verify", examples="forecache verify\nforecache verify churn --content --json\nforecache verify --mb-per-s 50")
+@click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
+@click.option("--content", is_flag=True, help="Look up every key, too, and compare with the published content hash.")
+@click.option("--mb-per-s", type=click.FloatRange(min=1), help="Most to read in a second; default: as fast as it goes.")
+@click.pass_context
+def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb_per_s: float | None) -> None:
+    """Read every byte of every retained version of PIPELINEs (default: all stores here); exit 6 if one is damaged.
+
+    Disks and copies lose bits without a word. A schedule of this finds them before a rollback needs that version;
+    readers look for themselves, at what they serve.
+    """
+    from forecache.store.checkup import DamagedStores, verify_stores
+    from forecache.store.integrity import Pace
+
+    pace = None if mb_per_s is None else Pace(mb_per_s * 1e6)
+    damaged: DamagedStores | None = None
+    try:
+        found = verify_stores(settings(), pipelines, content=content, pace=pace)
+    except DamagedStores as error:
+        damaged, found = error, error.found
+    if wants_json():
+        print_json({"ok": damaged is None, "versions": found})
+        context.exit(0 if damaged is None else damaged.exit_code)
+    rows = [
+        (
+            item.pipeline,
+            "pointer" if item.version is None else item.version,
+            ", ".join(item.state),
+            size(item.read_bytes),
+            item.problem or "whole",
+        )
+        for item in found
+    ]
+    show_table(("pipeline", "version", "state", "read", "found"), rows, right=("version", "read"))
+    if damaged is not None:
+        raise damaged

@@ -1,0 +1,182 @@
+"""Versions that are damaged: found when they are opened, or by a scrub of what is served, and what to serve instead."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from forecache.errors import ConflictError, DamagedError, NotFoundError
+from forecache.store import Pointer, Snapshot, Store
+from forecache.store.integrity import Pace, verify_file, version_files
+
+logger = logging.getLogger("forecache.reader")
+SCRUB_BYTES_PER_S = 50e6
+"""About 1 percent of a core."""
+_REST = 10
+"""How many times as long as a scrub took that one asked for waits before the next."""
+
+
+class Damage:
+    """The damaged versions that are known. One is forgotten when its files are written anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
+
+    def note(self, store: Store, identity: tuple[str, int], reason: str, *, replaced: bool = False) -> None:
+        """Remember and log that a version is damaged.
+
+        Args:
+            identity: See `Manifest.identity`.
+            replaced: Its files are others now than those that are mapped, so that opening them may do.
+        """
+        key = (store.pipeline, *identity)
+        if key not in self._known:
+            logger.error("Version %d of %s is damaged and not served: %s", identity[1], store.pipeline, reason)
+        self._known[key] = (None if replaced else _signature(store, identity[1]), reason)
+
+    def reason(self, store: Store, identity: tuple[str, int]) -> str:
+        """Why a version is damaged; "" where it is not known to be, or its files were written anew since."""
+        key = (store.pipeline, *identity)
+        known = self._known.get(key)
+        if known is None:
+            return ""
+        signature, reason = known
+        if signature == _signature(store, identity[1]):
+            return reason
+        self._known.pop(key, None)
+        return ""
+
+
+def _signature(store: Store, version: int) -> object:
+    """What changes when a file of a version is written anew."""
+    paths = [store.layout.manifest(version)]
+    with suppress(DamagedError, NotFoundError):  # the manifest itself may be what is damaged
+        paths += [path for path, _, _ in version_files(store.layout, store.manifest(version))]
+    return [_stat(path) for path in paths]
+
+
+def _stat(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: Damage) -> Snapshot:
+    """The version that the pointer names, verified; where it is damaged, the newest good one before it.
+
+    Quarantined versions do not count. What is served already stays open and is returned where it is the choice.
+
+    Args:
+        served: What is served of this store, or of one that this one has taken the place of.
+
+    Raises:
+        DamagedError: None is good.
+    """
+    assert pointer.serving is not None
+    bad = store.quarantined()
+    earlier = [n for n in reversed(store.version_numbers()) if n < pointer.serving and n not in bad]
+    why = ""
+    for number in (pointer.serving, *earlier):
+        identity = (pointer.store, number)
+        known = damage.reason(store, identity)
+        why = why or known
+        if known:
+            continue
+        if served is not None and served.manifest.identity == identity:
+            return served
+        try:
+            return open_verified(store, number)
+        except DamagedError as error:
+            damage.note(store, identity, error.message)
+            why = why or error.message
+        except (ConflictError, NotFoundError):
+            if number == pointer.serving:
+                raise
+    if (
+        served is not None
+        and served.manifest.store != pointer.store
+        and not damage.reason(store, served.manifest.identity)
+    ):
+        return served
+    raise DamagedError(f"No version of {store.pipeline} that could be served is whole: {why}")
+
+
+def open_verified(store: Store, version: int) -> Snapshot:
+    """Open a version and read all of it; DamagedError where a file is not what was written."""
+    snapshot = store.snapshot(version)
+    try:
+        snapshot.warm()
+    except BaseException:
+        snapshot.close()
+        raise
+    return snapshot
+
+
+class Scrub:
+    """A slow thread that reads again what is served, for bytes that rot under a running reader.
+
+    Args:
+        served: What is served now: the store and the snapshot of each pipeline.
+        found: Called with each damaged version: its store, its snapshot, why, and whether its files were replaced.
+        every_s: From the end of one scrub to the start of the next; 0: only when asked.
+    """
+
+    def __init__(
+        self,
+        served: Callable[[], list[tuple[Store, Snapshot]]],
+        found: Callable[[Store, Snapshot, str, bool], None],
+        *,
+        every_s: float,
+    ) -> None:
+        self._served = served
+        self._found = found
+        self._every_s = every_s or None
+        self._closed = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="forecache-scrub", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Scrub now and fast: a read has failed in a way that it cannot on sound files."""
+        self._wake.set()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            asked = self._wake.wait(self._every_s)
+            if self._closed.is_set():
+                return
+            started = time.monotonic()
+            try:
+                self._turn(None if asked else Pace(SCRUB_BYTES_PER_S))
+            except Exception:
+                logger.exception("A scrub of what is served failed; the next one comes.")
+            if asked:
+                self._closed.wait(_REST * (time.monotonic() - started))
+                self._wake.clear()
+
+    def _turn(self, pace: Pace | None) -> None:
+        for store, snapshot in self._served():
+            try:
+                for path, _, info in version_files(store.layout, snapshot.manifest):
+                    if self._closed.is_set():
+                        return
+                    # What was removed is still mapped, and cannot be read any more.
+                    if path.exists():
+                        verify_file(path, info, pace=pace)
+            except DamagedError as error:
+                self._found(store, snapshot, error.message, False)
+            else:
+                if snapshot.replaced():
+                    self._found(store, snapshot, "Its files were replaced by others.", True)

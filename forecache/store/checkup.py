@@ -1,0 +1,159 @@
+"""Verifying a store as it lies on the disk: every byte of every retained version, and on demand every row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from forecache.errors import CheckError, DamagedError, NotFoundError, UnavailableError
+from forecache.settings import Settings
+from forecache.store import hashing
+from forecache.store.integrity import Pace, segment_files, verify_file
+from forecache.store.manifest import Manifest
+from forecache.store.pointer import pointer_from_json
+from forecache.store.snapshot import Snapshot
+from forecache.store.store import Store, open_store
+
+_BLOCK_KEYS = 1 << 13
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found of a version, or of the pointer where `version` is None.
+
+    Attributes:
+        problem: What is damaged, in a sentence; "" where it is whole.
+        read_bytes: What was read for it; files shared with an older version are read once.
+        rows: Keys whose answers were read and compared, where that was asked for.
+    """
+
+    pipeline: str
+    version: int | None
+    state: tuple[str, ...]
+    problem: str
+    read_bytes: int = 0
+    rows: int = 0
+
+
+def verify_store(store: Store, *, content: bool = False, pace: Pace | None = None) -> list[Verified]:
+    """Verify the pointer, and every version of a store, the oldest first.
+
+    Args:
+        content: Look up every key through the reader's code, too, and compare row count and content hash with the
+            manifest's: an incremental publish reads back only what it changed.
+    """
+    found = [Verified(store.pipeline, None, (), _pointer_problem(store))]
+    try:
+        store.pointer()
+    except UnavailableError:
+        return found  # without it nothing says which versions are of this store
+    known: dict[str, str] = {}
+    for number in store.version_numbers():
+        read_bytes = rows = 0
+        problem = ""
+        try:
+            manifest = store.manifest(number)
+            read_bytes = _verify_files(store, manifest, known, pace)
+            if content:
+                with store.snapshot(number) as snapshot:
+                    rows = _verify_content(snapshot)
+        except UnavailableError as error:
+            problem = error.message
+        found.append(Verified(store.pipeline, number, store.state(number), problem, read_bytes, rows))
+    return found
+
+
+def verify_stores(
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    content: bool = False,
+    pace: Pace | None = None,
+) -> list[Verified]:
+    """`verify_store` of the named pipelines, or of every store that is here.
+
+    Raises:
+        NotFoundError: There is no store of that name.
+        CheckError: Something is damaged; its `found` is the whole list.
+    """
+    folder = settings.store_path
+    here = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for name in names:
+        if name not in here:
+            raise NotFoundError(f"There is no store of {name} in {folder}.", remedy="Publish it first.")
+    stores = [open_store(settings, name) for name in names or here]
+    found = [item for store in stores for item in verify_store(store, content=content, pace=pace)]
+    damaged = [item for item in found if item.problem]
+    if damaged:
+        raise DamagedStores(found)
+    return found
+
+
+class DamagedStores(CheckError):
+    """What `verify_stores` found, where some of it is damaged."""
+
+    def __init__(self, found: list[Verified]) -> None:
+        self.found = found
+        damaged = [item for item in found if item.problem]
+        named = ", ".join(f"{item.pipeline} {'pointer' if item.version is None else item.version}" for item in damaged)
+        super().__init__(
+            f"{len(damaged)} of {len(found)} things in the stores are damaged: {named}. {damaged[0].problem}",
+            remedy="Publish again with --full; on a replica, `forecache pull --verify`.",
+        )
+
+
+def _pointer_problem(store: Store) -> str:
+    for path in (store.layout.pointer, store.layout.pointer_copy):
+        try:
+            pointer_from_json(path.read_bytes(), what=f"The file {path}")
+        except FileNotFoundError:
+            return f"The file {path} is missing."
+        except UnavailableError as error:
+            return error.message
+    return ""
+
+
+def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace: Pace | None) -> int:
+    """Read what older versions do not share; a damaged segment is remembered for the versions that do."""
+    fresh = [segment for segment in manifest.segments if segment.id not in known]
+    read_bytes = 0
+    for segment in fresh:
+        known[segment.id] = ""
+        try:
+            read_bytes += sum(
+                verify_file(path, info, pace=pace) for path, _, info in segment_files(store.layout, segment)
+            )
+        except DamagedError as error:
+            known[segment.id] = error.message
+    problems = [known[segment.id] for segment in manifest.segments if known[segment.id]]
+    if problems:
+        raise DamagedError(problems[0])
+    if manifest.filter is not None:
+        read_bytes += verify_file(store.layout.filter(manifest.filter.file), manifest.filter, pace=pace)
+    return read_bytes
+
+
+def _verify_content(snapshot: Snapshot) -> int:
+    """Look up every key that the pages hold; how many there are.
+
+    Raises:
+        DamagedError: Row count or content hash are not those of the manifest.
+    """
+    manifest = snapshot.manifest
+    rows = total = 0
+    for keys in _key_blocks(snapshot):
+        pairs = zip(keys, snapshot.get_entries(keys), strict=True)
+        there = [(key, entry) for key, entry in pairs if entry is not None]
+        rows += len(there)
+        total = hashing.add(total, hashing.content_sum(there))
+    if (rows, hashing.to_hex(total)) != (manifest.rows, manifest.content_hash):
+        raise DamagedError(
+            f"Version {manifest.version} of {manifest.pipeline} reads {rows:,} rows with the content hash "
+            f"{hashing.to_hex(total)} where {manifest.rows:,} with {manifest.content_hash} were published."
+        )
+    return rows
+
+
+def _key_blocks(snapshot: Snapshot) -> Iterator[list[bytes]]:
+    keys = (key for key, _ in snapshot.items())
+    while block := list(islice(keys, _BLOCK_KEYS)):
+        yield block

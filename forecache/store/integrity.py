@@ -1,0 +1,134 @@
+"""Whether a version's files are those that were written: sizes at every open, checksums when all bytes are read."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from forecache.errors import DamagedError
+from forecache.store.layout import Layout
+from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
+
+_BLOCK_BYTES = 1 << 20
+VERIFY_EVERY_S = 24 * 3600.0
+"""How old the last verification of a segment may be when a publish builds on it."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast to read: `bytes_per_s`, with a sleep after every block."""
+
+    bytes_per_s: float
+
+    def rest(self, read_bytes: int, seconds: float) -> None:
+        time.sleep(max(0.0, read_bytes / self.bytes_per_s - seconds))
+
+
+def segment_files(layout: Layout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
+    """Every file of a segment: (local path, name below the store's root, what it must be)."""
+    for info in (*segment.shards, *([segment.hashes] if segment.hashes else [])):
+        yield layout.segment(segment.id) / info.file, f"segments/{segment.id}/{info.file}", info
+
+
+def version_files(layout: Layout, manifest: Manifest) -> Iterator[tuple[Path, str, ShardInfo]]:
+    """Every file of a version besides its manifest; see `segment_files`."""
+    for segment in manifest.segments:
+        yield from segment_files(layout, segment)
+    if manifest.filter is not None:
+        yield layout.filter(manifest.filter.file), f"filters/{manifest.filter.file}", manifest.filter
+
+
+def check_sizes(layout: Layout, manifest: Manifest) -> None:
+    """Refuse a version of which a file is missing or has another size: reading a mapping past its file's end kills.
+
+    Raises:
+        DamagedError: With the file.
+    """
+    for path, _, info in version_files(layout, manifest):
+        check_size(path, info)
+
+
+def check_size(path: Path, info: ShardInfo) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise DamagedError(f"The file {path} is missing.") from None
+    if size != info.size_bytes:
+        raise DamagedError(f"The file {path} has {size:,} bytes where {info.size_bytes:,} were written.")
+
+
+def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int:
+    """Read a file and compare its size and checksum with the manifest's; the bytes read.
+
+    Raises:
+        DamagedError: They differ, or the file is missing or cannot be read.
+    """
+    check_size(path, info)
+    try:
+        found, read_bytes = _checksum(path, pace)
+    except FileNotFoundError:
+        raise DamagedError(f"The file {path} is missing.") from None
+    except OSError as error:
+        raise DamagedError(f"The file {path} cannot be read: {error.strerror}.") from None
+    if found != info.checksum:
+        raise DamagedError(f"The file {path} is damaged: its checksum does not match its bytes.")
+    return read_bytes
+
+
+def verify_version(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
+    """Verify every file of a version and remember when; the bytes read.
+
+    Raises:
+        DamagedError: With the first file that is damaged.
+    """
+    read_bytes = 0
+    for segment in manifest.segments:
+        read_bytes += sum(verify_file(path, info, pace=pace) for path, _, info in segment_files(layout, segment))
+        _remember(layout, segment)
+    if manifest.filter is not None:
+        read_bytes += verify_file(layout.filter(manifest.filter.file), manifest.filter, pace=pace)
+    return read_bytes
+
+
+def verify_overdue(layout: Layout, manifest: Manifest) -> None:
+    """Check the sizes of a version's files, and the checksums of segments that were not verified for a day.
+
+    Raises:
+        DamagedError: With the first file that is damaged.
+    """
+    check_sizes(layout, manifest)
+    for segment in manifest.segments:
+        if time.time() - layout.segment(segment.id).stat().st_mtime > VERIFY_EVERY_S:
+            for path, _, info in segment_files(layout, segment):
+                verify_file(path, info)
+            _remember(layout, segment)
+    if manifest.filter is not None:
+        verify_file(layout.filter(manifest.filter.file), manifest.filter)
+
+
+def _remember(layout: Layout, segment: SegmentInfo) -> None:
+    # The folder's own time, which nothing else needs: its files never change.
+    try:
+        os.utime(layout.segment(segment.id))
+    except OSError:
+        return  # a store that is only read here
+
+
+def _checksum(path: Path, pace: Pace | None) -> tuple[str, int]:
+    digest, total = xxhash.xxh3_128(), 0
+    buffer = bytearray(_BLOCK_BYTES)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while True:
+            started = time.perf_counter()
+            count = file.readinto(buffer)
+            if not count:
+                return digest.hexdigest(), total
+            digest.update(view[:count])
+            total += count
+            if pace is not None:
+                pace.rest(count, time.perf_counter() - started)

@@ -1,0 +1,53 @@
+"""Small JSON files with a checksum of their own, so that a changed byte is noticed before anything is believed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from forecache.errors import DamagedError, UnavailableError
+
+_CHECKSUM = "checksum"
+
+
+def sealed(data: dict[str, Any]) -> bytes:
+    """The JSON of an object with its checksum as the last member."""
+    return json.dumps({**data, _CHECKSUM: _checksum(data)}, indent=1).encode() + b"\n"
+
+
+def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
+    """The object that `sealed` wrote.
+
+    Args:
+        what: The file, for messages.
+
+    Raises:
+        DamagedError: It is not what was written.
+        UnavailableError: It has no checksum: another Forecache wrote it.
+    """
+    try:
+        data = json.loads(content)
+        seal = data.pop(_CHECKSUM, None)
+    except (ValueError, AttributeError, RecursionError):
+        raise damaged(what) from None
+    if seal is None:
+        raise UnavailableError(
+            f"{what} has no checksum: an older Forecache wrote it, or it is damaged.",
+            remedy="Remove the pipeline's store folder and publish again; on a replica, pull again.",
+        )
+    if seal != _checksum(data):
+        raise damaged(what)
+    return dict(data)
+
+
+def damaged(what: str) -> DamagedError:
+    return DamagedError(f"{what} is damaged: its checksum does not match its bytes.")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    return unsealed(path.read_bytes(), what=f"The file {path}")
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(data, sort_keys=True).encode())

@@ -1,0 +1,63 @@
+"""What may be published: a night that passed its checks in the state that is published, looked at under the lock."""
+
+import pytest
+from store_tables import NEXT_NIGHT, churn, predictions, record_check, scores, upsert, write_night
+
+from forecache.errors import CheckError, ConflictError
+from forecache.operations.publish import publish_night
+from forecache.settings import Settings
+from forecache.store import open_store, publish, steps
+from forecache.store.source import NightSource
+
+
+def test_a_night_that_was_never_checked_is_published_only_where_that_is_asked_for(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50)))
+    with pytest.raises(CheckError, match="1998-06-30 of table 'predictions_churn' was never checked"):
+        publish_night(settings, churn())
+    assert open_store(settings, "churn").current() is None
+    assert publish_night(settings, churn(), unchecked=True).rows == 50
+
+
+def test_a_verdict_about_other_rows_of_the_night_does_not_count(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    assert publish_night(settings, churn()).rows == 50
+    upsert(settings, predictions({"00001": 0.125}))
+    with pytest.raises(CheckError, match="was checked, but has other rows since"):
+        publish_night(settings, churn())
+    record_check(settings)
+    assert publish_night(settings, churn()).details["version"] == 2
+
+
+def test_a_night_whose_check_failed_is_refused_and_another_is_not(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
+    record_check(settings, night=NEXT_NIGHT, problem="3 keys are there twice.")
+    for unchecked in (False, True):
+        with pytest.raises(CheckError, match="failed its check: .*3 keys are there twice.*run the night again"):
+            publish_night(settings, churn(), unchecked=unchecked)
+    assert publish_night(settings, churn(), night=NEXT_NIGHT.replace(month=6, day=30)).rows == 50
+
+
+def test_the_night_is_opened_and_approved_under_the_publishers_lock(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_night(settings, predictions(scores(50)))
+    approved: list[int] = []
+
+    def at(step: str) -> None:
+        if step == "locked" and not approved:
+            # Another run scores the night between this publish's start and its look at the table.
+            upsert(settings, predictions({"00001": 0.125}))
+
+    def approve(source: NightSource) -> None:
+        approved.append(source.source.delta_version)
+        with pytest.raises(ConflictError, match=r"being changed by process \d+ \(publish\)"):
+            open_store(settings, "churn").rollback()
+
+    monkeypatch.setattr(steps, "on_step", at)
+    published = publish(settings, churn(), approve=approve)
+    assert approved == [published.delta_version] == [1]
+    with open_store(settings, "churn").snapshot() as snapshot:
+        assert b"0.125" in (snapshot.get(b"00001") or b"")

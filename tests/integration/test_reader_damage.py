@@ -1,0 +1,178 @@
+"""Damaged stores under a reader: an answer is right or refused, and readiness, metrics and answers say so."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from reader_support import churn_rows, eventually, running_reader, served, write_version
+from store_tables import churn, predictions, scores, upsert, write_night
+
+from forecache.reader.metrics import SLOT_BYTES, WorkerMetrics
+from forecache.reader.swap import Catalog
+from forecache.settings import Settings
+from forecache.store import Store, open_store, publish
+
+CHANGED = {"00001": 0.125, "00400": 0.375, "new": 0.5}
+TRUTH: dict[int, dict[str, float]] = {1: scores(2000), 2: {**scores(2000), **CHANGED}}
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """Version 1, a base, and version 2, a delta with its filter over it."""
+    write_night(settings, predictions(TRUTH[1]))
+    publish(settings, churn())
+    upsert(settings, predictions(CHANGED))
+    assert publish(settings, churn()).details["kind"] == "incremental"
+    return open_store(settings, "churn")
+
+
+def flip(path: Path, offset: int = -1, count: int = 1) -> None:
+    """Change bytes of a file in place, in the middle where no offset is given."""
+    content = bytearray(path.read_bytes())
+    start = len(content) // 2 if offset < 0 else offset
+    for place in range(start, start + count):
+        content[place] ^= 0x15
+    with open(path, "r+b") as file:
+        file.write(content)
+
+
+@contextmanager
+def catalog(settings: Settings) -> Iterator[Catalog]:
+    """The reader's catalog after one look at the store, without HTTP."""
+    opened = Catalog(settings, WorkerMetrics(memoryview(bytearray(SLOT_BYTES))))
+    try:
+        opened._poll(opened._install)
+        yield opened
+    finally:
+        opened.close()
+
+
+def check_answers(opened: Catalog) -> int | None:
+    """Every answer is that of the version it names; that version, None where nothing is served."""
+    answers = opened.answers.get("churn")
+    if answers is None:
+        assert "churn" in opened.damaged
+        return None
+    truth = TRUTH[answers.manifest.version]
+    keys = [key.encode() for key in [*TRUTH[2], "nobody"]]
+    many = orjson.loads(answers.many(keys)[0])
+    assert {row["key"]: row["value"]["churn_probability"] for row in many["results"] if row["found"]} == truth
+    for key in keys[::97]:
+        one: Any = answers.one(key)
+        assert (None if one is None else orjson.loads(one)["value"]["churn_probability"]) == truth.get(key.decode())
+    assert many.get("fallback_for") == (2 if many["store_version"] == 1 else None)
+    return answers.manifest.version
+
+
+@pytest.mark.parametrize(
+    ("what", "offset", "left"),
+    [
+        ("segments/*-base-*/000.mdb", 4096 * 5 + 1000, None),  # a page of entries
+        ("segments/*-base-*/000.mdb", -2, None),  # the index behind the pages
+        ("segments/*-base-*/000.mdb", 20, None),  # LMDB's first page
+        ("segments/*-delta-*/000.mdb", -1, 1),
+        ("segments/*-delta-*/hashes.u64", -1, 1),
+        ("filters/*.bin", -1, 1),
+        ("versions/00000002.json", -1, 1),
+        ("CURRENT", -1, 2),  # its copy is read
+    ],
+)
+def test_a_changed_byte_is_found_at_the_start_and_the_last_good_version_is_served(
+    settings: Settings, store: Store, what: str, offset: int, left: int | None
+) -> None:
+    [path] = store.layout.root.glob(what)
+    flip(path, path.stat().st_size - 100 if offset == -2 else offset)
+    with catalog(settings) as opened:
+        assert check_answers(opened) == left
+
+
+def test_random_flips_anywhere_never_give_a_wrong_answer(settings: Settings, store: Store) -> None:
+    files = [path for path in store.layout.root.rglob("*") if path.is_file() and path.stat().st_size]
+    files = [path for path in files if path.suffix != ".lease" and path.name != "LOCK"]
+    chosen = random.Random()
+    served_now: set[int | None] = set()
+    for _ in range(60):
+        path = chosen.choice(files)
+        whole = path.read_bytes()
+        offset = chosen.randrange(len(whole))
+        flip(path, offset, min(len(whole) - offset, chosen.choice((1, 1, 64, 4096))))
+        with catalog(settings) as opened:
+            served_now.add(check_answers(opened))
+        path.write_bytes(whole)
+    assert len(served_now) > 1
+    with catalog(settings) as opened:
+        assert check_answers(opened) == 2
+
+
+@pytest.mark.parametrize("size", [0, 4096, -1])
+def test_a_truncated_or_missing_file_is_refused_before_it_is_read(settings: Settings, store: Store, size: int) -> None:
+    [path] = store.layout.root.glob("segments/*-delta-*/000.mdb")
+    if size < 0:
+        path.unlink()
+    else:
+        with open(path, "r+b") as file:
+            file.truncate(size)
+    with catalog(settings) as opened:
+        assert check_answers(opened) == 1
+
+
+def test_a_quarantined_version_is_no_fallback_and_a_repaired_one_is_served_again(
+    settings: Settings, store: Store
+) -> None:
+    store.quarantine(1, "for the test")
+    [path] = store.layout.root.glob("segments/*-delta-*/000.mdb")
+    whole = path.read_bytes()
+    flip(path)
+    with catalog(settings) as opened:
+        assert check_answers(opened) is None
+        path.unlink()
+        path.write_bytes(whole)
+        opened._poll(opened._install)
+        assert check_answers(opened) == 2
+        assert opened.damaged == set()
+
+
+def test_bytes_that_rot_under_a_running_reader_are_found_and_said(settings: Settings) -> None:
+    path = settings.store_path
+    for number in (1, 2):
+        write_version(path, "churn", churn_rows(500, shift=float(number)))
+    with running_reader(settings, reader_scrub_s=0.2, reader_workers=2) as reader:
+        assert served(reader) == 2
+        [file] = path.glob("churn/segments/00000002-base-*/000.mdb")
+        content = file.read_bytes()
+        flip(file, content.index(b'"churn_probability"'))
+        assert eventually(lambda: served(reader) == 1, 15)
+        answer = httpx.get(f"{reader.url}/v1/churn/00042").json()
+        assert (answer["store_version"], answer["fallback_for"]) == (1, 2)
+        assert httpx.get(f"{reader.url}/readyz").status_code == 200
+        assert 'forecache_reader_damaged{pipeline="churn"} 1' in httpx.get(f"{reader.url}/metrics").text
+        [other] = path.glob("churn/segments/00000001-base-*/000.mdb")
+        flip(other, content.index(b'"churn_probability"'))
+        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 503, 15)
+        assert "churn is damaged" in httpx.get(f"{reader.url}/readyz").json()["detail"]
+        assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn/00042").status_code == 503, 15)
+        assert httpx.get(f"{reader.url}/healthz").status_code == 200
+        write_version(path, "churn", churn_rows(500, shift=3.0))
+        assert eventually(lambda: served(reader) == 3, 15)
+        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 200, 15)
+
+
+def test_a_store_that_is_removed_and_published_anew_is_served_with_its_own_rows(settings: Settings) -> None:
+    path = settings.store_path
+    write_version(path, "churn", churn_rows(50, shift=1.0))
+    with running_reader(settings) as reader:
+        before = httpx.get(f"{reader.url}/v1/churn/00001")
+        shutil.rmtree(path / "churn")
+        write_version(path, "churn", churn_rows(50, shift=2.0))
+
+        def moved() -> bool:
+            found = httpx.get(f"{reader.url}/v1/churn/00001", headers={"if-none-match": before.headers["etag"]})
+            return found.status_code == 200 and found.json()["value"] == churn_rows(50, shift=2.0)["00001"]
+
+        assert eventually(moved, 15)

@@ -1,0 +1,236 @@
+"""Damaged stores beside the reader, and stores that took another's place: publish, verify, replicas, Redis."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import redis
+from store_services import redis_server
+from store_tables import churn, predictions, scores, upsert, write_night
+
+from forecache.cli.commands.doctor import check_stores
+from forecache.cli.main import main
+from forecache.errors import CheckError, ConflictError, DamagedError, UnavailableError
+from forecache.settings import Settings
+from forecache.store import Store, open_remote, open_store, publish, pull, push, steps
+from forecache.store.checkup import verify_store
+from forecache.store.redis_backend import RedisStore
+
+OLD = scores(300)
+NEW = {key: value / 2 for key, value in scores(250).items()}
+CHANGED = {"00001": 0.125, "new": 0.5}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x15
+    path.write_bytes(content)
+
+
+def content(store: Any) -> dict[str, float]:
+    with store.snapshot() as snapshot:
+        keys = [key.encode() for key in {**OLD, **NEW, **CHANGED}]
+        entries = zip(keys, snapshot.get_entries(keys), strict=True)
+        return {key.decode(): json.loads(entry)["churn_probability"] for key, entry in entries if entry}
+
+
+def publish_two(settings: Settings, rows: dict[str, float]) -> Store:
+    """A base, and a small segment with a filter over it."""
+    write_night(settings, predictions(rows))
+    publish(settings, churn())
+    upsert(settings, predictions(CHANGED))
+    assert publish(settings, churn()).details["kind"] == "incremental"
+    return open_store(settings, "churn")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return publish_two(settings, OLD)
+
+
+def the(store: Store, pattern: str) -> Path:
+    [path] = store.layout.root.glob(pattern)
+    return path
+
+
+def test_a_store_published_anew_under_the_same_numbers_is_no_other_for_replica_and_redis(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path / "redis") as port:
+        old = publish_two(settings, OLD)
+        remote, replica = open_remote(str(tmp_path / "remote"), {}), Store(tmp_path / "replica" / "churn")
+        there = RedisStore(redis.Redis(port=port), "churn")
+        for _ in range(2):
+            push(old, remote)
+            pull(replica, remote)
+            there.load(old)
+        assert content(replica) == content(there) == content(old) == {**OLD, **CHANGED}
+        with replica.snapshot() as reading:
+            shutil.rmtree(settings.store_path / "churn")
+            write_night(settings, predictions(NEW))
+            shutil.rmtree(settings.home_path / "lake")
+            new = publish_two(settings, NEW)
+            assert new.pointer().current == old.pointer().current == 2
+            push(new, remote)
+            assert pull(replica, remote)["moved"]
+            there.load(new)
+            assert content(replica) == content(there) == content(new) == {**NEW, **CHANGED}
+            assert reading.get(b"00299") is not None, "what is open stays whole"
+        assert [item.problem for item in verify_store(replica, content=True)] == ["", ""]
+        assert pull(replica, remote)["moved"] is False
+        assert replica.version_numbers() == [2]
+        assert len(list(replica.layout.segments.iterdir())) == 2
+
+
+def test_a_replica_that_pinned_a_version_of_the_store_before_keeps_it_until_it_is_unpinned(
+    settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    remote, replica = open_remote(str(tmp_path / "remote"), {}), Store(tmp_path / "replica" / "churn")
+    push(store, remote)
+    pull(replica, remote)
+    replica.pin(2)
+    shutil.rmtree(settings.store_path / "churn")
+    publish(settings, churn())
+    push(open_store(settings, "churn"), remote)
+    with pytest.raises(ConflictError, match=r"Version 2 of churn is pinned here.*forecache unpin churn"):
+        pull(replica, remote)
+    assert content(replica) == {**OLD, **CHANGED}
+    replica.unpin()
+    assert pull(replica, remote)["version"] == 1
+
+
+def test_a_damaged_replica_is_mended_by_a_pull_that_verifies(store: Store, tmp_path: Path) -> None:
+    remote, replica = open_remote(str(tmp_path / "remote"), {}), Store(tmp_path / "replica" / "churn")
+    push(store, remote)
+    pull(replica, remote)
+    for pattern in ("segments/*-base-*/000.mdb", "filters/*.bin", "versions/00000002.json"):
+        flip(the(replica, pattern))
+        assert any(item.problem for item in verify_store(replica))
+        assert pull(replica, remote, verify=True)["moved"] is False
+        assert not any(item.problem for item in verify_store(replica, content=True))
+    for path in (replica.layout.pointer, replica.layout.pointer_copy):
+        flip(path)
+    with pytest.raises(UnavailableError, match="and its copy"):
+        replica.pointer()
+    pull(replica, remote, verify=True)
+    assert content(replica) == {**OLD, **CHANGED}
+
+
+@pytest.mark.parametrize("pattern", ["segments/*-base-*/000.mdb", "versions/00000002.json", "filters/*.bin"])
+def test_a_publish_over_a_damaged_version_is_full(settings: Settings, store: Store, pattern: str) -> None:
+    flip(the(store, pattern))
+    import os
+
+    for folder in store.layout.segments.iterdir():
+        os.utime(folder, (0, 0))  # as if it were not verified for a day
+    again = publish(settings, churn())
+    assert not again.skipped
+    assert "version 2 is damaged" in again.details["why_full"]
+    assert content(store) == {**OLD, **CHANGED}
+    store.quarantine(1, "test")
+    assert not [item for item in verify_store(store) if item.version == 3 and item.problem]
+
+
+def test_rollback_and_pin_refuse_a_damaged_version(store: Store) -> None:
+    flip(the(store, "segments/*-base-*/000.mdb"))
+    with pytest.raises(DamagedError, match=r"000.mdb is damaged: .*Choose another with --to"):
+        store.rollback()
+    with pytest.raises(DamagedError, match=r"000.mdb is damaged"):
+        store.pin(1)
+    assert (store.pointer().current, store.pointer().pinned, store.quarantined()) == (2, None, {})
+
+
+def test_verify_and_doctor_name_what_is_damaged(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    assert main(["verify", "churn", "--content", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"]
+    assert [(item["version"], item["rows"]) for item in found["versions"]] == [(None, 0), (1, 300), (2, 301)]
+    assert check_stores(settings).state == "ok"
+    flip(the(store, "segments/*-delta-*/000.mdb"))
+    assert main(["verify", "--json"]) == 6
+    problems = [item["problem"] for item in json.loads(capsys.readouterr().out)["versions"]]
+    assert [bool(problem) for problem in problems] == [False, False, True]
+    assert main(["verify"]) == 6
+    assert "churn 2. The file" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(DamagedError, match="is damaged"):
+        check_stores(settings)
+    assert main(["verify", "nope"]) == 3
+
+
+def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:
+    from jobs.verification import build_verification_job
+    from resources.settings import SettingsResource
+
+    job, resource = build_verification_job(), SettingsResource(home=str(settings.home_path))
+
+    def run() -> dg.ExecuteInProcessResult:
+        return job.execute_in_process(resources={"settings": resource}, raise_on_error=False)
+
+    assert run().success
+    flip(the(store, "filters/*.bin"))
+    assert not run().success
+
+
+def test_a_content_that_is_not_what_was_published_is_found_where_checksums_cannot(
+    settings: Settings, store: Store
+) -> None:
+    from dataclasses import replace
+
+    manifest = store.manifest(2)
+    store.layout.manifest(2).write_bytes(replace(manifest, content_hash="0" * 32).to_json())
+    assert not any(item.problem for item in verify_store(store))
+    [problem] = [item.problem for item in verify_store(store, content=True) if item.problem]
+    assert "reads 301 rows" in problem
+
+
+def test_a_store_of_an_older_format_is_named(settings: Settings, store: Store) -> None:
+    store.layout.pointer.write_bytes(b'{"current": 17, "pinned": null, "last": 17, "generation": 3}')
+    for act in (lambda: publish(settings, churn()), store.snapshot):
+        with pytest.raises(UnavailableError, match=r"CURRENT has no checksum: .* publish again"):
+            act()
+
+
+def test_one_pipeline_that_nothing_is_published_for_keeps_no_other_from_travelling(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    for command in ("push", "pull"):
+        assert main([command, "--json"]) == 0
+        rows = {row["pipeline"]: row for row in json.loads(capsys.readouterr().out)}
+        assert rows["churn"]["version"] == 2
+        # A replica pulls what the remote serves, a publisher pushes what is declared.
+        assert ("skipped" in rows.get("spend", {})) == (command == "push")
+        assert main([command]) == 0
+        assert ("Skipped: " in capsys.readouterr().err) == (command == "push")
+        assert main([command, "spend"]) == 3
+        capsys.readouterr()
+        monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
+    # One that is broken fails the command, after the others went through.
+    replica = Store(tmp_path / "replica" / "spend")
+    replica.layout.create()
+    replica.layout.pointer.write_bytes(b"{}")
+    (tmp_path / "remote" / "spend").mkdir()
+    shutil.copy(tmp_path / "remote" / "churn" / "CURRENT", tmp_path / "remote" / "spend" / "CURRENT")
+    upsert(settings, predictions({"00002": 0.25}))
+    monkeypatch.delenv("FORECACHE_STORE")
+    publish(settings, churn())
+    push(open_store(settings, "churn"), open_remote(str(tmp_path / "remote"), {}))
+    monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
+    assert main(["pull"]) == 7
+    assert "Went through: churn." in " ".join(capsys.readouterr().err.split())
+    assert Store(tmp_path / "replica" / "churn").pointer().current == 3
+
+
+def test_a_rolled_back_night_stays_refused_when_a_check_is_about_it(settings: Settings, store: Store) -> None:
+    store.rollback()
+    with pytest.raises(CheckError, match="quarantined"):
+        publish(settings, churn())
+    assert steps.on_step is None
