@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError
+from forecache.scoring.trees import refuse_unsound_trees
 
 Predict = Callable[[np.ndarray], np.ndarray]
 BOUNDS = "forecache_bounds"
 """In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
-SAFE_TYPES = ("numpy.dtype",)
-"""Types that skops does not trust by itself and that run no code: scikit-learn's imputers hold them."""
+SAFE_TYPES = (
+    "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+"""Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
+
+Trees are walked by compiled code that looks at no bounds; `forecache.scoring.trees` does."""
 
 
 def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
@@ -62,17 +74,26 @@ def load_skops(payload: bytes) -> Any:
     """A scikit-learn estimator from a skops file.
 
     Raises:
-        CheckError: The file holds types beside those of scikit-learn, numpy and scipy that skops knows to be safe.
+        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
     """
+    import skops.io
+
+    refuse_untrusted(payload)
+    estimator = skops.io.loads(payload, trusted=list(SAFE_TYPES))
+    refuse_unsound_trees(estimator)
+    return estimator
+
+
+def refuse_untrusted(payload: bytes) -> None:
+    """Refuse a skops file that would run code when it is loaded; see `load_skops`."""
     import skops.io
 
     untrusted = [name for name in skops.io.get_untrusted_types(data=payload) if name not in SAFE_TYPES]
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
-            remedy="Build it of scikit-learn's own classes; LightGBM and XGBoost estimators stand alone.",
+            remedy="docs/models.md lists the estimators that can; LightGBM and XGBoost estimators stand alone.",
         )
-    return skops.io.loads(payload, trusted=list(SAFE_TYPES))
 
 
 _LOADERS: dict[str, Callable[[bytes], Predict]] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}

@@ -19,7 +19,7 @@ from forecache.errors import CheckError, InputError, SettingsError
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
 from forecache.scoring.estimators import load_estimator
 from forecache.settings import load_settings
-from forecache.training.estimator.libraries import Fitted, fit, num_rounds, save, seeded
+from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.events import Events
@@ -40,7 +40,8 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     Raises:
         InputError: A split cannot be used, or the label is binary and the training split has one class only.
         SettingsError: The declared estimator cannot predict what the label needs.
-        CheckError: The saved model predicts something else than the fitted one, or no probabilities.
+        CheckError: The estimator cannot be saved without code in its file, which is found out before it is fitted; or
+            the saved model predicts something else than the fitted one, or no probabilities.
     """
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
@@ -53,6 +54,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
             f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
             remedy="Take more training dates, so that both outcomes occur.",
         )
+    refuse_unsaveable(estimator, train)
     heartbeat, events = Heartbeat(spec.folder / HEARTBEAT_FILE), Events(spec)
     reached_step, alive_at = heartbeat.before
     events(

@@ -6,6 +6,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from forecache.errors import CheckError
 from forecache.training.estimator.matrix import Matrix
 from forecache.training.spec import MODEL_FILES
@@ -156,16 +158,47 @@ def save(fitted: Fitted, folder: Path) -> Path:
     return path
 
 
-def _save_skops(estimator: Any, path: Path) -> None:
-    import skops.io
+def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
+    """Find out on a few rows, before an hour of fitting, whether a scikit-learn estimator can be saved.
 
+    Raises:
+        CheckError: It cannot be, or not without trusting code in its file.
+    """
+    if library_of(estimator) != "sklearn":
+        return
+    from sklearn.base import clone  # type: ignore[import-untyped]
+
+    from forecache.scoring.estimators import refuse_untrusted
+
+    rows = _sample_rows(train.label)
+    try:
+        trial = clone(estimator).fit(train.features[rows], train.label[rows])
+    except Exception:  # noqa: BLE001  (too few rows for it, perhaps: the fit of all rows says what is wrong)
+        return
+    refuse_untrusted(_skops_of(trial))
+
+
+def _sample_rows(label: np.ndarray) -> np.ndarray:
+    """Up to 256 rows, among them the first ones of the smallest and the largest label."""
+    ends = [np.flatnonzero(label == value)[:64] for value in (label.min(), label.max())]
+    return np.unique(np.concatenate([np.arange(min(len(label), 128)), *ends]))
+
+
+def _save_skops(estimator: Any, path: Path) -> None:
     from forecache.scoring.estimators import load_skops
 
+    payload = _skops_of(estimator)
+    path.write_bytes(payload)
+    load_skops(payload)
+
+
+def _skops_of(estimator: Any) -> bytes:
+    import skops.io
+
     try:
-        skops.io.dump(estimator, path)
+        return bytes(skops.io.dumps(estimator))
     except (TypeError, NotImplementedError) as error:
         raise CheckError(
             f"The estimator cannot be saved without a pickle: {error}.",
             remedy="Build it of scikit-learn's own classes and functions.",
         ) from None
-    load_skops(path.read_bytes())

@@ -1,0 +1,128 @@
+"""scikit-learn's trees and networks are loaded without running code of the file, and no damaged tree is walked."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forecache.errors import CheckError
+from forecache.scoring.estimators import load_estimator, load_skops
+from forecache.training.estimator.libraries import refuse_unsaveable
+from forecache.training.estimator.matrix import Matrix
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((300, 4)).astype(np.float32)
+LABEL = (ROWS[:, 0] + ROWS[:, 1] ** 2 > 0.5).astype(np.float32)
+
+
+def forests() -> list[Any]:
+    from sklearn import calibration, ensemble, linear_model, neural_network, tree
+
+    return [
+        tree.DecisionTreeClassifier(max_depth=4),
+        ensemble.RandomForestClassifier(3),
+        ensemble.GradientBoostingClassifier(n_estimators=3),
+        ensemble.HistGradientBoostingClassifier(max_iter=3),
+        ensemble.HistGradientBoostingRegressor(max_iter=3),
+        ensemble.VotingClassifier([("forest", ensemble.RandomForestClassifier(3))], voting="soft"),
+        neural_network.MLPClassifier((4,), max_iter=5),
+        neural_network.MLPRegressor(hidden_layer_sizes=(4,), max_iter=5, solver="sgd"),
+        calibration.CalibratedClassifierCV(linear_model.LogisticRegression()),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_trees_and_networks_are_saved_loaded_and_predict_the_same() -> None:
+    import skops.io
+
+    for estimator in forests():
+        refuse_unsaveable(estimator, Matrix(ROWS, LABEL))
+        assert not hasattr(estimator, "n_features_in_"), "the trial left something behind"
+        estimator.fit(ROWS, LABEL)
+        predict = load_estimator("sklearn", skops.io.dumps(estimator), {})
+        wanted = estimator.predict_proba(ROWS)[:, 1] if hasattr(estimator, "predict_proba") else estimator.predict(ROWS)
+        assert np.array_equal(predict(ROWS), wanted), type(estimator).__name__
+
+
+def forest() -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(2, max_depth=3, random_state=0)
+
+
+def boosted() -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(max_iter=2)
+
+
+def changed(estimator: Any, column: str, value: int) -> bytes:
+    """A skops file in whose first array with that column the first node has another value."""
+    import skops.io
+
+    source, target = zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator.fit(ROWS, LABEL)))), io.BytesIO()
+    done = False
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(".npy") and not done:
+                array = np.load(io.BytesIO(content))
+                if array.dtype.names and column in array.dtype.names:
+                    array[column][0], done = value, True
+                    rewritten = io.BytesIO()
+                    np.save(rewritten, array)
+                    content = rewritten.getvalue()
+            archive.writestr(name, content)
+    assert done
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("build", "column", "value"),
+    [
+        (forest, "left_child", 10_000),
+        (forest, "right_child", 0),
+        (forest, "left_child", -7),
+        (forest, "feature", 99),
+        (boosted, "left", 10_000),
+        (boosted, "right", 0),
+        (boosted, "feature_idx", 99),
+    ],
+)
+def test_a_tree_that_leads_out_of_its_arrays_or_in_circles_is_refused(
+    build: Callable[[], Any], column: str, value: int
+) -> None:
+    with pytest.raises(CheckError, match="leads out of its own nodes or features"):
+        load_skops(changed(build(), column, value))
+
+
+def test_an_estimator_with_code_in_its_file_is_refused_before_it_is_fitted() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    for estimator in (KNeighborsClassifier(), Own()):
+        with pytest.raises(CheckError, match=r"holds .*, which cannot be loaded without trusting code in the file"):
+            refuse_unsaveable(estimator, Matrix(ROWS, LABEL))
+
+
+def test_an_estimator_that_needs_more_rows_than_the_trial_has_is_left_to_the_fit() -> None:
+    class Many(Own):
+        def fit(self, rows: Any, label: Any) -> "Own":
+            raise ValueError(f"{len(rows)} rows are too few")
+
+    refuse_unsaveable(Many(), Matrix(ROWS, LABEL))
+
+
+class Own:
+    """An estimator of the project's own."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {}
+
+    def set_params(self, **changes: Any) -> "Own":
+        return self
+
+    def fit(self, rows: Any, label: Any) -> "Own":
+        return self
