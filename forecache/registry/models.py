@@ -60,8 +60,23 @@ class ModelVersion:
         return tuple(json.loads(self.tags.get("features", "[]")))
 
     @property
+    def is_own(self) -> bool:
+        """Whether Forecache registered it, so that its tags say where it comes from."""
+        return "training_table" in self.tags and "training_version" in self.tags
+
+    @property
     def training_table(self) -> tuple[str, int]:
-        """Name and Delta version of the table it was trained on."""
+        """Name and Delta version of the table it was trained on.
+
+        Raises:
+            CheckError: Forecache did not register it.
+        """
+        if not self.is_own:
+            raise CheckError(
+                f"Model {self.name!r} version {self.version} was not registered by Forecache: nothing says what it was "
+                "trained on, and the gate cannot judge it.",
+                remedy=f"`forecache train {self.name}` makes a version that it can; `scoring_udf` scores any model.",
+            )
         return self.tags["training_table"], int(self.tags["training_version"])
 
 

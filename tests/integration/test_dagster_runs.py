@@ -148,6 +148,7 @@ def two_shops(shop: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return shop.model_copy(update={"project": "two_shops"})
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_fails_does_not_stop_the_others_and_rebuild_does_again_what_is_current(
     two_shops: Settings, instance: dg.DagsterInstance
 ) -> None:

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
 
+from forecache.errors import CheckError
 from forecache.registry.models import tracking
 from forecache.registry.runs import RUN_FILE, training_run, without_credentials
 from forecache.settings import Settings, load_settings
@@ -124,3 +125,24 @@ def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> s
     with pytest.raises(type(error)):
         train()
     return ids[0]
+
+
+def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
+    settings: Settings, tmp_path: Path
+) -> None:
+    from forecache.cli.commands.models import model_dict
+    from forecache.registry.gate import run_gate
+    from forecache.registry.models import model_version
+    from forecache.registry.moves import described_move
+
+    client = tracking(settings)
+    client.create_registered_model("returns")
+    client.create_model_version("returns", source=tmp_path.as_uri())
+    foreign = model_version(settings, returns, 1)
+    shown = model_dict(foreign)
+    assert (shown["training_table"], shown["training_delta_version"]) == (None, None)
+    words = "Model 'returns' version 1 was not registered by Forecache"
+    with pytest.raises(CheckError, match=words):
+        run_gate(settings, returns, 1, actor="test")
+    with pytest.raises(CheckError, match=words):
+        described_move(settings, returns, foreign, action="promote", actor="test")

@@ -214,8 +214,12 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
         f"{title}{alias}, gate {model['gate']}",
         [
             f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}",
-            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}",
-            "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items()),
+            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}"
+            if model["training_table"]
+            else "not registered by Forecache: nothing says what it was trained on",
+            "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items())
+            if model["metrics"]
+            else "",
             f"gate: {model['gate_reason']}" if model["gate_reason"] else "",
         ],
     )

@@ -25,8 +25,8 @@ def actor() -> str:
 
 
 def model_dict(version: "ModelVersion") -> dict[str, Any]:
-    """A model version with the stable keys of `--json`."""
-    table, delta_version = version.training_table
+    """A model version with the stable keys of `--json`; of one that Forecache did not register, some are null."""
+    table, delta_version = version.training_table if version.is_own else (None, None)
     return {
         "name": version.name,
         "version": version.version,
