@@ -80,6 +80,10 @@ bench-training: setup ## Training: throughput, recovery after kills
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
+prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, none twice (a quarter of an hour)
+	@bash scripts/install_test_services.sh minio
+	@$(BIN)/python benchmarks/s3_commits.py $(ARGS)
+
 figures: setup ## Write the README's figures and docs/benchmarks.md from the benchmarks' results
 	@$(BIN)/python benchmarks/figures.py
 

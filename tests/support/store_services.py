@@ -93,7 +93,7 @@ def redis_cluster(folder: Path) -> Iterator[int]:
 def minio_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
     """A MinIO server with one bucket; yields the storage options that reach it."""
     if not _MINIO.exists():
-        pytest.skip(f"MinIO is not installed: {INSTALL} minio")
+        pytest.fail(f"MinIO is not installed: {INSTALL} minio")
     (folder / "data" / bucket).mkdir(parents=True)
     port, console = free_port(), free_port()
     user, password = "forecache", "forecache-secret"

@@ -1,0 +1,112 @@
+"""The main job on a real S3-compatible server: the same published values as on a folder, and no secret to be seen."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloud_project.pipelines.trips import DAYS, NUM_RIDERS, landing_file
+from secrets_found import command_lines, files_with
+from store_services import minio_server
+
+from forecache.buckets import open_bucket
+from forecache.cli.reader_process import ReaderProcess
+from forecache.settings import Settings, load_settings
+from forecache.store import Store, open_remote, pull, split_entry
+
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
+
+SUPPORT = Path(__file__).parents[1] / "support"
+QUESTION = """
+    select (select count(*) from raw_trips) raw, (select count(*) from quarantine_trips) quarantine,
+        (select count(*) from features_trips) features, (select count(*) from predictions_trips) predictions
+"""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What a process of its own needs to work with the settings."""
+    names = ("home", "landing", "lake", "project", "spark_master", "spark_driver_memory", "device")
+    names = (*names, "training_checkpoints", "store_remote")
+    given = {f"FORECACHE_{name.upper()}": str(getattr(settings, name)) for name in names}
+    return {
+        **os.environ,
+        **given,
+        "FORECACHE_STORAGE_OPTIONS": json.dumps(settings.storage_options),
+        "PYTHONPATH": os.pathsep.join([str(SUPPORT), *(path for path in sys.path if path)]),
+    }
+
+
+def forecache(settings: Settings, *arguments: str) -> Any:
+    command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--json"]
+    done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def run_main_job(settings: Settings) -> list[dict[str, Any]]:
+    stages: list[dict[str, Any]] = forecache(settings, "run", "trips", "--job", "full")
+    return stages
+
+
+def published(store: Store) -> dict[bytes, bytes]:
+    """The value bytes of every key of the version that is served."""
+    with store.snapshot() as snapshot:
+        return {key: split_entry(entry)[0] for key, entry in snapshot.items()}
+
+
+def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"project": "cloud_project", "spark_master": "local[2]", "spark_driver_memory": "1g", "device": "cpu"}
+    local = load_settings(home=tmp_path / "local", **common)
+    folder = Path(local.landing_uri) / "trips"
+    folder.mkdir(parents=True)
+    for day in DAYS:
+        (folder / f"{day}.csv").write_text(landing_file(day))
+    run_main_job(local)
+    expected = published(Store(local.store_path / "trips"))
+    assert len(expected) == NUM_RIDERS
+
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        remote = load_settings(
+            home=tmp_path / "remote",
+            landing="s3://cloud/landing",
+            lake="s3://cloud/lake",
+            training_checkpoints="s3://cloud/checkpoints",
+            store_remote="s3://cloud/store",
+            storage_options=options,
+            **common,
+        )
+        import obstore
+
+        bucket = open_bucket("s3://cloud/landing/trips", options)
+        for day in DAYS:
+            obstore.put(bucket, f"{day}.csv", landing_file(day).encode())
+        with command_lines() as lines:
+            stages = run_main_job(remote)
+        assert [stage["stage"] for stage in stages if stage["skipped"]] == []
+        assert published(Store(remote.store_path / "trips")) == expected
+        assert forecache(remote, "query", QUESTION) == forecache(local, "query", QUESTION)
+        again = run_main_job(remote)
+        assert [stage["stage"] for stage in again if not stage["skipped"]] == []
+
+        # Another machine has nothing but the bucket.
+        replica = remote.model_copy(update={"store": str(tmp_path / "replica")})
+        pull(Store(replica.store_path / "trips"), open_remote(remote.store_remote, options))
+        assert published(Store(replica.store_path / "trips")) == expected
+
+    assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
+    assert any("forecache.training.worker" in line for line in lines)
+    secret = options["AWS_SECRET_ACCESS_KEY"]
+    assert [line for line in lines if secret in line] == []
+    assert files_with(secret, remote.home_path, tmp_path / "minio" / "data", without=(".minio.sys",)) == []
+
+    monkeypatch.setenv("FORECACHE_STORE", replica.store)
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica-home"))
+    (tmp_path / "replica-home").mkdir()
+    with ReaderProcess(replica) as reader:
+        answer = reader.answer("trips", "r0001")
+    assert answer["value"] == json.loads(expected[b"r0001"])
