@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # How long a commit goes on trying while others commit to the same table, and how long it waits in between.
 _PATIENCE_S = 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+# How often an object store may fail a commit after the retries of its client.
+_STORE_FAILURES = 10
 MARK = "commit"
 """Name in a commit's metadata of the text that no other commit has."""
 
@@ -87,9 +89,10 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
     Raises:
         ConflictError: Others committed to the table without a pause for two minutes.
         InputError: A column has another type in the table than in the rows, or the table lacks it and is to get none.
-        UnavailableError: No space is left on the device; the table is as it was.
+        UnavailableError: No space is left on the device; the table is as it was. Or the object store failed time and
+            again.
     """
-    mark, pause = uuid.uuid4().hex, _FIRST_PAUSE_S
+    mark, pause, failures = uuid.uuid4().hex, _FIRST_PAUSE_S, 0
     give_up = time.monotonic() + _PATIENCE_S
     while True:
         version = -1
@@ -109,10 +112,12 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             # The answer of an object store may be lost on the way although it took the entry.
             if version >= 0 and _mark_of(target, version) == mark:
                 return version
-            known = as_known_error(target.name, error)
+            known = as_known_error(target.name, error) or _store_error(target, error)
             if known is None:
                 raise
-            if not isinstance(known, ConflictError) or time.monotonic() > give_up:
+            failures += isinstance(known, UnavailableError)
+            is_over = failures > (_STORE_FAILURES if _is_remote(target) else 0)
+            if is_over or time.monotonic() > give_up:
                 raise known from error
         time.sleep(random.uniform(0.5, 1.0) * pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -270,9 +275,40 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
     )
 
 
-def _mark_of(target: Target, version: int) -> str | None:
-    try:
-        actions = read_entry(target.settings, target.name, version)
-    except OSError:
+def _is_remote(target: Target) -> bool:
+    return "://" in target.settings.lake_uri
+
+
+def _store_error(target: Target, error: Exception) -> UnavailableError | None:
+    """The error of an object store that may work the next time.
+
+    Trying again is safe: an entry that is still on its way can only become the version that is tried again, and there
+    its mark is found.
+    """
+    if not _is_remote(target) or not isinstance(error, OSError) or isinstance(error, PermissionError):
         return None
-    return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
+    return UnavailableError(
+        f"The object store failed a commit to the table {target.name!r}: {str(error).splitlines()[-1].strip()}.",
+        remedy="Run again; what is committed is not written twice.",
+    )
+
+
+def _mark_of(target: Target, version: int) -> str | None:
+    """The mark of a version; None where it has none, or is not there (yet).
+
+    Raises:
+        UnavailableError: The object store does not tell: the commit may stand or not.
+    """
+    for attempt in range(_STORE_FAILURES):
+        try:
+            actions = read_entry(target.settings, target.name, version)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            known = _store_error(target, error)
+            if known is None or attempt == _STORE_FAILURES - 1:
+                raise known or error from error
+            time.sleep(_LONGEST_PAUSE_S)
+        else:
+            return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
+    raise AssertionError("unreachable")

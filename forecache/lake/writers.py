@@ -5,9 +5,11 @@ failed or was killed leaves there goes with the next VACUUM.
 """
 
 import json
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _BATCH_ROWS = 1 << 17
+_TRIES, _PAUSE_S = 4, 0.5
+_T = TypeVar("_T")
 # What Spark and Delta widen without a loss, by the type in the rows.
 _WIDER = {
     "byte": ("short", "integer", "long"),
@@ -70,10 +74,30 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
     found = []
     try:
         for partition, some in _by_partition(rows, partition_by):
-            found.append(write_file(filesystem, _new_path(folder, partition), some.schema, [some]))
+            found.append(_tried(settings, partial(_write_part, filesystem, folder, partition, some)))
     except OSError as error:
         raise as_known_error(name, error) or error from error
     return found
+
+
+def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
+    return write_file(filesystem, _new_path(folder, partition), rows.schema, [rows])
+
+
+def _tried(settings: Settings, write: Callable[[], _T]) -> _T:
+    """What a write of a new file returns, done again where an object store failed it.
+
+    Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
+    upload: the file is there then, and nobody will ever name it.
+    """
+    for _ in range(_TRIES - 1 if "://" in settings.lake_uri else 0):
+        try:
+            return write()
+        except PermissionError:
+            raise
+        except OSError:
+            time.sleep(_PAUSE_S)
+    return write()
 
 
 class Remainder:
@@ -83,7 +107,7 @@ class Remainder:
     """
 
     def __init__(self, settings: Settings, name: str, column: str, values: frozenset[str]) -> None:
-        self._filesystem = place_of(settings, name).open()
+        self._settings, self._filesystem = settings, place_of(settings, name).open()
         self._column = column
         self._values = pa.array(sorted(values), pa.string())
         self._folder = _new_folder()
@@ -94,7 +118,7 @@ class Remainder:
         replaced, rest = [], []
         for file in files:
             if file.path not in self._done:
-                self._done[file.path] = self._look_at(state, file)
+                self._done[file.path] = _tried(self._settings, partial(self._look_at, state, file))
             concerned, left = self._done[file.path]
             replaced += [file] if concerned else []
             rest += [left] if left is not None else []

@@ -1,90 +1,124 @@
 """An HTTP proxy before an object store that answers 503, resets connections, and loses answers to what was done.
 
 Which request gets which fault is drawn from a seeded generator. A lost answer is the ambiguous case: the server has
-done what it was asked for, and the client sees its connection reset.
+done what it was asked for, and the client sees its connection reset. The proxy is a process of its own: delta-rs's file
+system waits for answers with Python's global lock in its hands.
 """
 
 import http.client
+import json
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 from urllib.parse import urlsplit
 
 FAULTS = ("busy", "reset", "lost")
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 _PER_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
+_TELL = "/proxy/injected"
+
+Kind = Literal["commit", "end of upload", "other"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Faults:
-    """How often a request fails, by what happens to it.
+    """How often requests of a kind fail, by what happens to them.
 
     Args:
+        kind: "commit" writes a version of a Delta table, "end of upload" makes an object of the parts of an upload.
         busy: Share of requests answered 503 without reaching the server.
         reset: Share of requests whose connection is reset before they reach the server.
         lost: Share of requests that the server answers and whose connection is reset then.
-        matching: Only requests for which this holds (method, path) fail.
+        most: Faults after which there are no more; None: no limit.
     """
 
+    kind: Kind
     busy: float = 0.0
     reset: float = 0.0
     lost: float = 0.0
-    seed: int = 0
-    matching: Callable[[str, str], bool] = lambda method, path: True
-    injected: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self._random, self._lock = random.Random(self.seed), threading.Lock()
-
-    def draw(self, method: str, path: str) -> str:
-        """The fault of a request; an empty word where it has none."""
-        with self._lock:
-            number = self._random.random()
-        if not self.matching(method, path):
-            return ""
-        for fault in FAULTS:
-            number -= getattr(self, fault)
-            if number < 0:
-                with self._lock:
-                    self.injected[fault] += 1
-                    self.injected[f"{fault} {_kind(method, path)}"] += 1
-                return fault
-        return ""
+    most: int | None = None
 
 
-def is_commit(method: str, path: str) -> bool:
-    """Whether a request writes a version of a Delta table."""
-    return method == "PUT" and "/_delta_log/" in path and path.split("?")[0].endswith(".json")
+class Proxy:
+    """A proxy that runs."""
 
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
 
-def _kind(method: str, path: str) -> str:
-    return "commit" if is_commit(method, path) else method
+    def injected(self, kind: Kind) -> dict[str, int]:
+        """The faults so far in requests of a kind, by fault."""
+        with urllib.request.urlopen(self.address + _TELL, timeout=10) as answer:
+            counts = json.load(answer)
+        return {fault: counts.get(f"{fault} {kind}", 0) for fault in FAULTS}
 
 
 @contextmanager
-def fault_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
-    """Serve an address that passes on to an endpoint; yields it."""
+def fault_proxy(endpoint: str, *faults: Faults, seed: int = 0) -> Iterator[Proxy]:
+    """Run a proxy that passes on to an endpoint; kinds of requests that are not given do not fail."""
+    told = json.dumps({"endpoint": endpoint, "faults": [asdict(some) for some in faults], "seed": seed})
+    with subprocess.Popen([sys.executable, __file__, told], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Proxy(int(process.stdout.readline()))
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def kind_of(method: str, path: str) -> Kind:
+    name, _, query = path.partition("?")
+    if method == "PUT" and "/_delta_log/" in name and name.endswith(".json"):
+        return "commit"
+    return "end of upload" if method == "POST" and "uploadId=" in query else "other"
+
+
+class Dice:
+    """Draws the fault of each request."""
+
+    def __init__(self, faults: list[Faults], seed: int) -> None:
+        self.injected: Counter[str] = Counter()
+        self._faults = {some.kind: some for some in faults}
+        self._left = {some.kind: some.most for some in faults if some.most is not None}
+        self._random, self._lock = random.Random(seed), threading.Lock()
+
+    def draw(self, method: str, path: str) -> str:
+        """The fault of a request; an empty word where it has none."""
+        kind = kind_of(method, path)
+        with self._lock:
+            if kind not in self._faults or self._left.get(kind) == 0:
+                return ""
+            number = self._random.random()
+            for fault in FAULTS:
+                number -= getattr(self._faults[kind], fault)
+                if number < 0:
+                    self.injected[f"{fault} {kind}"] += 1
+                    if kind in self._left:
+                        self._left[kind] = (self._left[kind] or 0) - 1
+                    return fault
+        return ""
+
+
+def serve(endpoint: str, faults: list[Faults], seed: int) -> None:
+    """Print the port and serve until killed."""
     upstream = urlsplit(endpoint)
 
     class Handler(_Handler):
         server_address = (upstream.hostname or "", upstream.port or 80)
-        drawn = faults
+        dice = Dice(faults, seed)
 
     server = _Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
 
 
 class _Server(ThreadingHTTPServer):
@@ -99,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server_address: tuple[str, int]
-    drawn: Faults
+    dice: Dice
 
     def setup(self) -> None:
         super().setup()
@@ -115,7 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.raw_requestline or not self.parse_request():
             return
         body = self._body()
-        fault = self.drawn.draw(self.command, self.path)
+        if self.path == _TELL:
+            self._answer(200, [], json.dumps(self.dice.injected).encode())
+            return
+        fault = self.dice.draw(self.command, self.path)
         if fault == "busy":
             self._answer(503, [("Content-Type", "application/xml")], _BUSY)
         elif fault == "reset":
@@ -168,3 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    serve(given["endpoint"], [Faults(**some) for some in given["faults"]], given["seed"])

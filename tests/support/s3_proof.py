@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fault_proxy import Faults, fault_proxy, is_commit
+from fault_proxy import Faults, fault_proxy
 from s3_commits import Writer, check, rows_expected
 from store_services import minio_server
 
@@ -38,7 +38,7 @@ def prove(
         kills: SIGKILLs in all by kind of writer, each after a random number of further commits.
 
     Returns:
-        Figures: commits, rows, kills, errors that writers ended with, requests that failed by fault, seconds.
+        Figures: commits, rows, kills, errors that writers ended with, faults by kind of request, seconds.
 
     Raises:
         AssertionError: A commit was lost, is there twice, or differs from what its writer was told.
@@ -47,15 +47,15 @@ def prove(
     with ExitStack() as stack:
         options = stack.enter_context(minio_server(folder / "minio", "cloud"))
         # Of the commits more fail than of the rest, and most of these in the way that leaves the writer in doubt.
-        commits = Faults(busy=0.04, reset=0.04, lost=0.12, seed=seed, matching=is_commit)
-        others = Faults(
-            busy=0.01, reset=0.01, lost=0.01, seed=seed + 1, matching=lambda *request: not is_commit(*request)
-        )
-        endpoint = stack.enter_context(fault_proxy(options["AWS_ENDPOINT_URL"], others))
-        endpoint = stack.enter_context(fault_proxy(endpoint, commits))
+        faults = [
+            Faults("commit", busy=0.04, reset=0.04, lost=0.12),
+            Faults("end of upload", busy=0.01, reset=0.01, lost=0.02),
+            Faults("other", busy=0.004, reset=0.003, lost=0.003),
+        ]
+        proxy = stack.enter_context(fault_proxy(options["AWS_ENDPOINT_URL"], *faults, seed=seed))
         given = {"lake": "s3://cloud/lake", "spark_master": "local[1]", "spark_driver_memory": "1g"}
         direct = load_settings(home=folder / "home", storage_options=options, **given)
-        options = {**options, "AWS_ENDPOINT_URL": endpoint}
+        options = {**options, "AWS_ENDPOINT_URL": proxy.address}
         counts = {
             "spark-1": spark_commits,
             "spark-2": spark_commits,
@@ -82,14 +82,12 @@ def prove(
             else {(writer, number): count for writer, number, count in json.loads((folder / "read.json").read_text())}
         )
         assert not spark_commits or by_spark == rows_expected(writers), "Spark reads other rows"
-    injected = {name: commits.injected[name] for name in ("busy", "reset", "lost")}
-    rest = {name: others.injected[name] for name in ("busy", "reset", "lost")}
+        injected = {some.kind: proxy.injected(some.kind) for some in faults}
     return {
         **figures,
         "kills": dict(killed),
         "errors": dict(gave_up),
-        "commits_that_met": injected,
-        "other_requests_that_met": rest,
+        "faults": injected,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
