@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
     storage_options: dict[str, str] = Field(
         default_factory=dict,
+        repr=False,
         description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
     )
 
@@ -37,7 +38,9 @@ class Settings(BaseSettings):
 
     spark_master: str = Field("local[*]", description="Spark master.")
     spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
-    spark_conf: dict[str, str] = Field(default_factory=dict, description="Further Spark configuration (JSON).")
+    spark_conf: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="Further Spark configuration (JSON)."
+    )
     spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
     spark_jvm: Literal["auto", "short", "long"] = Field(
         "auto",
@@ -148,8 +151,10 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = "FORECACHE_" + str(first["loc"][0]).upper() if first["loc"] else "FORECACHE_*"
+        field = str(first["loc"][0]) if first["loc"] else "*"
+        is_shown = field not in Settings.model_fields or Settings.model_fields[field].repr
+        value = f"has the value {first.get('input')!r}" if is_shown else "has a value that is not shown"
         raise SettingsError(
-            f"Setting {name} has the value {first.get('input')!r}: {first['msg']}.",
+            f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.",
             remedy="`forecache settings` shows what each setting takes.",
         ) from None

@@ -1,7 +1,7 @@
 """The prediction table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ class NightSource:
 
     table: DeltaTable
     source: Source
-    storage_options: dict[str, str]
+    storage_options: dict[str, str] = field(repr=False)
     digest: str
     num_rows: int | None
 
@@ -175,10 +175,10 @@ _PLAIN = {
 
 def plain(rows: _Rows) -> _Rows:
     """The same rows with the plain text and binary types: writers differ in which of Arrow's types they store."""
-    for position, field in enumerate(rows.schema):
-        if field.type in _PLAIN:
-            kind = _PLAIN[field.type]
-            rows = rows.set_column(position, pa.field(field.name, kind), rows.column(position).cast(kind))
+    for position, column in enumerate(rows.schema):
+        if column.type in _PLAIN:
+            kind = _PLAIN[column.type]
+            rows = rows.set_column(position, pa.column(column.name, kind), rows.column(position).cast(kind))
     return rows
 
 

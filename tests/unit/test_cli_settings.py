@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forecache.cli.main import main
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,25 @@ def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     text = capsys.readouterr().out
     assert "hush" not in text
     assert "redis://***@example:6379/0" in text
+
+
+@pytest.mark.parametrize("name", ["FORECACHE_STORAGE_OPTIONS", "FORECACHE_SPARK_CONF"])
+@pytest.mark.parametrize("value", ['["hush"]', '{"aws_secret_access_key": ["hush"]}'])
+def test_wrong_value_of_a_setting_with_secrets_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["settings"]) == 2
+    captured = capsys.readouterr()
+    assert name in captured.err
+    assert "hush" not in captured.out + captured.err
+
+
+def test_settings_hide_their_secrets_where_they_are_printed(tmp_path: Path) -> None:
+    settings = load_settings(
+        storage_options={"aws_secret_access_key": "hush"}, spark_conf={"spark.ssl.password": "hush"}
+    )
+    assert "hush" not in f"{settings} {settings!r}"
 
 
 def test_wrong_value_is_shown_and_exits_with_2(

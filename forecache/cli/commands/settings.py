@@ -44,7 +44,7 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
         rows.append(
             {
                 "variable": f"FORECACHE_{name.upper()}",
-                "value": without_secrets(value),
+                "value": without_secrets(value) if field.repr or isinstance(value, dict) else HIDDEN,
                 "default": default,
                 "source": source,
                 "takes": _takes(field),
