@@ -52,11 +52,10 @@ def bare_project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def set_up(project: Path) -> str:
+def set_up(project: Path, *arguments: str) -> str:
     """What set-up prints; it has to succeed."""
-    done = subprocess.run(
-        ["bash", "scripts/setup.sh"], cwd=project, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
-    )
+    command = ["bash", "scripts/setup.sh", *arguments]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     assert done.stderr == ""
     return done.stdout
 
@@ -80,6 +79,20 @@ def test_setup_goes_on_without_an_archive_of_classes_and_makes_one_only_where_it
     lock.write_text(lock.read_text() + "# and other ones\n")
     set_up(bare_project)
     assert archive.read_text() == "made made "
+
+
+def test_jars_for_s3_are_resolved_only_when_asked_for(bare_project: Path) -> None:
+    log = bare_project / "resolved"
+    script = "import sys\nwith open('resolved', 'a') as file:\n    print(*sys.argv[1:3], file=file)"
+    (bare_project / "scripts/resolve_jars.py").write_text(script)
+    (bare_project / "scripts/archive_classes.py").touch()
+    set_up(bare_project)
+    assert log.read_text() == ".tools/jars --java\n"
+    assert "Spark jars for S3" in set_up(bare_project, "--s3")
+    assert log.read_text().splitlines()[1:] == [".tools/jars/s3 --s3"]
+    (bare_project / ".tools/jars/s3").mkdir()
+    (bare_project / ".tools/jars/s3/hadoop-aws-3.4.2.jar").touch()
+    assert set_up(bare_project, "--s3") == ""
 
 
 def test_jars_that_setup_resolves_are_those_that_spark_gets(tmp_path: Path) -> None:
