@@ -4,22 +4,30 @@ Locations may be local folders or URIs (`s3://bucket/prefix`): delta-rs takes th
 same bucket as `s3a://`.
 """
 
+import difflib
+import json
+import os
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_origin
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from forecache.errors import SettingsError
 
+PREFIX = "FORECACHE_"
+# Those of the benchmarks, and what Kubernetes sets for services that are named like this project.
+_NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT(_\d+_\w+)?)")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
     """One object with every setting; build it with `load_settings()`."""
 
-    model_config = SettingsConfigDict(env_prefix="FORECACHE_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
     project: str = Field("dagster_project", description="Package with `pipelines/` and the orchestrator's runner.")
@@ -149,6 +157,8 @@ def load_settings(**overrides: object) -> Settings:
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
+    except PydanticSettingsError as error:  # JSON that cannot be read
+        raise _unreadable() from error
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "*"
@@ -158,3 +168,43 @@ def load_settings(**overrides: object) -> Settings:
             f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.",
             remedy="`forecache settings` shows what each setting takes.",
         ) from None
+
+
+def _unreadable() -> SettingsError:
+    """The error for the first setting whose text is no JSON."""
+    for name, text in given_variables().items():
+        field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
+        if field is None or not _takes_json(field.annotation):
+            continue
+        try:
+            json.loads(text)
+        except ValueError as error:
+            return SettingsError(
+                f"Setting {name} is no JSON: {error}.",
+                remedy='Write it like {"name": "value"}; `forecache settings` shows what each setting takes.',
+            )
+    return SettingsError("A setting is no JSON.", remedy="`forecache settings` shows what each setting takes.")
+
+
+def _takes_json(kind: object) -> bool:
+    return get_origin(kind) is dict
+
+
+def given_variables() -> dict[str, str]:
+    """The FORECACHE_* variables of the environment and of .env, as they are written; the environment wins."""
+    from dotenv import dotenv_values
+
+    given = {**dotenv_values(".env"), **os.environ}
+    return {name.upper(): text or "" for name, text in given.items() if name.upper().startswith(PREFIX)}
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that look like settings and are none, each with the setting that may be meant, or ""."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in given_variables() if name not in known and not _NO_SETTINGS.fullmatch(name))
+    return {name: _meant(name.removeprefix(PREFIX)) for name in unknown}
+
+
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name, [known.upper() for known in Settings.model_fields], n=1)
+    return f"{PREFIX}{close[0]}" if close else ""

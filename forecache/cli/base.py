@@ -23,6 +23,7 @@ class Flags:
 
 
 FLAGS = Flags()
+_TOLD: set[str] = set()
 
 
 def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -138,7 +139,12 @@ def one_range(night: date | None, nights: tuple[date, date] | None) -> tuple[dat
 
 
 def settings() -> "Settings":
-    """The settings of this invocation."""
-    from forecache.settings import load_settings
+    """The settings of this invocation; variables that look like settings and are none are told on standard error."""
+    from forecache.settings import load_settings, unknown_variables
 
+    for name, close in unknown_variables().items():
+        if name not in _TOLD:
+            _TOLD.add(name)
+            hint = f"Did you mean {close}?" if close else "`forecache settings` lists those there are."
+            click.echo(f"Warning: there is no setting {name}. {hint}", err=True)
     return load_settings()

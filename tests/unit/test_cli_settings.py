@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from forecache.cli import base
+from forecache.cli.commands.doctor import check_variables, examine
 from forecache.cli.main import main
 from forecache.settings import Settings, load_settings
 
@@ -90,3 +92,31 @@ def test_markdown_is_a_table_without_this_machine_s_folders(capsys: pytest.Captu
     assert len(lines) == 2 + len(Settings.model_fields)
     assert all(line.count("|") == 5 for line in lines)
     assert "`.tools/jars`" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("variable", ["FORECACHE_SPARK_CONF", "FORECACHE_STORAGE_OPTIONS", "FORECACHE_PRICES"])
+def test_a_setting_that_is_no_json_is_named_and_exits_with_2(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "{a")
+    for command in (["settings"], ["versions", "churn"]):
+        assert main(command) == 2
+        assert f"{variable} is no JSON: " in capsys.readouterr().err
+    assert f"{variable} is no JSON: " in examine()[0].found
+
+
+def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOEM", str(tmp_path))
+    monkeypatch.setenv("FORECACHE_XYZZY", "1")
+    monkeypatch.setenv("FORECACHE_READER_SERVICE_HOST", "10.0.0.1")  # set by Kubernetes
+    base._TOLD.clear()
+    assert main(["settings"]) == 0
+    told = capsys.readouterr().err
+    assert "there is no setting FORECACHE_HOEM. Did you mean FORECACHE_HOME?" in told
+    assert "there is no setting FORECACHE_XYZZY. `forecache settings` lists those there are." in told
+    assert "SERVICE_HOST" not in told
+    finding = check_variables()
+    assert finding.state == "warn"
+    assert "FORECACHE_HOEM (did you mean FORECACHE_HOME?), FORECACHE_XYZZY" in finding.found

@@ -14,7 +14,7 @@ import click
 from forecache.cli.base import command
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.errors import ForecacheError
-from forecache.settings import Settings, load_settings
+from forecache.settings import Settings, load_settings, unknown_variables
 
 State = Literal["ok", "warn", "fail"]
 NEEDED_DISK_BYTES = 2 * 10**9
@@ -30,6 +30,15 @@ class Finding:
     state: State
     found: str
     remedy: str = ""
+
+
+def check_variables() -> Finding:
+    unknown = unknown_variables()
+    if not unknown:
+        return Finding("settings", "ok", "read from the environment and .env")
+    meant = [f"{name} (did you mean {close}?)" if close else name for name, close in unknown.items()]
+    remedy = "Rename or remove them; `forecache settings` lists those there are."
+    return Finding("settings", "warn", f"no such setting: {', '.join(meant)}", remedy)
 
 
 def check_java(settings: Settings) -> Finding:
@@ -217,7 +226,7 @@ def examine() -> list[Finding]:
         settings = load_settings()
     except ForecacheError as error:
         return [Finding("settings", "fail", error.message, error.remedy)]
-    findings = [Finding("settings", "ok", "read from the environment and .env")]
+    findings = [check_variables()]
     for name, check in _checks(settings):
         try:
             findings.append(check())

@@ -9,7 +9,7 @@ import click
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import SettingsError
-from forecache.settings import Settings
+from forecache.settings import PREFIX, Settings, given_variables
 
 HIDDEN = "***"
 
@@ -30,8 +30,13 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
     `source` is "environment", ".env" or "default". Without `current` (a setting is wrong) values are as written.
     """
     from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+    from pydantic_settings.exceptions import SettingsError as Unreadable
 
-    given = ((".env", DotEnvSettingsSource(Settings)()), ("environment", EnvSettingsSource(Settings)()))
+    try:
+        given = ((".env", DotEnvSettingsSource(Settings)()), ("environment", EnvSettingsSource(Settings)()))
+    except Unreadable:  # one is no JSON: all as they are written
+        written = {name.removeprefix(PREFIX).lower(): text for name, text in given_variables().items()}
+        given = ((".env", {}), ("environment", written))
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
