@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -99,18 +99,23 @@ class DefaultGroup(LazyGroup):
         return super().parse_args(ctx, args)
 
 
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+
+
 class Night(click.ParamType):  # type: ignore[type-arg]
-    """A date such as 1998-06-30."""
+    """A date such as 1998-06-30, or "today" or "yesterday" by UTC."""
 
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         if isinstance(value, date):
             return value
+        if value in _DAYS_AGO:
+            return datetime.now(timezone.utc).date() - timedelta(days=_DAYS_AGO[value])
         try:
             return date.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is not a date; write it like 1998-06-30.", param, ctx)
+            self.fail(f"{value!r} is not a date; write it like 1998-06-30, today or yesterday.", param, ctx)
 
 
 class NightRange(click.ParamType):  # type: ignore[type-arg]

@@ -106,7 +106,7 @@ def _explain(error: Exception) -> ForecacheError:
         chain = chain.__cause__ or chain.__context__
     first_line = (str(error).strip().splitlines() or [""])[0]
     hint = "" if FLAGS.debug else "Run again with --debug to see where."
-    return ForecacheError(f"{type(error).__name__}: {first_line[:300]}.", remedy=hint)
+    return ForecacheError(f"{type(error).__name__}: {first_line[:300].rstrip('.')}.", remedy=hint)
 
 
 if __name__ == "__main__":

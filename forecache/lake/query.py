@@ -31,8 +31,11 @@ def query(settings: Settings, sql: str) -> "pa.Table":
                 remedy=f"Tables: {', '.join(known) or 'none yet'}.",
             ) from None
         except duckdb.Error as error:
-            raise InputError(f"The query failed: {_first_line(error)}.", remedy="Mend the statement.") from None
+            raise InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.") from None
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    """What DuckDB says, with the names that it proposes, and without the statement that it repeats."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    proposed = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
+    return ". ".join(line.rstrip(".!") for line in [*lines[:1], *proposed])

@@ -1,6 +1,7 @@
 """How the command line treats its arguments and its errors."""
 
 import re
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,6 +9,7 @@ import pytest
 
 from forecache import errors
 from forecache.cli import main as cli
+from forecache.cli.base import Night
 from forecache.cli.commands import run as run_commands
 
 
@@ -117,7 +119,7 @@ def test_unknown_pipeline_names_those_there_are(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--night", "1998-02-30"], "'1998-02-30' is not a date; write it like 1998-06-30."),
+        (["--night", "1998-02-30"], "'1998-02-30' is not a date; write it like 1998-06-30, today or yesterday."),
         (["--nights", "1998-06-30"], "is not a range"),
         (["--nights", "1998-06-30..1998-06-01"], "ends before it starts"),
         (["--night", "1998-06-30", "--nights", "1998-06-01..1998-06-30"], "not both"),
@@ -161,3 +163,14 @@ def test_several_failures_are_all_told_and_give_their_common_exit_code() -> None
     assert (str(alike), alike.exit_code) == ("2 of 3 failed. a: No a.; b: No b.", 3)
     mixed = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": ValueError("wrong\nlong")}, of=2)
     assert (str(mixed), mixed.exit_code) == ("2 of 2 failed. a: No a.; b: ValueError: wrong", 1)
+
+
+@pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1), ("1998-06-30", None)])
+def test_a_night_may_be_named_by_the_day(word: str, days: int | None) -> None:
+    before = datetime.now(timezone.utc).date()
+    night = Night().convert(word, None, None)
+    after = datetime.now(timezone.utc).date()
+    if days is None:
+        assert night == date(1998, 6, 30)
+    else:
+        assert before - timedelta(days=days) <= night <= after - timedelta(days=days)

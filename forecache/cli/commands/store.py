@@ -143,7 +143,9 @@ def versions(pipeline: str) -> None:
         for manifest, state in found
     ]
     columns = ("version", "kind", "keys", "as of", "model", "Delta version", "published", "size", "state")
-    show_table(columns, rows, right=("version", "keys", "Delta version", "size"))
+    is_open = any("open" in state for _, state in found)
+    caption = "open: a process reads that version now, so that it is not removed" if is_open else ""
+    show_table(columns, rows, right=("version", "keys", "Delta version", "size"), caption=caption)
 
 
 def ago(moment: datetime) -> str:

@@ -1,5 +1,6 @@
 """One canonical text for what a declaration holds: plain values, dataclasses, functions, and callable objects."""
 
+import copyreg
 import dataclasses
 import functools
 import re
@@ -133,7 +134,8 @@ class Describer:
         if self._from_source and not is_project(kind.__module__):
             raise _Opaque(f"a {kind.__qualname__}")
         try:
-            reduced = value.__reduce_ex__(4)
+            reducer = copyreg.dispatch_table.get(kind)
+            reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
         except Exception as error:
             raise _Opaque(f"a {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):

@@ -1,0 +1,22 @@
+"""A statement that DuckDB refuses is answered in one sentence, with the names that it proposes."""
+
+import pytest
+
+from forecache.errors import InputError
+from forecache.lake.query import query
+from forecache.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "select x from (select 1 as a) t",
+            r'Referenced column "x" not found in FROM clause\. Candidate bindings: "a"\. Change the statement\.$',
+        ),
+        ("selec 1", r'syntax error at or near "selec"\. Change the statement\.$'),
+    ],
+)
+def test_a_wrong_statement_is_told_with_what_may_be_meant(settings: Settings, statement: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        query(settings, statement)
