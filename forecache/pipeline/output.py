@@ -30,7 +30,9 @@ class Output:
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
-        return self.minimum, self.maximum
+        """Smallest and largest output, each a number or None."""
+        low, high = (None if limit is None else float(limit) for limit in (self.minimum, self.maximum))
+        return low, high
 
 
 @dataclass(frozen=True)

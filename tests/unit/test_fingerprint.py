@@ -280,3 +280,21 @@ def test_an_edit_beside_what_a_function_reaches_changes_nothing(modules: Callabl
     main = "from reached import b\nother = 1\ndef f(x):\n    other = b.g(x)\n    return other\n"
     before = modules(main=main, b="def g(x): return 1\ndef h(x): return 1\n")
     assert modules(main=main.replace("other = 1", "other = 2"), b="def g(x): return 1\ndef h(x): return 2\n") == before
+
+
+def test_a_project_in_an_archive_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zipfile
+
+    found = []
+    for number in (1, 2):
+        archive = tmp_path / f"archive{number}.zip"
+        with zipfile.ZipFile(archive, "w") as written:
+            written.writestr("zipped/__init__.py", "")
+            written.writestr("zipped/main.py", "from zipped.b import g\ndef f(x): return g(x)\n")
+            written.writestr("zipped/b.py", f"def g(x): return {number}\n")
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(str(archive))
+            found.append(fingerprint(value=importlib.import_module("zipped.main").f))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "zipped"]:
+            del sys.modules[name]
+    assert found[0] != found[1]

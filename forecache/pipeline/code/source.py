@@ -75,7 +75,7 @@ def parse(name: str) -> SourceModule | None:
 
 def _read(name: str, file: Path) -> SourceModule | None:
     try:
-        tree = _Undocumented().visit(ast.parse(file.read_bytes()))
+        tree = _Undocumented().visit(ast.parse(_source_of(name, file)))
     except (OSError, SyntaxError, ValueError):
         return None
     module = SourceModule(name, tree, file.name == "__init__.py")
@@ -86,6 +86,14 @@ def _read(name: str, file: Path) -> SourceModule | None:
                 module.rebound.add(name)
                 module.bindings.setdefault(name, []).append(statement)
     return module
+
+
+def _source_of(name: str, file: Path) -> str | bytes:
+    if file.is_file():
+        return file.read_bytes()
+    # Of a module inside of an archive, its loader has the source.
+    read = getattr(getattr(sys.modules.get(name), "__loader__", None), "get_source", None)
+    return (read(name) if read is not None else None) or ""
 
 
 def _take_apart(module: SourceModule, statements: Sequence[ast.stmt], outer: ast.stmt | None = None) -> None:
