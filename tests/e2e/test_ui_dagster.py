@@ -1,7 +1,6 @@
 """The UI as a person sees it: runs of the command line are there, with layers, row counts and checks."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import psutil
 import pytest
 from ui_support import browser_page, find_browser, open_asset, open_graph
 
@@ -49,18 +49,16 @@ def base(environment: dict[str, str]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # A background process ignores SIGINT unless told otherwise, and Dagster's children would stay.
-    command = ["env", "--default-signal=INT,QUIT", FORECACHE, "dev", "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+    server = subprocess.Popen([FORECACHE, "dev", "--port", str(port)], env=environment, cwd=ROOT)
     try:
         _wait_for(f"http://127.0.0.1:{port}/server_info", server)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGINT)
-        try:
-            server.wait(timeout=30)
-        finally:
-            _kill_rest_of(server.pid)
+        family = psutil.Process(server.pid).children(recursive=True)
+        server.terminate()
+        assert server.wait(timeout=60) == 0
+        assert len(family) >= 3
+        assert not any(each.is_running() for each in family)
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -73,13 +71,6 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.5)
     raise AssertionError(f"{url} did not answer in two minutes")
-
-
-def _kill_rest_of(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def test_graph_shows_every_layer_and_the_ingested_source(base: str) -> None:

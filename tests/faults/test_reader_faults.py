@@ -57,6 +57,18 @@ def connected(reader: RunningReader) -> Iterator[socket.socket]:
         yield connection
 
 
+def begin_post(connection: socket.socket, length: int) -> None:
+    """Send a request's head, and return once its handler waits for the body."""
+    head = "POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n"
+    connection.sendall(head.format(length).encode())
+    assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+
+
+def listens(reader: RunningReader) -> bool:
+    connections = psutil.Process(reader.process.pid).net_connections("tcp")
+    return any(each.status == psutil.CONN_LISTEN for each in connections)
+
+
 def read_to_end(connection: socket.socket) -> bytes:
     answer = b""
     try:
@@ -105,10 +117,10 @@ def test_a_request_under_way_is_answered_before_the_exit(store: Settings) -> Non
     reader = start_reader(store, drain_s=0.2)
     body = b'{"keys": ["00001"]}'
     with connected(reader) as connection:
-        connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:5])
-        time.sleep(0.3)
+        begin_post(connection, len(body))
+        connection.sendall(body[:5])
         reader.process.send_signal(signal.SIGTERM)
-        time.sleep(1.0)
+        assert eventually(lambda: not listens(reader))
         connection.sendall(body[5:])
         answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 200")
@@ -137,8 +149,8 @@ def test_a_signal_to_the_whole_process_group_drains_too(store: Settings) -> None
     reader = RunningReader(process, port)
     reader.wait_until_ready()
     os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.4)
-    assert (status(reader), status(reader, "/readyz")) == (200, 503)
+    assert eventually(lambda: status(reader, "/readyz") == 503)
+    assert status(reader) == 200
     assert process.wait(timeout=15) == 0
 
 
@@ -380,7 +392,7 @@ def test_a_store_that_blinks_away_is_served_on_and_followed_again(store: Setting
     with running_reader(store) as reader:
         away = store.store_path.with_name("elsewhere")
         store.store_path.rename(away)
-        time.sleep(0.8)
+        assert eventually(lambda: metric(reader, 'swap_failures_total{pipeline="churn"}') > 0)
         assert [status(reader), status(reader, "/readyz")] == [200, 200]
         away.rename(store.store_path)
         write_version(store.store_path, "churn", churn_rows(100))
@@ -392,8 +404,7 @@ def test_a_request_that_never_ends_does_not_keep_the_reader_from_stopping(store:
     reader = start_reader(store, drain_s=0.1, reader_request_timeout_s=120)
     workers = reader.workers()
     with connected(reader) as connection:
-        connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        time.sleep(0.3)
+        begin_post(connection, 100)
         started = time.monotonic()
         assert reader.stop() == 0
         assert 8 < time.monotonic() - started < 15
@@ -406,8 +417,7 @@ def test_clients_that_leave_in_the_middle_are_counted_and_not_logged(
     with running_reader(store) as reader:
         for _ in range(3):
             with connected(reader) as connection:
-                connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-                time.sleep(0.2)
+                begin_post(connection, 100)
 
         def counted() -> bool:
             return 'requests_total{route="other",status="499"} 3' in httpx.get(f"{reader.url}/metrics").text

@@ -68,6 +68,7 @@ def test_tokens_guard_every_route_with_data(store: Settings, tmp_path: Path) -> 
 def test_tokens_are_rotated_while_the_reader_runs(store: Settings, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     old, record = create_token(path, "web", ["churn"])
+    scraper, _ = create_token(path, "prometheus", ["+metrics"])
     with running_reader(store, reader_tokens=str(path)) as reader, httpx.Client(base_url=reader.url) as http:
 
         def status(token: str) -> int:
@@ -81,7 +82,12 @@ def test_tokens_are_rotated_while_the_reader_runs(store: Settings, tmp_path: Pat
         assert eventually(lambda: status(old) == 401)
         assert status(new) == 200
         path.write_text("not a token file")
-        time.sleep(0.6)
+
+        def noticed() -> bool:
+            page = http.get("/metrics", headers={"authorization": f"Bearer {scraper}"}).text
+            return "forecache_reader_token_file_errors_total 1" in page
+
+        assert eventually(noticed)
         assert (status(new), status(old), http.get("/v1/churn/00001").status_code) == (200, 401, 401)
 
 

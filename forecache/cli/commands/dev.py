@@ -9,6 +9,7 @@ import click
 from forecache.cli.base import command, settings
 from forecache.cli.commands.doctor import port_is_free
 from forecache.cli.runner import load_project
+from forecache.cli.supervise import run_supervised
 from forecache.errors import ConflictError, UnavailableError
 from forecache.settings import PROJECT_ROOT
 
@@ -16,8 +17,9 @@ from forecache.settings import PROJECT_ROOT
 @command("dev", examples="forecache dev\nforecache dev --port 3001")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port; default: FORECACHE_DAGSTER_PORT.")
-def dev(host: str, port: int | None) -> None:
-    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C stops it."""
+@click.pass_context
+def dev(context: click.Context, host: str, port: int | None) -> None:
+    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM ends all of it."""
     current = settings()
     port = port or current.dagster_port
     if not port_is_free(host, port):
@@ -30,5 +32,4 @@ def dev(host: str, port: int | None) -> None:
     workspace = PROJECT_ROOT / "workspace.yaml"
     where = ["-w", str(workspace)] if workspace.is_file() else ["-m", f"{current.project}.definitions"]
     click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
-    # In place of this process, so that signals reach Dagster itself.
-    os.execve(program, [str(program), "dev", *where, "-h", host, "-p", str(port)], environment)
+    context.exit(run_supervised([str(program), "dev", *where, "-h", host, "-p", str(port)], environment))
