@@ -12,7 +12,7 @@ from assets.model import model_name
 from assets.partitions import nights_of, pipeline_partitions
 from assets.stage import explained, is_rebuild, run_stage, tell, telling
 from assets.views import scoring_view
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import AS_OF, Pipeline, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -28,7 +28,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         deps=[pipeline.feature_table, model_name(pipeline)],
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
-        kinds={"deltalake", "spark", "onnx"},
+        kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
         owners=[pipeline.owner],
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
