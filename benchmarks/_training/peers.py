@@ -11,7 +11,26 @@ import pandas as pd
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from forecache.training.worker.data import Batch, EpochOrder
+from forecache.training.worker.data import EpochOrder
+
+
+class Pair:
+    """A batch as these readers have it, in two tensors: putting them together would cost them a copy."""
+
+    def __init__(self, features: torch.Tensor, target: torch.Tensor) -> None:
+        self.features, self.target = features, target
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def on(self, device: torch.device) -> "Pair":
+        return Pair(self.features.to(device), self.target.to(device))
+
+    def parts(self, number: int) -> "list[Pair]":
+        return [Pair(*part) for part in zip(self.features.chunk(number), self.target.chunk(number), strict=True)]
+
+    def or_placeholder(self) -> "Pair":
+        return self
 
 
 class MemoryReader:
@@ -22,13 +41,13 @@ class MemoryReader:
         self.lanes: tuple[int, ...] = ()
         self.digests: dict[int, str] = {}
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Pair]:
         permutation = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(epoch))
         start = 0
         for step in range(self.order.num_steps):
             rows = permutation[start : start + self.order.step_rows(step)]
             start += len(rows)
-            yield Batch(self.features[rows], self.target[rows])
+            yield Pair(self.features[rows], self.target[rows])
 
 
 class FrameRows(Dataset):  # type: ignore[type-arg]
@@ -76,9 +95,9 @@ class LoaderReader:
         self.lanes: tuple[int, ...] = ()
         self.digests: dict[int, str] = {}
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Pair]:
         for features, target in self.loader:
-            yield Batch(features, target)
+            yield Pair(features, target)
 
 
 class LitDataReader:
@@ -95,9 +114,9 @@ class LitDataReader:
         self.lanes: tuple[int, ...] = ()
         self.digests: dict[int, str] = {}
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Pair]:
         for rows in self.loader:
-            yield Batch(rows[:, :-1], rows[:, -1:])
+            yield Pair(rows[:, :-1], rows[:, -1:])
 
 
 def write_litdata(rows: np.ndarray, folder: Path) -> None:

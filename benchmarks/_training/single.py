@@ -62,7 +62,7 @@ class Timed:
                 # The loop that trains counts steps within one epoch.
                 self.session.step %= self.session.train.num_steps
                 yield batch
-                self.rows += len(batch.target)
+                self.rows += len(batch)
                 if time.perf_counter() >= self.started + self.seconds:
                     return
             self.epochs += 1

@@ -18,6 +18,7 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
+from forecache.training.devices import num_workers, resolved_precision
 from forecache.training.estimator import launch as estimator
 from forecache.training.hold import holding
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
@@ -51,19 +52,20 @@ def train(
     """
     started = time.perf_counter()
     version, lanes = pinned_version(settings, pipeline), _lanes(settings, pipeline)
-    inputs = training_inputs(pipeline, version, lanes=lanes)
+    alone = isinstance(pipeline.model, EstimatorModel)
+    training = pipeline.training if alone else resolved_precision(settings, pipeline.training)
+    inputs = training_inputs(pipeline, version, lanes=lanes, precision=training.precision)
     folder = run_folder(settings, pipeline, inputs)
     before = last_record(settings, STAGE, pipeline.name)
     if before is not None and before.inputs == inputs and (folder / RESULT_FILE).is_file():
         return _result(pipeline, night, before.rows, started, before.details, version=version, skipped=True)
-    alone = isinstance(pipeline.model, EstimatorModel)
     spec = TrainingSpec(
         run_dir=str(folder),
         pipeline=pipeline.name,
         table_uri=settings.table_uri(pipeline.training_table),
         table_version=version,
         inputs=inputs,
-        training=pipeline.training,
+        training=training,
         lanes=lanes,
         checkpoints="" if alone else checkpoints_of(settings, folder),
         device=settings.device,
@@ -85,7 +87,7 @@ def train(
             if trouble:
                 progress(trouble, None)
 
-        workers = "in one process" if alone else f"with {settings.training_workers} workers"
+        workers = "in one process" if alone else f"with {num_workers(settings)} workers"
         progress(f"training {pipeline.name} {workers}", 0.0)
         threads = os.cpu_count() if alone else None
         result = run_process(settings, spec, arguments, hold, on_event=on_event, threads=threads)
@@ -119,9 +121,14 @@ def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
     return open_table(settings, pipeline.training_table).version()
 
 
-def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES) -> str:
-    """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes."""
+def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, precision: str = "float32") -> str:
+    """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes.
+
+    Args:
+        precision: The type that the network computes in: a run that began on a GPU does not go on in another one.
+    """
     more = f" lanes={lanes}" if lanes != LANES else ""
+    more += f" precision={precision}" if precision not in ("float32", "auto") else ""
     return f"{pipeline.training_table}@{version} declared={pipeline.fingerprints.training} format={_FORMAT}{more}"
 
 

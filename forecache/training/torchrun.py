@@ -13,6 +13,7 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
+from forecache.training.devices import num_workers, only_gpu
 from forecache.training.hold import Hold, holding
 from forecache.training.lock import GRACE_S
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
@@ -24,7 +25,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 
 def run_torchrun(
-    settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None
+    settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None, gpu: int | None = None
 ) -> dict[str, Any]:
     """Hold the specification's run, run it to its end and return its `result.json`; see `run_process`.
 
@@ -37,7 +38,7 @@ def run_torchrun(
         on_event({"event": "warning", "message": message})
 
     with holding(settings, spec, tell=tell) as hold:
-        return run_process(settings, spec, command(settings, spec), hold, on_event=on_event, threads=threads)
+        return run_process(settings, spec, command(settings, spec), hold, on_event=on_event, threads=threads, gpu=gpu)
 
 
 def run_process(
@@ -48,6 +49,7 @@ def run_process(
     *,
     on_event: OnEvent,
     threads: int | None = None,
+    gpu: int | None = None,
 ) -> dict[str, Any]:
     """Run a command that trains a specification and reports in its folder; returns its `result.json`.
 
@@ -55,6 +57,7 @@ def run_process(
         hold: Of the specification's run.
         on_event: Called with every event that the workers report, in order; what it raises stops the run.
         threads: Threads of each worker where OMP_NUM_THREADS is not set; None: the cores over the workers.
+        gpu: The only GPU that the workers may use; None: all.
 
     Raises:
         ConflictError: Another process has taken over the lease of the checkpoints.
@@ -67,7 +70,7 @@ def run_process(
             arguments,
             stdout=log,
             stderr=log,
-            env=environment(settings, threads=threads),
+            env=environment(settings, threads=threads, gpu=gpu),
             start_new_session=True,
             pass_fds=hold.descriptors,  # held as long as torchrun lives, should this process be killed
         )
@@ -96,7 +99,7 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
     return [
         *(sys.executable, "-m", "forecache.training.agent"),
         f"--nnodes={settings.training_nodes}",
-        f"--nproc-per-node={settings.training_workers}",
+        f"--nproc-per-node={num_workers(settings)}",
         f"--max-restarts={settings.training_max_restarts}",
         "--rdzv-backend=c10d",
         f"--log-dir={spec.folder / 'torchelastic'}",  # else a folder in /tmp stays behind for every run
@@ -107,9 +110,9 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
     ]
 
 
-def environment(settings: Settings, *, threads: int | None = None) -> dict[str, str]:
+def environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
     """The workers' environment: this process's, the settings, and what makes restarts safe and results repeatable."""
-    threads = threads or max(1, (os.cpu_count() or 1) // settings.training_workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // num_workers(settings))
     paths = [path for path in sys.path if path]
     own = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([os.getcwd(), *paths])),
@@ -124,7 +127,8 @@ def environment(settings: Settings, *, threads: int | None = None) -> dict[str, 
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if settings.training_nodes == "1":
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
-    return {**defaults, **os.environ, **own}
+    alone = {} if gpu is None else only_gpu(gpu, os.environ)
+    return {**defaults, **os.environ, **own, **alone}
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

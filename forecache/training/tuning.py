@@ -9,10 +9,12 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, SettingsError
@@ -22,6 +24,7 @@ from forecache.registry.models import tracking
 from forecache.registry.runs import experiment_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.training.devices import num_gpus, resolved_precision
 from forecache.training.launch import pinned_version, training_inputs
 from forecache.training.lock import only_one
 from forecache.training.spec import TrainingSpec, checkpoints_of
@@ -61,7 +64,7 @@ def tune(
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
     A search that was interrupted goes on: its finished trials count, those that ran resume from their checkpoints.
-    As many trials run at once as the machine has cores, each with one worker.
+    As many trials run at once as the machine has cores, or GPUs where it trains on those, each with one worker.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
@@ -80,7 +83,9 @@ def tune(
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
-    inputs = training_inputs(pipeline, version)
+    training = resolved_precision(settings, pipeline.training)
+    inputs = training_inputs(pipeline, version, precision=training.precision)
+    pipeline = replace(pipeline, training=training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder, "tuning"):
@@ -95,6 +100,12 @@ def tune(
         row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, finished, seconds, details, run_id=run_id)
         record(settings, [row])
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
+
+
+def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
+    """One for each trial that may run at once: the number of its GPU, or None for a core each."""
+    found = gpus() if settings.device != "cpu" else 0
+    return list(range(found)) if found else [None] * (os.cpu_count() or 1)
 
 
 class _Search:
@@ -119,7 +130,11 @@ class _Search:
         self.experiment = experiment_of(settings, self.client, pipeline)
         self.parent = self._parent_run()
         self.remaining = trials - len(finished_trials(study))
-        self.parallel = max(1, min(os.cpu_count() or 1, self.remaining))
+        self.slots = trial_slots(settings)
+        self.parallel = max(1, min(len(self.slots), self.remaining))
+        self._free = SimpleQueue[int | None]()
+        for slot in self.slots[: self.parallel]:
+            self._free.put(slot)
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     def run(self) -> int:
@@ -169,8 +184,10 @@ class _Search:
             trial = self.study.ask()
             training = suggest(trial, self.pipeline.training)
         child = self._child_run(trial.number, training)
+        gpu = self._free.get()
         try:
-            result = run_torchrun(self.settings, self._spec(training), on_event=self._watch(trial, child), threads=1)
+            watch = self._watch(trial, child)
+            result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
         except _Pruned:
             self._tell(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
@@ -181,6 +198,8 @@ class _Search:
             raise
         else:
             self._tell(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
+        finally:
+            self._free.put(gpu)
 
     def _tell(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Checkpoints in a folder and on a real S3-compatible server: whole or not at all, the last good one stays."""
 
+import hashlib
 import itertools
 import os
 import socket
@@ -72,6 +73,11 @@ def state(step: int) -> dict[str, Any]:
     }
 
 
+def folder_of(place: Place, step: int) -> str:
+    [folder] = {name.split("/")[0] for name in place.names() if name.startswith(f"step-{step:010d}-")}
+    return folder
+
+
 def assert_equal(found: Any, expected: Any) -> None:
     assert type(found) is type(expected)
     if isinstance(expected, torch.Tensor):
@@ -110,7 +116,24 @@ def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Place, g
     for step in (2, 3, 4):
         checkpoints.save(step, state(step))
     checkpoints.wait()
-    assert {name.split("/")[0] for name in place.names()} == {"step-0000000003", "step-0000000004"}
+    assert {name.split("-")[1] for name in place.names()} == {"0000000003", "0000000004"}
+
+
+def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(place: Place, group: Group) -> None:
+    suspended = opened(place, group, keep=1)
+    suspended.save(1, state(1), wait=True)
+    after = opened(place, group, keep=1)
+    assert_equal(after.latest()[0], state(1))
+    place.replace("step-0000000002-ffffffff/__0_0.distcp", b"as if `after` were writing this")
+    suspended.save(2, state(2))
+    suspended.save(3, state(3), wait=True)
+    after.save(2, state(2), wait=True)
+    assert "step-0000000002-ffffffff/__0_0.distcp" in place.names()
+    folders = {name.split("/")[0] for name in place.names()}
+    assert len([folder for folder in folders if folder.startswith("step-0000000002-")]) == 2
+    found, refused = opened(place, group).latest()
+    assert_equal(found, state(3))
+    assert refused == []
 
 
 @pytest.mark.parametrize("broken", ["__0_0.distcp", ".metadata", "state.pt", MARKER])
@@ -140,7 +163,7 @@ def test_an_upload_that_breaks_leaves_the_last_good_one(
             checkpoints.wait()
     found, refused = opened(place, group).latest()
     assert_equal(found, state(1))
-    assert refused == ["checkpoint step-0000000002 is passed over: it was never committed"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: it was never committed"]
     checkpoints.save(2, state(2), wait=True)
     assert_equal(checkpoints.latest()[0], state(2))
 
@@ -171,10 +194,10 @@ def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Place, g
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
-    place.replace(f"step-0000000002/{MARKER}", b"\x00" * 20)
+    place.replace(f"{folder_of(place, 2)}/{MARKER}", b"\x00" * 20)
     found, refused = opened(place, group).latest()
     assert_equal(found, state(1))
-    assert refused == ["checkpoint step-0000000002 is passed over: its marker cannot be read"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its marker cannot be read"]
 
 
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
@@ -182,21 +205,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, gr
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
-    name = f"step-0000000002/{damaged}"
+    name = f"{folder_of(place, 2)}/{damaged}"
     with place.open(name, "rb") as file:
         content = bytearray(file.read())
     content[len(content) // 2] ^= 1
     place.replace(name, bytes(content))
     found, refused = checkpoints.latest()
     assert_equal(found, state(1))
-    assert refused == ["checkpoint step-0000000002 is passed over: its content does not match its checksum"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its content does not match its checksum"]
     place.delete([name])
     assert checkpoints.latest()[1] == refused
 
 
 def test_a_checkpoint_of_other_inputs_is_refused(place: Place, group: Group) -> None:
     opened(place, group).save(1, state(1), wait=True)
-    with pytest.raises(ForecacheError, match="step-0000000001 in .* belongs to a run with other inputs"):
+    with pytest.raises(ForecacheError, match="step-0000000001-.* in .* belongs to a run with other inputs"):
         opened(place, group, inputs="others").latest()
 
 
@@ -220,7 +243,8 @@ def test_nothing_of_an_upload_to_a_bucket_that_was_killed_is_visible(s3: dict[st
 @pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (1, 2)])
 def test_a_sharded_state_is_taken_up_by_another_number_of_ranks(tmp_path: Path, saved_by: int, loaded_by: int) -> None:
     run_ranks(tmp_path, "save", saved_by)
-    files = {path.name for path in (tmp_path / "checkpoints" / "step-0000000003").iterdir()}
+    folder = folder_of(Folder(tmp_path / "checkpoints"), 3)
+    files = {path.name for path in (tmp_path / "checkpoints" / folder).iterdir()}
     assert files == {*(f"__{rank}_0.distcp" for rank in range(saved_by)), ".metadata", "state.pt", MARKER}
     run_ranks(tmp_path, "load", loaded_by)
 
@@ -250,3 +274,30 @@ def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Place, group: Grou
     large = {"weights": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1))}
     checkpoints.save(1, large, wait=True)
     assert_equal(checkpoints.latest()[0], large)
+
+
+def test_a_file_of_a_bucket_is_read_in_ranges_and_never_whole_into_memory(s3: dict[str, str]) -> None:
+    import obstore
+
+    from forecache.buckets import open_bucket
+
+    uri, size = f"s3a://checkpoints/run-{next(_PREFIXES)}", 64 << 20
+    place = open_place(uri, s3)
+    content = os.urandom(1 << 20) * (size >> 20)
+    obstore.put(open_bucket(uri, s3), "large", content)
+    digest, most = hashlib.sha256(), 0
+    before = resident_bytes()
+    with place.open("large", "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            most = max(most, resident_bytes() - before)
+        file.seek(size - 5)
+        assert file.read() == content[-5:]
+    assert digest.digest() == hashlib.sha256(content).digest()
+    assert most < size / 2
+    with pytest.raises(FileNotFoundError):
+        place.open("missing", "rb")
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -120,6 +120,20 @@ def test_resuming_is_exact_in_every_precision(one: Found, name: str) -> None:
     assert bool(whole["scaler"]) == (name == "float16")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_a_run_of_several_ranks_and_buckets_goes_on_to_the_bit(ranks: int, tmp_path: Path) -> None:
+    runs: dict[str, dict[str, Any]] = {
+        "whole": {"training": TRAINING, "deep": True},
+        "half": {"training": TRAINING, "deep": True, "last": 3, "save": tmp_path / "half"},
+        "rest": {"training": TRAINING, "deep": True, "first": 3, "load": tmp_path / "half"},
+    }
+    found = run_ranks(take_all, ranks, tmp_path / "ranks", runs=runs)[0]
+    assert found["whole"]["exchanges"][0] > 6
+    for name, tensor in found["whole"]["weights"].items():
+        assert torch.equal(found["rest"]["weights"][name], tensor), name
+
+
 @pytest.mark.parametrize("name", LOWER)
 def test_lower_precision_trains_close_to_float32_which_the_weights_keep(one: Found, name: str) -> None:
     assert one[name]["losses"] != one["whole"]["losses"]  # it did compute in another type

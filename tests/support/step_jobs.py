@@ -14,6 +14,7 @@ from forecache.training.worker.group import Group
 from forecache.training.worker.model import Objective, Prepare, Statistics
 from forecache.training.worker.parallel import Kind, Parallel, whole_weights
 from forecache.training.worker.places import Folder
+from forecache.training.worker.precision import Precision
 from forecache.training.worker.step import Stepper
 
 FEATURES = 5
@@ -24,18 +25,31 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 17), nn.ReLU(), nn.Linear(17, 8), nn.ReLU(), nn.Linear(8, 1))
 
 
+def deep_network() -> nn.Module:
+    """Of 4 MB, so that DDP exchanges it in several buckets."""
+    torch.manual_seed(3)
+    layers = [nn.Linear(FEATURES, 500), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Linear(500, 500), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(500, 1))
+
+
 def prepare() -> Prepare:
     zeros = torch.zeros(FEATURES, dtype=torch.float64)
     return Prepare(torch.zeros(FEATURES, dtype=torch.bool), Statistics(zeros, zeros + 1, zeros))
 
 
-def stepper_of(group: Group, training: Training, kind: Kind, *, num_steps: int, pipeline: Any) -> Stepper:
+def stepper_of(
+    group: Group, training: Training, kind: Kind, *, num_steps: int, pipeline: Any, deep: bool = False
+) -> Stepper:
+    precision = Precision(training.precision, group.device)
     return Stepper(
         group,
         training,
-        model=Parallel(group, network(), kind),
+        model=Parallel(group, deep_network() if deep else network(), kind, precision.dtype),
+        precision=precision,
         prepare=prepare(),
-        objective=Objective(pipeline),
+        objective=Objective(pipeline).to(group.device),
         num_steps=num_steps,
     )
 
@@ -44,11 +58,11 @@ def rows_of(number: int, rows: int) -> Batch:
     """The rows of a step, the same for any number of ranks."""
     generator = torch.Generator().manual_seed(number)
     features = torch.randn(rows, FEATURES, generator=generator)
-    return Batch(features, (features.sum(dim=1, keepdim=True) > 0).float())
+    return Batch(torch.cat([features, (features.sum(dim=1, keepdim=True) > 0).float()], dim=1))
 
 
 def share_of(batch: Batch, group: Group) -> Batch:
-    return Batch(batch.features[group.rank :: group.world_size], batch.target[group.rank :: group.world_size])
+    return Batch(batch.rows[group.rank :: group.world_size])
 
 
 def take_steps(
@@ -63,17 +77,19 @@ def take_steps(
     load: Path | None = None,
     save: Path | None = None,
     overflow_on: int | None = None,
+    deep: bool = False,
 ) -> dict[str, Any]:
     """Steps `first` to `last`; the weights afterwards on rank 0, and on each rank its shapes, rates, norms, exchanges.
 
     Args:
         load: Folder of the checkpoint to start from, of any number of ranks.
         save: Folder to save to afterwards.
+        deep: Whether the network has several buckets.
         overflow_on: A rank whose rows of the first step make float16 overflow.
     """
     from sample_project.pipelines.visits import returns
 
-    stepper = stepper_of(group, training, kind, num_steps=num_steps, pipeline=returns)
+    stepper = stepper_of(group, training, kind, num_steps=num_steps, pipeline=returns, deep=deep)
     exchanges = _count_exchanges(stepper.model)
     if load is not None:
         state, _ = checkpoints_in(load, group).latest(stepper.layout())
@@ -86,7 +102,7 @@ def take_steps(
         stepper.model.forward.train()
         mine = share_of(rows_of(number, rows), group)
         if number == first and overflow_on == group.rank:
-            mine = Batch(mine.features * 1e4, 1 - mine.target)
+            mine = Batch(torch.cat([mine.features * 1e4, 1 - mine.target], dim=1))
         loss = stepper.step(mine, number=number, rows=rows)
         losses.append(group.sum(float(loss))[0] / rows)
         norms.append(None if stepper.gradient_norm is None else float(stepper.gradient_norm))

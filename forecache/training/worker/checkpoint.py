@@ -1,5 +1,9 @@
 """Checkpoints that exist whole or not at all: a directory a step, a checksum of every file in the marker, written last.
 
+A directory's name ends in a token of the process group that writes it, and a group deletes only what is its own or was
+there when it began: one that was suspended, and has lost its lease without knowing, writes over nothing and deletes
+nothing of the group that has taken over.
+
 Tensors go through `torch.distributed.checkpoint`: each rank writes its shards of a DTensor. Plain tensors are equal on
 every rank and travel as one buffer, because DCP takes 0.4 ms a tensor; where there are no others rank 0 writes alone.
 What is no tensor lies beside them in `state.pt`.
@@ -11,6 +15,7 @@ rank says nothing about the others' files: here the same thread gathers every ra
 import hashlib
 import io
 import json
+import secrets
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +52,8 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         self._writers: dist.ProcessGroup | None = None
         self._last = ""
+        self._token: str = group.broadcast(secrets.token_hex(4) if group.rank == 0 else None)
+        self._found: set[str] | None = None
 
     def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
         """Write a checkpoint; returns before it is durable unless `wait`. An earlier write's error is raised here.
@@ -85,13 +92,13 @@ class Checkpoints:
         Raises:
             ForecacheError: The checkpoint belongs to a run with other inputs.
         """
-        folder, refused = self.group.broadcast(self._newest() if self.group.rank == 0 else None)
+        folder, refused = self.group.by_first(self._newest)
         self._last = folder
         return (self._load(folder, like) if folder else None), refused
 
     def _newest(self) -> tuple[str, list[str]]:
         refused: list[str] = []
-        names = self.place.names()
+        names = self._look()
         for folder in sorted({name.split("/")[0] for name in names if name.startswith("step-")}, reverse=True):
             if f"{folder}/{MARKER}" not in names:
                 refused.append(f"checkpoint {folder} is passed over: it was never committed")
@@ -112,6 +119,13 @@ class Checkpoints:
             return folder, refused
         return "", refused
 
+    def _look(self) -> list[str]:
+        """Names of all files; the folders of the first look are those that others have left."""
+        names = self.place.names()
+        if self._found is None:
+            self._found = {name.split("/")[0] for name in names}
+        return names
+
     def _load(self, folder: str, like: dict[str, Any] | None) -> dict[str, Any]:
         description = Description(**torch.load(io.BytesIO(self._content(f"{folder}/{_STATE}")), weights_only=True))
         state: dict[str, Any] = unpack(description, lambda into: load_shards(self.place, folder, into), like)
@@ -119,10 +133,10 @@ class Checkpoints:
 
     def _next_folder(self, step: int) -> str:
         """A folder that no whole checkpoint has: a stop during an evaluation leaves one of the step that ends it."""
-        folder, number = f"step-{step:010d}", 0
-        if self._last.startswith(folder):
-            number = int(self._last.removeprefix(folder).removeprefix(".") or 0) + 1
-        self._last = f"{folder}.{number:03d}" if number else folder
+        folder, last = f"step-{step:010d}", self._last.rpartition("-")[0]
+        if last.startswith(folder):
+            folder = f"{folder}.{int(last.removeprefix(folder).removeprefix('.') or 0) + 1:03d}"
+        self._last = f"{folder}-{self._token}"
         return self._last
 
     def _write(
@@ -135,7 +149,7 @@ class Checkpoints:
     ) -> None:
         try:
             if self.group.rank == 0:
-                self._delete([name for name in self.place.names() if name.startswith(f"{folder}/")])
+                self._delete([name for name in self._look() if name.startswith(f"{folder}/")])
             if writers is not None:
                 dist.barrier(writers)
             files = save_shards(self.place, folder, tensors, group=writers)
@@ -170,7 +184,11 @@ class Checkpoints:
         names = self.place.names()
         committed = sorted(name.split("/")[0] for name in names if name.endswith(f"/{MARKER}"))
         kept = {newest, *committed[-self.keep :]}
-        self._delete([name for name in names if name.startswith("step-") and name.split("/")[0] not in kept])
+        folders = {name: name.split("/")[0] for name in names if name.startswith("step-")}
+        self._delete([name for name, folder in folders.items() if folder not in kept and self._may_delete(folder)])
+
+    def _may_delete(self, folder: str) -> bool:
+        return folder.endswith(f"-{self._token}") or folder in (self._found or ())
 
     def _delete(self, names: list[str]) -> None:
         markers = [name for name in names if name.endswith(f"/{MARKER}")]

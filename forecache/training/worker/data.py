@@ -43,23 +43,36 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step on one rank: `features` float32 [n, num_features], `target` float32 [n, 1]."""
+    """Rows of one step on one rank, float32 [n, num_features + 1], the label last."""
 
-    features: torch.Tensor
-    target: torch.Tensor
+    rows: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """float32 [n, num_features], a view."""
+        return self.rows[:, :-1]
+
+    @property
+    def target(self) -> torch.Tensor:
+        """float32 [n, 1], a view."""
+        return self.rows[:, -1:]
+
+    def parts(self, number: int) -> "list[Batch]":
+        """So many parts, of which some are empty where there are fewer rows."""
+        return [Batch(rows) for rows in self.rows.tensor_split(number)]
 
     def or_placeholder(self) -> "Batch":
         """Itself, or one row of zeros where it has none: a rank without rows still takes part in what all ranks do."""
-        if len(self.target):
-            return self
-        return Batch(self.features.new_zeros((1, self.features.shape[1])), self.target.new_zeros((1, 1)))
+        return self if len(self) else Batch(self.rows.new_zeros((1, self.rows.shape[1])))
 
     def on(self, device: torch.device) -> "Batch":
-        """The same rows on a device."""
+        """The same rows on a device; of a GPU they are pinned whole, so that one copy is made and nobody waits."""
         if device.type == "cpu":
             return self
-        features, target = self.features.pin_memory(), self.target.pin_memory()
-        return Batch(features.to(device, non_blocking=True), target.to(device, non_blocking=True))
+        return Batch(self.rows.pin_memory().to(device, non_blocking=True))
 
 
 class Split:
@@ -234,7 +247,7 @@ class Reader:
             streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
         for step in range(first_step, self.order.num_steps):
             rows = torch.cat([stream.take(step) for stream in streams])
-            yield Batch(rows[:, :-1], rows[:, -1:])
+            yield Batch(rows)
 
     def prepare(self, epoch: int) -> None:
         """Begin to read an epoch that comes next, while something else (the validation) is done."""

@@ -3,17 +3,20 @@
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from forecache.errors import SettingsError
 
+T = TypeVar("T")
 _TIMEOUT = timedelta(seconds=180)
+_PULSE_S = 30.0
 _POLL_S = 0.5
 _MOST_CALLS = 16
 
@@ -73,6 +76,27 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What rank 0's call returns, on every rank, however long it takes.
+
+        The others wait with a message every half minute: a collective of theirs would end in a timeout while rank 0
+        reads a large table or hashes a checkpoint.
+        """
+        if self.rank:
+            while not self.broadcast(None):
+                pass
+            value: T = self.broadcast(None)
+            return value
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="first") as pool:
+            future = pool.submit(work)
+            while True:
+                finished = bool(wait([future], timeout=_PULSE_S).done)
+                if finished:
+                    future.result()
+                self.broadcast(finished)
+                if finished:
+                    return self.broadcast(future.result())
 
     def close(self) -> None:
         dist.destroy_process_group()

@@ -13,6 +13,7 @@ from torch import nn
 
 from forecache.training.worker.data import Batch
 from forecache.training.worker.parallel import Parallel, State, placement, whole_weights
+from forecache.training.worker.precision import Precision
 from forecache.training.worker.session import Session
 from forecache.training.worker.step import Stepper
 
@@ -30,13 +31,15 @@ class Loop:
     def __init__(self, session: Session, network: nn.Module) -> None:
         self.session, self.training, self.group = session, session.training, session.group
         self.placement = placement(network, self.group, self.training.parallel)
-        self.model = Parallel(self.group, network, self.placement.kind)
+        precision = Precision(self.training.precision, self.group.device)
+        self.model = Parallel(self.group, network, self.placement.kind, precision.dtype)
         if self.training.compile:
             network.compile()
         self.stepper = Stepper(
             self.group,
             self.training,
             model=self.model,
+            precision=precision,
             prepare=session.prepare,
             objective=session.objective,
             num_steps=self.training.epochs * session.train.num_steps,
@@ -117,7 +120,7 @@ class Loop:
         loss_sum = self.stepper.step(batch, number=session.global_step, rows=rows)
         self.loss_sum += loss_sum
         self._unreported_loss += loss_sum
-        self._unreported_rows += len(batch.target)
+        self._unreported_rows += len(batch)
 
     def _end_epoch(self) -> None:
         session = self.session

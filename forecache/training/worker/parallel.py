@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -71,22 +71,28 @@ class Parallel:
 
     Args:
         network: Built on the CPU, equal on every rank; it is moved to the group's device, whole or a shard of it.
+        dtype: Of shards (FSDP) that are gathered to compute with; the shards themselves stay float32.
 
     Attributes:
         network: Holds this rank's parameters; evaluation calls it.
         forward: Called for a training step, so that gradients are averaged over the ranks.
     """
 
-    def __init__(self, group: Group, network: nn.Module, kind: Kind) -> None:
+    def __init__(self, group: Group, network: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
         self.group, self.kind = group, kind
         self.network: nn.Module = network if kind == "fsdp" else network.to(group.device)
         self.forward: nn.Module
         if kind == "fsdp":
-            _shard(network, group)
+            _shard(network, group, dtype)
             self.forward = network
         else:
             device_ids = [group.device.index] if group.device.type == "cuda" else None
-            self.forward = DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
+            # Looking for unused parameters keeps DDP from laying its buckets anew after the first step: a sum over
+            # three ranks or more depends on a value's place in its bucket, and a resumed run has a first step of its
+            # own.
+            self.forward = DistributedDataParallel(
+                network, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a part of a step: DDP exchanges the sum of the parts once, with the last.
@@ -136,21 +142,24 @@ def whole_weights(network: nn.Module) -> State:
     return get_model_state_dict(network, options=_WHOLE)
 
 
-def _shard(network: nn.Module, group: Group) -> None:
+def _shard(network: nn.Module, group: Group, dtype: torch.dtype) -> None:
     """Make units of FSDP: while one computes, only its parameters are whole on a device.
 
     A unit is a layer of a `ModuleList` or `Sequential`, which is called and not reached into, with an eighth of the
     parameters or 100 million at least; the rest is one unit more.
     """
     mesh = init_device_mesh(group.device.type, (group.world_size,))
+    # A unit is gathered, kept for the backward pass and freed in the type that it computes in; gradients of all ranks
+    # are added up in float32.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     least = min(_LARGEST_UNIT, sum(parameter.numel() for parameter in network.parameters()) // _UNITS)
     taken: set[nn.Parameter] = set()
     for layer in _layers(network):
         own = set(layer.parameters()) - taken
         if sum(parameter.numel() for parameter in own) >= max(1, least):
-            fully_shard(layer, mesh=mesh)
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
             taken |= set(layer.parameters())
-    fully_shard(network, mesh=mesh)
+    fully_shard(network, mesh=mesh, mp_policy=policy)
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

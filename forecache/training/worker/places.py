@@ -9,6 +9,9 @@ from typing import IO, Any, Protocol
 from forecache.buckets import SCHEMES, open_bucket
 from forecache.errors import SettingsError
 
+_RANGE_BYTES = 8 << 20
+"""Of a request to a bucket while a file is read."""
+
 
 class Place(Protocol):
     """What checkpoints need of their place."""
@@ -117,7 +120,7 @@ class Bucket:
         if mode == "wb":
             writer: IO[bytes] = self._obstore.open_writer(self._store, name)
             return writer
-        return io.BytesIO(self._obstore.get(self._store, name).bytes())
+        return io.BufferedReader(_Ranges(self._obstore.open_reader(self._store, name)), _RANGE_BYTES)
 
     def replace(self, name: str, content: bytes) -> None:
         self._obstore.put(self._store, name, content)
@@ -128,6 +131,30 @@ class Bucket:
     def delete(self, names: list[str]) -> None:
         if names:
             self._obstore.delete(self._store, names)
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file that is read in ranges: never whole in memory."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = memoryview(content).cast("B")
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
 
 
 def _sync(folder: Path) -> None:

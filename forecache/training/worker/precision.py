@@ -13,6 +13,9 @@ Declared = Literal["auto", "float32", "bfloat16", "float16"]
 class Precision:
     """The type of a run's forward and backward passes; weights, gradients and optimizer state stay float32.
 
+    Shards (FSDP) are gathered in that type, see `forecache.training.worker.parallel`: autocast then finds weights that
+    need no copy of their own, and still gives each operation inputs of one type.
+
     Args:
         declared: "auto" is bfloat16 on a GPU that computes in it, float32 else.
 
@@ -36,7 +39,11 @@ class Precision:
         self.name, self._device = declared, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=declared == "float16")
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.name, torch.float32)
+
     def computing(self) -> AbstractContextManager[None]:
         """Around a forward pass of the network."""
-        dtype = torch.float16 if self.name == "float16" else torch.bfloat16
-        return torch.autocast(self._device.type, dtype=dtype, enabled=self.name != "float32")
+        enabled = self.name != "float32"
+        return torch.autocast(self._device.type, dtype=self.dtype if enabled else torch.bfloat16, enabled=enabled)

@@ -54,7 +54,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
     place = open_place(spec.checkpoints or str(spec.folder / CHECKPOINTS), load_settings().storage_options)
     checkpoints = Checkpoints(place, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    statistics = group.broadcast(fit_statistics(train, log_mask(pipeline)) if group.rank == 0 else None)
+    statistics = group.by_first(lambda: fit_statistics(train, log_mask(pipeline)))
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else silent
     prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
@@ -62,7 +62,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         group,
         pipeline.training,
         prepare=prepare,
-        objective=Objective(pipeline),
+        objective=Objective(pipeline).to(group.device),
         train=EpochOrder(
             train,
             seed=pipeline.training.seed,

@@ -132,8 +132,8 @@ class Session:
                 with torch.no_grad():
                     here = batch.or_placeholder().on(self.group.device)
                     loss = self.objective(network(self.prepare(here.features)), here.target)
-                if len(batch.target):
-                    total += loss.double().cpu() * len(batch.target)
+                if len(batch):
+                    total += loss.double().cpu() * len(batch)
                 self._end_where_asked(stop, make_state)
         finally:
             reader.close()

@@ -1,6 +1,5 @@
 """One optimizer step: the gradient of the step's rows over all ranks, in parts where that saves memory, then AdamW."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ class Stepper:
 
     Args:
         model: The network on all ranks.
+        precision: What it computes in, as the model was laid with.
         num_steps: Steps of all epochs, for the learning rate's schedule.
     """
 
@@ -28,6 +28,7 @@ class Stepper:
         training: Training,
         *,
         model: Parallel,
+        precision: Precision,
         prepare: Prepare,
         objective: Objective,
         num_steps: int,
@@ -37,7 +38,7 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(
             model.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
-        self.precision = Precision(training.precision, group.device)
+        self.precision = precision
         self.learning_rate = training.learning_rate
         self.gradient_norm: torch.Tensor | None = None
 
@@ -69,8 +70,9 @@ class Stepper:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
-        for part, last in self._parts(batch.on(self.group.device)):
-            with self.model.part(last=last):
+        parts = batch.on(self.group.device).parts(self.training.accumulation)  # as many on every rank
+        for number_of_part, part in enumerate(parts):
+            with self.model.part(last=number_of_part == len(parts) - 1):
                 loss_sum += self._add_gradient(part, rows)
         scaler = self.precision.scaler
         if self.training.max_gradient_norm is not None:
@@ -83,15 +85,8 @@ class Stepper:
         scaler.update()
         return loss_sum
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
-        """The parts of a batch, as many on every rank, and whether each is the last."""
-        parts = self.training.accumulation
-        features, target = batch.features.tensor_split(parts), batch.target.tensor_split(parts)
-        for number in range(parts):
-            yield Batch(features[number], target[number]), number == parts - 1
-
     def _add_gradient(self, part: Batch, rows: int) -> torch.Tensor:
-        mine, filled = len(part.target), part.or_placeholder()
+        mine, filled = len(part), part.or_placeholder()
         prepared = self.prepare(filled.features)
         with self.precision.computing():
             output = self.model.forward(prepared)

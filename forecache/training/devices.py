@@ -1,0 +1,56 @@
+"""The GPUs of this machine, and how workers and trials are shared out among them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from forecache.pipeline import Training
+from forecache.settings import Settings
+
+
+def num_gpus() -> int:
+    """GPUs that torch can use here; torch is imported only on a machine that has a GPU's driver."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the GPUs of this machine do, by their own arithmetic."""
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def num_workers(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> int:
+    """Workers of a run on this node: with device "auto" no more than it has GPUs, where it has any."""
+    if settings.device != "auto":
+        return settings.training_workers
+    return min(settings.training_workers, gpus() or settings.training_workers)
+
+
+def resolved_precision(
+    settings: Settings,
+    training: Training,
+    *,
+    gpus: Callable[[], int] = num_gpus,
+    bfloat16: Callable[[], bool] = computes_in_bfloat16,
+) -> Training:
+    """The same training with the type that "auto" stands for here, so that a run goes on in the type it began in."""
+    if training.precision != "auto":
+        return training
+    gpu = settings.device != "cpu" and gpus() > 0
+    return replace(training, precision="bfloat16" if gpu and bfloat16() else "float32")
+
+
+def only_gpu(number: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes one of the GPUs that an environment shows the only one for a process.
+
+    Args:
+        number: Of the GPU as torch counts it in that environment.
+    """
+    shown = environment.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in shown.split(",") if name.strip()]
+    return {"CUDA_VISIBLE_DEVICES": names[number] if names else str(number)}
