@@ -91,7 +91,7 @@ def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
     """The gate's checks, one a row."""
-    rows = [("pass" if c.passed else "FAIL", c.name, _number(c.value), _number(c.limit), c.reason) for c in found]
+    rows = [(c.result if c.passed else "FAILED", c.name, _number(c.value), _number(c.limit), c.reason) for c in found]
     return markdown_table(("", "check", "value", "limit", "reason"), rows)
 
 

@@ -1,7 +1,7 @@
 """The checks of the gate, each a plain function from measured values to a `Check` with its reason."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ class Check:
         limit: What it was held against; None where it is only shown.
         reason: A sentence's worth, for people.
         low, high: The 95 percent interval of the value by bootstrap; None where there is none.
+        confirm: It could not be decided: a person has to confirm the model, whatever `Gate.approval` says.
     """
 
     name: str
@@ -35,6 +36,16 @@ class Check:
     reason: str
     low: float | None = None
     high: float | None = None
+    confirm: bool = False
+
+    @property
+    def result(self) -> str:
+        """ "passed", "failed", "reported" where there is nothing to hold it against, or "to confirm"."""
+        if not self.passed:
+            return "failed"
+        if self.confirm:
+            return "to confirm"
+        return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
 def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
@@ -61,6 +72,21 @@ def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Arr
         low,
         high,
     )
+
+
+def compare_other_metrics(
+    pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
+) -> Iterator[Check]:
+    """Say by which of the metrics that the gate does not judge by the baseline is the better one; none is an error."""
+    gate = pipeline.gate
+    worse = [
+        f"{name} ({metrics[name]:.4f} against {value:.4f})"
+        for name, value in baseline.items()
+        if name != gate.metric and gain(name, metrics[name], value) < 0
+    ]
+    if worse:
+        told = f"{gate.baseline.feature} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        yield Check("other_metrics", True, None, None, told)
 
 
 def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Array, *, version: int) -> Check:
@@ -119,11 +145,14 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
         yield "unknown", unknown
 
 
-def check_calibration(gate: Gate, label: Array, score: Array) -> Check:
-    """What is predicted is what happens, on average, in bins of equal mass."""
-    value, limit = ece(label, score), gate.max_ece
+def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterator[Check]:
+    """What is predicted is what happens, on average, in bins of equal mass; of a regression only where that is asked
+    for."""
+    value, limit = ece(label, score), pipeline.gate.max_ece
+    if limit is None and pipeline.label.kind == "regression":
+        return
     wanted = "" if limit is None else f", at most {limit:g} wanted"
-    return Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
+    yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
 
 
 def check_latency(gate: Gate, scorer: Scorer, features: NDArray[np.float32]) -> Check:

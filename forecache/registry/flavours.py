@@ -5,9 +5,10 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from forecache.errors import NotFoundError
 from forecache.pipeline import Pipeline
-from forecache.registry.scorers import model_file
 from forecache.scoring.estimators import BOUNDS, SAFE_TYPES, load_skops
+from forecache.training.spec import MODEL_FILES
 
 _PACKAGES = {
     "onnx": ("onnx", "onnxruntime"),
@@ -15,6 +16,20 @@ _PACKAGES = {
     "xgboost": ("xgboost", "xgboost-cpu"),
     "sklearn": ("scikit-learn", "skops"),
 }
+
+
+def model_file(folder: Path) -> tuple[str, Path]:
+    """The engine and the file of the trained model in a run's folder.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    for engine, name in MODEL_FILES.items():
+        if (folder / name).is_file():
+            return engine, folder / name
+    raise NotFoundError(
+        f"The folder {folder} holds no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
+    )
 
 
 def log_model(pipeline: Pipeline, run_dir: Path) -> Any:

@@ -20,6 +20,7 @@ from forecache.registry.checks import (
     check_shift,
     check_size,
     check_slices,
+    compare_other_metrics,
 )
 from forecache.registry.examples import (
     Examples,
@@ -84,20 +85,20 @@ def _judge(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[Verdict, dict[str, str]]:
     table, table_version = candidate.training_table
-    examples = read_examples(
-        settings, pipeline, table=table, version=table_version, split="test", features=candidate.features
-    )
-    scorer = open_scorer(verified_folder(settings, candidate), bounds=pipeline.output.limits)
+    scorer = open_scorer(verified_folder(settings, candidate), pipeline.output)
+    features = scorer.inputs(candidate.features)
+    examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
     scores = score(scorer, examples.features)
     metrics = metrics_of(pipeline.label.kind, examples.label, scores)
     published = _published_types(settings, pipeline)
-    checks = [check_schema(pipeline, candidate.features, scorer.output, published)]
+    checks = [check_schema(pipeline, features, scorer.output, published)]
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
         checks += check_floors(pipeline.gate, metrics)
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
-        checks.append(check_calibration(pipeline.gate, examples.label, scores))
+        checks += compare_other_metrics(pipeline, metrics, baseline)
+        checks += check_calibration(pipeline, examples.label, scores)
         checks.append(check_latency(pipeline.gate, scorer, examples.features))
         checks.append(check_size(pipeline.gate, scorer.size_bytes))
     theirs: Array | None = None
@@ -130,15 +131,17 @@ def _against_champion(
 ) -> tuple[list[Check], Array | None]:
     """The checks against the champion, and its scores of the candidate's rows; None where it cannot score them."""
     table, table_version = candidate.training_table
+    folder = verified_folder(settings, before)
     try:
+        scorer = open_scorer(folder, pipeline.output)
+        features = scorer.inputs(before.features)
         same_rows = read_examples(
-            settings, pipeline, table=table, version=table_version, split="test", features=before.features
+            settings, pipeline, table=table, version=table_version, split="test", features=features
         )
     except InputError as error:
-        # Features that were dropped on purpose must not keep every later model out.
-        note = f"champion {before.version} cannot be compared: {error.message}"
-        return [Check("champion", True, None, None, note)], None
-    scorer = open_scorer(verified_folder(settings, before), bounds=pipeline.output.limits)
+        # Features that were dropped on purpose must not keep every later model out, nor may dropping one let any in.
+        note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
+        return [Check("champion", True, None, None, note, confirm=True)], None
     theirs = score(scorer, same_rows.features)
     checks = [
         check_champion(pipeline, examples.label, scores, theirs, version=before.version),
@@ -151,7 +154,8 @@ def _against_champion(
 def _decide(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
 ) -> Verdict:
-    if verdict.passed and pipeline.gate.approval and verdict.champion_before != candidate.version:
+    asked = pipeline.gate.approval or any(check.confirm for check in verdict.checks)
+    if verdict.passed and asked and verdict.champion_before != candidate.version:
         verdict = replace(verdict, awaiting=True)
     state = verdict.state
     entries = promotions(settings, pipeline.name)
@@ -185,7 +189,8 @@ def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVe
 
 
 def _in_favour(checks: list[Check]) -> list[str]:
-    return [check.reason for check in checks if check.name in ("baseline", CHAMPION) or check.name.startswith("floor")]
+    telling = ("baseline", "other_metrics", CHAMPION)
+    return [check.reason for check in checks if check.name in telling or check.name.startswith("floor")]
 
 
 def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:

@@ -10,7 +10,7 @@ from forecache.lake.ledger import StageRecord, code_version, record
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.evaluation import evaluate
 from forecache.registry.examples import read_examples
-from forecache.registry.flavours import log_model, versions
+from forecache.registry.flavours import log_model, model_file, versions
 from forecache.registry.models import (
     CHECKSUMS_TAG,
     ModelVersion,
@@ -21,7 +21,7 @@ from forecache.registry.models import (
     tracking,
 )
 from forecache.registry.plots import draw
-from forecache.registry.scorers import model_file, open_scorer
+from forecache.registry.scorers import open_scorer
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
@@ -67,10 +67,7 @@ def register(
     known = find_registered(settings, pipeline, inputs)
     skipped = known is not None
     if known is None:
-        progress(f"evaluating {pipeline.name}", 0.2)
-        evaluation = _evaluate(settings, pipeline, training)
-        progress(f"registering {pipeline.name}", 0.6)
-        known = _log(settings, pipeline, training, evaluation, inputs)
+        known = _log(settings, pipeline, training, inputs, progress)
     evaluation = load_evaluation(settings, known)
     details = {
         "model_version": known.version,
@@ -103,7 +100,8 @@ def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]
     return evaluation
 
 
-def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
+    """What `evaluate` finds for the logged model in a folder, by the kernel that will score with it."""
     details = training.details
     splits = {
         name: read_examples(
@@ -111,28 +109,29 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult) -> 
         )
         for name in _SPLITS
     }
-    scorer = open_scorer(Path(details["run_dir"]), bounds=pipeline.output.limits)
+    scorer = open_scorer(folder, pipeline.output)
     evaluation = evaluate(pipeline, scorer, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
 
 def _log(
-    settings: Settings,
-    pipeline: Pipeline,
-    training: StageResult,
-    evaluation: dict[str, Any],
-    inputs: str,
+    settings: Settings, pipeline: Pipeline, training: StageResult, inputs: str, progress: Progress
 ) -> ModelVersion:
     import mlflow
 
     client = tracking(settings)
     with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
+        progress(f"logging {pipeline.name}", 0.2)
+        logged = log_model(pipeline, Path(training.details["run_dir"]))
+        progress(f"evaluating {pipeline.name}", 0.4)
+        folder = download(settings, artifact_uri=logged.model_uri)
+        evaluation = _evaluate(settings, pipeline, training, folder)
+        progress(f"registering {pipeline.name}", 0.8)
         _log_parameters(client, run.info.run_id, pipeline, training)
         _log_metrics(client, run.info.run_id, evaluation)
         _log_cost(client, run.info.run_id, training)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
-        logged = log_model(pipeline, Path(training.details["run_dir"]))
     return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 

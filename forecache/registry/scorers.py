@@ -1,6 +1,7 @@
-"""A model's file as a function from features to scores, whatever library it belongs to; loading executes no pickle."""
+"""A registered model as a function from features to scores, loaded and run by the kernel that scores nights."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.errors import NotFoundError
+from forecache.pipeline import Output
 from forecache.registry.metrics import Array
-from forecache.scoring.estimators import BOUNDS, bounded, load_estimator
-from forecache.training.spec import MODEL_FILES
+from forecache.scoring.batch import from_numpy
+from forecache.scoring.engines import plan_scoring
+from forecache.scoring.kernel import load_kernel
+from forecache.scoring.pieces import score_values
+from forecache.scoring.runtimes import Kernel
+from forecache.scoring.spec import KernelSpec
 
 _BATCH_ROWS = 1 << 16
-_MLMODEL = "MLmodel"
 
 
 @dataclass(frozen=True)
@@ -22,71 +26,44 @@ class Scorer:
     """A loaded model.
 
     Attributes:
-        predict: float32 [n, num_features] with NaN for unknown -> scores of n rows, on one thread.
-        output: Name of its output; "" in a run's folder, where only ONNX files carry one.
-        size_bytes: Size of its file.
+        kernel, spec: As scoring has them: the same runtime, session options, bounds and casts.
+        output: Name of the output that is scored.
+        size_bytes: Size of what a scoring worker loads.
     """
 
-    predict: Callable[[NDArray[np.float32]], NDArray[Any]]
+    kernel: Kernel
+    spec: KernelSpec
     output: str
     size_bytes: int
 
+    def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
+        """The columns that the model takes, in its order; those given where its signature names none."""
+        return self.spec.inputs or tuple(features)
 
-def model_file(folder: Path) -> tuple[str, Path]:
-    """The engine and the file of a trained model in a run's folder, or in that of a registered model.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    for engine, name in MODEL_FILES.items():
-        if (folder / name).is_file():
-            return engine, folder / name
-    raise NotFoundError(
-        f"The folder {folder} holds no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
-    )
+    def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """Scores [n] of float32 [n, num_features] with NaN for unknown, the columns in the model's order."""
+        columns = [from_numpy(np.ascontiguousarray(features[:, i])) for i in range(features.shape[1])]
+        return score_values(self.kernel, self.spec, columns, self.output)
 
 
-def open_scorer(folder: Path, *, bounds: Sequence[float | None] | None = None) -> Scorer:
-    """Load the model of a run's folder, or of a registered model's.
+def open_scorer(folder: Path, output: Output) -> Scorer:
+    """Load the model in an MLflow model's folder.
 
     Args:
-        bounds: Smallest and largest output; None: those that a registered model was logged with.
+        output: The declared output, with its limits; a model with one output gives that, whatever it is called.
+
+    Raises:
+        NotFoundError: The folder holds no MLflow model.
+        InputError: The model needs another version of its inference package than the one installed.
     """
-    engine, path = model_file(folder)
-    output = ""
-    if (folder / _MLMODEL).is_file():
-        from mlflow.models import Model
-
-        model = Model.load(str(folder))
-        output = model.get_output_schema().input_names()[0]
-        bounds = bounds if bounds is not None else (model.metadata or {}).get(BOUNDS)
-    if engine == "onnx":
-        session = onnx_session(path)
-        run, limits = _onnx(session), bounds or (None, None)
-        return Scorer(
-            lambda features: bounded(run(features), limits), session.get_outputs()[0].name, path.stat().st_size
-        )
-    return Scorer(load_estimator(engine, path.read_bytes(), {BOUNDS: bounds}), output, path.stat().st_size)
-
-
-def onnx_session(path: Path, *, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU; one thread makes its sums repeatable."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    plan = plan_scoring(str(folder), bounds=output.limits)
+    with tempfile.TemporaryDirectory(prefix="forecache-") as unpacked:
+        kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
+    names = [column.name for column in plan.spec.outputs]
+    return Scorer(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))
 
 
 def score(scorer: Scorer, features: NDArray[np.float32]) -> Array:
     """The model's output for float32 [n, num_features], as float64 [n]."""
-    parts = [
-        scorer.predict(features[start : start + _BATCH_ROWS]).reshape(-1)
-        for start in range(0, len(features), _BATCH_ROWS)
-    ]
+    parts = [scorer.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
     return np.concatenate(parts).astype(np.float64)
-
-
-def _onnx(session: Any) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-    name = session.get_inputs()[0].name
-    return lambda features: session.run(None, {name: features})[0]

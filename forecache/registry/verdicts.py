@@ -29,7 +29,8 @@ class Verdict:
         metrics: The candidate's metrics on the test split; `baseline` and `champion` likewise, on the same rows.
         champion_before, champion_after: Versions behind the alias.
         checks: One row for each check, for display.
-        awaiting: It passed, and by `Gate.approval` a person has to confirm it before it goes live.
+        awaiting: It passed, and by `Gate.approval` or a check that could not be decided a person has to confirm it
+            before it goes live.
     """
 
     pipeline: str
@@ -88,8 +89,7 @@ def checks_csv(verdict: Verdict) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("result", "check", "value", "limit", "low", "high", "reason"))
     for check in verdict.checks:
-        result = "pass" if check.passed else "FAIL"
-        writer.writerow((result, check.name, check.value, check.limit, check.low, check.high, check.reason))
+        writer.writerow((check.result, check.name, check.value, check.limit, check.low, check.high, check.reason))
     return file.getvalue()
 
 

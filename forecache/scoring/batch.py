@@ -3,7 +3,7 @@
 Runs inside Spark's Python workers: imports numpy and pyarrow only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from forecache.errors import InputError
 
+# Matrix products of torch and scikit-learn choose their kernels by the number of rows, which changes the last bits:
+# always the same number, and a prediction does not depend on the batch that its row came in.
+_BLOCK_ROWS = 1024
 _NUMBERS = {"int": pa.int32(), "bigint": pa.int64(), "float": pa.float32(), "double": pa.float64()}
 
 
@@ -138,6 +141,18 @@ def fitted(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
             remedy="Fill or round it, or log the model with a signature of double.",
         )
     return whole
+
+
+def in_blocks(matrix: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
+    """The outputs of a matrix, computed in blocks of a fixed number of rows; the last one is filled up with zeros."""
+    parts = []
+    for first in range(0, len(matrix), _BLOCK_ROWS):
+        block = matrix[first : first + _BLOCK_ROWS]
+        rows = len(block)
+        if rows < _BLOCK_ROWS:
+            block = np.concatenate([block, np.zeros((_BLOCK_ROWS - rows, matrix.shape[1]), matrix.dtype)])
+        parts.append([values[:rows] for values in run(block)])
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Array:

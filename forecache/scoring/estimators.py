@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError
+from forecache.scoring.batch import in_blocks
 from forecache.scoring.trees import refuse_unsound_trees
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -27,6 +28,12 @@ SAFE_TYPES = (
 """Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
 
 Trees are walked by compiled code that looks at no bounds; `forecache.scoring.trees` does."""
+_ROW_BY_ROW = frozenset(
+    f"{name}{kind}"
+    for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting")
+    for kind in ("Classifier", "Regressor")
+)
+"""scikit-learn's estimators whose row is scored by comparisons and sums of its own: the other rows do not matter."""
 
 
 def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
@@ -64,10 +71,22 @@ def _xgboost(payload: bytes) -> Predict:
 
 
 def _sklearn(payload: bytes) -> Predict:
-    estimator = load_skops(payload)
-    if hasattr(estimator, "predict_proba"):
-        return lambda matrix: np.asarray(estimator.predict_proba(matrix)[:, 1], np.float64)
-    return lambda matrix: np.asarray(estimator.predict(matrix), np.float64).reshape(len(matrix))
+    from joblib import parallel_config  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    estimator, pools = load_skops(payload), ThreadpoolController()
+    binary = hasattr(estimator, "predict_proba")
+
+    def predict(matrix: np.ndarray) -> np.ndarray:
+        # Threads of a forest add up its trees in the order in which they end, those of BLAS cut its sums.
+        with parallel_config(backend="sequential"), pools.limit(limits=1):
+            values = estimator.predict_proba(matrix)[:, 1] if binary else estimator.predict(matrix)
+        return np.asarray(values, np.float64).reshape(len(matrix))
+
+    if type(estimator).__name__ in _ROW_BY_ROW:
+        return predict
+    # In float64, as OpenBLAS's product in float32 gives a row other last bits at another place of the matrix.
+    return lambda matrix: in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
 
 
 def load_skops(payload: bytes) -> Any:

@@ -6,6 +6,7 @@ Spark's Python workers and the engine without a JVM run this same code.
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +36,8 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     """
     if spec.checksum not in _loaded:
         require_versions(spec.packages)
-        _bound_threads()
-        kernel = LOADERS[spec.engine](spec, payload, folder)
+        with _one_thread():
+            kernel = LOADERS[spec.engine](spec, payload, folder)
         _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
@@ -124,7 +125,17 @@ def _cast(values: np.ndarray, kind: pa.DataType, time_zone: str) -> pa.Array:
         ) from None
 
 
-def _bound_threads() -> None:
-    # One task runs on one core, so a library that starts a thread for each core of the machine only gets in its way.
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Libraries that are loaded inside start no thread for each core: a task runs on one.
+
+    The environment is as before afterwards: this process may start a training, which sets its own threads.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    missing = [name for name in names if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

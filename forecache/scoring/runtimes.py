@@ -15,15 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError
-from forecache.scoring.batch import fitted, to_frame, to_matrix
+from forecache.scoring.batch import fitted, in_blocks, to_frame, to_matrix
 from forecache.scoring.estimators import load_estimator
 from forecache.scoring.spec import ALLOW_PICKLE, KernelSpec
 
 # Rows per call of a compiled runtime: intermediate layers stay in the second-level cache.
 _ROWS_PER_CALL = 4096
-# Matrix products of torch and scikit-learn choose their kernels by the number of rows, which changes the last bits:
-# always the same number, and a prediction does not depend on the batch that its row came in.
-_BLOCK_ROWS = 1024
 _LISTS = (list, tuple, np.ndarray)
 
 
@@ -82,8 +79,6 @@ class _Estimator:
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         matrix = to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype)
-        if self._spec.engine == "sklearn":
-            return _in_blocks(matrix, lambda block: [self._predict(block)])
         return [self._predict(matrix)]
 
 
@@ -99,25 +94,13 @@ class _Torch:
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         matrix = to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype)
         with self._torch.inference_mode():
-            return _in_blocks(matrix, self._run_block)
+            return in_blocks(matrix, self._run_block)
 
     def _run_block(self, block: np.ndarray) -> list[np.ndarray]:
         # The Arrow buffer is read-only and torch does not write into its input here.
         result = self._module(self._torch.from_numpy(block if block.flags.writeable else block.copy()))
         results = result if isinstance(result, (tuple, list)) else (result,)
         return [tensor.numpy() for tensor in results]
-
-
-def _in_blocks(matrix: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
-    """The outputs of a matrix, computed in blocks of a fixed number of rows; the last one is filled up with zeros."""
-    parts = []
-    for first in range(0, len(matrix), _BLOCK_ROWS):
-        block = matrix[first : first + _BLOCK_ROWS]
-        rows = len(block)
-        if rows < _BLOCK_ROWS:
-            block = np.concatenate([block, np.zeros((_BLOCK_ROWS - rows, matrix.shape[1]), matrix.dtype)])
-        parts.append([values[:rows] for values in run(block)])
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 class _PyFunc:

@@ -116,9 +116,10 @@ def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, 
     features = [name for name in pipeline.features.names if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
-    drawn: Any = _sample(rows, pipeline, total).select(*model.features).toPandas()
-    scorer = open_scorer(verified_folder(settings, model), bounds=pipeline.output.limits)
-    scores = score(scorer, drawn[list(model.features)].to_numpy(dtype=np.float32))
+    scorer = open_scorer(verified_folder(settings, model), pipeline.output)
+    inputs = scorer.inputs(model.features)
+    drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
+    scores = score(scorer, drawn[list(inputs)].to_numpy(dtype=np.float32))
     return drawn[features].assign(**{pipeline.output.name: scores})
 
 

@@ -12,7 +12,7 @@ ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch."""
 
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
-KERNEL_VERSION = 3
+KERNEL_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ def refuse_unsound_trees(estimator: Any) -> None:
     """
     for holder, tree in _trees(estimator, set()):
         num_features = int(getattr(holder, "n_features_in_", -1))
-        sound = _is_sound_tree(tree) if type(tree).__name__ == "Tree" else _is_sound_predictor(tree, num_features)
+        check = _is_sound_tree if type(tree).__name__ == "Tree" else _is_sound_predictor
+        sound = check(tree, num_features)
         if not sound:
             raise CheckError(
                 f"A tree of the {type(holder).__name__} in this file leads out of its own nodes or features.",
@@ -57,8 +58,10 @@ _TREES = {
 }
 
 
-def _is_sound_tree(tree: Any) -> bool:
+def _is_sound_tree(tree: Any, num_features: int) -> bool:
     if tree.node_count != tree.capacity or tree.node_count < 1:  # before its arrays are looked at
+        return False
+    if tree.n_features != num_features:  # rows as wide as its owner's are what it will get
         return False
     return _children_follow(tree.children_left, tree.children_right, tree.children_left == -1) and _within(
         tree.feature, tree.children_left != -1, tree.n_features

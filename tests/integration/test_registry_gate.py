@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import registry_sample as sample
+from deltalake import DeltaTable, write_deltalake
 from sample_project.pipelines.visits import basket, returns
 from training_sample import write_training_set
 
@@ -333,7 +335,7 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     model = mlflow.pyfunc.load_model("models:/returns@champion")
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
-    scorer = open_scorer(models.verified_folder(lake, models.champion(lake, returns)))
+    scorer = open_scorer(models.verified_folder(lake, models.champion(lake, returns)), returns.output)
     assert np.allclose(predicted["return_probability"], score(scorer, examples.features), atol=1e-6)
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 
@@ -360,13 +362,24 @@ def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_a_champion_whose_features_are_gone_does_not_keep_the_next_model_out(lake: Settings) -> None:
+def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(lake: Settings) -> None:
     judged(lake, sample.GOOD)
-    client = models.tracking(lake)
-    client.set_model_version_tag("returns", "1", "features", json.dumps(["clicks"]))
-    verdict = judged(lake, sample.SLIGHTLY_WORSE)
-    assert verdict.passed
-    assert "champion 1 cannot be compared" in verdict.line
+    uri = lake.table_uri(returns.training_table)
+    names = ["hum" if name == "noise" else name for name in DeltaTable(uri).schema().to_arrow().names]
+    renamed = pa.table(DeltaTable(uri).to_pyarrow_table()).rename_columns(names)
+    write_deltalake(uri, renamed, mode="overwrite", schema_mode="overwrite")
+    columns = tuple(replace(c, name="hum") if c.name == "noise" else c for c in returns.features.columns)
+    since = replace(returns, features=replace(returns.features, columns=columns))
+
+    training = sample.made_up_training(lake, since, sample.SLIGHTLY_WORSE, training_version=DeltaTable(uri).version())
+    version = register(lake, since, training).details["model_version"]
+    verdict = run_gate(lake, since, version, actor="test")
+    assert (verdict.state, verdict.champion_after) == ("awaiting_approval", 1)
+    assert "champion 1 cannot be compared, so a person has to confirm the model" in verdict.line
+    assert [check.name for check in verdict.checks if check.result == "to confirm"] == ["champion"]
+    assert models.champion(lake, since).version == 1
+    moves.promote(lake, since, version, actor="person", reason="noise was renamed")
+    assert models.champion(lake, since).version == version
 
 
 @pytest.mark.slow

@@ -54,6 +54,24 @@ def ridge() -> bytes:
     return skops_model(Ridge())
 
 
+def perceptron() -> bytes:
+    from sklearn.neural_network import MLPClassifier
+
+    return skops_model(MLPClassifier((64, 32), max_iter=3, random_state=1))
+
+
+def boosting() -> bytes:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return skops_model(HistGradientBoostingClassifier(max_iter=20, random_state=1))
+
+
+def forest() -> bytes:
+    from sklearn.ensemble import RandomForestRegressor
+
+    return skops_model(RandomForestRegressor(20, max_depth=8, n_jobs=3, random_state=1))
+
+
 def torch_export() -> bytes:
     import torch
 
@@ -66,6 +84,7 @@ def torch_export() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize(
     ("engine", "made"),
     [
@@ -73,6 +92,9 @@ def torch_export() -> bytes:
         ("xgboost", xgboost_model),
         ("sklearn", logistic_regression),
         ("sklearn", ridge),
+        ("sklearn", perceptron),
+        ("sklearn", boosting),
+        ("sklearn", forest),
         ("torch", torch_export),
     ],
     ids=lambda given: given if isinstance(given, str) else given.__name__,

@@ -34,13 +34,30 @@ def test_floor_fails_on_a_metric_that_is_not_a_number() -> None:
 
 def test_calibration_is_held_to_its_limit_where_there_is_one() -> None:
     honest, doubled = np.full(ROWS, LABEL.mean()), np.full(ROWS, 2 * LABEL.mean())
-    limited = replace(returns.gate, max_ece=0.05)
-    assert checks.check_calibration(limited, LABEL, honest).passed
-    failed = checks.check_calibration(limited, LABEL, doubled)
-    assert not failed.passed
+    limited = replace(returns, gate=replace(returns.gate, max_ece=0.05))
+    assert next(checks.check_calibration(limited, LABEL, honest)).result == "passed"
+    failed = next(checks.check_calibration(limited, LABEL, doubled))
+    assert failed.result == "failed"
     assert failed.value == pytest.approx(LABEL.mean())
     assert failed.reason.endswith("at most 0.05 wanted")
-    assert checks.check_calibration(returns.gate, LABEL, doubled).passed
+
+
+def test_a_check_without_a_limit_is_reported_and_a_regression_has_no_calibration_unless_asked_for() -> None:
+    doubled = np.full(ROWS, 2 * LABEL.mean())
+    assert next(checks.check_calibration(returns, LABEL, doubled)).result == "reported"
+    assert checks.check_shift(returns.gate, GOOD + 2, GOOD).result == "reported"
+    assert not list(checks.check_calibration(basket, LABEL, doubled))
+    limited = replace(basket, gate=replace(basket.gate, max_ece=0.05))
+    assert next(checks.check_calibration(limited, LABEL, doubled)).result == "failed"
+
+
+def test_the_metrics_that_the_baseline_wins_are_named() -> None:
+    metrics, baseline = {"mae": 2.0, "rmse": 5.0, "r2": 0.27}, {"mae": 3.0, "rmse": 4.0, "r2": 0.42}
+    [found] = checks.compare_other_metrics(basket, metrics, baseline)
+    assert (found.result, found.value) == ("reported", None)
+    assert "alone is better by rmse (5.0000 against 4.0000), r2 (0.2700 against 0.4200)" in found.reason
+    assert found.reason.endswith("the gate judges by mae")
+    assert not list(checks.compare_other_metrics(basket, {"mae": 2.0, "rmse": 3.0, "r2": 0.5}, baseline))
 
 
 def test_baseline_check_fails_without_a_sure_gain() -> None:

@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from forecache.cli.runner import chosen_pipelines, load_project, run_job
 from forecache.pipeline import Pipeline, load_pipeline
 from forecache.results import StageResult
 from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.registry.models import ModelVersion
 
 
 @command(
@@ -88,7 +92,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         return
     click.echo()
     show_stages(stages, title="Stages")
-    _show_models(models)
+    show_models(models)
     _show_answers(answers)
     _say_what_next(current, pipelines, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
@@ -137,14 +141,23 @@ def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResu
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 
-def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, Any]]:
-    """What the gate said of each champion (or, where there is none, of the newest version), with its figures."""
-    from forecache.registry.models import find_champion, list_models
+def verdicts(
+    settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """What the gate said of models, with their figures.
+
+    Args:
+        versions: Which version of each pipeline; else its champion, or the newest where there is none.
+    """
+    from forecache.registry.models import find_champion, list_models, model_version
     from forecache.registry.verdicts import load_verdict
 
     found = []
     for pipeline in pipelines:
-        version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
+        if versions is not None and pipeline.name in versions:
+            version: ModelVersion | None = model_version(settings, pipeline, versions[pipeline.name])
+        else:
+            version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
         verdict = load_verdict(version) if version is not None else None
         if version is None or verdict is None:
             continue
@@ -155,6 +168,7 @@ def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, An
                 "model_version": version.version,
                 "aliases": list(version.aliases),
                 "passed": verdict.passed,
+                "state": verdict.state,
                 "reasons": list(verdict.reasons),
                 "decided_by": pipeline.gate.metric,
                 "baseline_feature": pipeline.gate.baseline.feature,
@@ -165,7 +179,8 @@ def verdicts(settings: Settings, pipelines: list[Pipeline]) -> list[dict[str, An
     return found
 
 
-def _show_models(models: list[dict[str, Any]]) -> None:
+def show_models(models: list[dict[str, Any]]) -> None:
+    """Metrics beside the baseline's, and the verdict in a line."""
     rows = [
         (
             f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",
@@ -179,12 +194,11 @@ def _show_models(models: list[dict[str, Any]]) -> None:
     ]
     columns = ("model", "on the test split", "value", "baseline", "the baseline is")
     show_table(columns, rows, title="Models", right=("value", "baseline"))
+    said = {"failed": "failed the gate", "passed": "passed the gate"}
     for model in models:
         alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
-        said = "passed" if model["passed"] else "failed"
-        click.echo(
-            f"{model['pipeline']} {model['model_version']}{alias} {said} the gate: {'; '.join(model['reasons'])}."
-        )
+        state = said.get(model["state"], "passed the gate and waits for approval")
+        click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
     click.echo()
 
 

@@ -193,7 +193,7 @@ def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict"
 def show_verdict(verdict: "Verdict") -> None:
     """The gate's checks, one a line."""
     rows = [
-        ("pass" if check.passed else "FAIL", check.name, check.value, check.limit, check.reason)
+        (check.result if check.passed else "FAILED", check.name, check.value, check.limit, check.reason)
         for check in verdict.checks
     ]
     show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))

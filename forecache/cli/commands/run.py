@@ -1,6 +1,7 @@
 """Running pipelines through the orchestrator: `run`, `train`, `ingest`."""
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from forecache.cli.runner import Job, chosen_pipelines, run_job
 from forecache.errors import ForecacheError, PipelinesFailed
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
 
 _NIGHT = click.option("--night", type=Night(), help="The as-of date; default: the newest complete one.")
 _NIGHTS = click.option("--nights", type=NightRange(), help="A range of as-of dates, both ends included, in one run.")
@@ -47,12 +51,24 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
         print_json([stage_dict(result) for result in results])
     else:
         show_stages(results)
+        _show_verdicts(current, results)
     if only is not None and not failures:
         raise only
     if only is not None:
         failures[pipelines[0]] = only
     if failures:
         raise PipelinesFailed(failures, of=len(pipelines) + len(failures.keys() - {*pipelines})) from only
+
+
+def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
+    """The metrics and the gate's verdict on each model that was registered."""
+    registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
+    if registered:
+        from forecache.cli.commands.demo import show_models, verdicts
+        from forecache.pipeline import load_pipeline
+
+        pipelines = [load_pipeline(current, name) for name in registered]
+        show_models(verdicts(current, pipelines, versions=registered))
 
 
 @command(
