@@ -28,7 +28,10 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
     home = load_project(current, "instance").ensure_instance(current)
-    environment = {**os.environ, "DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path)}
+    # Dagster would begin by advising another command, which this environment does not have.
+    quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
+    own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
+    environment = {**os.environ, **own}
     workspace = PROJECT_ROOT / "workspace.yaml"
     where = ["-w", str(workspace)] if workspace.is_file() else ["-m", f"{current.project}.definitions"]
     click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
