@@ -138,7 +138,9 @@ def _known_run(settings: Settings, folder: Path) -> str | None:
 
 
 def without_credentials(settings: Settings) -> str:
-    """The tracking URI as files may hold it: without user, password and query."""
+    """The tracking URI as files may hold it: without user, password and query; "home" for the home's own database."""
+    if not settings.mlflow_uri:
+        return "home"
     scheme, separator, rest = settings.mlflow_tracking_uri.partition("://")
     authority, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"

@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(settings: Settings, prepared: Path) -> Settings:
-    """Settings of a home of the test's own; model artifacts are read from where they were registered."""
+    """Settings of a home of the test's own."""
     shutil.copytree(prepared, settings.home_path)
     return settings
 
@@ -52,6 +52,28 @@ def state(settings: Settings) -> tuple[int, int, list[int]]:
     served = store.current()
     assert served is not None
     return models.champion(settings, PIPELINE).version, served.provenance.model_version, sorted(store.quarantined())
+
+
+def test_a_copied_home_works_on_its_own(settings: Settings, prepared: Path, tmp_path: Path) -> None:
+    first = load_settings(home=tmp_path / "first")
+    shutil.copytree(prepared, first.home_path)
+    verified = models.verified_folder(first, models.champion(first, PIPELINE))
+    assert verified.is_relative_to(first.home_path)
+    shutil.copytree(first.home_path, settings.home_path)
+    shutil.rmtree(first.home_path)
+
+    assert state(settings) == (2, 2, [])
+    folder = models.verified_folder(settings, models.champion(settings, PIPELINE))
+    assert folder.is_relative_to(settings.home_path)
+    assert roll_back(settings, PIPELINE, actor="person").entry is not None
+    score_night(settings, PIPELINE)
+    publish_night(settings, PIPELINE, unchecked=True)
+    assert state(settings) == (1, 1, [2])
+    training = sample.made_up_training(settings, PIPELINE, (-0.03, 0.0, 0.8, 0.75, 0.0), training_version=2)
+    new = register(settings, PIPELINE, training).details["model_version"]
+    assert run_gate(settings, PIPELINE, new, actor="training").champion_after == new
+    assert models.verified_folder(settings, models.champion(settings, PIPELINE)).is_relative_to(settings.home_path)
+    assert not first.home_path.exists()
 
 
 def republish(settings: Settings) -> None:
