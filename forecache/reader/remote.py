@@ -14,7 +14,7 @@ from forecache.errors import UnavailableError
 from forecache.reader.describe import summary
 from forecache.store import Manifest, split_entry
 from forecache.store.redis_backend import RedisStore, pipelines_in_redis
-from forecache.store.redis_client import connect
+from forecache.store.redis_client import connect, evicting_policy
 from forecache.store.redis_snapshot import RedisSnapshot
 
 TIMEOUT_S = 0.5
@@ -25,12 +25,17 @@ _T = TypeVar("_T")
 
 
 class RedisSource:
-    """The Redis behind a reader; connects at the first call and again after a failure."""
+    """The Redis behind a reader; connects at the first call and again after a failure.
+
+    Attributes:
+        evicting: The policy under which Redis may drop entries, "" where it does not.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Any = None
         self._rest_until = 0.0
+        self.evicting = ""
 
     def ask(self, question: Callable[[], _T]) -> _T:
         """The result of a call that talks to Redis.
@@ -57,6 +62,7 @@ class RedisSource:
         if self._client is None:
             self._client = connect(self._url, timeout_s=TIMEOUT_S)
         client = self._client
+        self.evicting = self.ask(lambda: evicting_policy(client))
         return self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
@@ -75,6 +81,7 @@ class RemoteVersion:
 
     def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
         self.manifest = manifest
+        self._source = source
         self._ask = source.ask
         self._snapshot = RedisSnapshot(client, manifest)
         self._store = RedisStore(client, manifest.pipeline)
@@ -85,6 +92,11 @@ class RemoteVersion:
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip, and one more where a key is missing."""
         found = self._ask(lambda: self._snapshot.get_entries(keys))
+        if None in found and self._source.evicting:
+            raise UnavailableError(
+                f"Redis has the maxmemory-policy {self._source.evicting}: a key that is missing may have been evicted.",
+                remedy="Set it to noeviction, and load again with `forecache push`.",
+            )
         if None in found and not self._ask(lambda: self._store.holds(self.manifest)):
             # A key that is gone because its version is must not look like a key that never was.
             raise UnavailableError(

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json
-from forecache.store.redis_client import connect, is_cluster
+from forecache.store.redis_client import connect, evicting_policy, is_cluster
 from forecache.store.redis_snapshot import RedisSnapshot, entry_key, key_prefix
 from forecache.store.snapshot import Snapshot
 from forecache.store.store import Store
@@ -67,12 +67,20 @@ class RedisStore:
         """Bring Redis up to a local store's served version: load what is missing, verify, flip, unlink the rest.
 
         Raises:
+            SettingsError: Redis may evict entries.
             CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
             ConflictError: Another publisher flipped Redis meanwhile.
         """
         manifest = store.current()
         if manifest is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
+        policy = evicting_policy(self.client)
+        if policy:
+            raise SettingsError(
+                f"Redis has the maxmemory-policy {policy}: it would drop entries, and a key that was published would "
+                "be answered as unknown.",
+                remedy="Set maxmemory-policy to noeviction, or maxmemory to 0. Redis still serves the version before.",
+            )
         self.client.sadd(_PIPELINES, self.pipeline)
         raw, state = self._state()
         if (state.get("store"), state.get("version")) == manifest.identity:

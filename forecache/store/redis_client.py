@@ -47,6 +47,22 @@ def connect(url: str, *, timeout_s: float | None = None) -> Any:
     return client
 
 
+def evicting_policy(client: Any) -> str:
+    """The `maxmemory-policy` under which a node may drop entries of its own accord; "" where none does.
+
+    Entries have no expiry, so that the `volatile-` policies, as `noeviction`, leave them alone.
+    """
+    if is_cluster(client):
+        nodes = [client.info("memory", target_nodes=node) for node in client.get_primaries()]
+    else:
+        nodes = [client.info("memory")]
+    for node in nodes:
+        policy = str(node.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys") and int(node.get("maxmemory", 0)):
+            return policy
+    return ""
+
+
 def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

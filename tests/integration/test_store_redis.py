@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from store_services import redis_cluster, redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
 
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.reader.remote import RedisSource
 from forecache.settings import Settings
 from forecache.store import open_backend, open_redis_store, open_store, publish, sync_targets
 from forecache.store.redis_backend import RedisStore
@@ -159,3 +162,32 @@ def test_a_redis_that_is_not_there_is_named_without_its_password(settings: Setti
     with pytest.raises(UnavailableError, match="127.0.0.1:1/0 does not answer") as caught:
         open_redis_store(gone, "churn")
     assert "secret" not in str(caught.value)
+
+
+def test_a_redis_that_may_evict_entries_is_refused_and_its_missing_keys_are_no_unknown_keys(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path / "evicting") as port:
+        client = redis.Redis(port=port)
+        current = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{port}"})
+        write_night(current, predictions(scores(50)))
+        publish(current, IN_REDIS)
+        source = RedisSource(current.redis_url)
+        manifest = source.current()["churn"]
+        assert manifest is not None
+        served = source.version(manifest)
+        assert served.get_entries([b"00001", b"nobody"])[1] is None
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        source.current()
+        assert served.get_entry(b"nobody") is None, "without a limit nothing is evicted"
+        client.config_set("maxmemory", 100_000_000)
+        source.current()
+        assert served.get_entry(b"00001") is not None
+        with pytest.raises(UnavailableError, match="allkeys-lru: a key that is missing may have been evicted"):
+            served.get_entry(b"nobody")
+        upsert(current, predictions({"00001": 0.125}))
+        with pytest.raises(SettingsError, match="maxmemory-policy allkeys-lru"):
+            publish(current, IN_REDIS)
+        client.config_set("maxmemory-policy", "volatile-lru")
+        publish(current, IN_REDIS)
+        client.close()
