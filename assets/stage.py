@@ -40,10 +40,17 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
                 session.error = error
             if isinstance(error, _PASSING) and context.retry_number < MAX_RETRIES:
                 raise dg.RetryRequested(MAX_RETRIES, _FIRST_DELAY_S * 2**context.retry_number) from error
-            text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+            text = str(error) if isinstance(error, ForecacheError) else _sentence_of(error)
             raise dg.Failure(description=text, allow_retries=False) from error
 
     return explained_stage
+
+
+def _sentence_of(error: Exception) -> str:
+    """What is said of an error that no part of Forecache foresaw."""
+    from forecache.lake.damage import named
+
+    return str(named(error) or f"{type(error).__name__}: {error}")
 
 
 def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> StageResult:

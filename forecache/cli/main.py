@@ -104,6 +104,11 @@ def _explain(error: Exception) -> ForecacheError:
         if isinstance(chain.__cause__, ForecacheError):
             return chain.__cause__
         chain = chain.__cause__ or chain.__context__
+    from forecache.lake.damage import named
+
+    damaged = named(error)
+    if damaged is not None:
+        return damaged
     first_line = (str(error).strip().splitlines() or [""])[0]
     hint = "" if FLAGS.debug else "Run again with --debug to see where."
     return ForecacheError(f"{type(error).__name__}: {first_line[:300].rstrip('.')}.", remedy=hint)

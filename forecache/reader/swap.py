@@ -246,6 +246,7 @@ class Catalog:
         cells[offset + DAMAGED] = int(answers.fallback_for is not None)
         logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
         if answers.fallback_for is not None:
+            cells[offset + SWAP_FAILURES] += 1
             logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
         return answers
 

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
-import orjson
 import psutil
 import pytest
 from reader_support import RunningReader, churn_rows, free_port, running_reader, start_reader, write_version
@@ -21,6 +20,7 @@ from forecache.errors import ConflictError, SettingsError
 from forecache.reader.server import serve
 from forecache.settings import Settings
 from forecache.store import Store
+from forecache.store.pointer import read_pointer, write_pointer
 
 
 def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
@@ -253,10 +253,9 @@ def test_a_damaged_version_leaves_the_old_one_served(store: Settings) -> None:
         layout = Store(store.store_path / "churn").layout
         write_version(store.store_path, "spend", churn_rows(3))
         assert eventually(lambda: status(reader, "/v1/spend/00001") == 200)
-        pointer = orjson.loads(layout.pointer.read_bytes())
         layout.manifest(2).write_text("{ not a manifest")
         layout.lease(2).touch()
-        layout.pointer.write_bytes(orjson.dumps(pointer | {"current": 2, "last": 2, "generation": 9}))
+        write_pointer(layout, read_pointer(layout).moved(current=2, last=2))
 
         def failures() -> bool:
             return 'swap_failures_total{pipeline="churn"} 0' not in httpx.get(f"{reader.url}/metrics").text

@@ -19,6 +19,7 @@ from forecache.settings import Settings, load_settings, unknown_variables
 State = Literal["ok", "warn", "fail"]
 NEEDED_DISK_BYTES = 2 * 10**9
 NEEDED_MEMORY_BYTES = 4 * 10**9
+_NAMED = 5
 SPARK_JAVA_VERSIONS = (17, 21)
 
 
@@ -203,6 +204,19 @@ def check_rollbacks(settings: Settings) -> Finding:
     return Finding("rollbacks", "ok", "none was cut short")
 
 
+def check_files(settings: Settings) -> Finding:
+    """Whether every data file of every table can be read whole."""
+    from forecache.lake.damage import damaged_files
+
+    found = list(damaged_files(settings))
+    if not found:
+        return Finding("table files", "ok", "every data file of the lake was read")
+    named = "; ".join(f"{file.table}: {file.path}. {file.problem}" for file in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    remedies = " ".join(dict.fromkeys(file.remedy for file in found))
+    return Finding("table files", "fail", f"{len(found)} damaged: {named}{more}", remedies)
+
+
 def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
     host = settings.reader_host
     return [
@@ -220,14 +234,17 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
     ]
 
 
-def examine() -> list[Finding]:
+def examine(*, deep: bool = False) -> list[Finding]:
     """Every check's finding; a check that raises a ForecacheError is a failed one with that error's sentence."""
     try:
         settings = load_settings()
     except ForecacheError as error:
         return [Finding("settings", "fail", error.message, error.remedy)]
     findings = [check_variables()]
-    for name, check in _checks(settings):
+    checks = _checks(settings)
+    if deep:
+        checks.append(("table files", lambda: check_files(settings)))
+    for name, check in checks:
         try:
             findings.append(check())
         except ForecacheError as error:
@@ -236,10 +253,11 @@ def examine() -> list[Finding]:
 
 
 @command("doctor", examples="forecache doctor\nforecache doctor --json")
+@click.option("--deep", is_flag=True, help="Read every data file of the lake, too.")
 @click.pass_context
-def doctor(context: click.Context) -> None:
+def doctor(context: click.Context, deep: bool) -> None:
     """Check Java, jars, disk, memory, ports, settings, pipelines, lake, MLflow, stores; exit 1 if one fails."""
-    findings = examine()
+    findings = examine(deep=deep)
     failed = any(finding.state == "fail" for finding in findings)
     if wants_json():
         print_json({"ok": not failed, "findings": findings})

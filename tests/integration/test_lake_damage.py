@@ -1,0 +1,83 @@
+"""Missing and damaged data files: found by reading, and named with table and remedy whichever engine met them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
+
+from forecache.cli.main import main
+from forecache.lake.damage import damaged_files, named
+from forecache.lake.tables import read_table
+from forecache.settings import Settings
+from forecache.store import publish
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def file(settings: Settings) -> Path:
+    """The data file of the newer of two nights."""
+    write_night(settings, predictions(scores(500)))
+    write_night(settings, predictions(scores(500), night=NEXT_NIGHT), night=NEXT_NIGHT)
+    assert list(damaged_files(settings)) == []
+    [found] = Path(settings.table_uri("predictions_churn")).glob(f"as_of={NEXT_NIGHT}/*.parquet")
+    return found
+
+
+def missing(file: Path) -> None:
+    file.unlink()
+
+
+def truncated(file: Path) -> None:
+    with open(file, "r+b") as opened:
+        opened.truncate(file.stat().st_size // 2)
+
+
+def zeroed(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[4:-4] = bytes(len(content) - 8)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [missing, truncated, zeroed])
+def test_a_damaged_file_is_named_by_doctor_and_by_who_reads_it(
+    settings: Settings, file: Path, harm: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(harm)
+    harm(file)
+    [found] = damaged_files(settings)
+    assert (found.table, Path(found.path).name) == ("predictions_churn", file.name)
+    assert "--rebuild" in found.remedy
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    assert main(["doctor", "--deep", "--json"]) == 1
+    findings = {item["check"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["table files"]["state"] == "fail"
+    assert file.name in findings["table files"]["found"]
+    with pytest.raises(Exception) as caught:  # what delta-rs and Arrow raise is theirs
+        publish(settings, churn())
+    said = named(caught.value)
+    assert said is not None, repr(caught.value)
+    assert file.name in said.message
+    assert "is missing or damaged" in said.message
+    assert "doctor --deep" in said.remedy
+    assert main(["publish", "churn", "--unchecked"]) == 7
+    assert file.name in capsys.readouterr().err
+
+
+def test_spark_s_own_error_is_named_too(settings: Settings, file: Path, spark: "SparkSession") -> None:
+    for harm in (zeroed, missing):
+        harm(file)
+        spark.catalog.clearCache()
+        with pytest.raises(Exception) as caught:  # Spark's
+            read_table(spark, settings, "predictions_churn").toPandas()
+        said = named(caught.value)
+        assert said is not None, repr(caught.value)[:2000]
+        assert file.name in said.message
+
+
+def test_an_error_about_something_else_is_not_taken_for_a_damaged_file() -> None:
+    assert named(ValueError("the column 'page' is not in raw_x/part-1.csv")) is None
+    assert named(RuntimeError("lake/raw_x/part-1.parquet was written")) is None
