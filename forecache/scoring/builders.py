@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import InputError
+from forecache.errors import CheckError, InputError
+from forecache.scoring.exported import refuse_code
 from forecache.scoring.runtimes import onnx_session
 from forecache.scoring.signature import Signature
-from forecache.scoring.spec import EngineName, KernelSpec, OutputColumn
+from forecache.scoring.spec import EngineName, KernelSpec, OutputColumn, pickle_allowed
 
 Offer = tuple[KernelSpec, bytes, str]
 """The spec, the bytes that workers load, and why this engine."""
@@ -146,6 +147,12 @@ def _torch(
     file = path / flavour.get("model_data", "data") / "model.pt2"
     if not file.is_file():
         return "is not saved as an exported program (pt2)"
+    try:
+        refuse_code(file.read_bytes())
+    except CheckError:
+        if pickle_allowed():
+            return "holds more than tensors and torch's own operators"
+        raise
     if signature.tensor != "float32":
         return "does not take one float32 matrix"
     if len(outputs) != 1:

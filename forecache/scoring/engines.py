@@ -12,7 +12,6 @@ The rule, in order, where every input is a number:
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,9 +21,10 @@ from forecache.errors import NotFoundError, SettingsError
 from forecache.scoring.builders import BUILDERS, archive, new_spec
 from forecache.scoring.environment import compare_environment, deciding_versions
 from forecache.scoring.estimators import BOUNDS
+from forecache.scoring.exported import refuse_code
 from forecache.scoring.mlmodel import ModelDescription, describe_model
 from forecache.scoring.signature import Signature, read_signature, resolve_result
-from forecache.scoring.spec import ALLOW_PICKLE, KERNEL_VERSION, EngineName, KernelSpec, OutputColumn
+from forecache.scoring.spec import KERNEL_VERSION, EngineName, KernelSpec, OutputColumn, pickle_allowed
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
@@ -151,7 +151,10 @@ def _choose(
             remedy="Use engine='auto'.",
         )
     # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
-    options = {"tensor": signature.tensor is not None, "allow_pickle": os.environ.get(ALLOW_PICKLE), **limits}
+    if not pickle_allowed():
+        for program in path.rglob("*.pt2"):  # whose sizes and guards MLflow evaluates all the same
+            refuse_code(program.read_bytes())
+    options = {"tensor": signature.tensor is not None, "allow_pickle": str(pickle_allowed()).lower(), **limits}
     spec = new_spec("pyfunc", signature, signature.tensor or "float32", options)
     told = "; ".join(f"{name}: it {why}" for name, why in refusals.items()) or "asked for"
     return "pyfunc", f"pyfunc ({told})", spec, archive(path)

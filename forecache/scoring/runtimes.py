@@ -17,6 +17,7 @@ import pyarrow as pa
 from forecache.errors import CheckError
 from forecache.scoring.batch import fitted, in_blocks, to_frame, to_matrix
 from forecache.scoring.estimators import load_estimator
+from forecache.scoring.exported import load_exported
 from forecache.scoring.spec import ALLOW_PICKLE, KernelSpec
 
 # Rows per call of a compiled runtime: intermediate layers stay in the second-level cache.
@@ -88,7 +89,7 @@ class _Torch:
 
         torch.set_num_threads(1)
         self._torch = torch
-        self._module = torch.export.load(io.BytesIO(payload())).module()
+        self._module = load_exported(payload())
         self._spec = spec
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:

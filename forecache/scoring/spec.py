@@ -1,5 +1,6 @@
 """What a worker must know about a model beside its bytes, and the types in which its predictions travel."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,10 +10,15 @@ import pyarrow as pa
 EngineName = Literal["onnx", "lightgbm", "xgboost", "sklearn", "torch", "pyfunc"]
 
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
-"""MLflow's own switch."""
+"""MLflow's own switch, which Forecache takes as off where it is not set."""
 
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
 KERNEL_VERSION = 4
+
+
+def pickle_allowed() -> bool:
+    """Whether a model may be loaded that runs code of its file."""
+    return os.environ.get(ALLOW_PICKLE, "false").lower() in ("true", "1")
 
 
 @dataclass(frozen=True)
