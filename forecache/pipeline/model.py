@@ -75,7 +75,8 @@ class Training:
         parallel: "ddp" keeps the network whole on each device, "fsdp" a shard of it on each; "auto" takes shards where
             weights, gradients, AdamW's moments and the best weights need more than 70% of a device's memory.
         precision: Type that the network computes in while it trains: "auto" is "bfloat16" on a GPU that has it, else
-            "float32"; with "float16" the loss is scaled. Weights stay float32, as do validation and the exported model.
+            "float32"; with "float16" the loss is scaled. Weights stay float32, as do the exported model and, where the
+            network is whole on each device, validation.
         compile: Compile the network with `torch.compile`; it needs a C++ compiler, and pays for large networks.
         deterministic: Use algorithms that repeat to the bit only; without, a GPU may train faster.
         patience: Epochs without a better validation loss after which training ends; the best weights are kept.

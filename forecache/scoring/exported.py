@@ -30,45 +30,11 @@ _OPERATORS = re.compile(
 )
 _WRITES_FILES = "torch.ops.aten.from_file"
 _SYMBOLIC = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Float",
-        "Add",
-        "Mul",
-        "Pow",
-        "Mod",
-        "Max",
-        "Min",
-        "Abs",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "FloorDiv",
-        "CleanDiv",
-        "CeilDiv",
-        "ModularIndexing",
-        "PythonMod",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "TruncToInt",
-        "CeilToInt",
-        "FloorToInt",
-        "RoundToInt",
-        "ToFloat",
-        "Identity",
-        "true",
-        "false",
-        "True",
-        "False",
-    ]
+    {
+        *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "Identity"),
+        *("Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "FloorDiv", "CleanDiv", "CeilDiv", "PythonMod"),
+        *("ModularIndexing", "IntTrueDiv", "FloatTrueDiv", "TruncToInt", "CeilToInt", "FloorToInt", "RoundToInt"),
+    }
 )
 _EXPRESSION = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.UnaryOp, ast.BinOp, ast.Compare, ast.BoolOp),
