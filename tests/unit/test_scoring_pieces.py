@@ -14,7 +14,8 @@ import pytest
 from scoring_support import features_table, make_pipeline, network
 
 from forecache.errors import InputError, UnavailableError
-from forecache.scoring.files import Place, open_output
+from forecache.lake.files import Place
+from forecache.scoring.files import open_output
 from forecache.scoring.pieces import Piece, Recipe, Scorer, output_position
 from forecache.scoring.rows import Stamp, layout_of
 from forecache.scoring.spark_engine import group

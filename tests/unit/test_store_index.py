@@ -96,7 +96,7 @@ def test_lmdb_still_opens_a_file_with_an_index(tmp_path: Path) -> None:
 def test_a_file_without_its_index_cannot_be_opened_as_a_base(tmp_path: Path) -> None:
     path = tmp_path / "000.mdb"
     write_shard(path, pa.array([b"a"], pa.binary()), pa.array([b"1"], pa.binary()))
-    with pytest.raises(UnavailableError, match=r"The index of the segment .* cannot be read: .* publish again"):
+    with pytest.raises(UnavailableError, match=r"The index of the segment .* cannot be read: .* Publish again"):
         SegmentHandle([path], indexed=True)
     append_index(path, key_hashes([b"a"]))
     SegmentHandle([path], indexed=True).close()
