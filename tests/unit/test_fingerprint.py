@@ -246,6 +246,16 @@ REACHED: list[tuple[str, dict[str, str], dict[str, str]]] = [
         {"c": "from reached import b\nb.g = lambda x: 3\n"},
     ),
     (
+        "what an import for its effect calls",
+        {
+            "main": "import reached.c\nfrom reached import b\ndef f(x): return b.g(x)\n",
+            "b": "def g(x): return 1\n",
+            "c": "from reached.d import patch\npatch()\n",
+            "d": "from reached import b\ndef patch(): b.g = lambda x: 2\n",
+        },
+        {"d": "from reached import b\ndef patch(): b.g = lambda x: 3\n"},
+    ),
+    (
         "a property of a base class by another name",
         {
             "main": "from reached import b as base\nclass C(base.B):\n    pass\ndef f(x): return C().p\n",
