@@ -1,0 +1,209 @@
+"""Predictions end with each key once, in a log that every reader accepts, whoever is killed or comes second."""
+
+import random
+import time
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, run_until, score_nights
+from scoring_support import predictions
+from warm import assert_valid_log, die, log_of, processes, start
+
+from forecache.lake.ledger import last_records
+from forecache.lake.steps import STEPS
+from forecache.scoring.night import STAGE
+from forecache.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+_INSTANTS = 30
+_NAMED = 24
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", code_version="fixed")
+
+
+def killed(settings: Settings, nights: list[date], model: Model, *, step: int = -1, wait_s: float = -1) -> list[str]:
+    """Score in a process that dies after a step, or so long after its first file; returns the steps it came to."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(run_until, settings.home, nights, model, step, theirs)
+    theirs.close()
+    found = []
+    try:
+        while True:
+            found.append(_heard(ours))
+            if wait_s >= 0 and found[-1] == "file written":
+                time.sleep(wait_s)
+                die(process)
+                wait_s = -1
+    except EOFError:
+        process.join()
+    return found
+
+
+def content(table: pa.Table) -> list[dict[str, Any]]:
+    """Predictions without what tells one run from another, by night and key."""
+    return (
+        table.drop_columns(["scored_at", "run_id"])
+        .sort_by([("as_of", "ascending"), ("user_id", "ascending")])
+        .to_pylist()
+    )
+
+
+def test_a_run_killed_at_any_step_or_instant_leaves_what_the_next_run_ends_to_an_undisturbed_runs_table(
+    lake: Settings, tmp_path: Path, spark: "SparkSession"
+) -> None:
+    undisturbed = load_settings(home=tmp_path / "undisturbed", code_version="fixed")
+    nights = prepare_nights(lake, 2 * (_NAMED + 2 * _INSTANTS))
+    prepare_nights(undisturbed, len(nights))
+    old, new = a_model(lake, 1), a_model(lake, 0)
+    score_nights(undisturbed, nights, new)
+    free = iter(nights)
+    used: list[date] = []
+
+    def some(kind: str) -> list[date]:
+        """The next nights: one, one that the old model scored, or two that share a commit."""
+        taken = [next(free) for _ in range(2 if kind == "two nights" else 1)]
+        used.extend(taken)
+        if kind == "again":
+            score_nights(lake, taken, old)
+        return taken
+
+    def end(taken: list[date], came_to: list[str]) -> None:
+        version = DeltaTable(lake.table_uri(PIPELINE.prediction_table)).version() if "committed" in came_to else None
+        result = score_nights(lake, taken, new, "rerun")
+        if version is not None:
+            assert (result.details.get("scored_rows", 0), result.delta_version) == (0, version)
+        ledger = last_records(lake, STAGE, PIPELINE.name)
+        assert all(ledger[night].rows == ROWS for night in taken)
+
+    steps: list[str] = []
+    for kind in ("first", "again", "two nights"):
+        whole = killed(lake, some(kind), new)
+        steps += whole
+        for step in range(1, len(whole)):
+            taken = some(kind)
+            end(taken, killed(lake, taken, new, step=step))
+    assert set(steps) == set(STEPS)
+
+    moments, hits = random.Random(7), 0
+    taken = some("first")
+    started = time.perf_counter()
+    window_s = _window(lake, taken, new)
+    for attempt in range(2 * _INSTANTS):
+        if hits == _INSTANTS:
+            break
+        taken = some(("first", "again", "two nights")[attempt % 3] if len(used) < len(nights) - 4 else "first")
+        came_to = killed(lake, taken, new, wait_s=moments.uniform(0, window_s))
+        hits += "recorded" not in came_to
+        end(taken, came_to)
+    assert hits == _INSTANTS, f"{hits} kills hit within {time.perf_counter() - started:.0f} s"
+
+    uri = lake.table_uri(PIPELINE.prediction_table)
+    assert_valid_log(uri)
+    expected = [row for row in content(_all(undisturbed)) if row["as_of"] in set(used)]
+    assert content(_all(lake)) == expected
+    assert content(spark.read.format("delta").load(uri).toArrow().select(_all(lake).schema.names)) == expected
+    assert _from_feed(DeltaTable(uri).load_cdf(starting_version=0).read_all()) == expected
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0).load(uri)
+    assert _from_feed(feed.toArrow()) == expected
+
+
+def _all(settings: Settings) -> pa.Table:
+    return DeltaTable(settings.table_uri(PIPELINE.prediction_table)).to_pyarrow_table()
+
+
+def _window(settings: Settings, nights: list[date], model: Model) -> float:
+    """Seconds from a run's first file to its row in the ledger."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(run_until, settings.home, nights, model, -1, theirs)
+    theirs.close()
+    assert _heard(ours) == "file written"
+    started = time.perf_counter()
+    while _heard(ours) != "recorded":
+        pass
+    process.join()
+    return time.perf_counter() - started
+
+
+def _from_feed(feed: Any) -> list[dict[str, Any]]:
+    """The rows that a change feed adds up to, each of which it has put in once more than taken out."""
+    table = pa.table(feed)
+    columns = [name for name in table.column_names if not name.startswith("_")]
+    signs = [1 if kind == "insert" else -1 for kind in table["_change_type"].to_pylist()]
+    grouped = (
+        table.select(columns).append_column("sign", pa.array(signs)).group_by(columns).aggregate([("sign", "sum")])
+    )
+    sums = grouped["sign_sum"].to_pylist()
+    assert set(sums) <= {0, 1}
+    return content(grouped.filter(pa.array([each == 1 for each in sums])).select(columns))
+
+
+def _heard(pipe: Any) -> Any:
+    assert pipe.poll(60), "a process says nothing"
+    return pipe.recv()
+
+
+def raced(lake: Settings, rounds: list[list[tuple[date, Model]]]) -> list[tuple[Any, Any]]:
+    """Let two processes, as on two machines, score the same nights at once; what each of them said, round by round."""
+    barrier = processes().Barrier(2)
+    pipes = [processes().Pipe(duplex=False) for _ in rounds]
+    homes = [lake.home / name for name in ("one", "two")]
+    started = [
+        start(race, home, lake.lake_uri, some, barrier, theirs)
+        for home, some, (_, theirs) in zip(homes, rounds, pipes, strict=True)
+    ]
+    for _, theirs in pipes:
+        theirs.close()
+    said = [tuple(_heard(ours) for ours, _ in pipes) for _ in rounds[0]]
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0, 0]
+    return said
+
+
+def test_of_two_runs_of_a_night_at_once_one_commits_and_the_other_takes_over_its_rows(
+    lake: Settings, tmp_path: Path, spark: "SparkSession"
+) -> None:
+    nights = prepare_nights(lake, 20)
+    undisturbed = load_settings(home=tmp_path / "undisturbed", code_version="fixed")
+    prepare_nights(undisturbed, 20)
+    old, new = a_model(lake, 1), a_model(lake, 0)
+    score_nights(undisturbed, nights, new)
+    rounds = [(night, model) for model in (old, new) for night in nights]
+    said = raced(lake, [rounds, rounds])
+    for position, (night, _) in enumerate(rounds):
+        assert sorted(map(str, said[position])) in (
+            [str({night.isoformat(): f"{winner}-{position}"}), "{}"] for winner in ("one", "two")
+        ), said[position]
+    uri = lake.table_uri(PIPELINE.prediction_table)
+    assert_valid_log(uri)
+    assert len(log_of(uri)) == len(rounds)
+    expected = content(_all(undisturbed))
+    assert content(_all(lake)) == expected
+    assert content(spark.read.format("delta").load(uri).toArrow().select(_all(lake).schema.names)) == expected
+
+
+def test_of_two_runs_of_a_night_with_two_models_at_once_the_slower_says_who_was_faster(lake: Settings) -> None:
+    nights = prepare_nights(lake, 10)
+    models = [a_model(lake, seed) for seed in range(4)]
+    said = raced(lake, [[(night, model) for night in nights for model in models[i::2]] for i in (0, 1)])
+    seen: set[str] = set()
+    for position, both in enumerate(said):
+        (loser,) = [i for i, word in enumerate(both) if word != {}]
+        winner = ("one", "two")[1 - loser]
+        assert f"Run '{winner}-{position}' was faster: it changed as_of {nights[position // 2]}" in both[loser]
+        seen.add(winner)
+    assert_valid_log(lake.table_uri(PIPELINE.prediction_table))
+    for night in nights:
+        keys = predictions(lake, PIPELINE, night=night)["user_id"].to_pylist()
+        assert (len(keys), len(set(keys))) == (ROWS, ROWS)

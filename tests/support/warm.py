@@ -1,0 +1,63 @@
+"""Real processes that start warm: forked from a server that has imported what scoring needs and opened nothing."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_MODULES = [
+    "deltalake",
+    "duckdb",
+    "forecache.lake.tables",
+    "forecache.registry.models",
+    "forecache.scoring.run",
+    "mlflow.onnx",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracking",
+    "onnx",
+    "onnxruntime",
+    "pyarrow.dataset",
+]
+
+
+@lru_cache(maxsize=1)
+def processes() -> Any:
+    """The context that starts them; the server lives as long as the test process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_MODULES)
+    return context
+
+
+def start(target: Callable[..., None], *arguments: object) -> Any:
+    process = processes().Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def log_of(table_uri: str) -> list[list[dict[str, Any]]]:
+    """The actions of every entry of a table's log, in order."""
+    entries = sorted(Path(table_uri, "_delta_log").glob("*.json"))
+    return [[json.loads(line) for line in entry.read_text().splitlines() if line] for entry in entries]
+
+
+def assert_valid_log(table_uri: str) -> None:
+    """No entry names a path twice, what is removed was there, and what is added was not."""
+    active: set[str] = set()
+    for version, actions in enumerate(log_of(table_uri)):
+        added = [action["add"]["path"] for action in actions if "add" in action]
+        removed = [action["remove"]["path"] for action in actions if "remove" in action]
+        named = [*added, *removed]
+        assert len(named) == len(set(named)), f"version {version} names a path twice: {sorted(named)}"
+        assert set(removed) <= active, f"version {version} removes what was not there"
+        assert not set(added) & active, f"version {version} adds what was there"
+        active = (active - set(removed)) | set(added)
+
+
+def die(process: Any) -> None:
+    """End a process with SIGKILL and wait for it."""
+    os.kill(process.pid, 9)
+    process.join()
