@@ -12,6 +12,7 @@ from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import StageRecord, last_records, record
 from forecache.lake.partitions import Seen, find_committed, look
 from forecache.lake.tables import open_table, table_version, write_partitions
+from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -74,6 +75,19 @@ def build_features(
         ConflictError: Another run wrote one of the nights from other inputs meanwhile; from the same inputs its rows
             are taken over.
     """
+    with own_turn(settings, pipeline.feature_table, run_id, progress):
+        return _build_stale(spark, settings, pipeline, nights, run_id, progress, rebuild)
+
+
+def _build_stale(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    run_id: str,
+    progress: Progress,
+    rebuild: bool,
+) -> StageResult:
     started = time.perf_counter()
     require_nights(settings, pipeline, nights)
     seen = look(settings, pipeline.feature_table, AS_OF)

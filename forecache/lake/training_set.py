@@ -11,6 +11,7 @@ from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.tables import open_table, read_table, replace_table
+from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -66,14 +67,13 @@ def build_training_set(
     started = time.perf_counter()
     require_nights(settings, pipeline, [night])
     dates = as_of_dates(pipeline, night)
-    inputs = _inputs(settings, pipeline, night, dates)
-    before = last_record(settings, STAGE, pipeline.name)
-    if rebuild or before is None or before.inputs != inputs:
-        progress(f"training set of {pipeline.name} as of {night}", None)
-        before = _build(spark, settings, pipeline, dates, inputs, run_id=run_id, started=started)
-        skipped = False
-    else:
-        skipped = True
+    with own_turn(settings, pipeline.training_table, run_id, progress):
+        inputs = _inputs(settings, pipeline, night, dates)
+        before = last_record(settings, STAGE, pipeline.name)
+        skipped = not rebuild and before is not None and before.inputs == inputs
+        if not skipped or before is None:
+            progress(f"training set of {pipeline.name} as of {night}", None)
+            before = _build(spark, settings, pipeline, dates, inputs, run_id=run_id, started=started)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,

@@ -16,6 +16,7 @@ from forecache.lake.features import partition_rows
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.partitions import find_committed, look
 from forecache.lake.tables import table_exists, table_version
+from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
@@ -71,9 +72,25 @@ def score(
         CheckError: The predictions of a night are wrong; what was visible stays.
         ConflictError: Another run changed a night meanwhile, from other inputs.
     """
-    started = time.perf_counter()
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
+    with own_turn(settings, pipeline.prediction_table, run_id, progress):
+        return _score(spark, settings, pipeline, nights, run_id, progress, engine, model, mode, rebuild)
+
+
+def _score(
+    spark: "SparkSession | None",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    run_id: str,
+    progress: Progress,
+    engine: Engine,
+    model: ModelVersion | None,
+    mode: Mode,
+    rebuild: bool,
+) -> StageResult:
+    started = time.perf_counter()
     model = model or champion(settings, pipeline)
     table = pipeline.prediction_table
     seen = look(settings, table, AS_OF)
@@ -88,7 +105,8 @@ def score(
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
         plan = plan_scoring(str(folder), bounds=pipeline.output.limits)
         work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress, seen)
-        written = find_committed(settings, table, column=AS_OF, inputs={n.night: n.inputs for n in pending})
+        committed = {} if rebuild else {night.night: night.inputs for night in pending}
+        written = find_committed(settings, table, column=AS_OF, inputs=committed)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}
         bases = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, run_until, score_nights
+from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, run_until, score_nights, score_when_told
 from scoring_support import predictions
 from warm import assert_valid_log, die, log_of, processes, start
 
@@ -207,3 +207,20 @@ def test_of_two_runs_of_a_night_with_two_models_at_once_the_slower_says_who_was_
     for night in nights:
         keys = predictions(lake, PIPELINE, night=night)["user_id"].to_pylist()
         assert (len(keys), len(set(keys))) == (ROWS, ROWS)
+
+
+def test_a_second_run_on_the_same_machine_says_for_whom_it_waits_and_finds_nothing_to_do(lake: Settings) -> None:
+    (night,) = prepare_nights(lake, 1)
+    model, go = a_model(lake, 0), processes().Event()
+    pipes = [processes().Pipe(duplex=False) for _ in range(2)]
+    first = start(score_when_told, lake.home, night, model, pipes[0][1], go)
+    while not _heard(pipes[0][0]).startswith("scoring 2024"):
+        pass
+    second = start(score_when_told, lake.home, night, model, pipes[1][1], go)
+    assert _heard(pipes[1][0]) == f"waiting for process {first.pid} (run {first.pid}), which writes predictions_demo"
+    go.set()
+    assert _heard(pipes[1][0]) is True
+    for process in (first, second):
+        process.join(30)
+        assert process.exitcode == 0
+    assert len(log_of(lake.table_uri(PIPELINE.prediction_table))) == 1

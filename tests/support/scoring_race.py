@@ -95,3 +95,22 @@ def race(home: Path, lake: str, rounds: Sequence[tuple[date, Model]], barrier: A
         else:
             told.send(result.details["taken_over"])
         barrier.wait(30)
+
+
+def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -> None:
+    """Score a night, hold before the commit until told to go on, and tell what is said and how it ended."""
+    steps.on_step = lambda name: go.wait(60) if name == "checked" else None
+    settings = load_settings(home=home, code_version="fixed")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "verified_folder", lambda *_: model.folder)
+        result = run.score(
+            None,
+            settings,
+            PIPELINE,
+            [night],
+            run_id=str(os.getpid()),
+            engine="arrow",
+            model=model.version,
+            progress=lambda text, share=None: told.send(text),
+        )
+    told.send(result.skipped)
