@@ -44,20 +44,27 @@ STOP_TIMEOUT_S = 10
 class _Server(Granian):  # type: ignore[valid-type,misc]
     """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness.
 
-    Its workers accept from one socket that the main process listens on. Nobody else can take the port, and while a
-    worker is replaced connections wait rather than being refused.
+    Each worker accepts from a socket of its own that the main process listens on. Nobody else can take the port, the
+    kernel spreads connections over the sockets, and while a worker is replaced its connections wait.
     """
 
     runtime: Runtime
     drain_s: float
-    listener: socket.socket
+    listeners: Sequence[socket.socket]
     last_end = ""
     _crashes: Sequence[float] = ()
 
     def _init_shared_socket(self) -> None:
-        self._sso, self._sfd = self.listener, self.listener.fileno()
-        self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[call-arg]
-        self._ssp = None
+        self._ssp = None  # Granian would listen by itself, where anybody else may too
+
+    def _spawn_worker(self, idx: int, *args: Any, **kwargs: Any) -> Any:
+        self._sso: Any = self.listeners[idx]
+        self._shd: Any = SocketHolder(self._sso.fileno(), False, BACKLOG)  # type: ignore[call-arg]
+        return super()._spawn_worker(idx, *args, **kwargs)
+
+    def _drop_shared_socket(self) -> None:
+        for listener in self.listeners:
+            listener.close()
 
     def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
         ended = [self.wrks[index] for index in workers if not self.wrks[index].is_alive()]
@@ -135,14 +142,19 @@ def serve(
     if settings.reader_tokens is not None:
         Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
     _raise_file_limit(settings.reader_max_connections)
-    with listen(host, port, anonymous=settings.reader_tokens is not None or settings.reader_anonymous) as listener:
-        _serve(settings, listener, drain_s=drain_s, on_start=on_start)
+    anonymous = settings.reader_tokens is not None or settings.reader_anonymous
+    listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
+    try:
+        _serve(settings, listeners, drain_s=drain_s, on_start=on_start)
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def _serve(
-    settings: Settings, listener: socket.socket, *, drain_s: float, on_start: Callable[[str], None] | None
+    settings: Settings, listeners: Sequence[socket.socket], *, drain_s: float, on_start: Callable[[str], None] | None
 ) -> None:
-    host, port = listener.getsockname()[:2]
+    host, port = listeners[0].getsockname()[:2]
     # Two slots a worker: where workers are replaced on SIGHUP, the old one counts on until the new one has started.
     runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES)
     timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
@@ -168,7 +180,7 @@ def _serve(
         backlog=BACKLOG,
         backpressure=settings.reader_max_connections,
     )
-    server.runtime, server.drain_s, server.listener = runtime, drain_s, listener
+    server.runtime, server.drain_s, server.listeners = runtime, drain_s, listeners
     if on_start is not None:
         url_host = f"[{host}]" if ":" in host else host
         server.on_startup(partial(on_start, f"http://{url_host}:{port}"))
@@ -192,17 +204,18 @@ def load_worker(settings: Settings, shared: Path) -> ReaderApp:
     return ReaderApp(settings, Runtime(shared, SLOT_BYTES))
 
 
-def listen(host: str, port: int, *, anonymous: bool) -> socket.socket:
-    """A socket that listens on a port, which nobody else can then.
+def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
+    """Sockets that listen on a port, which nobody else can then.
 
     Args:
         anonymous: Whether an address that other machines reach may be used.
+        count: How many; the kernel spreads connections over them.
 
     Raises:
         ConflictError: Something listens there.
         SettingsError: The address is not this machine's, the port is reserved, or others would reach it.
     """
-    listener = None
+    listeners: list[socket.socket] = []
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if not anonymous and not ipaddress.ip_address(address[0]).is_loopback:
@@ -211,15 +224,21 @@ def listen(host: str, port: int, *, anonymous: bool) -> socket.socket:
                 remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
                 "FORECACHE_READER_ANONYMOUS=true where the network keeps strangers out.",
             )
-        listener = socket.socket(family, kind)
-        # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listener.set_inheritable(True)
-        listener.setblocking(False)
+        for number in range(count):
+            listener = socket.socket(family, kind)
+            listeners.append(listener)
+            # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if number:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(listeners[0].getsockname() if number else address)
+            listener.listen(BACKLOG)
+            # The first took the port for itself; only from here on others of this process may share it.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.set_inheritable(True)
+            listener.setblocking(False)
     except OSError as error:
-        if listener is not None:
+        for listener in listeners:
             listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
@@ -230,7 +249,7 @@ def listen(host: str, port: int, *, anonymous: bool) -> socket.socket:
             f"The reader cannot listen on {host} port {port}: {error.strerror}.",
             remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
         ) from None
-    return listener
+    return listeners
 
 
 def _raise_file_limit(max_connections: int) -> None:

@@ -1,6 +1,7 @@
 """Where a reader listens, and that its counters outlive what they count."""
 
 import mmap
+import socket
 
 import pytest
 
@@ -13,20 +14,48 @@ from forecache.reader.server import listen
 def test_a_reader_without_tokens_listens_beyond_loopback_only_where_that_is_allowed(host: str) -> None:
     with pytest.raises(SettingsError, match="FORECACHE_READER_TOKENS.*FORECACHE_READER_ANONYMOUS"):
         listen(host, 0, anonymous=False)
-    listen(host, 0, anonymous=True).close()
+    close(listen(host, 0, anonymous=True))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost"])
 def test_a_reader_without_tokens_listens_on_loopback(host: str) -> None:
-    listen(host, 0, anonymous=False).close()
+    close(listen(host, 0, anonymous=False))
 
 
-def test_a_port_has_one_listener() -> None:
-    with listen("127.0.0.1", 0, anonymous=False) as listener:
-        port = listener.getsockname()[1]
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_port_belongs_to_one_reader(count: int) -> None:
+    listeners = listen("127.0.0.1", 0, anonymous=False, count=count)
+    port = listeners[0].getsockname()[1]
+    for wanted in (1, 2):
         with pytest.raises(ConflictError, match=f"Port {port} "):
-            listen("127.0.0.1", port, anonymous=False)
-    listen("127.0.0.1", port, anonymous=False).close()
+            listen("127.0.0.1", port, anonymous=False, count=wanted)
+    close(listeners)
+    close(listen("127.0.0.1", port, anonymous=False))
+
+
+def test_connections_are_spread_over_the_workers() -> None:
+    listeners = listen("127.0.0.1", 0, anonymous=False, count=2)
+    clients = [socket.create_connection(listeners[0].getsockname()) for _ in range(64)]
+    taken = [accepted(listener) for listener in listeners]
+    assert sum(taken) == 64
+    assert min(taken) >= 10  # fewer of 64 fair coins fall on one side once in ten million times
+    close([*listeners, *clients])
+
+
+def accepted(listener: socket.socket) -> int:
+    count = 0
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return count
+        connection.close()
+        count += 1
+
+
+def close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def test_shared_memory_is_reserved_when_it_is_made() -> None:
