@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import InputError
 from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.judge import judge
-from forecache.lake.landing import LandingFile, list_landing, parse_files, parsed_columns, read_checksum, source_uri
+from forecache.lake.landing import LandingFile, list_landing, read_checksum, source_uri
 from forecache.lake.ledger import code_version
+from forecache.lake.parsing import parse_files, parsed_columns
 from forecache.lake.tables import replace_rows, table_exists, table_version
 from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
@@ -93,7 +94,7 @@ def _ingest_files(
             size_bytes=file.size_bytes,
             modified_at=file.modified_at,
             sha256=counts[file.name]["sha256"],
-            landing_rows=counts[file.name]["good"] + counts[file.name]["bad"],
+            landing_rows=counts[file.name]["counted"] or 0,
             raw_rows=counts[file.name]["good"],
             quarantined_rows=counts[file.name]["bad"],
             error=counts[file.name]["file_error"],
@@ -110,12 +111,11 @@ def _parsed(spark: "SparkSession", settings: Settings, source: Source, files: Se
     """All rows of the files, every value a string, with the file's day."""
     from pyspark.sql import functions as F
 
-    schema = ", ".join(f"`{name}` {'bigint' if name == 'source_line' else 'string'}" for name in parsed_columns(source))
+    schema = ", ".join(f"`{name}` {kind}" for name, kind in parsed_columns(source).items())
     tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
     named = spark.createDataFrame([(file.name, file.day) for file in files], "source_file string, event_day date")
-    parse = partial(
-        parse_files, uri=source_uri(settings, source), storage_options=settings.storage_options, source=source
-    )
+    uri = source_uri(settings, source)
+    parse = partial(parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused={})
     rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
     return rows.join(F.broadcast(named), "source_file")
 
@@ -128,6 +128,7 @@ def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
         F.count_if(is_row & F.col("reason").isNull()).alias("good"),
         F.count_if(is_row & F.col("reason").isNotNull()).alias("bad"),
         F.max("sha256").alias("sha256"),
+        F.max("counted_rows").alias("counted"),
         F.max(F.when(~is_row, F.col("error"))).alias("file_error"),
     )
     return {row["source_file"]: row.asDict() for row in counts.collect()}

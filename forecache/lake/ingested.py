@@ -19,9 +19,12 @@ FILES_TABLE = "ingested_files"
 
 @dataclass(frozen=True)
 class IngestedFile:
-    """A row of `ingested_files`: landing_rows == raw_rows + quarantined_rows, unless the whole file is in quarantine.
+    """A row of `ingested_files`; of a file that is in quarantine whole, no rows are counted.
 
     Attributes:
+        landing_rows: Rows counted from the file's bytes (`forecache.lake.rowcount`), without judging them.
+        raw_rows: Rows that were judged to be good.
+        quarantined_rows: Rows that were judged to be bad.
         error: Why the whole file is in quarantine, None where it was read.
         raw_version: Delta version of the raw table that holds its rows.
     """

@@ -63,6 +63,12 @@ def _column_reasons(column: Column) -> "list[SparkColumn]":
         reasons.append(F.when(is_row & text.isNull(), F.lit(f"{column.name} is missing")))
     if column.type == "double":
         reasons.append(F.when(F.isnan(typed), F.lit(f"{column.name} is not a number")))
+        infinite = F.abs(typed) == F.lit(float("inf"))
+        reasons.append(F.when(infinite, F.format_string(f"{column.name} %s is not finite", text)))
+    if column.type in ("date", "timestamp"):
+        # What lies beyond is written by Spark and read by nobody else.
+        beyond = ~F.year(typed).between(1, 9999)
+        reasons.append(F.when(beyond, F.format_string(f"{column.name} %s is outside the years 1 to 9999", text)))
     for bound, breaks, word in (
         (column.minimum, typed < F.lit(column.minimum), "below the minimum"),
         (column.maximum, typed > F.lit(column.maximum), "above the maximum"),

@@ -1,7 +1,9 @@
 """Landing files of every format become rows of text with line numbers, and nothing in them is lost."""
 
 import io
+import json
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.lake.landing import ParsedRow, file_day, parse_file
+from forecache.lake.landing import file_day
+from forecache.lake.parsing import ParsedRow, parse_file
+from forecache.lake.rowcount import MAX_ROW_BYTES
 from forecache.pipeline import Column, Source
 
 SOURCE = Source(
@@ -21,7 +25,7 @@ SOURCE = Source(
 
 
 def parse(name: str, content: bytes) -> list[ParsedRow]:
-    return list(parse_file(name, content, SOURCE))
+    return list(parse_file(name, io.BytesIO(content), SOURCE))
 
 
 def test_csv_rows_keep_their_line_numbers_across_blank_lines_and_quoted_newlines() -> None:
@@ -50,7 +54,15 @@ def test_csv_row_with_too_few_fields_is_a_bad_row_and_the_others_are_read() -> N
         ("2026-01-01.csv", b"customer_id,at,amount,x\n", "the column 'x' is not declared by source 'orders'"),
         ("2026-01-01.csv", b"customer_id,at,amount\n\xff\xfe,2026-01-01,1\n", "can't decode"),
         ("2026-01-01.csv", b'customer_id,at,amount\n"a,2026-01-01,1\n', "unexpected end of data"),
-        ("2026-01-01.parquet", b"PAR1 not really", "not a readable Parquet file"),
+        ("2026-01-01.csv", b"\xef\xbb\xbf", "the file has no header"),
+        ("2026-01-01.jsonl", b"\xef\xbb\xbf", "the file is empty"),
+        ("2026-01-01.csv", b"customer_id,at,amount,at\n", "the column 'at' is there twice"),
+        (
+            "2026-01-01.csv",
+            b"customer_id,at,amount\n" + b'"' + b"a\n" * MAX_ROW_BYTES,
+            "begins on line 2 has more than",
+        ),
+        ("2026-01-01.parquet", b"PAR1 not really", "not a readable file: ArrowInvalid"),
         ("2026-01-01.xlsx", b"x", "the file name has no day"),
         ("latest.csv", b"customer_id,at,amount\n", "the file name has no day"),
         ("2026-13-45.csv", b"customer_id,at,amount\n", "the file name has no day"),
@@ -87,6 +99,52 @@ def test_parquet_rows_equal_the_csv_rows_of_the_same_table() -> None:
 def test_day_of_a_file_is_read_from_its_name_in_any_folder() -> None:
     assert file_day(SOURCE, "2026/2026-01-02.2.csv") == date(2026, 1, 2)
     assert file_day(SOURCE, "notes.txt") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"customer_id": "\\ud800", "at": "2026-01-01", "amount": 1}', "surrogates not allowed"),
+        (b'{"customer_id": "a", "at": "2026-01-01", "amount": 1, "amount": 2}', "the member 'amount' is there twice"),
+        (b'{"customer_id": "a", "at": "2026-01-01", "amount": NaN}', "NaN is not JSON"),
+        (b'{"customer_id": "' + b"a" * MAX_ROW_BYTES + b'"}', "bytes, more than 1,048,576"),
+    ],
+)
+def test_json_line_that_cannot_be_read_is_one_bad_row_among_the_others(line: bytes, error: str) -> None:
+    good = b'{"customer_id": "a", "at": "2026-01-01", "amount": 1}\n'
+    rows = parse("2026-01-01.jsonl", good + line + b"\n" + good)
+    assert [row.error is None for row in rows] == [True, True, False, True]
+    assert error in str(rows[2].error)
+    assert rows[0].counted_rows == 3
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_only_a_newline_ends_a_json_line(mark: str) -> None:
+    text = json.dumps({"customer_id": f"a{mark}b", "at": "2026-01-01", "amount": 1}, ensure_ascii=False)
+    (_, row) = parse("2026-01-01.jsonl", text.encode())
+    assert row.values == (f"a{mark}b", "2026-01-01", "1")
+
+
+def test_nested_json_value_is_kept_as_json_with_its_numbers() -> None:
+    (_, row) = parse("2026-01-01.jsonl", b'{"customer_id": {"x": [1, 2.5]}, "at": "2026-01-01", "amount": 0.10}')
+    assert row.values == ('{"x": [1, 2.5]}', "2026-01-01", "0.10")
+
+
+@pytest.mark.parametrize("column", [[{"x": 1}], [[1, 2]]])
+def test_parquet_file_with_a_nested_column_is_refused_whole(column: list[Any]) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"customer_id": column, "at": ["2026-01-01"], "amount": [1.0]}), buffer)
+    (row,) = parse("2026-01-01.parquet", buffer.getvalue())
+    assert "the column 'customer_id' is nested" in str(row.error)
+
+
+def test_parquet_row_that_is_not_utf8_is_a_bad_row() -> None:
+    buffer = io.BytesIO()
+    names = pa.array([b"\xff", b"ok"], pa.binary())
+    pq.write_table(pa.table({"customer_id": names, "at": ["2026-01-01"] * 2, "amount": [1.0] * 2}), buffer)
+    rows = parse("2026-01-01.parquet", buffer.getvalue())
+    assert [row.error for row in rows] == [None, "customer_id is not UTF-8 text", None]
 
 
 cell = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)

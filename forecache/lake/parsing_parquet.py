@@ -1,0 +1,77 @@
+"""The rows of a Parquet file as text, batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from forecache.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TextRow = tuple[tuple[str | None, ...], str | None]
+"""The values of a row, and what is wrong with it."""
+_MAX_BATCH_ROWS = 8192
+_MAX_BATCH_BYTES = 32 << 20
+
+
+def text_batches(stream: BinaryIO, names: Sequence[str]) -> Iterator[list[TextRow]]:
+    """Rows with the named columns, in order; a row whose text is not UTF-8 has an error and its text escaped.
+
+    Raises:
+        InputError: A column is nested or of a type without a text.
+        Exception: Whatever Arrow raises for bytes that are no Parquet.
+    """
+    import pyarrow.parquet as pq
+
+    stream.seek(0)
+    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+    schema = file.schema_arrow
+    for name in names:
+        _require_flat(name, schema.field(name).type)
+    for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=list(names), use_threads=False):
+        columns = [_texts(name, batch.column(name)) for name in names]
+        yield [_row(names, values) for values in zip(*columns, strict=True)]
+
+
+def _batch_rows(metadata: "pa.parquet.FileMetaData") -> int:
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    row_bytes = max(1, sum(sizes) // max(1, metadata.num_rows))
+    return max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // row_bytes))
+
+
+def _require_flat(name: str, kind: "pa.DataType") -> None:
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind):
+        raise InputError(f"the column {name!r} is nested ({kind}), and a source's columns are not")
+
+
+def _texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
+    """The values as text; those that are no UTF-8 as bytes."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return [_decoded(value) for value in column.to_pylist()]
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"the column {name!r} of type {column.type} has no text: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _decoded(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _row(names: Sequence[str], values: "Sequence[str | bytes | None]") -> TextRow:
+    bad = [name for name, value in zip(names, values, strict=True) if isinstance(value, bytes)]
+    texts = tuple(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in values)
+    return texts, f"{bad[0]} is not UTF-8 text" if bad else None
