@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
+from forecache.lake.code import code_version
 from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.judge import judge
 from forecache.lake.landing import LandingFile, list_landing, read_checksum, source_uri
-from forecache.lake.ledger import code_version
 from forecache.lake.parsing import parse_files, parsed_columns
 from forecache.lake.tables import replace_rows, table_exists, table_version
 from forecache.pipeline import Source

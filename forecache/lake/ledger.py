@@ -5,15 +5,14 @@ the same inputs; then running it again does nothing. Rows are only ever appended
 """
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from functools import lru_cache
 from typing import Any
 
+from forecache.lake.code import code_version
 from forecache.lake.tables import append_rows, open_table, table_exists
-from forecache.settings import PROJECT_ROOT, Settings
+from forecache.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
 
@@ -76,35 +75,6 @@ def last_records(settings: Settings, stage: str, subject: str) -> dict[date | No
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
     return last_records(settings, stage, subject).get(night)
-
-
-def code_version(settings: Settings) -> str:
-    """The setting, else the git commit of the project (with `+dirty` where files differ), else the package version."""
-    return settings.code_version or _installed_code_version()
-
-
-@lru_cache(maxsize=1)
-def _installed_code_version() -> str:
-    described = _git("rev-parse", "--short=12", "HEAD")
-    if not described:
-        from importlib.metadata import version
-
-        return version("forecache")
-    return described + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _schema() -> Any:

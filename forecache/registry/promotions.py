@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from forecache.lake.ledger import code_version
+from forecache.lake.code import code_version
 from forecache.lake.tables import append_rows, open_table, table_exists
 from forecache.settings import Settings
 

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.ledger import StageRecord, code_version, record
+from forecache.lake.code import code_version
+from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.evaluation import evaluate
 from forecache.registry.examples import read_examples

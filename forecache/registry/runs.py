@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.ledger import code_version
+from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.registry.models import tracking
 from forecache.settings import Settings

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from forecache.errors import InputError
+from forecache.lake.code import code_version
 from forecache.lake.features import feature_version
-from forecache.lake.ledger import StageRecord, code_version
+from forecache.lake.ledger import StageRecord
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.spec import KERNEL_VERSION

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from forecache.errors import CheckError, DamagedError
-from forecache.lake.ledger import code_version
+from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings

@@ -130,7 +130,7 @@ def version() -> None:
     """Show the version of Forecache and of what it runs on."""
     from importlib.metadata import version as version_of
 
-    from forecache.lake.ledger import code_version
+    from forecache.lake.code import code_version
 
     libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb", "granian")
     found = {
