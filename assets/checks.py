@@ -43,12 +43,9 @@ def expectation_specs(asset: str, partitions: dg.PartitionsDefinition[str], *, a
     ]
 
 
-def expectation_events(
-    context: dg.AssetExecutionContext, asset: str, reports: Mapping[date, CheckReport]
-) -> Iterator[Any]:
-    """The evaluations of both checks of `expectation_specs`."""
+def expectation_verdicts(reports: Mapping[date, CheckReport]) -> dict[str, dict[date, Verdict]]:
+    """The verdicts of both checks of `expectation_specs`."""
     critical = {night: Verdict(r.success, r.sentence, report_view(r, "critical")) for night, r in reports.items()}
-    yield from check_events(context, asset, EXPECTATIONS, critical, blocking=True)
     warnings = {
         night: Verdict(
             not r.warnings,
@@ -58,7 +55,15 @@ def expectation_events(
         )
         for night, r in reports.items()
     }
-    yield from check_events(context, asset, WARNINGS, warnings)
+    return {EXPECTATIONS: critical, WARNINGS: warnings}
+
+
+def expectation_events(
+    context: dg.AssetExecutionContext, asset: str, reports: Mapping[date, CheckReport]
+) -> Iterator[Any]:
+    """The evaluations of both checks of `expectation_specs`."""
+    for check, verdicts in expectation_verdicts(reports).items():
+        yield from check_events(context, asset, check, verdicts, blocking=check == EXPECTATIONS)
 
 
 def check_events(
@@ -75,26 +80,27 @@ def check_events(
     Dagster gives the result of a check its partition only in a run for one; in a run for a range this does.
 
     Args:
-        verdicts: One for each night of the run.
+        verdicts: One for each night of the run that the check has something to say about.
         others: Verdicts on nights that are not in this run.
     """
-    yield from _evaluations(context, asset, check, others or {}, blocking=False)
-    if context.has_partition_key:
+    yield from evaluations(context, asset, check, others or {}, blocking=False)
+    if context.has_partition_key and verdicts:
         (verdict,) = verdicts.values()
         yield result(asset, check, verdict, blocking=blocking)
         return
     failed = [verdict for verdict in verdicts.values() if not verdict.passed]
     if failed:
         tell_session(failed[0], blocking=blocking)
-    yield from _evaluations(context, asset, check, verdicts, blocking=blocking)
+    yield from evaluations(context, asset, check, verdicts, blocking=blocking)
     key = dg.AssetCheckKey(dg.AssetKey(asset), check)
     outputs = context.assets_def.check_specs_by_output_name
     yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == key))
 
 
-def _evaluations(
+def evaluations(
     context: dg.AssetExecutionContext, asset: str, check: str, verdicts: Mapping[date, Verdict], *, blocking: bool
 ) -> Iterator[dg.AssetCheckEvaluation]:
+    """A partitioned check's verdicts as events, about the newest materialization of each night."""
     key = dg.AssetKey(asset)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}

@@ -1,7 +1,7 @@
 """Features: one row for each entity known on a night, from events up to that night only. Partitioned by night.
 
-Only nights whose raw rows or code changed are built again. A late landing file makes the nights after it stale; the
-check `is_current` fails for them.
+What landed up to the night and waits is ingested first. Only nights whose raw rows or code changed are built again. A
+late landing file makes the nights after it stale; the check `is_current` fails for them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
 from assets.partitions import nights_of, pipeline_partitions
+from assets.raw import ingest_waiting
 from assets.stage import explained, is_rebuild, run_stage, tell
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
@@ -58,6 +59,8 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.quality.verdicts import check_nights
 
         current, nights = settings.load(), nights_of(context)
+        for source in pipeline.sources:
+            ingest_waiting(context, current, spark, source, last=max(nights))
         result = run_stage(
             context,
             lambda progress: build(

@@ -1,18 +1,83 @@
 """Landing zone: the files of a source as they arrive, one or more a day. Whoever sends them owns them."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.metadata import source_schema
 from forecache.pipeline import Source
+from resources.settings import SettingsResource
+
+if TYPE_CHECKING:
+    from forecache.lake.landing import LandingFile
+
+NAMES_MATCH = "names_match"
+_MAX_NAMES = 20
+
+
+def landing_name(source: Source) -> str:
+    return f"landing_{source.name}"
 
 
 def build_landing(source: Source) -> dg.AssetSpec:
     """An asset that this project only watches; the ingest sensor reports the files that it sees."""
     return dg.AssetSpec(
-        f"landing_{source.name}",
+        landing_name(source),
         description=f"{source.description}\n\n{__doc__}",
         group_name="landing",
         kinds={"csv", "json", "parquet"},
         owners=[source.owner],
         metadata={"file_pattern": source.file_pattern, "dagster/column_schema": source_schema(source)},
     )
+
+
+def build_landing_check(source: Source) -> dg.AssetChecksDefinition:
+    """Whether every file's name says a day of the source. The sensor and `forecache run` evaluate it as they look."""
+
+    @dg.asset_check(
+        asset=landing_name(source),
+        name=NAMES_MATCH,
+        description=f"Every file's name has a day of the source as in {source.file_pattern}; others are in quarantine.",
+    )
+    def names_match(settings: SettingsResource) -> dg.AssetCheckResult:
+        from forecache.lake.landing import list_landing
+
+        passed, reason = _names_verdict(source, list_landing(settings.load(), source))
+        return dg.AssetCheckResult(passed=passed, description=reason, severity=dg.AssetCheckSeverity.WARN)
+
+    return names_match
+
+
+def landing_events(
+    source: Source, files: Sequence["LandingFile"]
+) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """What is in the landing zone now, as an event of the landing asset, and its check."""
+    days = sorted(file.day for file in files if file.day)
+    seen = dg.AssetMaterialization(
+        landing_name(source),
+        metadata={
+            "files": len(files),
+            "size_bytes": sum(file.size_bytes for file in files),
+            "first_day": str(days[0]) if days else "none",
+            "last_day": str(days[-1]) if days else "none",
+        },
+    )
+    passed, reason = _names_verdict(source, files)
+    names = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(landing_name(source)),
+        check_name=NAMES_MATCH,
+        passed=passed,
+        metadata={},
+        severity=dg.AssetCheckSeverity.WARN,
+        description=reason,
+    )
+    return [seen, names]
+
+
+def _names_verdict(source: Source, files: Sequence["LandingFile"]) -> tuple[bool, str]:
+    others = [file.name for file in files if file.day is None]
+    if not others:
+        return True, f"All {len(files):,} files have a day of the source in their names."
+    shown = ", ".join(others[:_MAX_NAMES]) + (", ..." if len(others) > _MAX_NAMES else "")
+    return False, f"{len(others):,} of {len(files):,} files match no day of {source.file_pattern}: {shown}."

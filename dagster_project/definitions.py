@@ -8,7 +8,7 @@ from assets.candidate import build_candidate
 from assets.challenger import build_challenger
 from assets.drift_report import build_drift_report
 from assets.features import build_features
-from assets.landing import build_landing
+from assets.landing import build_landing, build_landing_check
 from assets.model import build_model
 from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
@@ -76,7 +76,12 @@ def store_definitions() -> dg.Definitions:
 def source_definitions(source: Source) -> dg.Definitions:
     job = build_ingest_job(source)
     assets = [build(source) for build in SOURCE_ASSETS]
-    return dg.Definitions(assets=assets, jobs=[job], sensors=[build_ingest_sensor(source, job)])
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[build_landing_check(source)],
+        jobs=[job],
+        sensors=[build_ingest_sensor(source, job)],
+    )
 
 
 def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:

@@ -115,15 +115,17 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
 
 def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
     """One run for each stretch of days with something new; where there is none, one for the last day says so."""
+    from assets.landing import landing_events
     from forecache.lake.landing import list_landing
     from forecache.lake.pending import day_ranges, pending_days, pending_files
-    from jobs.ingest import ingest_job_name, landing_event
+    from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())
     _require_within(f"source {source.name!r}", (first, last), source.start, source.end)
     landed = list_landing(settings, source)
     if landed:
-        runner.instance.report_runless_asset_event(landing_event(source, landed))
+        for event in landing_events(source, landed):
+            runner.instance.report_runless_asset_event(event)
     ranges = day_ranges(pending_days(pending_files(settings, source), first=first, last=last))
     for span in ranges or [(last, last)]:
         runner.run(ingest_job_name(source), nights=span)

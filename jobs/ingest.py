@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.landing import landing_events
 from assets.partitions import source_partitions
 from forecache.pipeline import Source
 from jobs.common import AssetJob, night_tags
@@ -56,24 +57,10 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         requests = [
             dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last)) for first, last in day_ranges(days)
         ]
-        seen = landing_event(source, list_landing(current, source))
-        return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=[seen])
+        events = landing_events(source, list_landing(current, source))
+        return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=events)
 
     return landed
-
-
-def landing_event(source: Source, files: Sequence["LandingFile"]) -> dg.AssetMaterialization:
-    """What is in the landing zone now, as an event of the landing asset."""
-    days = sorted(file.day for file in files if file.day)
-    return dg.AssetMaterialization(
-        f"landing_{source.name}",
-        metadata={
-            "files": len(files),
-            "size_bytes": sum(file.size_bytes for file in files),
-            "first_day": str(days[0]) if days else "none",
-            "last_day": str(days[-1]) if days else "none",
-        },
-    )
 
 
 def _digest(files: Sequence["LandingFile"], days: set[date]) -> str:

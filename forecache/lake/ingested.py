@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.landing import source_uri
+from forecache.lake.landing import list_landing, source_uri
 from forecache.lake.tables import append_rows, open_table, table_exists
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -60,6 +60,16 @@ def enter_files(settings: Settings, files: Sequence[IngestedFile]) -> None:
     append_rows(settings, FILES_TABLE, _to_arrow(files))
 
 
+def read_days(settings: Settings, source: Source) -> set[date]:
+    """The days with at least one landing file that was read."""
+    return {file.event_day for file in ingested_files(settings, source) if file.error is None and file.event_day}
+
+
+def unread_files(settings: Settings, source: Source) -> list[IngestedFile]:
+    """The files that are in quarantine whole."""
+    return [file for file in ingested_files(settings, source) if file.error is not None]
+
+
 def require_days(settings: Settings, source: Source, nights: Collection[date]) -> None:
     """Refuse nights whose day has no landing file that could be read.
 
@@ -76,6 +86,12 @@ def require_days(settings: Settings, source: Source, nights: Collection[date]) -
             raise InputError(
                 f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
                 remedy=f"Land a corrected file for {night} under a new name and run again.",
+            )
+        waiting = [file.name for file in list_landing(settings, source) if file.day == night]
+        if waiting:
+            raise InputError(
+                f"The landing file {waiting[0]!r} of source {source.name!r} has not been ingested.",
+                remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
             )
         raise InputError(
             f"The night {night} is empty: source {source.name!r} has no landing file for that day.",

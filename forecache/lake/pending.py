@@ -20,6 +20,12 @@ def pending_files(settings: Settings, source: Source) -> list[LandingFile]:
     ]
 
 
+def new_files(settings: Settings, source: Source) -> list[LandingFile]:
+    """Files that were never ingested, by name."""
+    known = {file.file for file in ingested_files(settings, source)}
+    return [file for file in list_landing(settings, source) if file.name not in known]
+
+
 def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:
     """The days from `first` to `last` on which something waits; files whose name has no day go with the last one."""
     days = {file.day or last for file in files}
