@@ -5,24 +5,36 @@ files entered in `ingested_files`. A run killed in between leaves them to be rep
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
 from forecache.lake.code import code_version
+from forecache.lake.ingest_commit import (
+    RawState,
+    commit_quarantine,
+    commit_raw,
+    only_ingestion,
+    patiently,
+    raw_state,
+    require_newest,
+)
 from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.judge import judge
 from forecache.lake.landing import LandingFile, list_landing, read_checksum, source_uri
 from forecache.lake.parsing import parse_files, parsed_columns
-from forecache.lake.tables import replace_rows, table_exists, table_version
+from forecache.lake.pending import copied_files
+from forecache.lake.tables import table_exists, table_version
 from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+_TRIES = 6
 
 
 def ingest(
@@ -36,6 +48,8 @@ def ingest(
 ) -> StageResult:
     """Ingest the landing files that have not been, those of the given days or all.
 
+    Where another process ingests the same source, this one waits for it, or begins anew after it.
+
     Returns:
         A result with the landing rows of this call, or where it had nothing to do those there are.
         `details`: files, raw_rows, quarantined_rows, quarantined_files (reason by name), and late_days: days older
@@ -43,24 +57,26 @@ def ingest(
 
     Raises:
         InputError: A file ingested before has other content now. New files are ingested all the same.
+        ConflictError: Another process ingested the same source at the same time, several times over.
     """
     started = time.perf_counter()
-    known = {file.file: file for file in ingested_files(settings, source)}
     landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
-    pending = [file for file in landed if file.name not in known]
+    with only_ingestion(settings, source, progress):
+        known = {file.file: file for file in ingested_files(settings, source)}
+        pending = [file for file in landed if file.name not in known]
+        done: dict[str, IngestedFile] = {}
+        if pending:
+            progress(f"reading {len(pending)} landing files of {source.name}", None)
+            # Begins anew with the same files: another's entry may stand for rows that this one has replaced since.
+            patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
     changed = [file for file in landed if file.name in known and _has_changed(settings, source, file, known[file.name])]
-    done: list[IngestedFile] = []
-    if pending:
-        progress(f"reading {len(pending)} landing files of {source.name}", None)
-        done = _ingest_files(spark, settings, source, pending, run_id=run_id)
-        enter_files(settings, done)
     if changed:
         raise InputError(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
             remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
         )
     already = [known[file.name] for file in landed if file.name in known]
-    return _result(settings, source, done, known=list(known.values()), already=already, started=started)
+    return _result(settings, source, list(done.values()), known=list(known.values()), already=already, started=started)
 
 
 def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
@@ -71,22 +87,24 @@ def _has_changed(settings: Settings, source: Source, file: LandingFile, known: I
 
 def _ingest_files(
     spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], *, run_id: str
-) -> list[IngestedFile]:
+) -> dict[str, IngestedFile]:
     from pyspark.sql import functions as F
     from pyspark.storagelevel import StorageLevel
 
     now = datetime.now(timezone.utc)
-    judged = judge(spark, settings, source, _parsed(spark, settings, source, files), [file.name for file in files])
+    seen = raw_state(settings, source)
+    names = [file.name for file in files]
+    others = [file for file in ingested_files(settings, source) if file.file not in names]
+    rows = _parsed(spark, settings, source, files, copied_files(settings, source, files, others))
+    judged = judge(spark, settings, source, rows, names, raw_version=seen.version)
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(judged)
-        raw_version = _write_raw(settings, source, judged, files, counts, run_id=run_id)
-        if any(count["bad"] or count["file_error"] for count in counts.values()):
-            _write_quarantine(settings, source, judged, files, run_id=run_id)
+        raw_version = _commit(settings, source, judged, files, counts, seen=seen, run_id=run_id)
     finally:
         judged.unpersist()
     version = code_version(settings)
-    return [
+    done = [
         IngestedFile(
             source=source.name,
             file=file.name,
@@ -105,9 +123,42 @@ def _ingest_files(
         )
         for file in files
     ]
+    enter_files(settings, done, require=lambda: require_newest(settings, source, raw_version))
+    return {file.file: file for file in done}
 
 
-def _parsed(spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile]) -> "DataFrame":
+def _commit(
+    settings: Settings,
+    source: Source,
+    judged: "DataFrame",
+    files: Sequence[LandingFile],
+    counts: Mapping[str, Mapping[str, Any]],
+    *,
+    seen: RawState,
+    run_id: str,
+) -> int:
+    from pyspark.sql import functions as F
+
+    good = judged.where((F.col("source_line") > 0) & F.col("reason").isNull()).select(
+        *(F.col(f"typed_{column.name}").alias(column.name) for column in source.columns),
+        *("event_day", "source_file", "source_line", "ingested_at"),
+    )
+    raw_version = commit_raw(settings, source, good, files, seen=seen, run_id=run_id)
+    bad = None
+    if any(count["bad"] or count["file_error"] for count in counts.values()):
+        bad = judged.where(F.col("reason").isNotNull())
+        bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
+    commit_quarantine(settings, source, bad, files, raw_version=raw_version, run_id=run_id)
+    return raw_version
+
+
+def _parsed(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    files: Sequence[LandingFile],
+    refused: Mapping[str, str],
+) -> "DataFrame":
     """All rows of the files, every value a string, with the file's day."""
     from pyspark.sql import functions as F
 
@@ -115,7 +166,9 @@ def _parsed(spark: "SparkSession", settings: Settings, source: Source, files: Se
     tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
     named = spark.createDataFrame([(file.name, file.day) for file in files], "source_file string, event_day date")
     uri = source_uri(settings, source)
-    parse = partial(parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused={})
+    parse = partial(
+        parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused=dict(refused)
+    )
     rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
     return rows.join(F.broadcast(named), "source_file")
 
@@ -132,47 +185,6 @@ def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
         F.max(F.when(~is_row, F.col("error"))).alias("file_error"),
     )
     return {row["source_file"]: row.asDict() for row in counts.collect()}
-
-
-def _write_raw(
-    settings: Settings,
-    source: Source,
-    judged: "DataFrame",
-    files: Sequence[LandingFile],
-    counts: dict[str, dict[str, Any]],
-    *,
-    run_id: str,
-) -> int:
-    from pyspark.sql import functions as F
-
-    good = judged.where((F.col("source_line") > 0) & F.col("reason").isNull()).select(
-        *(F.col(f"typed_{column.name}").alias(column.name) for column in source.columns),
-        *("event_day", "source_file", "source_line", "ingested_at"),
-    )
-    days = sorted({file.day for file in files if file.day is not None and counts[file.name]["good"]})
-    if not days and table_exists(settings, source.raw_table):
-        return table_version(settings, source.raw_table)
-    return replace_rows(
-        good.repartition("event_day"),
-        settings,
-        source.raw_table,
-        column="source_file",
-        values=[file.name for file in files],
-        partition_by="event_day",
-        within=days,
-        run_id=run_id,
-    )
-
-
-def _write_quarantine(
-    settings: Settings, source: Source, judged: "DataFrame", files: Sequence[LandingFile], *, run_id: str
-) -> None:
-    from pyspark.sql import functions as F
-
-    bad = judged.where(F.col("reason").isNotNull())
-    bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
-    names = [file.name for file in files]
-    replace_rows(bad, settings, source.quarantine_table, column="source_file", values=names, run_id=run_id)
 
 
 def _result(

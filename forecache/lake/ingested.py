@@ -1,18 +1,18 @@
 """Which landing files have been ingested, and with them what state the raw tables are in up to any night."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from forecache.errors import InputError
+from forecache.lake.commit import Change, State, Target, commit
 from forecache.lake.landing import list_landing, source_uri
-from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.lake.tables import open_table, table_exists
+from forecache.lake.writers import write_rows
 from forecache.pipeline import Source
 from forecache.settings import Settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FILES_TABLE = "ingested_files"
 
@@ -55,9 +55,30 @@ def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
     ]
 
 
-def enter_files(settings: Settings, files: Sequence[IngestedFile]) -> None:
-    """Append rows to `ingested_files`."""
-    append_rows(settings, FILES_TABLE, _to_arrow(files))
+def enter_files(
+    settings: Settings, files: Sequence[IngestedFile], *, require: Callable[[], None] = lambda: None
+) -> None:
+    """Put rows into `ingested_files`, in the place of those of the same files.
+
+    Args:
+        require: Called before each attempt to commit; what it raises goes through.
+    """
+    from deltalake import Schema
+
+    rows = _to_arrow(files)
+    names = {(file.source, file.file) for file in files}
+
+    def decide(state: State) -> Change:
+        require()
+        delta = state.delta
+        known = delta.to_pyarrow_table(columns=["source", "file"]).to_pylist() if delta else []
+        if delta is None or not any((row["source"], row["file"]) in names for row in known):
+            return Change(write_rows(rows, settings, FILES_TABLE))
+        kept = [row for row in delta.to_pyarrow_table().to_pylist() if (row["source"], row["file"]) not in names]
+        whole = pa.concat_tables([pa.Table.from_pylist(kept, schema=rows.schema), rows])
+        return Change(write_rows(whole, settings, FILES_TABLE), state.files)
+
+    commit(Target(settings, FILES_TABLE, Schema.from_arrow(rows.schema)), decide)
 
 
 def read_days(settings: Settings, source: Source) -> set[date]:
@@ -109,9 +130,7 @@ def raw_state(settings: Settings, source: Source, night: date, *, files: list[In
     return max(versions, default=-1)
 
 
-def _to_arrow(files: Sequence[IngestedFile]) -> "pa.Table":
-    import pyarrow as pa
-
+def _to_arrow(files: Sequence[IngestedFile]) -> pa.Table:
     time_type = pa.timestamp("us", tz="UTC")
     types = {
         "event_day": pa.date32(),

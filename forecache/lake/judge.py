@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from forecache.lake.tables import read_table, table_exists
+from forecache.lake.tables import read_table
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings
 
@@ -13,9 +13,20 @@ if TYPE_CHECKING:
 
 
 def judge(
-    spark: "SparkSession", settings: Settings, source: Source, rows: "DataFrame", files: Sequence[str]
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    rows: "DataFrame",
+    files: Sequence[str],
+    *,
+    raw_version: int,
 ) -> "DataFrame":
-    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good."""
+    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good.
+
+    Args:
+        files: Names of the files that the rows are from.
+        raw_version: Delta version of the raw table whose events of other files count as seen before; -1: none.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -38,8 +49,9 @@ def judge(
     identity = [f"typed_{name}" for name in source.unique]
     in_order = Window.partitionBy(*identity, F.col("reason").isNull()).orderBy("source_file", "source_line")
     is_repeat = F.row_number().over(in_order) > 1
-    if table_exists(settings, source.raw_table):
-        before = read_table(spark, settings, source.raw_table).where(~F.col("source_file").isin(list(files)))
+    if raw_version >= 0:
+        raw = read_table(spark, settings, source.raw_table, version=raw_version)
+        before = raw.where(~F.col("source_file").isin(list(files)))
         before = before.select(*(F.col(name).alias(f"typed_{name}") for name in source.unique)).distinct()
         rows = rows.join(before.withColumn("is_known", F.lit(True)), identity, "left")
         is_repeat = is_repeat | F.coalesce("is_known", F.lit(False))

@@ -1,7 +1,8 @@
 """The stage ledger: one row for every stage that did work, so that a later run knows what is still current.
 
 A stage states what its result depends on as an `inputs` string. It is current for a night where the last row has
-the same inputs; then running it again does nothing. Rows are only ever appended.
+the same inputs; then running it again does nothing. Rows are only ever appended, and the last one is that of the
+newest commit: the clocks of two machines may differ, the table's log has one order.
 """
 
 import json
@@ -11,7 +12,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.lake.tables import open_table, table_exists
 from forecache.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
@@ -26,6 +27,7 @@ class StageRecord:
         inputs: What the result depends on; equal inputs mean an equal result.
         delta_version: Delta version of `table` that the stage committed, -1 where it wrote none.
         details: JSON-serialisable figures.
+        commit_version: Delta version of the ledger that the row was written by.
     """
 
     stage: str
@@ -40,13 +42,18 @@ class StageRecord:
     code_version: str = ""
     run_id: str = ""
     recorded_at: datetime | None = None
+    commit_version: int | None = None
 
 
 def record(settings: Settings, records: Sequence[StageRecord]) -> None:
-    """Append rows; `recorded_at` and `code_version` are filled in."""
+    """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
     import pyarrow as pa
+    from deltalake import Schema
+
+    from forecache.lake.commit import Change, State, Target, commit
+    from forecache.lake.writers import write_rows
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [
@@ -58,23 +65,35 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
         }
         for row in records
     ]
-    append_rows(settings, LEDGER_TABLE, pa.Table.from_pylist(rows, schema=_schema()))
+
+    def decide(state: State) -> Change:
+        numbered = [{**row, "commit_version": state.version + 1} for row in rows]
+        return Change(write_rows(pa.Table.from_pylist(numbered, schema=_schema()), settings, LEDGER_TABLE))
+
+    commit(Target(settings, LEDGER_TABLE, Schema.from_arrow(_schema())), decide)
 
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
     """The latest row of each night for one stage of one pipeline or source; empty where there is none."""
-    if not table_exists(settings, LEDGER_TABLE):
-        return {}
-    table = open_table(settings, LEDGER_TABLE).to_pyarrow_table(
-        filters=[("stage", "=", stage), ("subject", "=", subject)]
-    )
-    rows = table.sort_by("recorded_at").to_pylist()
-    return {row["night"]: StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows}
+    return _last(settings, [("stage", "=", stage), ("subject", "=", subject)])
 
 
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
-    return last_records(settings, stage, subject).get(night)
+    # A filter cannot ask for null, which is the night of a stage without nights.
+    of_night = [] if night is None else [("night", "=", night)]
+    return _last(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night]).get(night)
+
+
+def _last(settings: Settings, filters: list[tuple[str, str, Any]]) -> dict[date | None, StageRecord]:
+    """Of the rows that meet the filters, which the log's bounds and Parquet's narrow down, the last of each night."""
+    if not table_exists(settings, LEDGER_TABLE):
+        return {}
+    rows = open_table(settings, LEDGER_TABLE).to_pyarrow_table(filters=filters).to_pylist()
+    records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
+    # Rows without a version were written before there were any.
+    records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))
+    return {row.night: row for row in records}
 
 
 def _schema() -> Any:
@@ -94,5 +113,6 @@ def _schema() -> Any:
             ("code_version", pa.string()),
             ("run_id", pa.string()),
             ("recorded_at", pa.timestamp("us", tz="UTC")),
+            ("commit_version", pa.int64()),
         ]
     )

@@ -1,10 +1,12 @@
-"""What landed and waits to be ingested, and the runs of days that would do it."""
+"""What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 
-from forecache.lake.ingested import ingested_files
-from forecache.lake.landing import LandingFile, list_landing
+from forecache.errors import InputError
+from forecache.lake.ingested import IngestedFile, ingested_files
+from forecache.lake.landing import LandingFile, list_landing, open_landing, read_checksum, source_uri
+from forecache.lake.rowcount import count_rows
 from forecache.pipeline import Source
 from forecache.settings import Settings
 
@@ -41,3 +43,40 @@ def day_ranges(days: Collection[date]) -> list[tuple[date, date]]:
         else:
             ranges.append((day, day))
     return ranges
+
+
+def copied_files(
+    settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
+) -> dict[str, str]:
+    """Files that hold the same bytes as another file of their day, with the reason to refuse them.
+
+    Of copies that land together the first by name is no copy. Files without rows may be alike.
+
+    Args:
+        files: Files to be ingested; only those as large as another one of their day are read.
+        ingested: Files that were ingested before.
+    """
+    seen: dict[tuple[date, int], dict[str, str]] = {}
+    for known in ingested:
+        if known.event_day and known.error is None:
+            seen.setdefault((known.event_day, known.size_bytes), {})[known.sha256] = known.file
+    sizes = [(file.day, file.size_bytes) for file in files]
+    copies = {}
+    for file in sorted(files, key=lambda file: file.name):
+        if file.day is None or (
+            (file.day, file.size_bytes) not in seen and sizes.count((file.day, file.size_bytes)) == 1
+        ):
+            continue
+        sha256, like = read_checksum(settings, source, file.name), seen.setdefault((file.day, file.size_bytes), {})
+        if sha256 in like and _has_rows(settings, source, file.name):
+            copies[file.name] = f"it is a copy of {like[sha256]!r}, a file of the same day"
+        like.setdefault(sha256, file.name)
+    return copies
+
+
+def _has_rows(settings: Settings, source: Source, name: str) -> bool:
+    with open_landing(source_uri(settings, source), settings.storage_options, name) as stream:
+        try:
+            return count_rows(stream, name.rsplit(".", 1)[-1]) > 0
+        except (InputError, ValueError, OSError):
+            return False

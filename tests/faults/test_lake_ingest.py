@@ -1,0 +1,104 @@
+"""Ingestion in real processes: killed with SIGKILL at each step, and two at once, it leaves what one run would have."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ingest_job import ORDERS, STEPS, Worker, settings_of
+
+from forecache.lake.ingest import ingest
+from forecache.lake.ingested import FILES_TABLE
+from forecache.lake.tables import open_table
+from forecache.settings import Settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+HEADER = "order_id,day,amount\n"
+FIRST = {
+    "2026-01-01.csv": HEADER + "a,2026-01-01,1\nb,2026-01-01,-1\nc,2026-01-01,x\n",
+    "2026-01-02.csv": HEADER + "d,2026-01-02,2\na,2026-01-02,3\n",
+    "2026-01-03.csv": "order_id,day\n",
+}
+# Of the events that both have, those of the file that is first by name are kept.
+LATER = {
+    "2026-01-01.0.csv": HEADER + "e,2026-01-01,1\nc,2026-01-01,5\n",
+    "2026-01-02.0.csv": HEADER + "f,2026-01-02,7\nd,2026-01-02,7\ne,2026-01-02,7\n",
+}
+# What differs from run to run.
+PASSING = {"ingested_at", "modified_at", "raw_version", "run_id", "code_version"}
+
+
+def land(settings: Settings, files: dict[str, str]) -> None:
+    folder = Path(settings.landing_uri) / ORDERS.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+
+
+def contents(settings: Settings) -> dict[str, list[list[Any]]]:
+    """All rows of the three tables, but for what differs from run to run."""
+    found = {}
+    for name in (ORDERS.raw_table, ORDERS.quarantine_table, FILES_TABLE):
+        rows = open_table(settings, name).to_pyarrow_table().to_pylist()
+        kept = [[value for column, value in sorted(row.items()) if column not in PASSING] for row in rows]
+        found[name] = sorted(kept, key=str)
+    return found
+
+
+def undisturbed(spark: Any, settings: Settings, *landings: dict[str, str]) -> dict[str, list[list[Any]]]:
+    for files in landings:
+        land(settings, files)
+        ingest(spark, settings, ORDERS)
+    return contents(settings)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_ingestion_killed_after_a_step_is_made_good_by_the_next(spark: Any, tmp_path: Path, step: str) -> None:
+    settings = settings_of(tmp_path / "killed")
+    land(settings, FIRST)
+    worker = Worker(tmp_path / "warm")
+    worker.wait_until_ready()
+    worker.tell(home=settings.home_path, kill_after=step)
+    assert worker.answer() is None
+    assert worker.process.wait(timeout=60) == -signal.SIGKILL
+    entered = open_table(settings, FILES_TABLE).to_pyarrow_table().num_rows if step == STEPS[-1] else 0
+    assert entered == (3 if step == STEPS[-1] else 0)
+    assert open_table(settings, ORDERS.raw_table).to_pyarrow_table().num_rows == 2
+
+    land(settings, LATER)
+    ingest(spark, settings, ORDERS)
+    # Files that were not entered are judged together with those that landed since.
+    landings = (FIRST, LATER) if step == STEPS[-1] else (FIRST | LATER,)
+    assert contents(settings) == undisturbed(spark, settings_of(tmp_path / "quiet"), *landings)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
+    started = [Worker(tmp_path_factory.mktemp("warm") / "home") for _ in range(2)]
+    for worker in started:
+        worker.wait_until_ready()
+    yield started
+    for worker in started:
+        worker.close()
+
+
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_two_ingestions_at_once_leave_each_file_once(
+    spark: Any, workers: list[Worker], tmp_path: Path, unlocked: bool
+) -> None:
+    first = undisturbed(spark, settings_of(tmp_path / "quiet"), FIRST)
+    both = undisturbed(spark, settings_of(tmp_path / "quiet"), LATER)
+    for number in range(5):
+        settings = settings_of(tmp_path / f"home-{number}")
+        for files, expected in ((FIRST, first), (LATER, both)):
+            land(settings, files)
+            at = time.time() + 0.2
+            for worker in workers:
+                worker.tell(home=settings.home_path, start_at=at, unlocked=unlocked)
+            answers = [worker.answer() for worker in workers]
+            assert all("files" in answer for answer in answers), answers
+            assert len(files) <= sum(answer["files"] for answer in answers) <= 2 * len(files)
+            assert contents(settings) == expected, (number, answers)
