@@ -75,7 +75,9 @@ class Settings(BaseSettings):
         description="Prices of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu (JSON).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
-    code_version: str = Field("", description="Code version recorded with every run. Default: the git commit, or a hash of the source.")
+    code_version: str = Field(
+        "", description="Code version recorded with every run. Default: the git commit, or a hash of the source."
+    )
 
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
