@@ -65,7 +65,8 @@ def test_asks_for_one_run_for_each_stretch_of_days_and_only_once(shop: Settings,
         {"dagster/asset_partition_range_start": "2026-01-01", "dagster/asset_partition_range_end": "2026-01-02"},
         {"dagster/partition": "2026-01-05"},
     ]
-    (seen,) = first.asset_events
+    seen, names = first.asset_events
+    assert names.passed
     assert seen.asset_key == dg.AssetKey("landing_orders")
     assert seen.metadata["files"].value == 4
     assert "were requested before" in tick(first.cursor).skip_message
@@ -78,8 +79,12 @@ def test_asks_for_one_run_for_each_stretch_of_days_and_only_once(shop: Settings,
 
 def test_a_file_whose_name_has_no_day_goes_with_the_newest_day(shop: Settings, tick: Tick) -> None:
     _land(shop, "orders.csv")
-    (request,) = tick(None).run_requests
+    result = tick(None)
+    (request,) = result.run_requests
     assert request.tags == {"dagster/partition": "2026-01-06"}
+    _, names = result.asset_events
+    assert (names.check_name, names.passed) == ("names_match", False)
+    assert names.description.endswith(": orders.csv.")
 
 
 def test_definitions_validate_as_dagster_loads_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every landing row ends in raw or quarantine, exactly once, whatever the file holds and however often it is run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from forecache.errors import InputError
-from forecache.lake.ingest import ingest
+from forecache.lake.ingest import _count, ingest
 from forecache.lake.ingested import ingested_files, raw_state, require_days
 from forecache.lake.query import query
 from forecache.lake.tables import open_table, table_version
@@ -174,6 +175,55 @@ def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nig
     assert (result.details["raw_rows"], result.details["quarantined_rows"]) == (1, 1)
     after = [raw_state(settings, ORDERS, night) for night in (D1, D2, D3)]
     assert [b == a for b, a in zip(before, after, strict=True)] == [True, False, False]
+
+
+def test_copy_of_a_file_of_the_same_day_is_quarantined_whole(settings: Settings, spark: Any, land: Land) -> None:
+    content = HEADER + "o1,a,2026-01-01T10:00:00Z,5\n"
+    land("2026-01-01.csv", content)
+    ingest(spark, settings, ORDERS)
+    land("2026-01-01.again.csv", content)
+    land("2026-01-02.a.csv", HEADER)
+    land("2026-01-02.b.csv", HEADER)
+    land("2026-01-03.a.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
+    land("2026-01-03.b.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
+    assert ingest(spark, settings, ORDERS).details["quarantined_files"] == {
+        "2026-01-01.again.csv": "it is a copy of '2026-01-01.csv', a file of the same day",
+        "2026-01-03.b.csv": "it is a copy of '2026-01-03.a.csv', a file of the same day",
+    }
+    found = rows(settings, "select order_id, source_file from raw_orders order by 1")
+    assert [row["source_file"] for row in found] == ["2026-01-01.csv", "2026-01-03.a.csv"]
+
+
+def test_rows_are_counted_apart_from_judging_them(
+    settings: Settings, spark: Any, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parser that lost a row would be found: the check compares the tables with the file's bytes."""
+    from forecache.quality.reconcile import reconcile
+
+    def one_more(judged: Any) -> dict[str, dict[str, Any]]:
+        return {name: {**count, "counted": count["counted"] + 1} for name, count in _count(judged).items()}
+
+    # Spark's workers import the parser themselves, so the count of the bytes is changed instead.
+    monkeypatch.setattr("forecache.lake.ingest._count", one_more)
+    land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
+    ingest(spark, settings, ORDERS)
+    outcome = reconcile(settings, ORDERS, [D1])[D1]
+    assert not outcome.success
+    assert "2026-01-01.csv has 2 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in outcome.sentence
+
+
+def test_infinite_numbers_and_years_that_others_cannot_read_are_bad_rows(
+    settings: Settings, spark: Any, land: Land
+) -> None:
+    source = replace(ORDERS, columns=(*ORDERS.columns, Column("due", "date", required=False)), unique=())
+    header = HEADER.replace("\n", ",due\n")
+    land("2026-01-01.csv", header + "a,a,2026-01-01T10:00:00Z,5,+12345-01-01\nb,a,2026-01-01T10:00:00Z,5,9999-12-31\n")
+    land("2026-01-01.2.csv", header + "c,a,2026-01-01T10:00:00Z,-Infinity,\n")
+    unbounded = tuple(replace(c, minimum=None, maximum=None) for c in source.columns)
+    ingest(spark, settings, replace(source, columns=unbounded))
+    reasons = [row["reason"] for row in rows(settings, "select reason from quarantine_orders order by source_file")]
+    assert reasons == ["amount -Infinity is not finite", "due +12345-01-01 is outside the years 1 to 9999"]
+    assert [row["order_id"] for row in rows(settings, "select order_id from raw_orders")] == ["b"]
 
 
 def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(

@@ -1,0 +1,124 @@
+"""What Dagster says of landing days is so: which are there, which are not, and what waits is ingested by who needs it."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from shop_project.pipelines.orders import ORDERS
+
+from dagster_project.execution import JobRunner
+from dagster_project.instance import runner_instance
+from dagster_project.runner import run
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.ingest import ingest
+from forecache.lake.ingested import read_days
+from forecache.settings import Settings, load_settings
+from resources.session import Session
+
+DAYS = [date(2026, 1, day) for day in range(1, 7)]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, spark: object) -> Settings:
+    return load_settings(home=tmp_path / "home", project="shop_project", spark_master="local[2]")
+
+
+@pytest.fixture
+def instance(shop: Settings) -> Iterator[dg.DagsterInstance]:
+    with runner_instance(shop) as opened:
+        yield opened
+
+
+def land(settings: Settings, *days: date, suffix: str = ".csv", content: str | None = None) -> None:
+    folder = Path(settings.landing_uri) / "orders"
+    folder.mkdir(parents=True, exist_ok=True)
+    for day in days:
+        text = f"customer,day,amount\nann,{day},10\n" if content is None else content
+        (folder / f"{day}{suffix}").write_text(text)
+
+
+def launch(settings: Settings, instance: dg.DagsterInstance, job: str, first: date, last: date) -> None:
+    JobRunner(settings, instance, Session(settings, lambda *_: None, lambda _: None)).run(job, nights=(first, last))
+
+
+def materialized(instance: dg.DagsterInstance, table: str) -> set[str]:
+    return set(instance.get_materialized_partitions(dg.AssetKey(table)))
+
+
+def last_check(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str | None, tuple[bool, str]]:
+    found: dict[str | None, tuple[bool, str]] = {}
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    for entry in reversed(instance.event_log_storage.get_asset_check_execution_history(key, limit=100)):
+        evaluation: Any = entry.event and entry.event.dagster_event and entry.event.dagster_event.event_specific_data
+        found[evaluation.partition] = evaluation.passed, evaluation.description
+    return found
+
+
+def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, instance: dg.DagsterInstance) -> None:
+    land(shop, *DAYS)
+    with pytest.raises(NotFoundError, match="has no champion yet"):
+        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[3])
+    assert read_days(shop, ORDERS) == set(DAYS[:4])
+    expected = {day.isoformat() for day in DAYS[:4]}
+    assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == expected
+    assert materialized(instance, "features_orders") == {day.isoformat() for day in DAYS[2:4]}
+    assert {
+        day for day, (ok, _) in last_check(instance, "raw_orders", "adds_up_to_what_landed").items() if ok
+    } == expected
+
+
+def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instance: dg.DagsterInstance) -> None:
+    land(shop, DAYS[0], DAYS[3])
+    land(shop, DAYS[1], content="customer,day\n")
+    land(shop, DAYS[3], suffix=".2.csv", content="")
+    launch(shop, instance, "ingest_orders", DAYS[0], DAYS[4])
+    launch(shop, instance, "ingest_orders", DAYS[2], DAYS[2])
+    there = {DAYS[0].isoformat(), DAYS[3].isoformat()}
+    assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == there
+    assert last_check(instance, "raw_orders", "files_are_read") == {
+        "2026-01-01": (True, "Every landing file was read."),
+        "2026-01-02": (False, "1 in quarantine: 2026-01-02.csv: the column 'amount' is missing."),
+        "2026-01-04": (False, "1 in quarantine: 2026-01-04.2.csv: the file is empty."),
+    }
+    launch(shop, instance, "ingest_orders", DAYS[1], DAYS[1])
+    assert materialized(instance, "raw_orders") == there
+
+
+def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_told_dagster(
+    shop: Settings, instance: dg.DagsterInstance, spark: Any
+) -> None:
+    land(shop, DAYS[0], DAYS[1])
+    ingest(spark, shop, ORDERS)
+    land(shop, DAYS[1], content="customer,day,amount\nbob,2026-01-02,70\n")
+    land(shop, DAYS[2])
+    with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' has changed"):
+        launch(shop, instance, "ingest_orders", DAYS[1], DAYS[2])
+    # The changed file's day is the run's and failed; the others are there.
+    assert {DAYS[0].isoformat(), DAYS[2].isoformat()} <= materialized(instance, "raw_orders")
+
+
+def test_an_empty_landing_zone_and_files_that_wait_are_named_with_what_to_do(
+    shop: Settings, instance: dg.DagsterInstance
+) -> None:
+    from forecache.lake.ingested import require_days
+
+    with pytest.raises(InputError, match=r"2026-01-06 is empty: .*Land a file for 2026-01-06 in .*/landing/orders"):
+        run(shop, pipelines=["orders"])
+    assert materialized(instance, "raw_orders") == set()
+    land(shop, DAYS[5])
+    with pytest.raises(InputError, match=r"'2026-01-06\.csv' of source 'orders' has not been ingested.*orders_landed"):
+        require_days(shop, ORDERS, [DAYS[5]])
+
+
+def test_files_whose_names_match_nothing_are_named(shop: Settings, instance: dg.DagsterInstance) -> None:
+    land(shop, DAYS[0])
+    land(shop, DAYS[1], suffix=".CSV")
+    run(shop, pipelines=["orders"], job="ingest")
+    ((passed, reason),) = last_check(instance, "landing_orders", "names_match").values()
+    assert not passed
+    assert "1 of 2 files match no day" in reason
+    assert "2026-01-02.CSV" in reason
+    assert materialized(instance, "raw_orders") == {"2026-01-01"}
