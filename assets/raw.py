@@ -81,9 +81,11 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         current, days = settings.load(), nights_of(context)
         try:
             result = _ingest(context, current, spark, source, days)
-        finally:
-            # Also where one file fails the run: the days that were ingested all the same are there.
-            tell_of_days(context, current, source, beside=days)
+        except Exception:
+            # The days that were ingested although a file failed the run are there.
+            tell_of_days(context, current, source)
+            raise
+        tell_of_days(context, current, source, beside=days)
         done = read_days(current, source) & set(days)
         if done == set(days):
             yield from _materialized(context, current, source, result, days)

@@ -1,4 +1,4 @@
-"""What Dagster says of landing days is so: which are there, which are not, and what waits is ingested by who needs it."""
+"""Dagster says which landing days are there and which are not, and its nightly job ingests what waits."""
 
 from collections.abc import Iterator
 from datetime import date

@@ -231,7 +231,7 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
 ) -> None:
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\no2,a,2026-01-01T10:00:00Z,-5\n")
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
