@@ -1,5 +1,6 @@
 """What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 
@@ -60,12 +61,10 @@ def copied_files(
     for known in ingested:
         if known.event_day and known.error is None:
             seen.setdefault((known.event_day, known.size_bytes), {})[known.sha256] = known.file
-    sizes = [(file.day, file.size_bytes) for file in files]
+    sizes = Counter((file.day, file.size_bytes) for file in files)
     copies = {}
     for file in sorted(files, key=lambda file: file.name):
-        if file.day is None or (
-            (file.day, file.size_bytes) not in seen and sizes.count((file.day, file.size_bytes)) == 1
-        ):
+        if file.day is None or ((file.day, file.size_bytes) not in seen and sizes[file.day, file.size_bytes] == 1):
             continue
         sha256, like = read_checksum(settings, source, file.name), seen.setdefault((file.day, file.size_bytes), {})
         if sha256 in like and _has_rows(settings, source, file.name):
