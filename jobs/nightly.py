@@ -1,4 +1,8 @@
-"""The nightly job of a pipeline: features, predictions and a published version for a night or a range of nights."""
+"""The nightly job of a pipeline: what waits is ingested, then features, predictions and a published version.
+
+It is for a night or a range of nights. The step of the features ingests: sources may begin on other days than the
+pipeline, and a job of Dagster has assets of one range of partitions only.
+"""
 
 import dagster as dg
 
@@ -22,11 +26,11 @@ def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
 
 
 def build_nightly_job(pipeline: Pipeline) -> AssetJob:
-    """Everything that a night needs once its files are ingested; a range of nights is one run."""
+    """Everything that a night needs once its files have landed; a range of nights is one run."""
     return dg.define_asset_job(
         nightly_job_name(pipeline),
         selection=nightly_selection(pipeline),
-        description=f"Features, predictions and the published version of {pipeline.name} for a night.",
+        description=f"Ingest what waits, then features, predictions and the published version of {pipeline.name}.",
         executor_def=dg.in_process_executor,
     )
 
