@@ -53,7 +53,8 @@ def last_check(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str
     key = dg.AssetCheckKey(dg.AssetKey(asset), check)
     for entry in reversed(instance.event_log_storage.get_asset_check_execution_history(key, limit=100)):
         evaluation: Any = entry.event and entry.event.dagster_event and entry.event.dagster_event.event_specific_data
-        found[evaluation.partition] = evaluation.passed, evaluation.description
+        if isinstance(evaluation, dg.AssetCheckEvaluation):  # not one that was planned and had nothing to say
+            found[evaluation.partition] = evaluation.passed, evaluation.description
     return found
 
 
