@@ -178,7 +178,7 @@ def plain(rows: _Rows) -> _Rows:
     for position, column in enumerate(rows.schema):
         if column.type in _PLAIN:
             kind = _PLAIN[column.type]
-            rows = rows.set_column(position, pa.column(column.name, kind), rows.column(position).cast(kind))
+            rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
     return rows
 
 

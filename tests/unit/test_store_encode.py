@@ -107,3 +107,13 @@ def test_a_row_that_was_carried_forward_names_its_own_provenance() -> None:
 def test_a_type_that_cannot_be_a_key_is_refused() -> None:
     with pytest.raises(InputError, match="'score' has the type double"):
         key_schema(pa.schema([("score", pa.float64())]), ("score",))
+
+
+def test_text_of_every_arrow_type_is_taken_as_plain_text() -> None:
+    from forecache.store.source import plain
+
+    table = pa.table(
+        {"a": pa.array(["x", None]).cast(pa.large_string()), "b": pa.array([b"y", b"z"], pa.large_binary())}
+    )
+    assert plain(table).equals(pa.table({"a": ["x", None], "b": [b"y", b"z"]}))
+    assert plain(table.to_batches()[0]).schema.types == [pa.string(), pa.binary()]
