@@ -93,6 +93,9 @@ def _fail(error: ForecacheError, cause: BaseException) -> int:
     return error.exit_code
 
 
+_NOT_WRITABLE = ("read-only file system", "readonly database", "unable to open database file")
+
+
 def _explain(error: Exception) -> ForecacheError:
     """The sentence for an error that no part of Forecache foresaw."""
     chain: BaseException | None = error
@@ -100,6 +103,13 @@ def _explain(error: Exception) -> ForecacheError:
         if "No space left on device" in str(chain):
             return UnavailableError(
                 "The disk is full.", remedy="Free some space and run again: what was committed is kept."
+            )
+        text = str(chain).lower()
+        if isinstance(chain, PermissionError) or any(sign in text for sign in _NOT_WRITABLE):
+            place = getattr(chain, "filename", None) or "FORECACHE_HOME"
+            return UnavailableError(
+                f"{place} cannot be written: it is on a read-only disk, or belongs to somebody else.",
+                remedy="Set FORECACHE_HOME to a folder of yours. Nothing was changed; queries and `get` work as it is.",
             )
         if isinstance(chain.__cause__, ForecacheError):
             return chain.__cause__

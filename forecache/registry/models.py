@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, NotFoundError
 from forecache.pipeline import Pipeline
 from forecache.registry.relocation import artifact_root, relocate
+from forecache.registry.scratch import scratch_folder
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -192,13 +192,8 @@ def download(settings: Settings, **artifact: str) -> Path:
         "://" not in settings.mlflow_artifact_root or settings.mlflow_artifact_root.startswith("file:")
     )
     # Left to itself, MLflow leaves a folder in /tmp for each copy.
-    target = None if here else tempfile.mkdtemp(dir=_copies().name)
+    target = None if here else tempfile.mkdtemp(dir=scratch_folder())
     return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
-
-
-@cache
-def _copies() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="forecache-")
 
 
 def refuse_changed(folder: Path, uri: str) -> None:

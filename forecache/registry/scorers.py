@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forecache.pipeline import Output
 from forecache.registry.metrics import Array
+from forecache.registry.scratch import scratch_folder
 from forecache.scoring.batch import from_numpy
 from forecache.scoring.engines import plan_scoring
 from forecache.scoring.kernel import load_kernel
@@ -57,7 +58,7 @@ def open_scorer(folder: Path, output: Output) -> Scorer:
         InputError: The model needs another version of its inference package than the one installed.
     """
     plan = plan_scoring(str(folder), bounds=output.limits)
-    with tempfile.TemporaryDirectory(prefix="forecache-") as unpacked:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
     names = [column.name for column in plan.spec.outputs]
     return Scorer(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))

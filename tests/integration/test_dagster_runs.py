@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from dagster_project.instance import runner_instance
@@ -172,9 +173,12 @@ def test_a_night_outside_the_data_is_refused_before_anything_runs(shop: Settings
 
 def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
     from assets.published import _publish_newest
+    from forecache.lake.tables import append_rows
     from forecache.pipeline import load_pipeline
 
     orders = load_pipeline(shop, "orders")
+    rows = pa.table({"as_of": pa.array([DAYS[5]], pa.date32()), "next_spend": pa.array([None], pa.float64())})
+    append_rows(shop, "predictions_orders", rows, partition_by=["as_of"])
     failed = CheckResult("expect_x", "next_spend", "critical", False, "next_spend must not be null: 3 rows do not.")
     report = CheckReport("predictions_orders for 2026-01-06", (failed,), 10, 0.1)
     scored = StageRecord("score", "orders", DAYS[5], "in", "predictions_orders", 1, 10, 0.1)

@@ -67,6 +67,7 @@ def test_a_damaged_file_is_named_by_doctor_and_by_who_reads_it(
     assert file.name in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_spark_s_own_error_is_named_too(settings: Settings, file: Path, spark: "SparkSession") -> None:
     for harm in (zeroed, missing):
         harm(file)

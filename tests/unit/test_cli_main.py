@@ -1,6 +1,8 @@
 """How the command line treats its arguments and its errors."""
 
+import errno
 import re
+import sqlite3
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NoReturn
@@ -174,3 +176,18 @@ def test_a_night_may_be_named_by_the_day(word: str, days: int | None) -> None:
         assert night == date(1998, 6, 30)
     else:
         assert before - timedelta(days=days) <= night <= after - timedelta(days=days)
+
+
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "/srv/home/registry.lock"), "/srv/home/registry.lock"),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/home/lake"), "/srv/home/lake"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "FORECACHE_HOME"),
+    ],
+)
+def test_a_home_that_cannot_be_written_is_said_in_a_sentence(error: Exception, place: str) -> None:
+    said = cli._explain(error)
+    assert said.message.startswith(f"{place} cannot be written")
+    assert "Errno" not in str(said)
+    assert said.exit_code == 7
