@@ -69,9 +69,10 @@ def java_major(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
+    from forecache.lake.object_store import s3_jars
     from forecache.lake.spark import jar_paths
 
-    paths = jar_paths(settings)
+    paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")
 
 
