@@ -11,7 +11,7 @@ from secrets_found import command_lines, files_with
 from spark_cluster import Cluster
 from store_services import minio_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 
 OWN_SECRET = "a-secret-of-the-spark-configuration"
 _SCRIPT = """
@@ -20,7 +20,7 @@ from forecache.lake.spark import spark_session, stop_spark
 from forecache.settings import load_settings
 
 spark = spark_session(load_settings(**json.loads(sys.argv[1])))
-spark.range(100, numPartitions=4).write.parquet("s3a://cloud/lake/numbers")
+spark.range(100, numPartitions=2).write.parquet("s3a://cloud/lake/numbers")
 rows = spark.read.parquet("s3a://cloud/lake/numbers")
 print(rows.selectExpr("sum(id)").first()[0], rows.count(), spark.conf.get("spark.own.password"))
 try:
@@ -45,7 +45,7 @@ def master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "cluster").mkdir()
     cluster = Cluster(tmp_path / "cluster")
     try:
-        cluster.start(workers=2)
+        cluster.start(workers=1)
         yield cluster.url
     finally:
         cluster.stop()
@@ -64,8 +64,9 @@ def test_no_secret_is_on_a_command_line_or_in_a_log_and_executors_read_and_write
         "spark_driver_memory": "1g",
         "spark_conf": {
             "spark.executor.memory": "512m",
-            "spark.cores.max": "2",
+            "spark.cores.max": "1",
             "spark.eventLog.enabled": "true",
+            "spark.eventLog.compress": "false",
             "spark.eventLog.dir": events.as_uri(),
             "spark.log.level": "INFO",
             "spark.own.password": OWN_SECRET,
@@ -75,13 +76,13 @@ def test_no_secret_is_on_a_command_line_or_in_a_log_and_executors_read_and_write
     settings.write_text(json.dumps(given))
     command = [sys.executable, "-c", _SCRIPT.replace("sys.argv[1]", f"open({str(settings)!r}).read()")]
     with command_lines() as lines:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[0] == f"4950 100 {OWN_SECRET}"
     assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
     assert any("CoarseGrainedExecutorBackend" in line for line in lines) == master.startswith("spark://")
     settings.unlink()
-    assert any(events.iterdir())
+    assert files_with("SparkListenerEnvironmentUpdate", events)
     for secret in (options["AWS_SECRET_ACCESS_KEY"], OWN_SECRET):
         assert [line for line in lines if secret in line] == []
         assert files_with(secret, tmp_path, without=(".minio.sys",)) == []
