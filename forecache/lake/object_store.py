@@ -73,8 +73,7 @@ def hadoop_options(settings: Settings) -> dict[str, str]:
 def open_to_s3(session: "SparkSession", settings: Settings) -> None:
     """Give the running JVM the options, secrets among them: on its command line every user of the machine sees them.
 
-    Spark sends the executors its Hadoop configuration with each job. A session that is running already takes over
-    the settings of the call.
+    Spark sends the executors its Hadoop configuration with each job.
     """
     java = session.sparkContext._jsc
     assert java is not None
