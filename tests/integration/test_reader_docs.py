@@ -54,9 +54,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningRe
 
 def curl(reader: tuple[RunningReader, str], command: str, *options: str) -> str:
     running, token = reader
+    etag = httpx.get(f"{running.url}/v1/churn", headers={"authorization": f"Bearer {token}"}).headers["etag"]
     done = subprocess.run(
         ["bash", "-c", command.replace("curl", f"curl -sS {' '.join(options)}", 1)],
-        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "READER": running.url, "TOKEN": token},
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "READER": running.url, "TOKEN": token, "ETAG": etag},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
