@@ -1,4 +1,4 @@
-"""A scoring run killed with SIGKILL at any moment is taken up: the same table, and hardly any work done twice."""
+"""A scoring run killed with SIGKILL while it scores is taken up: the same table, and hardly any work done twice."""
 
 import os
 import random
