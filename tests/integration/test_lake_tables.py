@@ -1,11 +1,12 @@
 """Tables hold their contracts: a partition written twice stays the same, both engines read it, errors are sentences."""
 
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from warm import assert_valid_log
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.ledger import StageRecord, last_record, last_records, record
@@ -15,6 +16,7 @@ from forecache.lake.tables import (
     list_tables,
     open_table,
     read_table,
+    replace_rows,
     replace_table,
     table_version,
     write_partitions,
@@ -128,3 +130,47 @@ def test_two_writers_of_one_table_at_once_both_succeed_or_say_so(settings: Setti
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda x: append_rows(settings, "t", pa.table({"x": [x]})), range(1, 13)))
     assert sorted(query(settings, "select x from t").column("x").to_pylist()) == list(range(13))
+
+
+ROWS_SCHEMA = "source_file string, line int, at timestamp, value float, event_day date"
+
+
+def test_replacing_rows_by_name_keeps_the_other_rows_of_their_files(settings: Settings, spark: Any) -> None:
+    def put(names: list[str], rows: list[tuple[Any, ...]]) -> int:
+        frame = spark.createDataFrame(rows, ROWS_SCHEMA).coalesce(1)
+        return replace_rows(
+            frame, settings, "raw_t", column="source_file", values=names, partition_by="event_day", within=[N1, N2]
+        )
+
+    at = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)
+    a, b = [("a", i, at, None, N1) for i in range(3)], [("b", i, at, 0.5, N1) for i in range(4)]
+    late = [("c", 0, None, 1.5, N2)]
+    put(["a", "b"], a + b)
+    put(["c"], late)
+    version = put(["a"], a[:2])
+    assert put(["b"], [(*row[:3], 2.5, N1) for row in b]) == version + 1
+    expected = sorted([*a[:2], *((*row[:3], 2.5, N1) for row in b), *late], key=lambda row: row[:2])
+    order = [("source_file", "ascending"), ("line", "ascending")]
+    table = open_table(settings, "raw_t").to_pyarrow_table()
+    assert [tuple(row[name] for name in table.schema.names) for row in table.sort_by(order).to_pylist()] == expected
+    read = read_table(spark, settings, "raw_t").toArrow().select(table.schema.names).sort_by(order)
+    assert [tuple(row.values()) for row in read.to_pylist()] == expected
+    assert table.schema.field("at").type == pa.timestamp("us", tz="UTC")
+    assert (table.schema.field("line").type, table.schema.field("value").type) == (pa.int32(), pa.float32())
+    bounds = pa.table(open_table(settings, "raw_t").get_add_actions(flatten=True))
+    assert {value for value in bounds["max.at"].to_pylist() if value is not None} == {at}
+    assert_valid_log(settings.table_uri("raw_t"))
+
+
+def test_narrower_numbers_are_widened_to_the_tables_type(settings: Settings, spark: Any) -> None:
+    append_rows(settings, "t", pa.table({"name": ["a"], "x": pa.array([1], pa.int64())}))
+    replace_rows(spark.createDataFrame([("b", 2)], "name string, x int"), settings, "t", column="name", values=["b"])
+    assert query(settings, "select * from t order by x").to_pylist() == [{"name": "a", "x": 1}, {"name": "b", "x": 2}]
+
+
+def test_spark_reads_the_change_feed_of_a_partition_that_was_replaced(settings: Settings, spark: Any) -> None:
+    write(settings, spark, [("a", N1, 1.0), ("b", N1, 2.0)], N1)
+    version = write(settings, spark, [("a", N1, 3.0)], N1)
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", version)
+    rows = feed.load(settings.table_uri("features_t")).select("_change_type", "customer_id", "score").collect()
+    assert sorted(map(tuple, rows)) == [("delete", "a", 1.0), ("delete", "b", 2.0), ("insert", "a", 3.0)]
