@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.lake.tables import append_rows, open_table, table_exists, table_version
 from forecache.settings import Settings
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -36,6 +36,8 @@ class Promotion:
         from_published, to_published: Store versions served before and after, where the decision moved them too.
         from_pinned: Version that was pinned when a rollback began; it lifts that pin, and none that is set later.
         predictions_version: Delta version of the prediction table that `to_published` holds.
+        position: Delta version of the ledger after which it was written, which orders the decisions of machines whose
+            clocks differ.
         outdated_verdict: Promoted by a person although the gate's verdict did not hold any more; `reason` says why not.
     """
 
@@ -59,6 +61,7 @@ class Promotion:
     predictions_version: int | None = None
     from_pinned: int | None = None
     outdated_verdict: bool | None = None
+    position: int | None = None
 
     @property
     def about(self) -> int | None:
@@ -67,10 +70,12 @@ class Promotion:
 
 
 def record_promotion(settings: Settings, entry: Promotion) -> None:
-    """Append a decision; `code_version` is filled in."""
+    """Append a decision; `code_version` and `position` are filled in."""
     import pyarrow as pa
 
-    values = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
+    filled = {"metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
+    exists = table_exists(settings, PROMOTION_TABLE)
+    values = {**vars(entry), **filled, "position": table_version(settings, PROMOTION_TABLE) if exists else -1}
     rows = pa.Table.from_pylist([values], schema=_schema())
     append_rows(settings, PROMOTION_TABLE, rows, add_columns=True)
 
@@ -79,10 +84,9 @@ def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
     """The decisions about a pipeline's model, oldest first."""
     if not table_exists(settings, PROMOTION_TABLE):
         return []
-    rows = open_table(settings, PROMOTION_TABLE).to_pyarrow_table(filters=[("pipeline", "=", pipeline)])
-    return [
-        Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows.sort_by("recorded_at").to_pylist()
-    ]
+    rows = open_table(settings, PROMOTION_TABLE).to_pyarrow_table(filters=[("pipeline", "=", pipeline)]).to_pylist()
+    found = [Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows]
+    return sorted(found, key=lambda entry: (-1 if entry.position is None else entry.position, entry.recorded_at))
 
 
 def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
@@ -135,5 +139,6 @@ def _schema() -> Any:
             ("predictions_version", pa.int64()),
             ("from_pinned", pa.int64()),
             ("outdated_verdict", pa.bool_()),
+            ("position", pa.int64()),
         ]
     )

@@ -1,9 +1,18 @@
 """What the promotion ledger's rows say together: past champions, versions rolled back, an operation cut short."""
 
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from forecache.registry.promotions import Promotion, past_champions, rolled_back, unfinished
+from forecache.registry.promotions import (
+    Promotion,
+    past_champions,
+    promotions,
+    record_promotion,
+    rolled_back,
+    unfinished,
+)
+from forecache.settings import Settings
 
 
 def row(action: str, before: int | None, after: int | None, verdict: str = "passed", **more: Any) -> Promotion:
@@ -13,6 +22,20 @@ def row(action: str, before: int | None, after: int | None, verdict: str = "pass
 
 UP = [row("gate", None, 1), row("gate", 1, 1, "failed", candidate=2), row("gate", 1, 3), row("gate", 3, 4)]
 BACK = [row("rollback", 4, 3, verdict, operation="a") for verdict in ("begun", "passed")]
+
+
+def test_decisions_stand_in_the_order_they_were_written_whatever_the_clocks_say(settings: Settings) -> None:
+    clocks = [50, 10, 30, 20]  # seconds, of two machines
+    written = [
+        replace(entry, recorded_at=entry.recorded_at + timedelta(seconds=clock))
+        for entry, clock in zip([UP[2], UP[3], *BACK], clocks, strict=True)
+    ]
+    for entry in written:
+        record_promotion(settings, entry)
+    found = promotions(settings, "churn")
+    assert [entry.recorded_at for entry in found] == [entry.recorded_at for entry in written]
+    assert [entry.position for entry in found] == [-1, 0, 1, 2]
+    assert rolled_back(found) == {4}
 
 
 def test_past_champions_are_those_that_went_live_the_latest_first() -> None:
