@@ -8,7 +8,9 @@ BIN := .venv/bin
 PACKAGES := forecache dagster_project assets jobs resources
 PYTEST ?= $(BIN)/pytest
 PYTEST_ARGS ?=
+PYTHON ?= python3.12
 
+.PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 dev test services lint types imports unit integration faults e2e format \
         bench bench-store bench-scoring bench-training bench-demo figures settings-doc clean clean-state distclean
 
@@ -60,6 +62,9 @@ faults: setup services ## The tests that kill, fill and lock
 
 e2e: setup services ## The tests that run the main job whole
 	@$(PYTEST) tests/e2e $(PYTEST_ARGS)
+
+test-gpu: ## Check training on a machine with GPUs: PYTHON with torch and a few wheels, nothing else
+	@PYTHON=$${PYTHON:-$(PYTHON)} bash scripts/test_gpu.sh
 
 format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .

@@ -1,5 +1,7 @@
 """What several ranks do in tests of the optimizer step and of the two ways to lay a network on them."""
 
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from forecache.pipeline import Training
+from forecache.training.worker import group as group_module
 from forecache.training.worker.checkpoint import Checkpoints
 from forecache.training.worker.data import Batch
 from forecache.training.worker.group import Group
@@ -125,6 +128,18 @@ def take_steps(
 def take_all(group: Group, *, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """`take_steps` for each of several runs, by name."""
     return {name: take_steps(group, **arguments) for name, arguments in runs.items()}
+
+
+def let_first_work(group: Group, *, seconds: float) -> tuple[Any, Any]:
+    """What ranks get of two calls by rank 0, the first of which takes longer than any collective may."""
+    group_module._PULSE_S = 0.3
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds / 2), dist.group.WORLD)  # type: ignore[attr-defined]
+
+    def work() -> str:
+        time.sleep(seconds)
+        return f"by rank {group.rank}"
+
+    return group.by_first(work), group.by_first(lambda: None)
 
 
 def checkpoints_in(folder: Path, group: Group) -> Checkpoints:
