@@ -7,6 +7,7 @@ from typing import Any
 from forecache.pipeline import (
     Baseline,
     Column,
+    Drift,
     EstimatorModel,
     Feature,
     Features,
@@ -15,6 +16,7 @@ from forecache.pipeline import (
     Output,
     Pipeline,
     Publish,
+    Retraining,
     Segment,
     Source,
     TorchModel,
@@ -57,6 +59,8 @@ visits = Pipeline(
     segments=(Segment("band", of="probability", bounds=(0.5,), labels=("low", "high")),),
     gate=Gate("roc_auc", floors={"roc_auc": 0.6}, baseline=Baseline("recency")),
     publish=Publish(max_psi=0.5),
+    drift=Drift(last=7),
+    retraining=Retraining(min_nights=3),
 )
 
 trees = Pipeline(
