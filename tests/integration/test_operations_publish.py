@@ -1,13 +1,22 @@
 """What may be published: a night that passed its checks in the state that is published, looked at under the lock."""
 
+from typing import TYPE_CHECKING
+
 import pytest
-from store_tables import NEXT_NIGHT, churn, predictions, record_check, scores, upsert, write_night
+from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, scores, upsert, write_night
 
 from forecache.errors import CheckError, ConflictError
+from forecache.lake.digest import partition_digests
+from forecache.lake.tables import open_table
 from forecache.operations.publish import publish_night
+from forecache.pipeline import AS_OF, expect
+from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
 from forecache.store import open_store, publish, steps
 from forecache.store.source import NightSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def test_a_night_that_was_never_checked_is_published_only_where_that_is_asked_for(settings: Settings) -> None:
@@ -61,3 +70,21 @@ def test_the_night_is_opened_and_approved_under_the_publishers_lock(
     assert approved == [published.delta_version] == [1]
     with open_store(settings, "churn").snapshot() as snapshot:
         assert b"0.125" in (snapshot.get(b"00001") or b"")
+
+
+@pytest.mark.slow
+def test_what_spark_checked_is_what_is_published(spark: "SparkSession", settings: Settings) -> None:
+    def check() -> None:
+        table = open_table(settings, "predictions_churn")
+        rules = [expect("expect_column_values_to_be_unique", column="customer_id")]
+        states, version = partition_digests(table, AS_OF, [NIGHT]), table.version()
+        check_nights(spark, settings, "predictions_churn", rules, column=AS_OF, states=states, version=version)
+
+    write_night(settings, predictions(scores(50)))
+    check()
+    assert publish_night(settings, churn()).rows == 50
+    upsert(settings, predictions({"00001": 0.125}))
+    with pytest.raises(CheckError, match="has other rows since"):
+        publish_night(settings, churn())
+    check()
+    assert publish_night(settings, churn()).details["version"] == 2
