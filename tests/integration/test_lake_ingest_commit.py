@@ -116,7 +116,8 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(ingest_commit, "write_frame", write_frame)
-    monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds, real=time.sleep: real(seconds / 10))
+    sleep = time.sleep
+    monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds: sleep(seconds / 10))
     chance, settings = random.Random(seed), load_settings(home=tmp_path / "home")
     landed: Files = {}
 
@@ -131,10 +132,30 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
         landed.update(runs[-1])
         waits = [random.Random(f"{seed} {number}") for number in range(3)]
         calls = [
-            threads.submit(ingest, settings, run, lambda wait=wait: time.sleep(wait.random() / 20))
+            threads.submit(ingest, settings, run, lambda wait=wait: sleep(wait.choice([0, 0, 0.3])))
             for run, wait in zip(runs, waits, strict=True)
         ]
         for call in calls:
             call.result()
     ingest(settings, landed, lambda: None)
     expect_agreement(settings, landed)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_ingestion_that_is_overtaken_whole_at_a_step_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(ingest_commit, "write_frame", write_frame)
+    settings = load_settings(home=tmp_path / "home")
+    earlier: Files = {"2026-01-01.b.csv": ["a", "b"], "2026-01-01.c.csv": ["b", "c"]}
+    later: Files = {"2026-01-01.a.csv": ["a", "c", "d"], **earlier}
+    steps = 0
+
+    def overtaken() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            ingest(settings, later, lambda: None)
+
+    ingest(settings, earlier, overtaken)
+    expect_agreement(settings, later)
