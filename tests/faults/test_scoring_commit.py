@@ -18,6 +18,7 @@ from forecache.lake.ledger import last_records
 from forecache.lake.steps import STEPS
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings, load_settings
+from forecache.store.source import plain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -156,7 +157,7 @@ def _window(settings: Settings, nights: list[date], model: Model) -> float:
 
 def _from_feed(feed: Any) -> list[dict[str, Any]]:
     """The rows that a change feed adds up to, each of which it has put in once more than taken out."""
-    table = pa.table(feed)
+    table = plain(pa.table(feed))
     columns = [name for name in table.column_names if not name.startswith("_")]
     signs = [1 if kind == "insert" else -1 for kind in table["_change_type"].to_pylist()]
     grouped = (
