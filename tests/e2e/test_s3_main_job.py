@@ -93,9 +93,9 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
         assert forecache(remote, "query", QUESTION) == forecache(local, "query", QUESTION)
 
         # Another machine has nothing but the bucket.
-        replica = remote.model_copy(update={"store": str(tmp_path / "replica")})
-        pull(Store(replica.store_path / "trips"), open_remote(remote.store_remote, options))
-        assert published(Store(replica.store_path / "trips")) == expected
+        replica = Store(tmp_path / "replica" / "trips")
+        pull(replica, open_remote(remote.store_remote, options))
+        assert published(replica) == expected
 
     assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
     assert any("forecache.training.worker" in line for line in lines)
@@ -103,9 +103,10 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
     assert [line for line in lines if secret in line] == []
     assert files_with(secret, remote.home_path, tmp_path / "minio" / "data", without=(".minio.sys",)) == []
 
-    monkeypatch.setenv("FORECACHE_STORE", replica.store)
-    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica-home"))
-    (tmp_path / "replica-home").mkdir()
-    with ReaderProcess(replica) as reader:
+    served = load_settings(home=tmp_path / "reader", store=str(tmp_path / "replica"))
+    monkeypatch.setenv("FORECACHE_HOME", str(served.home_path))
+    monkeypatch.setenv("FORECACHE_STORE", served.store)
+    served.home_path.mkdir()
+    with ReaderProcess(served) as reader:
         answer = reader.answer("trips", "r0001")
     assert answer["value"] == json.loads(expected[b"r0001"])
