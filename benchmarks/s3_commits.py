@@ -8,15 +8,12 @@ It fails where a commit is lost, is there twice, or differs from what its writer
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
-from _processor import processor_name
+from _common.machine import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "s3_commits.json"
@@ -31,9 +28,7 @@ def main() -> int:
     arguments = parser.parse_args()
     spark, delta = (4, 8) if arguments.smoke else (100, 400)
     kills = {"spark": 1, "delta-rs": 2} if arguments.smoke else {"spark": 6, "delta-rs": 30}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    began = circumstances()
     with tempfile.TemporaryDirectory(prefix="forecache-s3-commits-") as folder:
         figures = prove(
             Path(folder),
@@ -45,10 +40,7 @@ def main() -> int:
             say=lambda text: print(text, flush=True),
         )
     document = {
-        "commit": commit.stdout.strip(),
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
-        "versions": {name: version(name) for name in ("pyspark", "delta-spark", "deltalake")},
+        "circumstances": began,
         "seed": arguments.seed,
         "commits_by_writer": {"spark": [spark, spark], "delta-rs": [delta, delta]},
         **figures,
