@@ -88,7 +88,7 @@ def test_the_model_and_what_it_published_go_back_together_with_one_operation_in_
     assert models.model_version(home, PIPELINE, 2).gate == "rolled_back"
     begun, passed = promotions(home, "returns")[-2:]
     assert [entry.verdict for entry in (begun, passed)] == ["begun", "passed"]
-    assert replace(passed, code_version="") == done.entry
+    assert replace(passed, code_version="", position=None) == done.entry
     assert begun.operation == passed.operation != ""
     for entry in (begun, passed):
         moved = (entry.from_version, entry.to_version, entry.from_published, entry.to_published)
