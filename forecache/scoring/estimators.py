@@ -50,9 +50,20 @@ def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> P
 
 
 def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
-    """Values within (smallest, largest), each a number or None."""
+    """Values within (smallest, largest), each a number or None; what is cut off becomes the nearest number inside."""
     low, high = limits
-    return values if low is None and high is None else np.clip(values, low, high)
+    if low is None and high is None:
+        return values
+    return np.clip(values, _inside(low, values.dtype, np.inf), _inside(high, values.dtype, -np.inf))
+
+
+def _inside(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
+    """A limit as a number of a type, which is not beyond the limit: float32 has no 0.1, but one a little above it."""
+    if limit is None or dtype.kind != "f":
+        return limit
+    nearest = dtype.type(limit)
+    beyond = float(nearest) < limit if inwards > 0 else float(nearest) > limit
+    return np.nextafter(nearest, dtype.type(inwards)) if beyond else nearest
 
 
 def _lightgbm(payload: bytes) -> Predict:

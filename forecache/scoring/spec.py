@@ -13,7 +13,7 @@ ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch, which Forecache takes as off where it is not set."""
 
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
-KERNEL_VERSION = 4
+KERNEL_VERSION = 5
 
 
 def pickle_allowed() -> bool:

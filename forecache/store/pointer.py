@@ -53,8 +53,7 @@ def read_pointer(layout: Layout) -> Pointer:
     """The pointer, or its copy where the pointer's bytes are damaged; an empty one before the first publish.
 
     Raises:
-        DamagedError: Both are damaged.
-        UnavailableError: An older Forecache wrote it.
+        DamagedError: Both are damaged, or an older Forecache wrote it.
     """
     try:
         content = layout.pointer.read_bytes()
@@ -63,6 +62,8 @@ def read_pointer(layout: Layout) -> Pointer:
     try:
         return pointer_from_json(content, what=f"The file {layout.pointer}")
     except DamagedError:
+        if not layout.pointer_copy.exists():  # as an older Forecache left it
+            raise
         try:
             return pointer_from_json(layout.pointer_copy.read_bytes(), what=f"The file {layout.pointer_copy}")
         except (FileNotFoundError, DamagedError):

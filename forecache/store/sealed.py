@@ -6,7 +6,7 @@ from typing import Any
 
 import xxhash
 
-from forecache.errors import DamagedError, UnavailableError
+from forecache.errors import DamagedError
 
 _CHECKSUM = "checksum"
 
@@ -23,8 +23,7 @@ def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
         what: The file, for messages.
 
     Raises:
-        DamagedError: It is not what was written.
-        UnavailableError: It has no checksum: another Forecache wrote it.
+        DamagedError: It is not what was written, or has no checksum, as an older Forecache wrote it.
     """
     try:
         data = json.loads(content)
@@ -32,7 +31,7 @@ def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError):
         raise damaged(what) from None
     if seal is None:
-        raise UnavailableError(
+        raise DamagedError(
             f"{what} has no checksum: an older Forecache wrote it, or it is damaged.",
             remedy="Remove the pipeline's store folder and publish again; on a replica, pull again.",
         )

@@ -190,6 +190,7 @@ def test_a_content_that_is_not_what_was_published_is_found_where_checksums_canno
 
 
 def test_a_store_of_an_older_format_is_named(settings: Settings, store: Store) -> None:
+    store.layout.pointer_copy.unlink()
     store.layout.pointer.write_bytes(b'{"current": 17, "pinned": null, "last": 17, "generation": 3}')
     for act in (lambda: publish(settings, churn()), store.snapshot):
         with pytest.raises(UnavailableError, match=r"CURRENT has no checksum: .* publish again"):

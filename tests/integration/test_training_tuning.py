@@ -63,7 +63,9 @@ def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_re
     write_training_set(settings, returns, rows_per_date=10)
     epochs_of: list[int] = []
 
-    def made_up(settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int) -> dict[str, Any]:
+    def made_up(
+        settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int, gpu: int | None
+    ) -> dict[str, Any]:
         number = len(epochs_of)
         epochs_of.append(0)
         for epoch in range(5):

@@ -11,6 +11,7 @@ import pytest
 from scoring_support import network
 
 from forecache.errors import CheckError, InputError
+from forecache.scoring.estimators import bounded
 from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
 from forecache.scoring.runtimes import LOADERS, as_columns, onnx_session
 from forecache.scoring.spec import KernelSpec, OutputColumn
@@ -144,3 +145,11 @@ def test_lists_of_any_length_are_returned_as_they_are(rows: list[list[float]]) -
     given = [_lists(np.zeros((3, 20), np.float32))]
     for returned in (rows, pd.DataFrame({"v": rows})):
         assert score_arrays(Returns(*as_columns(returned, spec)), spec, given).to_pylist() == rows
+
+
+def test_limits_that_float32_does_not_have_are_kept_to_from_inside() -> None:
+    values = np.array([-1.0, 0.05, 1.0], dtype=np.float32)
+    for low, high in [(0.1, 0.7), (-0.7, -0.1), (1e-50, 0.1), (None, 0.1), (0.1, None)]:
+        kept = bounded(values, (low, high)).astype(np.float64)
+        assert low is None or kept.min() >= low
+        assert high is None or kept.max() <= high

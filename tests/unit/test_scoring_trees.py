@@ -34,6 +34,7 @@ def forests() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_trees_and_networks_are_saved_loaded_and_predict_the_same() -> None:
     import skops.io
@@ -44,7 +45,9 @@ def test_trees_and_networks_are_saved_loaded_and_predict_the_same() -> None:
         estimator.fit(ROWS, LABEL)
         predict = load_estimator("sklearn", skops.io.dumps(estimator), {})
         wanted = estimator.predict_proba(ROWS)[:, 1] if hasattr(estimator, "predict_proba") else estimator.predict(ROWS)
-        assert np.array_equal(predict(ROWS), wanted), type(estimator).__name__
+        # The network's products are made in float64, whatever scikit-learn does with rows of float32.
+        tolerance = 1e-6 if "MLP" in type(estimator).__name__ else 0.0
+        np.testing.assert_allclose(predict(ROWS), wanted, rtol=tolerance, atol=tolerance)
 
 
 def forest() -> Any:
