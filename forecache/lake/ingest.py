@@ -12,21 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
 from forecache.lake.code import code_version
-from forecache.lake.ingest_commit import (
-    RawState,
-    commit_quarantine,
-    commit_raw,
-    only_ingestion,
-    patiently,
-    raw_state,
-    require_newest,
-)
+from forecache.lake.ingest_commit import commit_quarantine, commit_raw, patiently, require_newest
 from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.judge import judge
 from forecache.lake.landing import LandingFile, list_landing, read_checksum, source_uri
 from forecache.lake.parsing import parse_files, parsed_columns
+from forecache.lake.partitions import Seen, look
 from forecache.lake.pending import copied_files
 from forecache.lake.tables import table_exists, table_version
+from forecache.lake.turn import own_turn
 from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -61,7 +55,7 @@ def ingest(
     """
     started = time.perf_counter()
     landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
-    with only_ingestion(settings, source, progress):
+    with own_turn(settings, source.raw_table, run_id, progress):
         known = {file.file: file for file in ingested_files(settings, source)}
         pending = [file for file in landed if file.name not in known]
         done: dict[str, IngestedFile] = {}
@@ -92,7 +86,7 @@ def _ingest_files(
     from pyspark.storagelevel import StorageLevel
 
     now = datetime.now(timezone.utc)
-    seen = raw_state(settings, source)
+    seen = look(settings, source.raw_table, "event_day")
     names = [file.name for file in files]
     others = [file for file in ingested_files(settings, source) if file.file not in names]
     rows = _parsed(spark, settings, source, files, copied_files(settings, source, files, others))
@@ -134,7 +128,7 @@ def _commit(
     files: Sequence[LandingFile],
     counts: Mapping[str, Mapping[str, Any]],
     *,
-    seen: RawState,
+    seen: Seen,
     run_id: str,
 ) -> int:
     from pyspark.sql import functions as F

@@ -5,26 +5,20 @@ the table still has the files that the rows were judged against, and whoever com
 made only while that commit is the raw table's newest, so the last to commit there has the last word on all three.
 """
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from forecache.errors import ConflictError
-from forecache.lake.commit import Change, State, Target, active_files, commit
+from forecache.lake.commit import State
 from forecache.lake.landing import LandingFile
-from forecache.lake.tables import open_table, table_exists, table_version
-from forecache.lake.writers import Remainder, write_frame
+from forecache.lake.partitions import Seen
+from forecache.lake.tables import replace_rows, table_exists, table_version
 from forecache.pipeline import Source
-from forecache.results import Progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-_POLL_S = 0.2
 
 
 class OvertakenError(ConflictError):
@@ -37,61 +31,31 @@ class OvertakenError(ConflictError):
         )
 
 
-@dataclass(frozen=True)
-class RawState:
-    """The raw table as rows are judged against it; version -1 where there is none."""
-
-    version: int
-    paths: frozenset[str]
-
-
-@contextmanager
-def only_ingestion(settings: Settings, source: Source, progress: Progress) -> Iterator[None]:
-    """One ingestion of a source at a time on this machine; a second one waits and then finds less to do, or nothing."""
-    folder = settings.home_path / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"ingest-{source.name}.lock").open("w") as lock:
-        told = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    progress(f"waiting for another ingestion of {source.name} to end", None)
-                told = True
-                time.sleep(_POLL_S)
-        yield
-
-
-def raw_state(settings: Settings, source: Source) -> RawState:
-    """The raw table at its newest version."""
-    if not table_exists(settings, source.raw_table):
-        return RawState(-1, frozenset())
-    delta = open_table(settings, source.raw_table)
-    return RawState(delta.version(), frozenset(file.path for file in active_files(delta)))
-
-
 def commit_raw(
-    settings: Settings, source: Source, good: "DataFrame", files: Sequence[LandingFile], *, seen: RawState, run_id: str
+    settings: Settings, source: Source, good: "DataFrame", files: Sequence[LandingFile], *, seen: Seen, run_id: str
 ) -> int:
     """Put the good rows in the place of all rows of their files; returns the Delta version.
 
     Raises:
         OvertakenError: The table has other files than those that the rows were judged against.
     """
-    name = source.raw_table
-    schema, written = write_frame(good.repartition("event_day"), settings, name, partition_by="event_day")
-    rest = Remainder(settings, name, "source_file", frozenset(file.name for file in files))
-    days = {file.day.isoformat() for file in files if file.day is not None}
+    judged_against = {path for paths in seen.files.values() for path in paths}
 
-    def decide(state: State) -> Change:
-        if {file.path for file in state.files} != seen.paths:
+    def require_seen(state: State) -> None:
+        if {file.path for file in state.files} != judged_against:
             raise OvertakenError(source)
-        replaced, kept = rest.of(state, [file for file in state.files if file.partition["event_day"] in days])
-        return Change([*written, *kept], replaced)
 
-    return commit(Target(settings, name, schema, ("event_day",)), decide, note={"run_id": run_id})
+    return replace_rows(
+        good.repartition("event_day"),
+        settings,
+        source.raw_table,
+        column="source_file",
+        values=[file.name for file in files],
+        partition_by="event_day",
+        within={file.day for file in files if file.day is not None},
+        require=require_seen,
+        run_id=run_id,
+    )
 
 
 def commit_quarantine(
@@ -104,21 +68,17 @@ def commit_quarantine(
     run_id: str,
 ) -> None:
     """Put the bad rows, or none, in the place of all rows of their files; raises OvertakenError as `commit_raw`."""
-    name = source.quarantine_table
-    if bad is not None:
-        schema, written = write_frame(bad, settings, name)
-    elif table_exists(settings, name):
-        schema, written = open_table(settings, name).schema(), []
-    else:
+    if bad is None and not table_exists(settings, source.quarantine_table):
         return
-    rest = Remainder(settings, name, "source_file", frozenset(file.name for file in files))
-
-    def decide(state: State) -> Change:
-        require_newest(settings, source, raw_version)
-        replaced, kept = rest.of(state, state.files)
-        return Change([*written, *kept], replaced)
-
-    commit(Target(settings, name, schema), decide, note={"run_id": run_id})
+    replace_rows(
+        bad,
+        settings,
+        source.quarantine_table,
+        column="source_file",
+        values=[file.name for file in files],
+        require=lambda _: require_newest(settings, source, raw_version),
+        run_id=run_id,
+    )
 
 
 def require_newest(settings: Settings, source: Source, raw_version: int) -> None:

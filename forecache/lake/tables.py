@@ -3,7 +3,7 @@
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -121,7 +121,7 @@ def write_partitions(
 
 
 def replace_rows(
-    frame: "DataFrame",
+    frame: "DataFrame | None",
     settings: Settings,
     name: str,
     *,
@@ -129,6 +129,7 @@ def replace_rows(
     values: Collection[str],
     partition_by: str | None = None,
     within: Collection[date] | None = None,
+    require: Callable[[State], None] | None = None,
     run_id: str = "",
 ) -> int:
     """Replace the rows of a table with `column IN values` by the frame's, in one commit.
@@ -136,20 +137,27 @@ def replace_rows(
     Columns new in the frame are added to the table. Files that hold such rows are written again without them.
 
     Args:
+        frame: The new rows; None: there are none, and the table exists.
         column: A text column.
         partition_by: Partition column (date) of the table.
         within: Only these partitions hold such rows; None: any may.
+        require: Called at each attempt with the table at its newest version; what it raises stops the commit.
 
     Returns:
         The Delta version that holds the rows; raises what `forecache.lake.commit.commit` does.
     """
-    schema, files = write_frame(frame, settings, name, partition_by=partition_by)
+    if frame is None:
+        schema, files = open_table(settings, name).schema(), list[DataFile]()
+    else:
+        schema, files = write_frame(frame, settings, name, partition_by=partition_by)
     rest = Remainder(settings, name, column, frozenset(values))
-    days = None if within is None or partition_by is None else {day.isoformat() for day in within}
+    days = None if within is None else {day.isoformat() for day in within}
 
     def decide(state: State) -> Change:
-        some = [f for f in state.files if days is None or f.partition[str(partition_by)] in days]
-        replaced, kept = rest.of(state, [file for file in some if file.path not in {new.path for new in files}])
+        if require is not None:
+            require(state)
+        some = [file for file in state.files if days is None or file.partition[str(partition_by)] in days]
+        replaced, kept = rest.of(state, some)
         return Change([*files, *kept], replaced)
 
     return commit(

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake import ingest_commit
-from forecache.lake.ingest_commit import commit_quarantine, commit_raw, patiently, raw_state, require_newest
+from forecache.lake import ingest_commit, tables
+from forecache.lake.ingest_commit import commit_quarantine, commit_raw, patiently, require_newest
 from forecache.lake.ingested import FILES_TABLE, IngestedFile, enter_files, ingested_files
 from forecache.lake.landing import LandingFile
+from forecache.lake.partitions import look
 from forecache.lake.tables import open_table, table_exists
 from forecache.lake.writers import write_rows
 from forecache.pipeline import Column, Source
@@ -53,10 +54,10 @@ def write_frame(frame: Frame, settings: Settings, name: str, *, partition_by: st
     return Schema.from_arrow(frame.rows.schema), files
 
 
-def judge(settings: Settings, files: Files, paths: frozenset[str]) -> tuple[list[Any], list[Any]]:
+def judge(settings: Settings, files: Files, raw_exists: bool) -> tuple[list[Any], list[Any]]:
     """Good and bad rows: an id that a file before, or another file of the raw table, has is bad."""
     seen = set()
-    if paths:
+    if raw_exists:
         before = open_table(settings, ORDERS.raw_table).to_pyarrow_table().to_pylist()
         seen = {row["order_id"] for row in before if row["source_file"] not in files}
     good, bad = [], []
@@ -75,8 +76,8 @@ def ingest(settings: Settings, landed: Files, pause: Any) -> None:
     files = [LandingFile(name, ORDERS.start, 1, NOW) for name in pending]
 
     def attempt() -> None:
-        seen = raw_state(settings, ORDERS)
-        good, bad = judge(settings, pending, seen.paths)
+        seen = look(settings, ORDERS.raw_table, "event_day")
+        good, bad = judge(settings, pending, seen.version >= 0)
         pause()
         version = commit_raw(settings, ORDERS, Frame(good), files, seen=seen, run_id="")  # type: ignore[arg-type]
         pause()
@@ -115,7 +116,7 @@ def expect_agreement(settings: Settings, landed: Files) -> None:
 def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(ingest_commit, "write_frame", write_frame)
+    monkeypatch.setattr(tables, "write_frame", write_frame)
     sleep = time.sleep
     monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds: sleep(seconds / 10))
     chance, settings = random.Random(seed), load_settings(home=tmp_path / "home")
@@ -145,7 +146,7 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
 def test_ingestion_that_is_overtaken_whole_at_a_step_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(ingest_commit, "write_frame", write_frame)
+    monkeypatch.setattr(tables, "write_frame", write_frame)
     settings = load_settings(home=tmp_path / "home")
     earlier: Files = {"2026-01-01.b.csv": ["a", "b"], "2026-01-01.c.csv": ["b", "c"]}
     later: Files = {"2026-01-01.a.csv": ["a", "c", "d"], **earlier}

@@ -70,7 +70,7 @@ def main(warm_home: str) -> None:
     (folder / "2026-01-01.csv").write_text("order_id,day,amount\na,2026-01-01,1\nb,2026-01-01,-1\n")
     module.ingest(spark, settings, ORDERS)
     print(json.dumps({"ready": True}), flush=True)
-    real = {step: getattr(module, step) for step in (*STEPS, "only_ingestion")}
+    real = {step: getattr(module, step) for step in (*STEPS, "own_turn")}
     for line in sys.stdin:
         command = json.loads(line)
 
@@ -86,7 +86,7 @@ def main(warm_home: str) -> None:
         for step in STEPS:
             setattr(module, step, stepped(step))
         unlocked = command.get("unlocked")
-        module.only_ingestion = (lambda *_: nullcontext()) if unlocked else real["only_ingestion"]
+        module.own_turn = (lambda *_: nullcontext()) if unlocked else real["own_turn"]
         time.sleep(max(0.0, command.get("start_at", 0.0) - time.time()))
         try:
             result = module.ingest(spark, settings_of(command["home"]), ORDERS)
