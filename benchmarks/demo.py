@@ -11,28 +11,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 from _common import results
+from _common.memory import proportional_bytes, watching
 from _common.rows import Row, Value, markdown, number
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {"demo": "`forecache demo` in an empty home, and once more"}
 _SAMPLE_S = 0.25
-
-
-@dataclass
-class Peak:
-    """Largest memory of all processes at one moment, in bytes: pages that several map are shared out (PSS)."""
-
-    proportional: int = 0
 
 
 def main() -> int:
@@ -71,7 +61,14 @@ def run_demo(home: Path) -> dict[str, Any]:
     command = [str(ROOT / ".venv" / "bin" / "forecache"), "demo", "--json"]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True)
-    with _watched(process.pid) as peak:
+    peak = 0
+
+    def look() -> None:
+        nonlocal peak
+        top = psutil.Process(process.pid)
+        peak = max(peak, sum(map(proportional_bytes, [top, *top.children(recursive=True)])))
+
+    with watching(look, every_s=_SAMPLE_S):
         output, _ = process.communicate()
     seconds = time.perf_counter() - started
     if process.returncode:
@@ -79,41 +76,12 @@ def run_demo(home: Path) -> dict[str, Any]:
     said = json.loads(output[output.index("{") :])
     return {
         "seconds": seconds,
-        "peak_pss_bytes": peak.proportional,
+        "peak_pss_bytes": peak,
         "stages": len(said["stages"]),
         "skipped": sum(bool(stage.get("skipped")) for stage in said["stages"]),
         "answers": len(said["answers"]),
         "models": said["models"],
     }
-
-
-@contextmanager
-def _watched(pid: int) -> Iterator[Peak]:
-    peak, done = Peak(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_SAMPLE_S):
-            with suppress(psutil.NoSuchProcess):
-                top = psutil.Process(pid)
-                found = sum(map(_proportional_bytes, [top, *top.children(recursive=True)]))
-                peak.proportional = max(peak.proportional, found)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def _proportional_bytes(process: psutil.Process) -> int:
-    try:
-        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    line = next((line for line in text.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
-    return int(line.split()[1]) * 1024
 
 
 def rows_of(name: str, section: dict[str, Any]) -> list[Row]:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import psutil
+from _common.memory import high_water_bytes, watching
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -157,38 +157,22 @@ class PeakMemory:
 @contextlib.contextmanager
 def watch_memory(every_s: float = 0.02) -> Iterator[PeakMemory]:
     """Watch the children of this process and theirs while the block runs."""
-    peak, done = PeakMemory(), threading.Event()
+    peak = PeakMemory()
     marks: dict[int, int] = {}
+    me = psutil.Process()
 
-    def watch() -> None:
-        me = psutil.Process()
-        while not done.wait(every_s):
-            resident = anonymous = count = 0
-            for process in me.children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    memory = process.memory_info()
-                    resident += memory.rss
-                    anonymous += memory.rss - memory.shared
-                    count += 1
-                    marks[process.pid] = max(marks.get(process.pid, 0), high_water_bytes(process.pid))
-            peak.resident, peak.anonymous = max(peak.resident, resident), max(peak.anonymous, anonymous)
-            peak.processes = max(peak.processes, count)
-            peak.high_water = sum(marks.values())
+    def look() -> None:
+        resident = anonymous = count = 0
+        for process in me.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                memory = process.memory_info()
+                resident += memory.rss
+                anonymous += memory.rss - memory.shared
+                count += 1
+                marks[process.pid] = max(marks.get(process.pid, 0), high_water_bytes(process.pid))
+        peak.resident, peak.anonymous = max(peak.resident, resident), max(peak.anonymous, anonymous)
+        peak.processes = max(peak.processes, count)
+        peak.high_water = sum(marks.values())
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with watching(look, every_s=every_s):
         yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def high_water_bytes(pid: int) -> int:
-    """VmHWM of a process, 0 where it has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0

@@ -5,14 +5,12 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+from _common.memory import high_water_bytes, watching
 
 from _training.chaos import run_chaos
 from _training.progress import say
@@ -81,7 +79,8 @@ def memory(work: Path, sizes: Sizes) -> dict[str, Any]:
     for rows in sizes.memory_rows:
         table = write_table(work / "memory", rows)
         spec = replace(_spec(work / f"memory-{rows}", "bench_linear", table), cache_bytes=0)
-        with _peak_of_workers() as peak:
+        peak = _Peak()
+        with watching(peak.look, every_s=0.1):
             result = run_torchrun(_settings(work, 1), spec, on_event=peak.on_event)
         peaks[str(rows)] = peak.bytes
         say(f"{rows:,} rows: peak {peak.bytes / 1e6:,.0f} MB, {result['history'][0]['rows_per_s']:,.0f} samples/s")
@@ -89,40 +88,18 @@ def memory(work: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 class _Peak:
-    """The largest VmHWM of this process's workers, sampled ten times a second, until the first one exports."""
+    """The largest VmHWM of this process's workers, until the first one exports."""
 
     def __init__(self) -> None:
-        self.bytes, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self.bytes, self._over = 0, False
 
     def on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "export":
-            self._over.set()
+        self._over = self._over or event["event"] == "export"
 
-    def _sample(self) -> None:
-        while not self._over.wait(0.1):
-            for process in _workers_of(psutil.Process()):
-                self.bytes = max(self.bytes, _high_water_bytes(process.pid))
-
-
-@contextmanager
-def _peak_of_workers() -> Iterator[_Peak]:
-    peak = _Peak()
-    peak._thread.start()
-    try:
-        yield peak
-    finally:
-        peak._over.set()
-        peak._thread.join()
-
-
-def _high_water_bytes(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
+    def look(self) -> None:
+        if not self._over:
+            workers = _workers_of(psutil.Process())
+            self.bytes = max([self.bytes, *(high_water_bytes(worker.pid) for worker in workers)])
 
 
 def _workers_of(process: psutil.Process) -> list[psutil.Process]:
