@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Install the real services that tests run against: Redis and a browser from the system's packages, MinIO (S3) built
-# from source.
-# Idempotent: what is there is left alone. A service that cannot be installed is named, and the script fails: tests that are
-# skipped for want of it would look like tests that passed.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [wrk]     (no name: all that tests need)
+# Install the real services that tests run against: Redis, a browser and Prometheus's promtool from the system's
+# packages, MinIO (S3) built from source. What is there is left alone. Where a service cannot be installed, the script
+# names it and fails: tests that are skipped for want of it would look like tests that passed.
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [wrk]     (no name: all but wrk)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -34,6 +33,8 @@ install_packages() { # COMMAND PACKAGE...: install the system's packages unless 
 
 install_redis() { install_packages redis-server redis-server; }
 
+install_promtool() { install_packages promtool prometheus; }
+
 install_wrk() { install_packages wrk wrk; }
 
 install_chromium() {
@@ -55,7 +56,7 @@ install_minio() {
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")
