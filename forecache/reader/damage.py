@@ -15,7 +15,7 @@ logger = logging.getLogger("forecache.reader")
 SCRUB_BYTES_PER_S = 50e6
 """About 1 percent of a core."""
 _REST = 10
-"""How many times as long as a scrub took that one asked for waits before the next."""
+"""After a scrub that was asked for, wait this many times its duration before the next."""
 
 
 class Damage:
@@ -24,17 +24,16 @@ class Damage:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
 
-    def note(self, store: Store, identity: tuple[str, int], reason: str, *, replaced: bool = False) -> None:
+    def note(self, store: Store, identity: tuple[str, int], reason: str) -> None:
         """Remember and log that a version is damaged.
 
         Args:
             identity: See `Manifest.identity`.
-            replaced: Its files are others now than those that are mapped, so that opening them may do.
         """
         key = (store.pipeline, *identity)
         if key not in self._known:
             logger.error("Version %d of %s is damaged and not served: %s", identity[1], store.pipeline, reason)
-        self._known[key] = (None if replaced else _signature(store, identity[1]), reason)
+        self._known[key] = (_signature(store, identity[1]), reason)
 
     def reason(self, store: Store, identity: tuple[str, int]) -> str:
         """Why a version is damaged; "" where it is not known to be, or its files were written anew since."""
@@ -68,7 +67,8 @@ def _stat(path: Path) -> object:
 def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: Damage) -> Snapshot:
     """The version that the pointer names, verified; where it is damaged, the newest good one before it.
 
-    Quarantined versions do not count. What is served already stays open and is returned where it is the choice.
+    Quarantined versions do not count. What is served already stays open and is returned where it is the choice, unless
+    its files were replaced: then it is opened anew.
 
     Args:
         served: What is served of this store, or of one that this one has taken the place of.
@@ -86,7 +86,7 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
         why = why or known
         if known:
             continue
-        if served is not None and served.manifest.identity == identity:
+        if served is not None and served.manifest.identity == identity and not served.replaced():
             return served
         try:
             return open_verified(store, number)
@@ -121,14 +121,14 @@ class Scrub:
 
     Args:
         served: What is served now: the store and the snapshot of each pipeline.
-        found: Called with each damaged version: its store, its snapshot, why, and whether its files were replaced.
+        found: Called with each damaged version: its store, its snapshot, and why.
         every_s: From the end of one scrub to the start of the next; 0: only when asked.
     """
 
     def __init__(
         self,
         served: Callable[[], list[tuple[Store, Snapshot]]],
-        found: Callable[[Store, Snapshot, str, bool], None],
+        found: Callable[[Store, Snapshot, str], None],
         *,
         every_s: float,
     ) -> None:
@@ -176,7 +176,4 @@ class Scrub:
                     if path.exists():
                         verify_file(path, info, pace=pace)
             except DamagedError as error:
-                self._found(store, snapshot, error.message, False)
-            else:
-                if snapshot.replaced():
-                    self._found(store, snapshot, "Its files were replaced by others.", True)
+                self._found(store, snapshot, error.message)

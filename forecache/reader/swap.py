@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import xxhash
 
-from forecache.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
 from forecache.reader import remote
 from forecache.reader.answers import Answers
 from forecache.reader.damage import Damage, Scrub, open_best
@@ -145,9 +145,13 @@ class Catalog:
         served = [(open_store(self.settings, name), each.snapshot) for name, each in list(self.answers.items())]
         return [(store, snapshot) for store, snapshot in served if isinstance(snapshot, Snapshot)]
 
-    def _rotten(self, store: Store, snapshot: Snapshot, reason: str, replaced: bool) -> None:
-        """Have the watching thread serve another version than one whose bytes are not those that were written."""
-        self._damage.note(store, snapshot.manifest.identity, reason, replaced=replaced)
+    def _rotten(self, store: Store, snapshot: Snapshot, reason: str) -> None:
+        """Have the watching thread serve another version than one whose bytes are not those that were written.
+
+        The other version may share files with this one: they are verified again before it is served.
+        """
+        snapshot.distrust()
+        self._damage.note(store, snapshot.manifest.identity, reason)
         self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
 
     def _verify_opened(self) -> None:
@@ -155,7 +159,9 @@ class Catalog:
             try:
                 snapshot.warm()
             except DamagedError as error:
-                self._rotten(store, snapshot, error.message, False)
+                self._rotten(store, snapshot, error.message)
+            except ConflictError:
+                continue  # its files are being replaced: the next look opens it anew
 
     def _poll(self, install: Install) -> None:
         found = self._pipelines()

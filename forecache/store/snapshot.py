@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from forecache.errors import ConflictError
 from forecache.store import segment as segments
 from forecache.store.integrity import check_sizes, segment_files, verify_file
 from forecache.store.layout import Layout
@@ -48,7 +49,7 @@ class Snapshot:
     """
 
     __slots__ = (
-        "__weakref__", "_folders", "_handles", "_layers", "_release",
+        "__weakref__", "_filter_inode", "_handles", "_layers", "_release",
         "get", "get_entries", "get_entry", "layout", "manifest",
     )  # fmt: skip
 
@@ -60,16 +61,16 @@ class Snapshot:
         self.layout = layout
         self.manifest = manifest
         self._handles: list[segments.SegmentHandle] = []
-        self._folders: list[Path] = []
+        self._filter_inode: tuple[int, int] | None = None
         filter_map: mmap.mmap | None = None
         try:
             check_sizes(layout, manifest)
             for segment in manifest.segments:
                 self._open_segment(segment)
             if manifest.filter is not None:
-                filter_map = _map(layout.filter(manifest.filter.file))
+                filter_map, self._filter_inode = _map(layout.filter(manifest.filter.file))
         except BaseException:
-            _release(self._folders, lease)
+            _release(self._handles, lease)
             raise
         self._layers = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
@@ -77,13 +78,12 @@ class Snapshot:
         self.get, self.get_entry, self.get_entries = entry_readers(
             self._layers, index, filter_map, carried=manifest.carried > 0
         )
-        self._release = weakref.finalize(self, _release, self._folders, lease)
+        self._release = weakref.finalize(self, _release, self._handles, lease)
 
     def _open_segment(self, segment: SegmentInfo) -> None:
         folder = self.layout.segment(segment.id)
         files = [shard.file for shard in segment.shards]
         self._handles.append(segments.acquire(folder, files, indexed=segment.kind == "base"))
-        self._folders.append(folder)
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of several keys, in their order; None where a key is missing."""
@@ -160,25 +160,40 @@ class Snapshot:
 
         The first gets then wait neither for the disk nor for the kernel.
 
-        Files that another open version holds too, and that were read for it, are left alone.
+        Files that another open version holds too, and that were verified for it, are left alone, unless `distrust` was
+        called since.
 
         Raises:
             DamagedError: A file is not what was written.
+            ConflictError: Files were replaced meanwhile.
         """
         total = 0
         for segment, handle in zip(self.manifest.segments, self._handles, strict=True):
-            if handle.warm:
+            if handle.verified:
                 continue
             total += sum(verify_file(path, info) for path, _, info in segment_files(self.layout, segment))
             populate(handle.paths)
-            handle.warm = True
+            handle.verified = True
         if self.manifest.filter is not None:
             total += verify_file(self.layout.filter(self.manifest.filter.file), self.manifest.filter)
+        if self.replaced():
+            raise ConflictError(
+                f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",
+                remedy="Try again.",
+            )
         return total
+
+    def distrust(self) -> None:
+        """Have the files read and verified again, also for another version that shares them."""
+        for handle in self._handles:
+            handle.verified = False
 
     def replaced(self) -> bool:
         """Whether other files lie now where those lay that are mapped; a file that is gone is not replaced."""
-        return any(handle.replaced() for handle in self._handles)
+        if any(handle.replaced() for handle in self._handles):
+            return True
+        info, inode = self.manifest.filter, self._filter_inode
+        return info is not None and inode is not None and segments.is_another(self.layout.filter(info.file), inode)
 
     def close(self) -> None:
         """Unmap the files and give up the lease; gets fail afterwards."""
@@ -199,13 +214,15 @@ def split_entry(entry: bytes) -> tuple[bytes, str]:
     return value, provenance.decode()
 
 
-def _release(folders: list[Path], lease: int | None) -> None:
-    while folders:
-        segments.release(folders.pop())
+def _release(handles: list[segments.SegmentHandle], lease: int | None) -> None:
+    while handles:
+        segments.release(handles.pop())
     if lease is not None:
         os.close(lease)
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Path) -> tuple[mmap.mmap, tuple[int, int]]:
+    """A file's mapping and its inode."""
     with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        found = os.fstat(file.fileno())
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), (found.st_dev, found.st_ino)

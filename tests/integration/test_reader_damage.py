@@ -16,7 +16,7 @@ from store_tables import churn, predictions, scores, upsert, write_night
 from forecache.reader.metrics import SLOT_BYTES, WorkerMetrics
 from forecache.reader.swap import Catalog
 from forecache.settings import Settings
-from forecache.store import Store, open_store, publish
+from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
 
 CHANGED = {"00001": 0.125, "00400": 0.375, "new": 0.5}
 TRUTH: dict[int, dict[str, float]] = {1: scores(2000), 2: {**scores(2000), **CHANGED}}
@@ -147,6 +147,62 @@ def test_a_quarantined_version_is_no_fallback_and_a_repaired_one_is_served_again
         opened._poll(opened._install)
         assert check_answers(opened) == 2
         assert opened.damaged == set()
+
+
+@pytest.mark.parametrize(("kind", "left"), [("base", None), ("delta", 1)])
+def test_bytes_that_rot_while_two_versions_share_a_base_are_served_of_neither(
+    settings: Settings, store: Store, kind: str, left: int | None
+) -> None:
+    [path] = store.layout.root.glob(f"segments/*-{kind}-*/000.mdb")
+    with catalog(settings) as opened:
+        assert check_answers(opened) == 2
+        flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
+        opened._scrub._turn(None)
+        opened._poll(opened._install)
+        assert check_answers(opened) == left
+
+
+@pytest.mark.parametrize("what", ["segments/*-base-*/000.mdb", "segments/*-delta-*/000.mdb", "filters/*.bin"])
+def test_files_that_are_fetched_anew_take_the_place_of_the_rotten_ones_that_are_open(
+    settings: Settings, store: Store, tmp_path: Path, what: str
+) -> None:
+    remote = open_remote(str(tmp_path / "remote"), {})
+    push(store, remote)
+    [path] = store.layout.root.glob(what)
+    with catalog(settings) as opened:
+        flip(path, max(0, path.read_bytes().find(b'"churn_probability":') + 22))
+        before = opened.answers["churn"].snapshot
+        assert pull(store, remote, verify=True)["files"] > 0
+        opened._poll(opened._install)
+        assert check_answers(opened) == 2
+        after = opened.answers["churn"].snapshot
+        assert after is not before
+        assert isinstance(after, Snapshot)
+        assert not after.replaced()
+        opened._poll(opened._install)
+        assert opened.answers["churn"].snapshot is after
+
+
+def test_one_file_of_several_that_is_replaced_is_opened_anew_beside_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forecache.store import build
+
+    monkeypatch.setattr(build, "SHARD_ROWS", 500)
+    write_night(settings, predictions(TRUTH[1]))
+    publish(settings, churn())
+    upsert(settings, predictions(CHANGED))
+    publish(settings, churn())
+    paths = sorted(open_store(settings, "churn").layout.root.glob("segments/*-base-*/*.mdb"))
+    assert len(paths) > 1
+    whole = paths[1].read_bytes()
+    with catalog(settings) as opened:
+        flip(paths[1], whole.index(b'"churn_probability":') + 22)
+        copy = paths[1].with_suffix(".copy")
+        copy.write_bytes(whole)
+        copy.replace(paths[1])
+        opened._poll(opened._install)
+        assert check_answers(opened) == 2
 
 
 def test_bytes_that_rot_under_a_running_reader_are_found_and_said(settings: Settings) -> None:

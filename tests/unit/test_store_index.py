@@ -23,7 +23,7 @@ def write(path: Path, rows: dict[bytes, bytes]) -> None:
 
 def found(path: Path, keys: list[bytes]) -> dict[bytes, bytes | None]:
     """What the index says of the keys that it leads to."""
-    handle = SegmentHandle([path], indexed=True)
+    handle = SegmentHandle(path.parent, [path.name], indexed=True)
     try:
         assert handle.index is not None
         entries, elsewhere = handle.index.find(keys, key_hashes(keys))
@@ -97,6 +97,6 @@ def test_a_file_without_its_index_cannot_be_opened_as_a_base(tmp_path: Path) -> 
     path = tmp_path / "000.mdb"
     write_shard(path, pa.array([b"a"], pa.binary()), pa.array([b"1"], pa.binary()))
     with pytest.raises(UnavailableError, match=r"The index of the segment .* cannot be read: .* Publish again"):
-        SegmentHandle([path], indexed=True)
+        SegmentHandle(path.parent, [path.name], indexed=True)
     append_index(path, key_hashes([b"a"]))
-    SegmentHandle([path], indexed=True).close()
+    SegmentHandle(path.parent, [path.name], indexed=True).close()
