@@ -9,6 +9,7 @@ import dagster as dg
 
 from forecache.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.results import Progress, StageResult
+from forecache.unforeseen import explain
 from resources.session import current_session
 
 MAX_RETRIES = 2
@@ -40,17 +41,10 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
                 session.error = error
             if isinstance(error, _PASSING) and context.retry_number < MAX_RETRIES:
                 raise dg.RetryRequested(MAX_RETRIES, _FIRST_DELAY_S * 2**context.retry_number) from error
-            text = str(error) if isinstance(error, ForecacheError) else _sentence_of(error)
+            text = str(error) if isinstance(error, ForecacheError) else str(explain(error))
             raise dg.Failure(description=text, allow_retries=False) from error
 
     return explained_stage
-
-
-def _sentence_of(error: Exception) -> str:
-    """What is said of an error that no part of Forecache foresaw."""
-    from forecache.lake.damage import named
-
-    return str(named(error) or f"{type(error).__name__}: {error}")
 
 
 def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> StageResult:

@@ -4,7 +4,7 @@ Each class carries the exit code of the command line and the HTTP status of the 
 failure reads the same wherever it surfaces. Broken internal invariants are asserts, never these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 class ForecacheError(Exception):
@@ -35,6 +35,16 @@ class PipelinesFailed(ForecacheError):
         self.failures = dict(failures)
         codes = {getattr(error, "exit_code", 1) for error in failures.values()}
         self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An error and, one after the other, those that led to it; each once, also where one is its own cause."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        yield each
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
 
 
 def _sentence(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
-from forecache.errors import ForecacheError, UnavailableError
+from forecache.errors import ForecacheError
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForecacheError as error:
         return _fail(error, error)
     except Exception as error:  # noqa: BLE001  (the last resort of the command line: one sentence, not a traceback)
-        return _fail(_explain(error), error)
+        from forecache.unforeseen import explain
+
+        return _fail(explain(error, hint="" if FLAGS.debug else "Run again with --debug to see where."), error)
 
 
 def _fail(error: ForecacheError, cause: BaseException) -> int:
@@ -91,37 +93,6 @@ def _fail(error: ForecacheError, cause: BaseException) -> int:
         traceback.print_exception(cause)
     click.echo(f"{error.title}: {error}", err=True)
     return error.exit_code
-
-
-_NOT_WRITABLE = ("read-only file system", "readonly database", "unable to open database file")
-
-
-def _explain(error: Exception) -> ForecacheError:
-    """The sentence for an error that no part of Forecache foresaw."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if "No space left on device" in str(chain):
-            return UnavailableError(
-                "The disk is full.", remedy="Free some space and run again: what was committed is kept."
-            )
-        text = str(chain).lower()
-        if isinstance(chain, PermissionError) or any(sign in text for sign in _NOT_WRITABLE):
-            place = getattr(chain, "filename", None) or "FORECACHE_HOME"
-            return UnavailableError(
-                f"{place} cannot be written: it is on a read-only disk, or belongs to somebody else.",
-                remedy="Set FORECACHE_HOME to a folder of yours. Nothing was changed; queries and `get` work as it is.",
-            )
-        if isinstance(chain.__cause__, ForecacheError):
-            return chain.__cause__
-        chain = chain.__cause__ or chain.__context__
-    from forecache.lake.damage import named
-
-    damaged = named(error)
-    if damaged is not None:
-        return damaged
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    hint = "" if FLAGS.debug else "Run again with --debug to see where."
-    return ForecacheError(f"{type(error).__name__}: {first_line[:300].rstrip('.')}.", remedy=hint)
 
 
 if __name__ == "__main__":

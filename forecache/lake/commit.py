@@ -306,8 +306,10 @@ def _mark_of(target: Target, version: int) -> str | None:
             return None
         except OSError as error:
             known = _store_error(target, error)
-            if known is None or attempt == _STORE_FAILURES - 1:
-                raise known or error from error
+            if known is None:
+                raise
+            if attempt == _STORE_FAILURES - 1:
+                raise known from error
             time.sleep(_LONGEST_PAUSE_S)
         else:
             return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from forecache.errors import DamagedError, ForecacheError
+from forecache.errors import DamagedError, ForecacheError, chain_of
 from forecache.lake.tables import open_table, table_names
 from forecache.settings import Settings
 
@@ -93,9 +93,8 @@ def _line(error: BaseException) -> str:
 
 def named(error: BaseException) -> DamagedError | None:
     """The sentence for an error of Spark, Arrow or delta-rs that is about a data file of a table; None for others."""
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen)
+    for each in chain_of(error):
+        text = str(each)
         found = _FILE.search(text)
         if found is not None and any(sign in text.lower() for sign in _SIGNS):
             table, path = found.groups()
@@ -105,5 +104,4 @@ def named(error: BaseException) -> DamagedError | None:
                 f"The data file {path}{whose} is missing or damaged.",
                 remedy=f"{remedy}`forecache doctor --deep` names every such file, its table and what to do.",
             )
-        seen = seen.__cause__ or seen.__context__
     return None

@@ -76,7 +76,10 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
         for partition, some in _by_partition(rows, partition_by):
             found.append(_tried(settings, partial(_write_part, filesystem, folder, partition, some)))
     except OSError as error:
-        raise as_known_error(name, error) or error from error
+        known = as_known_error(name, error)
+        if known is None:
+            raise
+        raise known from error
     return found
 
 

@@ -1,18 +1,26 @@
 """How the command line treats its arguments and its errors."""
 
 import errno
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 import pytest
 
 from forecache import errors
 from forecache.cli import main as cli
 from forecache.cli.base import Night
 from forecache.cli.commands import run as run_commands
+from forecache.lake import writers
+from forecache.lake.tables import append_rows
+from forecache.settings import load_settings
+from forecache.unforeseen import explain
 
 
 @pytest.fixture(autouse=True)
@@ -182,12 +190,58 @@ def test_a_night_may_be_named_by_the_day(word: str, days: int | None) -> None:
     ("error", "place"),
     [
         (OSError(errno.EROFS, "Read-only file system", "/srv/home/registry.lock"), "/srv/home/registry.lock"),
-        (PermissionError(errno.EACCES, "Permission denied", "/srv/home/lake"), "/srv/home/lake"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "FORECACHE_HOME"),
     ],
 )
 def test_a_home_that_cannot_be_written_is_said_in_a_sentence(error: Exception, place: str) -> None:
-    said = cli._explain(error)
+    said = explain(error)
     assert said.message.startswith(f"{place} cannot be written")
     assert "Errno" not in str(said)
     assert said.exit_code == 7
+
+
+def test_a_file_that_may_not_be_read_is_named_and_nothing_is_said_about_writing() -> None:
+    said = explain(PermissionError(errno.EACCES, "Permission denied", "/srv/landing/orders.csv"))
+    assert said.message == "/srv/landing/orders.csv: permission denied."
+    assert "written" not in str(said)
+    assert "changed" not in str(said)
+    assert said.exit_code == 7
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 1), (errno.ENOSPC, 7)])
+def test_an_error_of_the_disk_during_a_write_is_told_once_and_ends_the_command(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(writers, "write_file", fail)
+    rows = pa.table({"x": [1]})
+    monkeypatch.setattr(run_commands, "run_job", lambda *_, **__: append_rows(load_settings(home=tmp_path), "t", rows))
+    assert cli.main(["run", "churn"]) == code
+    assert ("Input/output error" if code == 1 else "The disk is full") in capsys.readouterr().err
+    with pytest.raises(Exception) as caught:
+        append_rows(load_settings(home=tmp_path), "t", rows)
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_errors_that_are_each_other_s_cause_are_walked_once() -> None:
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert list(errors.chain_of(one)) == [one, two]
+    assert explain(one).message == "ValueError: one."
+
+
+def test_an_unforeseen_error_is_a_sentence_where_only_the_reader_is_installed() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('pyarrow', 'numpy', 'pyspark'): sys.modules[name] = None\n"
+        "from forecache.cli import main as cli\n"
+        "def fail(*_, **__): raise ValueError('odd')\n"
+        "cli.cli.main = fail\n"
+        "sys.exit(cli.main(['serve']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1, "Forecache failed: ValueError: odd. Run again with --debug to see where.\n"
+    )  # fmt: skip

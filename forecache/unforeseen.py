@@ -1,0 +1,50 @@
+"""The sentence for an error that no part of Forecache foresaw, the same on the command line and in the UI."""
+
+import sys
+
+from forecache.errors import ForecacheError, UnavailableError, chain_of
+
+_READ_ONLY = ("read-only file system", "readonly database", "unable to open database file")
+
+
+def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
+    """The error of Forecache's that an error comes from or amounts to.
+
+    Args:
+        hint: Remedy of an error about which nothing is known but its own text.
+    """
+    for each in chain_of(error):
+        known = _as_known(each)
+        if known is not None:
+            return known
+        if isinstance(each.__cause__, ForecacheError):
+            return each.__cause__
+    # No table was opened without delta-rs, which the reader's environment does not have.
+    if "deltalake" in sys.modules:
+        from forecache.lake.damage import named
+
+        damaged = named(error)
+        if damaged is not None:
+            return damaged
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return ForecacheError(f"{type(error).__name__}: {first_line[:300].rstrip('.')}.", remedy=hint)
+
+
+def _as_known(error: BaseException) -> UnavailableError | None:
+    """The sentence for an error of the operating system or of SQLite that a user can act on; None for others."""
+    if "No space left on device" in str(error):
+        return UnavailableError(
+            "The disk is full.", remedy="Free some space and run again: what was committed is kept."
+        )
+    place = getattr(error, "filename", None)
+    text = str(error).lower()
+    if any(sign in text for sign in _READ_ONLY):
+        return UnavailableError(
+            f"{place or 'FORECACHE_HOME'} cannot be written: it is on a read-only disk, or belongs to somebody else.",
+            remedy="Set FORECACHE_HOME to a folder of yours; queries and `get` work as it is.",
+        )
+    if isinstance(error, PermissionError):
+        said = f"{place}: permission denied." if place else f"{type(error).__name__}: {error}."
+        remedy = "Give this user access to it, or set FORECACHE_HOME if that is somebody else's."
+        return UnavailableError(said, remedy=remedy)
+    return None
