@@ -94,16 +94,10 @@ def test_an_expectation_that_cannot_be_evaluated_is_an_error_and_not_a_failure(f
         validate(frame, [expect("expect_column_mean_to_be_between", column="as_of", min_value=0)], name="t")
 
 
-@pytest.mark.parametrize(
-    ("expectation", "words"),
-    [
-        (expect("expect_column_values_to_be_nice", column="id"), "no expectation 'expect_column_values_to_be_nice'"),
-        (expect("expect_column_values_to_be_between", column="id", lowest=1), "has wrong arguments"),
-    ],
-)
-def test_a_wrong_declaration_is_a_settings_error(frame: "DataFrame", expectation: Any, words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
-        validate(frame, [expectation], name="t")
+def test_a_wrong_declaration_is_a_settings_error(frame: "DataFrame") -> None:
+    wrong = expect("expect_column_values_to_be_between", column="id", lowest=1)
+    with pytest.raises(SettingsError, match="has wrong arguments"):
+        validate(frame, [wrong], name="t")
 
 
 def test_more_expectations_take_no_more_jobs(spark: "SparkSession", frame: "DataFrame") -> None:
