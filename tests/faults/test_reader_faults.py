@@ -268,17 +268,20 @@ def test_a_damaged_version_leaves_the_old_one_served(store: Settings) -> None:
         assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn").json()["store_version"] == 3)
 
 
-def test_a_store_that_cannot_be_read_at_the_start_is_a_problem_and_heals(store: Settings) -> None:
+def test_a_store_that_is_damaged_at_the_start_keeps_the_reader_unready_until_it_heals(store: Settings) -> None:
     layout = Store(store.store_path / "churn").layout
     good = layout.manifest(1).read_bytes()
     layout.manifest(1).write_text("{}")
     write_version(store.store_path, "spend", churn_rows(3))
-    with running_reader(store) as reader:
+    with running_reader(store, wait=False) as reader:
+        assert eventually(lambda: status(reader, "/v1/spend/00001") == 200)
         answer = httpx.get(f"{reader.url}/v1/churn/00001")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:forecache:problem:not-readable")
-        assert status(reader, "/v1/spend/00001") == 200
+        assert eventually(lambda: "churn is damaged" in httpx.get(f"{reader.url}/readyz").json().get("detail", ""))
+        assert status(reader, "/readyz") == 503
         layout.manifest(1).write_bytes(good)
         assert eventually(lambda: status(reader) == 200)
+        assert eventually(lambda: status(reader, "/readyz") == 200)
 
 
 @pytest.mark.slow
