@@ -18,10 +18,9 @@ def refuse_unsound_trees(estimator: Any) -> None:
     Raises:
         CheckError: A tree leads out of its nodes or features, or back to an earlier node.
     """
-    for holder, tree in _trees(estimator, set()):
-        num_features = int(getattr(holder, "n_features_in_", -1))
+    for holder, tree, width in _trees(estimator, set()):
         check = _is_sound_tree if type(tree).__name__ == "Tree" else _is_sound_predictor
-        sound = check(tree, num_features)
+        sound = check(tree, width)
         if not sound:
             raise CheckError(
                 f"A tree of the {type(holder).__name__} in this file leads out of its own nodes or features.",
@@ -29,15 +28,18 @@ def refuse_unsound_trees(estimator: Any) -> None:
             )
 
 
-def _trees(value: Any, seen: set[int], holder: Any = None) -> Iterator[tuple[Any, Any]]:
-    """Every tree in an estimator's attributes, with the estimator that has it."""
+def _trees(value: Any, seen: set[int], holder: Any = None) -> Iterator[tuple[Any, Any, int]]:
+    """Every tree in an estimator's attributes, with the estimator that has it and how wide the rows are that it gets.
+
+    A tree that several estimators have comes once for each of them.
+    """
+    kind = type(value)
+    if (kind.__module__, kind.__name__) in _TREES:
+        yield holder, value, int(getattr(holder, "n_features_in_", -1))
+        return
     if id(value) in seen or isinstance(value, (str, bytes, int, float, type(None))):
         return
     seen.add(id(value))
-    kind = type(value)
-    if (kind.__module__, kind.__name__) in _TREES:
-        yield holder, value
-        return
     parts: list[Any] = []
     if isinstance(value, dict):
         parts = list(value.values())
@@ -48,8 +50,33 @@ def _trees(value: Any, seen: set[int], holder: Any = None) -> Iterator[tuple[Any
     elif kind.__module__.partition(".")[0] == "sklearn" and hasattr(value, "__dict__"):
         parts = list(vars(value).values())
         holder = value if hasattr(value, "fit") else holder
+        yield from _members(value)
     for part in parts:
         yield from _trees(part, seen, holder)
+
+
+def _members(ensemble: Any) -> Iterator[tuple[Any, Any, int]]:
+    """The trees that an ensemble consists of, as `_trees`, with the width of the rows that it hands to each.
+
+    Forests and boosting hand rows to the compiled code without asking how wide the tree believes them to be.
+    """
+    members = getattr(ensemble, "estimators_", ())
+    for i, member in enumerate(members.flat if isinstance(members, np.ndarray) else members):
+        if hasattr(member, "tree_"):
+            yield member, member.tree_, _width_of_member(ensemble, i)
+
+
+def _width_of_member(ensemble: Any, i: int) -> int:
+    from sklearn.ensemble import BaggingClassifier, BaggingRegressor, IsolationForest  # type: ignore[import-untyped]
+    from sklearn.multioutput import ClassifierChain, RegressorChain  # type: ignore[import-untyped]
+
+    width = int(getattr(ensemble, "n_features_in_", -1))
+    if isinstance(ensemble, (ClassifierChain, RegressorChain)):
+        return width + i  # the earlier members' answers follow the features
+    if isinstance(ensemble, (BaggingClassifier, BaggingRegressor, IsolationForest)):
+        chosen = ensemble.estimators_features_
+        return min(width, len(chosen[i])) if i < len(chosen) else -1
+    return width
 
 
 _TREES = {
@@ -61,7 +88,7 @@ _TREES = {
 def _is_sound_tree(tree: Any, num_features: int) -> bool:
     if tree.node_count != tree.capacity or tree.node_count < 1:  # before its arrays are looked at
         return False
-    if tree.n_features != num_features:  # rows as wide as its owner's are what it will get
+    if tree.n_features != num_features:  # the tree is given rows as wide as its estimator's input
         return False
     return _children_follow(tree.children_left, tree.children_right, tree.children_left == -1) and _within(
         tree.feature, tree.children_left != -1, tree.n_features

@@ -10,6 +10,7 @@ import pytest
 
 from forecache.errors import CheckError
 from forecache.scoring.estimators import load_estimator, load_skops
+from forecache.scoring.trees import refuse_unsound_trees
 from forecache.training.estimator.libraries import refuse_unsaveable
 from forecache.training.estimator.matrix import Matrix
 
@@ -101,6 +102,65 @@ def test_a_tree_that_leads_out_of_its_arrays_or_in_circles_is_refused(
 ) -> None:
     with pytest.raises(CheckError, match="leads out of its own nodes or features"):
         load_skops(changed(build(), column, value))
+
+
+def widened(member: Any) -> None:
+    """Let a fitted tree believe that its rows have nine features, and look at the last of them."""
+    state = member.tree_.__getstate__()
+    state["nodes"]["feature"][0] = 8
+    wide = type(member.tree_)(9, np.array([1], np.intp), 1)
+    wide.__setstate__(state)
+    member.tree_, member.n_features_in_ = wide, 9
+
+
+@pytest.mark.parametrize("kind", ["GradientBoostingRegressor", "RandomForestRegressor"])
+def test_a_member_that_takes_wider_rows_than_its_ensemble_is_refused(kind: str) -> None:
+    import skops.io
+    from sklearn import ensemble
+
+    fitted = getattr(ensemble, kind)(n_estimators=2, max_depth=2, random_state=0).fit(ROWS, ROWS[:, 0])
+    load_skops(skops.io.dumps(fitted))
+    widened(np.ravel(np.array(fitted.estimators_, dtype=object))[1])
+    with pytest.raises(CheckError, match="leads out of its own nodes or features"):
+        load_skops(skops.io.dumps(fitted))
+
+
+def test_a_tree_that_two_estimators_share_is_checked_for_each_of_them() -> None:
+    from sklearn.ensemble import VotingRegressor
+    from sklearn.tree import DecisionTreeRegressor
+
+    trees = [(name, DecisionTreeRegressor(max_depth=2)) for name in ("wide", "narrow")]
+    fitted = VotingRegressor(trees).fit(ROWS, ROWS[:, 0])
+    wide, narrow = fitted.estimators_
+    widened(wide)
+    narrow.tree_ = wide.tree_
+    for found in ([wide, narrow], [narrow, wide]):
+        with pytest.raises(CheckError, match="leads out of its own nodes or features"):
+            refuse_unsound_trees(found)
+
+
+def test_members_that_are_given_chosen_columns_may_be_narrower() -> None:
+    from sklearn import decomposition, ensemble, multioutput, pipeline, tree
+
+    narrow = pipeline.make_pipeline(decomposition.PCA(2), tree.DecisionTreeRegressor(max_depth=2))
+    chosen = ensemble.BaggingRegressor(tree.DecisionTreeRegressor(max_depth=2), n_estimators=2, max_features=2)
+    isolating = ensemble.IsolationForest(n_estimators=2, max_features=2)
+    for estimator in (ensemble.VotingRegressor([("narrow", narrow)]), chosen, isolating):
+        refuse_unsound_trees(estimator.fit(ROWS, ROWS[:, 0]))
+    chain = multioutput.RegressorChain(tree.DecisionTreeRegressor(max_depth=2))
+    refuse_unsound_trees(chain.fit(ROWS, ROWS[:, :2]))
+
+
+def test_columns_that_an_ensemble_does_not_choose_make_no_member_wider() -> None:
+    from sklearn import ensemble
+
+    forest = ensemble.RandomForestRegressor(n_estimators=1, max_depth=2).fit(ROWS, ROWS[:, 0])
+    isolating = ensemble.IsolationForest(n_estimators=1).fit(ROWS)
+    for fitted in (forest, isolating):
+        widened(fitted.estimators_[0])
+        fitted.estimators_features_ = [np.arange(9) % 4]
+        with pytest.raises(CheckError, match="leads out of its own nodes or features"):
+            refuse_unsound_trees(fitted)
 
 
 def test_an_estimator_with_code_in_its_file_is_refused_before_it_is_fitted() -> None:
