@@ -19,7 +19,7 @@ from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json
 from forecache.store.redis_client import connect, evicting_policy, is_cluster
-from forecache.store.redis_snapshot import RedisSnapshot, entry_key, key_prefix
+from forecache.store.redis_snapshot import RedisSnapshot, entry_key, key_prefix, read_all
 from forecache.store.snapshot import Snapshot
 from forecache.store.store import Store
 
@@ -63,8 +63,14 @@ class RedisStore:
         needed = {segment.id for segment in manifest.segments}
         return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
 
-    def load(self, store: Store, *, progress: Progress = no_progress) -> dict[str, Any]:
+    def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Bring Redis up to a local store's served version: load what is missing, verify, flip, unlink the rest.
+
+        Args:
+            verify: Read what was loaded before, too, and load again the entries that Redis has dropped or changed.
+
+        Returns:
+            `{"version", "loaded", "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
 
         Raises:
             SettingsError: Redis may evict entries.
@@ -83,7 +89,8 @@ class RedisStore:
             )
         self.client.sadd(_PIPELINES, self.pipeline)
         raw, state = self._state()
-        if (state.get("store"), state.get("version")) == manifest.identity:
+        served = (state.get("store"), state.get("version")) == manifest.identity
+        if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
         complete = _segment_ids(state)
         loaded = 0
@@ -91,7 +98,11 @@ class RedisStore:
             for number, segment in enumerate(manifest.segments):
                 if segment.id not in complete:
                     loaded += self._load_segment(snapshot, number, segment, progress)
-            self._verify(snapshot, complete)
+                elif verify:
+                    loaded += self._mend_segment(snapshot, number, segment, progress)
+            self._verify(snapshot, set() if verify else complete)
+        if served:
+            return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(state)}
         after = {
             "store": manifest.store,
             "version": manifest.version,
@@ -108,15 +119,34 @@ class RedisStore:
         # The set is written first, so that a load that dies half way is found and unlinked by a later one.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
         prefix = key_prefix(self.pipeline, segment)
-        write = self._set_many if is_cluster(self.client) else self.client.mset
         loaded = 0
         for rows in batches(snapshot.segment_items(number), _BATCH):
-            write({entry_key(prefix, key): entry for key, entry in rows})
+            self._set_many({entry_key(prefix, key): entry for key, entry in rows})
             loaded += len(rows)
             progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
         return loaded
 
+    def _mend_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+        """Load again the entries of a segment that Redis does not hold as they are here; how many."""
+        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been dropped, too
+        prefix = key_prefix(self.pipeline, segment)
+        read = mended = 0
+        for rows in batches(snapshot.segment_items(number), _BATCH):
+            here = {entry_key(prefix, key): entry for key, entry in rows}
+            there = read_all(self.client, list(here))
+            lost = {name: entry for (name, entry), found in zip(here.items(), there, strict=True) if found != entry}
+            self._set_many(lost)
+            mended += len(lost)
+            read += len(rows)
+            progress(f"Comparing {segment.id} with Redis", read / max(1, segment.entries))
+        return mended
+
     def _set_many(self, entries: dict[bytes, bytes]) -> None:
+        if not entries:
+            return
+        if not is_cluster(self.client):
+            self.client.mset(entries)
+            return
         pipe = self.client.pipeline(transaction=False)
         for key, entry in entries.items():
             pipe.set(key, entry)

@@ -18,7 +18,6 @@ class RedisSnapshot:
         self.manifest = manifest
         self._client = client
         self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
-        self._cluster = is_cluster(client)
 
     def get_entry(self, key: bytes) -> bytes | None:
         """The entry of a key, with the row's provenance id where it has one of its own."""
@@ -40,14 +39,7 @@ class RedisSnapshot:
         if not keys:
             return []
         layers = len(self._prefixes)
-        if not self._cluster:
-            flat = self._client.mget([entry_key(prefix, key) for key in keys for prefix in self._prefixes])
-            return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
-        pipe = self._client.pipeline(transaction=False)
-        for key in keys:
-            for prefix in self._prefixes:
-                pipe.get(entry_key(prefix, key))
-        flat = pipe.execute()
+        flat = read_all(self._client, [entry_key(prefix, key) for key in keys for prefix in self._prefixes])
         return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
 
     def take(self, keys: Sequence[object]) -> "pa.Table":
@@ -73,6 +65,16 @@ def key_prefix(pipeline: str, segment: SegmentInfo) -> bytes:
 def entry_key(prefix: bytes, key: bytes) -> bytes:
     # `k` keeps the braces from being empty, which Redis would not take as a hash tag, where a key starts with `}`.
     return prefix + b"{k" + key + b"}"
+
+
+def read_all(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
+    """The values of several names in one round trip (one per node of a cluster); None where there is none."""
+    if not is_cluster(client):
+        return list(client.mget(names))
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.get(name)
+    return list(pipe.execute())
 
 
 def _newest(entries: Sequence[bytes | None]) -> bytes | None:

@@ -10,6 +10,7 @@ import redis
 from store_services import redis_cluster, redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
 
+from forecache.cli.commands.distribution import _load_redis
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.reader.remote import RedisSource
 from forecache.settings import Settings
@@ -140,6 +141,38 @@ def test_what_redis_lost_stops_the_flip(redis_settings: Settings, monkeypatch: p
         publish(redis_settings, IN_REDIS)
     with pytest.raises(NotFoundError, match="Redis serves nothing"):
         open_redis_store(redis_settings, "churn").snapshot()
+
+
+def test_a_push_loads_again_what_redis_has_dropped_or_changed(
+    redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_night(redis_settings, predictions(scores(1200)))
+    publish(redis_settings, IN_REDIS)
+    upsert(redis_settings, predictions({"00001": 0.125, "new": 0.5}))
+    prediction_table(redis_settings).delete("customer_id = '00002'")
+    publish(redis_settings, IN_REDIS)
+    there, here = open_redis_store(redis_settings, "churn"), open_store(redis_settings, "churn")
+    with here.snapshot() as local:
+        truth = dict(local.items())
+        deltas = local.manifest.segments[1].id.encode()
+    keys = [*truth, b"00002", b"nobody"]
+    expected = [truth.get(key) for key in keys]
+    lost = [name for name in entry_keys(there.client) if deltas in name or name.endswith((b"{k00007}", b"{k00008}"))]
+    assert len(lost) == 5
+    for name in lost[:-1]:
+        there.client.delete(name)
+    there.client.set(lost[-1], b"{}")
+    there.client.delete("forecache:churn:segments")
+    assert there.snapshot().get_entries(keys) != expected
+    assert publish(redis_settings, IN_REDIS).skipped, "a publish that changes nothing does not read all of Redis"
+    monkeypatch.setattr("forecache.cli.commands.distribution.settings", lambda: redis_settings)
+    monkeypatch.setattr("forecache.cli.commands.distribution.load_pipeline", lambda *_: IN_REDIS)
+    monkeypatch.setattr("forecache.cli.commands.distribution.chosen_pipelines", lambda *_: ["churn"])
+    [row] = _load_redis(())
+    assert (row["version"], row["loaded"], row["unlinked"]) == (2, 5, 0)
+    assert there.snapshot().get_entries(keys) == expected
+    assert there.load(here, verify=True)["loaded"] == 0
+    assert len(there.client.smembers("forecache:churn:segments")) == 2
 
 
 def test_two_publishers_to_redis_one_wins(redis_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

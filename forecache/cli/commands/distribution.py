@@ -84,7 +84,8 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     with StageProgress() as progress:
 
         def load(name: str) -> dict[str, Any]:
-            return open_redis_store(current, name).load(open_store(current, name), progress=progress.update)
+            store = open_store(current, name)
+            return open_redis_store(current, name).load(store, verify=True, progress=progress.update)
 
         return _each(names, [pipeline.name for pipeline in chosen if pipeline.publish.backend == "redis"], load)
 
@@ -108,7 +109,8 @@ def _show(rows: list[dict[str, Any]], where: str) -> None:
 def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
     """Bring the remote up to the served versions of PIPELINEs (default: all); only what it lacks travels.
 
-    Pipelines that are declared to be served from Redis are brought up there too, unless --remote is given.
+    Pipelines that are declared to be served from Redis are brought up there too, unless --remote is given: every entry
+    there is compared with the one here, and those that Redis has dropped are loaded again.
     """
     in_redis = [] if remote else _load_redis(pipelines)
     rows = [] if in_redis and not settings().store_remote else _exchange(pipelines, remote, pulling=False)
