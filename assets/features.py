@@ -14,8 +14,8 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
 from assets.partitions import nights_of, pipeline_partitions
-from assets.raw import ingest_waiting
 from assets.stage import explained, is_rebuild, run_stage, tell
+from assets.waiting import ingest_waiting
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource

@@ -4,7 +4,7 @@ Rows that break the declaration go to the quarantine table with the reason; the 
 is materialized where at least one of its landing files was read, and no other day is.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
+    from forecache.lake.ingested import IngestedFile
     from forecache.quality.reconcile import DayCounts
     from forecache.results import StageResult
 
 RECONCILES = "adds_up_to_what_landed"
 READ = "files_are_read"
+BLOCKING = (checks.EXPECTATIONS, RECONCILES)
 
 
 def build_raw(source: Source) -> dg.AssetsDefinition:
@@ -76,88 +78,71 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     def ingest_source(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.ingested import read_days, require_days
+        from forecache.lake.ingested import ingested_files, read_days, require_days
+        from forecache.quality.raw_days import raw_verdicts
 
         current, days = settings.load(), nights_of(context)
         try:
-            result = _ingest(context, current, spark, source, days)
+            correctable = raw_verdicts(current, source).refused
+            result = ingest_days(context, current, spark, source, days, correctable=correctable)
         except Exception:
             # The days that were ingested although a file failed the run are there.
-            tell_of_days(context, current, source)
+            tell_of_days(context, source, ingested_files(current, source))
             raise
-        tell_of_days(context, current, source, beside=days)
-        done = read_days(current, source) & set(days)
+        files = ingested_files(current, source)
+        tell_of_days(context, source, files, exclude=days)
+        done = read_days(files) & set(days)
         if done == set(days):
-            yield from _materialized(context, current, source, result, days)
+            yield from _materialized(context, current, source, result, days, files)
         else:
-            tell_of_days(context, current, source, of=done)
-        yield from _checked(context, current, spark, source, days)
+            tell_of_days(context, source, files, of=done)
+        yield from _checked(context, current, spark, source, days, files)
         others = (context.run.asset_selection or set()) - {dg.AssetKey(raw), dg.AssetKey(quarantine)}
         if others:
-            require_days(current, source, days)
+            require_days(current, source, days, files=files)
 
     return ingest_source
 
 
-def _ingest(
+def ingest_days(
     context: dg.AssetExecutionContext,
     settings: Settings,
     spark: SparkResource,
     source: Source,
     days: Collection[date],
+    *,
+    correctable: Collection[date],
 ) -> "StageResult":
     from forecache.lake.ingest import ingest
 
     return run_stage(
         context,
-        lambda progress: ingest(spark.session(), settings, source, days=days, run_id=context.run_id, progress=progress),
+        lambda progress: ingest(
+            spark.session(),
+            settings,
+            source,
+            days=days,
+            correctable=correctable,
+            run_id=context.run_id,
+            progress=progress,
+        ),
     )
-
-
-def ingest_waiting(
-    context: dg.AssetExecutionContext, settings: Settings, spark: SparkResource, source: Source, *, last: date
-) -> None:
-    """Ingest what landed up to a day and waits, in the step of an asset that needs it; nothing where nothing waits.
-
-    Raises:
-        CheckError: A check of the raw table that blocks failed.
-    """
-    from forecache.errors import CheckError
-    from forecache.lake.pending import new_files, pending_days
-
-    days = pending_days(new_files(settings, source), first=source.start, last=last)
-    if not days:
-        return
-    try:
-        _ingest(context, settings, spark, source, days)
-    finally:
-        tell_of_days(context, settings, source)
-    blocking = {}
-    for check, verdicts in _verdicts(settings, spark, source, days).items():
-        for event in checks.evaluations(context, source.raw_table, check, verdicts, blocking=check in _BLOCKING):
-            context.instance.report_runless_asset_event(event)
-        blocking |= {day: v for day, v in verdicts.items() if check in _BLOCKING and not v.passed}
-    if blocking:
-        day, verdict = min(blocking.items())
-        raise CheckError(verdict.reason, remedy=f"Mend the landing files of {day} and run again.")
-
-
-_BLOCKING = (checks.EXPECTATIONS, RECONCILES)
 
 
 def tell_of_days(
     context: dg.AssetExecutionContext,
-    settings: Settings,
     source: Source,
+    files: Sequence["IngestedFile"],
     *,
     of: Collection[date] | None = None,
-    beside: Collection[date] = (),
+    exclude: Collection[date] = (),
 ) -> None:
     """Record days whose files were read as materialized, where Dagster does not do it by itself.
 
     Args:
-        of: These days; None: all that are not materialized yet.
-        beside: But for these.
+        files: The source's ingested files.
+        of: The days to record; None: every day that was read and is not materialized yet.
+        exclude: Days to leave out.
     """
     from forecache.lake.ingested import read_days
     from forecache.quality.reconcile import day_counts
@@ -165,8 +150,8 @@ def tell_of_days(
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
         known = context.instance.get_materialized_partitions(dg.AssetKey(raw))
-        of = {day for day in read_days(settings, source) if day.isoformat() not in known} - set(beside)
-    for day, count in day_counts(settings, source, of).items():
+        of = {day for day in read_days(files) if day.isoformat() not in known} - set(exclude)
+    for day, count in day_counts(files, of).items():
         for table, metadata in ((raw, _raw_metadata(count)), (quarantine, _quarantine_metadata(count))):
             context.log_event(dg.AssetMaterialization(table, partition=day.isoformat(), metadata=metadata))
 
@@ -186,11 +171,12 @@ def _materialized(
     source: Source,
     result: "StageResult",
     days: Collection[date],
+    files: Sequence["IngestedFile"],
 ) -> Iterator[Any]:
     from forecache.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
-    for day, count in day_counts(settings, source, days).items():
+    for day, count in day_counts(files, days).items():
         context.add_asset_metadata(_raw_metadata(count), raw, day.isoformat())
         context.add_asset_metadata(_quarantine_metadata(count), quarantine, day.isoformat())
     yield dg.MaterializeResult(raw, metadata={**stage_metadata(settings, result), "details": details_json(result)})
@@ -198,35 +184,46 @@ def _materialized(
 
 
 def _checked(
-    context: dg.AssetExecutionContext, settings: Settings, spark: SparkResource, source: Source, days: Collection[date]
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    spark: SparkResource,
+    source: Source,
+    days: Collection[date],
+    files: Sequence["IngestedFile"],
 ) -> Iterator[Any]:
     tell(context, f"checking {source.raw_table}")
-    for check, verdicts in _verdicts(settings, spark, source, days).items():
-        yield from checks.check_events(context, source.raw_table, check, verdicts, blocking=check in _BLOCKING)
+    for check, verdicts in day_verdicts(context, settings, spark, source, days, files).items():
+        yield from checks.check_events(context, source.raw_table, check, verdicts, blocking=check in BLOCKING)
 
 
-def _verdicts(
-    settings: Settings, spark: SparkResource, source: Source, days: Collection[date]
+def day_verdicts(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    spark: SparkResource,
+    source: Source,
+    days: Collection[date],
+    files: Sequence["IngestedFile"],
 ) -> dict[str, dict[date, checks.Verdict]]:
     """By check, the verdicts on the days that have a file; expectations are about days with a file that was read."""
-    from forecache.lake.ingested import read_days, unread_files
+    from forecache.lake.ingested import read_days
     from forecache.quality.expectations import raw_expectations
-    from forecache.quality.reconcile import day_counts, reconcile
+    from forecache.quality.raw_days import reconcile_days, row_states
+    from forecache.quality.reconcile import day_counts
     from forecache.quality.verdicts import check_nights
 
-    raw, done = source.raw_table, read_days(settings, source)
-    counts = {day: count for day, count in day_counts(settings, source, days).items() if count.files}
-    states = {day: f"{raw}@{count.raw_version}" for day, count in counts.items() if day in done}
+    raw, done = source.raw_table, read_days(files)
+    counts = {day: count for day, count in day_counts(files, days).items() if count.files}
+    states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
     reports = check_nights(spark.session(), settings, raw, expectations, column="event_day", states=states)
-    unread = unread_files(settings, source)
+    unread = [file for file in files if file.error is not None]
     read = {}
     for day in counts:
         names = [f"{file.file}: {file.error}" for file in unread if file.event_day == day]
         severity = dg.AssetCheckSeverity.WARN if day in done else dg.AssetCheckSeverity.ERROR
         reason = f"{len(names)} in quarantine: {'; '.join(names)}." if names else "Every landing file was read."
         read[day] = checks.Verdict(not names, reason, severity=severity)
-    outcomes = reconcile(settings, source, list(counts))
+    outcomes = reconcile_days(settings, source, list(counts), files=files, run_id=context.run_id)
     return {
         **checks.expectation_verdicts(reports),
         RECONCILES: {day: checks.Verdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()},

@@ -126,7 +126,7 @@ def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Ni
     if landed:
         for event in landing_events(source, landed):
             runner.instance.report_runless_asset_event(event)
-    ranges = day_ranges(pending_days(pending_files(settings, source), first=first, last=last))
+    ranges = day_ranges(pending_days(pending_files(settings, source, landed=landed), first=first, last=last))
     for span in ranges or [(last, last)]:
         runner.run(ingest_job_name(source), nights=span)
 

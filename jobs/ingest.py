@@ -47,7 +47,8 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         current = settings.load()
         # A day's partition exists once the day is over; the files of today wait until then.
         newest = source_partitions(source).get_last_partition_key()
-        pending = pending_files(current, source)
+        landing = list_landing(current, source)
+        pending = pending_files(current, source, landed=landing)
         days = pending_days(pending, first=source.start, last=date.fromisoformat(newest)) if newest else set()
         if not days:
             return dg.SkipReason(f"No new file in the landing zone of {source.name}.")
@@ -57,7 +58,7 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         requests = [
             dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last)) for first, last in day_ranges(days)
         ]
-        events = landing_events(source, list_landing(current, source))
+        events = landing_events(source, landing)
         return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=events)
 
     return landed

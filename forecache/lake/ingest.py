@@ -18,7 +18,7 @@ from forecache.lake.judge import judge
 from forecache.lake.landing import LandingFile, list_landing, read_checksum, source_uri
 from forecache.lake.parsing import parse_files, parsed_columns
 from forecache.lake.partitions import Seen, look
-from forecache.lake.pending import copied_files
+from forecache.lake.pending import copied_files, files_to_ingest, looks_different
 from forecache.lake.tables import table_exists, table_version
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Source
@@ -37,12 +37,17 @@ def ingest(
     source: Source,
     *,
     days: Collection[date] | None = None,
+    correctable: Collection[date] = (),
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
     """Ingest the landing files that have not been, those of the given days or all.
 
     Where another process ingests the same source, this one waits for it, or begins anew after it.
+
+    Args:
+        correctable: Days from which nothing may be built yet, such as those that failed a check: their files are read
+            again, and their rows replaced, where they look different since.
 
     Returns:
         A result with the landing rows of this call, or where it had nothing to do those there are.
@@ -57,13 +62,14 @@ def ingest(
     landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
     with own_turn(settings, source.raw_table, run_id, progress):
         known = {file.file: file for file in ingested_files(settings, source)}
-        pending = [file for file in landed if file.name not in known]
+        pending = files_to_ingest(landed, known.values(), correctable=correctable)
         done: dict[str, IngestedFile] = {}
         if pending:
             progress(f"reading {len(pending)} landing files of {source.name}", None)
             # Begins anew with the same files: another's entry may stand for rows that this one has replaced since.
             patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
-    changed = [file for file in landed if file.name in known and _has_changed(settings, source, file, known[file.name])]
+    as_before = [file for file in landed if file.name in known and file.name not in done]
+    changed = [file for file in as_before if _has_changed(settings, source, file, known[file.name])]
     if changed:
         raise InputError(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
@@ -74,7 +80,7 @@ def ingest(
 
 
 def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
-    if file.size_bytes == known.size_bytes and file.modified_at == known.modified_at:
+    if not looks_different(file, known):
         return False
     return file.size_bytes != known.size_bytes or read_checksum(settings, source, file.name) != known.sha256
 

@@ -1,6 +1,6 @@
 """Which landing files have been ingested, and with them what state the raw tables are in up to any night."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -81,26 +81,26 @@ def enter_files(
     commit(Target(settings, FILES_TABLE, Schema.from_arrow(rows.schema)), decide)
 
 
-def read_days(settings: Settings, source: Source) -> set[date]:
+def read_days(files: Iterable[IngestedFile]) -> set[date]:
     """The days with at least one landing file that was read."""
-    return {file.event_day for file in ingested_files(settings, source) if file.error is None and file.event_day}
+    return {file.event_day for file in files if file.error is None and file.event_day}
 
 
-def unread_files(settings: Settings, source: Source) -> list[IngestedFile]:
-    """The files that are in quarantine whole."""
-    return [file for file in ingested_files(settings, source) if file.error is not None]
-
-
-def require_days(settings: Settings, source: Source, nights: Collection[date]) -> None:
+def require_days(
+    settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
+) -> None:
     """Refuse nights whose day has no landing file that could be read.
+
+    Args:
+        files: The source's ingested files; None: read here.
 
     Raises:
         InputError: Names the night, what became of its files, and the remedy.
     """
-    files = ingested_files(settings, source)
-    read_days = {file.event_day for file in files if file.error is None}
+    files = ingested_files(settings, source) if files is None else files
+    read = read_days(files)
     for night in sorted(nights):
-        if night in read_days:
+        if night in read:
             continue
         broken = [file for file in files if file.event_day == night and file.error]
         if broken:

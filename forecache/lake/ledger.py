@@ -6,7 +6,7 @@ newest commit: the clocks of two machines may differ, the table's log has one or
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
@@ -75,25 +75,36 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
     """The latest row of each night for one stage of one pipeline or source; empty where there is none."""
-    return _last(settings, [("stage", "=", stage), ("subject", "=", subject)])
+    return last_of_stages(settings, [stage], subject)[stage]
+
+
+def last_of_stages(
+    settings: Settings, stages: Collection[str], subject: str
+) -> dict[str, dict[date | None, StageRecord]]:
+    """By stage, the latest row of each night of one pipeline or source, in one read."""
+    found: dict[str, dict[date | None, StageRecord]] = {stage: {} for stage in stages}
+    for row in _rows(settings, [("stage", "in", list(stages)), ("subject", "=", subject)]):
+        found[row.stage][row.night] = row
+    return found
 
 
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
     # A filter cannot ask for null, which is the night of a stage without nights.
     of_night = [] if night is None else [("night", "=", night)]
-    return _last(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night]).get(night)
+    rows = _rows(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night])
+    return {row.night: row for row in rows}.get(night)
 
 
-def _last(settings: Settings, filters: list[tuple[str, str, Any]]) -> dict[date | None, StageRecord]:
-    """Of the rows that meet the filters, which the log's bounds and Parquet's narrow down, the last of each night."""
+def _rows(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
+    """The rows that meet the filters, which the log's bounds and Parquet's narrow down, the latest last."""
     if not table_exists(settings, LEDGER_TABLE):
-        return {}
+        return []
     rows = open_table(settings, LEDGER_TABLE).to_pyarrow_table(filters=filters).to_pylist()
     records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
     # Rows without a version were written before there were any.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))
-    return {row.night: row for row in records}
+    return records
 
 
 def _schema() -> Any:

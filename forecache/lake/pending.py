@@ -1,7 +1,7 @@
 """What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, timedelta
 
 from forecache.errors import InputError
@@ -12,21 +12,34 @@ from forecache.pipeline import Source
 from forecache.settings import Settings
 
 
-def pending_files(settings: Settings, source: Source) -> list[LandingFile]:
-    """Files that were not ingested, and those that look different from when they were; by name."""
+def pending_files(
+    settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
+) -> list[LandingFile]:
+    """Files that were not ingested, and those that look different from when they were; by name.
+
+    Args:
+        landed: The source's landing files; None: listed here.
+    """
     known = {file.file: file for file in ingested_files(settings, source)}
+    landed = list_landing(settings, source) if landed is None else landed
+    return [file for file in landed if file.name not in known or looks_different(file, known[file.name])]
+
+
+def files_to_ingest(
+    landed: Iterable[LandingFile], ingested: Iterable[IngestedFile], *, correctable: Collection[date] = ()
+) -> list[LandingFile]:
+    """Files that were never ingested, and of correctable days also those that look different since."""
+    known = {file.file: file for file in ingested}
     return [
         file
-        for file in list_landing(settings, source)
-        if file.name not in known
-        or (file.size_bytes, file.modified_at) != (known[file.name].size_bytes, known[file.name].modified_at)
+        for file in landed
+        if file.name not in known or (file.day in correctable and looks_different(file, known[file.name]))
     ]
 
 
-def new_files(settings: Settings, source: Source) -> list[LandingFile]:
-    """Files that were never ingested, by name."""
-    known = {file.file for file in ingested_files(settings, source)}
-    return [file for file in list_landing(settings, source) if file.name not in known]
+def looks_different(file: LandingFile, known: IngestedFile) -> bool:
+    """Whether a file's size or time of change is another one than when it was ingested."""
+    return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
 
 
 def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:

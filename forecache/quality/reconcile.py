@@ -1,7 +1,7 @@
 """Reconciliation: every landing row is in exactly one of the raw and the quarantine table."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -54,10 +54,10 @@ class DayCounts:
     raw_version: int = -1
 
 
-def day_counts(settings: Settings, source: Source, days: Collection[date]) -> dict[date, DayCounts]:
-    """Counts by day as ingestion entered them; zeros for a day without files."""
+def day_counts(files: Iterable[IngestedFile], days: Collection[date]) -> dict[date, DayCounts]:
+    """Counts by day as ingestion entered them, oldest entry first; zeros for a day without files."""
     counts = dict.fromkeys(sorted(days), DayCounts())
-    for file in {file.file: file for file in ingested_files(settings, source)}.values():
+    for file in {file.file: file for file in files}.values():
         if file.event_day in counts:
             before = counts[file.event_day]
             counts[file.event_day] = DayCounts(
@@ -70,10 +70,17 @@ def day_counts(settings: Settings, source: Source, days: Collection[date]) -> di
     return counts
 
 
-def reconcile(settings: Settings, source: Source, days: Collection[date]) -> dict[date, Reconciliation]:
-    """Count the rows of the ingested files of each day in both tables as they are now."""
+def reconcile(
+    settings: Settings, source: Source, days: Collection[date], *, ingested: Sequence[IngestedFile] | None = None
+) -> dict[date, Reconciliation]:
+    """Count the rows of the ingested files of each day in both tables as they are now.
+
+    Args:
+        ingested: The source's ingested files; None: read here.
+    """
+    ingested = ingested_files(settings, source) if ingested is None else ingested
     # A file that is ingested again after a killed run has two entries; the last one counts.
-    files = {file.file: file for file in ingested_files(settings, source) if file.event_day in days}
+    files = {file.file: file for file in ingested if file.event_day in days}
     raw = _rows_by_file(settings, source.raw_table, days={f.event_day for f in files.values() if f.event_day})
     quarantine = _rows_by_file(settings, source.quarantine_table)
     by_day: dict[date, list[IngestedFile]] = {day: [] for day in sorted(days)}

@@ -52,7 +52,7 @@ def check_nights(
     Returns:
         A report for each night.
     """
-    inputs = {night: f"{state} {_fingerprint(expectations)}" for night, state in states.items()}
+    inputs = check_inputs(states, expectations)
     before = last_records(settings, STAGE, table)
     reports: dict[date, CheckReport] = {}
     for night in states:
@@ -74,6 +74,12 @@ def check_nights(
         record(settings, rows)
         reports |= found
     return {night: reports[night] for night in sorted(reports)}
+
+
+def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]) -> dict[date, str]:
+    """By night, what a verdict depends on: the rows and the expectations."""
+    declared = _fingerprint(expectations)
+    return {night: f"{state} {declared}" for night, state in states.items()}
 
 
 def require_passed(settings: Settings, table: str, night: date, *, state: str) -> None:

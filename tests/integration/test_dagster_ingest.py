@@ -1,6 +1,7 @@
 """Dagster says which landing days are there and which are not, and its nightly job ingests what waits."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from shop_project.pipelines.orders import ORDERS
 from dagster_project.execution import JobRunner
 from dagster_project.instance import runner_instance
 from dagster_project.runner import run
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.ingest import ingest
-from forecache.lake.ingested import read_days
+from forecache.lake.ingested import enter_files, ingested_files, read_days
+from forecache.lake.tables import open_table
 from forecache.settings import Settings, load_settings
 from resources.session import Session
 
@@ -62,7 +64,7 @@ def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, ins
     land(shop, *DAYS)
     with pytest.raises(NotFoundError, match="has no champion yet"):
         launch(shop, instance, "nightly_orders", DAYS[2], DAYS[3])
-    assert read_days(shop, ORDERS) == set(DAYS[:4])
+    assert read_days(ingested_files(shop, ORDERS)) == set(DAYS[:4])
     expected = {day.isoformat() for day in DAYS[:4]}
     assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == expected
     assert materialized(instance, "features_orders") == {day.isoformat() for day in DAYS[2:4]}
@@ -99,6 +101,34 @@ def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_to
         launch(shop, instance, "ingest_orders", DAYS[1], DAYS[2])
     # The changed file's day is the run's and failed; the others are there.
     assert {DAYS[0].isoformat(), DAYS[2].isoformat()} <= materialized(instance, "raw_orders")
+
+
+def spent(settings: Settings, night: date) -> dict[str, float]:
+    rows = open_table(settings, "features_orders").to_pyarrow_table(filters=[("as_of", "=", night)]).to_pylist()
+    return {row["customer"]: row["spent"] for row in rows}
+
+
+def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_corrected(
+    shop: Settings, instance: dg.DagsterInstance, spark: Any
+) -> None:
+    land(shop, *DAYS[:3])
+    land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,9000\n")
+    ingest(spark, shop, ORDERS)  # a run that was killed before its checks leaves this
+    (lost,) = [file for file in ingested_files(shop, ORDERS) if file.event_day == DAYS[0]]
+    enter_files(shop, [replace(lost, landing_rows=9)])
+    with pytest.raises(CheckError, match=r"2026-01-01\.csv has 9 rows, of which 1 are in raw_orders"):
+        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+    land(shop, DAYS[0])  # the same content at another time: it is read again
+    with pytest.raises(CheckError, match=r"amount must be .*5,?000.*Correct the landing files of 2026-01-02"):
+        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+    assert materialized(instance, "features_orders") == set()
+    land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,90\n")
+    with pytest.raises(NotFoundError, match="has no champion yet"):
+        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+    assert spent(shop, DAYS[2]) == {"ann": 110.0}
+    for check in ("meets_expectations", "adds_up_to_what_landed"):
+        verdicts = last_check(instance, "raw_orders", check)
+        assert {day for day, (passed, _) in verdicts.items() if passed} == {day.isoformat() for day in DAYS[:3]}
 
 
 def test_an_empty_landing_zone_and_files_that_wait_are_named_with_what_to_do(

@@ -9,12 +9,16 @@ import pytest
 
 from forecache.errors import CheckError
 from forecache.lake.ingest import ingest
-from forecache.lake.ingested import enter_files, ingested_files
+from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.landing import source_uri
+from forecache.lake.ledger import StageRecord, record
 from forecache.lake.tables import append_rows
 from forecache.pipeline import Column, Source, expect
 from forecache.quality import verdicts
+from forecache.quality.expectations import raw_expectations
+from forecache.quality.raw_days import raw_verdicts, row_states
 from forecache.quality.reconcile import day_counts, reconcile
+from forecache.quality.report import CheckReport, CheckResult
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,7 +107,7 @@ def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "Spa
     assert found[DAYS[0]].sentence == (
         "3 landing rows of 1 files = 1 raw + 2 quarantined; 0 unreadable files are quarantined whole."
     )
-    counts = day_counts(settings, SOURCE, DAYS[:2])
+    counts = day_counts(ingested_files(settings, SOURCE), DAYS[:2])
     assert [(c.files, c.landing, c.raw, c.quarantine) for c in counts.values()] == [(1, 3, 1, 2), (1, 1, 1, 0)]
 
     _claim_more_rows(settings)
@@ -112,6 +116,31 @@ def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "Spa
     assert not lost.success
     assert "2026-01-02.csv has 9 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in lost.sentence
     assert after[DAYS[0]].success
+
+
+def test_a_verdict_on_a_raw_day_stands_while_its_rows_and_expectations_do(settings: Settings) -> None:
+    at = datetime(2026, 1, 5, tzinfo=timezone.utc)
+    file = IngestedFile("orders", "a.csv", DAYS[0], 9, at, "", 1, 1, 0, None, 4, at, "", "")
+    files = [file, replace(file, file="b.csv", event_day=DAYS[1], raw_version=5)]
+    states = row_states(SOURCE, day_counts(files, DAYS[:2]))
+    inputs = verdicts.check_inputs(states, raw_expectations(SOURCE))
+    failed = CheckResult("unique", "id", "critical", False, "id must be unique.")
+    reports = [CheckReport("raw_orders", results, 1, 0.0).to_dict() for results in ((), (failed,))]
+    table, sums = SOURCE.raw_table, {"success": True, "sentence": ""}
+    for day, report in zip(DAYS, reports, strict=False):
+        record(settings, [StageRecord("check", table, day, inputs[day], table, -1, 1, 0.0, report)])
+        record(settings, [StageRecord("reconcile", table, day, states[day], table, -1, 1, 0.0, sums)])
+    known = raw_verdicts(settings, SOURCE)
+    assert known.refused == {DAYS[1]}
+    assert known.standing(files, last=DAYS[0]) == {DAYS[0]: ""}
+    assert list(known.standing(files, last=DAYS[2])) == DAYS[:2]
+    assert "id must be unique." in known.standing(files, last=DAYS[2])[DAYS[1]]
+    corrected = [files[0], replace(files[1], raw_version=6)]
+    assert known.standing(corrected, last=DAYS[2]) == {DAYS[0]: ""}
+    relaxed = raw_verdicts(
+        settings, replace(SOURCE, expectations=(expect("expect_table_row_count_to_equal", value=1),))
+    )
+    assert relaxed.standing(files, last=DAYS[2]) == {}
 
 
 def _claim_more_rows(settings: Settings) -> None:

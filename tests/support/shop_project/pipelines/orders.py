@@ -1,4 +1,7 @@
-"""Orders: what a customer spends the next day, from what was spent so far. Its features must stay below 1,000."""
+"""Orders: what a customer spends the next day, from what was spent so far.
+
+An order must stay below 5,000, a feature below 1,000.
+"""
 
 from collections.abc import Mapping
 from datetime import date
@@ -26,7 +29,10 @@ ORDERS = Source(
     event_time="day",
     start=date(2026, 1, 1),
     end=date(2026, 1, 6),
-    expectations=(expect("expect_column_values_to_be_between", column="amount", max_value=500, severity="warning"),),
+    expectations=(
+        expect("expect_column_values_to_be_between", column="amount", max_value=500, severity="warning"),
+        expect("expect_column_values_to_be_between", column="amount", max_value=5000),
+    ),
 )
 
 

@@ -1,0 +1,92 @@
+"""Verdicts on the days of a raw table, kept in the stage ledger: nothing is built from a day that a check refuses.
+
+A verdict stands while the day's files, its rows and the expectations are those that were judged.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from forecache.lake.ingested import IngestedFile, read_days
+from forecache.lake.ledger import StageRecord, last_of_stages, last_records, record
+from forecache.pipeline import Source
+from forecache.quality.expectations import raw_expectations
+from forecache.quality.reconcile import DayCounts, Reconciliation, day_counts, reconcile
+from forecache.quality.report import CheckReport
+from forecache.quality.verdicts import STAGE as CHECK
+from forecache.quality.verdicts import check_inputs
+from forecache.settings import Settings
+
+RECONCILE = "reconcile"
+"""Stage of the verdicts on whether a day's rows add up."""
+
+Records = Mapping[date | None, StageRecord]
+
+
+@dataclass(frozen=True)
+class RawVerdicts:
+    """The last verdicts on each day: on its expectations, and on whether its rows add up to what landed."""
+
+    source: Source
+    checks: Records
+    sums: Records
+
+    @property
+    def refused(self) -> set[date]:
+        """The days whose last verdict is against them, whatever they hold by now."""
+        checks = {day for day, row in self.checks.items() if day and not CheckReport.from_dict(row.details).success}
+        return checks | {day for day, row in self.sums.items() if day and not row.details["success"]}
+
+    def standing(self, files: Sequence[IngestedFile], *, last: date) -> dict[date, str]:
+        """By day up to `last` with files whose verdicts stand: the reason why it is refused, "" where it is not.
+
+        Rows that did not add up are counted again: the table may have been mended without another file.
+        """
+        days = {file.event_day for file in files if file.event_day and file.event_day <= last}
+        states = row_states(self.source, day_counts(files, days))
+        read = read_days(files)
+        expected = check_inputs({day: states[day] for day in days & read}, raw_expectations(self.source))
+        found = {}
+        for day in sorted(days):
+            check, total = self.checks.get(day), self.sums.get(day)
+            adds_up = total is not None and total.inputs == states[day] and total.details["success"]
+            is_checked = day not in read or (check is not None and check.inputs == expected[day])
+            if adds_up and is_checked:
+                report = CheckReport.from_dict(check.details) if check is not None and day in read else None
+                found[day] = "" if report is None or report.success else report.sentence
+        return found
+
+
+def raw_verdicts(settings: Settings, source: Source) -> RawVerdicts:
+    """The last verdicts on the days of a source's raw table."""
+    found = last_of_stages(settings, [CHECK, RECONCILE], source.raw_table)
+    return RawVerdicts(source, found[CHECK], found[RECONCILE])
+
+
+def row_states(source: Source, counts: Mapping[date, DayCounts]) -> dict[date, str]:
+    """By day, what identifies its rows."""
+    return {day: f"{source.raw_table}@{count.raw_version}" for day, count in counts.items()}
+
+
+def reconcile_days(
+    settings: Settings, source: Source, days: Collection[date], *, files: Sequence[IngestedFile], run_id: str = ""
+) -> dict[date, Reconciliation]:
+    """Reconcile days with both tables as they are now, and record each verdict that is new."""
+    started = time.perf_counter()
+    found = reconcile(settings, source, days, ingested=files)
+    states = row_states(source, day_counts(files, days))
+    before = last_records(settings, RECONCILE, source.raw_table) if found else {}
+    rows = []
+    for day, outcome in found.items():
+        details = {"success": outcome.success, "sentence": outcome.sentence}
+        if day not in before or (before[day].inputs, before[day].details) != (states[day], details):
+            seconds = (time.perf_counter() - started) / len(found)
+            table = source.raw_table
+            rows.append(
+                StageRecord(
+                    RECONCILE, table, day, states[day], table, -1, outcome.landing, seconds, details, run_id=run_id
+                )
+            )
+    record(settings, rows)
+    return found
