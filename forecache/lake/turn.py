@@ -8,35 +8,25 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from forecache.results import Progress
 from forecache.settings import Settings
 
 _LOOK_AGAIN_S = 0.1
-_held: set[Path] = set()
 
 
 @contextmanager
 def own_turn(settings: Settings, table: str, run_id: str, progress: Progress) -> Iterator[None]:
-    """Wait until no other process on this home writes the table, and keep others waiting; the kernel ends it.
-
-    A run inside another one of the same process does not wait.
-    """
+    """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies."""
     path = settings.home_path / "locks" / table
-    if path in _held:
-        yield
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _wait(descriptor, table, progress)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}{f' (run {run_id})' if run_id else ''}".encode(), 0)
-        _held.add(path)
         yield
     finally:
-        _held.discard(path)
         os.close(descriptor)
 
 

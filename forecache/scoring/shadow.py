@@ -4,14 +4,15 @@ The challenger's table has the prediction table's columns and contracts; nothing
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.ledger import last_record, last_records
-from forecache.lake.partitions import look
-from forecache.lake.tables import table_version
+from forecache.lake.ledger import StageRecord, last_record, last_records
+from forecache.lake.partitions import Writer, find_committed, look
+from forecache.lake.tables import read_table, table_version
+from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
@@ -23,7 +24,7 @@ from forecache.scoring.night import STAGE, Night, describe_nights
 from forecache.scoring.rows import Stamp
 from forecache.scoring.run import is_current
 from forecache.scoring.spark_frames import cut, number, own_session, read_features, stamped, write_rows
-from forecache.scoring.stage import BATCH_ROWS, Staged, Work, publish
+from forecache.scoring.stage import BATCH_ROWS, Staged, Work, publish, record_committed
 from forecache.scoring.staging import list_folder, staging_folder
 from forecache.scoring.udf import paired_udf
 from forecache.settings import Settings
@@ -50,8 +51,9 @@ def score_shadow(
 ) -> StageResult:
     """Score a night with the champion and with a challenger, reading its features once.
 
-    The champion's partition is written only where it is not current already; where both are, nothing is done. With
-    `rebuild` both are written in any case.
+    The champion's partition is written only where it is not current already; where both are, nothing is done. What an
+    earlier run committed from the same inputs, and was killed before it could record it, is recorded. With `rebuild`
+    both are written in any case.
 
     Returns:
         A result about the challenger's table; `details` names both models, says whether the champion's partition was
@@ -64,6 +66,23 @@ def score_shadow(
         NotFoundError: There is no champion, or the night has no features.
         CheckError: The predictions of either model are wrong; its table stays as it was.
     """
+    with (
+        own_turn(settings, pipeline.prediction_table, run_id, progress),
+        own_turn(settings, pipeline.challenger_table, run_id, progress),
+    ):
+        return _score_both(spark, settings, pipeline, night, challenger, run_id, progress, rebuild)
+
+
+def _score_both(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    challenger: ModelVersion,
+    run_id: str,
+    progress: Progress,
+    rebuild: bool,
+) -> StageResult:
     started = time.perf_counter()
     first = champion(settings, pipeline)
     sides = {"champion": (first, pipeline.prediction_table), "challenger": (challenger, pipeline.challenger_table)}
@@ -80,42 +99,68 @@ def score_shadow(
     if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:
         kept = {**models, "comparison": known.details["comparison"], "champion_written": False}
         return _result(settings, pipeline, described, started, kept, skipped=True)
-    limits = pipeline.output.limits
-    plans = {
-        side: plan_scoring(str(verified_folder(settings, model)), bounds=limits) for side, (model, _) in sides.items()
-    }
-    session = own_session(spark, settings.scoring_batch_rows or BATCH_ROWS)
-    runtime, cores = plans["challenger"].spec.engine, spark.sparkContext.defaultParallelism
+    works: dict[str, Work] = {}
+    committed: dict[str, dict[date, Writer]] = {}
+    for side, (model, table) in sides.items():
+        plan = plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.output.limits)
+        stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
+        works[side] = Work(spark, settings, pipeline, table, plan, stamp, "spark", progress, seen[side])
+        inputs = {} if rebuild or current[side] else {night: nights[side].inputs}
+        committed[side] = find_committed(settings, table, column=AS_OF, inputs=inputs)
+    if committed["champion"]:
+        record_committed(works["champion"], [nights["champion"]], committed["champion"])
+    written = [side for side in sides if not committed[side] and (side == "challenger" or not current[side])]
+    details: dict[str, Any] = {**models, "champion_written": "champion" in written}
+    if written:
+        details |= _score_and_publish(works, nights, written, earlier, models)
+    else:
+        progress(f"comparing the predictions for {night} that an earlier run committed", None)
+        details["comparison"] = _compare(_committed(works, night), pipeline)
+    if committed["challenger"]:
+        told = {"mode": _MODE, **models, "comparison": details["comparison"]}
+        record_committed(works["challenger"], [described], committed["challenger"], stage=SHADOW_STAGE, details=told)
+    return _result(settings, pipeline, described, started, details, skipped=False)
+
+
+def _score_and_publish(
+    works: Mapping[str, Work],
+    nights: Mapping[str, Night],
+    written: Sequence[str],
+    earlier: Mapping[date | None, StageRecord],
+    models: Mapping[str, str],
+) -> dict[str, Any]:
+    """Score a night with both models in one scan; returns its part of the details."""
+    work, described = works["challenger"], nights["challenger"]
+    settings, pipeline = work.settings, work.pipeline
+    assert work.spark is not None
+    session = own_session(work.spark, settings.scoring_batch_rows or BATCH_ROWS)
+    runtime, cores = work.plan.spec.engine, work.cores
     predicted = predict(earlier, rows=described.rows, cores=cores, engine="spark", runtime=runtime, mode=_MODE)
-    progress(f"scoring {night} with champion {first.version} and challenger {challenger.version}", None)
+    work.progress(f"scoring {described.night} with {' and '.join(models.values())}", None)
     if predicted is not None:
-        progress(sentence(predicted, settings), None)
+        work.progress(sentence(predicted, settings), None)
     scanned = time.perf_counter()
-    both = _both(session, settings, pipeline, plans, described).persist()
-    written = [side for side in sides if side == "challenger" or not current[side]]
+    both = _both(session, settings, pipeline, {side: each.plan for side, each in works.items()}, described).persist()
     try:
-        details: dict[str, Any] = {**models, "comparison": _compare(both, pipeline)}
+        comparison = _compare(both, pipeline)
         actual = Figures(described.rows, time.perf_counter() - scanned, cores, None, "measured")
         # The scan is the work of all that is written from it: their costs in the ledger add up to the night's.
         share_s = actual.seconds / len(written)
         for side in written:
-            model, table = sides[side]
-            stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
-            work = Work(spark, settings, pipeline, table, plans[side], stamp, "spark", progress, seen[side])
-            staged = _stage(work, nights[side], both, side)
+            staged = _stage(works[side], nights[side], both, side)
             actual = replace(actual, seconds=actual.seconds + staged.seconds)
             staged = replace(staged, seconds=staged.seconds + share_s, details={"mode": _MODE})
             if side == "challenger":
-                staged = replace(staged, details={"mode": _MODE, **details}, figures=actual)
-            publish(work, [nights[side]], staged, stage=_STAGES[side])
+                told = {"mode": _MODE, **models, "comparison": comparison}
+                staged = replace(staged, details=told, figures=actual)
+            publish(works[side], [nights[side]], staged, stage=_STAGES[side])
     finally:
         both.unpersist()
-    details |= {
-        "champion_written": not current["champion"],
+    return {
+        "comparison": comparison,
         "predicted": predicted.metadata(settings) if predicted else None,
         "actual": actual.metadata(settings),
     }
-    return _result(settings, pipeline, described, started, details, skipped=False)
 
 
 def _result(
@@ -149,6 +194,18 @@ def _both(
         *pipeline.key, paired_udf(session, plans, pipeline.output.name)(features).alias("scores")
     )
     return scored.select(*pipeline.key, *(number(F.col("scores")[side]).alias(side) for side in plans))
+
+
+def _committed(works: Mapping[str, Work], night: date) -> "DataFrame":
+    """The same from what both tables hold."""
+    from pyspark.sql import functions as F
+
+    found = []
+    for side, work in works.items():
+        assert work.spark is not None
+        rows = read_table(work.spark, work.settings, work.table).where(F.col(AS_OF) == F.lit(night))
+        found.append(rows.select(*work.pipeline.key, F.col(work.pipeline.output.name).alias(side)))
+    return found[0].join(found[1], list(works["champion"].pipeline.key))
 
 
 def _stage(work: Work, night: Night, both: "DataFrame", side: str) -> Staged:

@@ -196,8 +196,18 @@ def publish(work: Work, chunk: Sequence[Night], staged: Staged, *, stage: str = 
     )
 
 
-def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date, Writer]) -> dict[str, Any]:
+def record_committed(
+    work: Work,
+    nights: Sequence[Night],
+    writers: Mapping[date, Writer],
+    *,
+    stage: str = STAGE,
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Check nights that a run committed and was killed before it could record them, and record them.
+
+    Args:
+        details: Further ones of each night's record.
 
     Returns:
         The figures of the checks by night (ISO).
@@ -210,10 +220,11 @@ def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date,
         night: [describe_committed(work.settings, work.table, file, night) for file in some]
         for night, some in files.items()
     }
-    staged = Staged(described, 0, 0.0, details={"committed_by": {n.isoformat(): w.run_id for n, w in writers.items()}})
+    by = {"committed_by": {n.isoformat(): w.run_id for n, w in writers.items()}}
+    staged = Staged(described, 0, 0.0, details={**by, **(details or {})})
     checks = {night.night: _checked(work, night, staged) for night in nights}
     done = Committed({night: writer.version for night, writer in writers.items()}, {})
-    _record(work, nights, staged, done, checks, STAGE, seconds=0.0)
+    _record(work, nights, staged, done, checks, stage, seconds=0.0)
     return {night.isoformat(): figures for night, figures in checks.items()}
 
 

@@ -1,6 +1,7 @@
 """A challenger is scored beside the champion in one scan, where it is asked for."""
 
 import dataclasses
+from contextlib import ExitStack
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,13 @@ from scoring_support import (
 )
 
 from forecache.errors import CheckError
+from forecache.lake import steps
 from forecache.lake.ledger import last_record
+from forecache.lake.tables import table_version
+from forecache.lake.turn import own_turn
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
+from forecache.results import no_progress
 from forecache.scoring.distribution import binned_counts
 from forecache.scoring.night import STAGE
 from forecache.scoring.nightly import score_nights
@@ -200,3 +205,67 @@ def test_a_night_with_a_challenger_has_a_plan_from_earlier_ones_and_what_came_of
     costs = [row.details["cost"]["core_s"] for row in rows if row is not None]
     assert len(costs) == 2
     assert sum(costs) >= first["actual"]["core_s"]
+
+
+class Killed(BaseException):
+    """What ends a run at once, as a kill does."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["champion", "challenger"])
+def test_what_a_killed_run_committed_is_recorded_and_not_written_again(
+    spark: "SparkSession", settings: Settings, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    write_features(settings, PIPELINE, tables())
+    register_model(settings, PIPELINE)
+    challenger = register_model(settings, PIPELINE, seed=1, champion=False)
+    sides = {"champion": 1, "challenger": 2}
+    passed: list[str] = []
+
+    def kill(step: str) -> None:
+        passed.append(step)
+        if step == "committed" and passed.count("checked") == sides[side]:
+            raise Killed
+
+    monkeypatch.setattr(steps, "on_step", kill)
+    with pytest.raises(Killed):
+        score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="killed")
+    monkeypatch.setattr(steps, "on_step", None)
+    result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="next")
+    assert result.details["champion_written"] is False
+    names = (PIPELINE.prediction_table, PIPELINE.challenger_table)
+    old, new = (predictions(settings, PIPELINE, table=name) for name in names)
+    writers = ["killed", "killed" if side == "challenger" else "next"]
+    assert [set(rows["run_id"].to_pylist()) for rows in (old, new)] == [{name} for name in writers]
+    assert [table_version(settings, name) for name in names] == [0, 0]
+    records = [last_record(settings, stage, PIPELINE.name, NIGHT) for stage in (STAGE, SHADOW_STAGE)]
+    assert [row.rows for row in records if row] == [400, 400]
+    told = result.details["comparison"]
+    a, b = (rows.sort_by("user_id")["probability"].to_numpy() for rows in (old, new))
+    assert told["rows"] == 400
+    assert told["mean_absolute_difference"] == pytest.approx(abs(b - a).mean())
+    again = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    assert again.skipped
+    assert again.details["comparison"] == told
+
+
+@pytest.mark.slow
+def test_a_night_is_not_scored_with_both_models_while_another_run_writes_one_of_the_tables(
+    spark: "SparkSession", settings: Settings
+) -> None:
+    write_features(settings, PIPELINE, tables())
+    register_model(settings, PIPELINE)
+    challenger = register_model(settings, PIPELINE, seed=1, champion=False)
+    held = {name: ExitStack() for name in (PIPELINE.prediction_table, PIPELINE.challenger_table)}
+    for name, turn in held.items():
+        turn.enter_context(own_turn(settings, name, "other", no_progress))
+    waited: list[str] = []
+
+    def release(message: str, share: float | None = None) -> None:
+        if message.startswith("waiting for"):
+            assert "(run other)" in message
+            waited.append(message.rpartition(" ")[2])
+            held[waited[-1]].close()
+
+    assert score_shadow(spark, settings, PIPELINE, NIGHT, challenger, progress=release).rows == 400
+    assert waited == list(held)
