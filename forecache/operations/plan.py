@@ -100,9 +100,9 @@ def versions_left(store: Store, entry: Promotion) -> list[int]:
     made_by = {manifest.version: manifest.provenance.model_version for manifest in store.versions()}
     models = {made_by.get(entry.from_published), entry.from_version} - {entry.to_version}
     bad = store.quarantined()
-    return [
+    between = [
         version
         for version, model in made_by.items()
-        if version == entry.from_published
-        or (entry.to_published < version < entry.from_published and model in models and version not in bad)
+        if entry.to_published < version < entry.from_published and model in models and version not in bad
     ]
+    return [*between, entry.from_published]  # the last also where its manifest cannot be read

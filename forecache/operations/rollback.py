@@ -2,7 +2,7 @@
 
 What is going to move is a row of the promotion ledger ("begun") before anything does, and a second row ("passed") once
 everything has. A process that dies in between leaves the first without the second: whatever next rolls back, decides
-about a model, scores or publishes finishes it first (`settle`); where its target is gone, it is undone.
+about a model, scores or publishes finishes it first (`settle`); where its target is gone or damaged, it is undone.
 """
 
 from collections.abc import Iterator
@@ -144,10 +144,10 @@ def _held(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
 
 
 def _model_of(store: Store, version: int) -> dict[str, Any] | None:
-    """The model that made a version; None where its manifest is damaged: then nothing speaks against its model."""
+    """The model that made a version; None where its manifest is damaged or gone: nothing speaks against its model."""
     try:
         return store.manifest(version).model
-    except DamagedError:
+    except (DamagedError, NotFoundError):
         return None
 
 
@@ -204,8 +204,8 @@ def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promoti
         assert entry.to_version is not None
         model_version(settings, pipeline, entry.to_version)
         if entry.to_published is not None:
-            store.manifest(entry.to_published)
-    except NotFoundError as gone:
+            store.verified(entry.to_published)
+    except (NotFoundError, DamagedError) as gone:
         return _undo(settings, pipeline, store, entry, f"undone after it was cut short: {gone.message}", progress)
     done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned

@@ -188,6 +188,12 @@ def test_to_where_the_pipeline_is_already_there_is_nothing_to_roll_back(home: Se
         roll_model_back(home, PIPELINE, to=7, actor="person")
 
 
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x15
+    path.write_bytes(content)
+
+
 class Stopped(BaseException):
     """What ends a rollback in these tests at the step they name."""
 
@@ -227,6 +233,38 @@ def test_a_rollback_whose_target_is_gone_meanwhile_is_undone(home: Settings, mon
     assert state(home) == (2, 2, [])
     assert models.model_version(home, PIPELINE, 2).gate == "passed"
     assert settle(home, PIPELINE) is None
+
+
+@pytest.mark.parametrize("step", ["champion moved", "pointer moved"])
+def test_a_rollback_whose_target_is_damaged_meanwhile_is_undone(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    cut_short(home, step, monkeypatch)
+    store = open_store(home, "returns")
+    [path] = store.layout.root.glob("segments/00000001-base-*/000.mdb")
+    damage(path)
+    done = settle(home, PIPELINE)
+    assert done is not None
+    assert done.entry is not None
+    assert done.entry.verdict == "undone"
+    assert "000.mdb is damaged" in done.entry.reason
+    assert state(home) == (2, 2, [])
+    damage(store.layout.manifest(1))
+    assert settle(home, PIPELINE) is None
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: damage(path)])
+@pytest.mark.parametrize("roll", [roll_back, roll_model_back])
+def test_a_version_whose_manifest_is_lost_can_be_rolled_back_from(
+    home: Settings, lose: Callable[[Path], None], roll: Callable[..., object]
+) -> None:
+    store = open_store(home, "returns")
+    lose(store.layout.manifest(2))
+    roll(home, PIPELINE, actor="person")
+    served = store.current()
+    assert served is not None
+    assert served.version == 1
+    assert store.layout.quarantine(2).exists()
 
 
 def test_a_version_published_past_a_rollback_that_was_cut_short_stays(
