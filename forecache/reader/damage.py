@@ -93,7 +93,13 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
         except DamagedError as error:
             damage.note(store, identity, error.message)
             why = why or error.message
-        except (ConflictError, NotFoundError):
+        except NotFoundError as error:
+            if number == pointer.serving:
+                if store.pointer() != pointer:  # it was retired meanwhile
+                    raise
+                damage.note(store, identity, error.message)
+                why = why or error.message
+        except ConflictError:
             if number == pointer.serving:
                 raise
     if (

@@ -22,7 +22,11 @@ from forecache.store.store import Store
 
 @dataclass(frozen=True)
 class Publication:
-    """One call of `publish`: what it publishes and where."""
+    """One call of `publish`: what it publishes and where.
+
+    Attributes:
+        current: The version that the gates compare with, and that a small segment is built on.
+    """
 
     settings: Settings
     pipeline: Pipeline

@@ -1,13 +1,15 @@
 """Verifying a store as it lies on the disk: every byte of every retained version, and on demand every row."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from forecache.errors import CheckError, DamagedError, NotFoundError, UnavailableError
+from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
 from forecache.store import hashing
 from forecache.store.integrity import Pace, segment_files, verify_file
+from forecache.store.locks import take_lease
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import pointer_from_json
 from forecache.store.snapshot import Snapshot
@@ -37,6 +39,8 @@ class Verified:
 def verify_store(store: Store, *, content: bool = False, pace: Pace | None = None) -> list[Verified]:
     """Verify the pointer, and every version of a store, the oldest first.
 
+    None is removed while it is read; one that is removed before is left out.
+
     Args:
         content: Look up every key through the reader's code, too, and compare row count and content hash with the
             manifest's: an incremental publish reads back only what it changed.
@@ -47,19 +51,35 @@ def verify_store(store: Store, *, content: bool = False, pace: Pace | None = Non
     except UnavailableError:
         return found  # without it nothing says which versions are of this store
     known: dict[str, str] = {}
-    for number in store.version_numbers():
-        read_bytes = rows = 0
-        problem = ""
+    for number in sorted({*store.version_numbers(), *_needed(store)}):
+        lease = take_lease(store.layout, number)
         try:
-            manifest = store.manifest(number)
-            read_bytes = _verify_files(store, manifest, known, pace)
-            if content:
-                with store.snapshot(number) as snapshot:
-                    rows = _verify_content(snapshot)
-        except UnavailableError as error:
-            problem = error.message
-        found.append(Verified(store.pipeline, number, store.state(number), problem, read_bytes, rows))
+            if lease is not None or number in _needed(store):
+                found.append(_verify_version(store, number, known, content=content, pace=pace))
+        finally:
+            if lease is not None:
+                os.close(lease)
     return found
+
+
+def _needed(store: Store) -> set[int]:
+    """The versions that have to be there."""
+    pointer = store.pointer()
+    return {number for number in (pointer.current, pointer.pinned) if number is not None}
+
+
+def _verify_version(store: Store, number: int, known: dict[str, str], *, content: bool, pace: Pace | None) -> Verified:
+    state = store.state(number)
+    read_bytes = rows = 0
+    problem = ""
+    try:
+        read_bytes = _verify_files(store, store.manifest(number), known, pace)
+        if content:
+            with store.snapshot(number) as snapshot:
+                rows = _verify_content(snapshot)
+    except (UnavailableError, NotFoundError, ConflictError) as error:
+        problem = error.message
+    return Verified(store.pipeline, number, state, problem, read_bytes, rows)
 
 
 def verify_stores(
@@ -97,11 +117,21 @@ class DamagedStores(CheckError):
         named = ", ".join(f"{item.pipeline} {'pointer' if item.version is None else item.version}" for item in damaged)
         super().__init__(
             f"{len(damaged)} of {len(found)} things in the stores are damaged: {named}. {damaged[0].problem}",
-            remedy="Publish again with --full; on a replica, `forecache pull --verify`.",
+            remedy=" ".join(dict.fromkeys(_remedy(item) for item in damaged)),
         )
 
 
+def _remedy(item: Verified) -> str:
+    if item.version is None or "current" in item.state:
+        return "Publish again with --full; on a replica, `forecache pull --verify`."
+    if "pinned" in item.state:
+        return f"Serve the current version with `forecache unpin {item.pipeline}`."
+    return "Versions that are not current are not served, and later publishes remove them; do not roll back to them."
+
+
 def _pointer_problem(store: Store) -> str:
+    if not store.layout.pointer.exists() and not store.layout.pointer_copy.exists() and not store.version_numbers():
+        return ""  # nothing was published yet
     for path in (store.layout.pointer, store.layout.pointer_copy):
         try:
             pointer_from_json(path.read_bytes(), what=f"The file {path}")

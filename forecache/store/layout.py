@@ -2,7 +2,7 @@
 
 <store>/<pipeline>/
     CURRENT                    the pointer: which version is served (replaced by rename)
-    CURRENT.copy               its copy, written after it, read where the pointer's bytes are damaged
+    CURRENT.copy               its copy, written after it, read where the pointer is damaged or missing
     versions/00000017.json     a version's manifest, never changed
     versions/00000017.lease    held with a shared flock by every open snapshot of the version
     versions/00000017.bad      present where the version is quarantined; says why

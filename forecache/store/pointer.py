@@ -50,23 +50,21 @@ def pointer_from_json(content: bytes, *, what: str = "The pointer of a remote") 
 
 
 def read_pointer(layout: Layout) -> Pointer:
-    """The pointer, or its copy where the pointer's bytes are damaged; an empty one before the first publish.
+    """The pointer, or its copy where the pointer is damaged or missing; an empty one before the first publish.
 
     Raises:
         DamagedError: Both are damaged, or an older Forecache wrote it.
     """
     try:
-        content = layout.pointer.read_bytes()
-    except FileNotFoundError:
-        return Pointer()
-    try:
-        return pointer_from_json(content, what=f"The file {layout.pointer}")
-    except DamagedError:
-        if not layout.pointer_copy.exists():  # as an older Forecache left it
-            raise
+        return pointer_from_json(layout.pointer.read_bytes(), what=f"The file {layout.pointer}")
+    except (FileNotFoundError, DamagedError) as problem:
         try:
             return pointer_from_json(layout.pointer_copy.read_bytes(), what=f"The file {layout.pointer_copy}")
-        except (FileNotFoundError, DamagedError):
+        except FileNotFoundError:
+            if isinstance(problem, FileNotFoundError):
+                return Pointer()
+            raise problem from None  # as an older Forecache left it
+        except DamagedError:
             raise DamagedError(
                 f"The pointer of {layout.root.name} and its copy in {layout.root} are damaged.",
                 remedy="Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`.",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from forecache.errors import CheckError, DamagedError
+from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -70,7 +70,7 @@ def publish(
         step("cleaned")
         pointer = read_pointer(store.layout)
         current, damage = _current(store, pointer)
-        if current is not None and current.inputs == inputs and not full:
+        if current is not None and current.inputs == inputs and not full and not damage:
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
         _refuse_quarantined(store, inputs)
@@ -125,18 +125,28 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
 
 
 def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
-    """(the current version where it can be built on, why there has to be a full publish).
+    """(the version that the gates compare with, why there has to be a full publish).
 
-    Files of the current version that were not verified for a day are, so that no publish builds on rotten bytes.
+    Files of the current version that were not verified for a day are, so that no publish builds on rotten bytes. Where
+    its manifest cannot be read, the gates compare with the newest good one before it.
     """
     if pointer.current is None:
         return None, ""
+    current: Manifest | None = None
     try:
         current = store.manifest(pointer.current)
         verify_overdue(store.layout, current)
-    except DamagedError as error:
-        return None, f"version {pointer.current} is damaged. {error.message}"
+    except (DamagedError, NotFoundError) as error:
+        return current or _newest_before(store, pointer.current), (
+            f"version {pointer.current} is damaged. {error.message}"
+        )
     return current, ""
+
+
+def _newest_before(store: Store, version: int) -> Manifest | None:
+    bad = store.quarantined()
+    earlier = [m for m in store.versions() if m.version < version and m.version not in bad]
+    return earlier[-1] if earlier else None
 
 
 def _make_candidate(publication: Publication, *, why_full: str) -> Candidate:

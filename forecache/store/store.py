@@ -94,7 +94,8 @@ class Store:
         """Open a version for reading, the served one where none is named.
 
         Raises:
-            NotFoundError: Nothing is published yet, or that version is not retained.
+            NotFoundError: Nothing is published yet, or the version is not there.
+            DamagedError: A file is not what was written.
         """
         for _ in range(_OPEN_TRIES):
             wanted = self.pointer().serving if version is None else version
@@ -106,8 +107,10 @@ class Store:
             if lease is not None:
                 return Snapshot(self.layout, self.manifest(wanted), lease=lease)
             if version is not None:
-                self.manifest(wanted)  # says that the version is gone
+                self.manifest(wanted)
             time.sleep(_OPEN_PAUSE_S)
+        assert wanted is not None
+        self.manifest(wanted)  # says that it is gone
         raise ConflictError(
             f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
         )

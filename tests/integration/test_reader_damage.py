@@ -133,6 +133,18 @@ def test_a_truncated_or_missing_file_is_refused_before_it_is_read(settings: Sett
         assert check_answers(opened) == 1
 
 
+@pytest.mark.parametrize(("name", "left"), [("versions/00000002.json", 1), ("CURRENT", 2)])
+def test_a_manifest_or_a_pointer_that_is_lost_is_damage(settings: Settings, store: Store, name: str, left: int) -> None:
+    path = store.layout.root / name
+    whole = path.read_bytes()
+    path.unlink()
+    with catalog(settings) as opened:
+        assert check_answers(opened) == left
+        path.write_bytes(whole)
+        opened._poll(opened._install)
+        assert check_answers(opened) == 2
+
+
 def test_a_quarantined_version_is_no_fallback_and_a_repaired_one_is_served_again(
     settings: Settings, store: Store
 ) -> None:

@@ -1,7 +1,10 @@
 """Damaged stores beside the reader, and stores that took another's place: publish, verify, replicas, Redis."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,17 @@ import dagster as dg
 import pytest
 import redis
 from store_services import redis_server
-from store_tables import churn, predictions, scores, upsert, write_night
+from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
 from forecache.cli.commands.doctor import check_stores
 from forecache.cli.main import main
-from forecache.errors import CheckError, ConflictError, DamagedError, UnavailableError
+from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
-from forecache.store import Store, open_remote, open_store, publish, pull, push, steps
-from forecache.store.checkup import verify_store
+from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push, steps
+from forecache.store.checkup import DamagedStores, verify_store, verify_stores
+from forecache.store.manifest import Manifest
 from forecache.store.redis_backend import RedisStore
+from forecache.store.retention import retire
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}
@@ -119,19 +124,107 @@ def test_a_damaged_replica_is_mended_by_a_pull_that_verifies(store: Store, tmp_p
     assert content(replica) == {**OLD, **CHANGED}
 
 
-@pytest.mark.parametrize("pattern", ["segments/*-base-*/000.mdb", "versions/00000002.json", "filters/*.bin"])
-def test_a_publish_over_a_damaged_version_is_full(settings: Settings, store: Store, pattern: str) -> None:
-    flip(the(store, pattern))
-    import os
-
+def unverified_for_a_day(store: Store) -> None:
     for folder in store.layout.segments.iterdir():
-        os.utime(folder, (0, 0))  # as if it were not verified for a day
+        os.utime(folder, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("segments/*-base-*/000.mdb", flip),
+        ("versions/00000002.json", flip),
+        ("versions/00000002.json", Path.unlink),
+        ("filters/*.bin", flip),
+    ],
+)
+def test_a_publish_over_a_damaged_version_is_full(
+    settings: Settings, store: Store, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    damage(the(store, pattern))
+    unverified_for_a_day(store)
     again = publish(settings, churn())
     assert not again.skipped
     assert "version 2 is damaged" in again.details["why_full"]
     assert content(store) == {**OLD, **CHANGED}
     store.quarantine(1, "test")
     assert not [item for item in verify_store(store) if item.version == 3 and item.problem]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("segments/*-base-*/000.mdb", flip),
+        ("versions/00000002.json", flip),
+        ("versions/00000002.json", Path.unlink),
+    ],
+)
+def test_the_publish_gates_hold_over_a_damaged_version(
+    settings: Settings, store: Store, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    damage(the(store, pattern))
+    unverified_for_a_day(store)
+    write_night(settings, predictions(scores(100)))
+    with pytest.raises(CheckError, match=r"the rows go from 30\d to 100"):
+        publish(settings, churn(rules=replace(OPEN_RULES, max_row_change=0.2)))
+    assert store.pointer().current == 2
+
+
+def test_a_pointer_that_is_lost_is_read_from_its_copy(settings: Settings, store: Store) -> None:
+    before = store.pointer()
+    store.layout.pointer.unlink()
+    assert store.pointer() == before
+    upsert(settings, predictions({"00002": 0.25}))
+    assert publish(settings, churn()).details["kind"] == "incremental"
+    assert store.layout.pointer.exists()
+    assert (store.pointer().store, store.version_numbers()) == (before.store, [1, 2, 3])
+    assert content(store) == {**OLD, **CHANGED, "00002": 0.25}
+    store.layout.pointer.unlink()
+    flip(store.layout.pointer_copy)
+    with pytest.raises(DamagedError, match="and its copy"):
+        store.pointer()
+
+
+def test_a_manifest_that_is_lost_is_damage_of_the_version_that_is_current(settings: Settings, store: Store) -> None:
+    the(store, "versions/00000002.json").unlink()
+    with pytest.raises(DamagedStores, match=r"churn 2\. The store of churn has no version 2\.") as caught:
+        verify_stores(settings)
+    assert "Publish again with --full" in caught.value.remedy
+    with pytest.raises(NotFoundError, match="has no version 2"):
+        store.snapshot()
+    assert store.rollback().version == 1
+    assert not any(item.problem for item in verify_stores(settings))
+
+
+def test_a_store_that_changes_while_it_is_verified_is_verified(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(settings, churn(), full=True)
+    open_store(settings, "spend").layout.create()  # as a publish that failed leaves it
+    honest, read = checkup._verify_files, []
+
+    def while_others_publish(there: Store, manifest: Manifest, *arguments: Any) -> int:
+        read.append(manifest.version)
+        if manifest.version == 1:
+            assert retire(store, keep=0) == [2], "what is being read stays"
+        return honest(there, manifest, *arguments)
+
+    monkeypatch.setattr(checkup, "_verify_files", while_others_publish)
+    found = verify_stores(settings)
+    assert read == [1, 3]
+    assert [(item.pipeline, item.version, item.problem) for item in found] == [
+        ("churn", None, ""), ("churn", 1, ""), ("churn", 3, ""), ("spend", None, ""),
+    ]  # fmt: skip
+    assert retire(store, keep=0) == [1]
+
+
+def test_the_remedy_is_that_of_what_is_damaged(settings: Settings, store: Store) -> None:
+    publish(settings, churn(), full=True)
+    flip(the(store, "segments/*-delta-*/000.mdb"))
+    with pytest.raises(DamagedStores) as caught:
+        verify_stores(settings)
+    assert "later publishes remove them" in caught.value.remedy
+    assert "--full" not in caught.value.remedy
 
 
 def test_rollback_and_pin_refuse_a_damaged_version(store: Store) -> None:
@@ -180,8 +273,6 @@ def test_the_verification_job_fails_where_a_version_is_damaged(settings: Setting
 def test_a_content_that_is_not_what_was_published_is_found_where_checksums_cannot(
     settings: Settings, store: Store
 ) -> None:
-    from dataclasses import replace
-
     manifest = store.manifest(2)
     store.layout.manifest(2).write_bytes(replace(manifest, content_hash="0" * 32).to_json())
     assert not any(item.problem for item in verify_store(store))
