@@ -42,7 +42,10 @@ class Remote(Protocol):
         """The bytes of a file from a position on; NotFoundError where there is no such file."""
 
     def names(self, prefix: str) -> list[str]:
-        """Names under a folder; "" is the whole remote."""
+        """Names of the files under a folder, at any depth."""
+
+    def folders(self) -> list[str]:
+        """Names of the folders at the top."""
 
     def delete(self, names: list[str]) -> None:
         """Delete files."""
@@ -69,8 +72,7 @@ def open_remote(uri: str, options: Mapping[str, str]) -> Remote:
 
 def remote_pipelines(remote: Remote) -> list[str]:
     """The pipelines that a remote serves, in alphabetical order."""
-    paths = (name.split("/") for name in remote.names(""))
-    return sorted(path[0] for path in paths if path[1:] == ["CURRENT"])
+    return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
 
 
 class FolderRemote:
@@ -128,6 +130,9 @@ class FolderRemote:
     def names(self, prefix: str) -> list[str]:
         folder = self.root / prefix
         return [str(path.relative_to(self.root)) for path in folder.rglob("*") if path.is_file()]
+
+    def folders(self) -> list[str]:
+        return [path.name for path in self.root.iterdir() if path.is_dir()] if self.root.is_dir() else []
 
     def delete(self, names: list[str]) -> None:
         for name in names:
@@ -196,9 +201,10 @@ class ObjectRemote:
             raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.") from None
 
     def names(self, prefix: str) -> list[str]:
-        return [
-            item["path"] for page in self._obstore.list(self._store, f"{prefix}/" if prefix else None) for item in page
-        ]
+        return [item["path"] for page in self._obstore.list(self._store, f"{prefix}/") for item in page]
+
+    def folders(self) -> list[str]:
+        return list(self._obstore.list_with_delimiter(self._store)["common_prefixes"])
 
     def delete(self, names: list[str]) -> None:
         if names:

@@ -17,7 +17,7 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.settings import Settings
 from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.store.remotes import FolderRemote, ObjectRemote, Remote
+from forecache.store.remotes import FolderRemote, ObjectRemote, Remote, remote_pipelines
 
 _FOLDERS = itertools.count()
 
@@ -201,6 +201,20 @@ def test_a_pull_that_was_killed_leaves_the_replica_serving_and_goes_on(settings:
     pulled = pull(replica, open_remote(current.store_remote, {}))
     assert (pulled["version"], pulled["bytes"]) == (1, 0)
     assert content(replica) == content(open_store(current, "churn"))
+
+
+def test_the_pipelines_of_a_remote_are_found_without_listing_their_files(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert remote_pipelines(remote) == []
+    for name in ("spend/CURRENT", "churn/CURRENT", "churn/segments/a/000.mdb", "half/versions/1.json", "note.txt"):
+        remote.write(name, b"x")
+
+    def listed(*_: object) -> list[str]:
+        raise AssertionError("a remote holds thousands of files")
+
+    monkeypatch.setattr(type(remote), "names", listed)
+    assert remote_pipelines(remote) == ["churn", "spend"]
 
 
 def test_a_remote_without_versions_or_of_an_unknown_kind_is_named(tmp_path: Path, replica: Store) -> None:

@@ -12,15 +12,19 @@ from forecache.cli.runner import chosen_pipelines
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
 from forecache.pipeline import load_pipeline
 from forecache.pipeline.names import check_name
+from forecache.settings import Settings
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
 
 
-def _each(names: tuple[str, ...], chosen: list[str], do: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+def _each(
+    chosen: list[str], do: Callable[[str], dict[str, Any]], *, nothing_there: Callable[[str], bool]
+) -> list[dict[str, Any]]:
     """Do something for every pipeline, whatever fails for others; one row each.
 
-    Where no names are given, a pipeline that nothing is published for is a row with `skipped`, no failure.
+    Args:
+        nothing_there: Whether there is nothing of a pipeline to travel; then it is a row with `skipped`, no failure.
 
     Raises:
         ForecacheError: The failure of the first pipeline that failed, once all have been tried.
@@ -30,12 +34,11 @@ def _each(names: tuple[str, ...], chosen: list[str], do: Callable[[str], dict[st
     for name in chosen:
         try:
             rows.append({"pipeline": name, **do(name)})
-        except NotFoundError as error:
-            rows.append({"pipeline": name, "skipped": error.message})
-            if names:
-                failures.append(error)
         except ForecacheError as error:
-            failures.append(error)
+            if isinstance(error, NotFoundError) and nothing_there(name):
+                rows.append({"pipeline": name, "skipped": error.message})
+            else:
+                failures.append(error)
     if failures:
         done = [row["pipeline"] for row in rows if "skipped" not in row]
         click.echo(f"Went through: {', '.join(done) or 'no pipeline'}.", err=True)
@@ -72,7 +75,18 @@ def _exchange(
                 return pull(store, opened, verify=verify, progress=progress.update)
             return push(store, opened, progress=progress.update)
 
-        return _each(names, chosen, exchange)
+        def nothing_there(name: str) -> bool:
+            if pulling:
+                return not names and opened.size(f"{name}/CURRENT") is None
+            return not names and _unpublished(current, name)
+
+        return _each(chosen, exchange, nothing_there=nothing_there)
+
+
+def _unpublished(current: Settings, name: str) -> bool:
+    from forecache.store import open_store
+
+    return open_store(current, name).pointer().current is None
 
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -87,7 +101,8 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
             store = open_store(current, name)
             return open_redis_store(current, name).load(store, verify=True, progress=progress.update)
 
-        return _each(names, [pipeline.name for pipeline in chosen if pipeline.publish.backend == "redis"], load)
+        in_redis = [pipeline.name for pipeline in chosen if pipeline.publish.backend == "redis"]
+        return _each(in_redis, load, nothing_there=lambda name: not names and _unpublished(current, name))
 
 
 def _done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
