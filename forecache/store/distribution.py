@@ -18,7 +18,7 @@ from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.remotes import Remote
-from forecache.store.retention import remove_foreign, remove_unreferenced, retire
+from forecache.store.retention import clean, retire
 from forecache.store.snapshot import Snapshot
 from forecache.store.store import Store
 
@@ -119,6 +119,7 @@ def _pull(store: Store, remote: Remote, keep: int, verify: bool, progress: Progr
         pointer = _replica_pointer(layout, verify)
         same = (pointer.store, pointer.current) == (theirs.store, wanted)
         if same and not verify and layout.manifest(wanted).exists():
+            _tidy(store, keep)  # a pull that died after it had moved the pointer
             return {"version": wanted, "files": 0, "bytes": 0, "moved": False}
         if pointer.store != theirs.store and pointer.pinned is not None:
             raise ConflictError(
@@ -145,13 +146,13 @@ def _pull(store: Store, remote: Remote, keep: int, verify: bool, progress: Progr
         if not same:
             last = max(pointer.last, wanted) if pointer.store == theirs.store else wanted
             write_pointer(layout, pointer.moved(store=theirs.store, current=wanted, last=last))
-        if pointer.store != theirs.store:
-            remove_foreign(store)
-            remove_unreferenced(store)
-        retire(store, keep=keep)
-        for path in layout.staging.iterdir():
-            remove_tree(path)
+        _tidy(store, keep)
     return {"version": wanted, "files": files, "bytes": travelled, "moved": not same}
+
+
+def _tidy(store: Store, keep: int) -> None:
+    clean(store)
+    retire(store, keep=keep)
 
 
 def _replica_pointer(layout: Layout, verify: bool) -> Pointer:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,23 +181,54 @@ def test_a_replica_that_has_pinned_goes_on_serving_that(
     assert b"0.125" not in content(replica)[b"00001"]
 
 
+_KILLED_PULL = (
+    "import os, signal, sys\nfrom pathlib import Path\n"
+    "from forecache.store import Store, distribution, open_remote, pull\n"
+    "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+    "setattr(distribution, sys.argv[3], kill)\n"
+    "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"
+)
+
+
+def killed_pull(replica: Store, remote: str, place: str) -> None:
+    """Pull in a process that is killed where it calls the named function of the module `distribution`."""
+    command = [sys.executable, "-c", _KILLED_PULL, str(replica.layout.root), remote, place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_pull_that_was_killed_after_it_moved_the_pointer_leaves_nothing_for_ever(
+    settings: Settings, tmp_path: Path, replica: Store
+) -> None:
+    current = settings.model_copy(update={"store_remote": str(tmp_path / "remote")})
+    remote = open_remote(current.store_remote, {})
+    write_night(current, predictions(scores(100)))
+    publish(current, churn())
+    upsert(current, predictions({"00001": 0.125}))
+    publish(current, churn())
+    pull(replica, remote)
+    publisher = open_store(current, "churn")
+    shutil.rmtree(publisher.layout.root)  # lost, and published anew: another store
+    publish(current, churn())
+    (replica.layout.staging / "pull-another").mkdir()
+    killed_pull(replica, current.store_remote, "_tidy")
+    assert content(replica) == content(publisher)
+    assert replica.version_numbers() == [1, 2]
+    assert pull(replica, remote) == {"version": 1, "files": 0, "bytes": 0, "moved": False}
+    assert replica.version_numbers() == [1]
+    assert len(list(replica.layout.segments.iterdir())) == 1
+    assert list(replica.layout.filters.iterdir()) == list(replica.layout.staging.iterdir()) == []
+    assert content(replica) == content(publisher)
+
+
 @pytest.mark.slow
 def test_a_pull_that_was_killed_leaves_the_replica_serving_and_goes_on(settings: Settings, tmp_path: Path) -> None:
     current = settings.model_copy(update={"store_remote": str(tmp_path / "remote")})
     write_night(current, predictions(scores(2000)))
     publish(current, churn())
-    script = (
-        "import os, signal, sys\nfrom pathlib import Path\n"
-        "from forecache.store import Store, distribution, open_remote, pull\n"
-        "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "setattr(distribution, sys.argv[3], kill)\n"
-        "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"
-    )
     replica = Store(tmp_path / "replica" / "churn")
     for place in ("file_checksum", "move_durably", "write_durably", "write_pointer"):
-        command = [sys.executable, "-c", script, str(replica.layout.root), current.store_remote, place]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=60)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed_pull(replica, current.store_remote, place)
         assert replica.current() is None
     pulled = pull(replica, open_remote(current.store_remote, {}))
     assert (pulled["version"], pulled["bytes"]) == (1, 0)
