@@ -131,7 +131,8 @@ class Session:
             for batch in reader.epoch(0):
                 with torch.no_grad():
                     here = batch.or_placeholder().on(self.group.device)
-                    loss = self.objective(network(self.prepare(here.features)), here.target)
+                    # FSDP computes in the training's precision, here too; the loss is float32 as in a step.
+                    loss = self.objective(network(self.prepare(here.features)).float(), here.target)
                 if len(batch):
                     total += loss.double().cpu() * len(batch)
                 self._end_where_asked(stop, make_state)
