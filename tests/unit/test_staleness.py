@@ -193,19 +193,20 @@ def test_calling_the_functions_changes_nothing(project: Project) -> None:
     assert replace(declared).fingerprints == before
 
 
-def test_every_process_comes_to_the_same_hashes(project: Project) -> None:
+def test_every_process_comes_to_the_same_hashes_in_any_folder(project: Project, tmp_path: Path) -> None:
     code = (
         "from forecache.pipeline import load_pipelines; from forecache.settings import load_settings; "
         "print([p.fingerprints for p in load_pipelines(load_settings(project='staleness_project')).values()])"
     )
+    moved = shutil.copytree(project.folder, tmp_path / "elsewhere" / "staleness_project")
     found = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONPATH": str(project.folder.parent), "PYTHONHASHSEED": seed},
+            env={"PYTHONPATH": str(folder.parent), "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2")
+        for seed, folder in (("1", project.folder), ("2", moved))
     }
     assert len(found) == 1

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _ENGINE = {"forecache", "assets", "jobs", "resources"}
 _LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
@@ -42,6 +42,18 @@ def _found(root: str) -> list[str | None]:
     except (ImportError, ValueError):
         return []
     return [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+
+
+def place_in_project(path: PurePath) -> str | None:
+    """An absolute path in a package of the project, from the package on; None for any other path.
+
+    It is the same wherever the project has been checked out.
+    """
+    for folder in (path, *path.parents):
+        name = folder.name
+        if name in sys.modules and is_project(name) and folder in package_folders(name):
+            return f"{name}/{path.relative_to(folder).as_posix()}"
+    return None
 
 
 def source_file(module: str) -> Path | None:

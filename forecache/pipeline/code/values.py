@@ -4,6 +4,7 @@ import copyreg
 import dataclasses
 import functools
 import hashlib
+import os
 import re
 import types
 from collections import deque
@@ -18,7 +19,7 @@ from uuid import UUID
 
 from forecache.errors import SettingsError
 from forecache.pipeline.code.functions import described_function
-from forecache.pipeline.code.location import is_project
+from forecache.pipeline.code.location import is_project, place_in_project
 from forecache.pipeline.code.reach import Reach
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, UUID, PurePath)
@@ -65,6 +66,9 @@ class Describer:
             self._from_source, self._open = before
 
     def _describe(self, value: Any) -> str:
+        place = _place(value)
+        if place is not None:
+            return f"{type(value).__qualname__} in the project: {place!r}"
         if isinstance(value, (*_PLAIN, *_TIMES)) and not isinstance(value, Enum):
             return f"{type(value).__qualname__} {value!r}"
         if any(value is other for other in self._open):
@@ -144,3 +148,8 @@ class Describer:
             return f"{kind.__module__}.{kind.__qualname__} {reduced}"
         items = [list(part) if part is not None else None for part in (*reduced, None, None, None)[3:5]]
         return f"object{self._many((*reduced[:2], (*reduced, None)[2], *items))}"
+
+
+def _place(value: Any) -> str | None:
+    is_path = isinstance(value, (str, PurePath)) and not isinstance(value, Enum) and os.path.isabs(value)
+    return place_in_project(PurePath(value)) if is_path else None

@@ -18,7 +18,7 @@ def feature_rows(events: Any, *, days: int) -> Any:
 
     rows = CLEANERS["visits"](events)
     land = w.counted()  # a local variable with the name of a function elsewhere
-    return [rounded(ratio(row, days) * w.RATES["eur"]) + land for row in rows][: w.TOP], w.CITY
+    return [rounded(ratio(row, days) * w.RATES["eur"]) + land for row in rows][: w.TOP], w.CITY, w.TABLE
 
 
 def other_feature_rows(events: Any) -> Any:

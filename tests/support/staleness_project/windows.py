@@ -1,11 +1,14 @@
 """Constants."""
 
 import os
+from pathlib import Path
 
 DAYS = 30
 TOP = 200
 RATES = {"eur": 1.0, "usd": 0.9}
 CITY = os.environ.get("STALENESS_CITY", "Basel")
+FOLDER = os.path.dirname(__file__)
+TABLE = Path(FOLDER) / "rates.csv"
 _calls = 0
 
 
