@@ -125,10 +125,12 @@ def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, pre
     """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes.
 
     Args:
-        precision: The type that the network computes in: a run that began on a GPU does not go on in another one.
+        precision: The type that a network computes in: a run that began on a GPU does not go on in another one.
     """
+    if isinstance(pipeline.model, EstimatorModel):
+        precision = "float32"
     more = f" lanes={lanes}" if lanes != LANES else ""
-    more += f" precision={precision}" if precision not in ("float32", "auto") else ""
+    more += f" precision={precision}" if precision != "float32" else ""
     return f"{pipeline.training_table}@{version} declared={pipeline.fingerprints.training} format={_FORMAT}{more}"
 
 
