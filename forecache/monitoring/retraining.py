@@ -27,9 +27,11 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
             remedy="Declare `retraining=Retraining(...)` in it.",
         )
     model, last = find_champion(settings, pipeline), last_training(settings, pipeline)
+    figures = measurements(settings, pipeline.name, first=last.night if last else None)
     return decide(
         pipeline.retraining,
-        measurements(settings, pipeline.name, first=last.night if last else None),
+        # The figures of a metric that was the gate's before are still in the table.
+        [row for row in figures if row.kind != "performance" or row.name == pipeline.gate.metric],
         champion=model.version if model else None,
         last=last,
         now=now or datetime.now(timezone.utc),

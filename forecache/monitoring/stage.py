@@ -105,9 +105,17 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
             f"champion={run.champion.version} {run.pipeline.feature_table}"
             f"@{feature_version(run.settings, run.pipeline, night)} {_state(run.scored[night])} "
             f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} "
-            f"label={run.pipeline.fingerprints.training_set} format={_FORMAT}"
+            f"{declared_inputs(run.pipeline)}"
         )
     return inputs
+
+
+def declared_inputs(pipeline: Pipeline) -> str:
+    """What the figures depend on of the declaration itself; the drift's limits only judge them."""
+    return (
+        f"label={pipeline.fingerprints.training_set} metric={pipeline.gate.metric} nights_before={pipeline.drift.last} "
+        f"format={_FORMAT}"
+    )
 
 
 def _state(scored: StageRecord) -> str:

@@ -179,6 +179,9 @@ def test_the_decision_follows_the_nights_the_last_training_and_the_cool_down(dri
     assert {cause.name for cause in found.causes} == {"amount", "gap", "roc_auc"}
     assert found.night == DRIFTED[-1]
 
+    other = replace(monitored, gate=replace(monitored.gate, metric="brier"))  # not measured yet
+    assert {cause.name for cause in retraining_decision(drifted, other).causes} == {"amount", "gap"}
+
     assert monitored.retraining is not None
     patient = replace(monitored, retraining=replace(monitored.retraining, cool_down_days=7))
     cooling = retraining_decision(drifted, patient)

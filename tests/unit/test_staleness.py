@@ -16,13 +16,17 @@ from types import SimpleNamespace
 import pytest
 
 from forecache.lake.training_set import as_of_dates
+from forecache.monitoring.stage import declared_inputs
 from forecache.pipeline import load_pipelines
 from forecache.settings import load_settings
 from forecache.store.publishing import content_inputs
+from forecache.training.launch import training_inputs
 
 ORIGINAL = Path(__file__).parents[1] / "support" / "staleness_project"
 FEATURES, TRAINING_SET, TRAINING, SCORING, PUBLISH = "features", "training_set", "training", "scoring", "publish"
-ROWS = {FEATURES, TRAINING_SET}
+MONITORING = "monitoring"
+LABELS = {TRAINING_SET, MONITORING}
+ROWS = {FEATURES, *LABELS}
 
 
 class Project:
@@ -46,6 +50,8 @@ class Project:
         night = SimpleNamespace(source=SimpleNamespace(as_of="2025-01-01"), digest="the rows")
         return {
             **asdict(chosen.fingerprints),
+            TRAINING: training_inputs(chosen, 1, precision=chosen.training.precision),
+            MONITORING: declared_inputs(chosen),
             TRAINING_SET: f"{chosen.fingerprints.training_set} {dates}",
             PUBLISH: content_inputs(chosen, night),  # type: ignore[arg-type]
         }
@@ -73,6 +79,7 @@ CHANGES = [
     # Values of the declaration.
     ("output bound", V, "maximum=1.0", "maximum=0.9", {SCORING}),
     ("segment bound", V, "bounds=(0.5,)", "bounds=(0.7,)", {SCORING}),
+    ("segment renamed", V, 'Segment("band"', 'Segment("group"', {SCORING, PUBLISH}),
     ("segment label", V, 'labels=("low", "high")', 'labels=("cold", "hot")', {SCORING}),
     ("gate floor", V, '{"roc_auc": 0.6}', '{"roc_auc": 0.7}', set()),
     ("gate baseline", V, '{"roc_auc": 0.6}, baseline=Baseline("recency")', '{}, baseline=Baseline("amount")', set()),
@@ -80,7 +87,9 @@ CHANGES = [
     ("what happens with an old answer", V, "Publish(", 'Publish(on_stale="refuse", ', {PUBLISH}),
     ("served fields", V, "Publish(", 'Publish(fields=("band",), ', {PUBLISH}),
     ("versions kept", V, "Publish(", "Publish(keep=9, ", set()),
-    ("drift limit", V, "last=7", "last=3", set()),
+    ("gate metric", V, '"roc_auc", floors={"roc_auc": 0.6}', '"brier", floors={"roc_auc": 0.6}', {MONITORING}),
+    ("nights before that drift looks at", V, "last=7", "last=3", {MONITORING}),
+    ("drift limit", V, "last=7", "last=7, small_psi=0.05", set()),
     ("retraining", V, "min_nights=3", "min_nights=2", set()),
     ("challenger", V, "    drift=", "    shadow=True,\n    drift=", set()),
     (
@@ -100,17 +109,17 @@ CHANGES = [
     ("epochs", V, "epochs=3", "epochs=4", {TRAINING}),
     ("log of a feature", V, 'Feature("amount")', 'Feature("amount", log=True)', {TRAINING}),
     ("a further feature", V, 'Feature("amount"))', 'Feature("amount"), Feature("visits"))', {*ROWS, TRAINING, SCORING}),
-    ("horizon", V, '"binary", 30', '"binary", 60', {TRAINING_SET}),
+    ("horizon", V, '"binary", 30', '"binary", 60', LABELS),
     ("key", V, 'key=("user_id",)', 'key=("day",)', {*ROWS, SCORING, PUBLISH}),
     # Functions and what they are given.
     ("argument of a partial", V, "days=windows.DAYS", "days=windows.DAYS + 1", ROWS),
     ("constant that is an argument", "windows.py", "DAYS = 30", "DAYS = 60", ROWS),
-    ("state of a callable object", V, "least=1", "least=2", {TRAINING_SET}),
+    ("state of a callable object", V, "least=1", "least=2", LABELS),
     ("lambda", V, "width=8", "width=16", {TRAINING}),
     ("argument of a closure", V, "robust_loss(0.5)", "robust_loss(0.6)", {TRAINING}),
     ("feature function", "features.py", "[: w.TOP]", "[1 : w.TOP]", ROWS),
     ("inner function of a closure", "networks.py", "output - target", "target - output", {TRAINING}),
-    ("body of a method", "shared/labels.py", "len(events) >=", "len(events) >", {TRAINING_SET}),
+    ("body of a method", "shared/labels.py", "len(events) >=", "len(events) >", LABELS),
     # Code that these reach.
     ("helper of a closure", "networks.py", "difference**2", "abs(difference)", {TRAINING}),
     ("network's class", "networks.py", "width, 1)", "width, 2)", {TRAINING}),
@@ -120,7 +129,7 @@ CHANGES = [
     ("helper by a star import of a package", "shared/rounding.py", "round(value, 3)", "round(value, 2)", ROWS),
     ("constant of a module under another name", "windows.py", "TOP = 200", "TOP = 50", ROWS),
     ("value in a dictionary", "windows.py", '"eur": 1.0', '"eur": 1.1', ROWS),
-    ("constant of a label", "shared/labels.py", "THRESHOLD = 0.5", "THRESHOLD = 0.6", {TRAINING_SET}),
+    ("constant of a label", "shared/labels.py", "THRESHOLD = 0.5", "THRESHOLD = 0.6", LABELS),
     ("decorator", "shared/decorators.py", "return function(*args", "return 2 * function(*args", ROWS),
     ("function that was registered by an import", "registration.py", "row > 0", "row > 1", ROWS),
     ("function that counts in a global", "windows.py", "_calls += 1", "_calls += 2", ROWS),
@@ -161,6 +170,8 @@ TREES = [
         {SCORING, PUBLISH},
     ),
     ("seed", V, "seed=1", "seed=2", {TRAINING}),
+    ("precision, of which an estimator has none", V, "seed=1", 'seed=1, precision="bfloat16"', set()),
+    ("training dates", V, "Training(seed=1)", "Training(seed=1, num_as_of=9)", {TRAINING_SET}),
     ("epochs, of which an estimator has none", V, "Training(seed=1)", "Training(seed=1, epochs=9)", set()),
     ("argument inside a lambda", V, "days=7", "days=8", ROWS),
     ("lambda of another pipeline in the module", V, "width=8", "width=9", set()),
