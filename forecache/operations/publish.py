@@ -43,7 +43,8 @@ def publish_night(
         if unchecked:
             refuse_failed(settings, pipeline.prediction_table, source.night)
         else:
-            require_passed(settings, pipeline.prediction_table, source.night, state=source.digest)
+            table, blocking = pipeline.prediction_table, pipeline.drift.blocking
+            require_passed(settings, table, source.night, state=source.digest, drift=blocking)
 
     settle(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)

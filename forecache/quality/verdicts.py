@@ -82,11 +82,12 @@ def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]
     return {night: f"{state} {declared}" for night, state in states.items()}
 
 
-def require_passed(settings: Settings, table: str, night: date, *, state: str) -> None:
-    """Refuse a night that was not checked in this state, or whose check failed.
+def require_passed(settings: Settings, table: str, night: date, *, state: str, drift: bool = False) -> None:
+    """Refuse a night that was not checked in this state, or whose check failed; its drift likewise.
 
     Args:
         state: What identifies its rows, as `check_nights` was told.
+        drift: Refuse also a night whose drift was never measured.
 
     Raises:
         CheckError: With the sentence of the check that failed.
@@ -100,6 +101,12 @@ def require_passed(settings: Settings, table: str, night: date, *, state: str) -
         raise CheckError(
             f"The night {night} of table {table!r} was checked, but has other rows since.",
             remedy="Run the pipeline for that night: it checks what is there now.",
+        )
+    measured = last_record(settings, DRIFT_STAGE, table, night)
+    if (measured is None and drift) or (measured is not None and measured.inputs.partition(" ")[0] != state):
+        raise CheckError(
+            f"The drift of the night {night} of table {table!r} was not measured on the rows that are there now.",
+            remedy="Run the pipeline for that night: it measures what is there.",
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forecache.errors import NotFoundError
+from forecache.lake.digest import partition_digests
 from forecache.lake.ledger import StageRecord, last_records, record
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
@@ -50,7 +51,8 @@ def check_drift(
         NotFoundError: A night has no predictions.
     """
     started = time.perf_counter()
-    reports = measure_drift(settings, pipeline, nights, spark=spark)
+    digests = _digests(settings, pipeline, nights)
+    reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
     states = _states(settings, pipeline)
     before = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
     seconds = (time.perf_counter() - started) / max(1, len(reports))
@@ -59,7 +61,7 @@ def check_drift(
             stage=DRIFT_STAGE,
             subject=pipeline.prediction_table,
             night=night,
-            inputs=states[night],
+            inputs=f"{digests[night]} {states[night]}",
             table="",
             delta_version=-1,
             rows=sum(report.counts),
@@ -85,8 +87,14 @@ def measure_drift(
     *,
     spark: "SparkSession | None" = None,
     last: int | None = None,
+    digests: Mapping[date, str] | None = None,
 ) -> dict[date, DriftReport]:
-    """What `prediction_drift` finds, for several nights with one aggregation for each model that scored them."""
+    """What `prediction_drift` finds, for several nights with one aggregation for each model that scored them.
+
+    Args:
+        digests: Of nights whose counts are to be those of these very data files; the others' may be of files that
+            were compacted since.
+    """
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:
         _require(pipeline, night, scored)
@@ -101,7 +109,7 @@ def measure_drift(
         test = _test_scores(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
-        counts = _counts(spark, settings, pipeline, wanted, edges)
+        counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
         for night in group:
             _require(pipeline, night, counts)
             reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
@@ -187,6 +195,11 @@ def _edges(
     return _quantiles(settings, pipeline, first[-1] if first else nights[0])
 
 
+def _digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
+    """The digest of each night's data files, taken before they are read: rows that come later have another."""
+    return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
+
+
 def _states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
     """For each scored night, what identifies its predictions."""
     records = last_records(settings, STAGE, pipeline.name)
@@ -199,18 +212,26 @@ def _counts(
     pipeline: Pipeline,
     nights: Iterable[date],
     edges: Sequence[float],
+    digests: Mapping[date, str],
 ) -> Counts:
     """Rows of each night in each bin; what was counted in these bins before is not read again."""
     recorded, states = last_records(settings, DRIFT_STAGE, pipeline.prediction_table), _states(settings, pipeline)
     counts: dict[date, Sequence[int]] = {
         day: recorded[day].details["counts"]
         for day in nights
-        if day in recorded and recorded[day].inputs == states[day] and recorded[day].details["edges"] == list(edges)
+        if day in recorded
+        and _is_about(recorded[day].inputs, digests.get(day), states[day])
+        and recorded[day].details["edges"] == list(edges)
     }
     left = sorted(set(nights) - set(counts))
     if left:
         counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.output.name, left, edges)
     return counts
+
+
+def _is_about(inputs: str, digest: str | None, state: str) -> bool:
+    counted, _, of = inputs.partition(" ")
+    return of == state and digest in (None, counted)
 
 
 def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[float]:

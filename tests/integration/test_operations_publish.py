@@ -1,5 +1,6 @@
 """What may be published: a night that passed its checks in the state that is published, looked at under the lock."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from forecache.errors import CheckError, ConflictError
 from forecache.lake.digest import partition_digests
 from forecache.lake.tables import open_table
 from forecache.operations.publish import publish_night
-from forecache.pipeline import AS_OF, expect
+from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
 from forecache.store import open_store, publish, steps
@@ -36,6 +37,15 @@ def test_a_verdict_about_other_rows_of_the_night_does_not_count(settings: Settin
         publish_night(settings, churn())
     record_check(settings)
     assert publish_night(settings, churn()).details["version"] == 2
+
+
+def test_a_night_whose_drift_may_hold_it_up_is_published_only_after_that_was_measured(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    blocking = replace(churn(), drift=Drift(blocking=True))
+    with pytest.raises(CheckError, match="drift of the night 1998-06-30 .* was not measured"):
+        publish_night(settings, blocking)
+    assert publish_night(settings, churn()).rows == 50
 
 
 def test_a_night_whose_check_failed_is_refused_and_another_is_not(settings: Settings) -> None:

@@ -14,8 +14,12 @@ from scoring_support import NIGHT, features_table, make_pipeline, register_model
 from training_sample import write_training_set
 
 from forecache.errors import CheckError, NotFoundError
+from forecache.lake.digest import partition_digests
+from forecache.lake.ledger import StageRecord, record
+from forecache.lake.tables import open_table
 from forecache.pipeline import Drift, Pipeline
-from forecache.quality.verdicts import refuse_failed
+from forecache.quality.report import CheckReport
+from forecache.quality.verdicts import STAGE, refuse_failed, require_passed
 from forecache.registry.gate import run_gate
 from forecache.registry.register import register
 from forecache.scoring import drift
@@ -114,6 +118,40 @@ def test_a_large_effect_keeps_a_night_from_being_published_only_where_that_is_de
     refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[1])
     with pytest.raises(CheckError, match="has drifted too far: probability has moved far"):
         refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[2])
+
+
+def test_a_drift_that_was_measured_on_other_rows_of_the_night_does_not_count(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:2])
+    check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)
+    require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]))
+    score_nights(settings, PIPELINE, NIGHTS[1:2], rows=1000)
+    with pytest.raises(CheckError, match="was not measured on the rows that are there now"):
+        require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]))
+    check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)
+    require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]), drift=True)
+    with pytest.raises(CheckError, match="was not measured on the rows that are there now"):
+        require_passed(settings, PIPELINE.prediction_table, NIGHTS[0], state=passed(settings, NIGHTS[0]), drift=True)
+
+
+def test_rows_that_no_run_recorded_are_counted_and_not_taken_for_those_before(settings: Settings) -> None:
+    register_model(settings, PIPELINE)
+    score_nights(settings, PIPELINE, NIGHTS[:2])
+    check_drift(settings, PIPELINE, NIGHTS[:2], spark=None)
+    delta = open_table(settings, PIPELINE.prediction_table)
+    delta.delete(f"as_of = '{NIGHTS[1]}' AND user_id < 'u00001000'")
+    there = delta.to_pyarrow_table(filters=[("as_of", "=", NIGHTS[1])]).num_rows
+    assert there == 1000
+    assert sum(check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)[NIGHTS[1]].counts) == there
+
+
+def passed(settings: Settings, night: date) -> str:
+    """Record that the night as it is now passed its check; returns what identifies its rows."""
+    table = PIPELINE.prediction_table
+    state = partition_digests(open_table(settings, table), "as_of", [night])[night]
+    report = CheckReport(table, (), 1, 0.1).to_dict()
+    record(settings, [StageRecord(STAGE, table, night, f"{state} rules", table, -1, 1, 0.1, report)])
+    return state
 
 
 @pytest.mark.slow
