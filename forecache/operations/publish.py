@@ -14,7 +14,7 @@ from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.publishing import publish
-from forecache.store.source import NightSource, commonest_provenance
+from forecache.store.source import NightSource
 
 
 def publish_night(
@@ -59,7 +59,7 @@ def _refuse_rolled_back(settings: Settings, pipeline: Pipeline, source: NightSou
             remedy="Publish again: that finishes it first.",
         )
     left = rolled_back(entries)
-    model = commonest_provenance(source.reader, source.source).model_version if left else None
+    model = source.provenance.model_version if left else None
     if model in left:
         raise CheckError(
             f"The predictions of {pipeline.name} for {source.night} were made by model {model}, which was rolled back.",

@@ -15,7 +15,7 @@ from forecache.store.filters import MAX_DELTAS
 from forecache.store.keys import KeySchema
 from forecache.store.layout import fsync_path, move_durably, remove_tree
 from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
-from forecache.store.source import NightSource, commonest_provenance
+from forecache.store.source import NightSource
 from forecache.store.steps import step
 from forecache.store.store import Store
 
@@ -45,7 +45,7 @@ class Publication:
     @cached_property
     def encoding(self) -> Encoding:
         """How the night's rows are encoded, with the night's commonest provenance as the version's."""
-        return Encoding(self.key, self.fields, commonest_provenance(self.source.reader, self.source.source))
+        return Encoding(self.key, self.fields, self.source.provenance)
 
     @cached_property
     def staging(self) -> Path:

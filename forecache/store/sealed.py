@@ -1,7 +1,6 @@
 """Small JSON files with a checksum of their own, so that a changed byte is noticed before anything is believed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -42,10 +41,6 @@ def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
 
 def damaged(what: str) -> DamagedError:
     return DamagedError(f"{what} is damaged: its checksum does not match its bytes.")
-
-
-def read_sealed(path: Path) -> dict[str, Any]:
-    return unsealed(path.read_bytes(), what=f"The file {path}")
 
 
 def _checksum(data: dict[str, Any]) -> str:

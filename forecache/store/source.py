@@ -65,6 +65,11 @@ class NightSource:
     def reader(self) -> "NightReader":
         return NightReader(self.table, self.source.as_of)
 
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The provenance that most rows have; InputError where the night is empty."""
+        return _commonest_provenance(self.reader, self.source)
+
 
 def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> NightSource:
     """The given or the newest night of the pipeline's prediction table.
@@ -182,12 +187,8 @@ def plain(rows: _Rows) -> _Rows:
     return rows
 
 
-def commonest_provenance(reader: NightReader, source: Source) -> Provenance:
-    """The provenance that most rows have, judged by the files' statistics, or by the first rows of a row group.
-
-    Raises:
-        InputError: The night is empty.
-    """
+def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:
+    """Judged by the files' statistics, or by the first rows of a row group."""
     counts: dict[Provenance, int] = {}
     for piece in reader.pieces:
         if piece.rows == 0:
