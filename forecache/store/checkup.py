@@ -95,17 +95,26 @@ def verify_stores(
         NotFoundError: There is no store of that name.
         CheckError: Something is damaged; its `found` is the whole list.
     """
-    folder = settings.store_path
-    here = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    here = {store.pipeline: store for store in stores_here(settings)}
     for name in names:
         if name not in here:
-            raise NotFoundError(f"There is no store of {name} in {folder}.", remedy="Publish it first.")
-    stores = [open_store(settings, name) for name in names or here]
-    found = [item for store in stores for item in verify_store(store, content=content, pace=pace)]
+            raise NotFoundError(f"There is no store of {name} in {settings.store_path}.", remedy="Publish it first.")
+    found = [
+        item
+        for store in (here[name] for name in names or here)
+        for item in verify_store(store, content=content, pace=pace)
+    ]
     damaged = [item for item in found if item.problem]
     if damaged:
         raise DamagedStores(found)
     return found
+
+
+def stores_here(settings: Settings) -> list[Store]:
+    """Every store on this machine, in alphabetical order."""
+    folder = settings.store_path
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [open_store(settings, name) for name in names]
 
 
 class DamagedStores(CheckError):

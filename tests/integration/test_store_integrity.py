@@ -14,7 +14,7 @@ import redis
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.cli.commands.doctor import check_stores
+from forecache.cli.commands.doctor import check_bytes, check_stores
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
@@ -251,9 +251,22 @@ def test_verify_and_doctor_name_what_is_damaged(
     assert [bool(problem) for problem in problems] == [False, False, True]
     assert main(["verify"]) == 6
     assert "churn 2. The file" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(DamagedError, match="is damaged"):
-        check_stores(settings)
+    assert check_stores(settings).state == "ok", "sizes alone, at every call"
+    with pytest.raises(DamagedStores, match="is damaged"):
+        check_bytes(settings)
     assert main(["verify", "nope"]) == 3
+
+
+def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, store: Store) -> None:
+    (settings.store_path / "notes.txt").write_text("not a store")
+    shutil.copytree(store.layout.root, settings.store_path / "spend")
+    assert check_stores(settings).found == "served: churn 2, spend 2"
+    the(store, "segments/*-delta-*/000.mdb").unlink()
+    the(open_store(settings, "spend"), "versions/00000002.json").unlink()
+    found = check_stores(settings)
+    assert found.state == "fail"
+    assert "churn: The file" in found.found
+    assert "spend: The store of spend has no version 2." in found.found
 
 
 def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:

@@ -13,7 +13,7 @@ import click
 
 from forecache.cli.base import command
 from forecache.cli.output import print_json, show_table, size, wants_json
-from forecache.errors import ForecacheError
+from forecache.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.settings import Settings, load_settings, unknown_variables
 
 State = Literal["ok", "warn", "fail"]
@@ -160,22 +160,31 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Whether the served versions' bytes are those that were published; `forecache verify` looks at all versions."""
-    from forecache.store.integrity import verify_version
-    from forecache.store.store import open_store
+    """Whether the served versions' files are there in their sizes; `check_bytes` reads them."""
+    from forecache.store.checkup import stores_here
+    from forecache.store.integrity import check_sizes
 
-    folder = settings.store_path
-    served = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        store = open_store(settings, path.name)
-        manifest = store.current()
-        if manifest is not None:
-            verify_version(store.layout, manifest)
-            served[path.name] = manifest.version
-    if not served:
-        return Finding("stores", "ok", f"none in {folder} yet")
-    listed = ", ".join(f"{name} {version}" for name, version in served.items())
-    return Finding("stores", "ok", f"every byte served is as published: {listed}")
+    served, problems = [], []
+    for store in stores_here(settings):
+        try:
+            manifest = store.current()
+            if manifest is not None:
+                check_sizes(store.layout, manifest)
+                served.append(f"{store.pipeline} {manifest.version}")
+        except (UnavailableError, NotFoundError) as error:
+            problems.append(f"{store.pipeline}: {error.message}")
+    if problems:
+        remedy = "`forecache verify` says what is damaged and what mends it."
+        return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
+    return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
+
+
+def check_bytes(settings: Settings) -> Finding:
+    """Whether every byte of every version in the stores is the one that was written."""
+    from forecache.store.checkup import verify_stores
+
+    found = verify_stores(settings)
+    return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
 
 
 def check_rollbacks(settings: Settings) -> Finding:
@@ -245,6 +254,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
     checks = _checks(settings)
     if deep:
         checks.append(("table files", lambda: check_files(settings)))
+        checks.append(("store files", lambda: check_bytes(settings)))
     for name, check in checks:
         try:
             findings.append(check())
@@ -254,7 +264,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
 
 
 @command("doctor", examples="forecache doctor\nforecache doctor --json")
-@click.option("--deep", is_flag=True, help="Read every data file of the lake, too.")
+@click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
     """Check Java, jars, disk, memory, ports, settings, pipelines, lake, MLflow, stores; exit 1 if one fails."""
