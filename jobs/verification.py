@@ -12,7 +12,7 @@ CRON = "0 6 * * 6"
 
 
 def build_verification_job() -> dg.JobDefinition:
-    """One step that fails where a version is damaged, with what was found as its metadata."""
+    """One step that fails where a version is damaged, and names what is."""
 
     @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
     @explained

@@ -98,7 +98,8 @@ class Answers:
         self.stale = past and manifest.policy.on_stale != "serve"
         self.refused = past and manifest.policy.on_stale == "refuse"
         self.found_cell = self.offset + (STALE_HITS if self.stale else HITS)
-        etag = f'W/"{manifest.pipeline}-{manifest.version}-{manifest.store[:8]}{"-stale" if self.stale else ""}"'
+        state = ("-fallback" if self.fallback_for is not None else "") + ("-stale" if self.stale else "")
+        etag = f'W/"{manifest.pipeline}-{manifest.version}-{manifest.store[:8]}{state}"'
         if etag != self.etag:
             self.etag = etag
             self.headers = [("content-type", JSON), ("etag", etag), ("cache-control", "no-cache")]

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,11 +76,8 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
     Raises:
         DamagedError: None is good.
     """
-    assert pointer.serving is not None
-    bad = store.quarantined()
-    earlier = [n for n in reversed(store.version_numbers()) if n < pointer.serving and n not in bad]
     why = ""
-    for number in (pointer.serving, *earlier):
+    for number in _candidates(store, pointer):
         identity = (pointer.store, number)
         known = damage.reason(store, identity)
         why = why or known
@@ -109,6 +106,14 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
     ):
         return served
     raise DamagedError(f"No version of {store.pipeline} that could be served is whole: {why}")
+
+
+def _candidates(store: Store, pointer: Pointer) -> Iterator[int]:
+    # Nearly always the first is the choice: the disk is asked for the others only where it is not.
+    assert pointer.serving is not None
+    yield pointer.serving
+    bad = store.quarantined()
+    yield from (n for n in reversed(store.version_numbers()) if n < pointer.serving and n not in bad)
 
 
 def open_verified(store: Store, version: int) -> Snapshot:

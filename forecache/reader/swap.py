@@ -51,7 +51,7 @@ class Catalog:
         answers: The served version of each pipeline.
         waiting: Pipelines whose store holds no published version.
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
-        damaged: Those of them of which no good version is left to serve.
+        damaged: Pipelines with no undamaged version left to serve.
         history: The retained versions of each pipeline, newest first, as JSON.
         warm: Whether everything found at the start has been read into memory and verified.
     """
@@ -172,8 +172,8 @@ class Catalog:
                 if not self._follow(name, store, install):
                     waiting.add(name)
             except DamagedError as error:
+                self._fail(name, error)  # first: a request in between is told that the version cannot be read
                 self._withdraw(name, store, install)
-                self._fail(name, error)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
                 self._fail(name, error)
             else:
@@ -234,7 +234,8 @@ class Catalog:
                     served.snapshot.close()
             mark = _mark(snapshot.manifest) if wanted else 0
             self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = mark
-        seen = (pointer, tuple(store.version_numbers()), len(store.quarantined()))
+        folder = store.layout.versions
+        seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
         if seen != self._seen.get(name):
             self.history[name] = history(store)
             self._seen[name] = seen
@@ -262,8 +263,10 @@ class Catalog:
         if served is not None and not self._damage.reason(store, served.manifest.identity):
             return  # only the pointer is damaged
         self.damaged.add(name)
-        self._metrics.cells[self._metrics.pipeline_offset(name) + DAMAGED] = 1
+        offset = self._metrics.pipeline_offset(name)
+        self._metrics.cells[offset + DAMAGED] = 1
         if served is not None:
+            self._metrics.cells[offset + LIVE] = 0
             install(name, None)
             served.snapshot.close()
 
@@ -289,5 +292,5 @@ class Catalog:
         reason = f"{type(error).__name__}: {error}"
         if self.failures.get(name) != reason:
             self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
-            logger.error("The store of %s cannot be read; what was served stays.", name, exc_info=error)
+            logger.error("What the store of %s says is current cannot be served.", name, exc_info=error)
         self.failures[name] = reason

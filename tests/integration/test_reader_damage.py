@@ -13,7 +13,8 @@ import pytest
 from reader_support import churn_rows, eventually, running_reader, served, write_version
 from store_tables import churn, predictions, scores, upsert, write_night
 
-from forecache.reader.metrics import SLOT_BYTES, WorkerMetrics
+from forecache.reader.answers import Answers
+from forecache.reader.metrics import LIVE, SLOT_BYTES, WorkerMetrics
 from forecache.reader.swap import Catalog
 from forecache.settings import Settings
 from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
@@ -172,6 +173,43 @@ def test_bytes_that_rot_while_two_versions_share_a_base_are_served_of_neither(
         opened._scrub._turn(None)
         opened._poll(opened._install)
         assert check_answers(opened) == left
+
+
+def test_a_version_that_is_withdrawn_is_said_to_be_unreadable_from_the_first_request_on(
+    settings: Settings, store: Store
+) -> None:
+    [path] = store.layout.root.glob("segments/*-base-*/000.mdb")
+    withdrawn = []
+    with catalog(settings) as opened:
+
+        def install(name: str, answers: Answers | None) -> None:
+            opened._install(name, answers)
+            withdrawn.append((name, answers, name in opened.failures))
+
+        flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
+        opened._scrub._turn(None)
+        opened._poll(install)
+        assert withdrawn == [("churn", None, True)]
+        assert opened._metrics.cells[opened._metrics.pipeline_offset("churn") + LIVE] == 0
+
+
+def test_a_look_at_a_store_that_has_not_changed_reads_no_more_than_the_pointer(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with catalog(settings) as opened:
+
+        def asked(*_: object) -> None:
+            raise AssertionError("nothing has changed")
+
+        with monkeypatch.context() as patch:
+            for name in ("quarantined", "version_numbers", "manifest"):
+                patch.setattr(Store, name, asked)
+            opened._poll(opened._install)
+            assert opened.failures == {}
+        store.quarantine(1, "for the test")
+        opened._poll(opened._install)
+        states = [row["state"] for row in orjson.loads(opened.history["churn"])["versions"]]
+        assert states[1] == ["quarantined"]
 
 
 @pytest.mark.parametrize("what", ["segments/*-base-*/000.mdb", "segments/*-delta-*/000.mdb", "filters/*.bin"])

@@ -102,6 +102,14 @@ def test_many_answers_keep_the_order_and_mark_what_is_missing(open_answers: Open
     assert orjson.loads(answers.many([b"nobody"])[0])["results"] == [{"key": "nobody", "found": False}]
 
 
+def test_a_fallback_does_not_hide_behind_a_304(open_answers: Open) -> None:
+    answers = open_answers()
+    fallback = Answers(answers.snapshot, fallback_for=2)
+    assert fallback.etag == answers.etag[:-1] + '-fallback"'
+    fallback.refresh(MIDNIGHT + 36 * 3600 + 1)
+    assert fallback.etag == answers.etag[:-1] + '-fallback-stale"'
+
+
 def test_only_the_fields_asked_for_come_in_their_order(open_answers: Open) -> None:
     answers = open_answers()
     body = answers.one(b"00042", ["risk_segment", "churn_probability"])
