@@ -8,7 +8,7 @@ from itertools import islice
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
 from forecache.store import hashing
-from forecache.store.integrity import Pace, segment_files, verify_file
+from forecache.store.integrity import Pace, verify_filter, verify_segment
 from forecache.store.locks import take_lease
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import pointer_from_json
@@ -158,17 +158,13 @@ def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace:
     for segment in fresh:
         known[segment.id] = ""
         try:
-            read_bytes += sum(
-                verify_file(path, info, pace=pace) for path, _, info in segment_files(store.layout, segment)
-            )
+            read_bytes += verify_segment(store.layout, segment, pace=pace)
         except DamagedError as error:
             known[segment.id] = error.message
     problems = [known[segment.id] for segment in manifest.segments if known[segment.id]]
     if problems:
         raise DamagedError(problems[0])
-    if manifest.filter is not None:
-        read_bytes += verify_file(store.layout.filter(manifest.filter.file), manifest.filter, pace=pace)
-    return read_bytes
+    return read_bytes + verify_filter(store.layout, manifest, pace=pace)
 
 
 def _verify_content(snapshot: Snapshot) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.results import Progress, no_progress
 from forecache.store.hashing import file_checksum
-from forecache.store.integrity import segment_files, verify_file, version_files
+from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
 from forecache.store.layout import Layout, fsync_path, move_durably, remove_tree, write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
@@ -169,15 +169,14 @@ def _discard_damaged(layout: Layout, manifest: Manifest) -> None:
     """Remove what is here of a version and is not what the manifest says, so that it is fetched."""
     for segment in manifest.segments:
         try:
-            for path, _, info in segment_files(layout, segment):
-                verify_file(path, info)
+            verify_segment(layout, segment)
         except DamagedError:
             remove_tree(layout.segment(segment.id))
-    if manifest.filter is not None:
-        try:
-            verify_file(layout.filter(manifest.filter.file), manifest.filter)
-        except DamagedError:
-            layout.filter(manifest.filter.file).unlink(missing_ok=True)
+    try:
+        verify_filter(layout, manifest)
+    except DamagedError:
+        assert manifest.filter is not None
+        layout.filter(manifest.filter.file).unlink(missing_ok=True)
 
 
 def _fetch_segments(

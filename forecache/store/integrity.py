@@ -78,6 +78,17 @@ def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int
     return read_bytes
 
 
+def verify_segment(layout: Layout, segment: SegmentInfo, *, pace: Pace | None = None) -> int:
+    """`verify_file` of every file of a segment; the bytes read."""
+    return sum(verify_file(path, info, pace=pace) for path, _, info in segment_files(layout, segment))
+
+
+def verify_filter(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
+    """`verify_file` of a version's filter, where it has one; the bytes read."""
+    info = manifest.filter
+    return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
+
+
 def verify_version(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
     """Verify every file of a version and remember when; the bytes read.
 
@@ -86,11 +97,9 @@ def verify_version(layout: Layout, manifest: Manifest, *, pace: Pace | None = No
     """
     read_bytes = 0
     for segment in manifest.segments:
-        read_bytes += sum(verify_file(path, info, pace=pace) for path, _, info in segment_files(layout, segment))
+        read_bytes += verify_segment(layout, segment, pace=pace)
         _remember(layout, segment)
-    if manifest.filter is not None:
-        read_bytes += verify_file(layout.filter(manifest.filter.file), manifest.filter, pace=pace)
-    return read_bytes
+    return read_bytes + verify_filter(layout, manifest, pace=pace)
 
 
 def verify_overdue(layout: Layout, manifest: Manifest) -> None:
@@ -102,11 +111,9 @@ def verify_overdue(layout: Layout, manifest: Manifest) -> None:
     check_sizes(layout, manifest)
     for segment in manifest.segments:
         if time.time() - layout.segment(segment.id).stat().st_mtime > VERIFY_EVERY_S:
-            for path, _, info in segment_files(layout, segment):
-                verify_file(path, info)
+            verify_segment(layout, segment)
             _remember(layout, segment)
-    if manifest.filter is not None:
-        verify_file(layout.filter(manifest.filter.file), manifest.filter)
+    verify_filter(layout, manifest)
 
 
 def _remember(layout: Layout, segment: SegmentInfo) -> None:

@@ -26,7 +26,7 @@ import xxhash
 
 from forecache.errors import ConflictError
 from forecache.store import segment as segments
-from forecache.store.integrity import check_sizes, segment_files, verify_file
+from forecache.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.store.layout import Layout
 from forecache.store.lookup import Get, GetMany, entry_readers
 from forecache.store.manifest import Manifest, SegmentInfo
@@ -171,11 +171,10 @@ class Snapshot:
         for segment, handle in zip(self.manifest.segments, self._handles, strict=True):
             if handle.verified:
                 continue
-            total += sum(verify_file(path, info) for path, _, info in segment_files(self.layout, segment))
+            total += verify_segment(self.layout, segment)
             populate(handle.paths)
             handle.verified = True
-        if self.manifest.filter is not None:
-            total += verify_file(self.layout.filter(self.manifest.filter.file), self.manifest.filter)
+        total += verify_filter(self.layout, self.manifest)
         if self.replaced():
             raise ConflictError(
                 f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",
