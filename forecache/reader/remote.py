@@ -25,17 +25,13 @@ _T = TypeVar("_T")
 
 
 class RedisSource:
-    """The Redis behind a reader; connects at the first call and again after a failure.
-
-    Attributes:
-        evicting: The policy under which Redis may drop entries, "" where it does not.
-    """
+    """The Redis behind a reader; connects at the first call and again after a failure."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Any = None
         self._rest_until = 0.0
-        self.evicting = ""
+        self._unsure: dict[str, tuple[str, str]] = {}
 
     def ask(self, question: Callable[[], _T]) -> _T:
         """The result of a call that talks to Redis.
@@ -62,8 +58,19 @@ class RedisSource:
         if self._client is None:
             self._client = connect(self._url, timeout_s=TIMEOUT_S)
         client = self._client
-        self.evicting = self.ask(lambda: evicting_policy(client))
-        return self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        policy = self.ask(lambda: evicting_policy(client))
+        found = self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        for name in found if policy else list(self._unsure):
+            compared_at = self.ask(RedisStore(client, name).compared_at)
+            if policy:
+                self._unsure[name] = policy, compared_at
+            elif self._unsure[name][1] != compared_at:
+                del self._unsure[name]
+        return found
+
+    def evicting(self, pipeline: str) -> str:
+        """The policy under which Redis may have dropped entries since they were last compared; "" where it has not."""
+        return self._unsure.get(pipeline, ("", ""))[0]
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
         """Reads of a version that `current` has named."""
@@ -92,9 +99,10 @@ class RemoteVersion:
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip, and one more where a key is missing."""
         found = self._ask(lambda: self._snapshot.get_entries(keys))
-        if None in found and self._source.evicting:
+        policy = self._source.evicting(self.manifest.pipeline) if None in found else ""
+        if policy:
             raise UnavailableError(
-                f"Redis has the maxmemory-policy {self._source.evicting}: a key that is missing may have been evicted.",
+                f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
                 remedy="Set it to noeviction, and load again with `forecache push`.",
             )
         if None in found and not self._ask(lambda: self._store.holds(self.manifest)):

@@ -4,7 +4,7 @@ A segment's entries are string keys of their own, so that nothing is ever overwr
 key, and what no served version uses any more is unlinked afterwards, which Redis does in a thread of its own.
 
     forecache:pipelines                       set of the pipelines that are, or are being, loaded
-    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous"}
+    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous", "compared_at"}
     forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
     <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
 """
@@ -17,7 +17,7 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
-from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json
+from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json, now
 from forecache.store.redis_client import connect, evicting_policy, is_cluster
 from forecache.store.redis_snapshot import RedisSnapshot, entry_key, key_prefix, read_all
 from forecache.store.snapshot import Snapshot
@@ -49,6 +49,11 @@ class RedisStore:
         """The manifest of the served version, None before the first."""
         _, state = self._state()
         return manifest_from_json(json.dumps(state["manifest"]).encode()) if state else None
+
+    def compared_at(self) -> str:
+        """When every entry was last compared with those of a local store; "" where that was never done."""
+        _, state = self._state()
+        return str(state.get("compared_at", ""))
 
     def snapshot(self) -> RedisSnapshot:
         """Reads of the served version; NotFoundError where there is none."""
@@ -101,13 +106,12 @@ class RedisStore:
                 elif verify:
                     loaded += self._mend_segment(snapshot, number, segment, progress)
             self._verify(snapshot, set() if verify else complete)
-        if served:
-            return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(state)}
         after = {
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
-            "previous": [segment.id for segment in manifest_segments(state)],
+            "previous": state["previous"] if served else [segment.id for segment in manifest_segments(state)],
+            "compared_at": now() if verify else state.get("compared_at", ""),
         }
         if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
             raise ConflictError(

@@ -223,4 +223,12 @@ def test_a_redis_that_may_evict_entries_is_refused_and_its_missing_keys_are_no_u
             publish(current, IN_REDIS)
         client.config_set("maxmemory-policy", "volatile-lru")
         publish(current, IN_REDIS)
+        manifest = source.current()["churn"]
+        assert manifest is not None
+        served = source.version(manifest)
+        with pytest.raises(UnavailableError, match="may have been evicted"):
+            served.get_entry(b"nobody")
+        open_redis_store(current, "churn").load(open_store(current, "churn"), verify=True)
+        source.current()
+        assert served.get_entry(b"nobody") is None, "every entry was compared"
         client.close()
