@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.tables import append_rows, open_table, table_exists, table_version
+from forecache.lake.tables import open_table, table_exists
 from forecache.settings import Settings
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -72,12 +72,18 @@ class Promotion:
 def record_promotion(settings: Settings, entry: Promotion) -> None:
     """Append a decision; `code_version` and `position` are filled in."""
     import pyarrow as pa
+    from deltalake import Schema
 
-    filled = {"metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
-    exists = table_exists(settings, PROMOTION_TABLE)
-    values = {**vars(entry), **filled, "position": table_version(settings, PROMOTION_TABLE) if exists else -1}
-    rows = pa.Table.from_pylist([values], schema=_schema())
-    append_rows(settings, PROMOTION_TABLE, rows, add_columns=True)
+    from forecache.lake.commit import Change, State, Target, commit
+    from forecache.lake.writers import write_rows
+
+    row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
+
+    def decide(state: State) -> Change:
+        rows = pa.Table.from_pylist([{**row, "position": state.version}], schema=_schema())
+        return Change(write_rows(rows, settings, PROMOTION_TABLE))
+
+    commit(Target(settings, PROMOTION_TABLE, Schema.from_arrow(_schema()), add_columns=True), decide)
 
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:

@@ -1,7 +1,9 @@
 """What the promotion ledger's rows say together: past champions, versions rolled back, an operation cut short."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from threading import Barrier
 from typing import Any
 
 from forecache.registry.promotions import (
@@ -36,6 +38,18 @@ def test_decisions_stand_in_the_order_they_were_written_whatever_the_clocks_say(
     assert [entry.recorded_at for entry in found] == [entry.recorded_at for entry in written]
     assert [entry.position for entry in found] == [-1, 0, 1, 2]
     assert rolled_back(found) == {4}
+
+
+def test_decisions_of_one_moment_have_a_position_each(settings: Settings) -> None:
+    together = Barrier(4)
+
+    def write(number: int) -> None:
+        together.wait()
+        record_promotion(settings, row("gate", number, number + 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert [entry.position for entry in promotions(settings, "churn")] == [-1, 0, 1, 2]
 
 
 def test_past_champions_are_those_that_went_live_the_latest_first() -> None:
