@@ -184,13 +184,11 @@ def append_rows(
     rows: "pa.Table",
     *,
     partition_by: Sequence[str] = (),
-    add_columns: bool = False,
     key: Sequence[str] = (),
 ) -> int:
     """Append Arrow rows in one commit, creating the table if need be; returns the Delta version.
 
     Args:
-        add_columns: Add columns that the table does not have yet; its older rows have null there.
         key: Rows that have in these columns what a row of the table has already are left out, whoever wrote that.
 
     Raises:
@@ -201,7 +199,7 @@ def append_rows(
 
     rows = plain_types(rows)
     schema = Schema.from_arrow(rows.schema)
-    target = Target(settings, name, schema, tuple(partition_by), add_columns=add_columns)
+    target = Target(settings, name, schema, tuple(partition_by), add_columns=False)
     files: dict[int, list[DataFile]] = {}
 
     def decide(state: State) -> Change:

@@ -135,20 +135,13 @@ class Drift:
 
     def __post_init__(self) -> None:
         check_fields("`Drift`", self)
-        for small, large, name in (
-            (self.small_psi, self.large_psi, "psi"),
-            (self.small_js, self.large_js, "js"),
-        ):
-            if not 0 < small <= large:
-                raise SettingsError(
-                    f"The drift limits small_{name} {small:g} and large_{name} {large:g} are out of order.",
-                    remedy="Give a small one above 0 and a large one that is not below it.",
-                )
-        for name, least in (("last", 0), ("min_rows", 1), ("report_rows", 0), ("keep_reports", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(
-                    f"The drift setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
-                )
+        check_least("`Drift`", self, 0, "small_psi", "small_js", above=True)
+        for measure in ("psi", "js"):
+            small, large = getattr(self, f"small_{measure}"), getattr(self, f"large_{measure}")
+            rule = f"It is not below small_{measure}, {small:g}."
+            check_value("`Drift`", f"large_{measure}", large, large >= small, rule)
+        check_least("`Drift`", self, 0, "last", "report_rows")
+        check_least("`Drift`", self, 1, "min_rows", "keep_reports")
 
     def effect(self, psi: float, js: float) -> Effect:
         """The larger of the two effects."""
@@ -185,15 +178,9 @@ class Retraining:
 
     def __post_init__(self) -> None:
         limits = ("max_feature_psi", "max_prediction_psi", "max_metric_drop")
-        for name in limits:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise SettingsError(f"The retraining limit {name} is {value}.", remedy="Give more than 0, or None.")
         check_fields("`Retraining`", self)
+        check_least("`Retraining`", self, 0, *limits, above=True)
         if all(getattr(self, name) is None for name in limits):
             raise SettingsError("Retraining has no limit.", remedy=f"Set one of {', '.join(limits)}, or leave it out.")
-        for name, least in (("min_nights", 1), ("min_rows", 1), ("cool_down_days", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(
-                    f"The retraining setting {name} is {getattr(self, name)}.", remedy=f"Give {least} or more."
-                )
+        check_least("`Retraining`", self, 1, "min_nights", "min_rows")
+        check_least("`Retraining`", self, 0, "cool_down_days")

@@ -90,6 +90,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Publish(max_age_h=0), r"max_age_h=0\. Give more than 0"),
     (lambda: Publish(max_null_share=2), r"max_null_share=2\. It is a share, at most 1"),
     (lambda: Drift(blocking="no"), r"`Drift` has blocking='no'"),
+    (lambda: Retraining(max_feature_psi="0.2"), r"`Retraining` has max_feature_psi='0\.2'\. It is a number or None"),
     (lambda: Retraining(min_nights=2.5), r"min_nights=2\.5\. It is a whole number"),
     (lambda: dataclasses.replace(returns, key="user_id"), r"key='user_id'\. It is a tuple, each item a text"),
     (lambda: dataclasses.replace(returns, shadow="yes"), r"shadow='yes'\. It is True or False"),

@@ -162,11 +162,11 @@ def test_wrong_baseline_and_published_field_are_refused(churn) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_feature_psi": 0.0}, r"retraining limit max_feature_psi is 0\.0\. Give more than 0, or None"),
-        ({"max_metric_drop": float("nan")}, "retraining limit max_metric_drop is nan"),
+        ({"max_feature_psi": 0.0}, r"`Retraining` has max_feature_psi=0\.0\. Give more than 0\."),
+        ({"max_metric_drop": float("nan")}, "`Retraining` has max_metric_drop=nan"),
         ({"max_feature_psi": None, "max_prediction_psi": None, "max_metric_drop": None}, "Retraining has no limit"),
-        ({"min_nights": 0}, r"retraining setting min_nights is 0\. Give 1 or more"),
-        ({"cool_down_days": -1}, "retraining setting cool_down_days is -1"),
+        ({"min_nights": 0}, r"`Retraining` has min_nights=0\. Give 1 or more"),
+        ({"cool_down_days": -1}, "`Retraining` has cool_down_days=-1"),
     ],
 )
 def test_retraining_that_could_not_work_is_refused(values: dict[str, object], message: str) -> None:

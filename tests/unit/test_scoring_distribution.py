@@ -79,7 +79,7 @@ def test_chance_alone_stays_below_half_of_the_small_effect_with_the_fewest_rows_
 
 
 def test_limits_out_of_order_are_refused() -> None:
-    with pytest.raises(SettingsError, match="small_psi 0.3 and large_psi 0.2 are out of order"):
+    with pytest.raises(SettingsError, match=r"`Drift` has large_psi=0\.2\. It is not below small_psi, 0\.3"):
         Drift(small_psi=0.3, large_psi=0.2)
-    with pytest.raises(SettingsError, match="last is -1"):
+    with pytest.raises(SettingsError, match="`Drift` has last=-1"):
         Drift(last=-1)
