@@ -11,6 +11,7 @@ from assets.metadata import feature_columns, key_columns, stage_metadata
 from assets.night import TrainingNight
 from assets.stage import explained, is_rebuild, run_stage
 from assets.views import splits_view
+from assets.waiting import ingest_waiting
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -54,6 +55,8 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
 
         current = settings.load()
         night = config.resolve(pipeline, context)
+        for source in pipeline.sources:
+            ingest_waiting(context, current, spark, source, last=night)
         result = run_stage(
             context,
             lambda progress: build(

@@ -108,6 +108,7 @@ def spent(settings: Settings, night: date) -> dict[str, float]:
     return {row["customer"]: row["spent"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_corrected(
     shop: Settings, instance: dg.DagsterInstance, spark: Any
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
         launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
     land(shop, DAYS[0])  # the same content at another time: it is read again
     with pytest.raises(CheckError, match=r"amount must be .*5,?000.*Correct the landing files of 2026-01-02"):
-        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+        launch(shop, instance, "training_orders", DAYS[2], DAYS[2])
     assert materialized(instance, "features_orders") == set()
     land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,90\n")
     with pytest.raises(NotFoundError, match="has no champion yet"):
