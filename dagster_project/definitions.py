@@ -15,7 +15,7 @@ from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
 from assets.training_set import build_training_set
-from forecache.pipeline import Pipeline, Source, TorchModel, load_pipelines
+from forecache.pipeline import Pipeline, Source, TorchModel
 from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
@@ -48,7 +48,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         SettingsError: The project package cannot be imported.
     """
     project = read_project(settings)
-    pipelines = list(load_pipelines(settings).values())
+    pipelines = list(project.pipelines.values())
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     return dg.Definitions.merge(
         dg.Definitions(

@@ -51,12 +51,14 @@ def run(
         ForecacheError: What made a stage or a blocking check of the only pipeline fail. Stages before it stay done.
     """
     chosen = [load_pipeline(settings, name) for name in pipelines]
+    if not chosen:
+        return []
     failures: dict[str, BaseException] = {}
     spans: dict[str, Nights] = {}
     for pipeline in chosen if job != "ingest" else ():
         with _noted(failures, pipeline.name):
             spans[pipeline.name] = _span(pipeline, nights)
-    if len(failures) < len(chosen) or not chosen:
+    if len(failures) < len(chosen):
         from resources.session import Session
 
         session = Session(settings, progress, on_stage)

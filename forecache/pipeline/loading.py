@@ -39,7 +39,7 @@ class Project:
 
 
 def read_project(settings: Settings) -> Project:
-    """Load every module of the project's pipelines.
+    """Load every module of the project's pipelines; one that is broken is run again each time.
 
     Raises:
         SettingsError: The project package cannot be imported.
@@ -66,10 +66,7 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
         SettingsError: The project package cannot be imported.
     """
     project = read_project(settings)
-    for error in project.broken.values():
-        if str(error) not in _told:
-            _told.add(str(error))
-            _log.warning("%s The other pipelines go on without it.", error)
+    _warn(project)
     return project.pipelines
 
 
@@ -80,12 +77,12 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
         NotFoundError: No pipeline has that name; the message lists those there are.
         SettingsError: None has, and a module is broken that may declare it.
     """
-    found = find_pipeline(settings, name)
+    project = read_project(settings)
+    found = _find(project, name)
     if found is None:
-        known = load_pipelines(settings)
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, project.pipelines, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(known) or "none"
+        listed = ", ".join(project.pipelines) or "none"
         raise NotFoundError(
             f"There is no pipeline {name!r}.", remedy=f"{hint}Pipelines in {settings.project}: {listed}."
         )
@@ -98,13 +95,22 @@ def find_pipeline(settings: Settings, name: str) -> Pipeline | None:
     Raises:
         SettingsError: No pipeline has that name, and a module is broken that may declare it.
     """
-    pipelines = load_pipelines(settings)
-    if name not in pipelines:
-        broken = read_project(settings).broken
-        own = [error for module, error in broken.items() if module.rpartition(".")[2] == name]
-        if broken:
-            raise (own or list(broken.values()))[0]
-    return pipelines.get(name)
+    return _find(read_project(settings), name)
+
+
+def _find(project: Project, name: str) -> Pipeline | None:
+    _warn(project)
+    if name not in project.pipelines and project.broken:
+        own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
+        raise (own or list(project.broken.values()))[0]
+    return project.pipelines.get(name)
+
+
+def _warn(project: Project) -> None:
+    for error in project.broken.values():
+        if str(error) not in _told:
+            _told.add(str(error))
+            _log.warning("%s The other pipelines go on without it.", error)
 
 
 def import_from_project(settings: Settings, module: str) -> ModuleType:
@@ -122,6 +128,10 @@ def import_from_project(settings: Settings, module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise SettingsError(
+                f"The project module {module!r} cannot be imported: {error}.", remedy=f"Install {error.name}."
+            ) from error
         raise SettingsError(
             f"The project module {module!r} cannot be imported: {error}.",
             remedy="Set FORECACHE_PROJECT to the package that has it, and run from the folder in which that package "

@@ -245,3 +245,21 @@ def test_an_unforeseen_error_is_a_sentence_where_only_the_reader_is_installed() 
     assert (done.returncode, done.stderr) == (
         1, "Forecache failed: ValueError: odd. Run again with --debug to see where.\n"
     )  # fmt: skip
+
+
+def test_a_project_without_a_usable_pipeline_fails_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "all_broken" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "bad.py").write_text("raise ValueError('no')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "all_broken")
+    raise_in_run(monkeypatch, AssertionError("started"))
+    assert cli.main(["run"]) == errors.SettingsError.exit_code
+    assert "all_broken.pipelines.bad cannot be used: ValueError: no" in capsys.readouterr().err
+
+
+def test_a_rebuild_of_an_ingestion_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--job", "ingest", "--rebuild"]) == 2
+    assert "a landing file is read once" in capsys.readouterr().err

@@ -104,12 +104,13 @@ def test_a_broken_module_is_an_asset_that_says_why_and_the_others_are_there(
     folder = tmp_path / "torn_project" / "pipelines"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    (folder / "bad.py").write_text("import no_such_module\n")
+    (folder / "bad.py").write_text(f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\nimport no_such_module\n")
     (folder / "good.py").write_text("from dagster_project.pipelines.churn import churn\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     graph = build_definitions(load_settings(home=tmp_path, project="torn_project")).resolve_asset_graph()
     assert "No module named 'no_such_module'" in (graph.get(dg.AssetKey("broken_bad")).description or "")
     assert graph.get(dg.AssetKey("predictions_churn")).is_materializable
+    assert (tmp_path / "runs").read_text() == "x"
 
 
 def test_days_include_both_ends_and_end_with_the_data() -> None:

@@ -98,6 +98,21 @@ def test_a_broken_module_is_named_with_its_error_and_the_others_go_on(
             load_pipeline(settings, name)
 
 
+def test_a_broken_module_runs_once_for_a_pipeline_that_is_asked_for(project: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    (project / "bad.py").write_text(f"open({str(runs)!r}, 'a').write('x')\nraise ValueError\n")
+    settings = load_settings(home=tmp_path, project="own_project")
+    with pytest.raises(SettingsError, match="bad cannot be used"):
+        load_pipeline(settings, "bad")
+    assert runs.read_text() == "x"
+
+
+def test_a_project_that_lacks_a_library_says_what_to_install(project: Path, tmp_path: Path) -> None:
+    (project / "__init__.py").write_text("import no_such_library.part\n")
+    with pytest.raises(SettingsError, match=r"No module named 'no_such_library'\. Install no_such_library\.$"):
+        read_project(load_settings(home=tmp_path, project="own_project"))
+
+
 def test_a_name_that_two_modules_give_takes_both_and_no_other(project: Path, tmp_path: Path) -> None:
     declare(project, "again", module="one")
     declare(project, "again", module="two", change=", description='another'")

@@ -22,9 +22,16 @@ _NIGHTS = click.option("--nights", type=NightRange(), help="A range of as-of dat
 
 def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
     current = settings()
-    pipelines = chosen_pipelines(current, names)
-    # What cannot be loaded does not run, which must not look like success.
-    failures: dict[str, BaseException] = {} if names else {**read_project(current).broken}
+    failures: dict[str, BaseException] = {}
+    if names:
+        pipelines = chosen_pipelines(current, names)
+    else:
+        project = read_project(current)
+        pipelines = list(project.pipelines)
+        # What cannot be loaded does not run, which must not look like success.
+        failures |= project.broken
+    if failures and not pipelines:
+        raise PipelinesFailed(failures, of=len(failures))
     results: list[StageResult] = []
     only: ForecacheError | None = None
     with StageProgress() as progress:
@@ -99,6 +106,8 @@ def run(
     What is already current is skipped; a run that was killed continues where it stopped. Where one pipeline fails, the
     others go on; the exit code tells of it at the end.
     """
+    if rebuild and job == "ingest":
+        raise click.UsageError("Give --rebuild or --job ingest, not both: a landing file is read once.")
     _run(pipelines, one_range(night, nights), job, rebuild=rebuild)
 
 
