@@ -25,7 +25,7 @@ def relocate(database: Path, *, before: str, now: str) -> None:
     """Rewrite the places of artifacts that begin with one root to another.
 
     Args:
-        before: "" to take it from the database's first experiment of a home.
+        before: The root that the paths begin with now; empty: derive it from the experiments' recorded locations.
     """
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         before = before or _recorded_root(connection)

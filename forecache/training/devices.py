@@ -18,7 +18,7 @@ def num_gpus() -> int:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the GPUs of this machine do, by their own arithmetic."""
+    """Whether this machine's GPUs support bfloat16 natively, not by emulation."""
     import torch
 
     return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -46,10 +46,10 @@ def resolved_precision(
 
 
 def only_gpu(number: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes one of the GPUs that an environment shows the only one for a process.
+    """The environment variables that restrict a process to one GPU.
 
     Args:
-        number: Of the GPU as torch counts it in that environment.
+        number: Of the GPU, as torch counts those that `environment` shows.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in shown.split(",") if name.strip()]

@@ -69,7 +69,10 @@ class Batch:
         return self if len(self) else Batch(self.rows.new_zeros((1, self.rows.shape[1])))
 
     def on(self, device: torch.device) -> "Batch":
-        """The same rows on a device; of a GPU they are pinned whole, so that one copy is made and nobody waits."""
+        """The same rows on a device.
+
+        On a GPU the rows are pinned as one block, so that a single asynchronous copy is made.
+        """
         if device.type == "cpu":
             return self
         return Batch(self.rows.pin_memory().to(device, non_blocking=True))
