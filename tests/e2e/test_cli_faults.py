@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dagster_project.purchases import land
+from forecache.cli.main import main
 from forecache.settings import load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.e2e]
@@ -22,6 +23,7 @@ PURCHASES = 69_659
 CUSTOMERS = 23_570
 NIGHT = "1998-06-30"
 FIRST_DAY = "1998-06-24"
+Refusal = Callable[..., tuple[int, str]]
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
@@ -84,34 +86,51 @@ def small_disk(whole_home: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(lake)], check=True)
 
 
-def test_missing_column_is_named_and_its_file_quarantined(home: Path) -> None:
+@pytest.fixture
+def refused(home: Path, spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Runs a command in this process, with its Spark session; gives the exit code and the last line of the error."""
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main(arguments)
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        return code, told.strip().splitlines()[-1]
+
+    return run
+
+
+def test_missing_column_is_named_and_its_file_quarantined(home: Path, refused: Refusal) -> None:
     file = home / "landing" / "purchases" / f"{NIGHT}.csv"
     rows = [line.rsplit(",", 1)[0] for line in file.read_text().splitlines()]
     file.write_text("\n".join(rows) + "\n")
-    done = forecache(home, "run", "churn", "--night", NIGHT)
-    assert done.returncode == 4, done.stderr
-    assert "amount" in last_line(done)
-    assert f"{NIGHT}.csv" in last_line(done)
+    code, told = refused("run", "churn", "--night", NIGHT)
+    assert code == 4
+    assert "amount" in told
+    assert f"{NIGHT}.csv" in told
+    whole_file = query(home, "select source_file, source_line from quarantine_purchases")
+    assert whole_file == [{"source_file": f"{NIGHT}.csv", "source_line": 0}]
 
 
-def test_empty_night_is_named(home: Path) -> None:
+def test_empty_night_is_named(home: Path, refused: Refusal) -> None:
     (home / "landing" / "purchases" / f"{NIGHT}.csv").unlink()
-    done = forecache(home, "run", "churn", "--night", NIGHT)
-    assert done.returncode == 4, done.stderr
-    assert f"The night {NIGHT} is empty" in last_line(done)
+    code, told = refused("run", "churn", "--night", NIGHT)
+    assert code == 4
+    assert f"The night {NIGHT} is empty" in told
 
 
-def test_unknown_night_is_named(home: Path) -> None:
-    done = forecache(home, "run", "churn", "--night", "2031-01-01")
-    assert done.returncode in (2, 3, 4), done.stderr
-    assert "2031-01-01" in last_line(done)
+def test_unknown_night_is_named(refused: Refusal) -> None:
+    code, told = refused("run", "churn", "--night", "2031-01-01")
+    assert code in (2, 3, 4)
+    assert "2031-01-01" in told
 
 
-def test_no_champion_yet_says_to_train(home: Path) -> None:
-    done = forecache(home, "run", "churn", "--night", NIGHT)
-    assert done.returncode == 3, done.stderr
-    assert "champion" in last_line(done)
-    assert "train" in last_line(done)
+def test_no_champion_yet_says_to_train(refused: Refusal) -> None:
+    code, told = refused("run", "churn", "--night", NIGHT)
+    assert code == 3
+    assert "champion" in told
+    assert "train" in told
 
 
 def test_full_disk_loses_nothing_and_running_again_continues(whole_home: Path, small_disk: Path) -> None:
