@@ -68,21 +68,22 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
         )
 
 
-def require_one_row_each(frame: "DataFrame", pipeline: Pipeline) -> None:
-    """Refuse a training set with an entity twice on a date.
+def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
+    """Refuse rows of a training set with an entity twice on a date.
 
     Raises:
         InputError: With the first one found.
     """
-    from pyspark.sql import functions as F
+    import pyarrow.compute as pc
 
     entity = [*pipeline.key, AS_OF]
-    twice = frame.groupBy(*entity).agg(F.count("*").alias("n")).where(F.col("n") > 1).first()
-    if twice is not None:
-        where = ", ".join(f"{name} {twice[name]}" for name in entity)
+    counts = rows.group_by(entity).aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
+    if twice:
+        where = ", ".join(f"{name} {twice[0][name]}" for name in entity)
         functions = f"{name_of(pipeline.features.compute)} and {name_of(pipeline.label.compute)}"
         raise InputError(
-            f"The training set of pipeline {pipeline.name!r} has {twice['n']} rows for {where}.",
+            f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",
         )
 

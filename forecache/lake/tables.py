@@ -14,12 +14,12 @@ from forecache.lake.commit import Change, State, Target, commit
 from forecache.lake.files import DataFile
 from forecache.lake.partitions import Committed, Seen, look, replace_partitions
 from forecache.lake.spark import spark_path
-from forecache.lake.writers import Remainder, plain_types, without_known, write_frame, write_rows
+from forecache.lake.writers import Remainder, plain_types, write_frame, write_rows
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Schema
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -166,15 +166,17 @@ def replace_rows(
 
 
 def replace_table(
-    frame: "DataFrame", settings: Settings, name: str, *, run_id: str = "", change_feed: bool = False
+    settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
 ) -> int:
-    """Replace all rows of a table by the frame's, its columns too, in one commit; older versions stay readable.
+    """Let a table consist of these files, its columns too, in one commit; older versions stay readable.
+
+    Args:
+        schema, files: From `forecache.lake.writers.write_frame` with `fit=False`.
 
     Returns:
         The Delta version that holds the rows; raises what `forecache.lake.commit.commit` does.
     """
-    schema, files = write_frame(frame, settings, name, fit=False)
-    target = Target(settings, name, schema, change_feed=change_feed, fit=False)
+    target = Target(settings, name, schema, fit=False)
     return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
 
 
@@ -184,12 +186,8 @@ def append_rows(
     rows: "pa.Table",
     *,
     partition_by: Sequence[str] = (),
-    key: Sequence[str] = (),
 ) -> int:
     """Append Arrow rows in one commit, creating the table if need be; returns the Delta version.
-
-    Args:
-        key: Rows that have in these columns what a row of the table has already are left out, whoever wrote that.
 
     Raises:
         InputError: The rows have columns that the table lacks, or of another type; nothing was written.
@@ -200,13 +198,13 @@ def append_rows(
     rows = plain_types(rows)
     schema = Schema.from_arrow(rows.schema)
     target = Target(settings, name, schema, tuple(partition_by), add_columns=False)
-    files: dict[int, list[DataFile]] = {}
+    written: list[DataFile] | None = None
 
     def decide(state: State) -> Change:
-        added = without_known(rows, state, key) if key else rows
-        if added.num_rows not in files:
-            files[added.num_rows] = write_rows(added, settings, name, partition_by=partition_by)
-        return Change(files[added.num_rows])
+        nonlocal written
+        if written is None:  # not before the columns are known to fit; the next attempt has the same files
+            written = write_rows(rows, settings, name, partition_by=partition_by)
+        return Change(written)
 
     return commit(target, decide)
 

@@ -9,14 +9,17 @@ from forecache.errors import InputError
 from forecache.lake.contracts import require_labels, require_numbers, require_one_row_each
 from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
+from forecache.lake.files import DataFile, place_of
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import open_table, read_table, replace_table
+from forecache.lake.tables import replace_table
 from forecache.lake.turn import own_turn
+from forecache.lake.writers import write_frame
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 STAGE = "training_set"
@@ -62,7 +65,8 @@ def build_training_set(
 
     Raises:
         InputError: The night is outside the pipeline's dates, a split is empty, or the labels are not what a model can
-            be trained on: null, no number, not 0 or 1 where they are binary, or several for an entity and date.
+            be trained on: null, no number, not 0 or 1 where they are binary, or several for an entity and date. The
+            table is as it was.
     """
     started = time.perf_counter()
     require_nights(settings, pipeline, [night])
@@ -105,11 +109,9 @@ def _build(
     started: float,
 ) -> StageRecord:
     frame = labelled_frame(spark, settings, pipeline, dates)
-    version = replace_table(frame, settings, pipeline.training_table, run_id=run_id)
-    table = open_table(settings, pipeline.training_table, version=version)
-    written = table.to_pyarrow_table(columns=["split", AS_OF, pipeline.label.name])
+    schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
+    written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
-    require_one_row_each(read_table(spark, settings, pipeline.training_table, version=version), pipeline)
     groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])
     by_date = {(row["split"], row[AS_OF]): row for row in groups.to_pylist()}
     empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
@@ -118,6 +120,7 @@ def _build(
             f"The {empty[0][0]} split of pipeline {pipeline.name!r} has no entity on {empty[0][1]}.",
             remedy="Ingest earlier landing files or train on a later night.",
         )
+    version = replace_table(settings, pipeline.training_table, schema, files, run_id=run_id)
     details = {
         "splits": {s: sum(by_date[s, day][f"{AS_OF}_count"] for day in dates[s]) for s in SPLITS},
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
@@ -139,6 +142,25 @@ def _build(
     )
     record(settings, [row])
     return row
+
+
+def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":
+    """`split`, `as_of` and the label of every row of a training set's files; InputError for an entity twice on a date.
+
+    The rows of an entity and date lie in one file: `labelled_frame` deals them out by these.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    label = pipeline.label.name
+    parts = [pa.schema([("split", pa.string()), (AS_OF, pa.date32()), (label, pa.float64())]).empty_table()]
+    filesystem = place_of(settings, pipeline.training_table).open()
+    for file in files:
+        with filesystem.open_input_file(file.path) as source:
+            rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, label])
+        require_one_row_each(rows, pipeline)
+        parts.append(rows.select(["split", AS_OF, label]).cast(parts[0].schema))
+    return pa.concat_tables(parts)
 
 
 def labelled_frame(

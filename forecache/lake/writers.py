@@ -196,14 +196,6 @@ def plain_types(rows: pa.Table) -> pa.Table:
     return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
 
 
-def without_known(rows: pa.Table, state: State, key: Sequence[str]) -> pa.Table:
-    """The rows whose key columns have other values than any row of the table."""
-    if state.delta is None:
-        return rows
-    known = {tuple(row.values()) for row in state.delta.to_pyarrow_table(columns=list(key)).to_pylist()}
-    return rows.filter(pa.array([tuple(row.values()) not in known for row in rows.select(key).to_pylist()], pa.bool_()))
-
-
 def _new_path(folder: str, partition: Mapping[str, Any]) -> str:
     places = [partition_folder(name, value) for name, value in partition.items()]
     return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])

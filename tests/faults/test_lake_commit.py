@@ -60,9 +60,7 @@ def test_tables_that_two_processes_write_at_once_hold_each_row_once(
         feed = pa.table(days.load_cdf(starting_version=0).read_all())
         assert Counter(feed["_change_type"].to_pylist()) == {"insert": 60, "delete": 40}
         assert Counter(_column(settings, f"new_{number}", "key")) == dict.fromkeys(_keys(20), 2)
-        assert sorted(_column(settings, f"keyed_{number}", "key")) == _keys(11)
-        for name in ("new", "keyed"):
-            assert_valid_log(settings.table_uri(f"{name}_{number}"))
+        assert_valid_log(settings.table_uri(f"new_{number}"))
 
 
 def _keys(count: int) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from dagster_project.purchases import PURCHASES
 from forecache.errors import InputError
+from forecache.lake.commit import open_if_exists
 from forecache.lake.ingest import ingest
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
@@ -86,10 +87,12 @@ def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def test_labels_that_break_the_contract_are_refused_when_the_training_set_is_built(
     lake: Settings, spark: Any, how: str, message: str
 ) -> None:
-    before = last_record(lake, "training_set", "churn")
+    before, table = last_record(lake, "training_set", "churn"), open_if_exists(lake, "training_set_churn")
     with pytest.raises(InputError, match=message):
         build_training_set(spark, lake, declared(lake, how), NIGHT)
     assert last_record(lake, "training_set", "churn") == before  # training does not take it
+    after = open_if_exists(lake, "training_set_churn")
+    assert (after and after.version()) == (table and table.version())  # nor does anybody find it in the table
 
 
 def test_entities_without_a_label_may_be_left_out(lake: Settings, spark: Any) -> None:

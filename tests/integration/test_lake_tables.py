@@ -21,6 +21,7 @@ from forecache.lake.tables import (
     table_version,
     write_partitions,
 )
+from forecache.lake.writers import write_frame
 from forecache.settings import Settings
 
 N1, N2 = date(2026, 1, 1), date(2026, 1, 2)
@@ -67,8 +68,8 @@ def test_column_of_another_type_is_refused_with_the_remedy(settings: Settings, s
 
 
 def test_replacing_the_whole_table_replaces_its_columns_too(settings: Settings, spark: Any) -> None:
-    replace_table(spark.createDataFrame([(1,)], "x int"), settings, "t")
-    replace_table(spark.createDataFrame([("a",)], "y string"), settings, "t")
+    for frame in (spark.createDataFrame([(1,)], "x int"), spark.createDataFrame([("a",)], "y string")):
+        replace_table(settings, "t", *write_frame(frame, settings, "t", fit=False))
     assert query(settings, "select * from t").to_pylist() == [{"y": "a"}]
 
 
@@ -123,7 +124,7 @@ def test_wrong_query_is_one_sentence_and_reaches_nothing_outside_the_lake(
         query(settings, sql)
 
 
-def test_two_writers_of_one_table_at_once_both_succeed_or_say_so(settings: Settings) -> None:
+def test_rows_that_several_threads_append_at_once_are_each_there_once(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     append_rows(settings, "t", pa.table({"x": [0]}))

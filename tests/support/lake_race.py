@@ -17,7 +17,8 @@ from forecache.settings import Settings, load_settings
 DAY = date(2026, 1, 1)
 
 
-def rows_of(process: int, count: int = 20) -> pa.Table:
+def rows_of(process: int) -> pa.Table:
+    count = 20
     return pa.table(
         {"key": [f"k{i}" for i in range(count)], "by": [process] * count, "as_of": pa.array([DAY] * count, pa.date32())}
     )
@@ -41,7 +42,7 @@ def replace_day(settings: Settings, name: str, process: int, inputs: str) -> str
 
 
 def write_at_once(home: Path, process: int, rounds: int, barrier: Any, told: Any) -> None:
-    """In every round: replace a day of one table, first and later, append to a new table, and append by key."""
+    """In every round: replace a day of one table, first and later, and append to a new table."""
     settings = load_settings(home=home)
     waiting = False
 
@@ -61,7 +62,4 @@ def write_at_once(home: Path, process: int, rounds: int, barrier: Any, told: Any
         barrier.wait(30)
         waiting = True
         append_rows(settings, f"new_{number}", rows_of(process))
-        barrier.wait(30)
-        waiting = True
-        append_rows(settings, f"keyed_{number}", rows_of(process, 10 + process), key=["key"])
         told.send(said)
