@@ -59,8 +59,8 @@ def score_nights(
     # Also where the challenger then failed: the champion's rows come first.
     after = last_records(settings, STAGE, pipeline.name)
     written = [after[night] for night in sorted(set(nights)) if after.get(night) != before.get(night)]
-    again = rebuild and bool(errors)
-    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=again)
+    left = set(errors) - {row.night for row in written} if rebuild else set()
+    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=left)
     result = _with_challenger(result, pipeline, challenger, written, shadows, errors)
     runs = [run for run in shadows.values() if not run.skipped]
     return (

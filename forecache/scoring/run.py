@@ -47,7 +47,7 @@ def score(
     engine: Engine = "spark",
     model: ModelVersion | None = None,
     mode: Mode = "auto",
-    rebuild: bool = False,
+    rebuild: bool | Collection[date] = False,
 ) -> StageResult:
     """Score every entity of the nights with the champion into the prediction table.
 
@@ -57,7 +57,7 @@ def score(
         model: Another version than the champion.
         mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
             "incremental" also from the night before; "full" never. See `forecache.scoring.incremental`.
-        rebuild: Score all of every night again, also where it is current.
+        rebuild: Score all of every night again, also where it is current; or of these nights.
 
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
@@ -75,7 +75,8 @@ def score(
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
     with own_turn(settings, pipeline.prediction_table, run_id, progress):
-        return _score(spark, settings, pipeline, nights, run_id, progress, engine, model, mode, rebuild)
+        again = set(nights) if rebuild is True else set(rebuild or ())
+        return _score(spark, settings, pipeline, nights, run_id, progress, engine, model, mode, again)
 
 
 def _score(
@@ -88,7 +89,7 @@ def _score(
     engine: Engine,
     model: ModelVersion | None,
     mode: Mode,
-    rebuild: bool,
+    again: Collection[date],
 ) -> StageResult:
     started = time.perf_counter()
     model = model or champion(settings, pipeline)
@@ -96,8 +97,7 @@ def _score(
     seen = look(settings, table, AS_OF)
     before = last_records(settings, STAGE, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
-    pending = [night for night in described if rebuild or not is_current(settings, table, night, before)]
-    mode = "full" if rebuild else mode
+    pending = [n for n in described if n.night in again or not is_current(settings, table, n, before)]
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
     if pending:
@@ -105,14 +105,15 @@ def _score(
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
         plan = plan_scoring(str(folder), bounds=pipeline.output.limits)
         work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress, seen)
-        committed = {} if rebuild else {night.night: night.inputs for night in pending}
+        committed = {night.night: night.inputs for night in pending if night.night not in again}
         written = find_committed(settings, table, column=AS_OF, inputs=committed)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}
         bases = {
             night.night: base
             for night in pending
-            if (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
+            if night.night not in again
+            and (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
         }
         full = [night for night in pending if night.night not in bases]
         batch = calibrate(settings, pipeline, work.plan, full, stamp) if full else None

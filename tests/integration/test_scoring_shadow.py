@@ -3,6 +3,7 @@
 import dataclasses
 from contextlib import ExitStack
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,12 @@ from scoring_support import (
 from forecache.errors import CheckError
 from forecache.lake import steps
 from forecache.lake.ledger import last_record
-from forecache.lake.tables import table_version
+from forecache.lake.tables import open_table, table_version
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
-from forecache.results import no_progress
+from forecache.results import StageResult, no_progress
+from forecache.scoring import nightly
 from forecache.scoring.distribution import binned_counts
 from forecache.scoring.night import STAGE
 from forecache.scoring.nightly import score_nights
@@ -161,6 +163,36 @@ def score_alone(pipeline: Pipeline, *, seed: int) -> np.ndarray:
     (features,) = tables()
     matrix = np.stack([features[name].to_numpy() for name in pipeline.features.names], axis=1).astype(np.float32)
     return session.run(None, {"x": matrix})[0]
+
+
+def test_a_rebuild_scores_again_only_the_nights_that_the_challenger_kept_from_being_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = dataclasses.replace(PIPELINE, shadow=True)
+    register_model(settings, asking)
+    challenger = register_model(settings, asking, seed=1, champion=False)
+    name_challenger(settings, asking, challenger.version)
+    days = [NIGHT - timedelta(days=i) for i in (2, 1, 0)]
+    for i, day in enumerate(days):
+        write_features(settings, asking, tables(40, seed=i, night=day), night=day)
+    alone = partial(score, engine="arrow")
+    alone(None, settings, asking, days, run_id="before")
+
+    def both(spark: None, settings: Settings, pipeline: Pipeline, night: date, *_: object, **__: object) -> StageResult:
+        if night == days[2]:
+            raise CheckError("The challenger cannot be scored.")
+        written = alone(None, settings, pipeline, [night], run_id="both", rebuild=True)
+        if night == days[1]:
+            raise CheckError("The challenger's predictions are wrong.")
+        return dataclasses.replace(written, details={**written.details, "comparison": {}})
+
+    monkeypatch.setattr(nightly, "score_shadow", both)
+    monkeypatch.setattr(nightly, "score", alone)
+    result = score_nights(None, settings, asking, days, run_id="alone", rebuild=True)  # type: ignore[arg-type]
+    rows = open_table(settings, asking.prediction_table).to_pyarrow_table(columns=["as_of", "run_id"]).to_pylist()
+    found = {row["as_of"]: row["run_id"] for row in rows}
+    assert [found[day] for day in days] == ["both", "both", "alone"]
+    assert result.details["scored_rows"] == 120
 
 
 @pytest.mark.slow
