@@ -3,7 +3,7 @@
 Every one becomes a function from a matrix to one float a row, on a single thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ _ROW_BY_ROW = frozenset(
 """scikit-learn's estimators whose row is scored by comparisons and sums of its own: the other rows do not matter."""
 
 
-def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> Predict:
-    """The function of a file: [n, num_features] with NaN for unknown -> [n], within the bounds of the options.
+def load_estimator(engine: str, payload: bytes) -> Predict:
+    """The function of a file: [n, num_features] with NaN for unknown -> [n].
 
     Args:
         engine: "lightgbm", "xgboost" or "sklearn".
@@ -45,8 +45,7 @@ def load_estimator(engine: str, payload: bytes, options: Mapping[str, Any]) -> P
     Raises:
         CheckError: A scikit-learn file holds types that are not known to be safe.
     """
-    predict, limits = _LOADERS[engine](payload), options.get(BOUNDS)
-    return (lambda matrix: bounded(predict(matrix), limits)) if limits else predict
+    return _LOADERS[engine](payload)
 
 
 def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:

@@ -75,7 +75,7 @@ def onnx_session(onnxruntime: Any, model: bytes, options: Mapping[str, Any]) -> 
 
 class _Estimator:
     def __init__(self, spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
-        self._predict = load_estimator(spec.engine, payload(), spec.options)
+        self._predict = load_estimator(spec.engine, payload())
         self._spec = spec
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:

@@ -44,7 +44,7 @@ def test_trees_and_networks_are_saved_loaded_and_predict_the_same() -> None:
         refuse_unsaveable(estimator, Matrix(ROWS, LABEL))
         assert not hasattr(estimator, "n_features_in_"), "the trial left something behind"
         estimator.fit(ROWS, LABEL)
-        predict = load_estimator("sklearn", skops.io.dumps(estimator), {})
+        predict = load_estimator("sklearn", skops.io.dumps(estimator))
         wanted = estimator.predict_proba(ROWS)[:, 1] if hasattr(estimator, "predict_proba") else estimator.predict(ROWS)
         # Products are made in float64, whatever scikit-learn does with rows of float32; trees have none.
         products = type(estimator).__name__.startswith(("MLP", "Calibrated"))

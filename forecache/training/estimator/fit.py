@@ -133,7 +133,7 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
 
 def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
     """Load the file as scoring will, and compare it with the estimator; the loss where the library followed none."""
-    predict = load_estimator(fitted.library, path.read_bytes(), {})
+    predict = load_estimator(fitted.library, path.read_bytes())
     sample = validation.features[:_PARITY_ROWS]
     binary = pipeline.label.kind == "binary"
     expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
