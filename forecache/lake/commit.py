@@ -37,8 +37,8 @@ class Target:
     """A table to commit to, which is created where there is none.
 
     Attributes:
-        add_columns: It gets the columns of the schema that it lacks.
-        fit: Its columns are to have the types of the schema.
+        add_columns: Add the schema's missing columns to the table.
+        fit: Refuse rows whose column types differ from the table's.
     """
 
     settings: Settings
@@ -77,7 +77,7 @@ class State:
 
 
 def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[str, str] | None = None) -> int:
-    """Bring a table's log forward by one entry; by none where the table is already as decided.
+    """Bring a table's log forward by one entry, by two where columns are added; by none where it is already as decided.
 
     Args:
         decide: Called at each attempt with the table at its newest version; what it raises goes through.

@@ -1,8 +1,9 @@
 """The commits of an ingestion: good rows, then bad rows, then the entries of the files.
 
 Two ingestions of one source may run at once. The commit to the raw table decides between them: it is made only where
-the table still has the files that the rows were judged against, and whoever comes second judges anew. What follows is
-made only while that commit is the raw table's newest, so the last to commit there has the last word on all three.
+the table still has the files that the rows were judged against, and whoever comes second judges anew. Right before
+each of the other two it is checked that this commit is still the raw table's newest: the last to commit there has the
+last word on all three.
 """
 
 import time

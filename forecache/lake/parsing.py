@@ -1,9 +1,9 @@
 """Landing files as rows of text with line numbers, in bounded memory and whatever the bytes.
 
 Parsing turns every file into rows of strings and leaves types to Spark, so that a value that does not fit its type
-is a row in quarantine and not a failed job. A file is read twice: once to count its rows and to find what makes the
-whole file unreadable, and once for the rows, of which a bad one is a row with an error. `parse_files` runs in Spark's
-workers and imports nothing of Spark.
+is a row in quarantine and not a failed job. A file is read three times: for its checksum, to count its rows and find
+what makes the whole file unreadable, and for the rows, of which a bad one is a row with an error. `parse_files` runs in
+Spark's workers and imports nothing of Spark.
 """
 
 import csv

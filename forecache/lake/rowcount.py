@@ -94,12 +94,12 @@ def _count_json_lines(stream: BinaryIO) -> int:
         if num_bytes <= MAX_ROW_BYTES:
             _require_utf8(line, number)
         num_rows += bool(line.strip()) or num_bytes > MAX_ROW_BYTES
-    if number_of_lines_is_zero(stream):
+    if _is_only_a_byte_order_mark(stream):
         raise InputError("the file is empty")
     return num_rows
 
 
-def number_of_lines_is_zero(stream: BinaryIO) -> bool:
+def _is_only_a_byte_order_mark(stream: BinaryIO) -> bool:
     """Whether the file is a byte order mark and nothing else."""
     stream.seek(0)
     return stream.read(len(BOM) + 1) == BOM

@@ -79,7 +79,6 @@ def reconcile(
         ingested: The source's ingested files; None: read here.
     """
     ingested = ingested_files(settings, source) if ingested is None else ingested
-    # A file that is ingested again after a killed run has two entries; the last one counts.
     files = {file.file: file for file in ingested if file.event_day in days}
     raw = _rows_by_file(settings, source.raw_table, days={f.event_day for f in files.values() if f.event_day})
     quarantine = _rows_by_file(settings, source.quarantine_table)
