@@ -54,7 +54,7 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
         from forecache.lake.features import build_features as build
-        from forecache.lake.features import feature_version, stale_nights
+        from forecache.lake.features import feature_versions, stale_nights
         from forecache.quality.expectations import feature_expectations
         from forecache.quality.verdicts import check_nights
 
@@ -78,7 +78,8 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
         tell(context, f"checking {table}")
-        states = {night: f"{table}@{feature_version(current, pipeline, night)}" for night in nights}
+        versions = feature_versions(current, pipeline, nights)
+        states = {night: f"{table}@{version}" for night, version in versions.items()}
         reports = check_nights(
             spark.session(), current, table, feature_expectations(pipeline), column=AS_OF, states=states
         )

@@ -15,7 +15,10 @@ def partition_files(table: DeltaTable, column: str, value: date) -> pa.Table:
     Args:
         column: Partition column (date).
     """
-    actions = pa.table(table.get_add_actions(flatten=True))
+    return _of_partition(pa.table(table.get_add_actions(flatten=True)), column, value)
+
+
+def _of_partition(actions: pa.Table, column: str, value: date) -> pa.Table:
     return actions.filter(pc.equal(actions[f"partition.{column}"].cast(pa.date32()), value))
 
 
@@ -26,4 +29,5 @@ def files_digest(files: pa.Table) -> str:
 
 def partition_digests(table: DeltaTable, column: str, values: Sequence[date]) -> dict[date, str]:
     """The digest of each partition at the version that the table is open at; see `files_digest`."""
-    return {value: files_digest(partition_files(table, column, value)) for value in values}
+    actions = pa.table(table.get_add_actions(flatten=True))
+    return {value: files_digest(_of_partition(actions, column, value)) for value in values}

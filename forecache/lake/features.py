@@ -1,7 +1,7 @@
 """The feature table: one partition a night, point-in-time correct, rebuilt only where its inputs changed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -181,19 +181,21 @@ def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> di
     return rows
 
 
-def feature_version(settings: Settings, pipeline: Pipeline, night: date) -> int:
-    """The Delta version of the feature table that wrote the night's partition.
+def feature_versions(settings: Settings, pipeline: Pipeline, nights: Iterable[date]) -> dict[date, int]:
+    """The Delta version of the feature table that wrote each night's partition.
 
     Raises:
-        NotFoundError: The night has no features yet.
+        NotFoundError: A night has no features yet.
     """
-    records = last_records(settings, STAGE, pipeline.name)
-    if night not in records:
-        raise NotFoundError(
-            f"Pipeline {pipeline.name!r} has no features for the night {night}.",
-            remedy=f"`forecache run {pipeline.name} --night {night}` builds them.",
-        )
-    return records[night].delta_version
+    records, versions = last_records(settings, STAGE, pipeline.name), {}
+    for night in nights:
+        if night not in records:
+            raise NotFoundError(
+                f"Pipeline {pipeline.name!r} has no features for the night {night}.",
+                remedy=f"`forecache run {pipeline.name} --night {night}` builds them.",
+            )
+        versions[night] = records[night].delta_version
+    return versions
 
 
 def stale_nights(settings: Settings, pipeline: Pipeline) -> tuple[date, ...]:

@@ -81,9 +81,14 @@ def list_files(filesystem: Any, folder: str) -> list[DataFile]:
         # Spark's tasks write below `_temporary` until they are done.
         if info.type == fs.FileType.File and info.path.endswith(".parquet") and "/_temporary/" not in info.path
     ]
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
-        found = threads.map(lambda info: describe_file(filesystem, info.path, info.size), infos)
+    found = describe_files(filesystem, [(info.path, info.size) for info in infos])
     return [file for file in found if file is not None and file.rows]
+
+
+def describe_files(filesystem: Any, files: Iterable[tuple[str, int]]) -> list[DataFile | None]:
+    """Files, given by path and size in bytes, as `describe_file` finds them; several footers are read at once."""
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
+        return list(threads.map(lambda file: describe_file(filesystem, *file), files))
 
 
 def describe_file(filesystem: Any, path: str, size_bytes: int) -> DataFile | None:

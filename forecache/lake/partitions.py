@@ -18,10 +18,16 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Seen:
-    """A table as a writer saw it before its work: the version (-1: there was none) and the files of each partition."""
+    """A table as a writer saw it before its work.
+
+    Attributes:
+        version: -1: there was none.
+        files, rows: By partition; rows are negative where the log does not know them.
+    """
 
     version: int
     files: Mapping[str, frozenset[str]]
+    rows: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,13 @@ def look(settings: Settings, name: str, column: str) -> Seen:
     """The state of a table's partitions; call it before the work that is to replace some of them."""
     delta = open_if_exists(settings, name)
     if delta is None:
-        return Seen(-1, {})
+        return Seen(-1, {}, {})
     partitions = _grouped(active_files(delta), column)
-    return Seen(delta.version(), {key: frozenset(map(_path, files)) for key, files in partitions.items()})
+    return Seen(
+        delta.version(),
+        {key: frozenset(map(_path, files)) for key, files in partitions.items()},
+        {key: sum(file.rows for file in files) for key, files in partitions.items()},
+    )
 
 
 def replace_partitions(

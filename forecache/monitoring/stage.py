@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import NotFoundError
-from forecache.lake.features import feature_inputs, feature_version
+from forecache.lake.features import feature_inputs, feature_versions
 from forecache.lake.ledger import StageRecord, last_records, record
 from forecache.lake.tables import table_exists, table_version
 from forecache.monitoring.features import feature_drift
@@ -93,7 +93,8 @@ def monitor(
 
 def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
     raw = feature_inputs(run.settings, run.pipeline, nights)
-    inputs = {}
+    known = [night for night in nights if night in run.scored]
+    versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
     for night in nights:
         if night not in run.scored:
             raise NotFoundError(
@@ -103,7 +104,7 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
         labelled = run.scored.get(_labelled(run.pipeline, night))
         inputs[night] = (
             f"champion={run.champion.version} {run.pipeline.feature_table}"
-            f"@{feature_version(run.settings, run.pipeline, night)} {_state(run.scored[night])} "
+            f"@{versions[night]} {_state(run.scored[night])} "
             f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} "
             f"{declared_inputs(run.pipeline)}"
         )

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from forecache.errors import InputError
 from forecache.lake.code import code_version
-from forecache.lake.features import feature_version
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
@@ -84,7 +84,7 @@ def describe_nights(
         NotFoundError: A night has no features yet.
         InputError: A night's feature partition is empty.
     """
-    versions = {night: feature_version(settings, pipeline, night) for night in sorted(nights)}
+    versions = feature_versions(settings, pipeline, sorted(nights))
     by_version: dict[int, list[date]] = defaultdict(list)
     for night, version in versions.items():
         by_version[version].append(night)

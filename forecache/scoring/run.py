@@ -12,10 +12,9 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
-from forecache.lake.features import partition_rows
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.partitions import find_committed, look
-from forecache.lake.tables import table_exists, table_version
+from forecache.lake.partitions import Seen, find_committed, look
+from forecache.lake.tables import table_version
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.models import ModelVersion, champion, verified_folder
@@ -97,7 +96,7 @@ def _score(
     seen = look(settings, table, AS_OF)
     before = last_records(settings, STAGE, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
-    pending = [n for n in described if n.night in again or not is_current(settings, table, n, before)]
+    pending = [n for n in described if n.night in again or not is_current(n, before, seen)]
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
     if pending:
@@ -139,12 +138,10 @@ def _score(
     )
 
 
-def is_current(settings: Settings, table: str, night: Night, before: Mapping[date | None, StageRecord]) -> bool:
+def is_current(night: Night, before: Mapping[date | None, StageRecord], seen: Seen) -> bool:
     """Whether a night was scored from these inputs and the table still has it."""
     last = before.get(night.night)
-    if last is None or last.inputs != night.inputs or not table_exists(settings, table):
-        return False
-    return partition_rows(settings, table, [night.night])[night.night] == last.rows
+    return last is not None and (last.inputs, last.rows) == (night.inputs, seen.rows.get(night.night.isoformat()))
 
 
 def _predicted(

@@ -90,10 +90,10 @@ def _score_both(
     models = {side: f"{model.name}@{model.version}" for side, (model, _) in sides.items()}
     nights: dict[str, Night] = {}
     current: dict[str, bool] = {}
-    for side, (model, table) in sides.items():
+    for side, (model, _) in sides.items():
         before = last_records(settings, _STAGES[side], pipeline.name)
         nights[side] = describe_nights(settings, pipeline, model, [night], before)[0]
-        current[side] = not rebuild and is_current(settings, table, nights[side], before)
+        current[side] = not rebuild and is_current(nights[side], before, seen[side])
     described, earlier = nights["challenger"], before
     known = last_record(settings, SHADOW_STAGE, pipeline.name, night)
     if all(current.values()) and known is not None and known.details.get("champion") == models["champion"]:

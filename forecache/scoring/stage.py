@@ -118,7 +118,7 @@ def stage_changes(work: Work, night: Night, base: Base) -> Staged:
     """An incremental night, from wherever its base lies; a run that was killed does it again."""
     folder = staging_folder(night)
     done = score_changes(work.settings, work.pipeline, work.table, work.plan, night, base, work.stamp, folder)
-    left = [describe_committed(work.settings, work.table, file, night.night) for file in done.left]
+    left = describe_committed(work.settings, work.table, done.left, night.night)
     files = [*left, *list_folder(work.settings, work.table, folder, night.night)]
     return Staged(
         {night.night: files},
@@ -216,10 +216,7 @@ def record_committed(
         CheckError: The predictions of a night are wrong.
     """
     files = partition_files(work.settings, work.table, None, [night.night for night in nights])
-    described = {
-        night: [describe_committed(work.settings, work.table, file, night) for file in some]
-        for night, some in files.items()
-    }
+    described = {night: describe_committed(work.settings, work.table, some, night) for night, some in files.items()}
     by = {"committed_by": {n.isoformat(): w.run_id for n, w in writers.items()}}
     staged = Staged(described, 0, 0.0, details={**by, **(details or {})})
     checks = {night.night: _checked(work, night, staged) for night in nights}

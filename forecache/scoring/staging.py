@@ -16,7 +16,7 @@ from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
-from forecache.lake.files import DataFile, describe_file, list_files, place_of
+from forecache.lake.files import DataFile, describe_files, list_files, place_of
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings
@@ -135,8 +135,9 @@ def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[Stage
     return found
 
 
-def describe_committed(settings: Settings, table: str, file: FeatureFile, night: date) -> StagedFile:
-    """A file of a night's partition, with its statistics."""
-    found = describe_file(lake_filesystem(settings, table), file.path, file.size_bytes)
-    assert found is not None
-    return StagedFile.of(found, night, WHOLE)
+def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[StagedFile]:
+    """The files of a night's partition, with their statistics."""
+    found = describe_files(lake_filesystem(settings, table), [(file.path, file.size_bytes) for file in files])
+    staged = [StagedFile.of(file, night, WHOLE) for file in found if file is not None]
+    assert len(staged) == len(files)
+    return staged

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.features import build_features, feature_version, stale_nights
+from forecache.lake.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.tables import open_table, table_version
@@ -93,8 +93,8 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
     assert rebuilt.details["built"] == [night.isoformat() for night in nights[1:]]
     assert rebuilt.rows == 1 + 2 + 3
     assert stale_nights(settings, pipeline) == ()
-    assert feature_version(settings, pipeline, nights[0]) == first.delta_version
-    assert feature_version(settings, pipeline, nights[1]) == rebuilt.delta_version
+    versions = feature_versions(settings, pipeline, nights[:2])
+    assert versions == {nights[0]: first.delta_version, nights[1]: rebuilt.delta_version}
 
 
 def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
@@ -105,7 +105,7 @@ def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, sp
     with pytest.raises(InputError, match=r"night 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
         build_features(spark, settings, pipeline, [date(2001, 1, 1)])
     with pytest.raises(NotFoundError, match="has no features for the night 1997-01-01"):
-        feature_version(settings, pipeline, START)
+        feature_versions(settings, pipeline, [START])
 
 
 def test_declared_feature_that_is_not_computed_is_named(settings: Settings, spark: Any, pipeline: Pipeline) -> None:

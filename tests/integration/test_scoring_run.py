@@ -212,6 +212,28 @@ def test_a_model_of_other_features_is_refused(scored: Settings, pipeline: Pipeli
         score(None, scored, pipeline, [NIGHT], engine="arrow")
 
 
+def test_nights_that_are_current_are_not_looked_up_one_by_one(
+    scored: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = [NIGHT + timedelta(days=i) for i in range(4)]
+    for night in nights[1:]:
+        write_features(scored, pipeline, parts(1, 20, night=night), night=night)
+    score(None, scored, pipeline, nights, engine="arrow")
+    opened: list[str] = []
+
+    class Counted(DeltaTable):
+        def __init__(self, uri: str, version: int | None = None, **options: Any) -> None:
+            opened.extend([uri] if version is None else [])  # each night's features have a version of their own
+            super().__init__(uri, version=version, **options)
+
+    monkeypatch.setattr("deltalake.DeltaTable", Counted)
+    for some in (nights[:1], nights):
+        assert score(None, scored, pipeline, some, engine="arrow").skipped
+        opened.append("run")
+    first, later = "\n".join(opened).split("run")[:2]
+    assert len(first.split()) == len(later.split()) > 0
+
+
 def test_a_new_segment_is_a_new_column(scored: Settings, pipeline: Pipeline) -> None:
     score(None, scored, pipeline, [NIGHT], engine="arrow")
     half = dataclasses.replace(pipeline.segments[0], name="half", bounds=(0.5,), labels=("lower", "upper"))
