@@ -178,6 +178,14 @@ def active_files(delta: "DeltaTable") -> list[DataFile]:
     ]
 
 
+def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
+    """Files by their value in a partition column, as the Delta log writes it."""
+    found: dict[str, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(str(file.partition.get(column)), []).append(file)
+    return found
+
+
 def read_entry(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
     """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more)."""
     with place_of(settings, name).open().open_input_stream(f"_delta_log/{version:020d}.json") as stream:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from forecache.errors import DamagedError, ForecacheError, chain_of
+from forecache.lake.files import place_of
 from forecache.lake.tables import open_table, table_names
 from forecache.settings import Settings
 
@@ -55,8 +56,6 @@ def damaged_files(settings: Settings) -> Iterator[DamagedFile]:
 def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
     import pyarrow as pa
     from deltalake.exceptions import DeltaError
-    from deltalake.fs import DeltaStorageHandler
-    from pyarrow import fs
 
     try:
         table = open_table(settings, name)
@@ -64,7 +63,7 @@ def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
     except (ForecacheError, DeltaError, OSError) as error:
         yield DamagedFile(name, "_delta_log", f"The log cannot be read: {_line(error)}.")
         return
-    files = fs.PyFileSystem(DeltaStorageHandler(settings.table_uri(name), settings.storage_options or None))
+    files = place_of(settings, name).open()
     for action in actions.to_pylist():
         problem = _problem(files, unquote(action["path"]), action["size_bytes"], action["num_records"])
         if problem:

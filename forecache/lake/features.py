@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.commit import active_files, grouped
 from forecache.lake.contracts import require_numbers
 from forecache.lake.events import known_events
 from forecache.lake.ingested import ingested_files, raw_state, require_days
@@ -168,17 +169,8 @@ def _record(
 
 def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
     """Rows of each night's partition, from the log's statistics; 0 for one that is not there."""
-    actions = open_table(settings, table).get_add_actions(flatten=True)
-    rows = dict.fromkeys(nights, 0)
-    pairs = zip(
-        actions.column(f"partition.{AS_OF}").to_pylist(),
-        actions.column("num_records").to_pylist(),
-        strict=True,
-    )
-    for night, count in pairs:
-        if night in rows:
-            rows[night] += count
-    return rows
+    files = grouped(active_files(open_table(settings, table)), AS_OF)
+    return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
 
 
 def feature_versions(settings: Settings, pipeline: Pipeline, nights: Iterable[date]) -> dict[date, int]:

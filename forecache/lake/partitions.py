@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from forecache.errors import ConflictError
-from forecache.lake.commit import Change, State, Target, active_files, commit, open_if_exists, read_entry
+from forecache.lake.commit import Change, State, Target, active_files, commit, grouped, open_if_exists, read_entry
 from forecache.lake.files import DataFile
 from forecache.settings import Settings
 
@@ -63,7 +63,7 @@ def look(settings: Settings, name: str, column: str) -> Seen:
     delta = open_if_exists(settings, name)
     if delta is None:
         return Seen(-1, {}, {})
-    partitions = _grouped(active_files(delta), column)
+    partitions = grouped(active_files(delta), column)
     return Seen(
         delta.version(),
         {key: frozenset(map(_path, files)) for key, files in partitions.items()},
@@ -98,7 +98,7 @@ def replace_partitions(
     taken: dict[date, Writer] = {}
 
     def decide(state: State) -> Change:
-        now = _grouped(state.files, column)
+        now = grouped(state.files, column)
         moved = [
             v for v in values if set(map(_path, now.get(v.isoformat(), ()))) != seen.files.get(v.isoformat(), set())
         ]
@@ -136,7 +136,7 @@ def find_committed(settings: Settings, name: str, *, column: str, inputs: Mappin
         if delta.transaction_version(f"{column}={value.isoformat()}") == _state(digest(text))
     }
     writers = _last_writers(settings, name, column, set(wanted), range(delta.version() + 1))
-    rows = {key: sum(file.rows for file in some) for key, some in _grouped(active_files(delta), column).items()}
+    rows = {key: sum(file.rows for file in some) for key, some in grouped(active_files(delta), column).items()}
     return {
         date.fromisoformat(key): writer
         for key, writer in writers.items()
@@ -156,13 +156,6 @@ def _told(files: Sequence[DataFile], inputs: str) -> dict[str, Any]:
 def _state(inputs: str) -> int:
     """The inputs as the version of the partition's transaction identifier, which every snapshot of the table holds."""
     return int(inputs[:15] or "0", 16)
-
-
-def _grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
-    found: dict[str, list[DataFile]] = {}
-    for file in files:
-        found.setdefault(str(file.partition.get(column)), []).append(file)
-    return found
 
 
 def _path(file: DataFile) -> str:

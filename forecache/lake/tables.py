@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.commit import Change, State, Target, commit
-from forecache.lake.files import DataFile
+from forecache.lake.commit import Change, State, Target, active_files, commit
+from forecache.lake.files import DataFile, Place
 from forecache.lake.partitions import Committed, Seen, look, replace_partitions
 from forecache.lake.spark import spark_path
 from forecache.lake.writers import Remainder, plain_types, write_frame, write_rows
@@ -225,22 +225,16 @@ def table_names(settings: Settings) -> list[str]:
 
 
 def _object_store_folders(settings: Settings) -> Iterable[str]:
-    from deltalake.fs import DeltaStorageHandler
     from pyarrow import fs
 
-    handler = DeltaStorageHandler(settings.lake_uri, settings.storage_options or None)
     selector = fs.FileSelector("", allow_not_found=True, recursive=False)
-    for entry in fs.PyFileSystem(handler).get_file_info(selector):
+    for entry in Place(settings.lake_uri, settings.storage_options).open().get_file_info(selector):
         if entry.type == fs.FileType.Directory:
             yield entry.base_name
 
 
 def _info(settings: Settings, name: str) -> TableInfo:
     table = open_table(settings, name)
-    actions = table.get_add_actions(flatten=True)
-    has_statistics = "num_records" in actions.schema.names
-    rows = list(actions.column("num_records").to_pylist()) if has_statistics else [None]
-    known = [row for row in rows if row is not None]
-    num_rows = sum(known) if len(known) == len(rows) else -1
-    sizes = list(actions.column("size_bytes").to_pylist())
-    return TableInfo(name, table.version(), num_rows, len(sizes), sum(sizes))
+    files = active_files(table)
+    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from forecache.errors import InputError
 from forecache.lake.code import code_version
+from forecache.lake.commit import active_files, grouped
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.lake.tables import open_table
@@ -115,10 +115,9 @@ def partition_files(
 
 def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
     """The same of a table that is open."""
-    actions = delta.get_add_actions(flatten=True)
-    found: dict[date, list[FeatureFile]] = {night: [] for night in nights}
-    columns = (actions.column(name).to_pylist() for name in (f"partition.{AS_OF}", "path", "num_records", "size_bytes"))
-    for night, path, rows, size in zip(*columns, strict=True):
-        if night in found and rows:
-            found[night].append(FeatureFile(unquote(path), rows, size))
-    return {night: tuple(sorted(some, key=lambda f: (-f.rows, f.path))) for night, some in found.items()}
+    found = grouped(active_files(delta), AS_OF)
+    files = {
+        night: [FeatureFile(f.path, f.rows, f.size_bytes) for f in found.get(night.isoformat(), ()) if f.rows > 0]
+        for night in nights
+    }
+    return {night: tuple(sorted(some, key=lambda f: (-f.rows, f.path))) for night, some in files.items()}
