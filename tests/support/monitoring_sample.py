@@ -61,29 +61,44 @@ def write_history(settings: Settings, *, users: int = 600) -> None:
     days = (last - source.start).days + 1
     rate = 0.2 * rng.random(users) ** 3
     who, when = np.nonzero(rng.random((users, days)) < rate[:, None])
-    day = pa.array([source.start + timedelta(days=int(offset)) for offset in when], pa.date32())
-    names = pa.array([f"h{number:04d}" for number in who])
-    table = pa.table({"user_id": names, "day": day, "amount": rng.exponential(50.0, len(who)), "event_day": day})
-    uri = settings.table_uri(source.raw_table)
-    write_deltalake(uri, table, mode="append")
-    now = datetime.now(timezone.utc)
-    landed = IngestedFile(
-        source=source.name,
-        file=f"{last}.csv",
-        event_day=last,
-        size_bytes=1,
-        modified_at=now,
-        sha256="",
-        landing_rows=table.num_rows,
-        raw_rows=table.num_rows,
-        quarantined_rows=0,
-        error=None,
-        raw_version=DeltaTable(uri).version(),
-        ingested_at=now,
-        run_id="",
-        code_version="",
+    at = [source.start + timedelta(days=offset) for offset in range(days)]
+    day = pa.array([at[offset] for offset in when], pa.date32())
+    table = pa.table(
+        {
+            "user_id": pa.array([f"h{number:04d}" for number in who]),
+            "day": day,
+            "amount": rng.exponential(50.0, len(who)),
+            "event_day": day,
+            "source_file": pa.array([f"{at[offset]}.csv" for offset in when]),
+            "source_line": pa.array(np.arange(len(who)) + 2),
+        }
     )
-    enter_files(settings, [landed])
+    uri = settings.table_uri(source.raw_table)
+    write_deltalake(uri, table, mode="append", schema_mode="merge")
+    version, now = DeltaTable(uri).version(), datetime.now(timezone.utc)
+    rows = np.bincount(when, minlength=days)
+    enter_files(
+        settings,
+        [
+            IngestedFile(
+                source=source.name,
+                file=f"{event_day}.csv",
+                event_day=event_day,
+                size_bytes=1,
+                modified_at=now,
+                sha256="",
+                landing_rows=int(num_rows),
+                raw_rows=int(num_rows),
+                quarantined_rows=0,
+                error=None,
+                raw_version=version,
+                ingested_at=now,
+                run_id="",
+                code_version="",
+            )
+            for event_day, num_rows in zip(at, rows, strict=True)
+        ],
+    )
 
 
 def champion(settings: Settings, weights: tuple[float, ...]) -> int:
