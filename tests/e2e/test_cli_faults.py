@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from forecache.settings import load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.e2e]
 
-PURCHASES = 69_659
-CUSTOMERS = 23_570
+SUPPORT = Path(__file__).parents[1] / "support"
+CUSTOMERS = 40
 NIGHT = "1998-06-30"
 FIRST_DAY = "1998-06-24"
 Refusal = Callable[..., tuple[int, str]]
@@ -54,31 +55,25 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("landed") / "home"
     land(load_settings(home=home))
+    for file in (home / "landing" / "purchases").iterdir():
+        if file.name < FIRST_DAY:
+            file.unlink()
     return home
 
 
 @pytest.fixture
-def whole_home(landed: Path, tmp_path: Path) -> Path:
-    """A home of its own for each test, with the purchases landed and nothing ingested."""
+def home(landed: Path, tmp_path: Path) -> Path:
+    """A home of its own for each test, with the purchases of the last days landed and nothing ingested."""
     return Path(shutil.copytree(landed, tmp_path / "home"))
 
 
 @pytest.fixture
-def home(whole_home: Path) -> Path:
-    """The same with the last days alone, which are ingested in seconds."""
-    for file in (whole_home / "landing" / "purchases").iterdir():
-        if file.name < FIRST_DAY:
-            file.unlink()
-    return whole_home
-
-
-@pytest.fixture
-def small_disk(whole_home: Path) -> Iterator[Path]:
+def small_disk(home: Path) -> Iterator[Path]:
     """A lake folder on a file system of its own that is too small."""
-    lake = whole_home / "lake"
+    lake = home / "lake"
     lake.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(lake)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(lake)], capture_output=True, text=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small disk is not permitted here: {mounted.stderr.strip()}")
@@ -133,21 +128,37 @@ def test_no_champion_yet_says_to_train(refused: Refusal) -> None:
     assert "train" in told
 
 
-def test_full_disk_loses_nothing_and_running_again_continues(whole_home: Path, small_disk: Path) -> None:
-    done = forecache(whole_home, "ingest", "churn")
+def test_full_disk_loses_nothing_and_running_again_continues(home: Path, small_disk: Path) -> None:
+    landed = (home / "landing" / "purchases").iterdir()
+    purchases = sum(len(file.read_text().splitlines()) - 1 for file in landed)
+    done = forecache(home, "ingest", "churn")
     assert done.returncode == 7, done.stderr
     assert "The disk is full" in last_line(done)
     subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
-    done = forecache(whole_home, "ingest", "churn")
+    done = forecache(home, "ingest", "churn")
     assert done.returncode == 0, done.stderr
-    assert query(whole_home, "select count(*) n from raw_purchases") == [{"n": PURCHASES}]
+    assert query(home, "select count(*) n from raw_purchases") == [{"n": purchases}]
 
 
-def test_run_killed_after_a_stage_continues_where_it_stopped(whole_home: Path) -> None:
-    command = [sys.executable, "-m", "forecache.cli.main", "run", "churn", "--night", NIGHT, "--job", "full"]
+@pytest.fixture
+def tills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home where the six days of the till project have landed, 40 customers a day."""
+    monkeypatch.setenv("FORECACHE_PROJECT", "till_project")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), *(path for path in sys.path if path)]))
+    sales = tmp_path / "home" / "landing" / "sales"
+    sales.mkdir(parents=True)
+    for number in range(1, 7):
+        day = date(2026, 1, number)
+        rows = [f"c{i:02},{day},{i + number % 2}" for i in range(CUSTOMERS)]
+        (sales / f"{day}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
+    return tmp_path / "home"
+
+
+def test_run_killed_after_a_stage_continues_where_it_stopped(tills: Path) -> None:
+    full = ("run", "till", "--job", "full")
     process = subprocess.Popen(
-        command,
-        env=environment(whole_home),
+        [sys.executable, "-m", "forecache.cli.main", *full],
+        env=environment(tills),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -155,33 +166,30 @@ def test_run_killed_after_a_stage_continues_where_it_stopped(whole_home: Path) -
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "+ features churn" in line:
+        if "+ features till" in line:
             break
-    time.sleep(1.5)
+    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
 
-    done = forecache(whole_home, "run", "churn", "--night", NIGHT, "--job", "full", "--json")
+    done = forecache(tills, *full, "--json")
     assert done.returncode == 0, done.stderr
     skipped = {stage["stage"]: stage["skipped"] for stage in json.loads(done.stdout)}
     assert skipped["ingest"]
     assert skipped["features"]
     assert not skipped["publish"]
-    counts = query(
-        whole_home,
-        "select count(*) n, count(distinct customer_id) customers, count(distinct as_of) nights from predictions_churn",
-    )
-    assert counts == [{"n": CUSTOMERS, "customers": CUSTOMERS, "nights": 1}]
+    [counts] = query(tills, "select count(*) n, count(distinct customer) customers from predictions_till")
+    assert counts == {"n": CUSTOMERS, "customers": CUSTOMERS}
 
-    before = content(whole_home)
-    done = forecache(whole_home, "run", "churn", "--night", NIGHT, "--job", "full", "--json")
+    before = content(tills)
+    done = forecache(tills, *full, "--json")
     assert done.returncode == 0, done.stderr
     assert all(stage["skipped"] for stage in json.loads(done.stdout))
-    assert content(whole_home) == before
+    assert content(tills) == before
 
 
 def content(home: Path) -> list[dict[str, Any]]:
     """Rows and an order-independent hash of what the night left behind."""
-    tables = ("raw_purchases", "features_churn", "predictions_churn")
+    tables = ("raw_sales", "features_till", "predictions_till")
     parts = [f"select '{name}' t, count(*) n, sum(hash(x)::hugeint)::varchar h from {name} x" for name in tables]
     return query(home, " union all ".join(parts) + " order by t")

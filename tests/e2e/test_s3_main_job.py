@@ -12,8 +12,10 @@ from cloud_project.pipelines.trips import DAYS, NUM_RIDERS, landing_file
 from secrets_found import command_lines, files_with
 from store_services import minio_server
 
+from dagster_project.runner import run
 from forecache.buckets import open_bucket
 from forecache.cli.reader_process import ReaderProcess
+from forecache.lake.query import query
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_remote, pull, split_entry
 
@@ -46,11 +48,6 @@ def forecache(settings: Settings, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def run_main_job(settings: Settings) -> list[dict[str, Any]]:
-    stages: list[dict[str, Any]] = forecache(settings, "run", "trips", "--job", "full")
-    return stages
-
-
 def published(store: Store) -> dict[bytes, bytes]:
     """The value bytes of every key of the version that is served."""
     with store.snapshot() as snapshot:
@@ -58,8 +55,9 @@ def published(store: Store) -> dict[bytes, bytes]:
 
 
 def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, spark: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
     common = {"project": "cloud_project", "spark_master": "local[2]", "spark_driver_memory": "1g", "device": "cpu"}
     common |= {"spark_jvm": "short"}
     local = load_settings(home=tmp_path / "local", **common)
@@ -67,7 +65,7 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
     folder.mkdir(parents=True)
     for day in DAYS:
         (folder / f"{day}.csv").write_text(landing_file(day))
-    run_main_job(local)
+    run(local, pipelines=["trips"], job="full")
     expected = published(Store(local.store_path / "trips"))
     assert len(expected) == NUM_RIDERS
 
@@ -87,10 +85,10 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
         for day in DAYS:
             obstore.put(bucket, f"{day}.csv", landing_file(day).encode())
         with command_lines() as lines:
-            stages = run_main_job(remote)
+            stages = forecache(remote, "run", "trips", "--job", "full")
         assert [stage["stage"] for stage in stages if stage["skipped"]] == []
         assert published(Store(remote.store_path / "trips")) == expected
-        assert forecache(remote, "query", QUESTION) == forecache(local, "query", QUESTION)
+        assert query(remote, QUESTION) == query(local, QUESTION)
 
         # Another machine has nothing but the bucket.
         replica = Store(tmp_path / "replica" / "trips")

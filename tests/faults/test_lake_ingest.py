@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,22 @@ def undisturbed(spark: Any, settings: Settings, *landings: dict[str, str]) -> di
     return contents(settings)
 
 
+@pytest.fixture(scope="module")
+def quiet(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Any]:
+    """The contents after an ingestion of all files, or after one of the first and one of the later files."""
+
+    @cache
+    def after(one_by_one: bool) -> Any:
+        landings = (FIRST, LATER) if one_by_one else (FIRST | LATER,)
+        return undisturbed(spark, settings_of(tmp_path_factory.mktemp("quiet")), *landings)
+
+    return after
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_ingestion_killed_after_a_step_is_made_good_by_the_next(spark: Any, tmp_path: Path, step: str) -> None:
+def test_ingestion_killed_after_a_step_is_made_good_by_the_next(
+    spark: Any, quiet: Callable[[bool], Any], tmp_path: Path, step: str
+) -> None:
     settings = settings_of(tmp_path / "killed")
     land(settings, FIRST)
     worker = Worker(tmp_path / "warm")
@@ -72,8 +87,7 @@ def test_ingestion_killed_after_a_step_is_made_good_by_the_next(spark: Any, tmp_
     land(settings, LATER)
     ingest(spark, settings, ORDERS)
     # Files that were not entered are judged together with those that landed since.
-    landings = (FIRST, LATER) if step == STEPS[-1] else (FIRST | LATER,)
-    assert contents(settings) == undisturbed(spark, settings_of(tmp_path / "quiet"), *landings)
+    assert contents(settings) == quiet(step == STEPS[-1])
 
 
 @pytest.fixture(scope="module")
