@@ -1,15 +1,14 @@
 """A rollback killed with SIGKILL at any step is whole or not begun, at the latest after the next command."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rollback_sample import two_champions
+from rollback_sample import promote_and_die, roll_back_until, two_champions
 from sample_project.pipelines.visits import returns
+from warm import start
 
 from forecache.cli.commands.doctor import check_rollbacks
 from forecache.operations.rollback import settle
@@ -20,41 +19,6 @@ from forecache.settings import Settings, load_settings
 from forecache.store import open_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-
-_SUPPORT = Path(__file__).parents[1] / "support"
-_SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[3])
-from sample_project.pipelines.visits import returns
-from forecache.operations import steps
-from forecache.operations.rollback import roll_back
-from forecache.settings import load_settings
-
-def kill(name):
-    if name == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-steps.on_step = kill
-roll_back(load_settings(home=sys.argv[1]), returns, actor="killed")
-"""
-
-_PROMOTION = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[3])
-from sample_project.pipelines.visits import returns
-from forecache.registry import moves
-from forecache.settings import load_settings
-
-finish = moves.finish_move
-
-def killed(*arguments):
-    if sys.argv[2] == "1":
-        finish(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-moves.finish_move = killed
-moves.promote(load_settings(home=sys.argv[1]), returns, 1, actor="killed")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +33,7 @@ def test_a_pin_between_the_kill_and_the_command_that_finishes_it_stays(
     settings: Settings, prepared: Path, step: str
 ) -> None:
     shutil.copytree(prepared, settings.home_path)
-    killed_rollback(settings, step)
+    killed(roll_back_until, settings, step)
     store = open_store(settings, "returns")
     store.pin(2)
     settle(settings, returns)
@@ -82,9 +46,7 @@ def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
     settings: Settings, prepared: Path, moved_before: bool
 ) -> None:
     shutil.copytree(prepared, settings.home_path)
-    command = [sys.executable, "-c", _PROMOTION, str(settings.home_path), str(int(moved_before)), str(_SUPPORT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(promote_and_die, settings, moved_before)
     assert models.champion(settings, returns).version == (1 if moved_before else 2)
     found = check_rollbacks(load_settings(home=settings.home_path, project="sample_project"))
     assert "promote of returns from model 2 to 1" in found.found
@@ -96,10 +58,11 @@ def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
     assert settle(settings, returns) is None
 
 
-def killed_rollback(settings: Settings, step: str) -> None:
-    command = [sys.executable, "-c", _SCRIPT, str(settings.home_path), step, str(_SUPPORT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def killed(target: Callable[..., None], settings: Settings, when: object) -> None:
+    """Run what kills itself in a process of its own."""
+    process = start(target, settings.home_path, when)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def moved(settings: Settings) -> tuple[bool, bool]:
@@ -114,7 +77,7 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     settings: Settings, prepared: Path, step: str
 ) -> None:
     shutil.copytree(prepared, settings.home_path)
-    killed_rollback(settings, step)
+    killed(roll_back_until, settings, step)
     begun = STEPS.index(step) >= STEPS.index("begun")
     ended = step == "recorded"
     assert (unfinished(promotions(settings, "returns")) is not None) == (begun and not ended)

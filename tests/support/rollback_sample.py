@@ -1,6 +1,12 @@
 """A home in which two models were champion, one after the other, and each published what it scored."""
 
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
+import pytest
 import registry_sample as sample
 from deltalake import write_deltalake
 from registry_sample import NIGHT
@@ -9,11 +15,14 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.lake.ledger import StageRecord, record
 from forecache.lake.tables import table_version
+from forecache.operations import steps
+from forecache.operations.rollback import roll_back
 from forecache.pipeline import Pipeline
+from forecache.registry import moves
 from forecache.registry.gate import run_gate
 from forecache.registry.register import register
 from forecache.scoring.run import score
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 from forecache.store import publish
 
 FIRST, SECOND = sample.SLIGHTLY_WORSE, sample.GOOD
@@ -49,3 +58,28 @@ def two_champions(settings: Settings, pipeline: Pipeline = returns) -> None:
         new_champion(settings, weights, pipeline)
         score_night(settings, pipeline)
         publish(settings, pipeline)
+
+
+def roll_back_until(home: Path, step: str) -> None:
+    """Roll back in a process that dies by SIGKILL after a step."""
+
+    def die(name: str) -> None:
+        if name == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    steps.on_step = die
+    roll_back(load_settings(home=home), returns, actor="killed")
+
+
+def promote_and_die(home: Path, moved_before: bool) -> None:
+    """Promote version 1 in a process that dies by SIGKILL after its first row in the ledger, or after the move."""
+    finish = moves.finish_move
+
+    def die(*arguments: Any) -> None:
+        if moved_before:
+            finish(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(moves, "finish_move", die)
+        moves.promote(load_settings(home=home), returns, 1, actor="killed")

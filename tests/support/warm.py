@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +57,6 @@ def assert_valid_log(table_uri: str) -> None:
 
 
 def die(process: Any) -> None:
-    """End a process with SIGKILL and wait for it."""
-    os.kill(process.pid, 9)
+    """End a process with SIGKILL, if it has not ended yet, and wait for it."""
+    process.kill()
     process.join()
