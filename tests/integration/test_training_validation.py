@@ -1,4 +1,4 @@
-"""The validation loss of a network that computes in half the precision."""
+"""A worker's session: the validation loss in half the precision, and the random numbers of each step."""
 
 from datetime import date
 from pathlib import Path
@@ -17,6 +17,8 @@ from forecache.training.worker.data import EpochOrder, Split
 from forecache.training.worker.session import Session
 
 ROWS = 500
+X = np.linspace(-9, 9, ROWS, dtype=np.float32)
+DATA: dict[str, Any] = {"as_of": [date(2024, 1, 1)] * ROWS, "x": X, "label": (X > 1).astype("f8")}
 
 
 class Halved(nn.Module):
@@ -31,10 +33,10 @@ class Halved(nn.Module):
         return output
 
 
-def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
-    x = np.linspace(-9, 9, ROWS, dtype=np.float32)
-    data = {"split": ["validation"] * ROWS, "as_of": [date(2024, 1, 1)] * ROWS, "x": x, "label": (x > 1).astype("f8")}
-    write_deltalake(tmp_path / "examples", pa.table(data))
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    """A session of one rank without a process group, over 500 rows with the feature x and the label x > 1."""
+    write_deltalake(tmp_path / "examples", pa.table({"split": ["validation"] * ROWS, **DATA}))
     split = Split(DeltaTable(tmp_path / "examples"), "validation", features=("x",), label="label", cache_bytes=0)
     order = EpochOrder(split, seed=1, batch_rows=50, lanes=8, shuffle_rows=200)
     alone: Any = SimpleNamespace(
@@ -47,7 +49,7 @@ def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(tmp_path: Path) 
         maximum=lambda *values: list(values),
     )
     unused: Any = None
-    session = Session(
+    return Session(
         alone,
         Training(num_as_of=1),
         prepare=lambda features: features,
@@ -57,9 +59,30 @@ def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(tmp_path: Path) 
         checkpoints=unused,
         checkpoint_steps=1,
         report=unused,
-        beat=unused,
+        beat=lambda step: None,
     )
+
+
+def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(session: Session) -> None:
     network = Halved()
-    output = network(torch.from_numpy(x)[:, None]).detach().double()
-    expected = nn.functional.binary_cross_entropy_with_logits(output, torch.from_numpy(data["label"])[:, None])
+    output = network(torch.from_numpy(DATA["x"])[:, None]).detach().double()
+    expected = nn.functional.binary_cross_entropy_with_logits(output, torch.from_numpy(DATA["label"])[:, None])
     assert session.validation_loss(network, dict) == pytest.approx(float(expected), rel=1e-6)
+
+
+def numbers(session: Session) -> list[float]:
+    """A random number in each step that is left of the epoch."""
+    drawn = []
+    for _ in session.batches():
+        drawn.append(float(torch.rand(())))
+        session.step += 1
+    return drawn
+
+
+def test_a_step_draws_the_same_numbers_when_it_is_resumed_and_setting_them_keeps_nothing(session: Session) -> None:
+    queued = len(torch.cuda._queued_calls)
+    drawn = numbers(session)
+    assert len(set(drawn)) == ROWS // 50
+    session.step = 3
+    assert numbers(session) == drawn[3:]
+    assert len(torch.cuda._queued_calls) == queued

@@ -115,7 +115,6 @@ class Loop:
 
     def _train_step(self, batch: Batch) -> None:
         session = self.session
-        torch.manual_seed(hash((self.training.seed, session.epoch, session.step, self.group.rank)) % (1 << 63))
         rows = session.train.step_rows(session.step)
         loss_sum = self.stepper.step(batch, number=session.global_step, rows=rows)
         self.loss_sum += loss_sum

@@ -58,7 +58,6 @@ class FitRun:
         """
         session = self._session
         for batch in session.batches():
-            torch.manual_seed(hash((self.training.seed, session.epoch, session.step, self.rank)) % (1 << 63))
             here = batch.on(self.device)
             yield session.prepare(here.features), here.target
 

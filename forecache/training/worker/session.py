@@ -98,11 +98,24 @@ class Session:
         self.reader.digests.update({lane: self.digests[lane] for lane in self.reader.lanes})
 
     def batches(self) -> Iterator[Batch]:
-        """This rank's batches of the rest of the epoch; call `step_done` after each."""
+        """This rank's batches of the rest of the epoch; call `step_done` after each.
+
+        Random numbers are seeded anew for each.
+        """
         self._stop = StopPoll(self.group)
         self._first_step, self._epoch_started = self.step, time.perf_counter()
-        yield from self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step))
+        for batch in self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step)):
+            self._seed_step()
+            yield batch
         self._trained_s = time.perf_counter() - self._epoch_started
+
+    def _seed_step(self) -> None:
+        """Seed this rank's random numbers for the step, so that a resumed run draws the same."""
+        seed = hash((self.training.seed, self.epoch, self.step, self.group.rank)) % (1 << 63)
+        # `torch.manual_seed` keeps a stack trace for each kind of device that is missing: a fifth of a small step.
+        torch.default_generator.manual_seed(seed)
+        if self.group.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def step_done(self, make_state: MakeState) -> None:
         """Count a step, and save where that is due.
