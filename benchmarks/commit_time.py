@@ -1,0 +1,45 @@
+"""How long a night's partition takes to be written and committed, by a warm Spark session.
+
+PYTHONPATH=. .venv/bin/python benchmarks/commit_time.py      about 20 seconds
+
+Another checkout's code is measured with its folder as PYTHONPATH; alternate the two.
+"""
+
+import statistics
+import tempfile
+import time
+from datetime import date, timedelta
+
+from pyspark.sql import functions as F
+
+from forecache.lake.spark import spark_session
+from forecache.lake.tables import write_partitions
+from forecache.settings import load_settings
+
+ROWS, COLUMNS, NIGHTS, WARM_UP = 23_570, 12, 7, 4
+
+
+def main() -> None:
+    """Print the seconds of the first commit, and the median, least and most of those after the warm-up."""
+    with tempfile.TemporaryDirectory() as home:
+        settings = load_settings(home=home, spark_master="local[2]", spark_driver_memory="1g")
+        spark = spark_session(settings)
+        seconds = []
+        for number in range(2 * NIGHTS):  # each night twice: first new, then replaced
+            night = date(2026, 1, 1) + timedelta(days=number // 2)
+            values = [F.rand(column).cast("float").alias(f"f{column}") for column in range(COLUMNS)]
+            frame = spark.range(ROWS).select(
+                F.col("id").cast("string").alias("key"), *values, F.lit(night).alias("as_of")
+            )
+            started = time.perf_counter()
+            write_partitions(frame, settings, "features_measured", column="as_of", values=[night])
+            seconds.append(time.perf_counter() - started)
+    later = seconds[WARM_UP:]
+    print(
+        f"the first {seconds[0]:.2f} s; later ones {statistics.median(later):.2f} s "
+        f"({min(later):.2f} to {max(later):.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
