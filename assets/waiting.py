@@ -51,8 +51,8 @@ def ingest_waiting(
         day, reason = min(refused.items())
         raise CheckError(
             reason,
-            remedy=f"Correct the landing files of {day}, which are read again while the day is refused, or the "
-            f"declaration of source {source.name!r}, and run again.",
+            remedy=f"Correct the landing files of {day} or the declaration of source {source.name!r}, and run again: "
+            "the files of a refused day are read anew.",
         )
 
 

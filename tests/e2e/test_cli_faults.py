@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from dagster_project.purchases import land
 from forecache.cli.main import main
@@ -69,11 +70,11 @@ def home(landed: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
-    """A lake folder on a file system of its own that is too small."""
+    """A lake folder on a file system of its own that has room for the raw rows and not for the files' entries."""
     lake = home / "lake"
     lake.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(lake)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=72k", "tmpfs", str(lake)], capture_output=True, text=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small disk is not permitted here: {mounted.stderr.strip()}")
@@ -134,6 +135,8 @@ def test_full_disk_loses_nothing_and_running_again_continues(home: Path, small_d
     done = forecache(home, "ingest", "churn")
     assert done.returncode == 7, done.stderr
     assert "The disk is full" in last_line(done)
+    assert DeltaTable(small_disk / "raw_purchases").version() == 0  # committed, and not entered
+    assert not DeltaTable.is_deltatable(str(small_disk / "ingested_files"))
     subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
     done = forecache(home, "ingest", "churn")
     assert done.returncode == 0, done.stderr

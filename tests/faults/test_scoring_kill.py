@@ -113,7 +113,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extr
     settings, pipeline = scored
     expected = expected_table(settings, pipeline, tmp_path / "whole")
     moments = random.Random(5)
-    for _ in range(2):
+    for _ in range(3):
         process = start(settings, engine)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
