@@ -20,6 +20,7 @@ from forecache.settings import Settings
 
 START_S = 30.0
 STOP_S = 10.0
+AGAIN_S = 0.1
 
 
 def free_port(host: str, wanted: int) -> int:
@@ -87,9 +88,11 @@ class ReaderProcess:
         return f"/v1/{pipeline}/{quote(key, safe='')}"
 
     def stop(self) -> None:
-        """SIGTERM drains the reader; SIGKILL for its group where that does not end it."""
+        """SIGTERM twice, for no load balancer has to notice first; SIGKILL for its group where that does not end it."""
         if self._process is None or self._process.poll() is not None:
             return
+        self._process.terminate()
+        time.sleep(AGAIN_S)  # signals of a kind that wait together arrive as one
         self._process.terminate()
         try:
             self._process.wait(timeout=STOP_S)

@@ -1,7 +1,9 @@
 """The plots of an evaluation as SVG, in the page's own colours (light and dark) or, standing alone, in light ones."""
 
+import functools
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Drawn in these and replaced by CSS variables: matplotlib knows no currentColor.
@@ -24,6 +26,14 @@ def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, s
     Args:
         standalone: Put colours in for the CSS variables, so that the file can be shown by itself.
     """
+    return {name: _coloured(svg, standalone=standalone) for name, svg in _drawn(json.dumps(evaluation)).items()}
+
+
+# A run wants the plots of a model three times: for its MLflow run, its asset and its report.
+@functools.lru_cache(maxsize=2)
+def _drawn(evaluation_json: str) -> Mapping[str, str]:
+    """Every plot by name, not yet coloured."""
+    evaluation = json.loads(evaluation_json)
     plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
         "label_mean": _label_mean,
         "roc": _roc,
@@ -35,15 +45,17 @@ def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, s
     there = {"roc": "roc" in evaluation, "loss": bool(evaluation["history"])}
     names = [name for name in plots if there.get(name, True)]
     heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
-    return {
-        name: render(name, plots[name], evaluation, standalone=standalone, height=heights.get(name)) for name in names
-    }
+    return {name: _svg(name, plots[name], evaluation, heights.get(name)) for name in names}
 
 
 def render(
     name: str, plot: Callable[[Any, Any], None], data: Any, *, standalone: bool, height: float | None = None
 ) -> str:
     """`plot(axes, data)` as an SVG document, of a height in inches."""
+    return _coloured(_svg(name, plot, data, height), standalone=standalone)
+
+
+def _svg(name: str, plot: Callable[[Any, Any], None], data: Any, height: float | None) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -55,7 +67,10 @@ def render(
         plot(axes, data)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
+    return file.getvalue()
+
+
+def _coloured(svg: str, *, standalone: bool) -> str:
     for drawn, (variable, light) in _VARIABLES.items():
         svg = svg.replace(drawn, light if standalone else f"var({variable})")
     return svg if standalone else svg[svg.index("<svg") :]

@@ -6,6 +6,7 @@ the page loads nothing.
 
 import math
 import os
+import threading
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -78,6 +79,8 @@ def write_drift_report(
     rows = 0
     if name is not None:
         progress(f"sampling {pipeline.name} on {night}", 0.1)
+        # It takes seconds, which Spark takes too; whoever imports it next waits for it.
+        threading.Thread(target=_import_evidently).start()
         current = _night_sample(spark, settings, pipeline, scored[night])
         if has_test and model:
             reference = _test_sample(spark, settings, pipeline, model)
@@ -150,9 +153,14 @@ def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
     return chosen.orderBy(position, *pipeline.key).limit(most)
 
 
-def _write_page(current: Any, reference: Any, limits: Drift, path: Path) -> None:
+def _import_evidently() -> None:
     # Evidently asks for this one before it sends anything.
     os.environ["DO_NOT_TRACK"] = "1"
+    import evidently.presets  # noqa: F401
+
+
+def _write_page(current: Any, reference: Any, limits: Drift, path: Path) -> None:
+    _import_evidently()
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
