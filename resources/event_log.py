@@ -8,7 +8,8 @@ Here they take 4. What is stored is the same, row for row.
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from dagster import DagsterEventType
@@ -37,8 +38,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._evaluations: list[EventLogEntry] = []
         self._open_connections: dict[tuple[int, str], Any] = {}
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
-        # One thread may hold both databases open; the others wait, as they do for each single statement otherwise.
+        # One thread may hold the index open; the others wait, as they do for each single statement otherwise.
         self._db_lock = threading.RLock()
 
     @classmethod
@@ -59,21 +61,38 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         self._flush()
-        run_ids = {event.run_id for event in events}
-        if len(run_ids) > 1 or any(event.dagster_event_type not in ASSET_EVENTS for event in events):
+        if len({event.run_id for event in events}) > 1:
             super().store_event_batch(events)
             return
-        rows = [self._event_to_row(event) for event in events]
-        with self.run_connection(run_ids.pop()) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
+        for are_of_assets, some in groupby(events, _is_asset_event):
+            if are_of_assets:
+                self._store_asset_events(list(some))
+            else:
+                for event in some:
+                    super().store_event(event)
+
+    def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
+        rows = self._store_in_run(events)
         # The index database is what asset queries across runs read.
         with self.index_transaction() as connection:
-            insert = SqlEventLogStorageTable.insert()
-            ids = [connection.execute(insert, row).inserted_primary_key[0] for row in rows]
+            ids = [_insert(connection, row) for row in rows]
             self._store_asset_event_tags(connection, events, ids)
             last = {event.get_dagster_event().asset_key: (event, id_) for event, id_ in zip(events, ids, strict=True)}
             for event, id_ in last.values():
                 self._store_asset_event(connection, event, id_)
+
+    def _store_in_run(self, events: Sequence[EventLogEntry]) -> list[dict[str, Any]]:
+        """Store events of one run in its database; returns their rows."""
+        rows = [self._event_to_row(event) for event in events]
+        with self.run_connection(events[0].run_id) as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
+        return rows
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index database has a table, which it then keeps: Dagster asks again for every single event."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
 
     def dispose(self) -> None:
         self._flush()
@@ -82,23 +101,22 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _flush(self) -> None:
         events, self._evaluations = self._evaluations, []
         for run_id in dict.fromkeys(event.run_id for event in events):
-            with self._held_open(run_id, INDEX_SHARD_NAME):
-                for event in events:
-                    if event.run_id == run_id:
-                        super().store_event(event)
+            ours = [event for event in events if event.run_id == run_id]
+            rows = self._store_in_run(ours)
+            with self._held_open(INDEX_SHARD_NAME) as connection:
+                for event, row in zip(ours, rows, strict=True):
+                    self.store_asset_check_event(event, _insert(connection, row))
 
     @contextmanager
-    def _held_open(self, *shards: str) -> Iterator[None]:
-        """Let every statement inside use one connection, and one transaction, for each database."""
-        with ExitStack() as stack:
-            keys = [(threading.get_ident(), shard) for shard in shards]
-            for key in keys:
-                self._open_connections[key] = stack.enter_context(super()._connect(key[1]))
+    def _held_open(self, shard: str) -> Iterator[Any]:
+        """Let every statement inside use one connection to a database, and one transaction."""
+        key = (threading.get_ident(), shard)
+        with super()._connect(shard) as connection:
+            self._open_connections[key] = connection
             try:
-                yield
+                yield connection
             finally:
-                for key in keys:
-                    del self._open_connections[key]
+                del self._open_connections[key]
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Any]:
@@ -108,6 +126,15 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         else:
             with super()._connect(shard) as connection:
                 yield connection
+
+
+def _insert(connection: Any, row: Mapping[str, Any]) -> int:
+    """Insert an event; its id."""
+    return int(connection.execute(SqlEventLogStorageTable.insert(), row).inserted_primary_key[0])
+
+
+def _is_asset_event(event: EventLogEntry) -> bool:
+    return event.dagster_event_type in ASSET_EVENTS
 
 
 def _is_partition_evaluation(event: EventLogEntry) -> bool:
