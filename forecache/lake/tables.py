@@ -14,6 +14,7 @@ from forecache.lake.commit import Change, State, Target, active_files, commit
 from forecache.lake.files import DataFile, Place
 from forecache.lake.partitions import Committed, Seen, look, replace_partitions
 from forecache.lake.spark import spark_path
+from forecache.lake.spread import write_spread
 from forecache.lake.writers import Remainder, plain_types, write_frame, write_rows
 from forecache.settings import Settings
 
@@ -148,8 +149,10 @@ def replace_rows(
     """
     if frame is None:
         schema, files = open_table(settings, name).schema(), list[DataFile]()
+    elif partition_by is None:
+        schema, files = write_frame(frame, settings, name)
     else:
-        schema, files = write_frame(frame, settings, name, partition_by=partition_by)
+        schema, files = write_spread(frame, settings, name, partition_by=partition_by)
     rest = Remainder(settings, name, column, frozenset(values))
     days = None if within is None else {day.isoformat() for day in within}
 

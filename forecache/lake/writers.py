@@ -49,7 +49,7 @@ def write_frame(
         UnavailableError: No space is left on the device.
     """
     if fit:
-        frame = _fitted(frame, settings, name)
+        frame = fitted(frame, settings, name)
     folder = _new_folder()
     writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
     if partition_by:
@@ -61,7 +61,7 @@ def write_frame(
         if known is None:
             raise
         raise known from error
-    return _schema_of(frame), list_files(place_of(settings, name).open(), folder)
+    return schema_of(frame), list_files(place_of(settings, name).open(), folder)
 
 
 def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
@@ -152,7 +152,7 @@ def _new_folder() -> str:
     return f"written-{uuid.uuid4().hex}"
 
 
-def _schema_of(frame: "DataFrame") -> "Schema":
+def schema_of(frame: "DataFrame") -> "Schema":
     """The frame's columns as a Delta schema, all of them nullable."""
     from deltalake import Schema
 
@@ -170,7 +170,8 @@ def _nullable(kind: Any) -> Any:
     }
 
 
-def _fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
+def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
+    """The frame with the types that its columns have in the table, where those are wider."""
     from pyspark.sql import functions as F
 
     table = open_if_exists(settings, name)
@@ -178,7 +179,7 @@ def _fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
         return frame
     known = {each.name: each.type for each in table.schema().fields}
     wider = {}
-    for given in _schema_of(frame).fields:
+    for given in schema_of(frame).fields:
         there = known.get(given.name, given.type)
         if there == given.type:
             continue

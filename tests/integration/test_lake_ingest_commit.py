@@ -117,6 +117,7 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(tables, "write_frame", write_frame)
+    monkeypatch.setattr(tables, "write_spread", write_frame)
     sleep = time.sleep
     monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds: sleep(seconds / 10))
     chance, settings = random.Random(seed), load_settings(home=tmp_path / "home")
@@ -147,6 +148,7 @@ def test_ingestion_that_is_overtaken_whole_at_a_step_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     monkeypatch.setattr(tables, "write_frame", write_frame)
+    monkeypatch.setattr(tables, "write_spread", write_frame)
     settings = load_settings(home=tmp_path / "home")
     earlier: Files = {"2026-01-01.b.csv": ["a", "b"], "2026-01-01.c.csv": ["b", "c"]}
     later: Files = {"2026-01-01.a.csv": ["a", "c", "d"], **earlier}
