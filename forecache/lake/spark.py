@@ -232,6 +232,9 @@ def _configuration(settings: Settings, jars: list[Path], archive_to: Path | None
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
+    if settings.spark_master.startswith("local"):
+        # Elsewhere Forecache may not be installed where a task needs Python.
+        conf["spark.python.daemon.module"] = "forecache.lake.python_daemon"
     return conf | settings.spark_conf
 
 
