@@ -23,7 +23,7 @@ EVERY_TYPE = (
     "date_add(date '2026-01-01', cast(id as int) % 500) as day",
     "timestamp_micros(1700000000123456 + id) as moment",
     "array(id, null) as many",
-    "date_add(date '2026-01-01', cast(id as int) % 90) as event_day",
+    "date_add(date '2026-01-01', cast(id as int) % 12) as event_day",
 )
 
 
