@@ -27,7 +27,7 @@ def main() -> None:
         sys.path_importer_cache.pop(entry, None)
     from pyspark.daemon import manager
 
-    manager()
+    manager()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
