@@ -94,20 +94,25 @@ def _kill(process: "subprocess.Popen[bytes]", kind: Kind, rng: random.Random) ->
     """Whether there was something to kill; "all" and "terminate" return once everything has ended."""
     if process.poll() is not None:
         return False
-    workers = psutil.Process(process.pid).children(recursive=True)
     if kind == "worker":
-        if not workers:
-            return False
-        rng.choice(workers).kill()
-        return True
+        workers = workers_of(process)
+        if workers:
+            rng.choice(workers).kill()
+        return bool(workers)
+    family = psutil.Process(process.pid).children(recursive=True)
     if kind == "terminate":
         process.send_signal(signal.SIGTERM)
     else:
-        for victim in (process, *workers):
+        for victim in (process, *family):
             victim.kill()
     process.wait(60)
-    psutil.wait_procs(workers, timeout=60)
+    psutil.wait_procs(family, timeout=60)
     return True
+
+
+def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The workers of torchrun's agent: children of the one child of it that they are forked from."""
+    return [worker for child in psutil.Process(process.pid).children() for worker in child.children()]
 
 
 def _starts(spec: TrainingSpec) -> int:

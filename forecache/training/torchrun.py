@@ -106,7 +106,7 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
         f"--rdzv-endpoint={settings.training_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={spec.pipeline}",
         *((f"--rdzv-conf=is_host={int(host)}",) if several else ("--local-addr=localhost",)),
-        *("-m", "forecache.training.worker", "--spec", str(spec.folder / SPEC_FILE)),
+        str(spec.folder / SPEC_FILE),
     ]
 
 

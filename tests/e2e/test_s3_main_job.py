@@ -96,7 +96,7 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
         assert published(replica) == expected
 
     assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
-    assert any("forecache.training.worker" in line for line in lines)
+    assert any("forecache.training.agent" in line for line in lines)
     secret = options["AWS_SECRET_ACCESS_KEY"]
     assert [line for line in lines if secret in line] == []
     assert files_with(secret, remote.home_path, tmp_path / "minio" / "data", without=(".minio.sys",)) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forecache.training.agent import end_with_parent, heed_signals
 from forecache.training.spec import RESULT_FILE, load_spec
-from forecache.training.worker.__main__ import write_error
+from forecache.training.worker.entry import write_error
 
 
 def main() -> int:

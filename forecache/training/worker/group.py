@@ -99,7 +99,14 @@ class Group:
                     return self.broadcast(future.result())
 
     def close(self) -> None:
+        """Leave the group; where this process got SIGTERM, end by it, and if it still comes, at once.
+
+        torchrun's agent sends it when it ends itself, and then waits for processes and not for what they return.
+        """
         dist.destroy_process_group()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.asked_to_stop:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _require_devices(local: int, device: str, cuda: bool) -> None:

@@ -1,10 +1,8 @@
-"""Entry point of a worker: `python -m torch.distributed.run ... -m forecache.training.worker --spec spec.json`."""
+"""What each worker of a training does, called by torchrun's agent in a process of its own."""
 
-import argparse
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -14,14 +12,12 @@ from forecache.training.agent import end_with_parent
 from forecache.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_spec
 
 
-def main() -> int:
-    """Run one worker; returns its exit code."""
+def work(spec_path: str) -> None:
+    """Run one worker of the run whose `spec.json` this is, to its end or until a stop is asked for."""
     launched_at = time.time()
-    parser = argparse.ArgumentParser(prog="forecache.training.worker")
-    parser.add_argument("--spec", type=Path, required=True, help="spec.json of the run")
-    spec = load_spec(parser.parse_args().spec)
+    spec = load_spec(Path(spec_path))
     if (spec.folder / RESULT_FILE).is_file():
-        return 0
+        return
     # An orphan must not go on writing checkpoints beside the worker that replaces it.
     end_with_parent(signal.SIGKILL)
     from forecache.training.worker.run import is_lost_peer, run_worker
@@ -32,7 +28,6 @@ def main() -> int:
         if not is_lost_peer(error):
             write_error(spec, error)
         raise
-    return 0
 
 
 def write_error(spec: TrainingSpec, error: Exception) -> None:
@@ -52,7 +47,3 @@ def write_error(spec: TrainingSpec, error: Exception) -> None:
         pass
     finally:
         unfinished.unlink()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
