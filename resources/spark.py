@@ -1,5 +1,7 @@
 """The Spark session, one per process, shared by all steps of a run."""
 
+import threading
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -23,4 +25,17 @@ class SparkResource(dg.ConfigurableResource):
         """
         from forecache.lake.spark import spark_session
 
+        _load_checks()
         return spark_session(self.settings.load())
+
+
+@cache
+def _load_checks() -> None:
+    """Import what checks the tables that Spark will write, while its JVM starts: both take five seconds of one core."""
+    # What both would import at once, half a module each, if it were not there before.
+    import pandas  # noqa: F401
+    import pyspark.sql  # noqa: F401
+
+    from forecache.quality.validate import load
+
+    threading.Thread(target=load, name="great-expectations", daemon=True).start()

@@ -118,8 +118,13 @@ archive_classes() { # Only a sooner start depends on it, so set-up goes on where
     fi
 }
 
+empty_database() { # Where it cannot be made, the first training makes its own.
+    .venv/bin/python -m forecache.registry.database >.tools/database.log 2>&1 ||
+        step "an empty MLflow database could not be made: $(tail -n 1 .tools/database.log)"
+}
+
 fingerprint() {
-    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
+    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py forecache/registry/database.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
         sha256sum | cut -d ' ' -f 1
 }
 
@@ -199,6 +204,7 @@ resolve_jars .tools/jars
 resolve_s3_jars
 
 archive_classes
+empty_database
 
 fingerprint >"$STAMP"
 step "ready after $((SECONDS - started)) s"

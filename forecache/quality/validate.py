@@ -70,11 +70,7 @@ def _run(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
 
 def _with_position(expectation: Expectation, position: int) -> Any:
     """Great Expectations' object for a declared expectation; its outcomes come in another order than declared."""
-    # Great Expectations reads this once, at import; it reports usage to its makers otherwise.
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations.expectations as known
-
+    known = load()
     type_, arguments = expectation.type, dict(expectation.arguments)
     if type_ in _UNIQUE:
         # The built-in one opens a window over the whole frame; a count of distinct keys is one aggregation.
@@ -94,6 +90,16 @@ def _with_position(expectation: Expectation, position: int) -> Any:
             f"The expectation {expectation.type} has wrong arguments {arguments}: {reason}.",
             remedy="See its page in Great Expectations' gallery.",
         ) from None
+
+
+def load() -> Any:
+    """Great Expectations' expectations, by the names of their classes; their import takes six seconds."""
+    # It reads this once, at import, and reports usage to its makers otherwise.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations.expectations as known
+
+    return known
 
 
 def _columns(expectation: Expectation) -> list[str]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, NotFoundError
 from forecache.pipeline import Pipeline
-from forecache.registry.relocation import artifact_root, relocate
+from forecache.registry.database import prepare_database
+from forecache.registry.relocation import artifact_root
 from forecache.registry.scratch import scratch_folder
 from forecache.settings import Settings
 
@@ -92,34 +93,10 @@ def tracking(settings: Settings) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = settings.mlflow_tracking_uri
     if uri.startswith("sqlite:///"):
-        _prepare_database(Path(uri.removeprefix("sqlite:///")), uri, artifact_root(settings))
+        prepare_database(Path(uri.removeprefix("sqlite:///")), uri, artifact_root(settings))
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
-
-
-def _prepare_database(path: Path, uri: str, root: str) -> None:
-    """Create the SQLite database, or put the places of artifacts right where its home was moved or copied.
-
-    Two processes that migrate a new database at once lose runs: one does it, and says so in a file beside it.
-    """
-    ready = path.with_name(f"{path.name}.ready")
-
-    def is_ready() -> bool:
-        return path.exists() and ready.exists() and ready.read_text() == root
-
-    if is_ready():
-        return
-    import mlflow
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_ready():
-            mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
-            if root:
-                relocate(path, before=ready.read_text() if ready.exists() else "", now=root)
-            ready.write_text(root)
 
 
 def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
