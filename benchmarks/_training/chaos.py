@@ -95,7 +95,7 @@ def _kill(process: "subprocess.Popen[bytes]", kind: Kind, rng: random.Random) ->
     if process.poll() is not None:
         return False
     if kind == "worker":
-        workers = workers_of(process)
+        workers = workers_of(psutil.Process(process.pid))
         if workers:
             rng.choice(workers).kill()
         return bool(workers)
@@ -110,9 +110,12 @@ def _kill(process: "subprocess.Popen[bytes]", kind: Kind, rng: random.Random) ->
     return True
 
 
-def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The workers of torchrun's agent: children of the one child of it that they are forked from."""
-    return [worker for child in psutil.Process(process.pid).children() for worker in child.children()]
+def workers_of(agent: psutil.Process) -> list[psutil.Process]:
+    """The workers of torchrun's agent: children of the child that they are forked from; none once it ended."""
+    try:
+        return [worker for child in agent.children() for worker in child.children()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _starts(spec: TrainingSpec) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from _common.memory import high_water_bytes, watching
 
-from _training.chaos import run_chaos
+from _training.chaos import run_chaos, workers_of
 from _training.progress import say
 from _training.project.pipelines.bench import PIPELINES
 from _training.sizes import Sizes
@@ -23,7 +23,6 @@ from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import run_torchrun
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
-_WORKER = "forecache.training.worker"
 _CHAOS_STEPS = 25
 
 
@@ -98,19 +97,9 @@ class _Peak:
 
     def look(self) -> None:
         if not self._over:
-            workers = _workers_of(psutil.Process())
+            agents = psutil.Process().children()
+            workers = [worker for agent in agents for worker in workers_of(agent)]
             self.bytes = max([self.bytes, *(high_water_bytes(worker.pid) for worker in workers)])
-
-
-def _workers_of(process: psutil.Process) -> list[psutil.Process]:
-    found = []
-    for child in process.children(recursive=True):
-        try:
-            if _WORKER in child.cmdline():
-                found.append(child)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
 
 
 def chaos(work: Path, sizes: Sizes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from _training.chaos import workers_of
 from loop_project.pipelines.loops import own, sharded, slow
@@ -83,7 +84,7 @@ def test_a_network_in_shards_that_loses_a_worker_ends_with_the_weights_of_a_run_
     settings, spec = prepare(tmp_path, sharded, rows_per_date=1_000)
     process = launch(settings, spec)
     wait_for_step(spec, 50)
-    workers_of(process)[0].kill()
+    workers_of(psutil.Process(process.pid))[0].kill()
     assert process.wait(120) == 0
     assert len(events_of(spec, "start")) == 2
     killed = json.loads((spec.folder / RESULT_FILE).read_text())
@@ -105,7 +106,7 @@ def test_a_training_function_of_its_own_resumes_and_passes_through_the_same_stag
     settings, spec = prepare(tmp_path, own, rows_per_date=1_000)
     process = launch(settings, spec)
     wait_for_step(spec, 50)
-    workers_of(process)[0].kill()
+    workers_of(psutil.Process(process.pid))[0].kill()
     assert process.wait(120) == 0
     first, second = (event["step"] for event in events_of(spec, "start"))
     assert first == 0 < second
