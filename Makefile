@@ -92,7 +92,7 @@ prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, n
 figures: setup ## Write the README's figures and docs/benchmarks.md from the benchmarks' results
 	@$(BIN)/python benchmarks/figures.py
 
-settings-doc: setup ## Print every setting as the table in the README
+settings-doc: setup ## Print every setting as the table in docs/settings.md
 	@$(BIN)/forecache settings --markdown
 
 clean: ## Remove caches (the lake, the store and the models under .forecache stay)
