@@ -82,7 +82,6 @@ def features(settings: Settings) -> list[float]:
 def test_each_edit_does_again_what_it_concerns(project: Path, settings: Settings) -> None:
     declaration, helpers = project / "pipelines" / "till.py", project / "helpers.py"
     assert run(settings) == ALL
-    assert run(settings) == set()
     first, spent = scores(settings), features(settings)
     assert max(row["next_spend"] for row in first) > 30
 

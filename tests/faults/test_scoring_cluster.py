@@ -48,11 +48,10 @@ spark = spark_session(settings)
 """
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    started = Cluster(folder)
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A master and two workers for the whole file: the last test that uses them kills one."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         started.start(workers=2)
         yield started
@@ -75,43 +74,6 @@ def run(
     }
     command = [sys.executable, "-c", HEAD + program, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-
-SCORE = """
-from scoring_support import NIGHT, make_pipeline
-from forecache.scoring import spark_engine, stage
-from forecache.scoring.run import score
-stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
-print("ready", flush=True)
-result = score(spark, settings, make_pipeline(), [NIGHT], run_id="cluster")
-print("scored", result.details["scored_rows"], flush=True)
-"""
-
-
-def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, cluster: Cluster, tmp_path: Path) -> None:
-    pipeline = make_pipeline()
-    write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
-    register_model(settings, pipeline)
-    process = run(settings, cluster, SCORE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    staged = Path(settings.table_uri(pipeline.prediction_table)) / f"as_of={NIGHT}"
-    for _ in range(12_000):
-        done = len(list(staged.glob("*/shard=*/part-*.parquet"))) if staged.is_dir() else 0
-        if done >= 4:
-            break
-        assert process.poll() is None
-        time.sleep(0.01)
-    assert done < FILES
-    kill_group(cluster.workers[0])
-    output, _ = process.communicate(timeout=300)
-    assert output.splitlines()[-1] == f"scored {FILES * ROWS}"
-    by_cluster = predictions(settings, pipeline)
-    register_model(settings, pipeline)
-    score(None, settings, pipeline, [NIGHT], engine="arrow", run_id="here")
-    here = predictions(settings, pipeline)
-    columns = ["user_id", "as_of", "probability", "band", "feature_version"]
-    assert by_cluster.select(columns).equals(here.select(columns))
 
 
 CUSTOM = """
@@ -256,6 +218,43 @@ def test_models_of_every_kind_reach_executors_that_share_no_disk_and_load_once(
     workers = [line.split() for line in loads.read_text().splitlines()]
     assert len({process for process, *_ in workers}) == len(workers) <= 2
     assert {tuple(rest) for _, *rest in workers} == {("1", "yes")}
+
+
+SCORE = """
+from scoring_support import NIGHT, make_pipeline
+from forecache.scoring import spark_engine, stage
+from forecache.scoring.run import score
+stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
+print("ready", flush=True)
+result = score(spark, settings, make_pipeline(), [NIGHT], run_id="cluster")
+print("scored", result.details["scored_rows"], flush=True)
+"""
+
+
+def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, cluster: Cluster, tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
+    register_model(settings, pipeline)
+    process = run(settings, cluster, SCORE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    staged = Path(settings.table_uri(pipeline.prediction_table)) / f"as_of={NIGHT}"
+    for _ in range(12_000):
+        done = len(list(staged.glob("*/shard=*/part-*.parquet"))) if staged.is_dir() else 0
+        if done >= 4:
+            break
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert done < FILES
+    kill_group(cluster.workers[0])
+    output, _ = process.communicate(timeout=300)
+    assert output.splitlines()[-1] == f"scored {FILES * ROWS}"
+    by_cluster = predictions(settings, pipeline)
+    register_model(settings, pipeline)
+    score(None, settings, pipeline, [NIGHT], engine="arrow", run_id="here")
+    here = predictions(settings, pipeline)
+    columns = ["user_id", "as_of", "probability", "band", "feature_version"]
+    assert by_cluster.select(columns).equals(here.select(columns))
 
 
 ENTRY_POINT = """
