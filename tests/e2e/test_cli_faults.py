@@ -74,7 +74,7 @@ def small_disk(home: Path) -> Iterator[Path]:
     lake = home / "lake"
     lake.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=72k", "tmpfs", str(lake)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(lake)], capture_output=True, text=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small disk is not permitted here: {mounted.stderr.strip()}")
