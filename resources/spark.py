@@ -31,8 +31,8 @@ class SparkResource(dg.ConfigurableResource):
 
 @cache
 def _load_checks() -> None:
-    """Import what checks the tables that Spark will write, while its JVM starts: both take five seconds of one core."""
-    # What both would import at once, half a module each, if it were not there before.
+    """Import the library of the checks while Spark's JVM starts: each takes five seconds of one core."""
+    # Needed by both threads: modules that import each other must not be imported by two threads at once.
     import pandas  # noqa: F401
     import pyspark.sql  # noqa: F401
 

@@ -1,11 +1,10 @@
 """Data files of a frame that spreads over many partitions, written by Arrow in Spark's Python tasks.
 
 On a disk Hadoop starts half a dozen `chmod` processes for every file that Spark writes: 546 days of 130 rows cost 14
-seconds of CPU, and cost 4 here. To an object store Spark writes as well as anybody, and tries again by itself.
+seconds of CPU, and cost 4 here. On an object store Spark starts no such processes, and retries requests by itself.
 """
 
 import pickle
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
 from operator import itemgetter
@@ -15,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.lake.commit import as_known_error
-from forecache.lake.files import DataFile, Place, partition_folder, place_of, write_file
-from forecache.lake.writers import fitted, schema_of, write_frame
+from forecache.lake.files import DataFile, Place, place_of, write_file
+from forecache.lake.writers import fitted, new_folder, new_path, schema_of, write_frame
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def write_spread(
     if "://" in place.uri:
         return write_frame(frame, settings, name, partition_by=partition_by)
     frame = fitted(frame, settings, name)
-    task = _task(place, f"written-{uuid.uuid4().hex}", partition_by)
+    task = _task(place, new_folder(), partition_by)
     try:
         # A task that is tried again writes files of other names, and only those of the last try are told of.
         told = frame.sortWithinPartitions(partition_by).mapInArrow(task, "file binary").collect()
@@ -55,10 +54,9 @@ def _task(place: Place, folder: str, column: str) -> Callable[[Iterable[pa.Recor
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         filesystem = place.open()
         for value, pieces in groupby(_pieces(batches, column), itemgetter(0)):
-            path = f"{folder}/{partition_folder(column, value)}/part-{uuid.uuid4().hex}.snappy.parquet"
             groups = _row_groups(rows for _, rows in pieces)
             first = next(groups)
-            file = write_file(filesystem, path, first.schema, chain([first], groups))
+            file = write_file(filesystem, new_path(folder, {column: value}), first.schema, chain([first], groups))
             yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
 
     return write

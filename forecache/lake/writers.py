@@ -50,7 +50,7 @@ def write_frame(
     """
     if fit:
         frame = fitted(frame, settings, name)
-    folder = _new_folder()
+    folder = new_folder()
     writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
     if partition_by:
         writer = writer.partitionBy(partition_by)
@@ -70,7 +70,7 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
     Raises:
         UnavailableError: No space is left on the device.
     """
-    filesystem, folder = place_of(settings, name).open(), _new_folder()
+    filesystem, folder = place_of(settings, name).open(), new_folder()
     found = []
     try:
         for partition, some in _by_partition(rows, partition_by):
@@ -84,7 +84,7 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
 
 
 def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
-    return write_file(filesystem, _new_path(folder, partition), rows.schema, [rows])
+    return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
 
 
 def _tried(settings: Settings, write: Callable[[], _T]) -> _T:
@@ -113,7 +113,7 @@ class Remainder:
         self._settings, self._filesystem = settings, place_of(settings, name).open()
         self._column = column
         self._values = pa.array(sorted(values), pa.string())
-        self._folder = _new_folder()
+        self._folder = new_folder()
         self._done: dict[str, tuple[bool, DataFile | None]] = {}
 
     def of(self, state: State, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
@@ -139,7 +139,7 @@ class Remainder:
             assert state.delta is not None
             known = {each.name: each for each in pa.schema(state.delta.schema())}
             schema = pa.schema([known[name] for name in parquet.schema_arrow.names])
-            path = _new_path(self._folder, file.partition)
+            path = new_path(self._folder, file.partition)
             return True, write_file(self._filesystem, path, schema, self._kept(parquet, schema))
 
     def _kept(self, parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -148,7 +148,7 @@ class Remainder:
             yield pa.Table.from_batches([batch]).filter(wanted).cast(schema)
 
 
-def _new_folder() -> str:
+def new_folder() -> str:
     return f"written-{uuid.uuid4().hex}"
 
 
@@ -197,7 +197,7 @@ def plain_types(rows: pa.Table) -> pa.Table:
     return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
 
 
-def _new_path(folder: str, partition: Mapping[str, Any]) -> str:
+def new_path(folder: str, partition: Mapping[str, Any]) -> str:
     places = [partition_folder(name, value) for name, value in partition.items()]
     return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
 

@@ -79,7 +79,7 @@ def write_drift_report(
     rows = 0
     if name is not None:
         progress(f"sampling {pipeline.name} on {night}", 0.1)
-        # It takes seconds, which Spark takes too; whoever imports it next waits for it.
+        # The import takes five seconds, as long as Spark needs to sample.
         threading.Thread(target=_import_evidently).start()
         current = _night_sample(spark, settings, pipeline, scored[night])
         if has_test and model:

@@ -1,8 +1,10 @@
 """torchrun's agent for a training: `python -m forecache.training.agent`, torchrun's options, and the path of spec.json.
 
-It differs from `torchrun` in two ways. It ends when the process that started it does: it would go on training unseen;
-it gets SIGTERM instead, and its workers save. And its workers are forked from a process that has imported torch once,
-beside the agent's own import: a launch takes half as long, and a worker that replaces a killed one starts at once.
+It differs from `torchrun` in two ways:
+
+- It gets SIGTERM when the process that started it dies, and its workers save and end. Else they would go on unseen.
+- Its workers are forked from a process that imports torch once, while the agent imports it too. A launch takes half as
+  long, and a worker that replaces a killed one starts at once.
 """
 
 import ctypes
@@ -10,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from multiprocessing import forkserver
 
 _PR_SET_PDEATHSIG = 1
@@ -33,6 +36,7 @@ def heed_signals() -> None:
 
 def main() -> None:
     """Run the workers of the specification that the last argument names, as torchrun would."""
+    started = time.time()
     heed_signals()
     end_with_parent(signal.SIGTERM)
     # The latter two are imported at first use: by torch's optimizers, and by pyarrow.
@@ -45,7 +49,7 @@ def main() -> None:
 
     options = parse_args(["--start-method=forkserver", *sys.argv[1:]])
     config, _, _ = config_from_args(options)
-    elastic_launch(config, entrypoint=work)(options.training_script)
+    elastic_launch(config, entrypoint=work)(options.training_script, started)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class CostRecord:
 
 def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
     """Count a run from its events, in the order in which they were reported."""
-    device_s = wasted_s = last_seen = 0.0
+    device_s = wasted_s = last_seen = launched_at = 0.0
     attempts = steps_repeated = 0
     start: Mapping[str, Any] | None = None
     saved_at: dict[int, float] = {}
@@ -38,19 +38,23 @@ def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
         if event["event"] == "start":
             if start is not None:
                 ended = max(event["alive_at"], last_seen)
-                device_s += (ended - start["launched_at"]) * start["workers"]
+                device_s += (ended - launched_at) * start["workers"]
                 repeated = max(0, event["reached_step"] - event["step"])
                 if repeated:
                     since = saved_at.get(event["step"], start["time"])
                     wasted_s += (ended - since) * start["workers"]
-                wasted_s += (event["time"] - event["launched_at"]) * event["workers"]
+                # Workers that replace killed ones come from an agent that was there before.
+                launched_at = max(event["launched_at"], ended)
+                wasted_s += (event["time"] - launched_at) * event["workers"]
                 steps_repeated += repeated
+            else:
+                launched_at = event["launched_at"]
             start, attempts = event, attempts + 1
         elif event["event"] == "checkpoint":
             saved_at[event["step"]] = event["time"]
         last_seen = event["time"]
     if start is not None:
-        device_s += (last_seen - start["launched_at"]) * start["workers"]
+        device_s += (last_seen - launched_at) * start["workers"]
     return CostRecord(attempts, device_s, wasted_s, steps_repeated)
 
 

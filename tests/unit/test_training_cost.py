@@ -47,6 +47,11 @@ def test_a_kill_before_the_first_checkpoint_wastes_all_steps_of_the_attempt() ->
     assert cost_record(events) == CostRecord(2, 2 * (10 + 10), 2 * (6 + 4), 9)
 
 
+def test_workers_that_are_replaced_by_the_same_agent_are_counted_once() -> None:
+    events = [start(100, 104), start(100, 113, step=0, reached=9, alive_at=110), {"event": "done", "time": 120}]
+    assert cost_record(events) == CostRecord(2, 2 * (10 + 10), 2 * (6 + 3), 9)
+
+
 def test_spot_saves_what_its_price_leaves_after_waste() -> None:
     values = priced(CostRecord(2, 7200.0, 720.0, 20), "NVIDIA H100 80GB HBM3", {"nvidia": (9, 9), "H100 80GB": (3, 1)})
     assert values["price_spot"] == pytest.approx(2.0)

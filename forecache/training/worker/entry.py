@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 import traceback
 from pathlib import Path
 
@@ -12,9 +11,13 @@ from forecache.training.agent import end_with_parent
 from forecache.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_spec
 
 
-def work(spec_path: str) -> None:
-    """Run one worker of the run whose `spec.json` this is, to its end or until a stop is asked for."""
-    launched_at = time.time()
+def work(spec_path: str, launched_at: float) -> None:
+    """Run one worker to its end, or until a stop is asked for.
+
+    Args:
+        spec_path: Of the run's `spec.json`.
+        launched_at: When torchrun's agent started, in seconds since 1970.
+    """
     spec = load_spec(Path(spec_path))
     if (spec.folder / RESULT_FILE).is_file():
         return

@@ -99,14 +99,17 @@ class Group:
                     return self.broadcast(future.result())
 
     def close(self) -> None:
-        """Leave the group; where this process got SIGTERM, end by it, and if it still comes, at once.
-
-        torchrun's agent sends it when it ends itself, and then waits for processes and not for what they return.
-        """
         dist.destroy_process_group()
+
+    def end_as_asked(self) -> None:
+        """End this process if it got SIGTERM, and let one that still comes end it at once.
+
+        torchrun's agent sends SIGTERM to its workers when it ends. It then waits for their processes to end, while a
+        worker that has returned waits for the agent.
+        """
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self.asked_to_stop:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _require_devices(local: int, device: str, cuda: bool) -> None:

@@ -32,7 +32,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
     """Train, or go on training, and export on rank 0; returns early where a stop was asked for.
 
     Args:
-        launched_at: When this process started, in seconds since 1970, for the record of what the run cost.
+        launched_at: When torchrun's agent started, in seconds since 1970, for the record of what the run cost.
     """
     settings = load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
@@ -46,6 +46,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
             Events(spec)("interrupted")
     finally:
         group.close()
+    group.end_as_asked()
 
 
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:

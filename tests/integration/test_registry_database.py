@@ -1,0 +1,68 @@
+"""MLflow's database: from set-up's template or without one it is the same, also after a kill and with two at once."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from forecache.registry import database
+from forecache.registry.database import prepare_database
+
+pytestmark = pytest.mark.slow
+
+PREPARE = "import sys; from pathlib import Path; from forecache.registry.database import prepare_database as prepare\n"
+PREPARE += "prepare(Path(sys.argv[1]), f'sqlite:///{sys.argv[1]}', sys.argv[2])"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tools") / "mlflow.sqlite"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(database, "_template", lambda: path)
+        database.main()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return path
+
+
+def prepared(home: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(database, "_template", lambda: template)
+    path = home / "mlflow.db"
+    prepare_database(path, f"sqlite:///{path}", f"{home}/mlflow/artifacts")
+    assert path.with_name("mlflow.db.ready").read_text() == f"{home}/mlflow/artifacts"
+    return path
+
+
+def content(path: Path) -> tuple[list[tuple[str]], list[tuple[str]], list[tuple[str]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("select sql from sqlite_master where sql is not null order by sql").fetchall()
+        version = connection.execute("select version_num from alembic_version").fetchall()
+        return tables, version, connection.execute("select name from experiments").fetchall()
+
+
+def test_a_database_from_the_template_is_the_one_that_mlflow_makes(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = prepared(tmp_path / "with", template, monkeypatch)
+    made = prepared(tmp_path / "without", tmp_path / "missing", monkeypatch)
+    assert content(copied) == content(made)
+
+
+@pytest.mark.parametrize("left", [".mlflow.db.draft", "mlflow.db"])
+def test_a_preparation_that_was_killed_is_finished_by_the_next(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    whole = template.read_bytes()
+    (tmp_path / left).write_bytes(whole if left == "mlflow.db" else whole[:5000])
+    assert content(prepared(tmp_path, template, monkeypatch)) == content(template)
+    assert not (tmp_path / ".mlflow.db.draft").exists()
+
+
+def test_two_processes_that_prepare_a_home_at_once_leave_one_database(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", PREPARE, str(path), f"{tmp_path}/mlflow/artifacts"]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert content(path)[2] == [("Default",)]
