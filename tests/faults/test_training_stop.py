@@ -1,6 +1,7 @@
 """SIGTERM during an evaluation, and a worker lost by a network in shards and by a user's own training function."""
 
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from forecache.registry.gate import run_gate
 from forecache.registry.register import register
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
-from forecache.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import command, environment, run_torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -77,6 +78,20 @@ def test_sigterm_during_an_evaluation_saves_before_it_is_over_and_the_next_run_e
     whole = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "whole")), on_event=lambda event: None)
     assert resumed["weights_digest"] == whole["weights_digest"]
     assert resumed["sample_digests"] == whole["sample_digests"]
+
+
+def test_a_stop_whose_position_cannot_be_saved_says_why(tmp_path: Path) -> None:
+    settings, spec = prepare(tmp_path, slow, rows_per_date=2_000)
+    process = launch(settings, spec)
+    wait_for_step(spec, 4_000 // 16)
+    checkpoints = spec.folder / CHECKPOINTS
+    shutil.rmtree(checkpoints)
+    checkpoints.touch()
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    error = json.loads((spec.folder / ERROR_FILE).read_text())
+    assert str(checkpoints) in error["message"]
+    assert not events_of(spec, "interrupted")
 
 
 @pytest.mark.timeout(400)
