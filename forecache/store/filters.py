@@ -13,6 +13,7 @@ import xxhash
 
 from forecache.store.hashing import file_checksum
 from forecache.store.layout import HASHES_FILE, Layout, fsync_path, write_durably
+from forecache.store.lookup import slot_width
 from forecache.store.manifest import SegmentInfo, ShardInfo
 
 MAX_DELTAS = 64
@@ -31,7 +32,7 @@ def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
 def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
     """Write the filter over all delta segments (oldest first) of a version; its name holds its checksum."""
     assert 0 < len(deltas) <= MAX_DELTAS
-    width = next(width for width in (1, 2, 4, 8) if len(deltas) <= width * 8)
+    width = slot_width(len(deltas))
     entries = sum(segment.entries for segment in deltas)
     slots = _MIN_SLOTS
     while slots < entries * _SLOTS_PER_ENTRY:

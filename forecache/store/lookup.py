@@ -17,6 +17,11 @@ _NEWLINE = ord("\n")
 """A number is looked for ten times as fast as a bytes object of one byte."""
 
 
+def slot_width(deltas: int) -> int:
+    """The bytes of a filter's slot, which has a bit for each delta: 1, 2, 4 or 8."""
+    return next(width for width in (1, 2, 4, 8) if deltas <= width * 8)
+
+
 def entry_readers(
     layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool
 ) -> tuple[Get, Get, GetMany]:
@@ -34,11 +39,10 @@ def entry_readers(
     if len(layers) == 1:
         return _values(base_get) if carried else base_get, base_get, many_reader(index, base_get, base_get, None, None)
     assert filter_map is not None, "a version with delta segments has a filter"
-    # The filter starts with its width in bytes (1, 2, 4 or 8), padded to eight; bit i of a slot says that delta i
-    # may hold a key with that hash. Most slots are empty, so that most reads touch the base alone.
-    width = filter_map[0]
+    # Behind eight bytes, bit i of a slot says that delta i may hold a key with that hash. Most slots are empty, so that
+    # most reads touch the base alone.
     formats: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-    slots = memoryview(filter_map)[8:].cast(formats[width])
+    slots = memoryview(filter_map)[8:].cast(formats[slot_width(len(layers) - 1)])
     slot_mask = len(slots) - 1
     gets = tuple(transaction.get for transaction in layers[0])
     key_hash, mask = xxhash.xxh3_64_intdigest, len(gets) - 1

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from forecache.errors import ConflictError
+from forecache.errors import ConflictError, DamagedError
 from forecache.store import segment as segments
 from forecache.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.store.layout import Layout
-from forecache.store.lookup import Get, GetMany, entry_readers
+from forecache.store.lookup import Get, GetMany, entry_readers, slot_width
 from forecache.store.manifest import Manifest, SegmentInfo
 from forecache.store.merge import merged
 from forecache.store.populate import populate
@@ -68,7 +68,8 @@ class Snapshot:
             for segment in manifest.segments:
                 self._open_segment(segment)
             if manifest.filter is not None:
-                filter_map, self._filter_inode = _map(layout.filter(manifest.filter.file))
+                path = layout.filter(manifest.filter.file)
+                filter_map, self._filter_inode = _map_filter(path, deltas=len(manifest.segments) - 1)
         except BaseException:
             _release(self._handles, lease)
             raise
@@ -220,8 +221,11 @@ def _release(handles: list[segments.SegmentHandle], lease: int | None) -> None:
         os.close(lease)
 
 
-def _map(path: Path) -> tuple[mmap.mmap, tuple[int, int]]:
-    """A file's mapping and its inode."""
+def _map_filter(path: Path, *, deltas: int) -> tuple[mmap.mmap, tuple[int, int]]:
+    """A filter's mapping and its inode."""
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), (found.st_dev, found.st_ino)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if mapped[0] != slot_width(deltas):
+        raise DamagedError(f"The filter {path} is damaged: it has slots of {mapped[0]} bytes for {deltas} deltas.")
+    return mapped, (found.st_dev, found.st_ino)

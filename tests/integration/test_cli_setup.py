@@ -14,6 +14,8 @@ from forecache.lake.spark import JARS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
+MODULES = ("__init__", "registry/__init__", "registry/database")
+"""What set-up runs to make an empty database."""
 
 
 @pytest.mark.skipif(not STAMP.exists(), reason="this environment was not made by `make setup`")
@@ -32,7 +34,7 @@ def test_setup_again_needs_no_network_and_writes_nothing() -> None:
 @pytest.fixture
 def bare_project(tmp_path: Path) -> Path:
     """A folder in which set-up runs as ever, but finds stand-ins for uv, the environment and the jars there."""
-    for folder in ("scripts", "forecache/lake", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
+    for folder in ("scripts", "forecache/lake", "forecache/registry", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
     pyspark_jars.mkdir(parents=True)
@@ -40,7 +42,8 @@ def bare_project(tmp_path: Path) -> Path:
         shutil.copy(ROOT / file, tmp_path / file)
     for file in (*(tmp_path / ".tools/jars" / jar for jar in JARS), pyspark_jars / "spark.jar"):
         file.touch()
-    (tmp_path / "scripts/resolve_jars.py").touch()
+    for file in ("scripts/resolve_jars.py", *(f"forecache/{name}.py" for name in MODULES)):
+        (tmp_path / file).touch()
     version = re.search(r"^UV_VERSION=(.*)$", (ROOT / "scripts/setup.sh").read_text(), re.MULTILINE)
     assert version is not None
     executables = {".tools/uv/bin/uv": f"echo uv {version[1]}", ".venv/bin/python": f'exec {sys.executable} "$@"'}
