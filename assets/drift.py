@@ -12,7 +12,7 @@ from forecache.pipeline import Drift, Pipeline
 from forecache.results import StageResult
 
 if TYPE_CHECKING:
-    from forecache.scoring.drift_report import DriftReport
+    from forecache.monitoring.drift.findings import DriftReport
 
 DRIFT = "has_not_drifted"
 CHALLENGER = "agrees_with_challenger"

@@ -42,7 +42,7 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
     def drift_report(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.scoring.sampled_report import write_drift_report
+        from forecache.monitoring.drift.sampled_report import write_drift_report
 
         current, night = settings.load(), nights_of(context)[-1]
         result = run_stage(

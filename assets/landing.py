@@ -10,7 +10,7 @@ from forecache.pipeline import Source
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.lake.landing import LandingFile
+    from forecache.lake.ingest.landing import LandingFile
 
 NAMES_MATCH = "names_match"
 _MAX_NAMES = 20
@@ -41,7 +41,7 @@ def build_landing_check(source: Source) -> dg.AssetChecksDefinition:
         description=f"Every file's name has a day of the source as in {source.file_pattern}; others are in quarantine.",
     )
     def names_match(settings: SettingsResource) -> dg.AssetCheckResult:
-        from forecache.lake.landing import list_landing
+        from forecache.lake.ingest.landing import list_landing
 
         passed, reason = _names_verdict(source, list_landing(settings.load(), source))
         return dg.AssetCheckResult(passed=passed, description=reason, severity=dg.AssetCheckSeverity.WARN)

@@ -54,10 +54,10 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     @explained
     def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
         from forecache.operations.rollback import settle
-        from forecache.registry.gate import run_gate
-        from forecache.registry.models import model_version
-        from forecache.registry.register import load_evaluation, register
-        from forecache.registry.verdicts import load_gate_plots
+        from forecache.registry.gate.gate import run_gate
+        from forecache.registry.gate.verdicts import load_gate_plots
+        from forecache.registry.versions.models import model_version
+        from forecache.registry.versions.register import load_evaluation, register
 
         current = settings.load()
         result = run_stage(

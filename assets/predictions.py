@@ -43,12 +43,12 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.digest import partition_digests
-        from forecache.lake.tables import open_table
+        from forecache.lake.delta.digest import partition_digests
+        from forecache.lake.delta.tables import open_table
+        from forecache.monitoring.drift.drift import check_drift
         from forecache.operations.rollback import settle
         from forecache.quality.expectations import prediction_expectations
         from forecache.quality.verdicts import check_nights
-        from forecache.scoring.drift import check_drift
         from forecache.scoring.nightly import score_nights
 
         current, nights = settings.load(), nights_of(context)

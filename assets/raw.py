@@ -21,7 +21,7 @@ from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.lake.ingested import IngestedFile
+    from forecache.lake.ingest.ingested import IngestedFile
     from forecache.quality.reconcile import DayCounts
     from forecache.results import StageResult
 
@@ -78,7 +78,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     def ingest_source(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.ingested import ingested_files, read_days, require_days
+        from forecache.lake.ingest.ingested import ingested_files, read_days, require_days
         from forecache.quality.raw_days import raw_verdicts
 
         current, days = settings.load(), nights_of(context)
@@ -113,7 +113,7 @@ def ingest_days(
     *,
     correctable: Collection[date],
 ) -> "StageResult":
-    from forecache.lake.ingest import ingest
+    from forecache.lake.ingest.ingest import ingest
 
     return run_stage(
         context,
@@ -144,7 +144,7 @@ def tell_of_days(
         of: The days to record; None: every day that was read and is not materialized yet.
         exclude: Days to leave out.
     """
-    from forecache.lake.ingested import read_days
+    from forecache.lake.ingest.ingested import read_days
     from forecache.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
@@ -205,7 +205,7 @@ def day_verdicts(
     files: Sequence["IngestedFile"],
 ) -> dict[str, dict[date, checks.Verdict]]:
     """By check, the verdicts on the days that have a file; expectations are about days with a file that was read."""
-    from forecache.lake.ingested import read_days
+    from forecache.lake.ingest.ingested import read_days
     from forecache.quality.expectations import raw_expectations
     from forecache.quality.raw_days import reconcile_days, row_states
     from forecache.quality.reconcile import day_counts

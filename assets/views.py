@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from forecache.monitoring.table import Measurement
-    from forecache.registry.checks import Check
+    from forecache.registry.gate.checks import Check
 
 _PLOTS = ("label_mean", "roc", "calibration", "importance")
 _MOST_EPOCHS = 50
@@ -84,7 +84,7 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The plots that matter most; the report has all of them."""
-    from forecache.registry.plots import draw
+    from forecache.registry.report.plots import draw
 
     return plots({name: svg for name, svg in draw(evaluation, standalone=True).items() if name in _PLOTS})
 

@@ -13,7 +13,7 @@ from forecache.settings import Settings
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.lake.ingested import IngestedFile
+    from forecache.lake.ingest.ingested import IngestedFile
 
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 
@@ -29,9 +29,9 @@ def ingest_waiting(
         CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
     """
     from forecache.errors import CheckError
-    from forecache.lake.ingested import ingested_files
-    from forecache.lake.landing import list_landing
-    from forecache.lake.pending import files_to_ingest, pending_days
+    from forecache.lake.ingest.ingested import ingested_files
+    from forecache.lake.ingest.landing import list_landing
+    from forecache.lake.ingest.pending import files_to_ingest, pending_days
     from forecache.quality.raw_days import raw_verdicts
 
     files, known = ingested_files(settings, source), raw_verdicts(settings, source)

@@ -12,8 +12,8 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
-from forecache.lake.spark import spark_session
-from forecache.lake.tables import write_partitions
+from forecache.lake.delta.tables import write_partitions
+from forecache.lake.spark.session import spark_session
 from forecache.settings import load_settings
 
 ROWS, COLUMNS, NIGHTS, WARM_UP = 23_570, 12, 7, 4

@@ -34,7 +34,7 @@ import json, re, sys, time
 from pathlib import Path
 from datetime import date
 import pyarrow as pa
-from forecache.lake.parsing import parse_files
+from forecache.lake.ingest.parsing import parse_files
 from forecache.pipeline import Column, Source
 types = {"customer": "string", "day": "date", "amount": "double", "note": "string"}
 source = Source("big", tuple(Column(*column) for column in types.items()), "day", date(2026, 1, 1))

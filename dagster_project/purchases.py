@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.buckets import open_bucket
-from forecache.lake.landing import list_landing, source_uri
+from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Column, Feature, Source, expect
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings

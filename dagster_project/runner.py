@@ -118,8 +118,8 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
 def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
     """One run for each stretch of days with something new; where there is none, one for the last day says so."""
     from assets.landing import landing_events
-    from forecache.lake.landing import list_landing
-    from forecache.lake.pending import day_ranges, pending_days, pending_files
+    from forecache.lake.ingest.landing import list_landing
+    from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
     from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())

@@ -21,7 +21,7 @@ def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
             return each.__cause__
     # No table was opened without delta-rs, which the reader's environment does not have.
     if "deltalake" in sys.modules:
-        from forecache.lake.damage import named
+        from forecache.lake.delta.damage import named
 
         damaged = named(error)
         if damaged is not None:

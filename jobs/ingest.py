@@ -14,7 +14,7 @@ from jobs.common import AssetJob, night_tags
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.lake.landing import LandingFile
+    from forecache.lake.ingest.landing import LandingFile
 
 
 def ingest_job_name(source: Source) -> str:
@@ -41,8 +41,8 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         description=f"Ingests files of {source.name} as they arrive in the landing zone.",
     )
     def landed(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult | dg.SkipReason:
-        from forecache.lake.landing import list_landing
-        from forecache.lake.pending import day_ranges, pending_days, pending_files
+        from forecache.lake.ingest.landing import list_landing
+        from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
 
         current = settings.load()
         # A day's partition exists once the day is over; the files of today wait until then.

@@ -31,7 +31,7 @@ def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
     def tune_pipeline(
         context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
     ) -> Iterator[dg.Output[Any]]:
-        from forecache.training.tuning import tune
+        from forecache.training.tuning.search import tune
 
         current = settings.load()
         result = run_stage(

@@ -23,7 +23,7 @@ class SparkResource(dg.ConfigurableResource):
         Raises:
             UnavailableError: Java or a jar is missing, or the JVM did not start.
         """
-        from forecache.lake.spark import spark_session
+        from forecache.lake.spark.session import spark_session
 
         _load_checks()
         return spark_session(self.settings.load())

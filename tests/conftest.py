@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
-    from forecache.lake.spark import spark_session, stop_spark
+    from forecache.lake.spark.session import spark_session, stop_spark
 
     home = tmp_path_factory.mktemp("spark") / "home"
     yield spark_session(load_settings(home=home, spark_master="local[2]", spark_driver_memory="1g"))

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network, network_model, prepare, settings_of, tree_model
 from _scoring.tuning import Setting, try_settings
-from forecache.lake.tables import open_table
+from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Contenders:
     """The same features through each contender into a Delta table (key, prediction)."""
 
     def __init__(self, settings: Settings, model: str, *, peer: Setting | None = None) -> None:
-        from forecache.lake.spark import spark_session
+        from forecache.lake.spark.session import spark_session
 
         self.settings, self.model = settings, model
         self.peer = peer
@@ -293,7 +293,7 @@ def make(home: str, rows: int) -> dict[str, Any]:
 
 def one_run(home: str, number: int) -> dict[str, Any]:
     """A run that may be killed: says when the session is ready and how far it is."""
-    from forecache.lake.spark import spark_session
+    from forecache.lake.spark.session import spark_session
     from forecache.scoring.run import score
 
     settings = settings_of(Path(home))
@@ -313,9 +313,9 @@ def kept(home: str, number: int) -> dict[str, Any]:
     part under way.
     """
     from forecache.lake.ledger import last_records
-    from forecache.registry.models import champion
+    from forecache.registry.versions.models import champion
     from forecache.scoring.night import STAGE, describe_nights
-    from forecache.scoring.staging import list_staged
+    from forecache.scoring.partitions.staged_files import list_staged
 
     settings, pipeline = settings_of(Path(home)), _killed(number)
     before = last_records(settings, STAGE, pipeline.name)

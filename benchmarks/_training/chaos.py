@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE = 0.15
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
-_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.heartbeat, which would load torch
+_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.reporting.heartbeat, which would load torch
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from deltalake import DeltaTable
 from _training.peers import FrameRows, LitDataReader, LoaderReader, MatrixRows, MemoryReader, write_litdata
 from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
-from forecache.training.worker.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.places import Folder
 from forecache.training.worker.data import Batch, EpochOrder, Reader, Split
-from forecache.training.worker.group import Group
-from forecache.training.worker.loop import Loop
-from forecache.training.worker.model import Objective, Prepare, fit_statistics, log_mask
-from forecache.training.worker.places import Folder
-from forecache.training.worker.session import Session
+from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.loop.loop import Loop
+from forecache.training.worker.loop.session import Session
+from forecache.training.worker.model.model import Objective, Prepare, fit_statistics, log_mask
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from forecache.lake.tables import read_table
+from forecache.lake.delta.tables import read_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.settings import Settings
 

@@ -6,13 +6,13 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.commit import active_files, grouped
 from forecache.lake.contracts import require_numbers
+from forecache.lake.delta.commit import active_files, grouped
+from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.delta.tables import open_table, table_version, write_partitions
 from forecache.lake.events import known_events
-from forecache.lake.ingested import ingested_files, raw_state, require_days
+from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import StageRecord, last_records, record
-from forecache.lake.partitions import Seen, find_committed, look
-from forecache.lake.tables import open_table, table_version, write_partitions
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress

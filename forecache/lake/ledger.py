@@ -12,7 +12,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.tables import open_table, table_exists
+from forecache.lake.delta.tables import open_table, table_exists
 from forecache.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
@@ -52,8 +52,8 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
     import pyarrow as pa
     from deltalake import Schema
 
-    from forecache.lake.commit import Change, State, Target, commit
-    from forecache.lake.writers import write_rows
+    from forecache.lake.delta.commit import Change, State, Target, commit
+    from forecache.lake.delta.writers import write_rows
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [

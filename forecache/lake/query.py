@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.tables import open_table, table_names
+from forecache.lake.delta.tables import open_table, table_names
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.tables import open_table
+from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
 from forecache.lake.contracts import require_labels, require_numbers, require_one_row_each
+from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.tables import replace_table
+from forecache.lake.delta.writers import write_frame
 from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
-from forecache.lake.files import DataFile, place_of
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import replace_table
 from forecache.lake.turn import own_turn
-from forecache.lake.writers import write_frame
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings

@@ -1,6 +1,6 @@
 """One run at a time writes a table from one machine: a second one waits, and finds that there is nothing left to do.
 
-Runs on other machines do not wait; there the commit decides (see `forecache.lake.partitions`).
+Runs on other machines do not wait; there the commit decides (see `forecache.lake.delta.partitions`).
 """
 
 import fcntl

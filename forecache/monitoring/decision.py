@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from forecache.monitoring.drift.findings import TEST_SPLIT
 from forecache.monitoring.features import TRAINING_SPLIT
 from forecache.monitoring.table import Kind, Measurement
 from forecache.pipeline import Retraining
-from forecache.scoring.drift_report import TEST_SPLIT
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forecache.lake.delta.tables import open_table, read_table
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.splits import count_split, split_batches
-from forecache.lake.tables import open_table, read_table
 from forecache.monitoring.bins import BINS, count_batches, count_frame, cut_bins, every
+from forecache.monitoring.drift.distribution import distance
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.models import ModelVersion
-from forecache.scoring.distribution import distance
+from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

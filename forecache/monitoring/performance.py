@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forecache.lake.delta.tables import read_table
 from forecache.lake.features import partition_rows
-from forecache.lake.tables import read_table
 from forecache.lake.training_set import label_frame
+from forecache.monitoring.drift.findings import TEST_SPLIT
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.bootstrap import metric_interval
-from forecache.registry.metrics import BINARY, REGRESSION, Array, gain
-from forecache.registry.models import ModelVersion
-from forecache.scoring.drift_report import TEST_SPLIT
+from forecache.registry.gate.bootstrap import metric_interval
+from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
+from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

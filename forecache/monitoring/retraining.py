@@ -7,7 +7,7 @@ from forecache.lake.ledger import last_record
 from forecache.monitoring.decision import Decision, LastTraining, decide
 from forecache.monitoring.table import measurements
 from forecache.pipeline import Pipeline
-from forecache.registry.models import find_champion
+from forecache.registry.versions.models import find_champion
 from forecache.settings import Settings
 from forecache.training.launch import STAGE as TRAIN
 

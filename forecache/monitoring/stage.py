@@ -7,16 +7,16 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import NotFoundError
+from forecache.lake.delta.tables import table_exists, table_version
 from forecache.lake.features import feature_inputs, feature_versions
 from forecache.lake.ledger import StageRecord, last_records, record
-from forecache.lake.tables import table_exists, table_version
+from forecache.monitoring.drift.drift import measure_drift
 from forecache.monitoring.features import feature_drift
 from forecache.monitoring.performance import labelled_predictions, performance
 from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
 from forecache.pipeline import Pipeline
-from forecache.registry.models import ModelVersion, champion, list_models
+from forecache.registry.versions.models import ModelVersion, champion, list_models
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.drift import measure_drift
 from forecache.scoring.night import STAGE as SCORE
 from forecache.settings import Settings
 

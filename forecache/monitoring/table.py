@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import Any, Literal
 
-from forecache.lake.tables import append_rows, open_table, table_exists
+from forecache.lake.delta.tables import append_rows, open_table, table_exists
 from forecache.settings import Settings
 
 MONITORING_TABLE = "monitoring"

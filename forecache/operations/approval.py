@@ -3,11 +3,11 @@
 from forecache.errors import CheckError, NotFoundError
 from forecache.operations.rollback import settle
 from forecache.pipeline import Pipeline
-from forecache.registry.gate import run_gate
-from forecache.registry.models import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.gate.verdicts import Verdict
 from forecache.registry.moves import promote, reject
 from forecache.registry.promotions import Promotion
-from forecache.registry.verdicts import Verdict
+from forecache.registry.versions.models import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.settings import Settings
 
 

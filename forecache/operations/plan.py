@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.pipeline import Pipeline
-from forecache.registry.models import champion, model_version, verified_folder
 from forecache.registry.moves import begun, described_move
 from forecache.registry.promotions import Promotion, past_champions, promotions, rolled_back
+from forecache.registry.versions.models import champion, model_version, verified_folder
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest
 from forecache.store.store import Store

@@ -16,15 +16,15 @@ from forecache.operations.plan import plan_move, previous_champion, published_by
 from forecache.operations.steps import step
 from forecache.operations.targets import stands_here
 from forecache.pipeline import Pipeline
-from forecache.registry.models import model_version, registry_lock
 from forecache.registry.moves import ended, finish_move, mark_rolled_back, undo_move
 from forecache.registry.promotions import Promotion, promotions, record_promotion, unfinished
+from forecache.registry.versions.models import model_version, registry_lock
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, timestamp
+from forecache.store.replicas.sync import sync_targets
 from forecache.store.store import Store, open_store
-from forecache.store.targets import sync_targets
 
 
 @dataclass(frozen=True)

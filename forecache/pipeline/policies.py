@@ -13,7 +13,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),
     "regression": ("mae", "rmse", "r2", "spearman"),
 }
-"""What a gate can judge by, for each kind of label; see `forecache.registry.metrics`."""
+"""What a gate can judge by, for each kind of label; see `forecache.registry.gate.metrics`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.lake.ingested import IngestedFile, read_days
+from forecache.lake.ingest.ingested import IngestedFile, read_days
 from forecache.lake.ledger import StageRecord, last_of_stages, last_records, record
 from forecache.pipeline import Source
 from forecache.quality.expectations import raw_expectations

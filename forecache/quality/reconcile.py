@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.lake.ingested import IngestedFile, ingested_files
-from forecache.lake.tables import open_table, table_exists
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.ingest.ingested import IngestedFile, ingested_files
 from forecache.pipeline import Source
 from forecache.settings import Settings
 

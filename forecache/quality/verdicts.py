@@ -12,8 +12,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.errors import CheckError
+from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record, last_records, record
-from forecache.lake.tables import read_table
 from forecache.pipeline import Expectation
 from forecache.quality.report import CheckReport
 from forecache.quality.validate import validate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forecache.reader.client import AsyncClient, Client
-    from forecache.reader.server import serve
+    from forecache.reader.processes.server import serve
     from forecache.reader.tokens import create_token, list_tokens, revoke_token
     from forecache.reader.wire import Answer
 
@@ -22,7 +22,7 @@ _HOMES = {
     "create_token": "tokens",
     "list_tokens": "tokens",
     "revoke_token": "tokens",
-    "serve": "server",
+    "serve": "processes.server",
 }
 
 

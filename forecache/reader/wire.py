@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, UnavailableError
-from forecache.reader import problems
+from forecache.reader.http import problems
 from forecache.store.keys import escape_part
 
 Key = str | int | tuple[str | int, ...]

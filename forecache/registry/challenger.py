@@ -2,7 +2,7 @@
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
-from forecache.registry.models import (
+from forecache.registry.versions.models import (
     CHALLENGER,
     CHAMPION,
     REJECTED,

@@ -6,7 +6,9 @@ from typing import Any
 
 from forecache.errors import CheckError, ConflictError
 from forecache.pipeline import Pipeline
-from forecache.registry.models import (
+from forecache.registry.gate.verdicts import outdated
+from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.versions.models import (
     CHALLENGER,
     CHAMPION,
     CHECKSUMS_TAG,
@@ -21,8 +23,6 @@ from forecache.registry.models import (
     tracking,
     verified_folder,
 )
-from forecache.registry.promotions import Promotion, record_promotion
-from forecache.registry.verdicts import outdated
 from forecache.settings import Settings
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.tables import open_table, table_exists
+from forecache.lake.delta.tables import open_table, table_exists
 from forecache.settings import Settings
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -74,8 +74,8 @@ def record_promotion(settings: Settings, entry: Promotion) -> None:
     import pyarrow as pa
     from deltalake import Schema
 
-    from forecache.lake.commit import Change, State, Target, commit
-    from forecache.lake.writers import write_rows
+    from forecache.lake.delta.commit import Change, State, Target, commit
+    from forecache.lake.delta.writers import write_rows
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
 

@@ -8,13 +8,13 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
+from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.code import code_version
-from forecache.lake.commit import active_files, grouped
+from forecache.lake.delta.commit import active_files, grouped
+from forecache.lake.delta.tables import open_table
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
-from forecache.lake.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.spec import KERNEL_VERSION
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import find_challenger
-from forecache.registry.models import ModelVersion
+from forecache.registry.versions.models import ModelVersion
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.estimate import Figures, together
+from forecache.scoring.challenger.shadow import score_shadow
+from forecache.scoring.cost_estimate import Figures, together
 from forecache.scoring.night import STAGE
 from forecache.scoring.run import score
-from forecache.scoring.shadow import score_shadow
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

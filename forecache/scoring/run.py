@@ -12,21 +12,29 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
+from forecache.inference.choose_runtime import plan_scoring
+from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.partitions import Seen, find_committed, look
-from forecache.lake.tables import table_version
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.models import ModelVersion, champion, verified_folder
+from forecache.registry.versions.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.arrow_engine import num_cores
-from forecache.scoring.calibration import Calibration, calibrate
-from forecache.scoring.engines import plan_scoring
-from forecache.scoring.estimate import Figures, predict, sentence, together, too_much_memory
-from forecache.scoring.incremental import Base, Mode, find_base
+from forecache.scoring.batch_size import Calibration, calibrate
+from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
+from forecache.scoring.incremental.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
-from forecache.scoring.rows import Stamp
-from forecache.scoring.stage import Engine, Work, publish, record_committed, span, stage_changes, stage_nights
+from forecache.scoring.partitions.shards import (
+    Engine,
+    Work,
+    publish,
+    record_committed,
+    span,
+    stage_changes,
+    stage_nights,
+)
+from forecache.scoring.tasks.arrow_engine import num_cores
+from forecache.scoring.tasks.prediction_rows import Stamp
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,15 +63,15 @@ def score(
         engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
         model: Another version than the champion.
         mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
-            "incremental" also from the night before; "full" never. See `forecache.scoring.incremental`.
+            "incremental" also from the night before; "full" never. See `forecache.scoring.incremental.incremental`.
         rebuild: Score all of every night again, also where it is current; or of these nights.
 
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
         run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
-        `plan` (of the model), `batch` (see `forecache.scoring.calibration`), `predicted` and `actual` (see
-        `forecache.scoring.estimate`; predicted is None where nothing is known yet), `warnings`, `checks` by night, and
-        `taken_over`: by night, the run that committed the same predictions meanwhile.
+        `plan` (of the model), `batch` (see `forecache.scoring.batch_size`), `predicted` and `actual` (see
+        `forecache.scoring.cost_estimate`; predicted is None where nothing is known yet), `warnings`, `checks` by
+        night, and `taken_over`: by night, the run that committed the same predictions meanwhile.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.

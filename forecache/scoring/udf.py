@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forecache.errors import SettingsError
-from forecache.scoring.engines import EngineChoice, Plan, plan_scoring
-from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
-from forecache.scoring.pieces import output_position
-from forecache.scoring.spec import KernelSpec
-from forecache.scoring.worker import settle, unpack_folder
+from forecache.inference.choose_runtime import EngineChoice, Plan, plan_scoring
+from forecache.inference.kernel import load_kernel, score_arrays, score_stream
+from forecache.inference.kernel_spec import KernelSpec
+from forecache.scoring.tasks.spark_worker import settle, unpack_folder
+from forecache.scoring.tasks.task import output_position
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -78,7 +78,7 @@ def scoring_udf(
         model_uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/NAME` or a model's folder.
         result_type: Spark type of the predictions, where it is to be another than the signature's.
         model_config: As for `mlflow.pyfunc.load_model`; reaches the model on every kind of master.
-        engine: "auto" chooses by the rule in `forecache.scoring.engines`; a name insists.
+        engine: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name insists.
 
     Raises:
         NotFoundError: There is no such model.

@@ -9,16 +9,16 @@ from forecache.store.backend import Backend, Reading, open_backend
 from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
 from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
 from forecache.store.pointer import Pointer
-from forecache.store.snapshot import Snapshot, split_entry
+from forecache.store.read.snapshot import Snapshot, split_entry
 from forecache.store.store import Store, open_store
 
 if TYPE_CHECKING:
-    from forecache.store.diff import diff_versions
-    from forecache.store.distribution import pull, push
-    from forecache.store.publishing import publish
-    from forecache.store.redis_backend import open_redis_store
-    from forecache.store.remotes import open_remote
-    from forecache.store.targets import sync_targets
+    from forecache.store.publishing.publish import publish
+    from forecache.store.read.compare_versions import diff_versions
+    from forecache.store.redis.versions import open_redis_store
+    from forecache.store.replicas.push_pull import pull, push
+    from forecache.store.replicas.remotes import open_remote
+    from forecache.store.replicas.sync import sync_targets
 
 __all__ = [
     "Backend",
@@ -49,13 +49,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "diff_versions": "forecache.store.diff",
-    "open_redis_store": "forecache.store.redis_backend",
-    "open_remote": "forecache.store.remotes",
-    "publish": "forecache.store.publishing",
-    "pull": "forecache.store.distribution",
-    "push": "forecache.store.distribution",
-    "sync_targets": "forecache.store.targets",
+    "diff_versions": "forecache.store.read.compare_versions",
+    "open_redis_store": "forecache.store.redis.versions",
+    "open_remote": "forecache.store.replicas.remotes",
+    "publish": "forecache.store.publishing.publish",
+    "pull": "forecache.store.replicas.push_pull",
+    "push": "forecache.store.replicas.push_pull",
+    "sync_targets": "forecache.store.replicas.sync",
 }
 
 

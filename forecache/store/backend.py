@@ -46,7 +46,7 @@ class Backend(Protocol):
 def open_backend(settings: Settings, pipeline_name: str, *, backend: Literal["lmdb", "redis"]) -> Backend:
     """The back end that a pipeline's declaration names in `publish.backend`."""
     if backend == "redis":
-        from forecache.store.redis_backend import open_redis_store
+        from forecache.store.redis.versions import open_redis_store
 
         return open_redis_store(settings, pipeline_name)
     return open_store(settings, pipeline_name)

@@ -7,12 +7,12 @@ from itertools import islice
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
-from forecache.store import hashing
+from forecache.store import content_hash as hashing
 from forecache.store.integrity import Pace, verify_filter, verify_segment
 from forecache.store.locks import take_lease
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import pointer_from_json
-from forecache.store.snapshot import Snapshot
+from forecache.store.read.snapshot import Snapshot
 from forecache.store.store import Store, open_store
 
 _BLOCK_KEYS = 1 << 13

@@ -10,7 +10,7 @@ from forecache.store.layout import Layout, write_durably
 from forecache.store.locks import is_open, publisher_lock, take_lease
 from forecache.store.manifest import Manifest, manifest_from_json, now
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
-from forecache.store.snapshot import Snapshot
+from forecache.store.read.snapshot import Snapshot
 
 _OPEN_TRIES = 10
 _OPEN_PAUSE_S = 0.005

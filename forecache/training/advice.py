@@ -13,7 +13,7 @@ def advice(result: Mapping[str, Any]) -> list[str]:
     """Sentences for people; the first says how much memory a worker needs.
 
     Args:
-        result: A run's `result.json`, with `usage` as `forecache.training.worker.usage` measured it.
+        result: A run's `result.json`, with `usage` as `forecache.training.worker.reporting.usage` measured it.
     """
     usage = result["usage"]
     enough = usage["peak_memory_bytes"] * _MEMORY_MARGIN + _MARGIN_BYTES

@@ -10,17 +10,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import open_table
 from forecache.pipeline import EstimatorModel, Pipeline
-from forecache.registry.runs import training_run
+from forecache.registry.versions.runs import training_run
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.devices import num_workers, resolved_precision
 from forecache.training.estimator import launch as estimator
-from forecache.training.hold import holding
+from forecache.training.exclusive.hold import holding
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import command, read_events, run_process
 

@@ -14,8 +14,8 @@ from forecache import errors
 from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
 from forecache.training.devices import num_workers, only_gpu
-from forecache.training.hold import Hold, holding
-from forecache.training.lock import GRACE_S
+from forecache.training.exclusive.hold import Hold, holding
+from forecache.training.exclusive.lock import GRACE_S
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"

@@ -18,8 +18,8 @@ from monitored_project.pipelines.returns import monitored
 from dagster_project.instance import ensure_instance
 from forecache.lake.ledger import last_record
 from forecache.monitoring.stage import monitor
-from forecache.registry import models
 from forecache.registry.promotions import promotions
+from forecache.registry.versions import models
 from forecache.settings import Settings
 from jobs.monitoring import REASON_TAG
 

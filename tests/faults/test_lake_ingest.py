@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ingest_job import ORDERS, STEPS, Worker, settings_of
 
-from forecache.lake.ingest import ingest
-from forecache.lake.ingested import FILES_TABLE
-from forecache.lake.tables import open_table, table_exists
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested import FILES_TABLE
 from forecache.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

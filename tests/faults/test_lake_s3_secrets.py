@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 OWN_SECRET = "a-secret-of-the-spark-configuration"
 _SCRIPT = """
 import json, sys
-from forecache.lake.spark import spark_session, stop_spark
+from forecache.lake.spark.session import spark_session, stop_spark
 from forecache.settings import load_settings
 
 spark = spark_session(load_settings(**json.loads(sys.argv[1])))

@@ -17,7 +17,7 @@ import pytest
 from reader_support import RunningReader, churn_rows, free_port, running_reader, start_reader, write_version
 
 from forecache.errors import ConflictError, SettingsError
-from forecache.reader.server import serve
+from forecache.reader.processes.server import serve
 from forecache.settings import Settings
 from forecache.store import Store
 from forecache.store.pointer import read_pointer, write_pointer
@@ -226,7 +226,8 @@ def test_of_readers_started_at_one_instant_one_takes_the_port(store: Settings, t
     port, go = free_port(), tmp_path / "go"
     code = (
         "import sys, time; from pathlib import Path; from forecache.settings import load_settings;"
-        "from forecache.reader.server import serve; s = load_settings(home=sys.argv[1], reader_port=int(sys.argv[2]))\n"
+        "from forecache.reader.processes.server import serve;"
+        "s = load_settings(home=sys.argv[1], reader_port=int(sys.argv[2]))\n"
         "print(flush=True)\n"
         "while not Path(sys.argv[3]).exists(): pass\n"
         "serve(s, drain_s=0.1)"

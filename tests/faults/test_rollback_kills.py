@@ -13,8 +13,8 @@ from warm import start
 from forecache.cli.commands.doctor import check_rollbacks
 from forecache.operations.rollback import settle
 from forecache.operations.steps import STEPS
-from forecache.registry import models
 from forecache.registry.promotions import promotions, unfinished
+from forecache.registry.versions import models
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
 

@@ -28,7 +28,7 @@ from scoring_support import (
 )
 from spark_cluster import Cluster, kill_group
 
-from forecache.scoring.estimators import BOUNDS
+from forecache.inference.runtimes.estimators import BOUNDS
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -41,7 +41,7 @@ NAMES = [f"f{i}" for i in range(20)]
 HEAD = """
 import sys
 sys.path.insert(0, "tests/support")
-from forecache.lake.spark import spark_session
+from forecache.lake.spark.session import spark_session
 from forecache.settings import load_settings
 settings = load_settings()
 spark = spark_session(settings)
@@ -222,7 +222,8 @@ def test_models_of_every_kind_reach_executors_that_share_no_disk_and_load_once(
 
 SCORE = """
 from scoring_support import NIGHT, make_pipeline
-from forecache.scoring import spark_engine, stage
+from forecache.scoring.tasks import spark_engine
+from forecache.scoring.partitions import shards as stage
 from forecache.scoring.run import score
 stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
 print("ready", flush=True)

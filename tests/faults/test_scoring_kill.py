@@ -12,10 +12,10 @@ import pytest
 from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
 
 from forecache.pipeline import Pipeline
-from forecache.registry.models import champion
+from forecache.registry.versions.models import champion
 from forecache.scoring.night import describe_nights
+from forecache.scoring.partitions.staged_files import list_staged
 from forecache.scoring.run import score
-from forecache.scoring.staging import list_staged
 from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -28,7 +28,9 @@ import sys
 import time
 sys.path.insert(0, "tests/support")
 from scoring_support import NIGHT, make_pipeline
-from forecache.scoring import job, spark_engine, stage
+from forecache.scoring.tasks import job
+from forecache.scoring.tasks import spark_engine
+from forecache.scoring.partitions import shards as stage
 from forecache.scoring.run import score
 from forecache.settings import load_settings
 stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
@@ -37,7 +39,7 @@ engine = sys.argv[1]
 settings = load_settings()
 spark = None
 if engine == "spark":
-    from forecache.lake.spark import spark_session
+    from forecache.lake.spark.session import spark_session
     spark = spark_session(settings)
 
 def tell(text, share=None):

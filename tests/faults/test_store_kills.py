@@ -13,7 +13,7 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, ups
 
 from forecache.settings import Settings
 from forecache.store import Store, open_store, publish
-from forecache.store.steps import MERGE_STEPS, STEPS
+from forecache.store.publishing.steps import MERGE_STEPS, STEPS
 
 pytestmark = pytest.mark.faults
 
@@ -24,7 +24,10 @@ sys.path.insert(0, sys.argv[3])
 from dataclasses import replace
 from store_tables import OPEN_RULES, churn
 from forecache.settings import load_settings
-from forecache.store import build, pool, publish, steps
+from forecache.store import publish
+from forecache.store.segment import writer as build
+from forecache.store.publishing import pool
+from forecache.store.publishing import steps
 
 def kill(name):
     if name == sys.argv[2]:
@@ -81,7 +84,7 @@ def referenced(store: Store) -> set[str]:
 def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, kind: str
 ) -> None:
-    from forecache.store import build
+    from forecache.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 200)
     before = scores(1500)
@@ -143,7 +146,7 @@ def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) ->
 
 def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecache.errors import CheckError
-    from forecache.store import work
+    from forecache.store.publishing import jobs as work
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())
@@ -162,7 +165,7 @@ def test_a_corrupted_small_segment_does_not_pass_the_verification(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from forecache.errors import CheckError
-    from forecache.store import incremental
+    from forecache.store.publishing import incremental
 
     write_night(settings, predictions(scores(50)))
     publish(settings, churn())

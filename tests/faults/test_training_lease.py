@@ -22,13 +22,13 @@ from training_sample import sample_spec
 from forecache.errors import ConflictError
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
-from forecache.training import lease
-from forecache.training.hold import holding
-from forecache.training.lease import LEASE_FILE, Lease, leased, this_process
-from forecache.training.lock import only_one
+from forecache.training.exclusive import lease
+from forecache.training.exclusive.hold import holding
+from forecache.training.exclusive.lease import LEASE_FILE, Lease, leased, this_process
+from forecache.training.exclusive.lock import only_one
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import run_torchrun
-from forecache.training.worker.places import open_place
+from forecache.training.worker.checkpoint.places import open_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -37,7 +37,7 @@ RENEW_S, EXPIRES_S = 0.3, 3.0
 _HOLDER = """
 import json, sys, time
 from dataclasses import replace
-from forecache.training import lease
+from forecache.training.exclusive import lease
 
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
@@ -280,7 +280,7 @@ def test_checkpoints_in_a_folder_that_two_homes_share_are_locked_there(
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     shared = replace(spec, checkpoints=str(tmp_path / "shared" / "run"))
-    monkeypatch.setattr("forecache.training.hold.GRACE_S", 0.5)
+    monkeypatch.setattr("forecache.training.exclusive.hold.GRACE_S", 0.5)
     with (
         holding(settings, shared, tell=lambda message: None),
         pytest.raises(ConflictError, match="is writing checkpoints in .*shared/run"),

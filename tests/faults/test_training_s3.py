@@ -22,8 +22,8 @@ from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import METRICS_FILE, RESULT_FILE
-from forecache.training.worker.checkpoint import MARKER
-from forecache.training.worker.places import Place, open_place
+from forecache.training.worker.checkpoint.checkpoint import MARKER
+from forecache.training.worker.checkpoint.places import Place, open_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -17,8 +17,8 @@ from registry_sample import NIGHT
 from training_sample import sample_spec
 
 from forecache.pipeline import Pipeline
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from forecache.cli.main import main
-from forecache.lake.tables import append_rows
+from forecache.lake.delta.tables import append_rows
 from forecache.settings import load_settings
 
 

@@ -12,9 +12,9 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.cli import main as cli
 from forecache.registry.challenger import find_challenger
-from forecache.registry.gate import run_gate
-from forecache.registry.models import list_models
-from forecache.registry.register import register
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.models import list_models
+from forecache.registry.versions.register import register
 from forecache.scoring.run import score
 from forecache.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake.spark import JARS
+from forecache.lake.spark.session import JARS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
@@ -38,7 +38,7 @@ def bare_project(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
     pyspark_jars.mkdir(parents=True)
-    for file in ("scripts/setup.sh", "forecache/lake/spark.py", "uv.lock", "pyproject.toml"):
+    for file in ("scripts/setup.sh", "forecache/lake/spark/session.py", "uv.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
     for file in (*(tmp_path / ".tools/jars" / jar for jar in JARS), pyspark_jars / "spark.jar"):
         file.touch()

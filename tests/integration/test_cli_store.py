@@ -15,7 +15,7 @@ import pytest
 from store_services import redis_server
 
 from forecache.cli.main import main
-from forecache.lake.tables import append_rows
+from forecache.lake.delta.tables import append_rows
 from forecache.pipeline import load_pipeline
 from forecache.settings import load_settings
 from forecache.store import open_redis_store

@@ -14,11 +14,11 @@ from training_sample import write_training_set
 from assets.candidate import candidate_name
 from assets.model import GATE, build_model
 from dagster_project.definitions import pipeline_definitions
-from forecache.registry import models
-from forecache.registry.gate import run_gate
+from forecache.registry.gate.gate import run_gate
 from forecache.registry.moves import promote
 from forecache.registry.promotions import promotions
-from forecache.registry.register import register
+from forecache.registry.versions import models
+from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from resources.settings import SettingsResource

@@ -14,9 +14,9 @@ from dagster_project.execution import JobRunner
 from dagster_project.instance import runner_instance
 from dagster_project.runner import run
 from forecache.errors import CheckError, InputError, NotFoundError
-from forecache.lake.ingest import ingest
-from forecache.lake.ingested import enter_files, ingested_files, read_days
-from forecache.lake.tables import open_table
+from forecache.lake.delta.tables import open_table
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested import enter_files, ingested_files, read_days
 from forecache.settings import Settings, load_settings
 from resources.session import Session
 
@@ -135,7 +135,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
 def test_an_empty_landing_zone_and_files_that_wait_are_named_with_what_to_do(
     shop: Settings, instance: dg.DagsterInstance
 ) -> None:
-    from forecache.lake.ingested import require_days
+    from forecache.lake.ingest.ingested import require_days
 
     with pytest.raises(InputError, match=r"2026-01-06 is empty: .*Land a file for 2026-01-06 in .*/landing/orders"):
         run(shop, pipelines=["orders"])

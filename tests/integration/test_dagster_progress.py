@@ -8,7 +8,7 @@ import pytest
 from assets import stage as asset_stage
 from assets.stage import run_stage
 from forecache.results import Progress, StageResult
-from forecache.scoring.job import sentence
+from forecache.scoring.tasks.job import sentence
 
 
 def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_a_night_outside_the_data_is_refused_before_anything_runs(shop: Settings
 
 def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
     from assets.published import _publish_newest
-    from forecache.lake.tables import append_rows
+    from forecache.lake.delta.tables import append_rows
     from forecache.pipeline import load_pipeline
 
     orders = load_pipeline(shop, "orders")

@@ -16,20 +16,20 @@ from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
 
 from forecache.errors import CheckError, SettingsError
+from forecache.inference.choose_runtime import plan_scoring
+from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.lake.tables import table_version
 from forecache.pipeline import Pipeline
-from forecache.registry import models
-from forecache.registry.gate import run_gate
-from forecache.registry.register import load_evaluation, register
-from forecache.registry.report import write_report
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.report.page import write_report
+from forecache.registry.versions import models
+from forecache.registry.versions.register import load_evaluation, register
 from forecache.results import StageResult
-from forecache.scoring.engines import plan_scoring
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
 from forecache.training.launch import train
-from forecache.training.tuning import tune
+from forecache.training.tuning.search import tune
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -151,7 +151,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
 def answer_of(snapshot: object, key: str) -> bytes:
     import time
 
-    from forecache.reader.answers import Answers
+    from forecache.reader.versions.answers import Answers
     from forecache.store import parse_key
 
     answers = Answers(snapshot)

@@ -10,11 +10,11 @@ import pytest
 
 from dagster_project.purchases import PURCHASES
 from forecache.errors import InputError
-from forecache.lake.commit import open_if_exists
-from forecache.lake.ingest import ingest
+from forecache.lake.delta.commit import open_if_exists
+from forecache.lake.delta.tables import table_exists
+from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
-from forecache.lake.tables import table_exists
 from forecache.lake.training_set import build_training_set, feature_frame
 from forecache.pipeline import Feature, Features, Label, Pipeline, Training, load_pipeline
 from forecache.settings import Settings

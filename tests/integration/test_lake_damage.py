@@ -8,8 +8,8 @@ import pytest
 from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 
 from forecache.cli.main import main
-from forecache.lake.damage import damaged_files, named
-from forecache.lake.tables import read_table
+from forecache.lake.delta.damage import damaged_files, named
+from forecache.lake.delta.tables import read_table
 from forecache.settings import Settings
 from forecache.store import publish
 

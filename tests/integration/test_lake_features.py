@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.features import build_features, feature_versions, stale_nights
-from forecache.lake.ingest import ingest
+from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
-from forecache.lake.tables import open_table, table_version
 from forecache.lake.training_set import as_of_dates, build_training_set
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import Settings

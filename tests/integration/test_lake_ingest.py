@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from forecache.errors import InputError
-from forecache.lake.ingest import _count, ingest
-from forecache.lake.ingested import ingested_files, raw_state, require_days
+from forecache.lake.delta.tables import open_table, table_version
+from forecache.lake.ingest.ingest import _count, ingest
+from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.query import query
-from forecache.lake.tables import open_table, table_version
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings
 
@@ -204,7 +204,7 @@ def test_rows_are_counted_apart_from_judging_them(
         return {name: {**count, "counted": count["counted"] + 1} for name, count in _count(judged).items()}
 
     # Spark's workers import the parser themselves, so the count of the bytes is changed instead.
-    monkeypatch.setattr("forecache.lake.ingest._count", one_more)
+    monkeypatch.setattr("forecache.lake.ingest.ingest._count", one_more)
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
     ingest(spark, settings, ORDERS)
     outcome = reconcile(settings, ORDERS, [D1])[D1]
@@ -235,7 +235,7 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("forecache.lake.ingest.enter_files", killed)
+        patch.setattr("forecache.lake.ingest.ingest.enter_files", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(spark, settings, ORDERS)
     land("2026-01-02.csv", HEADER + "o3,a,2026-01-02T10:00:00Z,5\n")

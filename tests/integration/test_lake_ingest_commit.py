@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake import ingest_commit, tables
-from forecache.lake.ingest_commit import commit_quarantine, commit_raw, patiently, require_newest
-from forecache.lake.ingested import FILES_TABLE, IngestedFile, enter_files, ingested_files
-from forecache.lake.landing import LandingFile
-from forecache.lake.partitions import look
-from forecache.lake.tables import open_table, table_exists
-from forecache.lake.writers import write_rows
+from forecache.lake.delta import tables
+from forecache.lake.delta.partitions import look
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.delta.writers import write_rows
+from forecache.lake.ingest import commit as ingest_commit
+from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patiently, require_newest
+from forecache.lake.ingest.ingested import FILES_TABLE, IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest.landing import LandingFile
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings, load_settings
 
@@ -70,7 +71,7 @@ def judge(settings: Settings, files: Files, raw_exists: bool) -> tuple[list[Any]
 
 
 def ingest(settings: Settings, landed: Files, pause: Any) -> None:
-    """What `forecache.lake.ingest.ingest` does, with a pause between its steps."""
+    """What `forecache.lake.ingest.ingest.ingest` does, with a pause between its steps."""
     known = {file.file for file in ingested_files(settings, ORDERS)}
     pending = {name: ids for name, ids in landed.items() if name not in known}
     files = [LandingFile(name, ORDERS.start, 1, NOW) for name in pending]

@@ -39,7 +39,7 @@ def test_rows_of_two_writers_at_once_have_the_order_of_their_commits(settings: S
     record(settings, [row("first")])
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda number: record(settings, [row(f"{number}")]), range(8)))
-    from forecache.lake.tables import open_table
+    from forecache.lake.delta.tables import open_table
 
     written = open_table(settings, ledger.LEDGER_TABLE).to_pyarrow_table().sort_by("commit_version").to_pylist()
     assert [r["commit_version"] for r in written] == list(range(9))

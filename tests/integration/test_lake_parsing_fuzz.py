@@ -25,10 +25,10 @@ from landing_files import (
     variants,
 )
 
-from forecache.lake.ingest import ingest
-from forecache.lake.ingested import ingested_files
-from forecache.lake.parsing import ParsedRow, parse_file, parse_files, parsed_columns
-from forecache.lake.tables import open_table, table_exists
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.ingest.parsing import ParsedRow, parse_file, parse_files, parsed_columns
 from forecache.settings import load_settings
 
 pytestmark = pytest.mark.slow

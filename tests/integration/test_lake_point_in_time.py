@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from forecache.lake.delta.tables import open_table
 from forecache.lake.features import build_features, feature_frame
-from forecache.lake.ingest import ingest
-from forecache.lake.tables import open_table
+from forecache.lake.ingest.ingest import ingest
 from forecache.lake.training_set import as_of_dates, build_training_set, labelled_frame
 from forecache.pipeline import (
     Baseline,

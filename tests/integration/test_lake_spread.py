@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake import spread
-from forecache.lake.files import DataFile
-from forecache.lake.spark import spark_path
-from forecache.lake.spread import write_spread
-from forecache.lake.writers import write_frame
+from forecache.lake.delta import spread
+from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.spread import write_spread
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
 
 EVERY_TYPE = (

@@ -9,9 +9,7 @@ from deltalake import DeltaTable
 from warm import assert_valid_log
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
-from forecache.lake.query import query
-from forecache.lake.tables import (
+from forecache.lake.delta.tables import (
     append_rows,
     list_tables,
     open_table,
@@ -21,7 +19,9 @@ from forecache.lake.tables import (
     table_version,
     write_partitions,
 )
-from forecache.lake.writers import write_frame
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.query import query
 from forecache.settings import Settings
 
 N1, N2 = date(2026, 1, 1), date(2026, 1, 2)

@@ -20,14 +20,14 @@ from assets.monitoring import build_monitoring
 from dagster_project.definitions import build_definitions
 from forecache.cli.main import main
 from forecache.errors import NotFoundError, SettingsError
+from forecache.lake.delta.tables import table_version
 from forecache.lake.query import query
-from forecache.lake.tables import table_version
 from forecache.monitoring.features import feature_drift
 from forecache.monitoring.performance import labelled_predictions
 from forecache.monitoring.retraining import last_training, retraining_decision
 from forecache.monitoring.stage import monitor
 from forecache.monitoring.table import Measurement, measurements
-from forecache.registry.models import champion
+from forecache.registry.versions.models import champion
 from forecache.settings import Settings, load_settings
 from jobs.monitoring import REASON_TAG
 from resources.settings import SettingsResource

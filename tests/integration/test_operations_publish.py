@@ -7,14 +7,15 @@ import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, scores, upsert, write_night
 
 from forecache.errors import CheckError, ConflictError
-from forecache.lake.digest import partition_digests
-from forecache.lake.tables import open_table
+from forecache.lake.delta.digest import partition_digests
+from forecache.lake.delta.tables import open_table
 from forecache.operations.publish import publish_night
 from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
-from forecache.store import open_store, publish, steps
-from forecache.store.source import NightSource
+from forecache.store import open_store, publish
+from forecache.store.publishing import steps
+from forecache.store.publishing.prediction_source import NightSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -15,16 +15,16 @@ from sample_project.pipelines.visits import returns
 
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.ledger import StageRecord, record
 from forecache.operations import rollback as operation
 from forecache.operations.publish import publish_night
 from forecache.operations.rollback import roll_back, roll_model_back, settle
-from forecache.registry import models
-from forecache.registry.gate import run_gate
+from forecache.registry.gate.gate import run_gate
 from forecache.registry.promotions import promotions, record_promotion
-from forecache.registry.register import register
-from forecache.registry.report import write_report
-from forecache.scoring.engines import plan_scoring
+from forecache.registry.report.page import write_report
+from forecache.registry.versions import models
+from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_store, publish
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from forecache.errors import CheckError
-from forecache.lake.ingest import ingest
-from forecache.lake.ingested import IngestedFile, enter_files, ingested_files
-from forecache.lake.landing import source_uri
+from forecache.lake.delta.tables import append_rows
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import StageRecord, record
-from forecache.lake.tables import append_rows
 from forecache.pipeline import Column, Source, expect
 from forecache.quality import verdicts
 from forecache.quality.expectations import raw_expectations

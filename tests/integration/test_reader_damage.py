@@ -13,9 +13,9 @@ import pytest
 from reader_support import churn_rows, eventually, running_reader, served, write_version
 from store_tables import churn, predictions, scores, upsert, write_night
 
-from forecache.reader.answers import Answers
-from forecache.reader.metrics import LIVE, SLOT_BYTES, WorkerMetrics
-from forecache.reader.swap import Catalog
+from forecache.reader.processes.metrics import LIVE, SLOT_BYTES, WorkerMetrics
+from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.swap import Catalog
 from forecache.settings import Settings
 from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
 
@@ -237,7 +237,7 @@ def test_files_that_are_fetched_anew_take_the_place_of_the_rotten_ones_that_are_
 def test_one_file_of_several_that_is_replaced_is_opened_anew_beside_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store import build
+    from forecache.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 500)
     write_night(settings, predictions(TRUTH[1]))

@@ -13,7 +13,7 @@ import yaml
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
 from forecache.reader import create_token
-from forecache.reader.problems import KINDS
+from forecache.reader.http.problems import KINDS
 from forecache.settings import PROJECT_ROOT, load_settings
 from forecache.store import Field, KeyColumn, KeySchema
 

@@ -13,7 +13,7 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 
 from forecache.settings import Settings, load_settings
 from forecache.store import open_redis_store, open_store, publish
-from forecache.store.redis_client import connect
+from forecache.store.redis.client import connect
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 

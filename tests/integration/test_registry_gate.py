@@ -20,16 +20,17 @@ from forecache.lake.ledger import last_record
 from forecache.operations.approval import judge
 from forecache.operations.rollback import roll_model_back
 from forecache.pipeline import Pipeline
-from forecache.registry import gate as gate_module
-from forecache.registry import models, moves
+from forecache.registry import moves
 from forecache.registry.challenger import find_challenger, name_challenger
-from forecache.registry.examples import read_examples
-from forecache.registry.gate import Verdict, run_gate
+from forecache.registry.gate import gate as gate_module
+from forecache.registry.gate.examples import read_examples
+from forecache.registry.gate.gate import Verdict, run_gate
+from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.gate.verdicts import load_gate_plots
 from forecache.registry.promotions import promotions
-from forecache.registry.register import load_evaluation, register
-from forecache.registry.report import write_report
-from forecache.registry.scorers import open_scorer, score
-from forecache.registry.verdicts import load_gate_plots
+from forecache.registry.report.page import write_report
+from forecache.registry.versions import models
+from forecache.registry.versions.register import load_evaluation, register
 from forecache.settings import Settings, load_settings
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scoring_support as sample
 
-from forecache.registry.scorers import open_scorer, score
+from forecache.registry.gate.scorers import open_scorer, score
 from forecache.scoring.run import score as score_night
 from forecache.settings import Settings
 
@@ -73,7 +73,7 @@ def perceptron(folder: Path) -> None:
 def save_estimator(estimator: Any, folder: Path) -> None:
     import mlflow.sklearn
 
-    from forecache.scoring.estimators import SAFE_TYPES
+    from forecache.inference.runtimes.estimators import SAFE_TYPES
 
     binary = hasattr(estimator, "predict_proba")
     mlflow.sklearn.save_model(

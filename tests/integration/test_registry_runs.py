@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
 
 from forecache.errors import CheckError
-from forecache.registry.models import tracking
-from forecache.registry.runs import RUN_FILE, training_run, without_credentials
+from forecache.registry.versions.models import tracking
+from forecache.registry.versions.runs import RUN_FILE, training_run, without_credentials
 from forecache.settings import Settings, load_settings
 
 
@@ -67,7 +67,7 @@ def test_the_file_of_the_run_holds_no_password(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = tracking(settings)  # the database is the test's; the URI is what a server's would be
-    monkeypatch.setattr("forecache.registry.runs.tracking", lambda _: client)
+    monkeypatch.setattr("forecache.registry.versions.runs.tracking", lambda _: client)
     server = settings.model_copy(update={"mlflow_uri": "http://me:secret@host:5000"})
     folder = tmp_path / "run"
     first = interrupted_run(server, folder, KeyboardInterrupt())
@@ -131,9 +131,9 @@ def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:
     from forecache.cli.commands.models import model_dict
-    from forecache.registry.gate import run_gate
-    from forecache.registry.models import model_version
+    from forecache.registry.gate.gate import run_gate
     from forecache.registry.moves import described_move
+    from forecache.registry.versions.models import model_version
 
     client = tracking(settings)
     client.create_registered_model("returns")

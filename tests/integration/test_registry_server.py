@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.registry import models
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
-from forecache.registry.verdicts import load_gate_plots
+from forecache.registry.versions import models
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
+from forecache.registry.gate.verdicts import load_gate_plots
 from forecache.settings import load_settings
 
 settings = load_settings()

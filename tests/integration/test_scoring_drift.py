@@ -14,16 +14,16 @@ from scoring_support import NIGHT, features_table, make_pipeline, register_model
 from training_sample import write_training_set
 
 from forecache.errors import CheckError, NotFoundError
-from forecache.lake.digest import partition_digests
+from forecache.lake.delta.digest import partition_digests
+from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, record
-from forecache.lake.tables import open_table
+from forecache.monitoring.drift import drift
+from forecache.monitoring.drift.drift import check_drift, prediction_drift
 from forecache.pipeline import Drift, Pipeline
 from forecache.quality.report import CheckReport
 from forecache.quality.verdicts import STAGE, refuse_failed, require_passed
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
-from forecache.scoring import drift
-from forecache.scoring.drift import check_drift, prediction_drift
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.scoring.run import score
 from forecache.settings import Settings
 

@@ -25,11 +25,12 @@ from scoring_support import (
 )
 
 from forecache.errors import CheckError
-from forecache.lake.tables import open_table
-from forecache.scoring import changes as changes_module
-from forecache.scoring import run, stage
-from forecache.scoring.changes import State, feed_share, find_changes
+from forecache.lake.delta.tables import open_table
+from forecache.scoring import run
+from forecache.scoring.incremental import changes as changes_module
+from forecache.scoring.incremental.changes import State, feed_share, find_changes
 from forecache.scoring.night import partition_files
+from forecache.scoring.partitions import shards as stage
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 
@@ -270,7 +271,7 @@ def test_another_model_forces_a_full_run(scored: Settings) -> None:
 
 
 def test_composite_keys_are_told_apart() -> None:
-    from forecache.scoring.carry import identity
+    from forecache.scoring.incremental.carry_forward import identity
 
     left, right = pa.array(["a,1:b", "a"]), pa.array(["c", "1:b,1:c"])
     assert len(set(identity([left, right]).to_pylist())) == 2

@@ -26,9 +26,10 @@ from forecache.errors import CheckError, InputError, NotFoundError, SettingsErro
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
 from forecache.pipeline import Pipeline
-from forecache.scoring import job, stage
+from forecache.scoring.partitions import shards as stage
+from forecache.scoring.partitions.shards import Engine
 from forecache.scoring.run import score
-from forecache.scoring.stage import Engine
+from forecache.scoring.tasks import job
 from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def test_a_prediction_that_is_not_a_number_never_becomes_visible(
 
 
 def predictions_of(settings: Settings, pipeline: Pipeline) -> pa.Table:
-    from forecache.lake.tables import open_table
+    from forecache.lake.delta.tables import open_table
 
     return open_table(settings, pipeline.prediction_table).to_pyarrow_table()
 
@@ -389,7 +390,7 @@ def test_a_larger_sample_another_memory_and_another_model_are_calibrated_again(
 def test_rows_too_wide_for_the_memory_are_scored_in_smaller_batches(
     scored: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring import calibration
+    from forecache.scoring import batch_size as calibration
 
     write_features(scored, pipeline, parts(1, 5000))
     monkeypatch.setattr(calibration, "_memory", lambda settings: 8_000)
@@ -413,7 +414,8 @@ def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: S
 def test_the_engine_without_a_jvm_tells_its_rows_while_a_shard_is_scored(
     settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring import arrow_engine, pieces
+    from forecache.scoring.tasks import arrow_engine
+    from forecache.scoring.tasks import task as pieces
 
     monkeypatch.setattr(arrow_engine, "TELL_EVERY_S", 0.005)
     slow_down(monkeypatch, pieces)
@@ -445,7 +447,7 @@ def test_what_a_worker_of_spark_refuses_is_told_as_it_is_without_a_jvm(
 def test_spark_tells_its_shards_while_it_runs(
     spark: "SparkSession", settings: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring import spark_engine
+    from forecache.scoring.tasks import spark_engine
 
     monkeypatch.setattr(spark_engine, "TELL_EVERY_S", 0.02)
     monkeypatch.setattr(spark_engine, "ROWS_A_TASK", 1000)

@@ -13,11 +13,11 @@ from sample_project.pipelines.visits import returns
 from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
 from training_sample import sample_rows, write_training_set
 
+from forecache.monitoring.drift.sampled_report import write_drift_report
 from forecache.pipeline import Drift
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.scoring.run import score
-from forecache.scoring.sampled_report import write_drift_report
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

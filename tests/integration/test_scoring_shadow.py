@@ -22,18 +22,18 @@ from scoring_support import (
 
 from forecache.errors import CheckError
 from forecache.lake import steps
+from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
-from forecache.lake.tables import open_table, table_version
 from forecache.lake.turn import own_turn
+from forecache.monitoring.drift.distribution import binned_counts
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
 from forecache.results import StageResult, no_progress
 from forecache.scoring import nightly
-from forecache.scoring.distribution import binned_counts
+from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
 from forecache.scoring.night import STAGE
 from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
-from forecache.scoring.shadow import SHADOW_STAGE, score_shadow
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

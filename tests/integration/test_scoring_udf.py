@@ -166,7 +166,7 @@ def test_an_xgboost_booster_is_given_the_columns_that_it_was_trained_on(
     import mlflow.xgboost
     import xgboost
 
-    from forecache.scoring.engines import plan_scoring
+    from forecache.inference.choose_runtime import plan_scoring
 
     quiet()
     data = xgboost.DMatrix(ROWS, label=(ROWS[:, 0] > 0).astype(int), feature_names=trained_on)
@@ -377,7 +377,7 @@ def test_a_worker_with_another_version_of_the_runtime_than_the_driver_does_not_s
 ) -> None:
     from pyspark.errors import PySparkException
 
-    from forecache.scoring import engines
+    from forecache.inference import choose_runtime as engines
 
     monkeypatch.setattr(engines, "deciding_versions", lambda path, engine: {"onnxruntime": "0.1"})
     model = scoring_udf(spark, onnx_model)

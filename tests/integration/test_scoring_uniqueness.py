@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_support import make_pipeline
 
+from forecache.hashes import key_hashes
 from forecache.pipeline import Pipeline
-from forecache.scoring import uniqueness
-from forecache.scoring.staging import StagedFile, lake_filesystem
+from forecache.scoring.partitions import unique_keys as uniqueness
+from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
 from forecache.settings import Settings
-from forecache.store.rowhash import key_hashes
 
 PIPELINE = make_pipeline(num_features=2)
 

@@ -18,7 +18,7 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.settings import Settings
 from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.store.remotes import FolderRemote, ObjectRemote, Remote, remote_pipelines
+from forecache.store.replicas.remotes import FolderRemote, ObjectRemote, Remote, remote_pipelines
 
 _FOLDERS = itertools.count()
 

@@ -18,11 +18,12 @@ from forecache.cli.commands.doctor import check_bytes, check_stores
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
-from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push, steps
+from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push
 from forecache.store.checkup import DamagedStores, verify_store, verify_stores
 from forecache.store.manifest import Manifest
-from forecache.store.redis_backend import RedisStore
-from forecache.store.retention import retire
+from forecache.store.publishing import steps
+from forecache.store.publishing.retention import retire
+from forecache.store.redis.versions import RedisStore
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}

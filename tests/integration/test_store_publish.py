@@ -214,7 +214,7 @@ def test_more_segments_than_allowed_are_merged_into_a_new_base(settings: Setting
 def test_segments_that_are_together_large_are_merged_into_a_new_base(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store import build
+    from forecache.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 500)
     expected = scores(3000)
@@ -239,7 +239,7 @@ def test_segments_that_are_together_large_are_merged_into_a_new_base(
 
 
 def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.store import build
+    from forecache.store.segment import writer as build
 
     write_night(settings, predictions(scores(3000)))
     publish(settings, churn())
@@ -251,7 +251,7 @@ def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, m
 def test_a_merged_base_that_lost_a_row_does_not_pass_the_verification(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store import compaction
+    from forecache.store.publishing import compaction
 
     write_night(settings, predictions(scores(30)))
     rules = replace(OPEN_RULES, max_segments=1)

@@ -12,11 +12,11 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predic
 
 from forecache.cli.commands.distribution import _load_redis
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
-from forecache.reader.remote import RedisSource
+from forecache.reader.versions.redis import RedisSource
 from forecache.settings import Settings
 from forecache.store import open_backend, open_redis_store, open_store, publish, sync_targets
-from forecache.store.redis_backend import RedisStore
-from forecache.store.redis_client import connect
+from forecache.store.redis.client import connect
+from forecache.store.redis.versions import RedisStore
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 

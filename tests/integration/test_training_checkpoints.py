@@ -15,9 +15,9 @@ import torch
 from store_services import minio_server
 
 from forecache.errors import ForecacheError, SettingsError, UnavailableError
-from forecache.training.worker.checkpoint import MARKER, Checkpoints
-from forecache.training.worker.group import Group
-from forecache.training.worker.places import Bucket, Folder, Place, open_place
+from forecache.training.worker.checkpoint.checkpoint import MARKER, Checkpoints
+from forecache.training.worker.checkpoint.places import Bucket, Folder, Place, open_place
+from forecache.training.worker.distributed.group import Group
 
 SUPPORT = Path(__file__).parents[1] / "support"
 _PREFIXES = itertools.count()

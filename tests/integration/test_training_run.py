@@ -16,15 +16,15 @@ from training_sample import write_training_set
 from forecache.errors import ConflictError, ForecacheError, NotFoundError
 from forecache.lake.ledger import last_record
 from forecache.pipeline import Training, load_pipeline
-from forecache.registry.examples import read_examples
-from forecache.registry.metrics import log_loss
-from forecache.registry.models import tracking
-from forecache.registry.runs import training_run
+from forecache.registry.gate.examples import read_examples
+from forecache.registry.gate.metrics import log_loss
+from forecache.registry.versions.models import tracking
+from forecache.registry.versions.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from forecache.training import torchrun
+from forecache.training.exclusive.lock import only_one
 from forecache.training.launch import run_folder, train, training_inputs
-from forecache.training.lock import only_one
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +199,7 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     settings = load_settings(home=tmp_path / "home", project="sample_project")
     version = write_training_set(settings, returns, rows_per_date=10)
     folder = run_folder(settings, returns, training_inputs(returns, version))
-    monkeypatch.setattr("forecache.training.hold.GRACE_S", 0.0)
+    monkeypatch.setattr("forecache.training.exclusive.hold.GRACE_S", 0.0)
     folder.mkdir(parents=True)
     with only_one(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
         with pytest.raises(ConflictError, match="Another process is training"):

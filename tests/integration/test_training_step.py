@@ -12,8 +12,8 @@ from step_jobs import take_all, take_steps
 
 from forecache.errors import SettingsError
 from forecache.pipeline import Training
-from forecache.training.worker.group import Group, StopPoll
-from forecache.training.worker.parallel import _chosen
+from forecache.training.worker.distributed.group import Group, StopPoll
+from forecache.training.worker.distributed.parallel import _chosen
 
 TRAINING = Training(learning_rate=0.05, max_gradient_norm=0.1, schedule="cosine", warmup_share=0.3)
 LOWER = ("bfloat16", "float16")

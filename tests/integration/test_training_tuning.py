@@ -11,14 +11,14 @@ from training_sample import write_training_set
 
 from forecache.errors import ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
-from forecache.registry.models import tracking
+from forecache.registry.versions.models import tracking
 from forecache.settings import Settings, load_settings
-from forecache.training import tuning
-from forecache.training.lock import only_one
+from forecache.training.exclusive.lock import only_one
 from forecache.training.spec import TrainingSpec
-from forecache.training.study import finished_trials, open_study, requeue_interrupted, suggest
 from forecache.training.torchrun import OnEvent
-from forecache.training.tuning import tune
+from forecache.training.tuning import search as tuning
+from forecache.training.tuning.search import tune
+from forecache.training.tuning.study import finished_trials, open_study, requeue_interrupted, suggest
 
 
 def settings_in(folder: Path) -> Settings:

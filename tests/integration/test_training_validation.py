@@ -14,7 +14,7 @@ from torch import nn
 
 from forecache.pipeline import Training
 from forecache.training.worker.data import EpochOrder, Split
-from forecache.training.worker.session import Session
+from forecache.training.worker.loop.session import Session
 
 ROWS = 500
 X = np.linspace(-9, 9, ROWS, dtype=np.float32)

@@ -60,8 +60,8 @@ class Worker:
 
 
 def main(warm_home: str) -> None:
-    from forecache.lake import ingest as module
-    from forecache.lake.spark import spark_session
+    from forecache.lake.ingest import ingest as module
+    from forecache.lake.spark.session import spark_session
 
     settings = settings_of(warm_home)
     spark = spark_session(settings)

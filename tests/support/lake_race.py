@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from forecache.errors import ConflictError
 from forecache.lake import steps
-from forecache.lake.commit import Target
-from forecache.lake.partitions import look, replace_partitions
-from forecache.lake.tables import append_rows
-from forecache.lake.writers import plain_types, write_rows
+from forecache.lake.delta.commit import Target
+from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.tables import append_rows
+from forecache.lake.delta.writers import plain_types, write_rows
 from forecache.settings import Settings, load_settings
 
 DAY = date(2026, 1, 1)

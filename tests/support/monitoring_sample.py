@@ -10,10 +10,10 @@ from monitored_project.pipelines.returns import monitored
 from scoring_support import write_features
 from training_sample import sample_rows, write_training_set
 
-from forecache.lake.ingested import IngestedFile, enter_files
+from forecache.lake.ingest.ingested import IngestedFile, enter_files
 from forecache.lake.ledger import StageRecord, record
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.scoring.run import score
 from forecache.settings import Settings
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from forecache.settings import Settings
 from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
-from forecache.store.build import write_shard
 from forecache.store.layout import shard_file, write_durably
 from forecache.store.manifest import Manifest, Policy, Source, now
 from forecache.store.pointer import Pointer, new_store_id, write_pointer
+from forecache.store.segment.writer import write_shard
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))

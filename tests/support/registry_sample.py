@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from forecache.pipeline import Pipeline
-from forecache.registry.runs import training_run
+from forecache.registry.versions.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings
 from forecache.training import spec as files

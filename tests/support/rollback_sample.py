@@ -13,14 +13,14 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import sample_rows, write_training_set
 
+from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, record
-from forecache.lake.tables import table_version
 from forecache.operations import steps
 from forecache.operations.rollback import roll_back
 from forecache.pipeline import Pipeline
 from forecache.registry import moves
-from forecache.registry.gate import run_gate
-from forecache.registry.register import register
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import publish

@@ -16,9 +16,10 @@ from scoring_support import NIGHT, features_table, make_pipeline, register_model
 from forecache.errors import ConflictError
 from forecache.lake import steps
 from forecache.lake.ledger import StageRecord, record
-from forecache.registry.models import ModelVersion
+from forecache.registry.versions.models import ModelVersion
 from forecache.results import StageResult
-from forecache.scoring import run, stage
+from forecache.scoring import run
+from forecache.scoring.partitions import shards as stage
 from forecache.settings import Settings, load_settings
 
 PIPELINE = make_pipeline()

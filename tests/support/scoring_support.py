@@ -29,7 +29,7 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
-from forecache.registry.models import CHAMPION, CHECKSUMS_TAG, ModelVersion, checksums, model_version, tracking
+from forecache.registry.versions.models import CHAMPION, CHECKSUMS_TAG, ModelVersion, checksums, model_version, tracking
 from forecache.settings import Settings, load_settings
 
 NIGHT = date(2024, 6, 30)

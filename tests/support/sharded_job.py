@@ -20,9 +20,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from forecache.training.worker.checkpoint import Checkpoints
-from forecache.training.worker.group import Group
-from forecache.training.worker.places import Folder
+from forecache.training.worker.checkpoint.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.places import Folder
+from forecache.training.worker.distributed.group import Group
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

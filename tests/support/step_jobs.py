@@ -10,15 +10,15 @@ import torch.distributed as dist
 from torch import nn
 
 from forecache.pipeline import Training
-from forecache.training.worker import group as group_module
-from forecache.training.worker.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.places import Folder
 from forecache.training.worker.data import Batch
-from forecache.training.worker.group import Group
-from forecache.training.worker.model import Objective, Prepare, Statistics
-from forecache.training.worker.parallel import Kind, Parallel, whole_weights
-from forecache.training.worker.places import Folder
-from forecache.training.worker.precision import Precision
-from forecache.training.worker.step import Stepper
+from forecache.training.worker.distributed import group as group_module
+from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.distributed.parallel import Kind, Parallel, whole_weights
+from forecache.training.worker.distributed.precision import Precision
+from forecache.training.worker.loop.step import Stepper
+from forecache.training.worker.model.model import Objective, Prepare, Statistics
 
 FEATURES = 5
 

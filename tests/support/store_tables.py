@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.digest import partition_digests
+from forecache.lake.delta.digest import partition_digests
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import (
     Baseline,

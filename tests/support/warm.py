@@ -10,8 +10,8 @@ from typing import Any
 _MODULES = [
     "deltalake",
     "duckdb",
-    "forecache.lake.tables",
-    "forecache.registry.models",
+    "forecache.lake.delta.tables",
+    "forecache.registry.versions.models",
     "forecache.scoring.run",
     "mlflow.onnx",
     "mlflow.store.model_registry.sqlalchemy_store",

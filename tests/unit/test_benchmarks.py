@@ -14,7 +14,7 @@ import orjson
 import pytest
 from reader_support import write_version
 
-from forecache.reader.answers import Answers
+from forecache.reader.versions.answers import Answers
 from forecache.store import Field, Store
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

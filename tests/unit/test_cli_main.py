@@ -17,8 +17,8 @@ from forecache import errors
 from forecache.cli import main as cli
 from forecache.cli.base import Night
 from forecache.cli.commands import run as run_commands
-from forecache.lake import writers
-from forecache.lake.tables import append_rows
+from forecache.lake.delta import writers
+from forecache.lake.delta.tables import append_rows
 from forecache.settings import load_settings
 from forecache.unforeseen import explain
 

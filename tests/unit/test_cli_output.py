@@ -90,7 +90,7 @@ def test_outcome_of_scoring_holds_what_came_of_the_plan_beside_it() -> None:
 def test_progress_that_is_no_terminal_says_a_line_every_few_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring.job import sentence
+    from forecache.scoring.tasks.job import sentence
 
     monkeypatch.setattr(FLAGS, "json", False)  # whatever the command before this test was called with
     with StageProgress() as progress:

@@ -32,7 +32,7 @@ def test_help_takes_three_tenths_of_a_second_of_cpu_time() -> None:
 
 
 def test_reader_loads_no_heavy_library() -> None:
-    loaded = modules_after("from forecache.reader import AsyncClient, Client, serve\nimport forecache.reader.app")
+    loaded = modules_after("from forecache.reader import AsyncClient, Client, serve\nimport forecache.reader.http.app")
     assert not loaded & set(HEAVY)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import UnavailableError
-from forecache.lake.object_store import hadoop_options, s3_jars
-from forecache.lake.spark import _escaped
+from forecache.lake.spark.object_store import hadoop_options, s3_jars
+from forecache.lake.spark.session import _escaped
 from forecache.settings import Settings, load_settings
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forecache.lake.python_daemon import without_archives
+from forecache.lake.spark.python_daemon import without_archives
 
 
 def test_leaves_out_what_lies_inside_the_installed_pyspark(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from forecache.monitoring.bins import BINS, count_batches, cut_bins, every
-from forecache.scoring.distribution import distance
+from forecache.monitoring.drift.distribution import distance
 
 
 def batch(values: np.ndarray) -> pa.RecordBatch:

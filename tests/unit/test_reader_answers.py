@@ -10,8 +10,8 @@ import pytest
 from reader_support import FIELDS, MODEL, write_version
 
 from forecache.errors import InputError
-from forecache.reader.answers import Answers
-from forecache.reader.problems import Problem
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
 from forecache.store import Field, KeyColumn, KeySchema, Provenance, Store
 from forecache.store.manifest import Policy
 

@@ -18,7 +18,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_server_loads_nothing_heavy_nor_the_client_library() -> None:
-    loaded = loaded_by("from forecache.reader import serve, create_token\nimport forecache.reader.app")
+    loaded = loaded_by("from forecache.reader import serve, create_token\nimport forecache.reader.http.app")
     assert "granian" in loaded
     assert loaded.isdisjoint({*HEAVY, "httpx"})
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecache.reader.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics, render
-from forecache.reader.runtime import Runtime
+from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics, render
+from forecache.reader.processes.shared_memory import Runtime
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Which silent connections are closed: the late ones always, others where connections run out."""
 
-from forecache.reader.reaper import Connection, choose
+from forecache.reader.processes.reaper import Connection, choose
 
 
 def connections(address: str, *silences_s: float) -> list[Connection]:

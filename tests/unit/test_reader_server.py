@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from forecache.errors import ConflictError, SettingsError
-from forecache.reader.runtime import Runtime
-from forecache.reader.server import listen
+from forecache.reader.processes.server import listen
+from forecache.reader.processes.shared_memory import Runtime
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

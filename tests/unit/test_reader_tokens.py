@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import InputError, NotFoundError, SettingsError
-from forecache.reader.access import Access
-from forecache.reader.problems import Problem
+from forecache.reader.http.access import Access
+from forecache.reader.http.problems import Problem
 from forecache.reader.tokens import create_token, list_tokens, load_tokens, revoke_token
 
 

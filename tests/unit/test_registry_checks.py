@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sample_project.pipelines.visits import basket, returns
 
-from forecache.registry import checks
-from forecache.registry.scorers import Scorer
+from forecache.registry.gate import checks
+from forecache.registry.gate.scorers import Scorer
 
 RNG = np.random.default_rng(11)
 ROWS = 4000

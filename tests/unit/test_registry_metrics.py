@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from forecache.pipeline.policies import METRICS
-from forecache.registry import metrics as ours
-from forecache.registry.bootstrap import gain_interval, metric_interval, weighted_metric
+from forecache.registry.gate import metrics as ours
+from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from forecache.lake.ledger import StageRecord
-from forecache.scoring.calibration import fastest, sweep
-from forecache.scoring.estimate import Figures, predict, sentence, together, too_much_memory
+from forecache.scoring.batch_size import fastest, sweep
+from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
 from forecache.settings import load_settings
 
 NIGHT = date(2024, 6, 30)
@@ -119,7 +119,7 @@ def test_more_memory_than_the_settings_give_is_a_warning(megabytes: int, warned:
 
 
 def test_time_left_and_rows_per_second_follow_the_rows() -> None:
-    from forecache.scoring.job import sentence as progress
+    from forecache.scoring.tasks.job import sentence as progress
 
     assert progress((0, 4), (0, 1000), 0.5) == ("scoring 1,000 rows", None)
     assert progress((1, 4), (300, 1000), 3.0) == ("scoring 1,000 rows: 1 of 4 shards, 100 rows/s, 7 s left", 0.3)

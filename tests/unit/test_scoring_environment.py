@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import InputError
-from forecache.scoring.environment import compare_environment, deciding_versions, require_versions
+from forecache.inference.environment import compare_environment, deciding_versions, require_versions
 
 
 def compare(folder: Path, *requirements: str, engine: str = "onnx") -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import pytest
 from scoring_support import network
 
 from forecache.errors import CheckError, InputError
-from forecache.scoring.estimators import bounded
-from forecache.scoring.kernel import load_kernel, score_arrays, score_stream
-from forecache.scoring.runtimes import LOADERS, as_columns, onnx_session
-from forecache.scoring.spec import KernelSpec, OutputColumn
+from forecache.inference.kernel import load_kernel, score_arrays, score_stream
+from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.inference.runtimes.estimators import bounded
+from forecache.inference.runtimes.runtimes import LOADERS, as_columns, onnx_session
 
 OUTPUT = OutputColumn("probability", "float")
 
@@ -83,8 +83,8 @@ def test_an_onnx_worker_imports_neither_torch_nor_mlflow_nor_pandas() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests/support')\n"
         "import numpy as np, pyarrow as pa\n"
-        "from forecache.scoring.kernel import score_stream\n"
-        "from forecache.scoring.spec import KernelSpec, OutputColumn\n"
+        "from forecache.inference.kernel import score_stream\n"
+        "from forecache.inference.kernel_spec import KernelSpec, OutputColumn\n"
         "model = sys.stdin.buffer.read()\n"
         "options = {'providers': [], 'feeds': [('x', 'float32', 2)], 'fetches': ['probability']}\n"
         "out = (OutputColumn('probability', 'float'),)\n"

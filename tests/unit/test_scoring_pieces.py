@@ -14,12 +14,12 @@ import pytest
 from scoring_support import features_table, make_pipeline, network
 
 from forecache.errors import InputError, UnavailableError
-from forecache.lake.files import Place
-from forecache.scoring.files import open_output
-from forecache.scoring.pieces import Piece, Recipe, Scorer, output_position
-from forecache.scoring.rows import Stamp, layout_of
-from forecache.scoring.spark_engine import group
-from forecache.scoring.spec import KernelSpec, OutputColumn
+from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.lake.delta.files import Place
+from forecache.scoring.tasks.parquet_files import open_output
+from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
+from forecache.scoring.tasks.spark_engine import group
+from forecache.scoring.tasks.task import Piece, Recipe, Scorer, output_position
 
 PIPELINE = make_pipeline()
 ROWS = 1_000
@@ -144,7 +144,7 @@ def test_a_worker_that_scores_a_piece_imports_none_of_the_driver_s_modules(tmp_p
     code = (
         "import pickle, sys\n"
         "recipe, piece, model = pickle.load(sys.stdin.buffer)\n"
-        "from forecache.scoring.pieces import Scorer\n"
+        "from forecache.scoring.tasks.task import Scorer\n"
         "Scorer(recipe, lambda: model, str).score(piece, lambda rows: None)\n"
         "heavy = {'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx', 'deltalake', 'forecache.pipeline'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

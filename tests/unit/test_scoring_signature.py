@@ -3,8 +3,8 @@
 import pytest
 
 from forecache.errors import SettingsError
-from forecache.scoring.signature import parse_result_type, resolve_result
-from forecache.scoring.spec import OutputColumn
+from forecache.inference.kernel_spec import OutputColumn
+from forecache.inference.signature import parse_result_type, resolve_result
 
 FLOAT = (OutputColumn("p", "float"),)
 TWO = (OutputColumn("p", "double"), OutputColumn("label", "string"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from forecache.errors import CheckError
-from forecache.scoring.estimators import load_estimator, load_skops
-from forecache.scoring.trees import refuse_unsound_trees
+from forecache.inference.runtimes.estimators import load_estimator, load_skops
+from forecache.inference.runtimes.trees import refuse_unsound_trees
 from forecache.training.estimator.libraries import refuse_unsaveable
 from forecache.training.estimator.matrix import Matrix
 

@@ -19,7 +19,7 @@ from forecache.lake.training_set import as_of_dates
 from forecache.monitoring.stage import declared_inputs
 from forecache.pipeline import load_pipelines
 from forecache.settings import load_settings
-from forecache.store.publishing import content_inputs
+from forecache.store.publishing.publish import content_inputs
 from forecache.training.launch import training_inputs
 
 ORIGINAL = Path(__file__).parents[1] / "support" / "staleness_project"

@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 
-from forecache.store import hashing
-from forecache.store.differences import Changes, Differences, Rows, content_changes
-from forecache.store.encode import Encoding
+from forecache.store import content_hash as hashing
+from forecache.store.changes.changes import Changes, Differences, Rows, content_changes
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance
+from forecache.store.publishing.entries import Encoding
 
 ENCODING = Encoding(
     KeySchema((KeyColumn("customer_id", "string"),)),

@@ -9,7 +9,7 @@ import pytest
 
 from forecache.errors import CheckError
 from forecache.pipeline import Publish
-from forecache.store.gates import bin_counts, check_gates, drift, population_stability_index, statistics
+from forecache.store.publishing.gates import bin_counts, check_gates, drift, population_stability_index, statistics
 
 ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import UnavailableError
-from forecache.store import index
-from forecache.store.build import write_shard
-from forecache.store.index import append_index, key_hashes
-from forecache.store.pages import leaf_records
-from forecache.store.segment import SegmentHandle
+from forecache.store.segment import index
+from forecache.store.segment.index import append_index, key_hashes
+from forecache.store.segment.lmdb_pages import leaf_records
+from forecache.store.segment.mapping import SegmentHandle
+from forecache.store.segment.writer import write_shard
 
 
 def write(path: Path, rows: dict[bytes, bytes]) -> None:

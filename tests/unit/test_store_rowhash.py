@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
+from forecache.hashes import row_hashes
 from forecache.store import KeyColumn, KeySchema
-from forecache.store.encode import Encoding, encode_entries, encode_keys
 from forecache.store.manifest import Field, Provenance
-from forecache.store.rowhash import row_hashes
+from forecache.store.publishing.entries import Encoding, encode_entries, encode_keys
 
 OWN = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 OTHER = Provenance("churn", 2, 7, "1998-06-30T03:00:00.000000Z", "run-0")

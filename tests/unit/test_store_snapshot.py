@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError, UnavailableError
-from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, many, split_entry
-from forecache.store.build import num_shards, write_shard
-from forecache.store.filters import write_filter, write_hashes
-from forecache.store.index import key_hashes
+from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, split_entry
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifest_from_json
-from forecache.store.work import read_back, shards_of
+from forecache.store.publishing.jobs import read_back, shards_of
+from forecache.store.read import many
+from forecache.store.segment.filter import write_filter, write_hashes
+from forecache.store.segment.index import key_hashes
+from forecache.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)
 OWN = b"\n1f09a2c4"

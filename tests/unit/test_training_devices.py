@@ -8,7 +8,7 @@ from forecache.pipeline import Training
 from forecache.settings import load_settings
 from forecache.training.devices import num_workers, only_gpu, resolved_precision
 from forecache.training.torchrun import environment
-from forecache.training.tuning import trial_slots
+from forecache.training.tuning.search import trial_slots
 
 TRAINING = Training()
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from forecache.reader.answers import Answers
+from forecache.reader.versions.answers import Answers
 from forecache.store import Store
 
 SNAPSHOT = Store(Path(os.environ["BENCH_STORE"])).snapshot()

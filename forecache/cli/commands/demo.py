@@ -18,7 +18,7 @@ from forecache.results import StageResult
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.registry.models import ModelVersion
+    from forecache.registry.versions.models import ModelVersion
 
 
 @command(
@@ -133,7 +133,7 @@ def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str
 
 def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResult]) -> str:
     """The report of the version that this run registered; its path."""
-    from forecache.registry.report import write_report
+    from forecache.registry.report.page import write_report
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
     subjects = {pipeline.name, *(source.name for source in pipeline.sources)}
@@ -149,8 +149,8 @@ def verdicts(
     Args:
         versions: Which version of each pipeline; else its champion, or the newest where there is none.
     """
-    from forecache.registry.models import find_champion, list_models, model_version
-    from forecache.registry.verdicts import load_verdict
+    from forecache.registry.gate.verdicts import load_verdict
+    from forecache.registry.versions.models import find_champion, list_models, model_version
 
     found = []
     for pipeline in pipelines:

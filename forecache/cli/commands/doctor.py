@@ -43,7 +43,7 @@ def check_variables() -> Finding:
 
 
 def check_java(settings: Settings) -> Finding:
-    from forecache.lake.spark import find_java
+    from forecache.lake.spark.session import find_java
 
     java = find_java(settings)
     if java is None:
@@ -69,8 +69,8 @@ def java_major(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
-    from forecache.lake.object_store import s3_jars
-    from forecache.lake.spark import jar_paths
+    from forecache.lake.spark.object_store import s3_jars
+    from forecache.lake.spark.session import jar_paths
 
     paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")
@@ -131,7 +131,7 @@ def check_project(settings: Settings) -> Finding:
 
 
 def check_lake(settings: Settings) -> Finding:
-    from forecache.lake.tables import list_tables
+    from forecache.lake.delta.tables import list_tables
 
     found = list_tables(settings)
     if not found:
@@ -188,7 +188,7 @@ def check_bytes(settings: Settings) -> Finding:
 
 
 def check_rollbacks(settings: Settings) -> Finding:
-    from forecache.lake.tables import table_exists
+    from forecache.lake.delta.tables import table_exists
     from forecache.pipeline import load_pipelines
     from forecache.registry.promotions import PROMOTION_TABLE, promotions, unfinished
     from forecache.store import open_store
@@ -216,7 +216,7 @@ def check_rollbacks(settings: Settings) -> Finding:
 
 def check_files(settings: Settings) -> Finding:
     """Whether every data file of every table can be read whole."""
-    from forecache.lake.damage import damaged_files
+    from forecache.lake.delta.damage import damaged_files
 
     found = list(damaged_files(settings))
     if not found:

@@ -12,8 +12,8 @@ from forecache.cli.commands.models import model_dict
 from forecache.cli.commands.store import no_such_key, open_pipeline_store, provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.errors import NotFoundError
+from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
-from forecache.lake.tables import open_table, table_exists
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
-    from forecache.reader.answers import Answers
+    from forecache.reader.versions.answers import Answers
     from forecache.store import decode_key, parse_key
 
     with open_pipeline_store(pipeline.name).snapshot(version) as snapshot:
@@ -142,7 +142,7 @@ def _events(current: Settings, table: str, version: int | None, where: dict[str,
 
 def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
     """The registered version that made the row, with its run and what it was trained on."""
-    from forecache.registry.models import model_version
+    from forecache.registry.versions.models import model_version
 
     version = row.get("model_version", manifest.provenance.model_version)
     try:

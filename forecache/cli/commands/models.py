@@ -11,8 +11,8 @@ from forecache.errors import CheckError
 
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
-    from forecache.registry.models import ModelVersion
-    from forecache.registry.verdicts import Verdict
+    from forecache.registry.gate.verdicts import Verdict
+    from forecache.registry.versions.models import ModelVersion
     from forecache.settings import Settings
 
 
@@ -63,7 +63,7 @@ def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), what the gate said of each, and the champion."""
     from forecache.cli.runner import chosen_pipelines
     from forecache.pipeline import load_pipeline
-    from forecache.registry.models import list_models
+    from forecache.registry.versions.models import list_models
 
     current = settings()
     declared = [load_pipeline(current, name) for name in chosen_pipelines(current, pipelines)]
@@ -102,8 +102,8 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     """
     from forecache.operations.rollback import settle
     from forecache.pipeline import load_pipeline
-    from forecache.registry.models import CHAMPION, model_version
     from forecache.registry.moves import promote as promote_by_hand
+    from forecache.registry.versions.models import CHAMPION, model_version
 
     current = settings()
     declared = load_pipeline(current, pipeline)
@@ -130,7 +130,7 @@ def judge(pipeline: str, version: int) -> None:
     since, any but a person's where the gate's declaration has. Passing moves the champion, as after a training.
     """
     from forecache.pipeline import load_pipeline
-    from forecache.registry.models import model_version
+    from forecache.registry.versions.models import model_version
 
     current = settings()
     declared = load_pipeline(current, pipeline)
@@ -149,7 +149,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     """Turn down VERSION of PIPELINE's model, which waits for approval; the champion stays what it is."""
     from forecache.operations.approval import approve
     from forecache.pipeline import load_pipeline
-    from forecache.registry.models import model_version
+    from forecache.registry.versions.models import model_version
 
     current = settings()
     declared = load_pipeline(current, pipeline)

@@ -34,7 +34,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     the test split. The figures are kept in the table `monitoring`. The verdict says whether they ask for a training; it
     starts none.
     """
-    from forecache.lake.spark import spark_session
+    from forecache.lake.spark.session import spark_session
     from forecache.monitoring.stage import monitor as measure
     from forecache.monitoring.table import measurements
     from forecache.pipeline import load_pipeline

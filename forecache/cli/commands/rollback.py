@@ -32,7 +32,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     from forecache.operations.rollback import roll_back
     from forecache.operations.targets import stands_here
     from forecache.pipeline.loading import find_pipeline
-    from forecache.store.targets import sync_served
+    from forecache.store.replicas.sync import sync_served
 
     current = settings()
     store = open_pipeline_store(pipeline)

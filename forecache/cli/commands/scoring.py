@@ -11,8 +11,8 @@ from forecache.cli.progress import StageProgress
 from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from forecache.monitoring.drift.findings import DriftReport
     from forecache.pipeline import Pipeline
-    from forecache.scoring.drift_report import DriftReport
     from forecache.settings import Settings
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
@@ -35,8 +35,8 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
     It only looks: what blocks a publish is what the nightly found.
     """
+    from forecache.monitoring.drift.drift import prediction_drift
     from forecache.pipeline import load_pipeline
-    from forecache.scoring.drift import prediction_drift
 
     current = settings()
     declared = load_pipeline(current, pipeline)
@@ -64,8 +64,8 @@ def _newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
 
 
 def _write_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
-    from forecache.lake.spark import spark_session
-    from forecache.scoring.sampled_report import write_drift_report
+    from forecache.lake.spark.session import spark_session
+    from forecache.monitoring.drift.sampled_report import write_drift_report
 
     with StageProgress() as progress:
         result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
@@ -132,11 +132,11 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
 
     The challenger's predictions go to a table of their own; nothing publishes from it.
     """
-    from forecache.lake.spark import spark_session
+    from forecache.lake.spark.session import spark_session
     from forecache.pipeline import load_pipeline
     from forecache.registry.challenger import find_challenger
-    from forecache.registry.models import model_version
-    from forecache.scoring.shadow import score_shadow
+    from forecache.registry.versions.models import model_version
+    from forecache.scoring.challenger.shadow import score_shadow
 
     current = settings()
     declared = load_pipeline(current, pipeline)

@@ -62,7 +62,7 @@ def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
     """
     from forecache.operations.targets import stands_here
     from forecache.pipeline.loading import find_pipeline
-    from forecache.store.targets import sync_served
+    from forecache.store.replicas.sync import sync_served
 
     current = settings()
     with stands_here(store.pipeline, what), StageProgress() as progress:
@@ -199,7 +199,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
 
     A composite key is its parts joined by `|`.
     """
-    from forecache.reader.answers import Answers
+    from forecache.reader.versions.answers import Answers
     from forecache.store import parse_key
 
     with open_pipeline_store(pipeline).snapshot(version) as snapshot:
@@ -257,7 +257,7 @@ def provenance_text(answer: dict[str, Any]) -> str:
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
     """What changed from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
-    from forecache.store.diff import diff_versions
+    from forecache.store.read.compare_versions import diff_versions
 
     found = diff_versions(open_pipeline_store(pipeline), before, after, top=top)
     if wants_json():

@@ -19,7 +19,7 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
     Changes nothing: it says which values to write into the declaration. An interrupted search goes on where it was.
     """
     from forecache.pipeline import load_pipeline
-    from forecache.training.tuning import tune as search
+    from forecache.training.tuning.search import tune as search
 
     current = settings()
     declared = load_pipeline(current, pipeline)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError, InputError, SettingsError
+from forecache.inference.runtimes.estimators import load_estimator
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
-from forecache.scoring.estimators import load_estimator
 from forecache.settings import load_settings
 from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.worker.events import Events
-from forecache.training.worker.heartbeat import Heartbeat
+from forecache.training.worker.reporting.events import Events
+from forecache.training.worker.reporting.heartbeat import Heartbeat
 
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
@@ -179,7 +179,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _usage(started: float) -> dict[str, Any]:
-    """As `forecache.training.worker.usage` measures it; an estimator has its data before it starts: no stall."""
+    """The figures of `training.worker.reporting.usage`; an estimator has all its data first, so it never waits."""
     wall, threads = time.perf_counter() - started, _environment()["threads"]
     unit = 1 if sys.platform == "darwin" else 1024
     return {

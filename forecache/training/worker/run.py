@@ -12,17 +12,24 @@ from deltalake import DeltaTable
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.worker.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.checkpoint import Checkpoints
+from forecache.training.worker.checkpoint.places import open_place
 from forecache.training.worker.data import EpochOrder, Split
-from forecache.training.worker.events import Events, silent
-from forecache.training.worker.export import export
-from forecache.training.worker.group import Group
-from forecache.training.worker.heartbeat import Heartbeat
-from forecache.training.worker.loop import Loop
-from forecache.training.worker.model import ExportedModel, Objective, Prepare, Statistics, fit_statistics, log_mask
-from forecache.training.worker.own import OwnLoop
-from forecache.training.worker.places import open_place
-from forecache.training.worker.session import Interrupted, Session
+from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.loop.loop import Loop
+from forecache.training.worker.loop.session import Interrupted, Session
+from forecache.training.worker.loop.user_fit import OwnLoop
+from forecache.training.worker.model.export import export
+from forecache.training.worker.model.model import (
+    ExportedModel,
+    Objective,
+    Prepare,
+    Statistics,
+    fit_statistics,
+    log_mask,
+)
+from forecache.training.worker.reporting.events import Events, silent
+from forecache.training.worker.reporting.heartbeat import Heartbeat
 
 _EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096

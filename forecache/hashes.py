@@ -1,0 +1,123 @@
+"""Hashes of rows, 64 bits each, by which two states of a night are compared without encoding what is equal.
+
+A row's hash takes in one number after the other by a step that can be reversed (xor, a multiplication by an odd
+number, a shifted xor), and ends with the finaliser of splitmix64 (G. Steele et al., "Fast Splittable Pseudorandom
+Number Generators", 2014). So rows that differ in one number never have the same hash, and rows that differ in more
+have it by chance only, once in 2**64.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.byte_windows import WORD, Words
+from forecache.store.manifest import Provenance
+from forecache.store.publishing.entries import Encoding, provenance_suffixes
+
+_START = np.uint64(0x9E3779B97F4A7C15)
+_STEP = np.uint64(0xFF51AFD7ED558CCD)
+_FINAL = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_NULL = np.uint64(0xD1B54A32D192ED03)
+_SHIFT = np.uint64(32)
+
+
+def row_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None) -> np.ndarray:
+    """The hash of every row's key, served fields and provenance, uint64 [n].
+
+    Rows that are encoded differently have different hashes.
+
+    Args:
+        provenance: That of all rows where it is known; None: the batch has the columns.
+    """
+    hashes = np.full(len(batch), _START)
+    for column in encoding.key.columns:
+        _take_in_column(hashes, batch.column(column.name))
+    for field in encoding.fields:
+        values = batch.column(field.name)
+        _take_in_column(hashes, values.cast(pa.float64()) if field.type == "double" else values)
+    _take_in(hashes, _provenance_numbers(batch, encoding, provenance))
+    return _finished(hashes)
+
+
+def key_hashes(columns: Sequence[pa.Array]) -> np.ndarray:
+    """The hash of every key, given its columns of n rows each; uint64 [n].
+
+    Equal keys have equal hashes, whatever segments and models they belong to.
+    """
+    hashes = np.full(len(columns[0]), _START)
+    for column in columns:
+        _take_in_column(hashes, column)
+    return _finished(hashes)
+
+
+def _finished(hashes: np.ndarray) -> np.ndarray:
+    for multiplier in _FINAL:
+        hashes *= multiplier
+        hashes ^= hashes >> _SHIFT
+    return hashes
+
+
+def _take_in(hashes: np.ndarray, numbers: "np.ndarray | np.uint64") -> None:
+    hashes ^= numbers
+    hashes *= _STEP
+    hashes ^= hashes >> _SHIFT
+
+
+def _take_in_column(hashes: np.ndarray, column: pa.Array) -> None:
+    kind = column.type
+    valid = None if column.null_count == 0 else column.is_valid().to_numpy(zero_copy_only=False)
+    if valid is not None:
+        hashes ^= np.where(valid, np.uint64(0), _NULL)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        _take_in_texts(hashes, column, valid)
+        return
+    if pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
+        _take_in_texts(hashes, column.cast(pa.string() if pa.types.is_decimal(kind) else pa.binary()), valid)
+        return
+    numbers = _numbers(column)
+    _take_in(hashes, numbers if valid is None else np.where(valid, numbers, np.uint64(0)))
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """The bits of every value of a column whose values are numbers; whatever where it is null."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        values = column.fill_null(0.0).to_numpy()
+        return np.where(np.isnan(values), _NULL, values.view(np.uint64))
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz)).view(pa.int64())
+    elif pa.types.is_date(kind):
+        column = column.view(pa.int32()).cast(pa.int64())
+    else:
+        column = column.cast(pa.int64())
+    return column.fill_null(0).to_numpy().view(np.uint64)
+
+
+def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | None) -> None:
+    """Take in the length of every text and then its bytes, eight at a time."""
+    words = Words.of(column)
+    lengths = words.lengths if valid is None else np.where(valid, words.lengths, 0)
+    _take_in(hashes, lengths.astype(np.uint64))
+    for position in range(0, int(lengths.max(initial=0)), WORD):
+        rows = np.flatnonzero(lengths > position)
+        if len(rows) == len(hashes):
+            _take_in(hashes, words.little(position))
+        else:
+            some = hashes[rows]
+            _take_in(some, words.little(position, rows))
+            hashes[rows] = some
+
+
+def _provenance_numbers(
+    batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None
+) -> "np.ndarray | np.uint64":
+    """For every row 0 where its provenance is the version's, and its provenance's id where it has one of its own."""
+    if provenance is not None:
+        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
+    suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
+    if suffixes is None:
+        return np.uint64(0)
+    distinct = suffixes.dictionary_encode()
+    numbers = [1 + int(text[2:], 16) if len(text) > 1 else 0 for text in distinct.dictionary.to_pylist()]
+    return np.array(numbers, np.uint64)[distinct.indices.to_numpy()]

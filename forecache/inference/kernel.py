@@ -1,0 +1,141 @@
+"""The model inside a process: loaded once, then Arrow arrays in and one Arrow array out.
+
+Spark's Python workers and the engine without a JVM run this same code.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import CheckError, InputError
+from forecache.inference.arrays import from_numpy
+from forecache.inference.environment import require_versions
+from forecache.inference.kernel_spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
+from forecache.inference.runtimes.estimators import BOUNDS, bounded
+from forecache.inference.runtimes.runtimes import LOADERS, Kernel
+from forecache.scoring.tasks.spark_worker import settle
+
+_MODELS_PER_PROCESS = 4
+
+_loaded: "OrderedDict[str, Kernel]" = OrderedDict()
+
+
+def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    """The process's kernel for a spec, loaded at the first call.
+
+    Args:
+        payload: Returns the model's bytes: an ONNX or LightGBM file, or a zip archive of the model's folder.
+        folder: Returns a folder of this machine into which an archive may be unpacked.
+
+    Raises:
+        InputError: A package that decides about a value has another version here than where the plan was made.
+    """
+    if spec.checksum not in _loaded:
+        require_versions(spec.packages)
+        with _one_thread():
+            kernel = LOADERS[spec.engine](spec, payload, folder)
+        _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
+        while len(_loaded) > _MODELS_PER_PROCESS:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(spec.checksum)
+    return _loaded[spec.checksum]
+
+
+class _Bounded:
+    """A kernel whose single output is kept within (smallest, largest), each a number or None."""
+
+    def __init__(self, kernel: Kernel, limits: Sequence[float | None]) -> None:
+        self._kernel, self._limits = kernel, limits
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        values = self._kernel.run(arrays)
+        return [bounded(values[0], self._limits)] if len(values) == 1 else values
+
+
+def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:
+    """Predictions of a batch, as the Arrow type that the spec names."""
+    rows = len(arrays[0])
+    if rows == 0:
+        return pa.array([], type=arrow_type(spec))
+    values = kernel.run(arrays)
+    columns = [
+        _output_array(value, column, rows, spec.time_zone) for value, column in zip(values, spec.outputs, strict=True)
+    ]
+    if spec.shape != "struct":
+        return columns[0]
+    return pa.StructArray.from_arrays(columns, names=[column.name for column in spec.outputs])
+
+
+def score_stream(
+    spec: KernelSpec,
+    payload: Callable[[], bytes],
+    folder: Callable[[], str],
+    batches: Iterator[pa.Array | tuple[pa.Array, ...]],
+) -> Iterator[pa.Array]:
+    """What the UDF runs in a worker: one array of predictions for each batch of one or several input arrays."""
+    kernel = load_kernel(spec, payload, folder)
+    for batch in batches:
+        yield score_arrays(kernel, spec, batch if isinstance(batch, tuple) else (batch,))
+    settle()
+
+
+def _output_array(value: np.ndarray, column: OutputColumn, rows: int, time_zone: str) -> pa.Array:
+    if len(value) != rows:
+        raise CheckError(
+            f"The model returned {len(value)} rows of {column.name!r} for {rows} rows.",
+            remedy="A model must return one prediction for each row.",
+        )
+    kind = ARROW_TYPES[column.type]
+    if column.width is not None:
+        if value.ndim == 1 and value.dtype == object:
+            return pa.array([None if row is None else list(row) for row in value], pa.list_(kind), from_pandas=True)
+        matrix = value.reshape(rows, -1)
+        flat = _cast(matrix.reshape(-1), kind, time_zone)
+        return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1]).cast(pa.list_(kind))
+    if value.ndim == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    if value.ndim != 1:
+        raise CheckError(
+            f"The model returned {value.shape[1:]} values a row of {column.name!r}, declared as one {column.type}.",
+            remedy=f"Log it with a signature that says so, or pass result_type='array<{column.type}>'.",
+        )
+    return _cast(np.ascontiguousarray(value), kind, time_zone)
+
+
+def _cast(values: np.ndarray, kind: pa.DataType, time_zone: str) -> pa.Array:
+    # Not a number is what a model returns where it knows nothing. In Spark it would be larger than every number.
+    unknown = np.isnan(values) if values.dtype.kind == "f" else None
+    array = from_numpy(values, unknown if unknown is not None and unknown.any() else None)
+    if array.type == kind:
+        return array
+    try:
+        if pa.types.is_timestamp(array.type) and array.type.tz is None and pa.types.is_timestamp(kind):
+            import pyarrow.compute as pc
+
+            array = pc.assume_timezone(array, time_zone)
+        return array.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"The model returned {array.type}, which does not fit {kind}: {error}.",
+            remedy="Log it with a signature that says what it returns, or pass another result_type.",
+        ) from None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Libraries that are loaded inside start no thread for each core: a task runs on one.
+
+    The environment is as before afterwards: this process may start a training, which sets its own threads.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    missing = [name for name in names if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

@@ -1,0 +1,1 @@
+"""Delta tables: reading, writing data files, and the one committer."""

@@ -1,0 +1,324 @@
+"""The one place that commits to the lake's Delta tables.
+
+Data files are written first, under names of their own, by Spark's tasks or from Arrow; nobody sees them. The driver
+then commits them through delta-rs, which creates the log's next entry only if nobody else has: on a disk and on an
+object store alike. Every attempt looks at the newest state of the table again and decides anew what to add and what to
+remove, so that two writers never both replace what one of them has not seen.
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from forecache.errors import ConflictError, ForecacheError, InputError, UnavailableError
+from forecache.lake.delta.files import DataFile, partition_text, place_of, statistics_json
+from forecache.lake.steps import step
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable, Schema
+
+# How long a commit goes on trying while others commit to the same table, and how long it waits in between.
+_PATIENCE_S = 120.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+# How often an object store may fail a commit after the retries of its client.
+_STORE_FAILURES = 10
+MARK = "commit"
+"""Name in a commit's metadata of the text that no other commit has."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table to commit to, which is created where there is none.
+
+    Attributes:
+        add_columns: Add the schema's missing columns to the table.
+        fit: Refuse rows whose column types differ from the table's.
+    """
+
+    settings: Settings
+    name: str
+    schema: "Schema"
+    partition_by: tuple[str, ...] = ()
+    change_feed: bool = False
+    add_columns: bool = True
+    fit: bool = True
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a commit does to a table at the version that it was decided on.
+
+    Attributes:
+        files: Files that the table has afterwards; those that it has already are left as they are.
+        replaced: Files that it has and that go, but for those among `files`.
+        schema: Columns of the whole table afterwards, where all of it is replaced.
+        partitions: What is told of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
+    """
+
+    files: Sequence[DataFile] = ()
+    replaced: Sequence[DataFile] = ()
+    schema: "Schema | None" = None
+    partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """A table at its newest version: -1, without a table, where there is none. Its files have no bounds."""
+
+    delta: "DeltaTable | None"
+    version: int
+    files: Sequence[DataFile]
+
+
+def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[str, str] | None = None) -> int:
+    """Bring a table's log forward by one entry, by two where columns are added; by none where it is already as decided.
+
+    Args:
+        decide: Called at each attempt with the table at its newest version; what it raises goes through.
+        note: Written beside the change; a run's id under `run_id`.
+
+    Returns:
+        The Delta version of the commit, or the newest where there was nothing to do.
+
+    Raises:
+        ConflictError: Others committed to the table without a pause for two minutes.
+        InputError: A column has another type in the table than in the rows, or the table lacks it and is to get none.
+        UnavailableError: No space is left on the device; the table is as it was. Or the object store failed time and
+            again.
+    """
+    mark, pause, failures = uuid.uuid4().hex, _FIRST_PAUSE_S, 0
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        version = -1
+        try:
+            state = _state_of(target)
+            change = decide(state)
+            if _is_done(state, change):
+                return state.version
+            version = state.version + 1
+            step("decided")
+            _write_entry(target, state, change, {**(note or {}), MARK: mark})
+            step("committed")
+            return version
+        except ForecacheError:
+            raise
+        except Exception as error:
+            # The answer of an object store may be lost on the way although it took the entry.
+            if version >= 0 and _mark_of(target, version) == mark:
+                return version
+            known = as_known_error(target.name, error) or _store_error(target, error)
+            if known is None:
+                raise
+            failures += isinstance(known, UnavailableError)
+            is_over = failures > (_STORE_FAILURES if _is_remote(target) else 0)
+            if is_over or time.monotonic() > give_up:
+                raise known from error
+        time.sleep(random.uniform(0.5, 1.0) * pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
+    """A table at its newest version, None where there is none."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+    except TableNotFoundError:
+        return None
+
+
+def _state_of(target: Target) -> State:
+    delta = open_if_exists(target.settings, target.name)
+    if delta is None:
+        return State(None, -1, [])
+    if target.fit:
+        _fit(target, delta)
+    return State(delta, int(delta.version()), active_files(delta))
+
+
+def _fit(target: Target, delta: "DeltaTable") -> None:
+    known = {each.name: each.type for each in delta.schema().fields}
+    for each in target.schema.fields:
+        if known.get(each.name, each.type) != each.type:
+            raise other_type(target.name, each.name, known[each.name], each.type)
+    added = [each for each in target.schema.fields if each.name not in known]
+    if added and not target.add_columns:
+        raise InputError(
+            f"The table {target.name!r} has no column {added[0].name!r}.", remedy="Leave it out of the rows."
+        )
+    if added:
+        delta.alter.add_columns(added)
+        delta.update_incremental()
+
+
+def active_files(delta: "DeltaTable") -> list[DataFile]:
+    """The files that a table consists of, without their statistics but for `numRecords` (-1: not known)."""
+    actions = delta.get_add_actions(flatten=True)
+    names = actions.schema.names
+    columns = {
+        name: actions.column(name).to_pylist() for name in names if not name.startswith(("min.", "max.", "null"))
+    }
+    rows = columns.get("num_records") or [None] * actions.num_rows
+    partitions = [name for name in names if name.startswith("partition.")]
+    return [
+        DataFile(
+            unquote(columns["path"][i]),
+            columns["size_bytes"][i],
+            {name.removeprefix("partition."): partition_text(columns[name][i]) for name in partitions},
+            {"numRecords": -1 if rows[i] is None else rows[i]},
+        )
+        for i in range(actions.num_rows)
+    ]
+
+
+def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
+    """Files by their value in a partition column, as the Delta log writes it."""
+    found: dict[str, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(str(file.partition.get(column)), []).append(file)
+    return found
+
+
+def read_entry(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more)."""
+    with place_of(settings, name).open().open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+
+
+def other_type(table: str, column: str, known: object, given: object) -> InputError:
+    """The error of a column that has another type in the table."""
+    return InputError(
+        f"The table {table!r} holds a column of another type than the rows to be written: {column!r} is "
+        f"{known} there and {given} here.",
+        remedy="Give the changed column a new name, or remove the table and build it anew.",
+    )
+
+
+def as_known_error(name: str, error: Exception) -> ForecacheError | None:
+    """The error of a write that a user can act on; None where it is not one of those."""
+    text = str(error)
+    if "No space left on device" in text or "os error 28" in text:
+        return UnavailableError(
+            f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
+            remedy="Free some space and run again.",
+        )
+    if type(error).__name__ == "CommitFailedError" or "table already exists" in text:
+        return ConflictError(
+            f"Another writer changed the table {name!r} at the same time.",
+            remedy="Run again when it has ended.",
+        )
+    return None
+
+
+def _is_done(state: State, change: Change) -> bool:
+    if state.delta is None or (change.schema is not None and change.schema != state.delta.schema()):
+        return False
+    now, after = {file.path for file in state.files}, {file.path for file in change.files}
+    return after <= now and all(file.path in after for file in change.replaced)
+
+
+def _write_entry(target: Target, state: State, change: Change, metadata: Mapping[str, Any]) -> None:
+    from deltalake import CommitProperties
+    from deltalake.transaction import AddAction, RemoveAction, Transaction
+
+    now = int(time.time() * 1000)
+    before, after = {file.path for file in state.files}, {file.path for file in change.files}
+    added = [
+        AddAction(file.path, file.size_bytes, file.partition, now, True, statistics_json(file.statistics))
+        for file in change.files
+        if file.path not in before
+    ]
+    removed = [
+        RemoveAction(file.path, True, now, file.size_bytes, dict(file.partition))
+        for file in change.replaced
+        if file.path not in after
+    ]
+    if change.partitions:
+        metadata = {**metadata, "partitions": {name: dict(told) for name, told in change.partitions.items()}}
+    properties = CommitProperties(
+        custom_metadata=dict(metadata),
+        # No retries of delta-rs's own: they would not look at the table again.
+        max_commit_retries=0,
+        app_transactions=[Transaction(name, told["state"]) for name, told in change.partitions.items()],
+    )
+    if state.delta is None:
+        _create(target, added, properties)
+    elif change.schema is not None and change.schema != state.delta.schema():
+        # Of delta-rs's modes only this one changes the columns; it removes every file that is there by itself.
+        _write(state.delta, added, change.schema, "overwrite", properties)
+    else:
+        _write(state.delta, [*removed, *added], state.delta.schema(), "append", properties)
+
+
+def _write(delta: "DeltaTable", actions: list[Any], schema: "Schema", mode: str, properties: Any) -> None:
+    columns = delta.metadata().partition_columns
+    delta.create_write_transaction(actions, mode, schema, partition_by=columns, commit_properties=properties)
+
+
+def _create(target: Target, added: list[Any], properties: Any) -> None:
+    """The table's first entry, with its columns and its first rows."""
+    from deltalake.transaction import create_table_with_add_actions
+
+    # delta-rs reads no deletion vectors: no engine is to write any, whatever its defaults.
+    configuration = {
+        "delta.enableDeletionVectors": "false",
+        "delta.enableChangeDataFeed": str(target.change_feed).lower(),
+    }
+    create_table_with_add_actions(
+        target.settings.table_uri(target.name),
+        target.schema,
+        added,
+        mode="error",
+        partition_by=list(target.partition_by),
+        configuration=configuration,
+        storage_options=target.settings.storage_options,
+        commit_properties=properties,
+    )
+
+
+def _is_remote(target: Target) -> bool:
+    return "://" in target.settings.lake_uri
+
+
+def _store_error(target: Target, error: Exception) -> UnavailableError | None:
+    """The error of an object store that may work the next time.
+
+    Trying again is safe: an entry that is still on its way can only become the version that is tried again, and there
+    its mark is found.
+    """
+    if not _is_remote(target) or not isinstance(error, OSError) or isinstance(error, PermissionError):
+        return None
+    return UnavailableError(
+        f"The object store failed a commit to the table {target.name!r}: {str(error).splitlines()[-1].strip()}.",
+        remedy="Run again; what is committed is not written twice.",
+    )
+
+
+def _mark_of(target: Target, version: int) -> str | None:
+    """The mark of a version; None where it has none, or is not there (yet).
+
+    Raises:
+        UnavailableError: The object store does not tell: the commit may stand or not.
+    """
+    for attempt in range(_STORE_FAILURES):
+        try:
+            actions = read_entry(target.settings, target.name, version)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            known = _store_error(target, error)
+            if known is None:
+                raise
+            if attempt == _STORE_FAILURES - 1:
+                raise known from error
+            time.sleep(_LONGEST_PAUSE_S)
+        else:
+            return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
+    raise AssertionError("unreachable")

@@ -1,0 +1,106 @@
+"""Data files of Delta tables that are missing or damaged: found by reading them, named by table with the way out."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from forecache.errors import DamagedError, ForecacheError, chain_of
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.tables import open_table, table_names
+from forecache.settings import Settings
+
+_FILE = re.compile(r"(?:([A-Za-z][A-Za-z0-9_]*)/)?((?:[A-Za-z0-9_]+(?:=|%3D)[^/\s'\"]*/)*[^/\s'\"=]+\.parquet)")
+_SIGNS = (
+    "no such file", "not found", "filenotfound", "does not exist", "failed_read_file", "parquet magic", "corrupt",
+    "invalid parquet", "not a parquet file", "could not read", "couldn't deserialize", "unexpected end", "eof",
+    "external error", "kernel error", "snappy", "thrift", "decompress", "footer", "page",
+)  # fmt: skip
+_REMEDIES = (
+    ("predictions_", "`forecache run PIPELINE --night NIGHT --rebuild` scores the night again."),
+    ("features_", "`forecache run PIPELINE --night NIGHT --rebuild` builds the night's features again."),
+    ("training_set_", "`forecache train PIPELINE` builds the training set again."),
+    ("raw_", "Restore the file from a copy: what was ingested is not read from the landing zone again."),
+    ("quarantine_", "Restore the file from a copy, or do without: only rows that were set aside are in it."),
+    ("", "Restore the file from a copy of the lake."),
+)
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A data file of a table that cannot be read as the table's log describes it; `path` is relative to the table."""
+
+    table: str
+    path: str
+    problem: str
+
+    @property
+    def remedy(self) -> str:
+        return remedy_for(self.table)
+
+
+def remedy_for(table: str) -> str:
+    """What to do about a damaged file of a table."""
+    return next(remedy for prefix, remedy in _REMEDIES if table.startswith(prefix))
+
+
+def damaged_files(settings: Settings) -> Iterator[DamagedFile]:
+    """Read every data file of the newest version of every table; those that are not what the log says.
+
+    A changed byte that still decodes, to another value, is not found: Delta's log has no checksums.
+    """
+    for name in table_names(settings):
+        yield from _of_table(settings, name)
+
+
+def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
+    import pyarrow as pa
+    from deltalake.exceptions import DeltaError
+
+    try:
+        table = open_table(settings, name)
+        actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+    except (ForecacheError, DeltaError, OSError) as error:
+        yield DamagedFile(name, "_delta_log", f"The log cannot be read: {_line(error)}.")
+        return
+    files = place_of(settings, name).open()
+    for action in actions.to_pylist():
+        problem = _problem(files, unquote(action["path"]), action["size_bytes"], action["num_records"])
+        if problem:
+            yield DamagedFile(name, action["path"], problem)
+
+
+def _problem(files: "object", path: str, size_bytes: int, rows: int | None) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with files.open_input_file(path) as file:  # type: ignore[attr-defined]
+            if file.size() != size_bytes:
+                return f"It has {file.size():,} bytes where the log says {size_bytes:,}."
+            read = sum(batch.num_rows for batch in pq.ParquetFile(file).iter_batches())
+    except FileNotFoundError:
+        return "It is missing."
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return f"It cannot be read: {_line(error)}."
+    return "" if rows in (None, read) else f"It has {read:,} rows where the log says {rows:,}."
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def named(error: BaseException) -> DamagedError | None:
+    """The sentence for an error of Spark, Arrow or delta-rs that is about a data file of a table; None for others."""
+    for each in chain_of(error):
+        text = str(each)
+        found = _FILE.search(text)
+        if found is not None and any(sign in text.lower() for sign in _SIGNS):
+            table, path = found.groups()
+            whose = f" of the table {table!r}" if table else ""
+            remedy = f"{remedy_for(table)} " if table else ""
+            return DamagedError(
+                f"The data file {path}{whose} is missing or damaged.",
+                remedy=f"{remedy}`forecache doctor --deep` names every such file, its table and what to do.",
+            )
+    return None

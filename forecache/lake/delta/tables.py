@@ -1,0 +1,243 @@
+"""Delta tables by name: open, read, write a partition so that writing it twice changes nothing.
+
+Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.commit import Change, State, Target, active_files, commit
+from forecache.lake.delta.files import DataFile, Place
+from forecache.lake.delta.partitions import Committed, Seen, look, replace_partitions
+from forecache.lake.delta.spread import write_spread
+from forecache.lake.delta.writers import Remainder, plain_types, write_frame, write_rows
+from forecache.lake.spark.session import spark_path
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable, Schema
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table as the lake's log describes it; `rows` is -1 where the log has no statistics."""
+
+    name: str
+    version: int
+    rows: int
+    files: int
+    size_bytes: int
+
+
+def table_exists(settings: Settings, name: str) -> bool:
+    from deltalake import DeltaTable
+
+    return DeltaTable.is_deltatable(settings.table_uri(name), storage_options=settings.storage_options)
+
+
+def open_table(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable":
+    """Open a table through delta-rs.
+
+    Raises:
+        NotFoundError: The table, or that version of it, does not exist.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
+
+    try:
+        return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
+    except DeltaTableNotFoundError:
+        raise NotFoundError(
+            f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are."
+        ) from None
+    except DeltaError as error:
+        if version is None:
+            raise
+        raise NotFoundError(
+            f"The table {name!r} has no version {version} any more: {error}.",
+            remedy="`forecache tables` shows the newest version.",
+        ) from None
+
+
+def table_version(settings: Settings, name: str) -> int:
+    """The newest Delta version of a table; NotFoundError where there is no such table."""
+    return open_table(settings, name).version()
+
+
+def read_table(spark: "SparkSession", settings: Settings, name: str, *, version: int | None = None) -> "DataFrame":
+    """Read a table with Spark, at a version where one is given; NotFoundError where there is no such table."""
+    open_table(settings, name, version=version)
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(spark_path(settings.table_uri(name)))
+
+
+def write_partitions(
+    frame: "DataFrame",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Sequence[date],
+    seen: Seen | None = None,
+    inputs: Mapping[date, str] | None = None,
+    run_id: str = "",
+) -> Committed:
+    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows, in one commit.
+
+    Columns new in the frame are added to the table.
+
+    Args:
+        frame: Rows with `column` in `values` only.
+        column: Partition column (date).
+        seen: The table as the run saw it before it looked at its inputs; None: as it is now.
+        inputs: What decides the rows of each partition; see `forecache.lake.delta.partitions`.
+
+    Raises:
+        InputError: Rows of another partition, or a column that has another type in the table; nothing was written.
+        ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
+        UnavailableError: No space is left on the device; the table is as it was.
+    """
+    seen = seen or look(settings, name, column)
+    schema, files = write_frame(frame, settings, name, partition_by=column)
+    wanted = {value.isoformat() for value in values}
+    other = [file.partition[column] for file in files if file.partition[column] not in wanted]
+    if other:
+        raise InputError(
+            f"The rows to be written to the table {name!r} have {column} {other[0]}, which is not among those to be "
+            f"replaced: {', '.join(sorted(wanted))}.",
+            remedy="Leave these rows out.",
+        )
+    target = Target(settings, name, schema, (column,), change_feed=True)
+    note = {"run_id": run_id}
+    return replace_partitions(target, files, column=column, values=values, seen=seen, inputs=inputs, note=note)
+
+
+def replace_rows(
+    frame: "DataFrame | None",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Collection[str],
+    partition_by: str | None = None,
+    within: Collection[date] | None = None,
+    require: Callable[[State], None] | None = None,
+    run_id: str = "",
+) -> int:
+    """Replace the rows of a table with `column IN values` by the frame's, in one commit.
+
+    Columns new in the frame are added to the table. Files that hold such rows are written again without them.
+
+    Args:
+        frame: The new rows; None: there are none, and the table exists.
+        column: A text column.
+        partition_by: Partition column (date) of the table.
+        within: Only these partitions hold such rows; None: any may.
+        require: Called at each attempt with the table at its newest version; what it raises stops the commit.
+
+    Returns:
+        The Delta version that holds the rows; raises what `forecache.lake.delta.commit.commit` does.
+    """
+    if frame is None:
+        schema, files = open_table(settings, name).schema(), list[DataFile]()
+    elif partition_by is None:
+        schema, files = write_frame(frame, settings, name)
+    else:
+        schema, files = write_spread(frame, settings, name, partition_by=partition_by)
+    rest = Remainder(settings, name, column, frozenset(values))
+    days = None if within is None else {day.isoformat() for day in within}
+
+    def decide(state: State) -> Change:
+        if require is not None:
+            require(state)
+        some = [file for file in state.files if days is None or file.partition[str(partition_by)] in days]
+        replaced, kept = rest.of(state, some)
+        return Change([*files, *kept], replaced)
+
+    return commit(
+        Target(settings, name, schema, (partition_by,) if partition_by else ()), decide, note={"run_id": run_id}
+    )
+
+
+def replace_table(
+    settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
+) -> int:
+    """Let a table consist of these files, its columns too, in one commit; older versions stay readable.
+
+    Args:
+        schema, files: From `forecache.lake.delta.writers.write_frame` with `fit=False`.
+
+    Returns:
+        The Delta version that holds the rows; raises what `forecache.lake.delta.commit.commit` does.
+    """
+    target = Target(settings, name, schema, fit=False)
+    return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
+
+
+def append_rows(
+    settings: Settings,
+    name: str,
+    rows: "pa.Table",
+    *,
+    partition_by: Sequence[str] = (),
+) -> int:
+    """Append Arrow rows in one commit, creating the table if need be; returns the Delta version.
+
+    Raises:
+        InputError: The rows have columns that the table lacks, or of another type; nothing was written.
+        ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
+    """
+    from deltalake import Schema
+
+    rows = plain_types(rows)
+    schema = Schema.from_arrow(rows.schema)
+    target = Target(settings, name, schema, tuple(partition_by), add_columns=False)
+    written: list[DataFile] | None = None
+
+    def decide(state: State) -> Change:
+        nonlocal written
+        if written is None:  # not before the columns are known to fit; the next attempt has the same files
+            written = write_rows(rows, settings, name, partition_by=partition_by)
+        return Change(written)
+
+    return commit(target, decide)
+
+
+def list_tables(settings: Settings) -> list[TableInfo]:
+    """Every table of the lake, by name. Only a local lake or one listed through Arrow's file systems is walked."""
+    return [_info(settings, name) for name in table_names(settings)]
+
+
+def table_names(settings: Settings) -> list[str]:
+    """Names of the folders of the lake that are Delta tables."""
+    if "://" not in settings.lake_uri:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    else:
+        names = list(_object_store_folders(settings))
+    return sorted(name for name in names if table_exists(settings, name))
+
+
+def _object_store_folders(settings: Settings) -> Iterable[str]:
+    from pyarrow import fs
+
+    selector = fs.FileSelector("", allow_not_found=True, recursive=False)
+    for entry in Place(settings.lake_uri, settings.storage_options).open().get_file_info(selector):
+        if entry.type == fs.FileType.Directory:
+            yield entry.base_name
+
+
+def _info(settings: Settings, name: str) -> TableInfo:
+    table = open_table(settings, name)
+    files = active_files(table)
+    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))

@@ -1,0 +1,214 @@
+"""Data files for a commit: written by Spark's tasks, from Arrow rows, or again without some rows.
+
+They lie below the table in folders of their own, where nobody sees them before a commit names them. What a run that
+failed or was killed leaves there goes with the next VACUUM.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from forecache.lake.delta.commit import State, as_known_error, open_if_exists, other_type
+from forecache.lake.delta.files import DataFile, list_files, partition_folder, place_of, write_file
+from forecache.lake.spark.session import spark_path
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import Schema
+    from pyspark.sql import DataFrame
+
+_BATCH_ROWS = 1 << 17
+_TRIES, _PAUSE_S = 4, 0.5
+_T = TypeVar("_T")
+# What Spark and Delta widen without a loss, by the type in the rows.
+_WIDER = {
+    "byte": ("short", "integer", "long"),
+    "short": ("integer", "long"),
+    "integer": ("long", "double"),
+    "float": ("double",),
+}
+
+
+def write_frame(
+    frame: "DataFrame", settings: Settings, name: str, *, partition_by: str | None = None, fit: bool = True
+) -> tuple["Schema", list[DataFile]]:
+    """Write a frame's rows with Spark; returns their columns and the files.
+
+    Args:
+        fit: Give the rows the types that their columns have in the table, where those are wider.
+
+    Raises:
+        InputError: A column has a type that does not fit the table's.
+        UnavailableError: No space is left on the device.
+    """
+    if fit:
+        frame = fitted(frame, settings, name)
+    folder = new_folder()
+    writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+    if partition_by:
+        writer = writer.partitionBy(partition_by)
+    try:
+        writer.parquet(f"{spark_path(settings.table_uri(name))}/{folder}")
+    except Exception as error:
+        known = as_known_error(name, error)
+        if known is None:
+            raise
+        raise known from error
+    return schema_of(frame), list_files(place_of(settings, name).open(), folder)
+
+
+def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
+    """Write Arrow rows, one file for each of their partitions; none where there are no rows.
+
+    Raises:
+        UnavailableError: No space is left on the device.
+    """
+    filesystem, folder = place_of(settings, name).open(), new_folder()
+    found = []
+    try:
+        for partition, some in _by_partition(rows, partition_by):
+            found.append(_tried(settings, partial(_write_part, filesystem, folder, partition, some)))
+    except OSError as error:
+        known = as_known_error(name, error)
+        if known is None:
+            raise
+        raise known from error
+    return found
+
+
+def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
+    return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
+
+
+def _tried(settings: Settings, write: Callable[[], _T]) -> _T:
+    """What a write of a new file returns, done again where an object store failed it.
+
+    Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
+    upload: the file is there then, and nobody will ever name it.
+    """
+    for _ in range(_TRIES - 1 if "://" in settings.lake_uri else 0):
+        try:
+            return write()
+        except PermissionError:
+            raise
+        except OSError:
+            time.sleep(_PAUSE_S)
+    return write()
+
+
+class Remainder:
+    """The files of a table that hold rows with `column IN values`, and what is left of them, written anew.
+
+    What was written for a file is kept, for a file never changes: the next attempt of a commit takes it again.
+    """
+
+    def __init__(self, settings: Settings, name: str, column: str, values: frozenset[str]) -> None:
+        self._settings, self._filesystem = settings, place_of(settings, name).open()
+        self._column = column
+        self._values = pa.array(sorted(values), pa.string())
+        self._folder = new_folder()
+        self._done: dict[str, tuple[bool, DataFile | None]] = {}
+
+    def of(self, state: State, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
+        """The files with such rows, and the files that hold the other rows of these."""
+        replaced, rest = [], []
+        for file in files:
+            if file.path not in self._done:
+                self._done[file.path] = _tried(self._settings, partial(self._look_at, state, file))
+            concerned, left = self._done[file.path]
+            replaced += [file] if concerned else []
+            rest += [left] if left is not None else []
+        return replaced, rest
+
+    def _look_at(self, state: State, file: DataFile) -> tuple[bool, DataFile | None]:
+        with self._filesystem.open_input_file(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            dropped = sum(
+                pc.sum(pc.is_in(batch.column(0).cast(pa.string()), self._values)).as_py() or 0
+                for batch in parquet.iter_batches(_BATCH_ROWS, columns=[self._column], use_threads=False)
+            )
+            if dropped in (0, parquet.metadata.num_rows):
+                return dropped > 0, None
+            assert state.delta is not None
+            known = {each.name: each for each in pa.schema(state.delta.schema())}
+            schema = pa.schema([known[name] for name in parquet.schema_arrow.names])
+            path = new_path(self._folder, file.partition)
+            return True, write_file(self._filesystem, path, schema, self._kept(parquet, schema))
+
+    def _kept(self, parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
+        for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+            wanted = pc.invert(pc.is_in(batch.column(self._column).cast(pa.string()), self._values))
+            yield pa.Table.from_batches([batch]).filter(wanted).cast(schema)
+
+
+def new_folder() -> str:
+    return f"written-{uuid.uuid4().hex}"
+
+
+def schema_of(frame: "DataFrame") -> "Schema":
+    """The frame's columns as a Delta schema, all of them nullable."""
+    from deltalake import Schema
+
+    return Schema.from_json(json.dumps(_nullable(json.loads(frame.schema.json()))))
+
+
+def _nullable(kind: Any) -> Any:
+    """A type of Spark's JSON without comments in which everything may be null."""
+    if not isinstance(kind, dict):
+        return kind
+    flags = {"nullable": True, "containsNull": True, "valueContainsNull": True, "metadata": {}}
+    return {
+        key: [_nullable(each) for each in value] if key == "fields" else flags.get(key, _nullable(value))
+        for key, value in kind.items()
+    }
+
+
+def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
+    """The frame with the types that its columns have in the table, where those are wider."""
+    from pyspark.sql import functions as F
+
+    table = open_if_exists(settings, name)
+    if table is None:
+        return frame
+    known = {each.name: each.type for each in table.schema().fields}
+    wider = {}
+    for given in schema_of(frame).fields:
+        there = known.get(given.name, given.type)
+        if there == given.type:
+            continue
+        kind = json.loads(there.to_json())
+        if kind not in _WIDER.get(str(json.loads(given.type.to_json())), ()):
+            raise other_type(name, given.name, there, given.type)
+        wider[given.name] = F.col(f"`{given.name}`").cast(kind)
+    return frame.withColumns(wider) if wider else frame
+
+
+def plain_types(rows: pa.Table) -> pa.Table:
+    """The same rows with the types that their Delta table will have."""
+    from deltalake import Schema
+
+    return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
+
+
+def new_path(folder: str, partition: Mapping[str, Any]) -> str:
+    places = [partition_folder(name, value) for name, value in partition.items()]
+    return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
+
+
+def _by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Rows of each partition, without the partition columns, and the values of these."""
+    if not rows.num_rows:
+        return
+    if not names:
+        yield {}, rows
+        return
+    for values in rows.select(names).group_by(list(names)).aggregate([]).to_pylist():
+        ours = pa.array([row == values for row in rows.select(names).to_pylist()], pa.bool_())
+        yield values, rows.filter(ours).drop_columns(list(names))

@@ -1,0 +1,100 @@
+"""The commits of an ingestion: good rows, then bad rows, then the entries of the files.
+
+Two ingestions of one source may run at once. The commit to the raw table decides between them: it is made only where
+the table still has the files that the rows were judged against, and whoever comes second judges anew. Right before
+each of the other two it is checked that this commit is still the raw table's newest: the last to commit there has the
+last word on all three.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from forecache.errors import ConflictError
+from forecache.lake.delta.commit import State
+from forecache.lake.delta.partitions import Seen
+from forecache.lake.delta.tables import replace_rows, table_exists, table_version
+from forecache.lake.ingest.landing import LandingFile
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class OvertakenError(ConflictError):
+    """Another ingestion of the source committed since this one looked."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(
+            f"Another process is ingesting source {source.name!r} at the same time.",
+            remedy="Run again when it has ended.",
+        )
+
+
+def commit_raw(
+    settings: Settings, source: Source, good: "DataFrame", files: Sequence[LandingFile], *, seen: Seen, run_id: str
+) -> int:
+    """Put the good rows in the place of all rows of their files; returns the Delta version.
+
+    Raises:
+        OvertakenError: The table has other files than those that the rows were judged against.
+    """
+    judged_against = {path for paths in seen.files.values() for path in paths}
+
+    def require_seen(state: State) -> None:
+        if {file.path for file in state.files} != judged_against:
+            raise OvertakenError(source)
+
+    return replace_rows(
+        good.repartition("event_day"),
+        settings,
+        source.raw_table,
+        column="source_file",
+        values=[file.name for file in files],
+        partition_by="event_day",
+        within={file.day for file in files if file.day is not None},
+        require=require_seen,
+        run_id=run_id,
+    )
+
+
+def commit_quarantine(
+    settings: Settings,
+    source: Source,
+    bad: "DataFrame | None",
+    files: Sequence[LandingFile],
+    *,
+    raw_version: int,
+    run_id: str,
+) -> None:
+    """Put the bad rows, or none, in the place of all rows of their files; raises OvertakenError as `commit_raw`."""
+    if bad is None and not table_exists(settings, source.quarantine_table):
+        return
+    replace_rows(
+        bad,
+        settings,
+        source.quarantine_table,
+        column="source_file",
+        values=[file.name for file in files],
+        require=lambda _: require_newest(settings, source, raw_version),
+        run_id=run_id,
+    )
+
+
+def require_newest(settings: Settings, source: Source, raw_version: int) -> None:
+    """Refuse to go on where the raw table has a newer version."""
+    if table_version(settings, source.raw_table) != raw_version:
+        raise OvertakenError(source)
+
+
+def patiently(attempt: Callable[[], None], *, tries: int) -> None:
+    """Call again where another ingestion came first, each time after a longer pause; the last time it raises."""
+    for number in range(tries):
+        try:
+            attempt()
+            return
+        except OvertakenError:
+            if number == tries - 1:
+                raise
+        time.sleep(0.5 * 2**number)

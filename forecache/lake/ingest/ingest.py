@@ -1,0 +1,219 @@
+"""Ingestion: every landing row ends in exactly one of the raw or the quarantine table, once.
+
+The file is the unit: the rows of the files at hand are replaced in both tables by file name, and only then are the
+files entered in `ingested_files`. A run killed in between leaves them to be replaced again, so nothing doubles.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError
+from forecache.lake.code import code_version
+from forecache.lake.delta.partitions import Seen, look
+from forecache.lake.delta.tables import table_exists, table_version
+from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patiently, require_newest
+from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest.judge import judge
+from forecache.lake.ingest.landing import LandingFile, list_landing, read_checksum, source_uri
+from forecache.lake.ingest.parsing import parse_files, parsed_columns
+from forecache.lake.ingest.pending import copied_files, files_to_ingest, looks_different
+from forecache.lake.turn import own_turn
+from forecache.pipeline import Source
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_TRIES = 6
+
+
+def ingest(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    *,
+    days: Collection[date] | None = None,
+    correctable: Collection[date] = (),
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Ingest the landing files that have not been, those of the given days or all.
+
+    Where another process ingests the same source, this one waits for it, or begins anew after it.
+
+    Args:
+        correctable: Days from which nothing may be built yet, such as those that failed a check: their files are read
+            again, and their rows replaced, where they look different since.
+
+    Returns:
+        A result with the landing rows of this call, or where it had nothing to do those there are.
+        `details`: files, raw_rows, quarantined_rows, quarantined_files (reason by name), and late_days: days older
+        than one ingested before, which make later nights stale.
+
+    Raises:
+        InputError: A file ingested before has other content now. New files are ingested all the same.
+        ConflictError: Another process ingested the same source at the same time, several times over.
+    """
+    started = time.perf_counter()
+    landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
+    with own_turn(settings, source.raw_table, run_id, progress):
+        known = {file.file: file for file in ingested_files(settings, source)}
+        pending = files_to_ingest(landed, known.values(), correctable=correctable)
+        done: dict[str, IngestedFile] = {}
+        if pending:
+            progress(f"reading {len(pending)} landing files of {source.name}", None)
+            # Begins anew with the same files: another's entry may stand for rows that this one has replaced since.
+            patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
+    as_before = [file for file in landed if file.name in known and file.name not in done]
+    changed = [file for file in as_before if _has_changed(settings, source, file, known[file.name])]
+    if changed:
+        raise InputError(
+            f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
+            remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
+        )
+    already = [known[file.name] for file in landed if file.name in known]
+    return _result(settings, source, list(done.values()), known=list(known.values()), already=already, started=started)
+
+
+def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
+    if not looks_different(file, known):
+        return False
+    return file.size_bytes != known.size_bytes or read_checksum(settings, source, file.name) != known.sha256
+
+
+def _ingest_files(
+    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], *, run_id: str
+) -> dict[str, IngestedFile]:
+    from pyspark.sql import functions as F
+    from pyspark.storagelevel import StorageLevel
+
+    now = datetime.now(timezone.utc)
+    seen = look(settings, source.raw_table, "event_day")
+    names = [file.name for file in files]
+    others = [file for file in ingested_files(settings, source) if file.file not in names]
+    rows = _parsed(spark, settings, source, files, copied_files(settings, source, files, others))
+    judged = judge(spark, settings, source, rows, names, raw_version=seen.version)
+    judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        counts = _count(judged)
+        raw_version = _commit(settings, source, judged, files, counts, seen=seen, run_id=run_id)
+    finally:
+        judged.unpersist()
+    version = code_version(settings)
+    done = [
+        IngestedFile(
+            source=source.name,
+            file=file.name,
+            event_day=file.day,
+            size_bytes=file.size_bytes,
+            modified_at=file.modified_at,
+            sha256=counts[file.name]["sha256"],
+            landing_rows=counts[file.name]["counted"] or 0,
+            raw_rows=counts[file.name]["good"],
+            quarantined_rows=counts[file.name]["bad"],
+            error=counts[file.name]["file_error"],
+            raw_version=raw_version,
+            ingested_at=now,
+            run_id=run_id,
+            code_version=version,
+        )
+        for file in files
+    ]
+    enter_files(settings, done, require=lambda: require_newest(settings, source, raw_version))
+    return {file.file: file for file in done}
+
+
+def _commit(
+    settings: Settings,
+    source: Source,
+    judged: "DataFrame",
+    files: Sequence[LandingFile],
+    counts: Mapping[str, Mapping[str, Any]],
+    *,
+    seen: Seen,
+    run_id: str,
+) -> int:
+    from pyspark.sql import functions as F
+
+    good = judged.where((F.col("source_line") > 0) & F.col("reason").isNull()).select(
+        *(F.col(f"typed_{column.name}").alias(column.name) for column in source.columns),
+        *("event_day", "source_file", "source_line", "ingested_at"),
+    )
+    raw_version = commit_raw(settings, source, good, files, seen=seen, run_id=run_id)
+    bad = None
+    if any(count["bad"] or count["file_error"] for count in counts.values()):
+        bad = judged.where(F.col("reason").isNotNull())
+        bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
+    commit_quarantine(settings, source, bad, files, raw_version=raw_version, run_id=run_id)
+    return raw_version
+
+
+def _parsed(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    files: Sequence[LandingFile],
+    refused: Mapping[str, str],
+) -> "DataFrame":
+    """All rows of the files, every value a string, with the file's day."""
+    from pyspark.sql import functions as F
+
+    schema = ", ".join(f"`{name}` {kind}" for name, kind in parsed_columns(source).items())
+    tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
+    named = spark.createDataFrame([(file.name, file.day) for file in files], "source_file string, event_day date")
+    uri = source_uri(settings, source)
+    parse = partial(
+        parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused=dict(refused)
+    )
+    rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
+    return rows.join(F.broadcast(named), "source_file")
+
+
+def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
+    from pyspark.sql import functions as F
+
+    is_row = F.col("source_line") > 0
+    counts = judged.groupBy("source_file").agg(
+        F.count_if(is_row & F.col("reason").isNull()).alias("good"),
+        F.count_if(is_row & F.col("reason").isNotNull()).alias("bad"),
+        F.max("sha256").alias("sha256"),
+        F.max("counted_rows").alias("counted"),
+        F.max(F.when(~is_row, F.col("error"))).alias("file_error"),
+    )
+    return {row["source_file"]: row.asDict() for row in counts.collect()}
+
+
+def _result(
+    settings: Settings,
+    source: Source,
+    done: list[IngestedFile],
+    *,
+    known: list[IngestedFile],
+    already: list[IngestedFile],
+    started: float,
+) -> StageResult:
+    days = sorted({file.event_day for file in done if file.event_day})
+    newest_before = max((file.event_day for file in known if file.event_day), default=None)
+    late = [day for day in days if newest_before and day <= newest_before]
+    exists = table_exists(settings, source.raw_table)
+    return StageResult(
+        stage="ingest",
+        subject=source.name,
+        rows=sum(file.landing_rows for file in done or already),
+        seconds=time.perf_counter() - started,
+        nights=tuple(days),
+        table=source.raw_table,
+        delta_version=table_version(settings, source.raw_table) if exists else None,
+        skipped=not done,
+        details={
+            "files": len(done),
+            "raw_rows": sum(file.raw_rows for file in done),
+            "quarantined_rows": sum(file.quarantined_rows for file in done),
+            "quarantined_files": {file.file: file.error for file in done if file.error},
+            "late_days": [day.isoformat() for day in late],
+        },
+    )

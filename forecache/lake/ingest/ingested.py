@@ -1,0 +1,143 @@
+"""Which landing files have been ingested, and with them what state the raw tables are in up to any night."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import pyarrow as pa
+
+from forecache.errors import InputError
+from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.delta.writers import write_rows
+from forecache.lake.ingest.landing import list_landing, source_uri
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+FILES_TABLE = "ingested_files"
+
+
+@dataclass(frozen=True)
+class IngestedFile:
+    """A row of `ingested_files`; of a file that is in quarantine whole, no rows are counted.
+
+    Attributes:
+        landing_rows: Rows counted from the file's bytes (`forecache.lake.ingest.row_count`), without judging them.
+        raw_rows: Rows that were judged to be good.
+        quarantined_rows: Rows that were judged to be bad.
+        error: Why the whole file is in quarantine, None where it was read.
+        raw_version: Delta version of the raw table that holds its rows.
+    """
+
+    source: str
+    file: str
+    event_day: date | None
+    size_bytes: int
+    modified_at: datetime
+    sha256: str
+    landing_rows: int
+    raw_rows: int
+    quarantined_rows: int
+    error: str | None
+    raw_version: int
+    ingested_at: datetime
+    run_id: str
+    code_version: str
+
+
+def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
+    """The files of a source that have been ingested, oldest first; empty where none has."""
+    if not table_exists(settings, FILES_TABLE):
+        return []
+    table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
+    return [
+        IngestedFile(**row) for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
+    ]
+
+
+def enter_files(
+    settings: Settings, files: Sequence[IngestedFile], *, require: Callable[[], None] = lambda: None
+) -> None:
+    """Put rows into `ingested_files`, in the place of those of the same files.
+
+    Args:
+        require: Called before each attempt to commit; what it raises goes through.
+    """
+    from deltalake import Schema
+
+    rows = _to_arrow(files)
+    names = {(file.source, file.file) for file in files}
+
+    def decide(state: State) -> Change:
+        require()
+        delta = state.delta
+        known = delta.to_pyarrow_table(columns=["source", "file"]).to_pylist() if delta else []
+        if delta is None or not any((row["source"], row["file"]) in names for row in known):
+            return Change(write_rows(rows, settings, FILES_TABLE))
+        kept = [row for row in delta.to_pyarrow_table().to_pylist() if (row["source"], row["file"]) not in names]
+        whole = pa.concat_tables([pa.Table.from_pylist(kept, schema=rows.schema), rows])
+        return Change(write_rows(whole, settings, FILES_TABLE), state.files)
+
+    commit(Target(settings, FILES_TABLE, Schema.from_arrow(rows.schema)), decide)
+
+
+def read_days(files: Iterable[IngestedFile]) -> set[date]:
+    """The days with at least one landing file that was read."""
+    return {file.event_day for file in files if file.error is None and file.event_day}
+
+
+def require_days(
+    settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
+) -> None:
+    """Refuse nights whose day has no landing file that could be read.
+
+    Args:
+        files: The source's ingested files; None: read here.
+
+    Raises:
+        InputError: Names the night, what became of its files, and the remedy.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    read = read_days(files)
+    for night in sorted(nights):
+        if night in read:
+            continue
+        broken = [file for file in files if file.event_day == night and file.error]
+        if broken:
+            raise InputError(
+                f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
+                remedy=f"Land a corrected file for {night} under a new name and run again.",
+            )
+        waiting = [file.name for file in list_landing(settings, source) if file.day == night]
+        if waiting:
+            raise InputError(
+                f"The landing file {waiting[0]!r} of source {source.name!r} has not been ingested.",
+                remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
+            )
+        raise InputError(
+            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
+            remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
+        )
+
+
+def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
+    """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
+
+    A late file for an old day moves it, which is how the nights that the file changes become stale.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
+    return max(versions, default=-1)
+
+
+def _to_arrow(files: Sequence[IngestedFile]) -> pa.Table:
+    time_type = pa.timestamp("us", tz="UTC")
+    types = {
+        "event_day": pa.date32(),
+        "modified_at": time_type,
+        "ingested_at": time_type,
+        **dict.fromkeys(("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()),
+    }
+    names = IngestedFile.__dataclass_fields__
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    return pa.Table.from_pylist([vars(file) for file in files], schema=schema)

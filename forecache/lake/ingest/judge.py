@@ -1,0 +1,90 @@
+"""Which landing rows are good, and what is wrong with each of the others, as one Spark expression over them all."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from forecache.lake.delta.tables import read_table
+from forecache.pipeline import Column, Source
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def judge(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    rows: "DataFrame",
+    files: Sequence[str],
+    *,
+    raw_version: int,
+) -> "DataFrame":
+    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good.
+
+    Args:
+        files: Names of the files that the rows are from.
+        raw_version: Delta version of the raw table whose events of other files count as seen before; -1: none.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    rows = rows.withColumns({f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns})
+    reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
+    event_day = F.to_date(f"typed_{source.event_time}")
+    reasons.append(
+        F.when(
+            event_day != F.col("event_day"),
+            F.format_string(
+                f"{source.event_time} %s is not on the file's day %s",
+                F.col(source.event_time),
+                F.col("event_day").cast("string"),
+            ),
+        )
+    )
+    rows = rows.withColumn("reason", F.coalesce(*reasons))
+    if not source.unique:
+        return rows
+    identity = [f"typed_{name}" for name in source.unique]
+    in_order = Window.partitionBy(*identity, F.col("reason").isNull()).orderBy("source_file", "source_line")
+    is_repeat = F.row_number().over(in_order) > 1
+    if raw_version >= 0:
+        raw = read_table(spark, settings, source.raw_table, version=raw_version)
+        before = raw.where(~F.col("source_file").isin(list(files)))
+        before = before.select(*(F.col(name).alias(f"typed_{name}") for name in source.unique)).distinct()
+        rows = rows.join(before.withColumn("is_known", F.lit(True)), identity, "left")
+        is_repeat = is_repeat | F.coalesce("is_known", F.lit(False))
+    repeat = f"duplicate {', '.join(source.unique)}"
+    is_good_row = F.col("reason").isNull() & (F.col("source_line") > 0)
+    return rows.withColumn("reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason")))
+
+
+def _column_reasons(column: Column) -> "list[SparkColumn]":
+    from pyspark.sql import functions as F
+
+    text, typed = F.col(column.name), F.col(f"typed_{column.name}")
+    is_row = F.col("source_line") > 0
+    reasons = [
+        F.when(
+            text.isNotNull() & typed.isNull(),
+            F.format_string(f"{column.name} '%s' is not of type {column.type}", text),
+        )
+    ]
+    if column.required:
+        reasons.append(F.when(is_row & text.isNull(), F.lit(f"{column.name} is missing")))
+    if column.type == "double":
+        reasons.append(F.when(F.isnan(typed), F.lit(f"{column.name} is not a number")))
+        infinite = F.abs(typed) == F.lit(float("inf"))
+        reasons.append(F.when(infinite, F.format_string(f"{column.name} %s is not finite", text)))
+    if column.type in ("date", "timestamp"):
+        # What lies beyond is written by Spark and read by nobody else.
+        beyond = ~F.year(typed).between(1, 9999)
+        reasons.append(F.when(beyond, F.format_string(f"{column.name} %s is outside the years 1 to 9999", text)))
+    for bound, breaks, word in (
+        (column.minimum, typed < F.lit(column.minimum), "below the minimum"),
+        (column.maximum, typed > F.lit(column.maximum), "above the maximum"),
+    ):
+        if bound is not None:
+            reasons.append(F.when(breaks, F.format_string(f"{column.name} %s is {word} {bound:g}", text)))
+    return reasons

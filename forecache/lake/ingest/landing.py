@@ -1,0 +1,89 @@
+"""The landing zone: which files are there, which days they are for, and their bytes."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from forecache.lake.ingest.row_count import checksum
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """One file of a source; `day` is None where its name has none."""
+
+    name: str
+    day: date | None
+    size_bytes: int
+    modified_at: datetime
+
+
+def file_system(uri: str, storage_options: dict[str, str]) -> "FileSystem":
+    """An Arrow file system rooted at a folder or object store URI, through delta-rs's object store."""
+    from deltalake.fs import DeltaStorageHandler
+    from pyarrow import fs
+
+    return fs.PyFileSystem(DeltaStorageHandler(uri, storage_options or None))
+
+
+def source_uri(settings: Settings, source: Source) -> str:
+    return f"{settings.landing_uri}/{source.name}"
+
+
+def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
+    """The source's files by name. Names that start with "." or "_" are still being written, or are markers: ignored."""
+    from pyarrow import fs
+
+    uri = source_uri(settings, source)
+    if "://" not in uri:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+    selector = fs.FileSelector("", recursive=True, allow_not_found=True)
+    found = file_system(uri, settings.storage_options).get_file_info(selector)
+    files = [
+        LandingFile(info.path, file_day(source, info.path), info.size, info.mtime)
+        for info in found
+        if info.type == fs.FileType.File and not info.base_name.startswith((".", "_"))
+    ]
+    return sorted(files, key=lambda file: file.name)
+
+
+def file_day(source: Source, name: str) -> date | None:
+    """The day that a file's name says it is for, None where it says none or one outside the source's dates."""
+    match = re.search(source.file_pattern + r"$", name)
+    try:
+        day = date.fromisoformat(match["day"]) if match else None
+    except ValueError:
+        return None
+    if day is None or day < source.start or (source.end and day > source.end):
+        return None
+    return day
+
+
+@contextmanager
+def open_landing(uri: str, storage_options: dict[str, str], name: str) -> Iterator[BinaryIO]:
+    """A landing file of a source's folder, seekable; one of an object store is copied to an unnamed temporary file."""
+    if "://" not in uri:
+        with (Path(uri) / name).open("rb") as stream:
+            yield stream
+        return
+    with tempfile.TemporaryFile() as copy:
+        with file_system(uri, storage_options).open_input_stream(name) as remote:
+            shutil.copyfileobj(remote, copy, 1 << 20)
+        copy.seek(0)
+        yield cast(BinaryIO, copy)
+
+
+def read_checksum(settings: Settings, source: Source, name: str) -> str:
+    """SHA-256 of a landing file's bytes."""
+    with open_landing(source_uri(settings, source), settings.storage_options, name) as stream:
+        return checksum(stream)

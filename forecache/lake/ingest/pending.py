@@ -1,0 +1,94 @@
+"""What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date, timedelta
+
+from forecache.errors import InputError
+from forecache.lake.ingest.ingested import IngestedFile, ingested_files
+from forecache.lake.ingest.landing import LandingFile, list_landing, open_landing, read_checksum, source_uri
+from forecache.lake.ingest.row_count import count_rows
+from forecache.pipeline import Source
+from forecache.settings import Settings
+
+
+def pending_files(
+    settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
+) -> list[LandingFile]:
+    """Files that were not ingested, and those that look different from when they were; by name.
+
+    Args:
+        landed: The source's landing files; None: listed here.
+    """
+    known = {file.file: file for file in ingested_files(settings, source)}
+    landed = list_landing(settings, source) if landed is None else landed
+    return [file for file in landed if file.name not in known or looks_different(file, known[file.name])]
+
+
+def files_to_ingest(
+    landed: Iterable[LandingFile], ingested: Iterable[IngestedFile], *, correctable: Collection[date] = ()
+) -> list[LandingFile]:
+    """Files that were never ingested, and of correctable days also those that look different since."""
+    known = {file.file: file for file in ingested}
+    return [
+        file
+        for file in landed
+        if file.name not in known or (file.day in correctable and looks_different(file, known[file.name]))
+    ]
+
+
+def looks_different(file: LandingFile, known: IngestedFile) -> bool:
+    """Whether a file's size or time of change is another one than when it was ingested."""
+    return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
+
+
+def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:
+    """The days from `first` to `last` on which something waits; files whose name has no day go with the last one."""
+    days = {file.day or last for file in files}
+    return {day for day in days if first <= day <= last}
+
+
+def day_ranges(days: Collection[date]) -> list[tuple[date, date]]:
+    """Consecutive days as (first, last), ascending."""
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def copied_files(
+    settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
+) -> dict[str, str]:
+    """Files that hold the same bytes as another file of their day, with the reason to refuse them.
+
+    Of copies that land together the first by name is no copy. Files without rows may be alike.
+
+    Args:
+        files: Files to be ingested; only those as large as another one of their day are read.
+        ingested: Files that were ingested before.
+    """
+    seen: dict[tuple[date, int], dict[str, str]] = {}
+    for known in ingested:
+        if known.event_day and known.error is None:
+            seen.setdefault((known.event_day, known.size_bytes), {})[known.sha256] = known.file
+    sizes = Counter((file.day, file.size_bytes) for file in files)
+    copies = {}
+    for file in sorted(files, key=lambda file: file.name):
+        if file.day is None or ((file.day, file.size_bytes) not in seen and sizes[file.day, file.size_bytes] == 1):
+            continue
+        sha256, like = read_checksum(settings, source, file.name), seen.setdefault((file.day, file.size_bytes), {})
+        if sha256 in like and _has_rows(settings, source, file.name):
+            copies[file.name] = f"it is a copy of {like[sha256]!r}, a file of the same day"
+        like.setdefault(sha256, file.name)
+    return copies
+
+
+def _has_rows(settings: Settings, source: Source, name: str) -> bool:
+    with open_landing(source_uri(settings, source), settings.storage_options, name) as stream:
+        try:
+            return count_rows(stream, name.rsplit(".", 1)[-1]) > 0
+        except (InputError, ValueError, OSError):
+            return False

@@ -1,0 +1,1 @@
+"""Prediction drift: statistics, findings and the sampled page."""

@@ -1,0 +1,247 @@
+"""Prediction drift: a night's scores against those of the nights before and of their model's test split."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.digest import partition_digests
+from forecache.lake.delta.tables import open_table
+from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.monitoring.drift.distribution import binned_counts, distance, merge_bins
+from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.quality.verdicts import DRIFT_STAGE
+from forecache.registry.versions.models import ModelVersion, list_models
+from forecache.registry.versions.register import load_evaluation
+from forecache.scoring.night import STAGE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_BINS = 10
+Counts = Mapping[date, Sequence[int]]
+
+
+def prediction_drift(
+    settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int | None = None
+) -> DriftReport:
+    """Compare a scored night with scored nights before it and with the test split of the model that scored it.
+
+    Args:
+        spark: The session that aggregates; None: this process does.
+        last: Most nights before; None: as declared.
+
+    Raises:
+        NotFoundError: The night has no predictions.
+    """
+    return measure_drift(settings, pipeline, [night], spark=spark, last=last)[night]
+
+
+def check_drift(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
+) -> dict[date, DriftReport]:
+    """Measure nights and record them: the publisher refuses a night whose drift blocks, and what was counted is kept.
+
+    Raises:
+        NotFoundError: A night has no predictions.
+    """
+    started = time.perf_counter()
+    digests = _digests(settings, pipeline, nights)
+    reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
+    states = _states(settings, pipeline)
+    before = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    seconds = (time.perf_counter() - started) / max(1, len(reports))
+    rows = [
+        StageRecord(
+            stage=DRIFT_STAGE,
+            subject=pipeline.prediction_table,
+            night=night,
+            inputs=f"{digests[night]} {states[night]}",
+            table="",
+            delta_version=-1,
+            rows=sum(report.counts),
+            seconds=seconds,
+            details={**report.metadata(), "blocks": report.sentence if report.blocks else ""},
+            run_id=run_id,
+        )
+        for night, report in reports.items()
+    ]
+    # A night that is looked at again and found the same is no news.
+    record(settings, [row for row in rows if not _is_known(row, before.get(row.night))])
+    return reports
+
+
+def _is_known(row: StageRecord, before: StageRecord | None) -> bool:
+    return before is not None and (before.inputs, before.details) == (row.inputs, row.details)
+
+
+def measure_drift(
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    spark: "SparkSession | None" = None,
+    last: int | None = None,
+    digests: Mapping[date, str] | None = None,
+) -> dict[date, DriftReport]:
+    """What `prediction_drift` finds, for several nights with one aggregation for each model that scored them.
+
+    Args:
+        digests: Of nights whose counts are to be those of these very data files; the others' may be of files that
+            were compacted since.
+    """
+    scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
+    for night in nights:
+        _require(pipeline, night, scored)
+    by_model: dict[int | None, list[date]] = {}
+    for night in sorted(set(nights)):
+        by_model.setdefault(_model_of(scored[night]), []).append(night)
+    known = {version.version: version for version in list_models(settings, pipeline)}
+    reports: dict[date, DriftReport] = {}
+    for version, group in by_model.items():
+        window = pipeline.drift.last if last is None else last
+        before = {night: _nights_before(scored, night, version, window) for night in group}
+        test = _test_scores(settings, known.get(version)) if version is not None else None
+        edges = test[0] if test else _edges(settings, pipeline, version, group, before)
+        wanted = {*group, *(day for days in before.values() for day in days)}
+        counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
+        for night in group:
+            _require(pipeline, night, counts)
+            reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
+    return dict(sorted(reports.items()))
+
+
+def _report(
+    pipeline: Pipeline,
+    night: date,
+    scored: Mapping[date, StageRecord],
+    before: Sequence[date],
+    edges: Sequence[float],
+    counts: Counts,
+    test: tuple[list[float], list[int]] | None,
+) -> DriftReport:
+    past = [day for day in before if day in counts]
+    references: dict[str, tuple[int, ...]] = {}
+    if past:
+        references[NIGHTS_BEFORE] = tuple(sum(bins) for bins in zip(*(counts[day] for day in past), strict=True))
+    if test:
+        references[TEST_SPLIT] = tuple(test[1])
+    return DriftReport(
+        pipeline=pipeline.name,
+        output=pipeline.output.name,
+        night=night,
+        model_version=_model_of(scored[night]),
+        edges=tuple(edges),
+        counts=tuple(counts[night]),
+        references=references,
+        distances={name: distance(reference, counts[night]) for name, reference in references.items()},
+        nights=tuple(past),
+        models_before=tuple(sorted({_model_of(scored[day]) or 0 for day in past})),
+        limits=pipeline.drift,
+    )
+
+
+def _require(pipeline: Pipeline, night: date, there: Iterable[date]) -> None:
+    if night not in there:
+        raise NotFoundError(
+            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
+            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
+        )
+
+
+def _model_of(scored: StageRecord) -> int | None:
+    version = scored.details.get("model_version")
+    return None if version is None else int(version)
+
+
+def _nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
+    """The last nights before a night that the same model scored; where it scored none, the last ones at all."""
+    before = sorted(day for day in scored if day < night)
+    same = [day for day in before if _model_of(scored[day]) == version]
+    return (same or before)[-last:] if last else []
+
+
+def _test_scores(settings: Settings, model: ModelVersion | None) -> tuple[list[float], list[int]] | None:
+    """Inner edges and counts of a model's scores on its test split, None where it was not evaluated here."""
+    if model is None or "test_metrics" not in model.tags:
+        return None
+    evaluation = load_evaluation(settings, model)
+    scores = evaluation["scores"]
+    series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]
+    inside = [int(sum(values)) for values in zip(*series, strict=True)]
+    # The histogram starts at the smallest score, and leaves out the percent above its end.
+    beyond = max(0, int(evaluation["rows"]["test"]) - sum(inside))
+    return merge_bins(scores["edges"], [0, *inside, beyond], _BINS)
+
+
+def _edges(
+    settings: Settings,
+    pipeline: Pipeline,
+    version: int | None,
+    nights: Sequence[date],
+    before: Mapping[date, Sequence[date]],
+) -> list[float]:
+    """Inner edges for a model without a test split: those that its nights were counted in before, else new ones."""
+    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    known = [day for day, row in recorded.items() if day and row.details["model_version"] == version]
+    if known:
+        return list(recorded[max(known)].details["edges"])
+    first = before[nights[0]]
+    return _quantiles(settings, pipeline, first[-1] if first else nights[0])
+
+
+def _digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
+    """The digest of each night's data files, taken before they are read: rows that come later have another."""
+    return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
+
+
+def _states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
+    """For each scored night, what identifies its predictions."""
+    records = last_records(settings, STAGE, pipeline.name)
+    return {day: f"{row.table}@{row.delta_version} {row.inputs}" for day, row in records.items()}
+
+
+def _counts(
+    spark: "SparkSession | None",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Iterable[date],
+    edges: Sequence[float],
+    digests: Mapping[date, str],
+) -> Counts:
+    """Rows of each night in each bin; what was counted in these bins before is not read again."""
+    recorded, states = last_records(settings, DRIFT_STAGE, pipeline.prediction_table), _states(settings, pipeline)
+    counts: dict[date, Sequence[int]] = {
+        day: recorded[day].details["counts"]
+        for day in nights
+        if day in recorded
+        and _is_about(recorded[day].inputs, digests.get(day), states[day])
+        and recorded[day].details["edges"] == list(edges)
+    }
+    left = sorted(set(nights) - set(counts))
+    if left:
+        counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.output.name, left, edges)
+    return counts
+
+
+def _is_about(inputs: str, digest: str | None, state: str) -> bool:
+    counted, _, of = inputs.partition(" ")
+    return of == state and digest in (None, counted)
+
+
+def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[float]:
+    """Inner edges of bins that hold about as many rows of a night each."""
+    import pyarrow.compute as pc
+
+    delta = open_table(settings, pipeline.prediction_table)
+    dataset = delta.to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
+    digest: list[float] = []
+    for batch in dataset.to_batches(columns=[pipeline.output.name], batch_size=131_072):
+        if batch.num_rows:
+            digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
+    return sorted(set(np.quantile(digest, np.linspace(0, 1, _BINS + 1)[1:-1]).tolist())) if digest else []

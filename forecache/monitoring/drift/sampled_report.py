@@ -1,0 +1,189 @@
+"""The sampled report: Evidently's HTML page on a night's scores and features, from a bounded sample of both sides.
+
+Rows are drawn by a hash of their key, so that a night gives the same sample every time. Nothing is sent anywhere, and
+the page loads nothing.
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.tables import read_table
+from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.splits import count_split
+from forecache.pipeline import AS_OF, Drift, Pipeline
+from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.versions.models import ModelVersion, list_models, tracking, verified_folder
+from forecache.results import Progress, StageResult, no_progress
+from forecache.scoring.night import STAGE as SCORE_STAGE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "drift_report"
+MLFLOW_FOLDER = "drift"
+MLFLOW_FILE = "newest.html"
+_HASHES = 1_000_000
+
+
+def write_drift_report(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Write `HOME/reports/drift/<pipeline>/<night>.html` and keep the newest of them, as declared.
+
+    The reference is the test split of the model that scored the night, or, for a model without one, the night before.
+    The page is also an artifact of the model's MLflow run, `drift/newest.html`, which the next one replaces.
+
+    Returns:
+        `rows` of the night in the sample; `details`: reference (None where there is nothing to compare with: then no
+        page is written), path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped where
+        the page is there and both sides are what they were.
+
+    Raises:
+        NotFoundError: The night has no predictions.
+        CheckError: The model's file was changed since it was registered.
+    """
+    started = time.perf_counter()
+    scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
+    if night not in scored:
+        raise NotFoundError(
+            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
+            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
+        )
+    model = _model(settings, pipeline, scored[night])
+    before = max((day for day in scored if day < night), default=None)
+    has_test = model is not None and "training_table" in model.tags
+    name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
+    state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
+    inputs = f"{state} {name} {pipeline.drift}"
+    known = last_record(settings, STAGE, pipeline.name, night)
+    path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"
+    if known is not None and known.inputs == inputs and (name is None or path.is_file()):
+        return _result(pipeline, known, started, skipped=True)
+    details: dict[str, Any] = {"path": None, "mlflow_artifact": None, "reference": name}
+    rows = 0
+    if name is not None:
+        progress(f"sampling {pipeline.name} on {night}", 0.1)
+        # The import takes five seconds, as long as Spark needs to sample.
+        threading.Thread(target=_import_evidently).start()
+        current = _night_sample(spark, settings, pipeline, scored[night])
+        if has_test and model:
+            reference = _test_sample(spark, settings, pipeline, model)
+        else:
+            assert before is not None
+            reference = _night_sample(spark, settings, pipeline, scored[before])
+        columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
+        progress(f"writing the drift report of {pipeline.name}", 0.4)
+        _write_page(current[columns], reference[columns], pipeline.drift, path)
+        _keep_newest(path.parent, pipeline.drift.keep_reports)
+        rows, artifact = len(current), _attach(settings, model, path)
+        details |= {"path": str(path), "mlflow_artifact": artifact}
+        details |= {"reference_rows": len(reference), "columns": columns}
+    seconds = time.perf_counter() - started
+    row = StageRecord(STAGE, pipeline.name, night, inputs, "", -1, rows, seconds, details, run_id=run_id)
+    record(settings, [row])
+    return _result(pipeline, row, started, skipped=False)
+
+
+def _result(pipeline: Pipeline, row: StageRecord, started: float, *, skipped: bool) -> StageResult:
+    assert row.night is not None
+    seconds = time.perf_counter() - started
+    return StageResult(
+        STAGE, pipeline.name, row.rows, seconds, nights=(row.night,), skipped=skipped, details=row.details
+    )
+
+
+def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
+    known = {model.version: model for model in list_models(settings, pipeline)}
+    return known.get(scored.details.get("model_version", -1))
+
+
+def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
+    """Features and scores of a sample of the rows that the model was tested on."""
+    table, version = model.training_table
+    features = [name for name in pipeline.features.names if name in model.features]
+    rows = read_table(spark, settings, table, version=version).where("split = 'test'")
+    total = count_split(settings, table, version=version, split="test")
+    scorer = open_scorer(verified_folder(settings, model), pipeline.output)
+    inputs = scorer.inputs(model.features)
+    drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
+    scores = score(scorer, drawn[list(inputs)].to_numpy(dtype=np.float32))
+    return drawn[features].assign(**{pipeline.output.name: scores})
+
+
+def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
+    """Features and scores of a sample of a night's rows."""
+    from pyspark.sql import functions as F
+
+    names = [*pipeline.features.names, pipeline.output.name]
+    version = scored.details.get("feature_version")
+    features = read_table(spark, settings, pipeline.feature_table, version=version)
+    frames = (
+        _sample(frame.where(F.col(AS_OF) == F.lit(scored.night)), pipeline, scored.rows)
+        for frame in (features, read_table(spark, settings, pipeline.prediction_table))
+    )
+    left, right = (frame.select(*pipeline.key, *(c for c in frame.columns if c in names)) for frame in frames)
+    return left.join(right, list(pipeline.key)).select(*names).toPandas()
+
+
+def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
+    """At most `report_rows` of some rows: those whose keys have certain hashes, whatever order they lie in."""
+    from pyspark.sql import functions as F
+
+    most = pipeline.drift.report_rows
+    position = F.xxhash64(*pipeline.key)
+    # What lies beyond the share never reaches the sort.
+    share = math.ceil(_HASHES * most / max(1, rows))
+    chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
+    return chosen.orderBy(position, *pipeline.key).limit(most)
+
+
+def _import_evidently() -> None:
+    # Evidently asks for this one before it sends anything.
+    os.environ["DO_NOT_TRACK"] = "1"
+    import evidently.presets  # noqa: F401
+
+
+def _write_page(current: Any, reference: Any, limits: Drift, path: Path) -> None:
+    _import_evidently()
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    definition = DataDefinition(numerical_columns=list(current.columns))
+    sides = [Dataset.from_pandas(frame.astype("float64"), definition) for frame in (current, reference)]
+    preset = DataDriftPreset(num_method="psi", num_threshold=limits.small_psi)
+    page = Report([preset]).run(*sides)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    page.save_html(str(unfinished))
+    unfinished.rename(path)
+
+
+def _keep_newest(folder: Path, keep: int) -> None:
+    pages: Sequence[Path] = sorted(folder.glob("*.html"))
+    for page in pages[:-keep]:
+        page.unlink()
+
+
+def _attach(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
+    """Log the page to the model's run under a name that stays, so that a run holds one; None where it has no run."""
+    if model is None or not model.run_id:
+        return None
+    client: Any = tracking(settings)
+    client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
+    return f"runs:/{model.run_id}/{MLFLOW_FOLDER}/{MLFLOW_FILE}"

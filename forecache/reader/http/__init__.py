@@ -1,0 +1,1 @@
+"""HTTP: paths, limits, problems, formats."""

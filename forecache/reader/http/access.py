@@ -1,0 +1,84 @@
+"""Who may ask for what: bearer tokens from a file that is read again when it changes."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from forecache.errors import SettingsError
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem
+from forecache.reader.tokens import TokenRecord, load_tokens
+
+logger = logging.getLogger("forecache.reader")
+_MAX_TOKEN_CHARS = 256
+
+
+class Access:
+    """Checks requests against a token file.
+
+    A file that becomes unreadable leaves the tokens of the last good one in force: a slip while rotating must neither
+    lock every client out nor let everybody in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tokens = load_tokens(path)
+        self._signature = _signature(path)
+
+    def reload(self) -> bool:
+        """Read the file again where it has changed; False where that failed, which is logged once a change."""
+        signature = _signature(self.path)
+        if signature == self._signature:
+            return True
+        self._signature = signature
+        try:
+            self._tokens = load_tokens(self.path)
+        except SettingsError as error:
+            logger.error("The tokens read before stay in force: %s", error)
+            return False
+        logger.info("Read %d tokens from %s.", len(self._tokens.records), self.path)
+        return True
+
+    def identify(self, headers: Any) -> TokenRecord:
+        """The token record of a request.
+
+        Raises:
+            Problem: 401 where the request has no valid token.
+        """
+        scheme, _, token = (headers.get("authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _unauthorised("The request has no bearer token; send `Authorization: Bearer fct_...`.", "")
+        token = token.strip()
+        record = self._tokens.find(token, time.time()) if len(token) <= _MAX_TOKEN_CHARS else None
+        if record is None:
+            raise _unauthorised("The bearer token is unknown, revoked or expired; ask for a new one.", "invalid_token")
+        return record
+
+    def check(self, headers: Any, scope: str) -> None:
+        """Refuse a request whose token does not cover `scope`.
+
+        Raises:
+            Problem: 401 without a valid token, 403 where the token does not cover the scope.
+        """
+        record = self.identify(headers)
+        if not record.covers(scope):
+            raise Problem(
+                problems.FORBIDDEN,
+                f"The token {record.id} ({record.name}) does not cover {scope!r}; "
+                f"it covers {', '.join(record.scopes)}.",
+                headers=[("www-authenticate", 'Bearer error="insufficient_scope"')],
+            )
+
+
+def _unauthorised(detail: str, error: str) -> Problem:
+    challenge = f'Bearer error="{error}"' if error else 'Bearer realm="forecache"'
+    return Problem(problems.UNAUTHORISED, detail, headers=[("www-authenticate", challenge)])
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

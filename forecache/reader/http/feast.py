@@ -1,0 +1,153 @@
+"""`POST /get-online-features` in the request and response format of Feast's Python feature server (feast 0.67).
+
+A feature reference is `pipeline:field`; a feature service is a pipeline, with all its served fields. Entity columns
+are the pipeline's key columns. The event time of a found row is the midnight (UTC) that ended its as-of date.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from forecache.errors import InputError
+from forecache.reader.http import problems
+from forecache.reader.http.parsing import check_count, json_object, member, names
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.versions.answers import Answers
+from forecache.store import encode_key
+
+_MEMBERS = frozenset(
+    {"entities", "features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
+)
+_EPOCH = "1970-01-01T00:00:00Z"
+Counts = list[tuple[Answers, int, int]]
+
+
+def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> tuple[list[str], bytes, Counts]:
+    """Answer a Feast request.
+
+    Args:
+        served: The served version of a pipeline by name; raises the problem where there is none.
+
+    Returns:
+        `pipeline=version` of what was read, the body, and per pipeline (its answers, keys found, keys missing).
+
+    Raises:
+        Problem: The request is not one, or names what does not exist.
+    """
+    data = json_object(body, _MEMBERS)
+    entities = _entities(member(data, "entities", dict), max_keys)
+    full_names = member(data, "full_feature_names", bool, False)
+    with_versions = member(data, "include_feature_view_version_metadata", bool, False)
+    views = _views(data, served)
+    _check_collisions(views, full_names=full_names)
+
+    num_rows = len(next(iter(entities.values())))
+    feature_names: list[str] = []
+    results: list[dict[str, list[Any]]] = []
+    counts: Counts = []
+    used: dict[str, None] = {}
+    for answers, _ in views:
+        used.update(dict.fromkeys(answers.manifest.key.names))
+    for name in used:
+        if name not in entities:
+            raise Problem(
+                problems.BAD_REQUEST,
+                f"The entities lack the key column {name!r}; they have {', '.join(map(quoted, entities))}.",
+            )
+        feature_names.append(name)
+        results.append(
+            {
+                "values": entities[name],
+                "statuses": ["PRESENT"] * num_rows,
+                "event_timestamps": [_EPOCH] * num_rows,
+            }
+        )
+    for answers, fields in views:
+        rows = answers.rows(_keys(answers, entities, num_rows))
+        found = sum(row is not None for row in rows)
+        counts.append((answers, found, num_rows - found))
+        moment = _event_time(answers.manifest.as_of_end)
+        times = [_EPOCH if row is None else moment for row in rows]
+        for field in fields:
+            values = [None if row is None else row[field] for row in rows]
+            statuses = [
+                "NOT_FOUND" if row is None else "PRESENT" if row[field] is not None else "NULL_VALUE" for row in rows
+            ]
+            feature_names.append(f"{answers.manifest.pipeline}__{field}" if full_names else field)
+            results.append({"values": values, "statuses": statuses, "event_timestamps": times})
+    metadata: dict[str, Any] = {"feature_names": feature_names}
+    if with_versions:
+        metadata["feature_view_metadata"] = [
+            {"name": answers.manifest.pipeline, "version": answers.manifest.version} for answers, _ in views
+        ]
+    read = [f"{answers.manifest.pipeline}={answers.manifest.version}" for answers, _ in views]
+    return read, orjson.dumps({"metadata": metadata, "results": results}), counts
+
+
+def _entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
+    lengths = set()
+    for name, values in entities.items():
+        if type(values) is not list:
+            raise Problem(problems.BAD_REQUEST, f"The entity column {quoted(name)} is not an array.")
+        lengths.add(len(values))
+    if len(lengths) != 1:
+        said = "no column" if not lengths else "columns of different lengths"
+        raise Problem(problems.BAD_REQUEST, f"The entities have {said}; send arrays of one length.")
+    check_count(lengths.pop(), max_keys)
+    return entities
+
+
+def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple[Answers, list[str]]]:
+    """The pipelines of a request in the order of their first mention, with the fields asked of each."""
+    service = data.get("feature_service")
+    if service is not None:
+        answers = served(member(data, "feature_service", str))
+        answers.check_served()
+        return [(answers, list(answers.manifest.field_names))]
+    wanted: dict[str, list[str]] = {}
+    for reference in names(member(data, "features", list, []), "features"):
+        view, colon, field = reference.partition(":")
+        if not colon or not field:
+            raise Problem(
+                problems.BAD_REQUEST, f"The feature {quoted(reference)} is no reference; write pipeline:field."
+            )
+        wanted.setdefault(view.partition("@")[0], []).append(field)
+    if not wanted:
+        raise Problem(problems.BAD_REQUEST, "The request names no feature; send `features` or `feature_service`.")
+    views = [(served(view), fields) for view, fields in wanted.items()]
+    for answers, fields in views:
+        answers.check_fields(fields)
+        answers.check_served()
+    return views
+
+
+def _check_collisions(views: list[tuple[Answers, list[str]]], *, full_names: bool) -> None:
+    """Refuse two features of one name, as Feast does."""
+    seen: dict[str, str] = {}
+    for answers, fields in [] if full_names else views:
+        for field in fields:
+            if field in seen:
+                raise Problem(
+                    problems.BAD_REQUEST,
+                    f"Both {seen[field]} and {answers.manifest.pipeline} have the feature {field!r}; "
+                    "set full_feature_names to true.",
+                )
+            seen[field] = answers.manifest.pipeline
+
+
+def _keys(answers: Answers, entities: dict[str, list[Any]], num_rows: int) -> list[bytes]:
+    schema = answers.manifest.key
+    columns = [entities[name] for name in schema.names]
+    for name, values in zip(schema.names, columns, strict=True):
+        for value in values:
+            if type(value) is not str and type(value) is not int:
+                raise InputError(
+                    f"The entity column {name!r} holds {quoted(value)}.", remedy="Entity values are text or integers."
+                )
+    return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
+
+
+def _event_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

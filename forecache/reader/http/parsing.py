@@ -1,0 +1,102 @@
+"""Request bodies and queries: checked by hand, because what is checked is small and checked at every request."""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem, quoted
+
+MAX_FIELDS = 256
+
+
+def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
+    """The JSON object of a body.
+
+    Raises:
+        Problem: It is not JSON, not an object, or has a member that nobody reads (most often a misspelt one).
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
+    if type(data) is not dict:
+        raise Problem(problems.BAD_REQUEST, f"The body is {_kind(data)}; send an object.")
+    if not data.keys() <= allowed:
+        unknown = min(data.keys() - allowed)
+        raise Problem(
+            problems.BAD_REQUEST,
+            f"The body has the unknown member {quoted(unknown)}; it takes {', '.join(sorted(allowed))}.",
+        )
+    return data
+
+
+def member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """A member of the wanted type.
+
+    Raises:
+        Problem: It has another type, or is missing where there is no default.
+    """
+    value = data.get(name, default)
+    if type(value) is not kind:
+        found = _kind(value) if name in data else "missing"
+        raise Problem(problems.BAD_REQUEST, f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
+    return value
+
+
+def keys_and_fields(body: bytes, max_keys: int) -> tuple[list[Any], list[str]]:
+    """The keys (not yet checked) and field names of `{"keys": [...], "fields": [...]}`."""
+    data = json_object(body, _MANY)
+    keys: list[Any] = member(data, "keys", list)
+    check_count(len(keys), max_keys)
+    return keys, names(member(data, "fields", list, []), "fields")
+
+
+def check_count(count: int, max_keys: int) -> None:
+    if count > max_keys:
+        raise Problem(
+            problems.TOO_MANY_KEYS,
+            f"The request asks for {count} keys; the most is {max_keys}. Split it.",
+            members={"max_keys": max_keys},
+        )
+
+
+def names(values: list[Any], what: str) -> list[str]:
+    """A list of distinct texts."""
+    if len(values) > MAX_FIELDS:
+        raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
+    for value in values:
+        if type(value) is not str or not value:
+            raise Problem(problems.BAD_REQUEST, f"The list {what!r} holds {_kind(value)}; it takes names.")
+    return list(dict.fromkeys(values))
+
+
+def query_fields(query: str) -> list[str]:
+    """The field names of `fields=a,b`; none for an empty query.
+
+    Raises:
+        Problem: The query has another parameter.
+    """
+    if not query:
+        return []
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Problem(problems.BAD_REQUEST, f"The query has more than {MAX_FIELDS} parameters.") from None
+    fields: list[str] = []
+    for name, value in pairs:
+        if name != "fields":
+            raise Problem(problems.BAD_REQUEST, f"The query parameter {quoted(name)} is unknown; there is `fields`.")
+        fields.extend(value.split(","))
+    return names(fields, "fields")
+
+
+_MANY = frozenset({"keys", "fields"})
+_NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return _NAMES.get(type(value), "a number")

@@ -1,0 +1,242 @@
+"""What is at each path: from a request to a reply, or to a problem."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from forecache.reader.http import feast, openapi, problems
+from forecache.reader.http.access import Access
+from forecache.reader.http.parsing import keys_and_fields, query_fields
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics, render
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.tokens import METRICS
+from forecache.reader.versions.answers import JSON, Answers, Headers
+from forecache.reader.versions.describe import build_labels, metadata, pipeline_row
+from forecache.reader.versions.swap import PIPELINE_NAME, Catalog
+from forecache.settings import Settings
+
+VERSIONS_PATH = "/versions/"
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the routes see it; `route` is the index in the metrics, set once it is known."""
+
+    method: str
+    path: str
+    query: str
+    headers: Any
+    now: float
+    body: bytes = b""
+    route: int = ROUTE["other"]
+
+
+class Routes:
+    """The reader's paths. Handlers never wait: what they take from the catalog is theirs until they return."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, runtime: Runtime, metrics: WorkerMetrics, access: Access | None
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._runtime = runtime
+        self._metrics = metrics
+        self._access = access
+        self._build = build_labels(settings)
+        self._openapi = orjson.dumps(openapi.document(settings))
+        self._fixed: dict[str, tuple[str, str, Callable[[Request], Reply]]] = {
+            "/healthz": ("healthz", "GET", self._healthz),
+            "/health": ("healthz", "GET", self._healthz),
+            "/readyz": ("readyz", "GET", self._readyz),
+            "/metrics": ("metrics", "GET", self._render_metrics),
+            "/openapi.json": ("openapi", "GET", self._document),
+            "/v1": ("pipelines", "GET", self._pipelines),
+            "/get-online-features": ("feast", "POST", self._feast),
+        }
+
+    def takes_body(self, path: str) -> bool:
+        """Whether a POST to the path may have a body that is worth reading."""
+        return path == "/get-online-features" or (path.startswith("/v1/") and "/" not in path[4:])
+
+    def handle(self, request: Request) -> Reply:
+        """The reply to a request.
+
+        Raises:
+            Problem: The request fails in a way that the client is told about.
+            ForecacheError: The same, found by the store.
+        """
+        fixed = self._fixed.get(request.path)
+        if fixed is not None:
+            name, method, handler = fixed
+            request.route = ROUTE[name]
+            _allow(request, method)
+            return handler(request)
+        if request.path.startswith(VERSIONS_PATH):
+            return self._versions(request, request.path.removeprefix(VERSIONS_PATH))
+        if not request.path.startswith("/v1/"):
+            raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted(request.path)}; see /openapi.json.")
+        name, slash, rest = request.path[4:].partition("/")
+        if not slash:
+            return self._pipeline_or_many(request, name)
+        request.route = ROUTE["one"]
+        _allow(request, "GET")
+        return self._one(request, name, rest)
+
+    def served(self, request: Request, name: str) -> Answers:
+        """The served version of a pipeline that the client may read."""
+        answers = self._catalog.answers.get(name)
+        if answers is None and not PIPELINE_NAME.fullmatch(name):
+            raise Problem(
+                problems.NO_PIPELINE, f"{quoted(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
+            )
+        if self._access is not None:
+            self._access.check(request.headers, name)
+        if answers is not None:
+            if request.now >= answers.valid_until:
+                answers.refresh(request.now)
+            return answers
+        retry = [("retry-after", "5")]
+        if name in self._catalog.failures:
+            raise Problem(
+                problems.UNREADABLE,
+                f"The published version of {name} cannot be read; the reader's log says why.",
+                headers=retry,
+            )
+        if not self._catalog.warm:
+            raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
+        if name in self._catalog.waiting:
+            raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
+        raise Problem(problems.NO_PIPELINE, f"There is no pipeline {quoted(name)}; GET /v1 lists the pipelines.")
+
+    def _one(self, request: Request, name: str, key: str) -> Reply:
+        answers = self.served(request, name)
+        fields = query_fields(request.query)
+        answers.check_fields(fields)
+        encoded = answers.encode(key)
+        answers.check_served()
+        body = answers.one(encoded, fields)
+        if body is None:
+            self._metrics.cells[answers.offset + MISSES] += 1
+            version = answers.manifest.version
+            raise Problem(
+                problems.NO_KEY,
+                f"The key {quoted(key)} is not in version {version} of {name}, as of {answers.manifest.as_of}.",
+                members={"key": key, "store_version": version, "as_of": answers.manifest.as_of},
+            )
+        self._metrics.cells[answers.found_cell] += 1
+        if _matches(request.headers.get("if-none-match"), answers.etag):
+            return Reply(304, answers.headers[1:], b"")
+        return Reply(200, answers.headers, body)
+
+    def _pipeline_or_many(self, request: Request, name: str) -> Reply:
+        request.route = ROUTE["many" if request.method == "POST" else "pipeline"]
+        _allow(request, "GET", "POST")
+        answers = self.served(request, name)
+        if request.method == "POST":
+            return self._many(request, answers)
+        if _matches(request.headers.get("if-none-match"), answers.etag):
+            return Reply(304, answers.headers[1:], b"")
+        return Reply(200, answers.headers, orjson.dumps(metadata(answers)))
+
+    def _many(self, request: Request, answers: Answers) -> Reply:
+        keys, fields = keys_and_fields(request.body, self._settings.reader_max_keys)
+        answers.check_fields(fields)
+        encoded = answers.keys_of(keys)
+        answers.check_served()
+        body, found = answers.many(encoded, fields)
+        cells = self._metrics.cells
+        cells[answers.found_cell] += found
+        cells[answers.offset + MISSES] += len(encoded) - found
+        return Reply(200, answers.headers, body)
+
+    def _versions(self, request: Request, name: str) -> Reply:
+        request.route = ROUTE["versions"]
+        _allow(request, "GET")
+        self.served(request, name)
+        return Reply(200, _NO_CACHE, self._catalog.history[name])
+
+    def _pipelines(self, request: Request) -> Reply:
+        token = None if self._access is None else self._access.identify(request.headers)
+        rows = []
+        for name, answers in sorted(self._catalog.answers.items()):
+            if token is None or token.covers(name):
+                if request.now >= answers.valid_until:
+                    answers.refresh(request.now)
+                rows.append(pipeline_row(answers))
+        return Reply(200, _NO_CACHE, orjson.dumps({"pipelines": rows}))
+
+    def _feast(self, request: Request) -> Reply:
+        names, body, counts = feast.answer(
+            request.body, lambda name: self.served(request, name), max_keys=self._settings.reader_max_keys
+        )
+        cells = self._metrics.cells
+        for answers, found, missing in counts:
+            cells[answers.found_cell] += found
+            cells[answers.offset + MISSES] += missing
+        headers = [*_NO_CACHE, ("forecache-versions", ",".join(names))]
+        return Reply(200, headers, body)
+
+    def _healthz(self, request: Request) -> Reply:
+        return Reply(200, _NO_STORE, b'{"status":"ok"}')
+
+    def _readyz(self, request: Request) -> Reply:
+        """Ready while a pipeline is served, all are warm and whole, and nobody has told the reader to stop."""
+        reason = ""
+        if self._runtime.draining:
+            reason = "The reader is draining: it has been told to stop."
+        elif self._catalog.warm and not self._catalog.answers and not self._catalog.damaged:
+            reason = "No pipeline has a published version that can be read."
+        elif not self._catalog.warm:
+            reason = "The reader is still reading the published versions into memory."
+        elif self._catalog.damaged:
+            named = ", ".join(sorted(self._catalog.damaged))
+            reason = f"The published version of {named} is damaged, and no earlier one can be served instead."
+        if reason:
+            raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
+        served = len(self._catalog.answers)
+        return Reply(200, _NO_STORE, orjson.dumps({"status": "ready", "pipelines": served}))
+
+    def _render_metrics(self, request: Request) -> Reply:
+        if self._access is not None:
+            self._access.check(request.headers, METRICS)
+        ages = {}
+        for name, answers in sorted(self._catalog.answers.items()):
+            answers.refresh(request.now)
+            ages[name] = float(answers.age_s)
+        body = render(self._runtime, ages, build=self._build)
+        return Reply(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], body)
+
+    def _document(self, request: Request) -> Reply:
+        return Reply(200, _NO_CACHE, self._openapi)
+
+
+_NO_CACHE: Headers = [("content-type", JSON), ("cache-control", "no-cache")]
+_NO_STORE: Headers = [("content-type", JSON), ("cache-control", "no-store")]
+
+
+def _allow(request: Request, *methods: str) -> None:
+    allowed = (*methods, "HEAD") if "GET" in methods else methods
+    if request.method not in allowed:
+        listed = ", ".join(allowed)
+        raise Problem(
+            problems.METHOD,
+            f"{request.method[:20]} is not allowed at {quoted(request.path)}; use {listed}.",
+            headers=[("allow", listed)],
+        )
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2)."""
+    if header is None:
+        return False
+    wanted = etag.removeprefix("W/")
+    return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))

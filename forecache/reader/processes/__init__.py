@@ -1,0 +1,1 @@
+"""The reader's processes, the memory they share, and their metrics."""

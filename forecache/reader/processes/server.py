@@ -1,0 +1,261 @@
+"""Starting and stopping the reader: Granian's RSGI server, one process per worker."""
+
+import errno
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.http import HTTP1Settings, HTTP2Settings
+from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+
+from forecache.errors import ConflictError, SettingsError, UnavailableError
+from forecache.reader.http.access import Access
+from forecache.reader.http.app import ReaderApp
+from forecache.reader.http.limits import MAX_HEAD_BYTES
+from forecache.reader.processes.metrics import SLOT_BYTES
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.reader")
+DRAIN_S = 2.0
+BACKLOG = 4096
+"""Most connections that wait in the kernel until a worker takes them."""
+HTTP2_WINDOW_BYTES = 256 * 1024
+"""What an HTTP/2 client may send before it is read, of one request and of all requests of a connection."""
+HTTP2_STREAMS = 64
+CRASHES_ALLOWED, CRASHES_WITHIN_S = 10, 60.0
+"""Ends of a worker within a time after which it is replaced; where there are more the reader stops, so that whatever
+supervises it sees that something is wrong."""
+STOP_TIMEOUT_S = 10
+"""Seconds that requests under way have once the reader has stopped accepting."""
+
+
+class _Server(Granian):  # type: ignore[valid-type,misc]
+    """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness.
+
+    Each worker accepts from a socket of its own that the main process listens on. Nobody else can take the port, the
+    kernel spreads connections over the sockets, and while a worker is replaced its connections wait.
+    """
+
+    runtime: Runtime
+    drain_s: float
+    listeners: Sequence[socket.socket]
+    last_end = ""
+    _crashes: Sequence[float] = ()
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None  # Granian would listen by itself, where anybody else may too
+
+    def _spawn_worker(self, idx: int, *args: Any, **kwargs: Any) -> Any:
+        self._sso: Any = self.listeners[idx]
+        self._shd: Any = SocketHolder(self._sso.fileno(), False, BACKLOG)  # type: ignore[call-arg]
+        return super()._spawn_worker(idx, *args, **kwargs)
+
+    def _drop_shared_socket(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+    def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
+        ended = [self.wrks[index] for index in workers if not self.wrks[index].is_alive()]
+        for worker in ended:  # those that are alive are being replaced on purpose
+            self.last_end = _end(worker)
+            self.runtime.count_crash()
+            logger.error("A worker ended unexpectedly, by %s; %d have so far.", self.last_end, self.runtime.crashes)
+        now = time.monotonic()
+        self._crashes = [moment for moment in self._crashes if now - moment < CRASHES_WITHIN_S] + [now] * len(ended)
+        if len(self._crashes) > CRASHES_ALLOWED * self.workers:
+            self.respawn_failed_workers = False
+            self.interrupt_children.extend(workers)
+            self.main_loop_interrupt.set()
+            return
+        super()._respawn_workers(workers, *args, **kwargs)
+        # Granian gives up where one worker ends twice within seconds, whatever the others do.
+        self.respawned_wrks.clear()
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        if self.runtime.draining:  # told twice: now
+            self._stop()
+            return
+        self.runtime.drain()
+        _later(self.drain_s, self._stop)
+
+    def _stop(self) -> None:
+        super().signal_handler_interrupt()
+        # Granian's own kill timeout takes a worker that has just ended for one that refuses to, now and then.
+        _later(STOP_TIMEOUT_S, self._kill_workers)
+
+    def _kill_workers(self) -> None:
+        for worker in list(self.wrks):
+            logger.warning("A worker did not stop within %d s and is killed.", STOP_TIMEOUT_S)
+            worker.kill()
+
+
+def _end(worker: Any) -> str:
+    """What ended a worker's process, in words."""
+    code = worker.inner.exitcode
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+
+def _later(seconds: float, action: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    drain_s: float = DRAIN_S,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the store until SIGTERM or SIGINT; returns after a graceful stop.
+
+    On the signal `/readyz` answers 503 at once, requests are still answered for `drain_s` seconds, then connections
+    are finished and closed. A second signal ends the wait.
+
+    Args:
+        host, port, workers: Override the settings `reader_host`, `reader_port`, `reader_workers`.
+        on_start: Called with the reader's URL before the workers start.
+
+    Raises:
+        ConflictError: The port is taken.
+        SettingsError: The address cannot be used or is open to others without tokens, or the token file cannot be read.
+        UnavailableError: The workers ended again and again.
+    """
+    given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    host, port = settings.reader_host, settings.reader_port
+    if settings.reader_tokens is not None:
+        Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
+    _raise_file_limit(settings.reader_max_connections)
+    anonymous = settings.reader_tokens is not None or settings.reader_anonymous
+    listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
+    try:
+        _serve(settings, listeners, drain_s=drain_s, on_start=on_start)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _serve(
+    settings: Settings, listeners: Sequence[socket.socket], *, drain_s: float, on_start: Callable[[str], None] | None
+) -> None:
+    host, port = listeners[0].getsockname()[:2]
+    # Two slots a worker: where workers are replaced on SIGHUP, the old one counts on until the new one has started.
+    runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES)
+    timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
+    server = _Server(
+        "forecache.reader.http.app",
+        address=host,
+        port=port,
+        interface="rsgi",
+        workers=settings.reader_workers,
+        websockets=False,
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        respawn_interval=0.5,
+        http1_settings=HTTP1Settings(header_read_timeout=timeout_ms, max_buffer_size=MAX_HEAD_BYTES),
+        http2_settings=HTTP2Settings(
+            max_headers_size=MAX_HEAD_BYTES,
+            initial_connection_window_size=HTTP2_WINDOW_BYTES,
+            initial_stream_window_size=HTTP2_WINDOW_BYTES,
+            max_concurrent_streams=HTTP2_STREAMS,
+            keep_alive_interval=max(1, timeout_ms // 2),
+            keep_alive_timeout=max(1, timeout_ms // 1000),
+        ),
+        backlog=BACKLOG,
+        backpressure=settings.reader_max_connections,
+    )
+    server.runtime, server.drain_s, server.listeners = runtime, drain_s, listeners
+    if on_start is not None:
+        url_host = f"[{host}]" if ":" in host else host
+        server.on_startup(partial(on_start, f"http://{url_host}:{port}"))
+    try:
+        server.serve(target_loader=partial(load_worker, settings, runtime.path), wrap_loader=False)
+    except SystemExit:
+        raise UnavailableError(
+            f"The reader stops: its workers ended {runtime.crashes} times, the last by {server.last_end}.",
+            remedy="The log above says why; a supervisor may start it again.",
+        ) from None
+    finally:
+        runtime.remove()
+
+
+def load_worker(settings: Settings, shared: Path) -> ReaderApp:
+    """Build a worker's application, in the worker's process."""
+    # A process group of its own: Ctrl-C in a terminal reaches the main process alone, which drains first.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
+    return ReaderApp(settings, Runtime(shared, SLOT_BYTES))
+
+
+def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
+    """Sockets that listen on a port, which nobody else can then.
+
+    Args:
+        anonymous: Whether an address that other machines reach may be used.
+        count: How many; the kernel spreads connections over them.
+
+    Raises:
+        ConflictError: Something listens there.
+        SettingsError: The address is not this machine's, the port is reserved, or others would reach it.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if not anonymous and not ipaddress.ip_address(address[0]).is_loopback:
+            raise SettingsError(
+                f"The reader has no tokens, and other machines would reach it on {host}.",
+                remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
+                "FORECACHE_READER_ANONYMOUS=true where the network keeps strangers out.",
+            )
+        for number in range(count):
+            listener = socket.socket(family, kind)
+            listeners.append(listener)
+            # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if number:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(listeners[0].getsockname() if number else address)
+            listener.listen(BACKLOG)
+            # The first took the port for itself; only from here on others of this process may share it.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.set_inheritable(True)
+            listener.setblocking(False)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"Port {port} on {host} is in use.",
+                remedy="Stop what listens there, or choose another with --port or FORECACHE_READER_PORT.",
+            ) from None
+        raise SettingsError(
+            f"The reader cannot listen on {host} port {port}: {error.strerror}.",
+            remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
+        ) from None
+    return listeners
+
+
+def _raise_file_limit(max_connections: int) -> None:
+    """Allow as many open files as the system lets this process have: connections and segments are files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections * 2 + 4096
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

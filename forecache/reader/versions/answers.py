@@ -1,0 +1,261 @@
+"""Answers of one published version, put together from bytes that are made once per version or once per second."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from forecache.errors import InputError
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.processes.metrics import HITS, STALE_HITS
+from forecache.store import Manifest, encode_key, parse_key, split_entry
+from forecache.store.keys import MAX_KEY_BYTES
+
+Headers = list[tuple[str, str]]
+JSON = "application/json"
+_NEWLINE = ord("\n")
+_START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
+_FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+
+
+class Version(Protocol):
+    """An open version: `Snapshot`, or one in Redis."""
+
+    manifest: Manifest
+
+    @property
+    def get_entry(self) -> Callable[[bytes], bytes | None]: ...
+
+    @property
+    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]: ...
+
+    @property
+    def mapped_bytes(self) -> int: ...
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
+
+    def warm(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Answers:
+    """A snapshot as the reader serves it.
+
+    Everything that changes with time (age, stale, the header with the ETag) is made for one second: callers call
+    `refresh(now)` when `now >= valid_until`.
+
+    Attributes:
+        headers: Header fields of an answer of this version.
+        etag: Weak, because the age in the body moves on while the version stays.
+        refused: Whether the version is too old to be served under its policy.
+        offset: First metrics cell of the pipeline.
+        found_cell: Metrics cell that counts the keys found.
+        fallback_for: The version that should be served and is damaged; None where this one should be.
+    """
+
+    def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        manifest = snapshot.manifest
+        self.snapshot = snapshot
+        self.manifest = manifest
+        self.offset = offset
+        self.found_cell = offset + HITS
+        self.fallback_for = fallback_for
+        self.fields = frozenset(manifest.field_names)
+        self.encode = _key_encoder(manifest)
+        self._takes_text = [column.type for column in manifest.key.columns] == ["string"]
+        self.get_entry = snapshot.get_entry
+        self.get_entries = snapshot.get_entries
+        self.carried = bool(manifest.carried)
+        self._age_from = manifest.as_of_end.timestamp()
+        self._stale_from = manifest.stale_after.timestamp()
+        self._common = _members(manifest, fallback_for)
+        self._own = {
+            name: _members(manifest, fallback_for, model={"name": each.model_name, "version": each.model_version},
+                           scored_at=each.scored_at)
+            for name, each in manifest.provenances.items()
+        }  # fmt: skip
+        self.valid_until = 0.0
+        self.headers: Headers = []
+        self.etag = ""
+        self.refused = False
+        self.stale = False
+        self.age_s = 0
+        self._moment = b""
+        self.tail = b""
+        self.refresh(0.0)
+
+    def refresh(self, now: float) -> None:
+        """Make what is valid for the second of `now` (Unix time)."""
+        manifest = self.manifest
+        second = int(now)
+        past = second >= self._stale_from
+        self.valid_until = second + 1.0
+        self.age_s = max(0, int(second - self._age_from))
+        self.stale = past and manifest.policy.on_stale != "serve"
+        self.refused = past and manifest.policy.on_stale == "refuse"
+        self.found_cell = self.offset + (STALE_HITS if self.stale else HITS)
+        state = ("-fallback" if self.fallback_for is not None else "") + ("-stale" if self.stale else "")
+        etag = f'W/"{manifest.pipeline}-{manifest.version}-{manifest.store[:8]}{state}"'
+        if etag != self.etag:
+            self.etag = etag
+            self.headers = [("content-type", JSON), ("etag", etag), ("cache-control", "no-cache")]
+        self._moment = b'"age_s":%d,"stale":%s}' % (self.age_s, b"true" if self.stale else b"false")
+        self.tail = b"," + self._common + self._moment
+
+    def check_served(self) -> None:
+        """Refuse where the version is too old for its policy."""
+        if self.refused:
+            manifest = self.manifest
+            raise Problem(
+                problems.STALE,
+                f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, older than the "
+                f"{manifest.policy.max_age_h:g} h that its declaration allows; publish a newer night.",
+                headers=[("retry-after", "60")],
+                members={"store_version": manifest.version, "as_of": manifest.as_of, "age_s": self.age_s},
+            )
+
+    def one(self, key: bytes, fields: Sequence[str] = ()) -> bytes | None:
+        """The answer for one key, None where the version does not have it."""
+        entry = self.get_entry(key)
+        if entry is None:
+            return None
+        tail = self.tail
+        if self.carried and _NEWLINE in entry:
+            entry, own = self._split(entry)
+            tail = b"," + own + self._moment
+        if fields:
+            entry = select(entry, fields)
+        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = ()) -> tuple[bytes, int]:
+        """The answer for several keys in their order, and how many of them were found."""
+        if not keys:
+            return b'{"results":[],' + self._common + self._moment, 0
+        entries: list[Any] = self.get_entries(keys)
+        # The answer is four columns, joined row by row at once: as fast as copying its bytes.
+        count, missing = len(keys), entries.count(None)
+        marks, ends = [_FOUND] * count, [_NEXT] * count
+        if missing:
+            for place, entry in enumerate(entries):
+                if entry is None:
+                    marks[place], entries[place] = _NOT_FOUND, b""
+        if self.carried:
+            for place, entry in enumerate(entries):
+                if _NEWLINE in entry:
+                    entries[place], own = self._split(entry)
+                    ends[place] = b"," + own[:-1] + _NEXT
+        if fields:
+            entries = [select(entry, fields) if entry else entry for entry in entries]
+        parts: list[bytes] = [b""] * (4 * count)
+        parts[::4], parts[1::4], parts[2::4], parts[3::4] = _json_texts(keys), marks, entries, ends
+        parts[-1] = ends[-1].removesuffix(_NEXT) + _END
+        parts.insert(0, b'{"results":[' + _START)
+        parts += b"],", self._common, self._moment
+        return b"".join(parts), count - missing
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        """The decoded values of several keys; None where a key is missing."""
+        return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
+
+    def keys_of(self, values: Sequence[object]) -> list[bytes]:
+        """Key bytes of the keys in a JSON body, in their order; raises as `key_of`."""
+        if self._takes_text and values:
+            # What most keys are, plain text, is checked and encoded for all of them together.
+            try:
+                text = "\n".join(values)  # type: ignore[arg-type]
+            except TypeError:
+                return list(map(self.key_of, values))
+            if text.isascii():
+                keys = text.encode().split(b"\n")
+                lengths = set(map(len, keys))
+                if len(keys) == len(values) and min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES:
+                    return keys
+        return list(map(self.key_of, values))
+
+    def key_of(self, value: object) -> bytes:
+        """Key bytes of a key in a JSON body: text as in a URL, or an integer.
+
+        Raises:
+            InputError: It is neither, or not of the pipeline's key type.
+        """
+        if type(value) is str:
+            return self.encode(value)
+        if type(value) is int:
+            return encode_key(self.manifest.key, value)
+        raise InputError(f"The key {quoted(value)} is not text or an integer.", remedy="Composite keys are a|b.")
+
+    def check_fields(self, fields: Sequence[str]) -> None:
+        for field in fields:
+            if field not in self.fields:
+                known = ", ".join(self.manifest.field_names)
+                raise Problem(
+                    problems.BAD_REQUEST,
+                    f"{self.manifest.pipeline} has no field {quoted(field)}; it serves {known}.",
+                )
+
+    def _split(self, entry: bytes) -> tuple[bytes, bytes]:
+        """The value of an entry of two lines, and the members of the provenance that the second one names."""
+        value, provenance = split_entry(entry)
+        return value, self._own[provenance]
+
+
+def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:
+    """The keys (never empty) as they stand between the quotes of a JSON text."""
+    if b"".join(keys).isalnum():
+        return keys
+    # Inside a JSON text a quote follows a backslash, so that three bytes `","` are always the end of one.
+    return orjson.dumps(list(map(bytes.decode, keys)))[2:-2].split(b'","')
+
+
+def select(value: bytes, fields: Sequence[str]) -> bytes:
+    """Only the named members of a JSON object, in the order named."""
+    row = orjson.loads(value)
+    return orjson.dumps({field: row[field] for field in fields})
+
+
+def _members(
+    manifest: Manifest,
+    fallback_for: int | None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    scored_at: str | None = None,
+) -> bytes:
+    """The members that every answer of a version has, as JSON that ends in a comma."""
+    return (
+        orjson.dumps(
+            {
+                "source": "precomputed",
+                "store_version": manifest.version,
+                "model": model or manifest.model,
+                "as_of": manifest.as_of,
+                "scored_at": scored_at or manifest.scored_at,
+                "published_at": manifest.published_at,
+                **({} if fallback_for is None else {"fallback_for": fallback_for}),
+            }
+        )[1:-1]
+        + b","
+    )
+
+
+def _key_encoder(manifest: Manifest) -> Callable[[str], bytes]:
+    """`parse_key` for this version's keys, with the common cases first."""
+    schema = manifest.key
+
+    def general(text: str) -> bytes:
+        return parse_key(schema, text)
+
+    def string(text: str) -> bytes:
+        # A surrogate cannot be encoded; parse_key says so in its own words.
+        key = text.encode("utf-8", "surrogatepass")
+        return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
+
+    def integer(text: str) -> bytes:
+        return text.encode() if _PLAIN_INTEGER.fullmatch(text) else parse_key(schema, text)
+
+    if len(schema.columns) > 1:
+        return general
+    return {"string": string, "int": integer}.get(schema.columns[0].type, general)

@@ -1,0 +1,93 @@
+"""What the reader says about versions themselves: a pipeline's metadata, its history, the list of pipelines."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from forecache.reader.versions.answers import Answers
+from forecache.settings import Settings
+from forecache.store import Manifest, Store
+
+
+def build_labels(settings: Settings) -> dict[str, str]:
+    """What is running: version of the package, of the code where a setting says it, of Python."""
+    try:
+        package = version("forecache")
+    except PackageNotFoundError:
+        package = "unknown"
+    return {"version": package, "code_version": settings.code_version, "python": platform.python_version()}
+
+
+def pipeline_row(answers: Answers) -> dict[str, Any]:
+    """A pipeline in the list of pipelines."""
+    manifest = answers.manifest
+    return {
+        "pipeline": manifest.pipeline,
+        "store_version": manifest.version,
+        "keys": manifest.rows,
+        "model": manifest.model,
+        "as_of": manifest.as_of,
+        "scored_at": manifest.scored_at,
+        "published_at": manifest.published_at,
+        "age_s": answers.age_s,
+        "stale": answers.stale,
+    }
+
+
+def metadata(answers: Answers) -> dict[str, Any]:
+    """Everything a client may want to know about what a pipeline serves."""
+    manifest = answers.manifest
+    return {
+        **pipeline_row(answers),
+        "key": [{"name": column.name, "type": column.type} for column in manifest.key.columns],
+        "fields": [{"name": field.name, "type": field.type} for field in manifest.fields],
+        "policy": {"max_age_h": manifest.policy.max_age_h, "on_stale": manifest.policy.on_stale},
+        "carried_forward": manifest.carried,
+        "kind": manifest.kind,
+        "parent": manifest.parent,
+        "segments": len(manifest.segments),
+        "size_bytes": manifest.size_bytes,
+        "content_hash": manifest.content_hash,
+        "source": {
+            "table": manifest.source.table,
+            "delta_version": manifest.source.delta_version,
+            "feature_version": manifest.provenance.feature_version,
+        },
+        "run_id": manifest.run_id,
+        "code_version": manifest.code_version,
+    }
+
+
+def history(store: Store) -> bytes:
+    """The retained versions, newest first, as the JSON that `/versions/{pipeline}` answers."""
+    pointer, bad = store.pointer(), store.quarantined()
+    rows = []
+    for manifest in reversed(store.versions()):
+        number = manifest.version
+        marks = {
+            "serving": pointer.serving == number,
+            "current": pointer.current == number,
+            "pinned": pointer.pinned == number,
+            "quarantined": number in bad,
+        }
+        rows.append({**summary(manifest), "state": [name for name, holds in marks.items() if holds]})
+    return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """A version in the history."""
+    return {
+        "store_version": manifest.version,
+        "parent": manifest.parent,
+        "kind": manifest.kind,
+        "keys": manifest.rows,
+        "as_of": manifest.as_of,
+        "model": manifest.model,
+        "scored_at": manifest.scored_at,
+        "published_at": manifest.published_at,
+        "source_delta_version": manifest.source.delta_version,
+        "content_hash": manifest.content_hash,
+        "size_bytes": manifest.size_bytes,
+    }

@@ -1,0 +1,130 @@
+"""Versions that Redis holds, for the pipelines that have no store on this machine.
+
+An answer then costs a round trip during which the worker answers nobody else, so waits are short, and after a failure
+Redis is left alone for a moment.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from forecache.errors import UnavailableError
+from forecache.reader.versions.describe import summary
+from forecache.store import Manifest, split_entry
+from forecache.store.redis.client import connect, evicting_policy
+from forecache.store.redis.snapshot import RedisSnapshot
+from forecache.store.redis.versions import RedisStore, pipelines_in_redis
+
+TIMEOUT_S = 0.5
+PAUSE_S = 0.5
+"""How long Redis is not asked again after it has failed."""
+
+_T = TypeVar("_T")
+
+
+class RedisSource:
+    """The Redis behind a reader; connects at the first call and again after a failure."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: Any = None
+        self._rest_until = 0.0
+        self._unsure: dict[str, tuple[str, str]] = {}
+
+    def ask(self, question: Callable[[], _T]) -> _T:
+        """The result of a call that talks to Redis.
+
+        Raises:
+            UnavailableError: Redis does not answer, or has not a moment ago.
+        """
+        import redis
+
+        if time.monotonic() < self._rest_until:
+            raise UnavailableError("Redis did not answer a moment ago.", remedy="Start it, or look at the network.")
+        try:
+            return question()
+        except redis.RedisError as error:
+            self._rest_until = time.monotonic() + PAUSE_S
+            raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
+
+    def current(self) -> dict[str, Manifest | None]:
+        """The served version of every pipeline in Redis, None where the first load is under way.
+
+        Raises:
+            UnavailableError: Redis does not answer.
+        """
+        if self._client is None:
+            self._client = connect(self._url, timeout_s=TIMEOUT_S)
+        client = self._client
+        policy = self.ask(lambda: evicting_policy(client))
+        found = self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        for name in found if policy else list(self._unsure):
+            compared_at = self.ask(RedisStore(client, name).compared_at)
+            if policy:
+                self._unsure[name] = policy, compared_at
+            elif self._unsure[name][1] != compared_at:
+                del self._unsure[name]
+        return found
+
+    def evicting(self, pipeline: str) -> str:
+        """The policy under which Redis may have dropped entries since they were last compared; "" where it has not."""
+        return self._unsure.get(pipeline, ("", ""))[0]
+
+    def version(self, manifest: Manifest) -> "RemoteVersion":
+        """Reads of a version that `current` has named."""
+        return RemoteVersion(self, self._client, manifest)
+
+
+class RemoteVersion:
+    """One version in Redis, with the calls of `Snapshot` that the reader uses.
+
+    Raises from every read:
+        UnavailableError: Redis does not answer, or does not hold this version any more.
+    """
+
+    mapped_bytes = 0
+
+    def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._source = source
+        self._ask = source.ask
+        self._snapshot = RedisSnapshot(client, manifest)
+        self._store = RedisStore(client, manifest.pipeline)
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        return self.get_entries([key])[0]
+
+    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The entries of several keys in one round trip, and one more where a key is missing."""
+        found = self._ask(lambda: self._snapshot.get_entries(keys))
+        policy = self._source.evicting(self.manifest.pipeline) if None in found else ""
+        if policy:
+            raise UnavailableError(
+                f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
+                remedy="Set it to noeviction, and load again with `forecache push`.",
+            )
+        if None in found and not self._ask(lambda: self._store.holds(self.manifest)):
+            # A key that is gone because its version is must not look like a key that never was.
+            raise UnavailableError(
+                f"Redis does not hold version {self.manifest.version} of {self.manifest.pipeline} any more.",
+                remedy="Ask again: the reader is about to move on.",
+            )
+        return found
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        entries = self.get_entries(list(keys))
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    def warm(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing to give back: the connections belong to the source."""
+
+
+def history(manifest: Manifest) -> bytes:
+    """What `/versions/{pipeline}` answers: Redis knows only the served version."""
+    row = {**summary(manifest), "state": ["serving", "current"]}
+    return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

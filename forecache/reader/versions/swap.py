@@ -1,0 +1,296 @@
+"""Which version of each pipeline is served: a thread watches the store, opens and warms what is new, swaps it in."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import xxhash
+
+from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
+from forecache.reader.processes.metrics import (
+    DAMAGED,
+    LIVE,
+    MAPPED,
+    SWAP_FAILURES,
+    SWAP_US,
+    SWAPS,
+    VERIFIED,
+    VERSION,
+    WorkerMetrics,
+)
+from forecache.reader.versions import redis as remote
+from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.damage import Damage, Scrub, open_best
+from forecache.reader.versions.describe import history
+from forecache.settings import Settings
+from forecache.store import Manifest, Snapshot, Store, open_store
+
+logger = logging.getLogger("forecache.reader")
+PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+POLL_S = 0.25
+Install = Callable[[str, Answers | None], None]
+
+
+def _mark(manifest: Manifest) -> int:
+    """64 bits that name a version, for a cell."""
+    return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
+
+
+class Catalog:
+    """What is served.
+
+    Only the event loop's thread changes `answers`, and handlers never wait between taking one and being done with it.
+    So once a swap has run on the loop, nobody uses the old snapshot, and the watching thread closes it.
+
+    Attributes:
+        answers: The served version of each pipeline.
+        waiting: Pipelines whose store holds no published version.
+        failures: Pipelines whose version cannot be read, and why; an older version may still be served.
+        damaged: Pipelines with no undamaged version left to serve.
+        history: The retained versions of each pipeline, newest first, as JSON.
+        warm: Whether everything found at the start has been read into memory and verified.
+    """
+
+    def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
+        self.settings = settings
+        self.answers: dict[str, Answers] = {}
+        self.waiting: frozenset[str] = frozenset()
+        self.failures: dict[str, str] = {}
+        self.damaged: set[str] = set()
+        self.history: dict[str, bytes] = {}
+        self.warm = False
+        self._damage = Damage()
+        self._scrub = Scrub(self._local, self._rotten, every_s=settings.reader_scrub_s)
+        self._metrics = metrics
+        self._seen: dict[str, object] = {}
+        self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
+        self._in_redis: set[str] = set()
+        self._redis_failed = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Open, before the first request, what the worker in whose place this one is had verified.
+
+        Everything else is opened and verified by the watching thread.
+        """
+        for name in self._pipelines():
+            store = open_store(self.settings, name)
+            try:
+                manifest = store.current()
+                offset = self._metrics.pipeline_offset(name)
+                if manifest is None or self._metrics.cells[offset + VERIFIED] != _mark(manifest):
+                    continue
+                answers = Answers(store.snapshot(manifest.version), offset=offset)
+                self._install(name, self._ready(name, answers, time.perf_counter()))
+            except (ForecacheError, OSError):
+                continue  # the watching thread says what is wrong
+
+    def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
+        """Start the watching thread; `each_turn` runs in it a few times a second."""
+        parent = os.getppid()
+
+        def turn() -> None:
+            if not self.warm:
+                self._verify_opened()
+            each_turn()
+            self._poll(lambda name, answers: self._install_on(loop, name, answers))
+            self.warm = True
+
+        def run() -> None:
+            while True:
+                try:
+                    turn()
+                except Exception:
+                    logger.exception("Looking at the store failed; what is served stays.")
+                if self._stop.wait(POLL_S):
+                    return
+                self._metrics.beat()
+                if os.getppid() != parent:
+                    logger.error("The reader's main process is gone; this worker stops.")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+        self._metrics.beat()
+        self._thread = threading.Thread(target=run, name="forecache-swap", daemon=True)
+        self._thread.start()
+        self._scrub.start()
+
+    def suspect(self) -> None:
+        """A read has failed in a way that it cannot on sound files: look for damage now."""
+        self._scrub.ask()
+
+    def close(self) -> None:
+        """Stop watching and close what is open."""
+        self._stop.set()
+        self._scrub.close()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        for answers in self.answers.values():
+            answers.snapshot.close()
+        self.answers.clear()
+
+    def _pipelines(self) -> set[str]:
+        folder = self.settings.store_path
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return {name for name in names if PIPELINE_NAME.fullmatch(name)}
+
+    def _local(self) -> list[tuple[Store, Snapshot]]:
+        """What is served from stores on this machine."""
+        served = [(open_store(self.settings, name), each.snapshot) for name, each in list(self.answers.items())]
+        return [(store, snapshot) for store, snapshot in served if isinstance(snapshot, Snapshot)]
+
+    def _rotten(self, store: Store, snapshot: Snapshot, reason: str) -> None:
+        """Have the watching thread serve another version than one whose bytes are not those that were written.
+
+        The other version may share files with this one: they are verified again before it is served.
+        """
+        snapshot.distrust()
+        self._damage.note(store, snapshot.manifest.identity, reason)
+        self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
+
+    def _verify_opened(self) -> None:
+        for store, snapshot in self._local():
+            try:
+                snapshot.warm()
+            except DamagedError as error:
+                self._rotten(store, snapshot, error.message)
+            except ConflictError:
+                continue  # its files are being replaced: the next look opens it anew
+
+    def _poll(self, install: Install) -> None:
+        found = self._pipelines()
+        waiting = set()
+        for name in sorted(found):
+            store = open_store(self.settings, name)
+            try:
+                if not self._follow(name, store, install):
+                    waiting.add(name)
+            except DamagedError as error:
+                self._fail(name, error)  # first: a request in between is told that the version cannot be read
+                self._withdraw(name, store, install)
+            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
+                self._fail(name, error)
+            else:
+                self.failures.pop(name, None)
+                self.damaged.discard(name)
+        if self._redis is not None:
+            waiting |= self._poll_redis(self._redis, install, here=found - waiting)
+        for name in self.answers.keys() - found - self._in_redis:
+            # A folder that is not there now is more often a mount that blinked than a pipeline taken out of service.
+            self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to serve it no more."))
+        self.waiting = frozenset(waiting - self.answers.keys())
+
+    def _poll_redis(self, source: remote.RedisSource, install: Install, *, here: set[str]) -> set[str]:
+        """Serve from Redis the pipelines that no store here serves; those of them that wait for their first version."""
+        waiting: set[str] = set()
+        try:
+            current = source.current()
+        except Exception as error:  # noqa: BLE001  # the watcher outlives Redis, and logs it
+            if not self._redis_failed:
+                logger.error("Redis cannot be read; nothing new is served from there: %s", error)
+            self._redis_failed = True
+            return waiting
+        self._redis_failed = False
+        self._in_redis = current.keys() - here
+        for name in sorted(self._in_redis):
+            manifest, served = current[name], self.answers.get(name)
+            if manifest is None:
+                waiting.add(name)
+            elif served is None or served.manifest.identity != manifest.identity:
+                started = time.perf_counter()
+                version = source.version(manifest)
+                offset = self._metrics.pipeline_offset(name)
+                self.history[name] = remote.history(manifest)
+                install(name, self._ready(name, Answers(version, offset=offset), started))
+                if served is not None:
+                    served.snapshot.close()
+        return waiting
+
+    def _follow(self, name: str, store: Store, install: Install) -> bool:
+        """Serve what the store says is current, or the last good version before it; whether it says anything.
+
+        Raises:
+            DamagedError: No version that could be served is good.
+        """
+        pointer = store.pointer()
+        served = self.answers.get(name)
+        before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
+        if pointer.serving is not None:
+            started = time.perf_counter()
+            snapshot = open_best(store, pointer, before, self._damage)
+            wanted = snapshot.manifest.identity == (pointer.store, pointer.serving)
+            fallback_for = None if wanted else pointer.serving
+            if served is None or served.snapshot is not snapshot or served.fallback_for != fallback_for:
+                offset = self._metrics.pipeline_offset(name)
+                answers = Answers(snapshot, offset=offset, fallback_for=fallback_for)
+                install(name, self._ready(name, answers, started))
+                if served is not None and served.snapshot is not snapshot:
+                    served.snapshot.close()
+            mark = _mark(snapshot.manifest) if wanted else 0
+            self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = mark
+        folder = store.layout.versions
+        seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
+        if seen != self._seen.get(name):
+            self.history[name] = history(store)
+            self._seen[name] = seen
+        return pointer.serving is not None
+
+    def _ready(self, name: str, answers: Answers, started: float) -> Answers:
+        answers.refresh(time.time())
+        cells, offset, snapshot = self._metrics.cells, answers.offset, answers.snapshot
+        seconds = time.perf_counter() - started
+        cells[offset + SWAP_US] = int(seconds * 1e6)
+        cells[offset + SWAPS] += 1
+        cells[offset + VERSION] = snapshot.manifest.version
+        cells[offset + MAPPED] = snapshot.mapped_bytes
+        cells[offset + LIVE] = 1
+        cells[offset + DAMAGED] = int(answers.fallback_for is not None)
+        logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
+        if answers.fallback_for is not None:
+            cells[offset + SWAP_FAILURES] += 1
+            logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
+        return answers
+
+    def _withdraw(self, name: str, store: Store, install: Install) -> None:
+        """Serve a pipeline no more whose served version is damaged."""
+        served = self.answers.get(name)
+        if served is not None and not self._damage.reason(store, served.manifest.identity):
+            return  # only the pointer is damaged
+        self.damaged.add(name)
+        offset = self._metrics.pipeline_offset(name)
+        self._metrics.cells[offset + DAMAGED] = 1
+        if served is not None:
+            self._metrics.cells[offset + LIVE] = 0
+            install(name, None)
+            served.snapshot.close()
+
+    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers | None) -> None:
+        """Install on the loop's thread and wait until that has happened."""
+        done = threading.Event()
+
+        def swap() -> None:
+            self._install(name, answers)
+            done.set()
+
+        loop.call_soon_threadsafe(swap)
+        while not done.wait(0.5) and not self._stop.is_set():
+            pass
+
+    def _install(self, name: str, answers: Answers | None) -> None:
+        if answers is None:
+            self.answers.pop(name, None)
+        else:
+            self.answers[name] = answers
+
+    def _fail(self, name: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if self.failures.get(name) != reason:
+            self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
+            logger.error("What the store of %s says is current cannot be served.", name, exc_info=error)
+        self.failures[name] = reason

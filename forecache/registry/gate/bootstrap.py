@@ -1,0 +1,98 @@
+"""Bootstrap intervals (Efron 1979) of a metric, and of its gain: there both scores are resampled with the same rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
+
+_SMALLEST_PROBABILITY = 1e-7
+
+
+def gain_interval(
+    metric: str,
+    label: Array,
+    score: Array,
+    reference: Array,
+    *,
+    seed: int,
+    resamples: int = 400,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """The interval in which the gain of `score` over `reference` lies with the given confidence, by percentiles."""
+    ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
+    return _interval(
+        lambda weights: gain(metric, ours(weights), theirs(weights)),
+        len(label),
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+    )
+
+
+def metric_interval(
+    metric: str, label: Array, score: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval in which the metric lies with the given confidence, by percentiles."""
+    return _interval(
+        weighted_metric(metric, label, score), len(label), seed=seed, resamples=resamples, confidence=confidence
+    )
+
+
+def _interval(
+    statistic: Callable[[Array], float], rows: int, *, seed: int, resamples: int, confidence: float
+) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for number in range(resamples):
+        weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        values[number] = statistic(weights)
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def weighted_metric(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
+    """The metric as a function of integer row weights alone, with what does not depend on them done once."""
+    if metric == "roc_auc":
+        return _weighted_roc_auc(label, score)
+    if metric in ("mae", "rmse", "brier", "log_loss"):
+        return _weighted_mean(metric, label, score)
+    function = {**BINARY, **REGRESSION}[metric]
+
+    def by_repetition(weights: Array) -> float:
+        rows = np.repeat(np.arange(len(label)), weights.astype(np.int64))
+        return function(label[rows], score[rows])
+
+    return by_repetition
+
+
+def _weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
+    positive = (label > 0.5).astype(np.float64)
+
+    def auc(weights: Array) -> float:
+        up = np.add.reduceat((weights * positive)[order], starts)
+        down = np.add.reduceat((weights * (1 - positive))[order], starts)
+        below = np.cumsum(down) - down
+        pairs = up.sum() * down.sum()
+        return float(up @ (below + down / 2) / pairs) if pairs else float("nan")
+
+    return auc
+
+
+def _weighted_mean(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
+    clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    losses = {
+        "mae": np.abs(score - label),
+        "rmse": (score - label) ** 2,
+        "brier": (score - label) ** 2,
+        "log_loss": -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped)),
+    }[metric]
+
+    def mean(weights: Array) -> float:
+        value = float(weights @ losses / weights.sum())
+        return float(np.sqrt(value)) if metric == "rmse" else value
+
+    return mean

@@ -1,0 +1,219 @@
+"""The checks of the gate, each a plain function from measured values to a `Check` with its reason."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.pipeline import Gate, Pipeline
+from forecache.registry.gate.bootstrap import gain_interval
+from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, ece, gain
+from forecache.registry.gate.scorers import Scorer
+
+_SLICE_ROWS = 200
+_LATENCY_CALLS = 300
+_PSI_BINS = 10
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict.
+
+    Attributes:
+        value: What was measured; None where it could not be.
+        limit: What it was held against; None where it is only shown.
+        reason: A sentence's worth, for people.
+        low, high: The 95 percent interval of the value by bootstrap; None where there is none.
+        confirm: It could not be decided: a person has to confirm the model, whatever `Gate.approval` says.
+    """
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float | None
+    reason: str
+    low: float | None = None
+    high: float | None = None
+    confirm: bool = False
+
+    @property
+    def result(self) -> str:
+        """ "passed", "failed", "reported" where there is nothing to hold it against, or "to confirm"."""
+        if not self.passed:
+            return "failed"
+        if self.confirm:
+            return "to confirm"
+        return "reported" if self.limit is None and self.name != "schema" else "passed"
+
+
+def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
+    """Each named metric is at least (or, where less is better, at most) its floor."""
+    for name, floor in gate.floors.items():
+        value = metrics[name]
+        passed = bool(gain(name, value, floor) >= 0)
+        relation = "at most" if name in LESS_IS_BETTER else "at least"
+        yield Check(f"floor:{name}", passed, value, floor, f"{name} {value:.4f}, {relation} {floor:g} wanted")
+
+
+def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Array) -> Check:
+    """The gate's metric beats the baseline's by the margin, and surely so: its interval lies above zero."""
+    gate = pipeline.gate
+    value, low, high = _gain(gate, label, score, baseline, seed=pipeline.training.seed)
+    passed = bool(value >= gate.baseline_margin and low > 0)
+    return Check(
+        "baseline",
+        passed,
+        value,
+        gate.baseline_margin,
+        f"{gate.metric} {_better(value)} than {gate.baseline.feature} alone ({low:+.4f} to {high:+.4f}), "
+        f"{gate.baseline_margin:g} wanted",
+        low,
+        high,
+    )
+
+
+def compare_other_metrics(
+    pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
+) -> Iterator[Check]:
+    """Say by which of the metrics that the gate does not judge by the baseline is the better one; none is an error."""
+    gate = pipeline.gate
+    worse = [
+        f"{name} ({metrics[name]:.4f} against {value:.4f})"
+        for name, value in baseline.items()
+        if name != gate.metric and gain(name, metrics[name], value) < 0
+    ]
+    if worse:
+        told = f"{gate.baseline.feature} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        yield Check("other_metrics", True, None, None, told)
+
+
+def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Array, *, version: int) -> Check:
+    """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
+    gate = pipeline.gate
+    value, low, high = _gain(gate, label, score, champion, seed=pipeline.training.seed)
+    return Check(
+        "champion",
+        bool(value >= -gate.max_regression),
+        value,
+        -gate.max_regression,
+        f"{gate.metric} {_better(value)} than champion {version} ({low:+.4f} to {high:+.4f}), "
+        f"{gate.max_regression:g} worse allowed",
+        low,
+        high,
+    )
+
+
+def check_slices(
+    pipeline: Pipeline, features: NDArray[np.float32], label: Array, score: Array, champion: Array
+) -> Iterator[Check]:
+    """No slice of the declared columns is surely worse than the champion's by more than is allowed."""
+    gate = pipeline.gate
+    for column in gate.slices:
+        values = features[:, pipeline.features.names.index(column)]
+        for name, rows in slices(values):
+            if rows.sum() < _SLICE_ROWS or (pipeline.label.kind == "binary" and len(np.unique(label[rows])) < 2):
+                continue
+            value, low, high = _gain(gate, label[rows], score[rows], champion[rows], seed=pipeline.training.seed)
+            yield Check(
+                f"slice:{column} {name}",
+                not (value < -gate.max_slice_regression and high < 0),
+                value,
+                -gate.max_slice_regression,
+                f"{gate.metric} {_better(value)} than the champion where {column} is {name} "
+                f"({int(rows.sum())} rows, {low:+.4f} to {high:+.4f})",
+                low,
+                high,
+            )
+
+
+def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """A column cut into its distinct values where there are at most six, else into quarters; unknown on its own."""
+    unknown = np.isnan(values)
+    known = values[~unknown]
+    distinct = np.unique(known)
+    if len(distinct) <= 6:
+        yield from ((f"{value:g}", values == value) for value in distinct)
+    else:
+        edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
+        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            last = number == len(edges) - 2
+            rows = (values >= low) & ((values <= high) if last else (values < high))
+            yield f"{low:.4g} to {high:.4g}", rows
+    if unknown.any():
+        yield "unknown", unknown
+
+
+def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterator[Check]:
+    """What is predicted is what happens, on average, in bins of equal mass; of a regression only where that is asked
+    for."""
+    value, limit = ece(label, score), pipeline.gate.max_ece
+    if limit is None and pipeline.label.kind == "regression":
+        return
+    wanted = "" if limit is None else f", at most {limit:g} wanted"
+    yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
+
+
+def check_latency(gate: Gate, scorer: Scorer, features: NDArray[np.float32]) -> Check:
+    """The median time of scoring one row, on one thread."""
+    row = np.ascontiguousarray(features[:1])
+    scorer.predict(row)
+    times = []
+    for _ in range(_LATENCY_CALLS):
+        started = time.perf_counter()
+        scorer.predict(row)
+        times.append(time.perf_counter() - started)
+    value = float(np.median(times) * 1000)
+    return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms a row")
+
+
+def check_size(gate: Gate, size_bytes: int) -> Check:
+    value, limit = size_bytes / 1e6, gate.max_size_bytes / 1e6
+    return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
+
+
+def check_shift(gate: Gate, score: Array, champion: Array) -> Check:
+    """How far the scores moved from the champion's on the same rows, as a population stability index."""
+    value = psi(champion, score)
+    limit = gate.max_prediction_psi
+    return Check("prediction_shift", limit is None or value <= limit, value, limit, f"PSI {value:.3f} to the champion")
+
+
+def psi(expected: Array, actual: Array, *, bins: int = _PSI_BINS) -> float:
+    """Population stability index over the quantiles of `expected`; empty bins count as half a row."""
+    edges = np.unique(np.quantile(expected, np.linspace(0, 1, bins + 1)))[1:-1]
+    shares = []
+    for values in (expected, actual):
+        counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).astype(float)
+        shares.append(np.maximum(counts, 0.5) / len(values))
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+
+
+def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
+    """The model takes the features that the feature table has, as numbers, and gives the declared output.
+
+    Args:
+        published: Column types of the feature table by name; empty where there is none yet.
+    """
+    problem = ""
+    if features != pipeline.features.names:
+        changed = sorted(set(features) ^ set(pipeline.features.names)) or ["their order"]
+        problem = f"the model's features are not the pipeline's: {', '.join(changed)}"
+    elif output != pipeline.output.name:
+        problem = f"the model's output is {output!r}, the pipeline's {pipeline.output.name!r}"
+    elif published:
+        missing = [name for name in features if published.get(name) not in ("float", "double", "integer", "long")]
+        problem = f"the feature table has no numeric column {missing[0]!r}" if missing else ""
+    return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
+
+
+def _gain(gate: Gate, label: Array, score: Array, reference: Array, *, seed: int) -> tuple[float, float, float]:
+    metric = {**BINARY, **REGRESSION}[gate.metric]
+    value = gain(gate.metric, metric(label, score), metric(label, reference))
+    low, high = gain_interval(gate.metric, label, score, reference, seed=seed)
+    return value, low, high
+
+
+def _better(value: float) -> str:
+    return f"{abs(value):.4f} {'better' if value >= 0 else 'worse'}"

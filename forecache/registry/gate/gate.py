@@ -1,0 +1,200 @@
+"""The gate: a candidate becomes the champion only if it is good enough, better than the baseline, and no step back.
+
+Candidate and champion are scored on the same rows: the test split of the training table at the Delta version that
+the candidate was trained on.
+"""
+
+from dataclasses import replace
+
+from forecache.errors import InputError
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.pipeline import Pipeline
+from forecache.registry.gate.checks import (
+    Check,
+    check_baseline,
+    check_calibration,
+    check_champion,
+    check_floors,
+    check_latency,
+    check_schema,
+    check_shift,
+    check_size,
+    check_slices,
+    compare_other_metrics,
+)
+from forecache.registry.gate.examples import (
+    Examples,
+    baseline_metrics,
+    baseline_score,
+    read_examples,
+)
+from forecache.registry.gate.metrics import Array, metrics_of
+from forecache.registry.gate.plots import draw_verdict
+from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict
+from forecache.registry.moves import described_move, end_challenge, finish_move
+from forecache.registry.promotions import Promotion, promotions, record_promotion
+from forecache.registry.versions.models import (
+    CHAMPION,
+    REJECTED,
+    ROLLED_BACK,
+    ModelVersion,
+    find_champion,
+    model_version,
+    registry_lock,
+    tracking,
+    verified_folder,
+)
+from forecache.settings import Settings
+
+
+def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
+    """Judge a version and move the alias `champion` to it where it passes.
+
+    A version keeps its verdict, and nothing moves, as long as that holds (see `outdated`); what a person rejected or
+    rolled back keeps it for good. A version that fails stays registered with the tags `gate=failed` and `gate_reason`.
+
+    Nothing is locked while it judges, which takes as long as the test split is large: a rollback does not wait. Where
+    the champion or the version has changed meanwhile, it judges again.
+
+    Args:
+        actor: Who or what asks, for the promotion ledger.
+
+    Raises:
+        NotFoundError: No such version, or its training table is gone.
+        CheckError: The artifact does not match its checksums.
+    """
+    while True:
+        candidate, before = model_version(settings, pipeline, version), find_champion(settings, pipeline)
+        stored = _stored_verdict(pipeline, candidate, before)
+        if stored is not None:
+            return stored
+        verdict, plots = _judge(settings, pipeline, candidate, before)
+        with registry_lock(settings):
+            champion_now = find_champion(settings, pipeline)
+            if (champion_now.version if champion_now else None) != verdict.champion_before:
+                continue
+            if model_version(settings, pipeline, version).tags != candidate.tags:
+                continue
+            verdict = _decide(settings, pipeline, candidate, verdict, actor=actor, run_id=run_id)
+            save_verdict(tracking(settings), pipeline, candidate, verdict, plots)
+            return verdict
+
+
+def _judge(
+    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
+) -> tuple[Verdict, dict[str, str]]:
+    table, table_version = candidate.training_table
+    scorer = open_scorer(verified_folder(settings, candidate), pipeline.output)
+    features = scorer.inputs(candidate.features)
+    examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
+    scores = score(scorer, examples.features)
+    metrics = metrics_of(pipeline.label.kind, examples.label, scores)
+    published = _published_types(settings, pipeline)
+    checks = [check_schema(pipeline, features, scorer.output, published)]
+    baseline: dict[str, float] = {}
+    if checks[0].passed:
+        baseline = baseline_metrics(pipeline, examples)
+        checks += check_floors(pipeline.gate, metrics)
+        checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
+        checks += compare_other_metrics(pipeline, metrics, baseline)
+        checks += check_calibration(pipeline, examples.label, scores)
+        checks.append(check_latency(pipeline.gate, scorer, examples.features))
+        checks.append(check_size(pipeline.gate, scorer.size_bytes))
+    theirs: Array | None = None
+    if before is not None and before.version != candidate.version and checks[0].passed:
+        found, theirs = _against_champion(settings, pipeline, candidate, before, examples, scores)
+        checks += found
+    failed = [check.reason for check in checks if not check.passed]
+    verdict = Verdict(
+        pipeline=pipeline.name,
+        model_version=candidate.version,
+        passed=not failed,
+        reasons=tuple(failed or _in_favour(checks)),
+        metrics=metrics,
+        baseline=baseline,
+        champion={} if theirs is None else metrics_of(pipeline.label.kind, examples.label, theirs),
+        champion_before=before.version if before else None,
+        champion_after=before.version if before else None,
+        checks=tuple(checks),
+    )
+    return verdict, draw_verdict(pipeline.gate.metric, checks, scores, theirs)
+
+
+def _against_champion(
+    settings: Settings,
+    pipeline: Pipeline,
+    candidate: ModelVersion,
+    before: ModelVersion,
+    examples: Examples,
+    scores: Array,
+) -> tuple[list[Check], Array | None]:
+    """The checks against the champion, and its scores of the candidate's rows; None where it cannot score them."""
+    table, table_version = candidate.training_table
+    folder = verified_folder(settings, before)
+    try:
+        scorer = open_scorer(folder, pipeline.output)
+        features = scorer.inputs(before.features)
+        same_rows = read_examples(
+            settings, pipeline, table=table, version=table_version, split="test", features=features
+        )
+    except InputError as error:
+        # Features that were dropped on purpose must not keep every later model out, nor may dropping one let any in.
+        note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
+        return [Check("champion", True, None, None, note, confirm=True)], None
+    theirs = score(scorer, same_rows.features)
+    checks = [
+        check_champion(pipeline, examples.label, scores, theirs, version=before.version),
+        *check_slices(pipeline, examples.features, examples.label, scores, theirs),
+        check_shift(pipeline.gate, scores, theirs),
+    ]
+    return checks, theirs
+
+
+def _decide(
+    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
+) -> Verdict:
+    asked = pipeline.gate.approval or any(check.confirm for check in verdict.checks)
+    if verdict.passed and asked and verdict.champion_before != candidate.version:
+        verdict = replace(verdict, awaiting=True)
+    state = verdict.state
+    entries = promotions(settings, pipeline.name)
+    last = entries[-1] if entries else None
+    if last is None or not _is_row_of(last, verdict):
+        reason = "; ".join(verdict.reasons)
+        last = described_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
+        if state != "passed":
+            stays = last.from_version
+            last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
+        record_promotion(settings, replace(last, metrics=verdict.metrics))
+    if state == "passed":
+        finish_move(settings, pipeline, last)
+    elif state == "failed":
+        end_challenge(settings, pipeline, candidate.version)
+    return replace(verdict, champion_after=last.to_version)
+
+
+def _is_row_of(entry: Promotion, verdict: Verdict) -> bool:
+    """Whether the ledger's last row is this verdict's, left by a decision that was cut short."""
+    if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
+        return False
+    return verdict.state == "passed" or entry.from_version == verdict.champion_before
+
+
+def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> Verdict | None:
+    champion = before.version if before else None
+    if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated(pipeline, candidate, champion):
+        return None
+    return load_verdict(candidate)
+
+
+def _in_favour(checks: list[Check]) -> list[str]:
+    telling = ("baseline", "other_metrics", CHAMPION)
+    return [check.reason for check in checks if check.name in telling or check.name.startswith("floor")]
+
+
+def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:
+    if not table_exists(settings, pipeline.feature_table):
+        return {}
+    fields = open_table(settings, pipeline.feature_table).schema().fields
+    return {field.name: str(getattr(field.type, "type", field.type)) for field in fields}

@@ -1,0 +1,70 @@
+"""A registered model as a function from features to scores, loaded and run by the kernel that scores nights."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.inference.arrays import from_numpy
+from forecache.inference.choose_runtime import plan_scoring
+from forecache.inference.kernel import load_kernel
+from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.runtimes.runtimes import Kernel
+from forecache.pipeline import Output
+from forecache.registry.gate.metrics import Array
+from forecache.registry.versions.scratch import scratch_folder
+from forecache.scoring.tasks.task import score_values
+
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded model.
+
+    Attributes:
+        kernel, spec: As scoring has them: the same runtime, session options, bounds and casts.
+        output: Name of the output that is scored.
+        size_bytes: Size of what a scoring worker loads.
+    """
+
+    kernel: Kernel
+    spec: KernelSpec
+    output: str
+    size_bytes: int
+
+    def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
+        """The columns that the model takes, in its order; those given where its signature names none."""
+        return self.spec.inputs or tuple(features)
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """Scores [n] of float32 [n, num_features] with NaN for unknown, the columns in the model's order."""
+        columns = [from_numpy(np.ascontiguousarray(features[:, i])) for i in range(features.shape[1])]
+        return score_values(self.kernel, self.spec, columns, self.output)
+
+
+def open_scorer(folder: Path, output: Output) -> Scorer:
+    """Load the model in an MLflow model's folder.
+
+    Args:
+        output: The declared output, with its limits; a model with one output gives that, whatever it is called.
+
+    Raises:
+        NotFoundError: The folder holds no MLflow model.
+        InputError: The model needs another version of its inference package than the one installed.
+    """
+    plan = plan_scoring(str(folder), bounds=output.limits)
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
+        kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
+    names = [column.name for column in plan.spec.outputs]
+    return Scorer(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))
+
+
+def score(scorer: Scorer, features: NDArray[np.float32]) -> Array:
+    """The model's output for float32 [n, num_features], as float64 [n]."""
+    parts = [scorer.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
+    return np.concatenate(parts).astype(np.float64)

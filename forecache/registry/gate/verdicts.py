@@ -1,0 +1,143 @@
+"""What the gate decided about a model version, kept with the version: tags, a table and plots in its MLflow run."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from forecache.pipeline import Pipeline
+from forecache.registry.gate.checks import Check
+from forecache.registry.versions.models import WAITING, ModelVersion, download, tracking
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FOLDER = "gate"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided about one model version.
+
+    Attributes:
+        passed: Every check passed.
+        reasons: Why not, or, where it passed, what speaks for it.
+        metrics: The candidate's metrics on the test split; `baseline` and `champion` likewise, on the same rows.
+        champion_before, champion_after: Versions behind the alias.
+        checks: One row for each check, for display.
+        awaiting: It passed, and by `Gate.approval` or a check that could not be decided a person has to confirm it
+            before it goes live.
+    """
+
+    pipeline: str
+    model_version: int
+    passed: bool
+    reasons: tuple[str, ...]
+    metrics: Mapping[str, float]
+    baseline: Mapping[str, float]
+    champion: Mapping[str, float]
+    champion_before: int | None
+    champion_after: int | None
+    checks: tuple[Check, ...] = field(default_factory=tuple)
+    awaiting: bool = False
+
+    @property
+    def state(self) -> str:
+        """ "passed", "failed" or "awaiting_approval"."""
+        if not self.passed:
+            return "failed"
+        return WAITING if self.awaiting else "passed"
+
+    @property
+    def line(self) -> str:
+        """The verdict and its reasons in one line."""
+        said = "passed and waits for approval" if self.awaiting else self.state
+        return f"{self.pipeline} {self.model_version} {said}: {'; '.join(self.reasons)}"
+
+
+def save_verdict(
+    client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: Verdict, plots: Mapping[str, str]
+) -> None:
+    """Write a verdict to the version and its run: `gate/checks.csv`, `gate/verdict.json`, the plots, and tags.
+
+    The tag that says which declaration of the gate judged is written last, so that it says done.
+    """
+    client.log_text(version.run_id, checks_csv(verdict), f"{FOLDER}/checks.csv")
+    client.log_dict(version.run_id, asdict(verdict), f"{FOLDER}/verdict.json")
+    for name, svg in plots.items():
+        client.log_text(version.run_id, svg, f"{FOLDER}/{name}.svg")
+    reason = "; ".join(verdict.reasons)
+    for name, value in {"gate": verdict.state, "gate_reason": reason, "gate_line": verdict.line}.items():
+        client.set_tag(version.run_id, name, value)
+    tags = {
+        "gate": verdict.state,
+        "gate_reason": reason,
+        "gate_verdict": json.dumps(asdict(verdict)),
+        "gate_inputs": _gate_inputs(pipeline),
+    }
+    for name, value in tags.items():
+        client.set_model_version_tag(version.name, str(version.version), name, value)
+
+
+def checks_csv(verdict: Verdict) -> str:
+    """The checks as a table that MLflow shows as one."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("result", "check", "value", "limit", "low", "high", "reason"))
+    for check in verdict.checks:
+        writer.writerow((check.result, check.name, check.value, check.limit, check.low, check.high, check.reason))
+    return file.getvalue()
+
+
+def load_verdict(version: ModelVersion) -> Verdict | None:
+    """The verdict that the gate gave a version, None where it was not judged yet."""
+    if "gate_verdict" not in version.tags:
+        return None
+    values = json.loads(version.tags["gate_verdict"])
+    return Verdict(
+        **{
+            **values,
+            "reasons": tuple(values["reasons"]),
+            "checks": tuple(Check(**check) for check in values["checks"]),
+        }
+    )
+
+
+def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
+    """What a version's verdict rests on and what has changed since; empty where it still holds.
+
+    A verdict that made the version the champion is history, whoever is champion now; one that left the champion where
+    it was compared the version with that champion.
+
+    Args:
+        champion: The version that is the champion now, None where there is none.
+    """
+    verdict = load_verdict(version)
+    if verdict is None:
+        return "it was not judged yet"
+    if version.tags.get("gate_inputs") != _gate_inputs(pipeline):
+        return "it was judged by another declaration of the gate"
+    if version.gate in (WAITING, "failed") and verdict.champion_before != champion:
+        before = (
+            "without a champion" if verdict.champion_before is None else f"against champion {verdict.champion_before}"
+        )
+        return (
+            f"it was judged {before}, and {'there is none' if champion is None else f'the champion is {champion}'} now"
+        )
+    return ""
+
+
+def _gate_inputs(pipeline: Pipeline) -> str:
+    return hashlib.sha256(repr(pipeline.gate).encode()).hexdigest()[:16]
+
+
+def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:
+    """The plots of a version's verdict by name, as SVG documents; none where it was not judged yet."""
+    client = tracking(settings)
+    found = [item.path for item in client.list_artifacts(version.run_id, FOLDER) if item.path.endswith(".svg")]
+    paths = [download(settings, run_id=version.run_id, artifact_path=path) for path in sorted(found)]
+    return {path.stem: path.read_text() for path in paths}

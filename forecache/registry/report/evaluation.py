@@ -1,0 +1,113 @@
+"""What a person wants to know of a candidate, as plain numbers: metrics, curves, distribution, importance."""
+
+from typing import Any
+
+import numpy as np
+
+from forecache.pipeline import Pipeline
+from forecache.registry.gate.examples import Examples, baseline_metrics, baseline_score
+from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain, metrics_of
+from forecache.registry.gate.scorers import Scorer, score
+
+_CURVE_POINTS = 201
+_CALIBRATION_BINS = 10
+_HISTOGRAM_BINS = 40
+_IMPORTANCE_ROWS = 10_000
+_IMPORTANCE_REPEATS = 3
+
+
+def evaluate(pipeline: Pipeline, scorer: Scorer, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
+    """Evaluate an exported model on each split, and in depth on "test"; the values are JSON-serialisable.
+
+    Returns:
+        `metrics` and `baseline` by split; `label_mean` by split and as-of date; for the test split `roc` (binary),
+        `calibration`, `scores` (histogram) and `importance` (loss of the gate's metric when a feature is shuffled).
+    """
+    scores = {name: score(scorer, examples.features) for name, examples in splits.items()}
+    kind, test = pipeline.label.kind, splits["test"]
+    result: dict[str, Any] = {
+        "kind": kind,
+        "metric": pipeline.gate.metric,
+        "rows": {name: len(examples.label) for name, examples in splits.items()},
+        "metrics": {name: metrics_of(kind, splits[name].label, scores[name]) for name in splits},
+        "baseline": {name: baseline_metrics(pipeline, splits[name]) for name in splits},
+        "baseline_feature": pipeline.gate.baseline.feature,
+        "label_mean": [row for name in splits for row in label_means(name, splits[name])],
+        "calibration": calibration(test.label, scores["test"]),
+        "scores": distribution(kind, test.label, scores["test"]),
+        "importance": importance(pipeline, scorer, test, seed=seed),
+    }
+    if kind == "binary":
+        result["roc"] = {
+            "model": roc_curve(test.label, scores["test"]),
+            "baseline": roc_curve(test.label, baseline_score(pipeline, test.features)),
+        }
+    return result
+
+
+def label_means(split: str, examples: Examples) -> list[dict[str, Any]]:
+    """Rows and mean label of each as-of date of a split."""
+    days = np.array(examples.as_of)
+    return [
+        {
+            "split": split,
+            "as_of": str(day),
+            "rows": int((days == day).sum()),
+            "mean": float(examples.label[days == day].mean()),
+        }
+        for day in sorted(set(examples.as_of))
+    ]
+
+
+def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
+    """False and true positive rates at most at 201 false positive rates, for a plot."""
+    order = np.argsort(-scores, kind="stable")
+    positives = label[order] > 0.5
+    last_of_score = np.append(np.diff(scores[order]) != 0, True)
+    true = np.concatenate([[0.0], np.cumsum(positives)[last_of_score] / max(1, positives.sum())])
+    false = np.concatenate([[0.0], np.cumsum(~positives)[last_of_score] / max(1, (~positives).sum())])
+    grid = np.linspace(0.0, 1.0, _CURVE_POINTS) if len(false) > _CURVE_POINTS else false
+    curve = np.interp(grid, false, true) if len(false) > _CURVE_POINTS else true
+    return {"false_positive_rate": grid.round(5).tolist(), "true_positive_rate": curve.round(5).tolist()}
+
+
+def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
+    """Mean score and mean label in ten bins of equal mass."""
+    groups = np.array_split(np.argsort(scores, kind="stable"), min(_CALIBRATION_BINS, len(scores)))
+    return [
+        {"score": float(scores[group].mean()), "label": float(label[group].mean()), "rows": len(group)}
+        for group in groups
+    ]
+
+
+def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float]]:
+    """Counts of scores in equal bins: by class for a binary label, else of predictions and labels up to the 99th
+    percentile."""
+    if kind == "binary":
+        edges = np.linspace(0.0, 1.0, _HISTOGRAM_BINS + 1)
+        series = {"negative": scores[label <= 0.5], "positive": scores[label > 0.5]}
+    else:
+        top = float(np.quantile(np.concatenate([scores, label]), 0.99))
+        bottom = float(min(scores.min(), label.min()))
+        edges = np.linspace(bottom, top if top > bottom else bottom + 1, _HISTOGRAM_BINS + 1)
+        series = {"label": label, "prediction": scores}
+    counts = {name: np.histogram(values, edges)[0].tolist() for name, values in series.items()}
+    return {"edges": edges.tolist(), **counts}
+
+
+def importance(pipeline: Pipeline, scorer: Scorer, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
+    """How much the gate's metric loses when a feature is shuffled (Breiman 2001), largest first."""
+    metric = {**BINARY, **REGRESSION}[pipeline.gate.metric]
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
+    features, label = examples.features[chosen], examples.label[chosen]
+    reference = metric(label, score(scorer, features))
+    result = []
+    for position, name in enumerate(pipeline.features.names):
+        losses = []
+        for _ in range(_IMPORTANCE_REPEATS):
+            shuffled = features.copy()
+            shuffled[:, position] = rng.permutation(shuffled[:, position])
+            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(scorer, shuffled))))
+        result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
+    return sorted(result, key=lambda row: -row["loss"])

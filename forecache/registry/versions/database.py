@@ -1,0 +1,64 @@
+"""MLflow's SQLite database under the home folder: created once, and its artifacts found where a home was moved."""
+
+import fcntl
+import shutil
+from pathlib import Path
+
+from forecache.registry.versions.relocation import relocate
+from forecache.settings import PROJECT_ROOT
+
+
+def prepare_database(path: Path, uri: str, root: str) -> None:
+    """Create the database, or put the places of artifacts right where its home was moved or copied.
+
+    Two processes that migrate a new database at once lose runs: one does it, and says so in a file beside it.
+    """
+    ready = path.with_name(f"{path.name}.ready")
+
+    def is_ready() -> bool:
+        return path.exists() and ready.exists() and ready.read_text() == root
+
+    if is_ready():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_ready():
+            _start_from(_template(), path)
+            _migrate(uri)
+            if root:
+                relocate(path, before=ready.read_text() if ready.exists() else "", now=root)
+            ready.write_text(root)
+
+
+def _template() -> Path:
+    """An empty database that set-up has migrated: MLflow goes through forty migrations for a new one, for 3 seconds."""
+    import mlflow
+
+    return PROJECT_ROOT / ".tools" / f"mlflow-{mlflow.__version__}.sqlite"
+
+
+def _start_from(template: Path, path: Path) -> None:
+    if template.is_file() and not path.exists():
+        draft = path.with_name(f".{path.name}.draft")
+        shutil.copyfile(template, draft)
+        draft.replace(path)
+
+
+def _migrate(uri: str) -> None:
+    import mlflow
+
+    mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
+def main() -> None:
+    """Make the template, for set-up."""
+    template = _template()
+    draft = template.with_name(f".{template.name}.draft")
+    draft.unlink(missing_ok=True)
+    _migrate(f"sqlite:///{draft}")
+    draft.replace(template)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Logging a trained model's file to MLflow in the flavour of its library, none of which loads by a pickle."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from forecache.errors import NotFoundError
+from forecache.inference.runtimes.estimators import BOUNDS, SAFE_TYPES, load_skops
+from forecache.pipeline import Pipeline
+from forecache.training.spec import MODEL_FILES
+
+_PACKAGES = {
+    "onnx": ("onnx", "onnxruntime"),
+    "lightgbm": ("lightgbm",),
+    "xgboost": ("xgboost", "xgboost-cpu"),
+    "sklearn": ("scikit-learn", "skops"),
+}
+
+
+def model_file(folder: Path) -> tuple[str, Path]:
+    """The engine and the file of the trained model in a run's folder.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    for engine, name in MODEL_FILES.items():
+        if (folder / name).is_file():
+            return engine, folder / name
+    raise NotFoundError(
+        f"The folder {folder} holds no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
+    )
+
+
+def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
+    """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
+
+    The signature is one float column for each feature and the declared output. The output's bounds are in
+    its metadata, for those who score it without the declaration.
+    """
+    engine, path = model_file(run_dir)
+    # Named here: inferring them imports and runs the model, which costs several seconds.
+    packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[engine]).items()]
+    limits = {BOUNDS: list(pipeline.output.limits)}
+    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
+    if engine == "onnx":
+        return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
+    if engine == "xgboost":
+        return _log_xgboost(path, signature=_signature(pipeline, "float"), **common)
+    log = _log_lightgbm if engine == "lightgbm" else _log_sklearn
+    return log(path, signature=_signature(pipeline, "double"), **common)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed ones of these packages with their versions."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = installed_version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _signature(pipeline: Pipeline, output_type: str) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    return ModelSignature(
+        Schema([ColSpec("float", name) for name in pipeline.features.names]),
+        Schema([ColSpec(output_type, pipeline.output.name)]),
+    )
+
+
+def _log_onnx(path: Path, **common: Any) -> Any:
+    import mlflow.onnx
+    import onnx
+
+    return mlflow.onnx.log_model(
+        onnx.load(path), onnx_execution_providers=["CPUExecutionProvider"], save_as_external_data=False, **common
+    )
+
+
+def _log_lightgbm(path: Path, **common: Any) -> Any:
+    import lightgbm
+    import mlflow.lightgbm
+
+    return mlflow.lightgbm.log_model(lightgbm.Booster(model_file=path), **common)
+
+
+def _log_xgboost(path: Path, **common: Any) -> Any:
+    import mlflow.xgboost
+    import xgboost
+
+    return mlflow.xgboost.log_model(xgboost.Booster(model_file=str(path)), model_format="json", **common)
+
+
+def _log_sklearn(path: Path, **common: Any) -> Any:
+    import mlflow.sklearn
+
+    estimator = load_skops(path.read_bytes())
+    predict = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    return mlflow.sklearn.log_model(
+        estimator,
+        serialization_format="skops",
+        skops_trusted_types=list(SAFE_TYPES),
+        pyfunc_predict_fn=predict,
+        **common,
+    )

@@ -1,0 +1,158 @@
+"""The MLflow run of a training while it trains: its losses as they come, and how busy the machine is meanwhile.
+
+The run is opened before the first step; registration adds the model to the same run. Its id lies in the training's
+folder, so that a training that was interrupted goes on in the run it began in.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.lake.code import code_version
+from forecache.pipeline import Pipeline
+from forecache.registry.versions.models import tracking
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+RUN_FILE = "mlflow_run.json"
+_STEP_METRICS = ("step_loss", "learning_rate", "gradient_norm")
+_EPOCH_METRICS = ("train_loss", "validation_loss", "rows_per_s", "seconds")
+_LARGEST_BATCH = 1000
+_SAMPLING_S = 5.0
+
+
+def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
+    """Id of the pipeline's MLflow experiment, created where it is missing."""
+    found = client.get_experiment_by_name(pipeline.name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = f"{settings.mlflow_artifact_root}/{pipeline.name}"
+    return str(client.create_experiment(pipeline.name, artifact_location=location))
+
+
+@contextmanager
+def training_run(
+    settings: Settings, pipeline: Pipeline, folder: Path, *, night: str, run_id: str = ""
+) -> Iterator["TrainingRun"]:
+    """The MLflow run of the training in `folder`, open inside; new, or the one that an interrupted training left.
+
+    MLflow's system metrics (processor, memory, disk, network, and a GPU where there is one) are sampled every five
+    seconds. The run ends as FINISHED, as KILLED where the training was interrupted, or as FAILED.
+    """
+    client = tracking(settings)
+    run = _known_run(settings, folder)
+    if run is None:
+        tags = {
+            "mlflow.runName": f"{pipeline.name} {night}",
+            "forecache.pipeline": pipeline.name,
+            "forecache.night": night,
+            "forecache.run_id": run_id,
+            "forecache.code_version": code_version(settings),
+            "forecache.fingerprint": pipeline.fingerprint,
+        }
+        run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).write_text(json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)}))
+    client.update_run(run, status="RUNNING")
+    try:
+        with _system_metrics(run):
+            yield TrainingRun(client, run)
+        status = "FINISHED"
+    except BaseException as error:  # Ctrl-C is no Exception, nor is Dagster's interruption
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        raise
+    finally:
+        client.set_terminated(run, status=status)
+
+
+class TrainingRun:
+    """Logs what a training reports.
+
+    A server that does not answer does not stop the training: what could not be logged waits for the next event, and the
+    end of the training insists on it.
+
+    Attributes:
+        id: Of the MLflow run.
+    """
+
+    def __init__(self, client: "MlflowClient", run: str) -> None:
+        self.id, self._client = run, client
+        known = client.get_metric_history(run, "validation_loss")
+        self._epochs = {int(metric.step) for metric in known}
+        self._waiting: list[Metric] = []
+
+    def on_event(self, event: Mapping[str, Any]) -> str:
+        """Log a worker's event: the losses of an epoch at its number, those of the last second at the step.
+
+        Returns:
+            Why it could not be logged; empty where it was.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if event["event"] == "epoch":
+            self._add_history([event])
+        elif event["event"] == "progress":
+            self._add({name: event[name] for name in _STEP_METRICS if name in event}, event["step"])
+            self._add_history([event["round"]] if "round" in event else [])
+        try:
+            self._flush()
+        except MlflowException as error:
+            return f"MLflow does not take the losses ({len(self._waiting)} wait): {error}"
+        return ""
+
+    def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Log what waits, and the epochs (or rounds) of which no event came."""
+        self._add_history(history)
+        self._flush()
+
+    def _add_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        for record in history:
+            if record["epoch"] not in self._epochs:
+                self._epochs.add(int(record["epoch"]))
+                self._add({name: record[name] for name in _EPOCH_METRICS if name in record}, int(record["epoch"]))
+
+    def _add(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(name, value, now, step) for name, value in values.items()]
+
+    def _flush(self) -> None:
+        while self._waiting:
+            self._client.log_batch(self.id, metrics=self._waiting[:_LARGEST_BATCH])
+            del self._waiting[:_LARGEST_BATCH]
+
+
+def _known_run(settings: Settings, folder: Path) -> str | None:
+    """The run that this training began in, where it was on the same server."""
+    if not (folder / RUN_FILE).is_file():
+        return None
+    known = json.loads((folder / RUN_FILE).read_text())
+    return str(known["run_id"]) if known["tracking_uri"] == without_credentials(settings) else None
+
+
+def without_credentials(settings: Settings) -> str:
+    """The tracking URI as files may hold it: without user, password and query; "home" for the home's own database."""
+    if not settings.mlflow_uri:
+        return "home"
+    scheme, separator, rest = settings.mlflow_tracking_uri.partition("://")
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+@contextmanager
+def _system_metrics(run: str) -> Iterator[None]:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run, sampling_interval=_SAMPLING_S, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()

@@ -1,0 +1,189 @@
+"""How many rows a model is given at once: set, or found by a short measured sweep over a sample of the features.
+
+A prediction has the same bits whatever the batch, so that the size decides about time and memory only. A sweep's
+result is kept in the stage ledger by model, engine and sample: a resumed or nightly run does not measure again.
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.inference.choose_runtime import Plan
+from forecache.inference.kernel import load_kernel
+from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
+from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.pipeline import Pipeline
+from forecache.scoring.night import Night
+from forecache.scoring.partitions.staged_files import lake_filesystem
+from forecache.scoring.tasks.arrow_engine import models_folder
+from forecache.scoring.tasks.job import model_features
+from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
+from forecache.scoring.tasks.task import score_values
+from forecache.settings import Settings
+
+SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
+SAMPLE_ROWS = 131_072
+BUDGET_S = 0.8
+# Within this share of the fastest the smallest size wins: it takes less memory, and the next run's noise is larger.
+_TOLERANCE = 0.03
+_BATCH_SHARE = 0.25
+
+Score = Callable[[int, int], object]
+"""`score(size, rows)` scores rows of a sample, a multiple of the size, in batches of that size."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The batch size of a run and how it came about.
+
+    Attributes:
+        rows: Rows that a model is given at once.
+        source: "set", "calibrated" now, or "kept" from an earlier run.
+        batch_bytes: Memory of a batch: the features, the model's matrix and the predictions.
+        rows_per_second: Of one core at that size; None where the size was set.
+        rates: The same by size, as measured.
+    """
+
+    rows: int
+    source: str
+    batch_bytes: int | None = None
+    rows_per_second: float | None = None
+    rates: Mapping[int, float] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """JSON-serialisable figures."""
+        rates = {str(size): round(rate) for size, rate in self.rates.items()}
+        return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
+
+
+def calibrate(settings: Settings, pipeline: Pipeline, plan: Plan, nights: Sequence[Night], stamp: Stamp) -> Calibration:
+    """The batch size for nights: the setting, what an earlier run found, or a sweep over a sample of at most a second.
+
+    Raises:
+        InputError: The features do not fit the model.
+    """
+    if settings.scoring_batch_rows:
+        return Calibration(settings.scoring_batch_rows, "set")
+    largest = max(nights, key=lambda night: night.files[0].rows)
+    stage, wanted = "calibrate", min(SAMPLE_ROWS, largest.files[0].rows)
+    memory = _memory(settings)
+    inputs = f"{stamp.model_name}@{stamp.model_version} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
+    known = last_record(settings, stage, pipeline.name)
+    # A sample half as large says as much; a much smaller one was too small for the larger sizes.
+    if known is not None and known.inputs == inputs and 2 * known.rows >= wanted:
+        rates = {int(size): rate for size, rate in known.details["rates"].items()}
+        return _chosen(rates, "kept", known.details["bytes_a_row"], memory)
+    started = time.perf_counter()
+    sample, keys, read_s = _read_sample(settings, pipeline, plan, largest)
+    a_row = _bytes_a_row(plan, sample)
+    sizes = [size for size in SIZES if size <= len(sample[0])] or [len(sample[0])]
+    sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
+    rates = sweep(_as_a_worker(settings, pipeline, plan, stamp, sample, keys), sizes, sample_rows=len(sample[0]))
+    rates = {size: 1 / (1 / rate + read_s / len(sample[0])) for size, rate in rates.items()}
+    details = {"rates": rates, "bytes_a_row": a_row}
+    seconds = time.perf_counter() - started
+    row = StageRecord(stage, pipeline.name, None, inputs, "", -1, len(sample[0]), seconds, details, run_id=stamp.run_id)
+    record(settings, [row])
+    return _chosen(rates, "calibrated", a_row, memory)
+
+
+def sweep(
+    score: Score,
+    sizes: Sequence[int],
+    *,
+    sample_rows: int,
+    budget_s: float = BUDGET_S,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[int, float]:
+    """Rows per second by batch size, the best of two rounds, ascending sizes first; what the budget does not reach
+    is left out, so that a slow model is measured at the smallest sizes only.
+
+    Args:
+        sizes: Ascending, none larger than the sample; the first is measured whatever it takes.
+    """
+    rates: dict[int, float] = {}
+    started = clock()
+    score(sizes[0], sizes[0])  # what a model does at its first call only
+    rate = 0.0
+    for size in [*sizes, *sizes]:
+        left = budget_s - (clock() - started)
+        expected = size / rate if rate else 0.0
+        if rates and expected > left:
+            break
+        share = rate * left / (2 * len(sizes))
+        rows = max(1, int(min(sample_rows, share)) // size) * size
+        began = clock()
+        score(size, rows)
+        rate = rows / max(clock() - began, 1e-9)
+        rates[size] = max(rate, rates.get(size, 0.0))
+    return rates
+
+
+def fastest(rates: Mapping[int, float]) -> int:
+    """The smallest size whose rate is next to the best."""
+    best = max(rates.values())
+    return min(size for size, rate in rates.items() if rate >= (1 - _TOLERANCE) * best)
+
+
+def _chosen(rates: Mapping[int, float], source: str, bytes_a_row: float, memory: int) -> Calibration:
+    size = fastest(rates)
+    rows = min(max(size, SIZES[0]), max(1, int(memory / bytes_a_row)))
+    return Calibration(rows, source, round(rows * bytes_a_row), rates[size], rates)
+
+
+def _memory(settings: Settings) -> int:
+    """Bytes that a batch may take."""
+    return int(settings.scoring_worker_memory_mb * _BATCH_SHARE) << 20
+
+
+def _read_sample(
+    settings: Settings, pipeline: Pipeline, plan: Plan, night: Night
+) -> tuple[list[pa.Array], list[pa.Array], float]:
+    """Features in the model's order (float32) and keys of the first rows of a night's largest file; seconds."""
+    import pyarrow.parquet as pq
+
+    started = time.perf_counter()
+    names = model_features(pipeline, plan.spec.inputs)
+    with lake_filesystem(settings, pipeline.feature_table).open_input_file(night.files[0].path) as opened:
+        parquet = pq.ParquetFile(opened)
+        stored = [name for name in names if name in parquet.schema_arrow.names]
+        batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*pipeline.key, *stored], use_threads=False))
+    features = [
+        batch.column(name).cast(pa.float32()) if name in stored else pa.nulls(batch.num_rows, pa.float32())
+        for name in names
+    ]
+    return features, [batch.column(name) for name in pipeline.key], time.perf_counter() - started
+
+
+def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
+    came = sum(array.nbytes for array in sample) / len(sample[0])
+    returned = sum(ARROW_TYPES[c.type].bit_width // 8 if c.type not in ("string", "binary") else 64
+                   for c in plan.spec.outputs)  # fmt: skip
+    return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + 2 * returned
+
+
+def _as_a_worker(
+    settings: Settings, pipeline: Pipeline, plan: Plan, stamp: Stamp, sample: list[pa.Array], keys: list[pa.Array]
+) -> Score:
+    """What a thread or a Spark task does with a batch, into memory."""
+    import pyarrow.parquet as pq
+
+    kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
+    fields = [pa.field(name, key.type) for name, key in zip(pipeline.key, keys, strict=True)]
+    layout = layout_of(pipeline)
+    schema = prediction_columns(layout, fields)
+
+    def score(size: int, rows: int) -> None:
+        with pq.ParquetWriter(io.BytesIO(), schema, compression="snappy", use_dictionary=False) as writer:
+            for first in range(0, rows, size):
+                features = [array.slice(first, size) for array in sample]
+                values = score_values(kernel, plan.spec, features, layout.output)
+                identity = [key.slice(first, size) for key in keys]
+                writer.write_batch(prediction_rows(layout, identity, values, stamp, 0, schema))
+
+    return score

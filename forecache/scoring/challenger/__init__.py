@@ -1,0 +1,1 @@
+"""A challenger scored beside the champion."""

@@ -1,0 +1,1 @@
+"""Incremental scoring: only entities whose features changed."""

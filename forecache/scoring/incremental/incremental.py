@@ -1,0 +1,220 @@
+"""Incremental scoring: entities whose features did not change keep the prediction that they have.
+
+A prediction carried forward keeps its model version, feature version, scored_at and run id: they say how that value
+came about, and with equal features and model nothing about it has changed. Only `as_of` is the new night's. The
+outputs are those of a full run; another model, declaration or kernel forces one.
+"""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from forecache.errors import CheckError, NotFoundError
+from forecache.inference.choose_runtime import Plan
+from forecache.inference.kernel import load_kernel
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.ledger import StageRecord
+from forecache.pipeline import Pipeline
+from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type, identity, new_file, plain_type
+from forecache.scoring.incremental.changes import Changes, State, feed_share, find_changes
+from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
+from forecache.scoring.partitions.staged_files import lake_filesystem
+from forecache.scoring.tasks.arrow_engine import BATCH_ROWS, models_folder, num_cores
+from forecache.scoring.tasks.job import model_features
+from forecache.scoring.tasks.parquet_files import open_output
+from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
+from forecache.scoring.tasks.task import output_position, score_values
+from forecache.settings import Settings
+
+Mode = Literal["auto", "full", "incremental"]
+# Above this share of change data, finding what changed costs more than scoring everything.
+_FEED_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Base:
+    """Predictions that may be carried forward: of which features they are, in which files they lie.
+
+    Attributes:
+        checked: The files are those that a run checked and committed, so that no key is in them twice.
+    """
+
+    state: State
+    rows: int
+    files: tuple[FeatureFile, ...]
+    checked: bool
+
+
+def find_base(
+    settings: Settings,
+    pipeline: Pipeline,
+    table: str,
+    night: Night,
+    before: Mapping[date | None, StageRecord],
+    *,
+    mode: Mode,
+) -> Base | None:
+    """Predictions of the same model, declaration and kernel that a night can start from, None for a full run.
+
+    In mode "auto" only the night's own earlier predictions count, and only where the feature table's log says that
+    little has changed; in mode "incremental" also those of the latest earlier night.
+    """
+    if mode == "full" or not table_exists(settings, table):
+        return None
+    usable = {
+        day: record
+        for day, record in before.items()
+        if day is not None and day <= night.night and _same_but_features(record, night)
+    }
+    if night.night in usable:
+        base = _base(settings, table, usable[night.night], night.night)
+        if base is not None and base.state.version < night.feature_version:
+            target = State(night.night, night.feature_version)
+            if mode == "incremental" or feed_share(settings, pipeline, base.state, target) <= _FEED_SHARE:
+                return base
+    if mode == "auto":
+        return None
+    earlier = [day for day in usable if day < night.night]
+    return _base(settings, table, usable[max(earlier)], max(earlier)) if earlier else None
+
+
+def _same_but_features(record: StageRecord, night: Night) -> bool:
+    version = record.details.get("feature_version")
+    return version is not None and record.inputs == night.inputs.replace(
+        f"@{night.feature_version} declared=", f"@{version} declared="
+    )
+
+
+def _base(settings: Settings, table: str, record: StageRecord, day: date) -> Base | None:
+    delta = open_table(settings, table)
+    files = files_of(delta, [day])[day]
+    rows = sum(file.rows for file in files)
+    if not rows or rows != record.rows:
+        return None
+    checked = delta.version() == record.delta_version or files == _committed(settings, table, record, day)
+    return Base(State(day, record.details["feature_version"]), rows, files, checked)
+
+
+def _committed(settings: Settings, table: str, record: StageRecord, day: date) -> tuple[FeatureFile, ...]:
+    try:
+        return partition_files(settings, table, record.delta_version, [day])[day]
+    except NotFoundError:
+        return ()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What an incremental run wrote and left.
+
+    Attributes:
+        copied: What became of every file of the base.
+        scored: The file with new predictions, None where no entity changed.
+        rescored: Entities that are new or whose features changed.
+        removed: Entities that are gone.
+    """
+
+    base: Base
+    copied: tuple[Copied, ...]
+    scored: str | None
+    rescored: int
+    removed: int
+    seconds: float
+
+    @property
+    def carried(self) -> int:
+        return sum(copy.rows for copy in self.copied)
+
+    @property
+    def left(self) -> list[FeatureFile]:
+        """Files of the base that were left as they are."""
+        return [file for copy, file in zip(self.copied, self.base.files, strict=True) if copy.path == file.path]
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "mode": "incremental",
+            "base": f"{self.base.state.night.isoformat()}@{self.base.state.version}",
+            "rescored": self.rescored,
+            "removed": self.removed,
+            "carried": self.carried,
+        }
+
+
+def score_changes(
+    settings: Settings, pipeline: Pipeline, table: str, plan: Plan, night: Night, base: Base, stamp: Stamp, folder: str
+) -> Carried:
+    """Write a night's predictions into a staging folder: the base's where nothing changed, new ones elsewhere.
+
+    Of the night itself, the files without a changed entity stay where they are.
+
+    Raises:
+        CheckError: The base lacks an entity that it should have, or has one twice.
+        InputError: The model has several outputs and none of the pipeline's name.
+    """
+    started = time.perf_counter()
+    output_position(plan.spec, pipeline.output.name)  # before anything is copied
+    changes = find_changes(settings, pipeline, base.state, State(night.night, night.feature_version))
+    keys = [field for field in changes.changed.schema if field.name in pipeline.key]
+    schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, plain_type(key.type)) for key in keys])
+    target = lake_filesystem(settings, table)
+    same_night = base.state.night == night.night
+    copier = Copier(target, pipeline.key, schema, _drop_set(pipeline, changes), folder, same_night)
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-carry") as pool:
+        copies = pool.map(copier.copy, [file.path for file in base.files])
+        scored = _score_changed(settings, target, pipeline, plan, night, changes.changed, stamp, folder, schema)
+        copied = list(copies)
+    carried = Carried(
+        base, tuple(copied), scored, changes.changed.num_rows, changes.removed.num_rows, time.perf_counter() - started
+    )
+    _check_dropped(pipeline, base, carried, dropped=changes.updated + changes.removed.num_rows)
+    return carried
+
+
+def _check_dropped(pipeline: Pipeline, base: Base, carried: Carried, *, dropped: int) -> None:
+    """Prove that the rows that were carried are those of all other entities, each once.
+
+    Every entity that was there before and has changed or gone was found exactly once in the base: so none of them was
+    carried beside its new row, and none was missing.
+    """
+    if base.rows - carried.carried != dropped:
+        raise CheckError(
+            f"The predictions of pipeline {pipeline.name!r} for {base.state.night} have "
+            f"{base.rows - carried.carried} rows of the {dropped} entities that changed.",
+            remedy="They are not what was committed; score the night in full, with mode 'full'.",
+        )
+
+
+def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
+    parts = [identity([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    return pa.chunked_array(chunks, type=parts[0].type).combine_chunks().sort()
+
+
+def _score_changed(
+    settings: Settings,
+    filesystem: Any,
+    pipeline: Pipeline,
+    plan: Plan,
+    night: Night,
+    changed: pa.Table,
+    stamp: Stamp,
+    folder: str,
+    schema: pa.Schema,
+) -> str | None:
+    """Score the changed entities into a file; returns its path, None where there are none."""
+    if not changed.num_rows:
+        return None
+    kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
+    names = model_features(pipeline, plan.spec.inputs)
+    path = new_file(folder)
+    with open_output(filesystem, path, schema) as output:
+        for batch in changed.to_batches(max_chunksize=BATCH_ROWS):
+            values = score_values(kernel, plan.spec, [batch.column(name) for name in names], pipeline.output.name)
+            key = [as_type(batch.column(name), schema.field(name).type) for name in pipeline.key]
+            rows = prediction_rows(layout_of(pipeline), key, values, stamp, night.feature_version, schema)
+            output.write(rows)
+    return path

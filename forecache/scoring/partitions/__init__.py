@@ -1,0 +1,1 @@
+"""Partitions of the prediction table: from scored shards to one atomic commit."""

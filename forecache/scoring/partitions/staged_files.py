@@ -1,0 +1,143 @@
+"""Scored shards before they are visible: Parquet files below the prediction table that its log does not name yet.
+
+A shard is one feature file of the night, or the whole night where it is small. Its predictions are in the order of the
+file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own entry in the
+ledger: its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
+has. A killed run, run again, finds them and scores the rest, from the middle of a feature file if need be. What is
+never committed is outside the log, so that VACUUM removes it.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import count, takewhile
+from typing import Any
+from urllib.parse import unquote
+
+from forecache.lake.delta.files import DataFile, describe_files, list_files, place_of
+from forecache.pipeline import AS_OF
+from forecache.scoring.night import FeatureFile, Night
+from forecache.settings import Settings
+
+WHOLE = "all"
+_PART = re.compile(r"\.c(\d+)\.[^/]*$")
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A scored Parquet file; `statistics` has numRecords, minValues, maxValues and nullCount as Delta names them."""
+
+    path: str
+    night: date
+    shard: str
+    size_bytes: int
+    rows: int
+    statistics: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, file: DataFile, night: date, shard: str) -> "StagedFile":
+        return cls(file.path, night, shard, file.size_bytes, file.rows, file.statistics)
+
+    @property
+    def data_file(self) -> DataFile:
+        """The same as a file of the night's partition."""
+        return DataFile(self.path, self.size_bytes, {AS_OF: self.night.isoformat()}, self.statistics)
+
+
+def lake_filesystem(settings: Settings, table: str) -> Any:
+    """A pyarrow file system rooted at a table, local or in an object store."""
+    return place_of(settings, table).open()
+
+
+def staging_folder(night: Night, *, shared: bool = False) -> str:
+    """A folder of this attempt's own, relative to the table: two runs of one night never write into each other's.
+
+    Args:
+        shared: Several small nights, of which this is the first, go into the folder, each below `as_of=<night>`.
+    """
+    attempt = f"{night.tag}-{uuid.uuid4().hex[:8]}"
+    return f"scored-{attempt}" if shared else f"{AS_OF}={night.night.isoformat()}/{attempt}"
+
+
+def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[StagedFile]:
+    """The files in a folder that holds one night."""
+    shards = _by_shard(lake_filesystem(settings, table), folder, night)
+    return [file for files in shards.values() for file in files]
+
+
+def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[StagedFile]]:
+    """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them."""
+    from pyarrow import fs
+
+    filesystem = lake_filesystem(settings, table)
+    base = f"{AS_OF}={night.night.isoformat()}"
+    segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
+    for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
+        if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
+            continue
+        for shard, files in _by_shard(filesystem, folder.path, night.night).items():
+            if shard != WHOLE:
+                segments.setdefault(_rows_of_shard(shard), []).append(_unbroken(files))
+            elif _rows(files) == night.rows:
+                return {WHOLE: files}
+    covered = {file.name: _covered(file, segments) for file in night.files}
+    return {name: files for name, files in covered.items() if files}
+
+
+def missing_files(night: Night, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
+    """The feature files, or what is left of them, that have not been scored."""
+    if WHOLE in staged:
+        return []
+    done = {file.name: _rows(staged.get(file.name, ())) for file in night.files}
+    return [
+        replace(file, first=done[file.name], rows=file.rows - done[file.name])
+        for file in night.files
+        if done[file.name] < file.rows
+    ]
+
+
+def _rows(files: Sequence[StagedFile]) -> int:
+    return sum(file.rows for file in files)
+
+
+def _rows_of_shard(shard: str) -> tuple[str, int]:
+    """The feature file of a shard, and its first row."""
+    name, _, first = shard.rpartition("@")
+    return (name, int(first)) if name and first.isdigit() else (shard, 0)
+
+
+def _unbroken(files: Sequence[StagedFile]) -> list[StagedFile]:
+    """The first parts of a shard without a gap."""
+    by_part = {int(part[1]): file for file in files if (part := _PART.search(file.path)) is not None}
+    return [by_part[i] for i in takewhile(by_part.__contains__, count())]
+
+
+def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[StagedFile]]]) -> list[StagedFile]:
+    found: list[StagedFile] = []
+    while (done := _rows(found)) < file.rows:
+        fitting = [some for some in segments.get((file.name, done), ()) if 0 < _rows(some) <= file.rows - done]
+        if not fitting:
+            break
+        longest: list[StagedFile] = max(fitting, key=_rows)
+        found += longest
+    return found
+
+
+def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[StagedFile]]:
+    """The complete files in a folder, by shard."""
+    found: dict[str, list[StagedFile]] = {}
+    for file in list_files(filesystem, folder):
+        parts = dict(part.split("=", 1) for part in file.path.split("/") if "=" in part)
+        shard = unquote(parts.get("shard", WHOLE))
+        found.setdefault(shard, []).append(StagedFile.of(file, night, shard))
+    return found
+
+
+def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[StagedFile]:
+    """The files of a night's partition, with their statistics."""
+    found = describe_files(lake_filesystem(settings, table), [(file.path, file.size_bytes) for file in files])
+    staged = [StagedFile.of(file, night, WHOLE) for file in found if file is not None]
+    assert len(staged) == len(files)
+    return staged

@@ -1,0 +1,117 @@
+"""Rows of the prediction table as Arrow.
+
+Runs inside Spark's Python workers: does not import the declaration's modules, and builds arrays from buffers, since
+`pyarrow.array` would import pandas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.inference.arrays import from_numpy
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What every row of a run carries: which model scored it, when, in which run."""
+
+    model_name: str
+    model_version: int
+    scored_at: datetime
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A segment: labels[i] where bounds[i-1] <= output < bounds[i] (ends open)."""
+
+    name: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a declaration decides about the rows of its prediction table; a worker has no more of it."""
+
+    key: tuple[str, ...]
+    output: str
+    cuts: tuple[Cut, ...]
+
+
+def layout_of(pipeline: "Pipeline") -> Layout:
+    cuts = tuple(Cut(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
+    return Layout(pipeline.key, pipeline.output.name, cuts)
+
+
+WORD = pa.dictionary(pa.int32(), pa.string())
+
+
+def prediction_columns(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
+    """Columns of a prediction file: the table's without the partition column; words that repeat as dictionaries."""
+    return pa.schema(
+        [
+            *keys,
+            (layout.output, pa.float64()),
+            *((cut.name, WORD) for cut in layout.cuts),
+            ("model_name", WORD),
+            ("model_version", pa.int32()),
+            ("feature_version", pa.int64()),
+            ("scored_at", pa.timestamp("us", tz="UTC")),
+            ("run_id", WORD),
+        ]
+    )
+
+
+def prediction_rows(
+    layout: Layout, keys: Sequence[pa.Array], values: np.ndarray, stamp: Stamp, version: int, schema: pa.Schema
+) -> pa.RecordBatch:
+    """A batch of predictions.
+
+    Args:
+        keys: The key columns, n rows.
+        values: The output, float [n]; NaN becomes null, which the checks refuse.
+        version: Feature table version.
+        schema: From `prediction_columns`.
+    """
+    rows = len(values)
+    output = values.astype(np.float64, copy=False)
+    unknown = np.isnan(output)
+    mask = unknown if unknown.any() else None
+    moment = (stamp.scored_at - _EPOCH) // timedelta(microseconds=1)
+    columns: list[Any] = [
+        *keys,
+        from_numpy(output, mask),
+        *(_labels(cut, output, mask) for cut in layout.cuts),
+        same_word(stamp.model_name, rows),
+        from_numpy(np.full(rows, stamp.model_version, dtype=np.int32)),
+        from_numpy(np.full(rows, version, dtype=np.int64)),
+        from_numpy(np.full(rows, moment, dtype=np.int64)).cast(pa.timestamp("us", tz="UTC")),
+        same_word(stamp.run_id, rows),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _labels(cut: Cut, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
+    indices = np.searchsorted(np.array(cut.bounds), output, side="right").astype(np.int32)
+    return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(cut.labels))
+
+
+def same_word(word: str, rows: int) -> pa.Array:
+    """A column of one word, as `WORD`."""
+    return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), _strings([word]))
+
+
+def _strings(words: Sequence[str]) -> pa.Array:
+    content = [word.encode() for word in words]
+    ends = np.cumsum([0, *map(len, content)]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(b"".join(content)))

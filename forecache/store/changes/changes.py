@@ -1,0 +1,153 @@
+"""How two states of a night differ: the rows that came and went, and the keys whose entry is not what it was."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.store import content_hash as hashing
+from forecache.store.manifest import Provenance
+from forecache.store.publishing.entries import Encoding
+from forecache.store.publishing.jobs import Encoded
+from forecache.store.segment.writer import sorted_order
+
+_NOWHERE = -1
+_LARGE = pa.large_binary()
+"""Of which an array holds more than two gigabytes."""
+
+
+class DifferencesUnavailable(Exception):
+    """They cannot be had, or are too many for a small segment; the text says why, after "a full publish, because"."""
+
+
+class Rows:
+    """Rows that came or that went, encoded, in the order in which they were added.
+
+    Attributes:
+        found: Their count, content sum, nulls, values and provenances.
+    """
+
+    def __init__(self, encoding: Encoding, *, keep_entries: bool) -> None:
+        self.found = Encoded(encoding, 1)
+        self.keys: list[pa.Array] = []
+        self._entries: list[pa.Array] | None = [] if keep_entries else None
+        self._hashes = [np.empty((0, 4), ">u4")]
+
+    def add(self, batch: pa.RecordBatch, place: str, only: Provenance | None = None) -> None:
+        """Encode one batch; the arguments are those of `Encoded.add`."""
+        keys, entries = self.found.add(batch, place, self.found.rows, only)
+        self.keys.append(keys.cast(_LARGE))
+        if self._entries is not None:
+            self._entries.append(entries.cast(_LARGE))
+        self._hashes.append(self.found.row_hashes)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Of every row, as `hashing.row_hashes` returns them."""
+        return np.concatenate(self._hashes)
+
+    def hashes_at(self, places: np.ndarray) -> np.ndarray:
+        """The hashes at these places, zero where a place is nowhere."""
+        found = np.zeros((len(places), 4), ">u4")
+        somewhere = places != _NOWHERE
+        found[somewhere] = self.hashes[places[somewhere]]
+        return found
+
+    def entries_at(self, places: np.ndarray) -> pa.Array:
+        """The entries at these places, large binary, empty where a place is nowhere."""
+        assert self._entries is not None, "they were kept"
+        rows = pa.array(places, mask=places == _NOWHERE)
+        found = pa.chunked_array(self._entries, _LARGE).take(rows)
+        array = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+        return array.fill_null(b"") if array.null_count else array
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What leads from the published rows to those that are to be published.
+
+    Attributes:
+        come: The rows that were not there before, later versions of changed rows included.
+        gone: The rows that are not there any more, earlier versions of changed rows included.
+        origin: What they were read from.
+        moments: When each row of `gone`, and then of `come`, did so; None: all went before any came.
+    """
+
+    come: Rows
+    gone: Rows
+    origin: str
+    moments: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.come.found.rows + self.gone.found.rows
+
+    @property
+    def sum(self) -> int:
+        """What they add to the content hash: rows that came and went again cancel out."""
+        return hashing.subtract(self.come.found.sum, self.gone.found.sum)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a delta segment holds, one place a key, in the order of the keys.
+
+    Attributes:
+        keys: Large binary [n].
+        entries: Of the version in the making, large binary [n]; an empty one is a tombstone.
+        hashes: Of the keys with these entries, as `hashing.row_hashes` returns them; zero for a tombstone.
+        new: Which keys have no published entry, bool [n].
+        old_sum: Content sum of the keys with their published entries. What is published was verified to be what the
+            table held, so it is taken from there, which is faster than looking it up all over the base.
+    """
+
+    keys: pa.Array
+    entries: pa.Array
+    hashes: np.ndarray
+    new: np.ndarray
+    old_sum: int
+
+    @cached_property
+    def key_list(self) -> list[bytes]:
+        keys: list[bytes] = self.keys.to_pylist()
+        return keys
+
+    @property
+    def added(self) -> int:
+        return int(self.new.sum())
+
+    @cached_property
+    def removed(self) -> int:
+        return int(pc.sum(pc.equal(pc.binary_length(self.entries), 0)).as_py() or 0)
+
+
+def content_changes(differences: Differences) -> Changes:
+    """The keys whose entry is not what it was.
+
+    The first that is said of a key tells what was there before all of it, the last what is there after.
+    """
+    gone, come = differences.gone, differences.come
+    together = pa.chunked_array([*gone.keys, *come.keys], _LARGE).combine_chunks().dictionary_encode()
+    keys = together.dictionary
+    order = np.arange(len(together))
+    if differences.moments is not None:
+        order = np.argsort(differences.moments, kind="stable")
+    codes = together.indices.to_numpy()[order]
+    first, last = np.empty((2, len(keys)), np.int64)
+    # Where a code is there more than once, numpy keeps what it assigned last.
+    first[codes[::-1]], last[codes] = order[::-1], order
+    by_key = sorted_order(keys).to_numpy()
+    first, last = first[by_key], last[by_key]
+    was = np.where(first < gone.found.rows, first, _NOWHERE)
+    now = np.where(last >= gone.found.rows, last - gone.found.rows, _NOWHERE)
+    hashes, old_hashes = come.hashes_at(now), gone.hashes_at(was)
+    changed = np.flatnonzero((hashes != old_hashes).any(axis=1))
+    return Changes(
+        keys.take(pa.array(by_key[changed])),
+        come.entries_at(now[changed]),
+        hashes[changed],
+        was[changed] == _NOWHERE,
+        hashing.hash_sum(old_hashes[changed]),
+    )

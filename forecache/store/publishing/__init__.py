@@ -1,0 +1,1 @@
+"""Publishing: a partition of the prediction table becomes the current version."""

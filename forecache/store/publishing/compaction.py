@@ -1,0 +1,93 @@
+"""Compaction: the base and the deltas of a version merged into a new base, from their files.
+
+Nothing is read from the lake or encoded again, so it costs a fraction of a full publish, in one process and with the
+memory of one shard, and it leaves the core to others after every millisecond. What it makes is read back like any other
+base, and has to have the row count and the content hash that the version was verified to share with the source.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from forecache.store import content_hash as hashing
+from forecache.store.layout import remove_tree, shard_file
+from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
+from forecache.store.publishing.jobs import read_back, row_blocks
+from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.steps import step
+from forecache.store.read.merge import merged
+from forecache.store.read.snapshot import Snapshot
+from forecache.store.segment.writer import PAGE, write_sorted
+
+SMALL_STORE_ROWS = 1000
+"""Below this a share of the base says little: so many changed rows are always few."""
+
+
+def most_changed_rows(publication: Publication) -> int:
+    """Rows that deltas may hold over the current base, and that may differ from the published ones."""
+    assert publication.current is not None
+    share = publication.pipeline.publish.compact_share * publication.current.segments[0].entries
+    return max(int(share), SMALL_STORE_ROWS)
+
+
+def why_compact(publication: Publication, manifest: Manifest) -> str:
+    """Why a version in the making should rather be one base; "" where its deltas are small and few."""
+    base, *deltas = manifest.segments
+    entries = sum(segment.entries for segment in deltas)
+    if deltas and len(manifest.segments) > min(publication.pipeline.publish.max_segments, publication.most_segments):
+        return f"{len(manifest.segments)} segments"
+    if entries > most_changed_rows(publication):
+        return f"{entries:,} changed keys over a base of {base.entries:,}"
+    return ""
+
+
+def compact(publication: Publication, candidate: Candidate, reason: str) -> Candidate:
+    """A candidate with the same content in one base. What the given one had made for itself is removed."""
+    layout, version = publication.store.layout, candidate.manifest
+    publication.progress(f"Merging {len(version.segments)} segments into a new base: {reason}", 0.3)
+    segment_id = publication.segment_id("base")
+    folder = publication.staging / segment_id
+    folder.mkdir()
+    with Snapshot(layout, version) as before:
+        shards = [_merge(before, shard, folder) for shard in range(len(version.segments[0].shards))]
+    step("merged")
+    segment = SegmentInfo(segment_id, "base", sum(shard.entries for shard in shards), 0, tuple(shards))
+    publication.move_segment(folder, segment)
+    step("merged base moved")
+    manifest = replace(version, kind="compacted", segments=(segment,), tombstones=0, filter=None)
+    draft = publication.draft(manifest)
+    publication.progress("Verifying the new base", 0.7)
+    with Snapshot(layout, manifest) as after:
+        read = [read_back(after, shard, paced=True) for shard in range(len(shards))]
+    require_equal(
+        publication,
+        rows=(version.rows, sum(rows for rows, _ in read)),
+        sums=(hashing.from_hex(version.content_hash), hashing.add(*(total for _, total in read))),
+    )
+    step("merged base verified")
+    _remove_own_files(publication, version)
+    return Candidate(manifest, draft, {**candidate.details, "why_compacted": reason})
+
+
+def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
+    """Write one shard of the base with what the deltas say of its keys."""
+    overlay = version.overlay(shard)
+    newer_bytes = sum(map(sys.getsizeof, overlay.values())) + 3 * PAGE * len(overlay)
+    rows = merged(version.base_items(shard), overlay)
+    return write_sorted(
+        folder / shard_file(shard),
+        (([key for key, _ in block], [entry for _, entry in block]) for block in row_blocks(rows, paced=True)),
+        most_bytes=2 * version.manifest.segments[0].shards[shard].size_bytes + newer_bytes,
+        indexed=True,
+    )
+
+
+def _remove_own_files(publication: Publication, version: Manifest) -> None:
+    """Remove the delta and the filter that only the candidate had: no version will name them."""
+    assert publication.current is not None
+    layout, current = publication.store.layout, publication.current
+    for segment in version.segments:
+        if segment not in current.segments:
+            remove_tree(layout.segment(segment.id))
+    if version.filter is not None and version.filter != current.filter:
+        layout.filter(version.filter.file).unlink()

@@ -1,0 +1,209 @@
+"""An incremental publish: a small segment over the current version with the keys whose entry differs, and tombstones.
+
+Two ways lead to what differs. For the night that is published already, the change data feed between the published
+Delta version and the current one says which keys to look at. A night that was written anew is in the feed with every
+row, so it is compared with the published one by the hashes of their rows. Either way the content decides: a row that
+was written again with equal values does not travel.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.store import content_hash as hashing
+from forecache.store.changes.change_feed import read_feed
+from forecache.store.changes.changes import Changes, Differences, DifferencesUnavailable, content_changes
+from forecache.store.changes.compare_partitions import compare_nights
+from forecache.store.layout import shard_file
+from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
+from forecache.store.publishing.compaction import most_changed_rows
+from forecache.store.publishing.gates import bin_counts, check_gates, population_stability_index
+from forecache.store.publishing.jobs import present
+from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.steps import step
+from forecache.store.read.snapshot import Snapshot
+from forecache.store.segment.filter import write_filter, write_hashes
+from forecache.store.segment.index import key_hashes
+from forecache.store.segment.writer import num_shards, suits, write_shard
+
+_BLOCK_KEYS = 1 << 13
+"""Keys that are read back at a time, so that their entries need little memory."""
+
+
+def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
+    """A verified candidate with a small segment, or None and why there has to be a full publish."""
+    current, limit = publication.current, most_changed_rows(publication)
+    assert current is not None
+    try:
+        differences = _differences(publication, limit)
+    except DifferencesUnavailable as reason:
+        return None, str(reason)
+    come, gone = differences.come.found, differences.gone.found
+    rows = current.rows + come.rows - gone.rows
+    if publication.source.num_rows not in (None, rows):
+        return None, (
+            f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
+        )
+    shards = len(current.segments[0].shards)
+    if not suits(shards, rows):
+        return None, f"the base has {shards} shards where {num_shards(rows)} suit {rows:,} rows"
+    changes = content_changes(differences)
+    if len(changes.keys) > limit:
+        return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
+    if (
+        _already_there(publication, changes.keys.filter(pa.array(changes.new)))
+        or current.rows + changes.added - changes.removed != rows
+    ):
+        return None, "keys are there more than once"
+    carried = current.carried + come.carried - gone.carried
+    if 2 * carried > rows:
+        # The version would name a model that made few of its rows.
+        return None, f"another run made {carried:,} of {rows:,} rows"
+    nulls, histograms, psi = _moved_statistics(current, differences)
+    check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, psi=psi)
+    step("encoded")
+    return (
+        _delta_candidate(
+            publication,
+            changes=changes,
+            rows=rows,
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), differences.sum),
+            provenance=come.encoding.provenance,
+            provenances={**current.provenances, **come.provenances} if carried else {},
+            carried=carried,
+            statistics={"nulls": nulls, "histograms": histograms},
+            details={"changes_from": differences.origin, "compared_rows": differences.rows},
+        ),
+        "",
+    )
+
+
+def _already_there(publication: Publication, keys: pa.Array) -> bool:
+    """Whether the published version has any of these keys."""
+    if len(keys) == 0:
+        return False
+    assert publication.current is not None
+    with publication.store.snapshot(publication.current.version) as before:
+        return before.get_entries(keys.to_pylist()).count(None) != len(keys)
+
+
+def _differences(publication: Publication, limit: int) -> Differences:
+    """From the change data feed of the published night where that is short, else by comparing the partitions."""
+    current = publication.current
+    assert current is not None
+    if current.as_of == publication.source.source.as_of:
+        feed = read_feed(publication, limit=2 * limit)
+        if feed is not None:
+            return feed
+    return compare_nights(publication, limit=limit)
+
+
+def _moved_statistics(
+    current: Manifest, differences: Differences
+) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
+    """(null counts, histograms, PSI against the current version) after what has come and gone."""
+    come, gone = differences.come.found, differences.gone.found
+    nulls = {name: count + come.nulls[name] - gone.nulls[name] for name, count in current.statistics["nulls"].items()}
+    histograms, psi = {}, {}
+    for name, histogram in current.statistics["histograms"].items():
+        edges, before = histogram["edges"], np.asarray(histogram["counts"])
+        moved = bin_counts(edges, come.sample(name)) - bin_counts(edges, gone.sample(name))
+        after = np.maximum(before + moved, 0.0)
+        histograms[name] = {"edges": edges, "counts": after.tolist()}
+        psi[name] = population_stability_index(before, after)
+    return nulls, histograms, psi
+
+
+def _delta_candidate(
+    publication: Publication,
+    *,
+    changes: Changes,
+    rows: int,
+    content_sum: int,
+    provenance: Provenance,
+    provenances: dict[str, Provenance],
+    carried: int,
+    statistics: dict[str, Any],
+    details: dict[str, Any],
+) -> Candidate:
+    """Build the segment of the changes, if there are any, and verify the version.
+
+    Args:
+        rows, content_sum: What the source has.
+    """
+    current = publication.current
+    assert current is not None
+    segments, filter_file = current.segments, current.filter
+    if len(changes.keys):
+        segments = (*segments, _build_delta(publication, changes))
+        filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
+    else:
+        step("built")
+    step("segments moved")
+    manifest = publication.manifest(
+        kind="incremental",
+        segments=segments,
+        rows=rows,
+        content_sum=content_sum,
+        provenance=provenance,
+        provenances=provenances,
+        carried=carried,
+        statistics=statistics,
+        filter_file=filter_file,
+    )
+    draft = publication.draft(manifest)
+    with Snapshot(publication.store.layout, manifest) as after:
+        found, read_sum = _read_back(after, changes)
+    read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
+    require_equal(
+        publication,
+        rows=(rows, current.rows + changes.added - (len(changes.keys) - found)),
+        sums=(content_sum, read_sum),
+    )
+    removed = changes.removed
+    return Candidate(
+        manifest,
+        draft,
+        {"changed": len(changes.keys) - removed, "added": changes.added, "removed": removed, **details},
+    )
+
+
+def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
+    segment_id = publication.segment_id("delta")
+    folder = publication.staging / segment_id
+    folder.mkdir()
+    keys, entries = changes.keys, changes.entries
+    hashes = key_hashes(changes.key_list)
+    shards = num_shards(len(keys))
+    shard_of = hashes & np.uint64(shards - 1)
+    built: list[ShardInfo] = []
+    for shard in range(shards):
+        rows = [keys, entries]
+        if shards > 1:
+            here = pa.array(np.flatnonzero(shard_of == shard))
+            rows = [column.take(here) for column in rows]
+        built.append(write_shard(folder / shard_file(shard), *(column.cast(pa.binary()) for column in rows)))
+    segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
+    step("built")
+    publication.move_segment(folder, segment)
+    return segment
+
+
+def _read_back(snapshot: Snapshot, changes: Changes) -> tuple[int, int]:
+    """(keys found, content sum) of the changed keys as a reader reads them.
+
+    One by one: a delta holds nearly all of them, and many together would be looked for in the base first. Where entries
+    are, byte for byte, what was encoded, so are their hashes; only others have to be hashed.
+    """
+    found = total = 0
+    for start in range(0, len(changes.keys), _BLOCK_KEYS):
+        block = slice(start, start + _BLOCK_KEYS)
+        keys, expected = changes.key_list[block], changes.entries[block]
+        read = list(map(snapshot.get_entry, keys))
+        found += len(keys) - read.count(None)
+        if pa.array(read, expected.type).fill_null(b"").equals(expected):
+            total = hashing.add(total, hashing.hash_sum(changes.hashes[block]))
+        else:
+            total = hashing.add(total, hashing.content_sum(present(keys, read)))
+    return found, total

@@ -1,0 +1,206 @@
+"""The prediction table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.digest import files_digest, partition_files
+from forecache.lake.delta.tables import open_table
+from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
+from forecache.settings import Settings
+from forecache.store.manifest import Provenance, Source
+from forecache.store.publishing.entries import provenance_counts, provenance_of
+
+BATCH_ROWS = 1 << 17
+_SAMPLE_ROWS = 1 << 15
+_CUT_TEXT = 32
+_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row group of a data file."""
+
+    path: str
+    row_group: int
+    rows: int
+
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return f"{self.path} (row group {self.row_group})"
+
+
+@dataclass(frozen=True)
+class NightSource:
+    """A night of a prediction table at a Delta version.
+
+    Attributes:
+        digest: Names the night's data files; equal digests mean equal rows.
+        num_rows: Rows as the Delta log counts them, None where it has no statistics.
+    """
+
+    table: DeltaTable
+    source: Source
+    storage_options: dict[str, str] = field(repr=False)
+    digest: str
+    num_rows: int | None
+
+    @property
+    def night(self) -> date:
+        return date.fromisoformat(self.source.as_of)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return self.table.to_pyarrow_dataset().schema
+
+    @cached_property
+    def reader(self) -> "NightReader":
+        return NightReader(self.table, self.source.as_of)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The provenance that most rows have; InputError where the night is empty."""
+        return _commonest_provenance(self.reader, self.source)
+
+
+def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> NightSource:
+    """The given or the newest night of the pipeline's prediction table.
+
+    Raises:
+        NotFoundError: There is no prediction table, or it has no rows for that night.
+    """
+    table = open_table(settings, pipeline.prediction_table)
+    nights = sorted({date.fromisoformat(str(values[AS_OF])) for values in table.partitions()})
+    if not nights or (night is not None and night not in nights):
+        raise NotFoundError(
+            f"The prediction table of {pipeline.name} has no rows for {night or 'any night'}.",
+            remedy=f"Run `forecache score {pipeline.name}` first.",
+        )
+    night = night or nights[-1]
+    files = partition_files(table, AS_OF, night)
+    counts = files["num_records"]
+    return NightSource(
+        table=table,
+        source=Source(
+            table=pipeline.prediction_table,
+            uri=settings.table_uri(pipeline.prediction_table),
+            delta_version=table.version(),
+            as_of=night.isoformat(),
+        ),
+        storage_options=dict(settings.storage_options),
+        digest=files_digest(files),
+        num_rows=None if counts.null_count else pa.compute.sum(counts).as_py() or 0,
+    )
+
+
+class NightReader:
+    """Reads a night's pieces at the Delta version that a table is open at; safe for threads.
+
+    Attributes:
+        pieces: Every row group of the night, in the order of the files' paths.
+    """
+
+    def __init__(self, table: DeltaTable, as_of: str) -> None:
+        dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of)])
+        found = dataset.get_fragments(filter=ds.field(AS_OF) == date.fromisoformat(as_of))
+        self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
+        self.pieces = [
+            Piece(fragment.path, group.id, group.num_rows)
+            for fragment in self._fragments.values()
+            for group in fragment.row_groups
+        ]
+
+    def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows of a piece, in batches of bounded size."""
+        group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
+        for batch in group.to_batches(
+            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
+        ):
+            yield plain(batch)
+
+    def provenance(self, piece: Piece) -> Provenance | None:
+        """The provenance of all rows of a piece where the file's statistics say that they have one, else None."""
+        group = self._fragments[piece.path].metadata.row_group(piece.row_group)
+        statistics = {
+            column.path_in_schema: column.statistics
+            for column in map(group.column, range(group.num_columns))
+            if column.path_in_schema in PROVENANCE_COLUMNS
+        }
+        found = [_only_value(statistics.get(name), piece.rows) for name in PROVENANCE_COLUMNS]
+        return None if _VARIES in found else provenance_of(found)
+
+
+_VARIES = object()
+
+
+def _only_value(statistics: Any, rows: int) -> Any:
+    """The value that a column has in all rows of a row group (None: null), _VARIES where that is not known."""
+    if statistics is None or not statistics.has_null_count:
+        return _VARIES
+    if statistics.null_count == rows:
+        return None
+    if statistics.null_count or not statistics.has_min_max or statistics.min != statistics.max:
+        return _VARIES
+    # Writers may cut long texts, from 32 bytes on, so that different ones have the same bounds.
+    long = isinstance(statistics.min, (str, bytes)) and len(statistics.min) >= _CUT_TEXT
+    return _VARIES if long else statistics.min
+
+
+def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
+    """Split pieces into at most `shares` lists of about equal rows."""
+    lists: list[list[Piece]] = [[] for _ in range(shares)]
+    loads = [0] * shares
+    for piece in sorted(all_pieces, key=lambda piece: -piece.rows):
+        smallest = loads.index(min(loads))
+        lists[smallest].append(piece)
+        loads[smallest] += piece.rows
+    return [sorted(items, key=lambda piece: (piece.path, piece.row_group)) for items in lists if items]
+
+
+def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
+    table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
+    return NightReader(table, source.as_of)
+
+
+_PLAIN = {
+    pa.string_view(): pa.string(),
+    pa.large_string(): pa.string(),
+    pa.binary_view(): pa.binary(),
+    pa.large_binary(): pa.binary(),
+}
+
+
+def plain(rows: _Rows) -> _Rows:
+    """The same rows with the plain text and binary types: writers differ in which of Arrow's types they store."""
+    for position, column in enumerate(rows.schema):
+        if column.type in _PLAIN:
+            kind = _PLAIN[column.type]
+            rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
+    return rows
+
+
+def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:
+    """Judged by the files' statistics, or by the first rows of a row group."""
+    counts: dict[Provenance, int] = {}
+    for piece in reader.pieces:
+        if piece.rows == 0:
+            continue
+        only = reader.provenance(piece)
+        if only is not None:
+            counts[only] = counts.get(only, 0) + piece.rows
+            continue
+        first = next(reader.batches(piece, list(PROVENANCE_COLUMNS), batch_rows=_SAMPLE_ROWS))
+        sample = provenance_counts(pa.Table.from_batches([first]))
+        for item, count in sample.items():
+            counts[item] = counts.get(item, 0) + int(count * piece.rows / len(first))
+    if not counts:
+        raise InputError(f"The night {source.as_of} of {source.table} has no rows.", remedy="Score that night first.")
+    return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))

@@ -1,0 +1,140 @@
+"""A version in the making: what the paths to a new version share."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from forecache.errors import CheckError
+from forecache.pipeline import Pipeline
+from forecache.results import Progress
+from forecache.settings import Settings
+from forecache.store import content_hash as hashing
+from forecache.store.keys import KeySchema
+from forecache.store.layout import fsync_path, move_durably, remove_tree
+from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
+from forecache.store.publishing.entries import Encoding
+from forecache.store.publishing.prediction_source import NightSource
+from forecache.store.publishing.steps import step
+from forecache.store.segment.filter import MAX_DELTAS
+from forecache.store.store import Store
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One call of `publish`: what it publishes and where.
+
+    Attributes:
+        current: The version that the gates compare with, and that a small segment is built on.
+    """
+
+    settings: Settings
+    pipeline: Pipeline
+    store: Store
+    source: NightSource
+    key: KeySchema
+    fields: tuple[Field, ...]
+    store_id: str
+    version: int
+    current: Manifest | None
+    inputs: str
+    run_id: str
+    code_version: str
+    progress: Progress
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """How the night's rows are encoded, with the night's commonest provenance as the version's."""
+        return Encoding(self.key, self.fields, self.source.provenance)
+
+    @cached_property
+    def staging(self) -> Path:
+        """This publish's own work folder; whatever an earlier publish of this version left there is gone."""
+        folder = self.store.layout.staging / f"{self.version:08d}"
+        folder.mkdir()
+        return folder
+
+    @property
+    def most_segments(self) -> int:
+        return MAX_DELTAS
+
+    def segment_id(self, kind: str) -> str:
+        """Unique for ever, also among stores that a replica pulls from: it names what it was made from."""
+        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + now())}"
+
+    def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
+        """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
+        fsync_path(folder)
+        move_durably(folder, self.store.layout.segment(segment.id))
+
+    def manifest(
+        self,
+        *,
+        kind: str,
+        segments: tuple[SegmentInfo, ...],
+        rows: int,
+        content_sum: int,
+        provenance: Provenance,
+        provenances: dict[str, Provenance],
+        carried: int,
+        statistics: dict[str, Any],
+        filter_file: ShardInfo | None,
+    ) -> Manifest:
+        rules = self.pipeline.publish
+        return Manifest(
+            pipeline=self.pipeline.name,
+            store=self.store_id,
+            version=self.version,
+            parent=self.current.version if self.current else None,
+            kind=kind,
+            segments=segments,
+            rows=rows,
+            tombstones=sum(segment.tombstones for segment in segments),
+            content_hash=hashing.to_hex(content_sum),
+            key=self.key,
+            fields=self.fields,
+            source=self.source.source,
+            provenance=provenance,
+            provenances=provenances,
+            carried=carried,
+            policy=Policy(rules.max_age_h, rules.on_stale),
+            published_at=now(),
+            code_version=self.code_version,
+            run_id=self.run_id,
+            inputs=self.inputs,
+            statistics=statistics,
+            filter=filter_file,
+        )
+
+    def draft(self, manifest: Manifest) -> Path:
+        """Write the manifest where only this publish looks, for the verification."""
+        path = self.staging / "manifest.json"
+        path.write_bytes(manifest.to_json())
+        return path
+
+    def clean_up(self) -> None:
+        remove_tree(self.staging)
+
+
+@dataclass
+class Candidate:
+    """A version whose segments are in place and verified, but which no pointer names."""
+
+    manifest: Manifest
+    manifest_path: Path
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
+    """Compare what the source has with what the reader reads: (source, read) row counts and content sums.
+
+    Raises:
+        CheckError: They differ; nothing was published.
+    """
+    if rows[0] != rows[1] or sums[0] != sums[1]:
+        raise CheckError(
+            f"Version {publication.version} does not read back as the source has it: {rows[1]:,} rows of {rows[0]:,},"
+            f" content hash {hashing.to_hex(sums[1])} where the source has {hashing.to_hex(sums[0])}.",
+            remedy="Nothing was published. Publish again, with --full if it repeats.",
+        )
+    step("verified")

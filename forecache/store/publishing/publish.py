@@ -1,0 +1,205 @@
+"""Publishing: the newest night of a prediction table becomes the served version, verified before it does."""
+
+import time
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from forecache.errors import CheckError, DamagedError, NotFoundError
+from forecache.lake.code import code_version
+from forecache.pipeline import Pipeline
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.store.integrity import verify_overdue
+from forecache.store.layout import write_durably
+from forecache.store.locks import publisher_lock
+from forecache.store.manifest import Manifest
+from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
+from forecache.store.publishing.compaction import compact, why_compact
+from forecache.store.publishing.entries import field_list, key_schema
+from forecache.store.publishing.full import build_full, encode_night
+from forecache.store.publishing.incremental import build_incremental
+from forecache.store.publishing.pool import Pool, num_workers
+from forecache.store.publishing.prediction_source import NightSource, open_night
+from forecache.store.publishing.publication import Candidate, Publication
+from forecache.store.publishing.retention import clean, retire
+from forecache.store.publishing.steps import step
+from forecache.store.replicas.sync import sync_targets
+from forecache.store.store import Store, open_store
+
+
+def publish(
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    night: date | None = None,
+    full: bool = False,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    approve: Callable[[NightSource], None] = lambda _: None,
+) -> StageResult:
+    """Make a night's predictions the served version of the pipeline's store.
+
+    The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a
+    new base otherwise. Where the small segments together hold more than that, or are more than `max_segments`, base
+    and segments are merged into a new base. It becomes current only after its rows, read back through the reader's
+    own code, hash to the same as the source's. A publish whose content is current already does nothing.
+
+    Args:
+        night: As-of date to publish, None: the newest.
+        full: Build a new base even where a small segment would do, and even where nothing has changed.
+        approve: Called under the publisher's lock with the night that is going to be published, at its Delta version;
+            refuses it by raising.
+
+    Raises:
+        NotFoundError: There are no predictions for that night.
+        InputError: Null, duplicate or too long keys, or types that cannot be published.
+        CheckError: `approve`, a publish gate or the verification says no, or the content is that of a quarantined
+            version.
+        ConflictError: Another process is changing the store.
+    """
+    started = time.perf_counter()
+    store = open_store(settings, pipeline.name)
+    with publisher_lock(store.layout, action="publish"):
+        step("locked")
+        # Under the lock, so that what was opened before another publish is not published after it.
+        source = open_night(settings, pipeline, night)
+        approve(source)
+        inputs = content_inputs(pipeline, source)
+        clean(store)
+        step("cleaned")
+        pointer = read_pointer(store.layout)
+        current, damage = _current(store, pointer)
+        if current is not None and current.inputs == inputs and not full and not damage:
+            targets = sync_targets(settings, pipeline, store, progress)
+            return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
+        _refuse_quarantined(store, inputs)
+        publication = Publication(
+            settings=settings,
+            pipeline=pipeline,
+            store=store,
+            store_id=pointer.store or new_store_id(),
+            source=source,
+            key=key_schema(source.schema, pipeline.key),
+            fields=field_list(source.schema, pipeline.served_fields),
+            version=pointer.last + 1,
+            current=current,
+            inputs=inputs,
+            run_id=run_id,
+            code_version=code_version(settings),
+            progress=progress,
+        )
+        candidate = _make_candidate(publication, why_full="asked for" if full else damage)
+        candidate.manifest_path.unlink()
+        store.layout.lease(publication.version).touch()
+        write_durably(store.layout.manifest(publication.version), candidate.manifest.to_json())
+        step("manifest written")
+        write_pointer(
+            store.layout,
+            pointer.moved(store=publication.store_id, current=publication.version, last=publication.version),
+        )
+        step("pointer moved")
+        publication.clean_up()
+        candidate.details["retired"] = retire(store, keep=pipeline.publish.keep)
+        step("retired")
+        candidate.details["targets"] = sync_targets(settings, pipeline, store, progress)
+    progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
+    return _result(pipeline, candidate.manifest, started, candidate.details, skipped=False)
+
+
+def content_inputs(pipeline: Pipeline, source: NightSource) -> str:
+    """What the content of a version depends on."""
+    rules = pipeline.publish
+    parts = [*pipeline.key, "->", *pipeline.served_fields, rules.max_age_h, rules.on_stale, source.source.as_of]
+    return ":".join(map(str, [*parts, source.digest]))
+
+
+def _refuse_quarantined(store: Store, inputs: str) -> None:
+    inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
+    for number, reason in store.quarantined().items():
+        if inputs_of.get(number) == inputs:
+            raise CheckError(
+                f"These predictions are those of version {number}, which is quarantined ({reason}).",
+                remedy=f"Score again, or lift the quarantine with `forecache release {store.pipeline} {number}`.",
+            )
+
+
+def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
+    """(the version that the gates compare with, why there has to be a full publish).
+
+    Files of the current version that were not verified for a day are, so that no publish builds on rotten bytes. Where
+    its manifest cannot be read, the gates compare with the newest good one before it.
+    """
+    if pointer.current is None:
+        return None, ""
+    current: Manifest | None = None
+    try:
+        current = store.manifest(pointer.current)
+        verify_overdue(store.layout, current)
+    except (DamagedError, NotFoundError) as error:
+        return current or _newest_before(store, pointer.current), (
+            f"version {pointer.current} is damaged. {error.message}"
+        )
+    return current, ""
+
+
+def _newest_before(store: Store, version: int) -> Manifest | None:
+    bad = store.quarantined()
+    earlier = [m for m in store.versions() if m.version < version and m.version not in bad]
+    return earlier[-1] if earlier else None
+
+
+def _make_candidate(publication: Publication, *, why_full: str) -> Candidate:
+    """A verified version that is not current yet: incremental where that is possible and pays, else full.
+
+    Where the deltas of an incremental one have become many or large, it is compacted.
+    """
+    why_full = why_full or _why_full(publication)
+    if not why_full:
+        candidate, why_full = build_incremental(publication)
+        if candidate is not None:
+            reason = why_compact(publication, candidate.manifest)
+            return compact(publication, candidate, reason) if reason else candidate
+    publication.progress(f"A full publish: {why_full}", 0.0)
+    with Pool(num_workers(publication.source.num_rows or 0)) as pool:
+        night = encode_night(publication, pool)
+        return build_full(publication, night, pool, reason=why_full)
+
+
+def _why_full(publication: Publication) -> str:
+    """Why an incremental publish is out of the question; "" where it is not."""
+    current = publication.current
+    if current is None:
+        return "the first version"
+    if (current.key, current.fields) != (publication.key, publication.fields):
+        return "the key or the served fields have changed"
+    if current.source.uri != publication.source.source.uri:
+        return "the predictions are in another table"
+    if current.source.delta_version > publication.source.source.delta_version:
+        return "the prediction table was restored to an earlier Delta version"
+    return ""
+
+
+def _result(
+    pipeline: Pipeline, manifest: Manifest, started: float, details: dict[str, Any], *, skipped: bool
+) -> StageResult:
+    return StageResult(
+        stage="publish",
+        subject=pipeline.name,
+        nights=(date.fromisoformat(manifest.as_of),),
+        rows=manifest.rows,
+        seconds=time.perf_counter() - started,
+        table=pipeline.prediction_table,
+        delta_version=manifest.source.delta_version,
+        skipped=skipped,
+        details={
+            "version": manifest.version,
+            "kind": manifest.kind,
+            "keys": manifest.rows,
+            "segments": len(manifest.segments),
+            "size_bytes": manifest.size_bytes,
+            "content_hash": manifest.content_hash,
+            "verified": True,
+            **details,
+        },
+    )

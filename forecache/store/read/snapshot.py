@@ -1,0 +1,231 @@
+"""A snapshot: one version of the store, open for reading.
+
+An entry, as a segment holds it, is the JSON object of the served fields, compact, in the order of the manifest's
+`fields`, ready to be copied into an answer:
+
+    {"churn_probability":0.83,"risk_segment":"high"}
+
+A row whose provenance differs from the version's (a prediction carried forward) has a second line, the id of its
+provenance in the manifest's `provenances`:
+
+    {"churn_probability":0.83,"risk_segment":"high"}\\n1f09a2c47d3be085
+
+JSON text holds no raw line feed, so `entry.partition(b"\\n")` splits it without parsing (see `split_entry`). An empty
+entry in a delta segment is a tombstone: the key has left.
+"""
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from forecache.errors import ConflictError, DamagedError
+from forecache.store.integrity import check_sizes, verify_filter, verify_segment
+from forecache.store.layout import Layout
+from forecache.store.manifest import Manifest, SegmentInfo
+from forecache.store.read.lookup import Get, GetMany, entry_readers, slot_width
+from forecache.store.read.merge import merged
+from forecache.store.segment import mapping as segments
+from forecache.store.segment.populate import populate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Snapshot:
+    """Reads of one version; safe for threads and, once opened, for forked processes.
+
+    Attributes:
+        manifest: What the version says about itself.
+        get: `get(key)` returns the JSON object of the served fields, or None. A bound function: keep it in a local
+            variable in hot loops.
+        get_entry: Like `get`, but with the row's provenance id where it has one of its own.
+        get_entries: `get_entries(keys)` returns what `get_entry` would for each key, in their order.
+    """
+
+    __slots__ = (
+        "__weakref__", "_filter_inode", "_handles", "_layers", "_release",
+        "get", "get_entries", "get_entry", "layout", "manifest",
+    )  # fmt: skip
+
+    get: Get
+    get_entry: Get
+    get_entries: GetMany
+
+    def __init__(self, layout: Layout, manifest: Manifest, *, lease: int | None = None) -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self._handles: list[segments.SegmentHandle] = []
+        self._filter_inode: tuple[int, int] | None = None
+        filter_map: mmap.mmap | None = None
+        try:
+            check_sizes(layout, manifest)
+            for segment in manifest.segments:
+                self._open_segment(segment)
+            if manifest.filter is not None:
+                path = layout.filter(manifest.filter.file)
+                filter_map, self._filter_inode = _map_filter(path, deltas=len(manifest.segments) - 1)
+        except BaseException:
+            _release(self._handles, lease)
+            raise
+        self._layers = [handle.transactions for handle in self._handles]
+        index = self._handles[0].index
+        assert index is not None, "the first segment is a base"
+        self.get, self.get_entry, self.get_entries = entry_readers(
+            self._layers, index, filter_map, carried=manifest.carried > 0
+        )
+        self._release = weakref.finalize(self, _release, self._handles, lease)
+
+    def _open_segment(self, segment: SegmentInfo) -> None:
+        folder = self.layout.segment(segment.id)
+        files = [shard.file for shard in segment.shards]
+        self._handles.append(segments.acquire(folder, files, indexed=segment.kind == "base"))
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The values of several keys, in their order; None where a key is missing."""
+        entries = self.get_entries(list(keys))
+        if not self.manifest.carried:
+            return entries
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    def take(self, keys: Sequence[object]) -> "pa.Table":
+        """Rows of the given keys as an Arrow table, in their order: key columns, `found` (bool), served fields.
+
+        Args:
+            keys: Key values as `encode_key` takes them, or key bytes.
+        """
+        from forecache.store.take import take
+
+        return take(self, keys)
+
+    def base_keys(self, shard: int) -> Iterator[bytes]:
+        """The keys in one shard of the base, whether or not a delta has removed them since."""
+        return self._layers[0][shard].cursor().iternext(keys=True, values=False)
+
+    def base_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, entry) pairs in one shard of the base, whatever deltas say of them."""
+        return self._layers[0][shard].cursor().iternext(keys=True, values=True)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, entry) of the version, in no particular order."""
+        for shard in range(len(self._layers[0]) if self._layers else 0):
+            yield from self.shard_items(shard)
+
+    def shard_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
+        """The (key, entry) pairs whose keys belong to one shard of the base, in their order, as `get` finds them."""
+        return merged(self.base_items(shard), self.overlay(shard))
+
+    def overlay(self, shard: int) -> dict[bytes, bytes]:
+        """What the deltas say about keys of one shard of the base; tombstones as empty entries."""
+        key_hash, mask = xxhash.xxh3_64_intdigest, len(self._layers[0]) - 1
+        return {
+            key: entry
+            for layer in self._layers[1:]
+            for number, transaction in enumerate(layer)
+            # The same bits of a key's hash choose the shard of every segment.
+            if (number ^ shard) & mask & (len(layer) - 1) == 0
+            for key, entry in transaction.cursor().iternext(keys=True, values=True)
+            if key_hash(key) & mask == shard
+        }
+
+    def segment_items(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, entry) of one segment, tombstones (empty entries) included; 0 is the base."""
+        for transaction in self._layers[number]:
+            yield from transaction.cursor().iternext(keys=True, values=True)
+
+    def delta_keys(self, segment_ids: set[str]) -> set[bytes]:
+        """The keys that the named segments hold."""
+        return {
+            key
+            for segment, layer in zip(self.manifest.segments, self._layers, strict=True)
+            if segment.id in segment_ids
+            for transaction in layer
+            for key in transaction.cursor().iternext(keys=True, values=False)
+        }
+
+    def files(self) -> list[Path]:
+        """The files that the snapshot maps."""
+        return [path for handle in self._handles for path in handle.paths]
+
+    @property
+    def mapped_bytes(self) -> int:
+        return self.manifest.size_bytes
+
+    def warm(self) -> int:
+        """Read the mapped files into the page cache and this process's page tables, and verify them; bytes read.
+
+        The first gets then wait neither for the disk nor for the kernel.
+
+        Files that another open version holds too, and that were verified for it, are left alone, unless `distrust` was
+        called since.
+
+        Raises:
+            DamagedError: A file is not what was written.
+            ConflictError: Files were replaced meanwhile.
+        """
+        total = 0
+        for segment, handle in zip(self.manifest.segments, self._handles, strict=True):
+            if handle.verified:
+                continue
+            total += verify_segment(self.layout, segment)
+            populate(handle.paths)
+            handle.verified = True
+        total += verify_filter(self.layout, self.manifest)
+        if self.replaced():
+            raise ConflictError(
+                f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",
+                remedy="Try again.",
+            )
+        return total
+
+    def distrust(self) -> None:
+        """Have the files read and verified again, also for another version that shares them."""
+        for handle in self._handles:
+            handle.verified = False
+
+    def replaced(self) -> bool:
+        """Whether other files lie now where those lay that are mapped; a file that is gone is not replaced."""
+        if any(handle.replaced() for handle in self._handles):
+            return True
+        info, inode = self.manifest.filter, self._filter_inode
+        return info is not None and inode is not None and segments.is_another(self.layout.filter(info.file), inode)
+
+    def close(self) -> None:
+        """Unmap the files and give up the lease; gets fail afterwards."""
+        self._release()
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def split_entry(entry: bytes) -> tuple[bytes, str]:
+    """The JSON object of an entry, and the id of the row's own provenance ("" where it is the version's)."""
+    value, _, provenance = entry.partition(b"\n")
+    return value, provenance.decode()
+
+
+def _release(handles: list[segments.SegmentHandle], lease: int | None) -> None:
+    while handles:
+        segments.release(handles.pop())
+    if lease is not None:
+        os.close(lease)
+
+
+def _map_filter(path: Path, *, deltas: int) -> tuple[mmap.mmap, tuple[int, int]]:
+    """A filter's mapping and its inode."""
+    with open(path, "rb") as file:
+        found = os.fstat(file.fileno())
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if mapped[0] != slot_width(deltas):
+        raise DamagedError(f"The filter {path} is damaged: it has slots of {mapped[0]} bytes for {deltas} deltas.")
+    return mapped, (found.st_dev, found.st_ino)

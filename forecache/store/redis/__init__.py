@@ -1,0 +1,1 @@
+"""Versions in Redis or Redis Cluster."""

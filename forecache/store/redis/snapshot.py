@@ -1,0 +1,84 @@
+"""Reads of a version in Redis, and the names that its entries have there."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from forecache.store.manifest import Manifest, SegmentInfo
+from forecache.store.read.snapshot import split_entry
+from forecache.store.redis.client import is_cluster
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class RedisSnapshot:
+    """Reads of one version in Redis; the same calls as `Snapshot`."""
+
+    def __init__(self, client: Any, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._client = client
+        self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        """The entry of a key, with the row's provenance id where it has one of its own."""
+        if len(self._prefixes) == 1:
+            found: bytes | None = self._client.get(entry_key(self._prefixes[0], key))
+            return found or None
+        return _newest(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
+
+    def get(self, key: bytes) -> bytes | None:
+        """The JSON object of the served fields, None where the key is missing."""
+        entry = self.get_entry(key)
+        return None if entry is None else split_entry(entry)[0]
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        return [None if entry is None else split_entry(entry)[0] for entry in self.get_entries(list(keys))]
+
+    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The entries of several keys in one round trip (one per node of a cluster)."""
+        if not keys:
+            return []
+        layers = len(self._prefixes)
+        flat = read_all(self._client, [entry_key(prefix, key) for key in keys for prefix in self._prefixes])
+        return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
+
+    def take(self, keys: Sequence[object]) -> "pa.Table":
+        """See `Snapshot.take`."""
+        from forecache.store.take import take
+
+        return take(self, keys)
+
+    def close(self) -> None:
+        """Nothing to give back: the client belongs to the store."""
+
+    def __enter__(self) -> "RedisSnapshot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def key_prefix(pipeline: str, segment: SegmentInfo) -> bytes:
+    return f"{pipeline}:{segment.id}:".encode()
+
+
+def entry_key(prefix: bytes, key: bytes) -> bytes:
+    # `k` keeps the braces from being empty, which Redis would not take as a hash tag, where a key starts with `}`.
+    return prefix + b"{k" + key + b"}"
+
+
+def read_all(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
+    """The values of several names in one round trip (one per node of a cluster); None where there is none."""
+    if not is_cluster(client):
+        return list(client.mget(names))
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.get(name)
+    return list(pipe.execute())
+
+
+def _newest(entries: Sequence[bytes | None]) -> bytes | None:
+    for entry in entries:
+        if entry is not None:
+            return entry or None
+    return None

@@ -1,0 +1,1 @@
+"""Versions on other machines: pushed to a folder or bucket, pulled from it."""

@@ -1,0 +1,49 @@
+"""The filter of a version: which delta segments may hold a key, so that most reads touch the base alone.
+
+A table of 2**n slots, one bit for each delta; a key's slot is the low bits of its hash. Eight or more slots per delta
+entry leave at most one read in eight, of keys that no delta holds, with a lookup too many. It is mapped, so that all
+readers of a machine share it. Format: eight bytes, the first is the slot width in bytes (1, 2, 4 or 8); then the
+slots, little-endian.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from forecache.store.content_hash import file_checksum
+from forecache.store.layout import HASHES_FILE, Layout, fsync_path, write_durably
+from forecache.store.manifest import SegmentInfo, ShardInfo
+from forecache.store.read.lookup import slot_width
+
+MAX_DELTAS = 64
+_SLOTS_PER_ENTRY = 8
+_MIN_SLOTS = 64
+
+
+def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
+    """Write the sorted key hashes of a delta segment."""
+    path = folder / HASHES_FILE
+    np.sort(hashes).astype("<u8").tofile(path)
+    fsync_path(path)
+    return ShardInfo(path.name, len(hashes), path.stat().st_size, file_checksum(path))
+
+
+def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
+    """Write the filter over all delta segments (oldest first) of a version; its name holds its checksum."""
+    assert 0 < len(deltas) <= MAX_DELTAS
+    width = slot_width(len(deltas))
+    entries = sum(segment.entries for segment in deltas)
+    slots = _MIN_SLOTS
+    while slots < entries * _SLOTS_PER_ENTRY:
+        slots *= 2
+    table = np.zeros(slots, f"<u{width}")
+    for bit, segment in enumerate(deltas):
+        hashes = np.fromfile(layout.segment(segment.id) / HASHES_FILE, "<u8")
+        places = hashes & np.uint64(slots - 1)
+        table[places] |= table.dtype.type(1 << bit)
+    content = bytes([width, 0, 0, 0, 0, 0, 0, 0]) + table.tobytes()
+    checksum = xxhash.xxh3_128_hexdigest(content)
+    path = layout.filter(f"{version:08d}-{checksum}.bin")
+    write_durably(path, content)
+    return ShardInfo(path.name, entries, len(content), checksum)

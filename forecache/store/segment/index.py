@@ -1,0 +1,146 @@
+"""The index of a base segment: from a key's hash straight to where in the file its entry lies.
+
+LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index lies behind the last page
+of each LMDB file and leads to many entries with a dozen vector operations. It is a short cut, not a second truth: it
+says where a record may be, the key in it decides, and where that is another, LMDB is asked.
+
+Format: a header of 64 bytes (the magic, then the number of buckets), then the buckets of eight slots of 64 bits. A
+slot holds, little-endian, half the offset of a record in the file (32 bits), the record's length (16 bits) and a part
+of its key's hash (16 bits); 0 is an empty slot. A record is the key's length (16 bits), the key and the entry. One
+without a slot (more than eight in a bucket, longer than 65,535 bytes, or more than 8 GiB into the file) is found by
+LMDB alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from forecache.store.segment.lmdb_pages import leaf_records
+from forecache.store.segment.region import Region
+
+MAGIC = b"fcindex1"
+_SLOTS = 8
+_ROWS_PER_BUCKET = 3.4
+"""Leaves one entry in 280 without a place, at 19 bytes an entry."""
+_ROW_BYTES = 8 * _SLOTS
+_SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
+_MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
+
+
+def key_hashes(keys: Sequence[bytes]) -> np.ndarray:
+    """XXH3-64 of every key, uint64 [n]."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
+
+
+def append_index(path: Path, hashes: np.ndarray) -> None:
+    """Write the index of an LMDB file behind its last page.
+
+    Args:
+        hashes: XXH3-64 of the file's keys in their order, uint64 [n].
+    """
+    offsets, lengths = leaf_records(path)
+    assert len(offsets) == len(hashes), f"{path} holds {len(offsets)} entries, not {len(hashes)}"
+    buckets = max(1, int(len(hashes) / _ROWS_PER_BUCKET))
+    fits = (lengths > 0) & (lengths <= _MAX_LENGTH) & (offsets // 2 <= _MAX_HALF)
+    hashes = hashes[fits]
+    slots = np.empty(len(hashes), _SLOT)
+    slots["half"], slots["length"], slots["tag"] = offsets[fits] // 2, lengths[fits], _tags(hashes)
+    bucket = _buckets_of(hashes, buckets)
+    order = np.argsort(bucket, kind="stable")
+    bucket = bucket[order]
+    first = np.searchsorted(bucket, bucket)
+    rank = np.arange(len(bucket)) - first
+    has_place = rank < _SLOTS
+    table = np.zeros((buckets, _SLOTS), _SLOT)
+    table[bucket[has_place], rank[has_place]] = slots[order][has_place]
+    with open(path, "r+b") as file:
+        file.seek(0, 2)
+        file.write(MAGIC + buckets.to_bytes(8, "little") + bytes(_ROW_BYTES - 16))
+        table.tofile(file)
+
+
+def _buckets_of(hashes: np.ndarray, buckets: "int | np.ndarray") -> np.ndarray:
+    """The upper half of every hash, scaled to the buckets, int64 [n] (D. Lemire, "Fast Random Integer Generation in an
+    Interval", 2019)."""
+    upper = hashes.view("<u4")[1::2]
+    return np.multiply(upper, buckets, dtype=np.int64) >> 32
+
+
+def _tags(hashes: np.ndarray) -> np.ndarray:
+    """The second 16 bits of every hash, of which the first choose the shard, uint16 [n]."""
+    return hashes.view("<u2")[1::4]
+
+
+class Index:
+    """Entries of a base segment by their keys.
+
+    Args:
+        region: The segment's files, one after the other.
+        pages: Bytes of each file that are LMDB's; the index is behind them.
+
+    Raises:
+        ValueError: It is not there.
+    """
+
+    def __init__(self, region: Region, pages: Sequence[int]) -> None:
+        self._map = region.map
+        self._bytes = np.frombuffer(region.map, np.uint8)
+        self._buckets = np.frombuffer(region.map, "<u8").reshape(-1, _SLOTS)
+        headers = [start + size for start, size in zip(region.starts, pages, strict=True)]
+        if any(region.map[header : header + len(MAGIC)] != MAGIC for header in headers):
+            raise ValueError("there is none behind the pages of every file")
+        counts = [int.from_bytes(region.map[header + 8 : header + 16], "little") for header in headers]
+        self._starts = np.array(region.starts, np.int64)
+        self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)
+        self._counts = np.array(counts, np.int64)
+        self._mask = len(headers) - 1
+
+    def close(self) -> None:
+        """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
+        del self._map, self._bytes, self._buckets
+
+    def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
+        """The entry in the place that the index has for each key, and the positions where that is another key's.
+
+        Args:
+            hashes: From `key_hashes`, uint64 [n].
+        """
+        shards = hashes.view(np.uint8)[::8] & self._mask
+        places = _buckets_of(hashes, self._counts.take(shards))
+        places += self._first_row.take(shards)
+        rows = self._buckets.take(places, axis=0)
+        same_tag = rows.view("<u2")[:, 3::4] == _tags(hashes)[:, None]
+        chosen = same_tag.argmax(axis=1)
+        chosen += np.arange(0, rows.size, _SLOTS)
+        slots = rows.ravel().take(chosen)
+        starts = self._starts.take(shards)
+        starts += np.multiply(slots.view("<u4")[::2], 2, dtype=np.int64)
+        return self._entries(keys, starts, starts + slots.view("<u2")[2::4])
+
+    def _entries(
+        self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray
+    ) -> tuple[list[bytes | None], list[int]]:
+        """The entries in the records at the given places, and the positions of records of other keys."""
+        region = self._map
+        lengths = set(map(len, keys))
+        if len(lengths) > 1:
+            records = [region[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            heads = [len(key).to_bytes(2, "little") + key for key in keys]
+            pairs = list(zip(records, heads, strict=True))
+            wrong = [place for place, (record, head) in enumerate(pairs) if not record.startswith(head)]
+            return [record[len(head) :] for record, head in pairs], wrong
+        # The usual case: keys of one length are compared all at once.
+        length = lengths.pop()
+        prefix = length.to_bytes(2, "little")
+        there, wanted = self._bytes.take(starts[:, None] + np.arange(2 + length)), prefix + prefix.join(keys)
+        # Side by side the far ends come sooner than one after the other, and the slices find them in the cache.
+        self._bytes.take(ends)
+        starts += 2 + length
+        entries: list[bytes | None]
+        entries = [region[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        if there.tobytes() == wanted:
+            return entries, []
+        differ = there != np.frombuffer(wanted, np.uint8).reshape(there.shape)
+        return entries, np.flatnonzero(differ.any(axis=1)).tolist()

@@ -1,0 +1,157 @@
+"""Opening a segment's files: once per process, shared by the versions that hold the segment."""
+
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from forecache.errors import ConflictError, DamagedError
+
+if TYPE_CHECKING:
+    from forecache.store.segment.index import Index
+
+
+class _File:
+    """An LMDB file, open with the read transaction that serves every thread.
+
+    It never changes, so one transaction sees all of it for ever and LMDB's lock file is not needed. Gets on one
+    read-only transaction share no state, so threads may use it at once.
+    """
+
+    __slots__ = ("environment", "inode", "references", "transaction")
+
+    def __init__(self, path: Path, inode: tuple[int, int]) -> None:
+        self.inode = inode
+        self.references = 0
+        try:
+            self.environment = lmdb.open(
+                str(path), subdir=False, readonly=True, create=False, lock=False, readahead=False, max_readers=1
+            )
+        except lmdb.Error as error:
+            raise DamagedError(f"The segment file {path} cannot be opened: {error}.") from None
+        self.transaction: Any = self.environment.begin()
+
+    def close(self) -> None:
+        self.transaction.abort()
+        self.environment.close()
+
+
+class SegmentHandle:
+    """Open files of a segment, and the index where there is one.
+
+    Attributes:
+        transactions: One for each shard.
+        index: Of a base; None of a delta.
+        verified: Whether this process has read the files into the page cache and found them to be what was written.
+    """
+
+    __slots__ = ("_files", "folder", "index", "paths", "references", "transactions", "verified")
+
+    def __init__(self, folder: Path, files: Sequence[str], *, indexed: bool) -> None:
+        self.folder = folder
+        self.paths = [folder / file for file in files]
+        self._files: list[_File] = []
+        self.index: Index | None = None
+        self.references = 0
+        self.transactions: list[Any] = []
+        self.verified = False
+        try:
+            for path in self.paths:
+                self._files.append(_open_file(path))
+                self.transactions.append(self._files[-1].transaction)
+            if indexed and files:
+                self.index = _open_index(self.paths)
+            if self.replaced():
+                raise ConflictError(f"The files of the segment {folder} are being replaced.", remedy="Try again.")
+        except BaseException:
+            self.close()
+            raise
+
+    def replaced(self) -> bool:
+        """Whether the paths lead to other files than those that are open; where they lead nowhere, they do not."""
+        return any(is_another(path, file.inode) for path, file in zip(self.paths, self._files, strict=True))
+
+    def close(self) -> None:
+        if self.index is not None:
+            self.index.close()
+        self.transactions.clear()
+        while self._files:
+            _close_file(self._files.pop())
+
+
+def inode_of(path: Path) -> tuple[int, int]:
+    """(device, inode): which file a path leads to."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def is_another(path: Path, inode: tuple[int, int]) -> bool:
+    """Whether a path leads to another file than the one of that inode; one that leads nowhere does not."""
+    try:
+        return inode_of(path) != inode
+    except FileNotFoundError:
+        return False
+
+
+def _open_index(paths: Sequence[Path]) -> "Index":
+    # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
+    from forecache.store.segment.index import Index
+    from forecache.store.segment.lmdb_pages import pages_size
+    from forecache.store.segment.region import Region
+
+    try:
+        region = Region(paths)
+        return Index(region, [pages_size(memoryview(region.map)[start:]) for start in region.starts])
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        raise DamagedError(f"The index of the segment {paths[0].parent} cannot be read: {error}.") from None
+
+
+_open: dict[Path, SegmentHandle] = {}
+_files: dict[tuple[int, int], _File] = {}
+"""Open files by inode: LMDB refuses a second open of a file in one process."""
+_lock = threading.Lock()
+
+
+def _open_file(path: Path) -> _File:
+    inode = inode_of(path)
+    file = _files.get(inode)
+    if file is None:
+        file = _files[inode] = _File(path, inode)
+    file.references += 1
+    return file
+
+
+def _close_file(file: _File) -> None:
+    file.references -= 1
+    if file.references == 0:
+        del _files[file.inode]
+        file.close()
+
+
+def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
+    """Open a segment, or count one more user of it. One whose files were replaced since is opened anew.
+
+    Raises:
+        DamagedError: A file cannot be opened.
+        ConflictError: The files are being replaced.
+    """
+    with _lock:
+        handle = _open.get(folder)
+        if handle is None or handle.replaced():
+            handle = _open[folder] = SegmentHandle(folder, files, indexed=indexed)
+        handle.references += 1
+        return handle
+
+
+def release(handle: SegmentHandle) -> None:
+    """Count one user less; the last one unmaps the files."""
+    with _lock:
+        handle.references -= 1
+        if handle.references == 0:
+            if _open.get(handle.folder) is handle:
+                del _open[handle.folder]
+            handle.close()

@@ -1,0 +1,255 @@
+"""A search for better hyperparameters: Optuna's TPE, trials in parallel, the hopeless ones ended early, resumable.
+
+The study lives in a journal file in the run's folder, each trial is a training run of its own (without export) and a
+child run in MLflow. The first trial is the declaration as it stands, so that the best is never worse than that. A
+search changes no declaration: it says which values to write there.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError, SettingsError
+from forecache.lake.ledger import StageRecord, record
+from forecache.pipeline import Pipeline, TorchModel, Training
+from forecache.registry.versions.models import tracking
+from forecache.registry.versions.runs import experiment_of
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.training.devices import num_gpus, resolved_precision
+from forecache.training.exclusive.lock import only_one
+from forecache.training.launch import pinned_version, training_inputs
+from forecache.training.spec import TrainingSpec, checkpoints_of
+from forecache.training.torchrun import run_torchrun
+from forecache.training.tuning.study import (
+    ERROR,
+    declared_values,
+    finished_trials,
+    open_study,
+    requeue_interrupted,
+    suggest,
+)
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+STAGE = "tune"
+
+
+class _Pruned(Exception):
+    """A trial is worse than the median of the others at the same epoch."""
+
+
+class _Stopped(Exception):
+    """The search was told to end."""
+
+
+def tune(
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    trials: int = 20,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
+
+    A search that was interrupted goes on: its finished trials count, those that ran resume from their checkpoints.
+    As many trials run at once as the machine has cores, or GPUs where it trains on those, each with one worker.
+
+    Returns:
+        `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
+        failed, parallel, mlflow_run_id, inputs.
+
+    Raises:
+        SettingsError: The model is an estimator, whose parameters are its own.
+        NotFoundError: There is no training set yet.
+        ConflictError: Another process searches on the same inputs.
+        InputError: No trial came to an end with a validation loss.
+    """
+    started = time.perf_counter()
+    if not isinstance(pipeline.model, TorchModel):
+        raise SettingsError(
+            f"Pipeline {pipeline.name!r} has an estimator, and the search tries learning rates of networks.",
+            remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
+        )
+    version = pinned_version(settings, pipeline)
+    training = resolved_precision(settings, pipeline.training)
+    inputs = training_inputs(pipeline, version, precision=training.precision)
+    pipeline = replace(pipeline, training=training)
+    folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder, "tuning"):
+        study = open_study(folder, pipeline)
+        requeue_interrupted(study)
+        search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
+        ran = search.run()
+    details = {**search.summary(), "inputs": inputs, "training_version": version}
+    seconds = time.perf_counter() - started
+    finished = details["trials"]
+    if ran:
+        row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, finished, seconds, details, run_id=run_id)
+        record(settings, [row])
+    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
+
+
+def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
+    """One for each trial that may run at once: the number of its GPU, or None for a core each."""
+    found = gpus() if settings.device != "cpu" else 0
+    return list(range(found)) if found else [None] * (os.cpu_count() or 1)
+
+
+class _Search:
+    """One call of `tune`: hands out trials to threads until enough are finished."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        night: date,
+        study: "Study",
+        folder: Path,
+        version: int,
+        inputs: str,
+        trials: int,
+        progress: Progress,
+    ) -> None:
+        self.settings = settings.model_copy(update={"training_workers": 1, "training_nodes": "1"})
+        self.pipeline, self.night, self.study, self.folder = pipeline, night, study, folder
+        self.version, self.inputs, self.trials, self.progress = version, inputs, trials, progress
+        self.client = tracking(settings)
+        self.experiment = experiment_of(settings, self.client, pipeline)
+        self.parent = self._parent_run()
+        self.remaining = trials - len(finished_trials(study))
+        self.slots = trial_slots(settings)
+        self.parallel = max(1, min(len(self.slots), self.remaining))
+        self._free = SimpleQueue[int | None]()
+        for slot in self.slots[: self.parallel]:
+            self._free.put(slot)
+        self._lock, self._stop = threading.Lock(), threading.Event()
+
+    def run(self) -> int:
+        """Run the trials that are missing; returns how many that were."""
+        missing = max(0, self.remaining)
+        if missing:
+            with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
+                futures = [pool.submit(self._one) for _ in range(missing)]
+                try:
+                    for future in futures:
+                        future.result()
+                except BaseException:
+                    self._stop.set()
+                    for future in futures:
+                        future.cancel()
+                    raise
+            self.client.set_terminated(self.parent)
+        return missing
+
+    def summary(self) -> dict[str, Any]:
+        """What the search found, over all its calls."""
+        complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
+        if not complete:
+            errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]
+            raise InputError(
+                f"None of {len(errors)} trials of {self.pipeline.name!r} came to an end: {errors[0] if errors else ''}",
+                remedy="Check the label and the features for extreme values.",
+            )
+        best = min(complete, key=lambda trial: float(trial.value or 0.0))
+        states = [trial.state.name for trial in finished_trials(self.study)]
+        declared = [trial.value for trial in complete if trial.params == declared_values(self.pipeline.training)]
+        return {
+            "best": best.params,
+            "best_loss": best.value,
+            "declared_loss": declared[0] if declared else None,
+            "trials": len(states),
+            "pruned": states.count("PRUNED"),
+            "failed": states.count("FAIL"),
+            "parallel": self.parallel,
+            "mlflow_run_id": self.parent,
+        }
+
+    def _one(self) -> None:
+        from optuna.trial import TrialState
+
+        with self._lock:
+            trial = self.study.ask()
+            training = suggest(trial, self.pipeline.training)
+        child = self._child_run(trial.number, training)
+        gpu = self._free.get()
+        try:
+            watch = self._watch(trial, child)
+            result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
+        except _Pruned:
+            self._tell(trial, child, TrialState.PRUNED, "KILLED")
+        except InputError as error:
+            trial.set_user_attr(ERROR, error.message)
+            self._tell(trial, child, TrialState.FAIL, "FAILED")
+        except BaseException:
+            self.client.set_terminated(child, status="KILLED")
+            raise
+        else:
+            self._tell(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
+        finally:
+            self._free.put(gpu)
+
+    def _tell(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
+        with self._lock:
+            self.study.tell(trial, value, state=state)
+            done = len(finished_trials(self.study))
+        self.client.set_tag(child, "forecache.trial_state", state.name.lower())
+        self.client.set_terminated(child, status=status)
+        what = f"validation loss {value:.4f}" if value is not None else state.name.lower()
+        self.progress(f"tuning {self.pipeline.name}: trial {trial.number} {what}", min(1.0, done / self.trials))
+
+    def _watch(self, trial: "Trial", child: str) -> Any:
+        def on_event(event: dict[str, Any]) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+            if event["event"] == "epoch":
+                self.client.log_metric(child, "validation_loss", event["validation_loss"], step=event["epoch"])
+                trial.report(event["validation_loss"], event["epoch"])
+                if trial.should_prune():
+                    raise _Pruned
+
+        return on_event
+
+    def _spec(self, training: Training) -> TrainingSpec:
+        inputs = f"{self.inputs} trial={sorted(asdict(training).items())}"
+        folder = self.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+        return TrainingSpec(
+            run_dir=str(folder),
+            pipeline=self.pipeline.name,
+            table_uri=self.settings.table_uri(self.pipeline.training_table),
+            table_version=self.version,
+            inputs=inputs,
+            training=training,
+            device=self.settings.device,
+            keep_checkpoints=1,
+            checkpoints=checkpoints_of(self.settings, folder),
+            export=False,
+        )
+
+    def _parent_run(self) -> str:
+        known = self.study.user_attrs.get("mlflow_run_id")
+        if known:
+            return str(known)
+        tags = {"mlflow.runName": f"tune {self.pipeline.name} {self.night}", "forecache.pipeline": self.pipeline.name}
+        run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
+        self.study.set_user_attr("mlflow_run_id", run)
+        return run
+
+    def _child_run(self, number: int, training: Training) -> str:
+        tags = {"mlflow.runName": f"trial {number}", "mlflow.parentRunId": self.parent}
+        run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
+        for name, value in asdict(training).items():
+            self.client.log_param(run, name, value)
+        return run

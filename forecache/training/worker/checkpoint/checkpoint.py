@@ -1,0 +1,211 @@
+"""Checkpoints that exist whole or not at all: a directory a step, a checksum of every file in the marker, written last.
+
+A directory's name ends in a token of the process group that writes it, and a group deletes only what is its own or was
+there when it began: one that was suspended, and has lost its lease without knowing, writes over nothing and deletes
+nothing of the group that has taken over.
+
+Tensors go through `torch.distributed.checkpoint`: each rank writes its shards of a DTensor. Plain tensors are equal on
+every rank and travel as one buffer, because DCP takes 0.4 ms a tensor; where there are no others rank 0 writes alone.
+What is no tensor lies beside them in `state.pt`.
+
+Writing runs in a thread of this module over a copy of the state, and not through DCP's `async_save`, whose end on one
+rank says nothing about the others' files: here the same thread gathers every rank's checksums and then commits.
+"""
+
+import hashlib
+import io
+import json
+import secrets
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from forecache.errors import ForecacheError, UnavailableError
+from forecache.training.worker.checkpoint.packing import Description, is_sharded, pack, unpack
+from forecache.training.worker.checkpoint.places import Place
+from forecache.training.worker.checkpoint.shards import load_shards, save_shards
+from forecache.training.worker.distributed.group import Group
+
+MARKER = "COMMITTED"
+_STATE = "state.pt"
+
+
+class Checkpoints:
+    """The checkpoints of one run; every rank has one and calls each method at the same point.
+
+    Args:
+        place: Where the step directories lie; the same for all ranks.
+        inputs: What the run depends on; a checkpoint of other inputs is refused.
+        keep: Newest committed checkpoints that stay.
+    """
+
+    def __init__(self, place: Place, group: Group, *, inputs: str, keep: int) -> None:
+        self.place, self.group, self.inputs, self.keep = place, group, inputs, keep
+        # A writer that held the interpreter for 5 ms (the default) would hold up every step beside it.
+        sys.setswitchinterval(0.0005)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._writers: dist.ProcessGroup | None = None
+        self._last = ""
+        self._token: str = group.broadcast(secrets.token_hex(4) if group.rank == 0 else None)
+        self._found: set[str] | None = None
+
+    def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
+        """Write a checkpoint; returns before it is durable unless `wait`. An earlier write's error is raised here.
+
+        Args:
+            state: Nested dictionaries, lists and tuples of tensors, DTensors and plain values.
+        """
+        self.wait()
+        sharded = is_sharded(state)
+        if sharded and self._writers is None:
+            # The training's own collectives go on meanwhile in the default group.
+            self._writers = dist.new_group(backend="gloo")
+        if sharded or self.group.rank == 0:
+            writers = self._writers if sharded else None
+            self._pending = self._pool.submit(self._write, step, self._next_folder(step), *pack(state), writers)
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Block until the last checkpoint is durable.
+
+        Raises:
+            UnavailableError: It could not be written; the one before it stands.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def latest(self, like: dict[str, Any] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest checkpoint that is whole, on the CPU, and a sentence for each newer one that is not.
+
+        Args:
+            like: A state whose DTensors say how to shard what was saved sharded, by any number of ranks; they are
+                filled and returned.
+
+        Raises:
+            ForecacheError: The checkpoint belongs to a run with other inputs.
+        """
+        folder, refused = self.group.by_first(self._newest)
+        self._last = folder
+        return (self._load(folder, like) if folder else None), refused
+
+    def _newest(self) -> tuple[str, list[str]]:
+        refused: list[str] = []
+        names = self._look()
+        for folder in sorted({name.split("/")[0] for name in names if name.startswith("step-")}, reverse=True):
+            if f"{folder}/{MARKER}" not in names:
+                refused.append(f"checkpoint {folder} is passed over: it was never committed")
+                continue
+            try:
+                marker = json.loads(self._content(f"{folder}/{MARKER}"))
+            except ValueError:
+                refused.append(f"checkpoint {folder} is passed over: its marker cannot be read")
+                continue
+            if marker["inputs"] != self.inputs:
+                raise ForecacheError(
+                    f"The checkpoint {folder} in {self.place} belongs to a run with other inputs.",
+                    remedy="Remove it to start anew.",
+                )
+            if any(name not in names or self._digest(name) != sha256 for name, sha256 in marker["files"].items()):
+                refused.append(f"checkpoint {folder} is passed over: its content does not match its checksum")
+                continue
+            return folder, refused
+        return "", refused
+
+    def _look(self) -> list[str]:
+        """Names of all files; the folders of the first look are those that others have left."""
+        names = self.place.names()
+        if self._found is None:
+            self._found = {name.split("/")[0] for name in names}
+        return names
+
+    def _load(self, folder: str, like: dict[str, Any] | None) -> dict[str, Any]:
+        description = Description(**torch.load(io.BytesIO(self._content(f"{folder}/{_STATE}")), weights_only=True))
+        state: dict[str, Any] = unpack(description, lambda into: load_shards(self.place, folder, into), like)
+        return state
+
+    def _next_folder(self, step: int) -> str:
+        """A folder that no whole checkpoint has: a stop during an evaluation leaves one of the step that ends it."""
+        folder, last = f"step-{step:010d}", self._last.rpartition("-")[0]
+        if last.startswith(folder):
+            folder = f"{folder}.{int(last.removeprefix(folder).removeprefix('.') or 0) + 1:03d}"
+        self._last = f"{folder}-{self._token}"
+        return self._last
+
+    def _write(
+        self,
+        step: int,
+        folder: str,
+        description: Description,
+        tensors: dict[str, Tensor],
+        writers: "dist.ProcessGroup | None",
+    ) -> None:
+        try:
+            if self.group.rank == 0:
+                self._delete([name for name in self._look() if name.startswith(f"{folder}/")])
+            if writers is not None:
+                dist.barrier(writers)
+            files = save_shards(self.place, folder, tensors, group=writers)
+            if writers is not None:
+                gathered: list[Any] = [None] * dist.get_world_size(writers)
+                dist.all_gather_object(gathered, files, group=writers)
+                files = {name: digest for part in gathered for name, digest in part.items()}
+            if self.group.rank == 0:
+                self._commit(folder, step, description, files)
+                self._prune(folder)
+        except Exception as error:
+            raise UnavailableError(
+                f"The checkpoint of step {step} could not be written to {self.place}: {error}.",
+                remedy="Make room or restore access; the run goes on from the checkpoint before it.",
+            ) from error
+
+    def _commit(self, folder: str, step: int, description: Description, files: dict[str, str]) -> None:
+        buffer = io.BytesIO()
+        torch.save(vars(description), buffer)
+        content = buffer.getvalue()
+        self.place.replace(f"{folder}/{_STATE}", content)
+        marker = {
+            "step": step,
+            "inputs": self.inputs,
+            "written_at": time.time(),
+            "files": {**files, f"{folder}/{_STATE}": hashlib.sha256(content).hexdigest()},
+        }
+        self.place.replace(f"{folder}/{MARKER}", json.dumps(marker).encode())
+
+    def _prune(self, newest: str) -> None:
+        """Keep the newest committed checkpoints; what a killed worker left unfinished before them goes too."""
+        names = self.place.names()
+        committed = sorted(name.split("/")[0] for name in names if name.endswith(f"/{MARKER}"))
+        kept = {newest, *committed[-self.keep :]}
+        folders = {name: name.split("/")[0] for name in names if name.startswith("step-")}
+        self._delete([name for name, folder in folders.items() if folder not in kept and self._may_delete(folder)])
+
+    def _may_delete(self, folder: str) -> bool:
+        return folder.endswith(f"-{self._token}") or folder in (self._found or ())
+
+    def _delete(self, names: list[str]) -> None:
+        markers = [name for name in names if name.endswith(f"/{MARKER}")]
+        self.place.delete(markers)  # first, so that a half-removed checkpoint is never taken for a whole one
+        self.place.delete([name for name in names if name not in markers])
+
+    def _content(self, name: str) -> bytes:
+        with self.place.open(name, "rb") as file:
+            return file.read()
+
+    def _digest(self, name: str) -> str:
+        with self.place.open(name, "rb") as file:
+            return _sha256(file)
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

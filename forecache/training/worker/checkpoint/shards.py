@@ -1,0 +1,147 @@
+"""`torch.distributed.checkpoint` over a `Place`: each rank's shards in a file, hashed as they are written."""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, cast
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemBase
+
+from forecache.training.worker.checkpoint.places import Place
+
+_BUFFER_BYTES = 1 << 20
+
+
+def save_shards(
+    place: Place, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
+) -> dict[str, str]:
+    """Write tensors into an empty folder of the place.
+
+    Args:
+        tensors: On the CPU; of a DTensor each rank writes its shard.
+        group: All ranks of it must call; None: this process holds everything.
+
+    Returns:
+        SHA-256 of the files that this rank wrote, by name.
+
+    Raises:
+        OSError: A rank could not write; so it is on every rank.
+    """
+    files = _Files(place)
+    writer = dcp.FileSystemWriter(folder, sync_files=not place.durable)
+    writer.fs = files
+    writer.path = files.init_path(folder)
+    planner = dcp.DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    with _in_one_process(group), _said_as_os_error():
+        dcp.save(dict(tensors), storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
+    return files.digests
+
+
+def load_shards(place: Place, folder: str, tensors: dict[str, Tensor]) -> None:
+    """Fill tensors from a folder of the place, each rank on its own; a DTensor's shards may lie otherwise than saved.
+
+    Raises:
+        OSError: A file or a tensor is missing.
+    """
+    files = _Files(place)
+    reader = dcp.FileSystemReader(folder)
+    reader.fs = files
+    reader.path = files.init_path(folder)
+    planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    with _in_one_process(None), _said_as_os_error():
+        dcp.load(tensors, storage_reader=reader, planner=planner, no_dist=True)
+
+
+class _Files(FileSystemBase):
+    """The file operations of DCP's writer and reader on a place; `digests` of what was written."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.digests: dict[str, str] = {}
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
+        with self.place.open(str(path), mode) as file:
+            if mode == "rb":
+                yield cast("io.IOBase", file)
+                return
+            hashed = _Hashed(file)
+            with io.BufferedWriter(hashed, _BUFFER_BYTES) as stream:
+                yield stream
+            self.digests[str(path)] = hashed.digest.hexdigest()
+
+    def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
+        return f"{path}/{suffix}"
+
+    def init_path(self, path: str | os.PathLike[str]) -> str:
+        return str(path)
+
+    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
+        self.place.rename(str(path), str(new_path))
+        self.digests[str(new_path)] = self.digests.pop(str(path))
+
+    def mkdir(self, path: str | os.PathLike[str]) -> None:
+        """A place makes folders as files need them."""
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        return True
+
+    def exists(self, path: str | os.PathLike[str]) -> bool:
+        return str(path) in self.digests  # the folder was empty
+
+    def rm_file(self, path: str | os.PathLike[str]) -> None:
+        self.place.delete([str(path)])
+
+
+class _Hashed(io.RawIOBase):
+    """Writes through to a file and hashes; closing it leaves the file to its owner."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest, self.written = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        own = bytes(content)  # a bucket's writer uploads later, and the caller reuses its buffer
+        self.file.write(own)
+        self.digest.update(own)
+        self.written += len(own)
+        return len(own)
+
+    def tell(self) -> int:
+        return self.written
+
+    def flush(self) -> None:
+        if not self.file.closed:
+            self.file.flush()
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+@contextmanager
+def _in_one_process(group: "dist.ProcessGroup | None") -> Generator[None, None, None]:
+    """DCP warns at every save and load without a group that there is none."""
+    with warnings.catch_warnings():
+        if group is None:
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+@contextmanager
+def _said_as_os_error() -> Generator[None, None, None]:
+    """DCP's own exception is a BaseException that carries a traceback of each rank in its text."""
+    try:
+        yield
+    except CheckpointException as error:
+        [first, *_] = [failure for failure, _ in error.failures.values()]
+        raise OSError(f"{type(first).__name__}: {first}") from error

@@ -1,0 +1,1 @@
+"""The ranks of a training run: process group, parallel network, mixed precision."""

@@ -1,0 +1,170 @@
+"""The network on all ranks: whole on each (DDP), or cut into shards (FSDP2) where one device cannot hold it.
+
+Its state goes by parameter name, and each rank saves and loads its shards: a checkpoint of one kind resumes as the
+other, with any number of workers. Only the trained weights are gathered whole, on rank 0's host, for the export.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from forecache.training.worker.distributed.group import Group
+
+Kind = Literal["ddp", "fsdp"]
+State = dict[str, Any]
+
+_COPIES = 5  # weights, gradient, AdamW's two moments, the best weights
+_USABLE_SHARE = 0.7  # the rest is for activations and what the library holds
+_UNITS = 8
+_LARGEST_UNIT = 100_000_000
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a network is laid on the ranks, and the figures that decided it, in bytes a device."""
+
+    kind: Kind
+    needed_bytes: int
+    device_bytes: int
+
+
+def placement(network: nn.Module, group: Group, declared: Literal["auto", "ddp", "fsdp"]) -> Placement:
+    """What is declared; for "auto" FSDP where five copies of the parameters exceed 70% of the smallest device's memory.
+
+    Every rank must call it at the same point.
+    """
+    needed = _COPIES * sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    device = -int(group.maximum(-float(_device_bytes(group)))[0])
+    return Placement(declared if declared != "auto" else _chosen(needed, device, group.world_size), needed, device)
+
+
+def _chosen(needed_bytes: int, device_bytes: int, world_size: int) -> Kind:
+    return "fsdp" if world_size > 1 and needed_bytes > _USABLE_SHARE * device_bytes else "ddp"
+
+
+def _device_bytes(group: Group) -> int:
+    if group.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(group.device).total_memory)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine // int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+class Parallel:
+    """A network that all ranks train together.
+
+    Args:
+        network: Built on the CPU, equal on every rank; it is moved to the group's device, whole or a shard of it.
+        dtype: Of shards (FSDP) that are gathered to compute with; the shards themselves stay float32.
+
+    Attributes:
+        network: Holds this rank's parameters; evaluation calls it.
+        forward: Called for a training step, so that gradients are averaged over the ranks.
+    """
+
+    def __init__(self, group: Group, network: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
+        self.group, self.kind = group, kind
+        self.network: nn.Module = network if kind == "fsdp" else network.to(group.device)
+        self.forward: nn.Module
+        if kind == "fsdp":
+            _shard(network, group, dtype)
+            self.forward = network
+        else:
+            device_ids = [group.device.index] if group.device.type == "cuda" else None
+            # Looking for unused parameters keeps DDP from laying its buckets anew after the first step: a sum over
+            # three ranks or more depends on a value's place in its bucket, and a resumed run has a first step of its
+            # own.
+            self.forward = DistributedDataParallel(
+                network, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
+
+    def part(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a part of a step: DDP exchanges the sum of the parts once, with the last.
+
+        FSDP reduces each part's gradient to its shard: whole gradients are what the device cannot hold.
+        """
+        if isinstance(self.forward, DistributedDataParallel) and not last:
+            return self.forward.no_sync()
+        return nullcontext()
+
+    def clip(self, max_norm: float) -> torch.Tensor:
+        """Scale the gradient down to a global norm; returns the norm before, float32 []."""
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), max_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def weights(self) -> State:
+        """A copy of this rank's weights, shards under FSDP."""
+        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def state(self, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
+        """The network's and the optimizer's state by parameter name, shards under FSDP."""
+        if self.kind == "ddp" and optimizer.state:
+            return self.network.state_dict(), self._named(optimizer.state_dict())  # as below, at a tenth of the cost
+        return get_model_state_dict(self.network), get_optimizer_state_dict(self.network, optimizer)
+
+    def _named(self, state: State) -> State:
+        """An optimizer's state with the names of parameters in place of their numbers."""
+        names = [name for name, _ in self.network.named_parameters()]
+        return {
+            "state": {names[number]: values for number, values in state["state"].items()},
+            "param_groups": [
+                {**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]
+            ],
+        }
+
+    def load(self, network: State) -> None:
+        """Take over weights that lie as the network does."""
+        set_model_state_dict(self.network, network)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: State) -> None:
+        """Take over an optimizer's state that lies as the network does."""
+        set_optimizer_state_dict(self.network, optimizer, state)
+
+
+def whole_weights(network: nn.Module) -> State:
+    """The weights of a network in any wrapper by name, whole on the CPU of rank 0, empty elsewhere."""
+    return get_model_state_dict(network, options=_WHOLE)
+
+
+def _shard(network: nn.Module, group: Group, dtype: torch.dtype) -> None:
+    """Make units of FSDP: while one computes, only its parameters are whole on a device.
+
+    A unit is a layer of a `ModuleList` or `Sequential`, which is called and not reached into, with an eighth of the
+    parameters or 100 million at least; the rest is one unit more.
+    """
+    mesh = init_device_mesh(group.device.type, (group.world_size,))
+    # A unit is gathered, kept for the backward pass and freed in the type that it computes in; gradients of all ranks
+    # are added up in float32.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    least = min(_LARGEST_UNIT, sum(parameter.numel() for parameter in network.parameters()) // _UNITS)
+    taken: set[nn.Parameter] = set()
+    for layer in _layers(network):
+        own = set(layer.parameters()) - taken
+        if sum(parameter.numel() for parameter in own) >= max(1, least):
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+            taken |= set(layer.parameters())
+    fully_shard(network, mesh=mesh, mp_policy=policy)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers of containers at any depth, inner ones first."""
+    for child in module.children():
+        yield from _layers(child)
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield child

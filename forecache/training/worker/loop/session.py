@@ -1,0 +1,186 @@
+"""What every training of a run has, whichever loop makes the steps: a position in the data, a history, checkpoints,
+the stop that all ranks agree on, and the validation loss.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from forecache.errors import InputError
+from forecache.pipeline import Training
+from forecache.training.worker.checkpoint.checkpoint import Checkpoints
+from forecache.training.worker.data import Batch, EpochOrder, Reader
+from forecache.training.worker.distributed.group import Group, StopPoll
+from forecache.training.worker.model.model import Objective, Prepare
+from forecache.training.worker.reporting.usage import Usage
+
+Report = Callable[..., None]
+MakeState = Callable[[], dict[str, Any]]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its position is on disk."""
+
+
+class Session:
+    """One run on this rank; every rank calls the same methods at the same points.
+
+    Args:
+        train: The sample order of the training split.
+        validation: The order of the validation split.
+        checkpoint_steps: A checkpoint is written every so many steps, and at the end of each epoch.
+        report: Called with an event's name and values; only rank 0's says anything.
+        beat: Called with the global step after each step.
+
+    Attributes:
+        epoch: Being trained, from 0; `step` of its `train.num_steps` come next.
+        history: One record an epoch.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        training: Training,
+        *,
+        prepare: Prepare,
+        objective: Objective,
+        train: EpochOrder,
+        validation: EpochOrder,
+        checkpoints: Checkpoints,
+        checkpoint_steps: int,
+        report: Report,
+        beat: Callable[[int], None],
+    ) -> None:
+        self.group, self.training, self.report, self.beat = group, training, report, beat
+        self.prepare, self.objective = prepare, objective
+        self.train, self.validation = train, validation
+        self.checkpoints, self.checkpoint_steps = checkpoints, checkpoint_steps
+        self.reader = Reader(train, rank=group.rank, world_size=group.world_size)
+        self.epoch, self.step = 0, 0
+        self.history: list[dict[str, float]] = []
+        self.digests: dict[int, str] = {}
+        self.usage = Usage()
+        self._stop = StopPoll(group)
+        self._first_step, self._epoch_started, self._trained_s = 0, 0.0, 0.0
+
+    @property
+    def global_step(self) -> int:
+        return self.epoch * self.train.num_steps + self.step
+
+    def position(self) -> dict[str, Any]:
+        """What it takes to go on from here, besides the network's and the optimizer's state."""
+        self.digests = self.group.merge(self.reader.digests)
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "order": self.train.fingerprint,
+            "digests": self.digests,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a position, with any number of ranks.
+
+        Raises:
+            InputError: It was taken over another sample order.
+        """
+        if state["order"] != self.train.fingerprint:
+            raise InputError(
+                "The checkpoint was taken over other files than the pinned Delta version has now.",
+                remedy="Remove the run's folder to start anew.",
+            )
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.history = list(state["history"])
+        self.digests = dict(state["digests"])
+        self.reader.digests.update({lane: self.digests[lane] for lane in self.reader.lanes})
+
+    def batches(self) -> Iterator[Batch]:
+        """This rank's batches of the rest of the epoch; call `step_done` after each.
+
+        Random numbers are seeded anew for each.
+        """
+        self._stop = StopPoll(self.group)
+        self._first_step, self._epoch_started = self.step, time.perf_counter()
+        for batch in self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step)):
+            self._seed_step()
+            yield batch
+        self._trained_s = time.perf_counter() - self._epoch_started
+
+    def _seed_step(self) -> None:
+        """Seed this rank's random numbers for the step, so that a resumed run draws the same."""
+        seed = hash((self.training.seed, self.epoch, self.step, self.group.rank)) % (1 << 63)
+        # `torch.manual_seed` keeps a stack trace for each kind of device that is missing: a fifth of a small step.
+        torch.default_generator.manual_seed(seed)
+        if self.group.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def step_done(self, make_state: MakeState) -> None:
+        """Count a step, and save where that is due.
+
+        Raises:
+            Interrupted: A stop was asked for; the position is saved.
+        """
+        self.step += 1
+        self.beat(self.global_step)
+        self._end_where_asked(self._stop, make_state)
+        if self.global_step % self.checkpoint_steps == 0 and self.step < self.train.num_steps:
+            self.save(make_state)
+
+    def validation_loss(self, network: nn.Module, make_state: MakeState) -> float:
+        """The mean loss over the validation split, of all ranks' copies of the network together.
+
+        Raises:
+            InputError: It is not a number.
+            Interrupted: A stop was asked for; the position before the evaluation is saved.
+        """
+        network.eval()
+        self.group.share(network.buffers())
+        reader = Reader(self.validation, rank=self.group.rank, world_size=self.group.world_size)
+        total, stop = torch.zeros((), dtype=torch.float64), StopPoll(self.group)
+        try:
+            for batch in reader.epoch(0):
+                with torch.no_grad():
+                    here = batch.or_placeholder().on(self.group.device)
+                    # FSDP computes in the training's precision, here too; the loss is float32 as in a step.
+                    loss = self.objective(network(self.prepare(here.features)).float(), here.target)
+                if len(batch):
+                    total += loss.double().cpu() * len(batch)
+                self._end_where_asked(stop, make_state)
+        finally:
+            reader.close()
+        [loss_sum] = self.group.sum(float(total))
+        mean = loss_sum / self.validation.split.rows
+        if mean != mean:
+            raise InputError(
+                f"The validation loss is not a number after epoch {self.epoch}.",
+                remedy="Lower the learning rate, or check the label and the features for extreme values.",
+            )
+        return mean
+
+    def record_epoch(self, train_loss: float, validation_loss: float) -> dict[str, float]:
+        """Add an epoch to the history and move on to the next one."""
+        rows = sum(self.train.step_rows(step) for step in range(self._first_step, self.train.num_steps))
+        record = {
+            "epoch": self.epoch,
+            "step": (self.epoch + 1) * self.train.num_steps,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            "rows_per_s": rows / max(self._trained_s, 1e-9),
+            "seconds": time.perf_counter() - self._epoch_started,
+        }
+        self.history.append(record)
+        self.epoch, self.step = self.epoch + 1, 0
+        return record
+
+    def save(self, make_state: MakeState, *, wait: bool = False) -> None:
+        """Write a checkpoint of the position and of what `make_state` returns; returns before it is on disk."""
+        self.checkpoints.save(self.global_step, {**self.position(), **make_state()}, wait=wait)
+        self.report("checkpoint", step=self.global_step)
+
+    def _end_where_asked(self, stop: StopPoll, make_state: MakeState) -> None:
+        if stop.asked():
+            self.save(make_state, wait=True)
+            raise Interrupted

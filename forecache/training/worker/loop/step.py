@@ -1,0 +1,96 @@
+"""One optimizer step: the gradient of the step's rows over all ranks, in parts where that saves memory, then AdamW."""
+
+from typing import Any
+
+import torch
+
+from forecache.pipeline import Training
+from forecache.training.schedule import learning_rate
+from forecache.training.worker.data import Batch
+from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.distributed.parallel import Parallel
+from forecache.training.worker.distributed.precision import Precision
+from forecache.training.worker.model.model import Objective, Prepare
+
+
+class Stepper:
+    """Makes the steps of a run.
+
+    Args:
+        model: The network on all ranks.
+        precision: What it computes in, as the model was laid with.
+        num_steps: Steps of all epochs, for the learning rate's schedule.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        training: Training,
+        *,
+        model: Parallel,
+        precision: Precision,
+        prepare: Prepare,
+        objective: Objective,
+        num_steps: int,
+    ) -> None:
+        self.group, self.training, self.num_steps = group, training, num_steps
+        self.model, self.prepare, self.objective = model, prepare, objective
+        self.optimizer = torch.optim.AdamW(
+            model.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
+        self.precision = precision
+        self.learning_rate = training.learning_rate
+        self.gradient_norm: torch.Tensor | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What later steps depend on; tensors lie as the network does."""
+        network, optimizer = self.model.state(self.optimizer)
+        return {"network": network, "optimizer": optimizer, "scaler": self.precision.scaler.state_dict()}
+
+    def layout(self) -> dict[str, Any]:
+        """A state whose shards say how those of a checkpoint are to lie; call it before the first step."""
+        state = self.state()
+        self.optimizer.state.clear()  # asking for it made a step of zeros, which AdamW would count
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint of `state`."""
+        self.model.load(state["network"])
+        self.model.load_optimizer(self.optimizer, state["optimizer"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+
+    def step(self, batch: Batch, *, number: int, rows: int) -> torch.Tensor:
+        """Make step `number` (from 0, over all epochs) on this rank's batch; every rank must call it.
+
+        Args:
+            rows: Rows of the step over all ranks.
+
+        Returns:
+            The sum of the loss over this rank's rows, float64 [].
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
+        parts = batch.on(self.group.device).parts(self.training.accumulation)  # as many on every rank
+        for number_of_part, part in enumerate(parts):
+            with self.model.part(last=number_of_part == len(parts) - 1):
+                loss_sum += self._add_gradient(part, rows)
+        scaler = self.precision.scaler
+        if self.training.max_gradient_norm is not None:
+            scaler.unscale_(self.optimizer)
+            self.gradient_norm = self.model.clip(self.training.max_gradient_norm)
+        self.learning_rate = learning_rate(self.training, number, self.num_steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.learning_rate
+        scaler.step(self.optimizer)
+        scaler.update()
+        return loss_sum
+
+    def _add_gradient(self, part: Batch, rows: int) -> torch.Tensor:
+        mine, filled = len(part), part.or_placeholder()
+        prepared = self.prepare(filled.features)
+        with self.precision.computing():
+            output = self.model.forward(prepared)
+        loss = self.objective(output.float(), filled.target)
+        # The exchange averages over ranks: weighted by its rows, a part adds its share of the whole step's mean.
+        self.precision.scaler.scale(loss * (mine * self.group.world_size / rows)).backward()
+        return loss.detach().double() * mine
