@@ -101,7 +101,7 @@ def _local_path(model_uri: str) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    from forecache.registry.versions.models import refuse_changed
+    from forecache.tracking.artifacts import refuse_changed
 
     try:
         path = Path(download_artifacts(artifact_uri=model_uri))

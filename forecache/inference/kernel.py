@@ -17,7 +17,7 @@ from forecache.inference.environment import require_versions
 from forecache.inference.kernel_spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
 from forecache.inference.runtimes.estimators import BOUNDS, bounded
 from forecache.inference.runtimes.runtimes import LOADERS, Kernel
-from forecache.scoring.tasks.spark_worker import settle
+from forecache.lake.spark.python_worker import settle
 
 _MODELS_PER_PROCESS = 4
 

@@ -11,9 +11,9 @@ from forecache.registry.versions.models import (
     list_models,
     model_version,
     registry_lock,
-    tracking,
 )
 from forecache.settings import Settings
+from forecache.tracking.client import tracking
 
 
 def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:

@@ -11,7 +11,6 @@ from forecache.registry.promotions import Promotion, record_promotion
 from forecache.registry.versions.models import (
     CHALLENGER,
     CHAMPION,
-    CHECKSUMS_TAG,
     PREVIOUS,
     REJECTED,
     ROLLED_BACK,
@@ -20,10 +19,11 @@ from forecache.registry.versions.models import (
     find_champion,
     model_version,
     registry_lock,
-    tracking,
     verified_folder,
 )
 from forecache.settings import Settings
+from forecache.tracking.artifacts import CHECKSUMS_TAG
+from forecache.tracking.client import tracking
 
 
 def promote(

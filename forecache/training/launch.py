@@ -13,9 +13,9 @@ from typing import Any
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.pipeline import EstimatorModel, Pipeline
-from forecache.registry.versions.runs import training_run
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.tracking.runs import training_run
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.devices import num_workers, resolved_precision

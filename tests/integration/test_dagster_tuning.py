@@ -8,8 +8,8 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
 from forecache.lake.ledger import last_record
-from forecache.registry.versions.models import tracking
 from forecache.settings import load_settings
+from forecache.tracking.client import tracking
 from jobs.tuning import build_tuning_job, tuning_job_name
 from resources.settings import SettingsResource
 

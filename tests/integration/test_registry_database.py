@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from forecache.registry.versions import database
-from forecache.registry.versions.database import prepare_database
+from forecache.tracking.database import prepare_database
 
 pytestmark = pytest.mark.slow
 
 PREPARE = "import sys; from pathlib import Path\n"
-PREPARE += "from forecache.registry.versions.database import prepare_database as prepare\n"
+PREPARE += "from forecache.tracking.database import prepare_database as prepare\n"
 PREPARE += "prepare(Path(sys.argv[1]), f'sqlite:///{sys.argv[1]}', sys.argv[2])"
 
 

@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
 
 from forecache.errors import CheckError
-from forecache.registry.versions.models import tracking
-from forecache.registry.versions.runs import RUN_FILE, training_run, without_credentials
 from forecache.settings import Settings, load_settings
+from forecache.tracking.client import tracking
+from forecache.tracking.runs import RUN_FILE, training_run, without_credentials
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_file_of_the_run_holds_no_password(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = tracking(settings)  # the database is the test's; the URI is what a server's would be
-    monkeypatch.setattr("forecache.registry.versions.runs.tracking", lambda _: client)
+    monkeypatch.setattr("forecache.tracking.runs.tracking", lambda _: client)
     server = settings.model_copy(update={"mlflow_uri": "http://me:secret@host:5000"})
     folder = tmp_path / "run"
     first = interrupted_run(server, folder, KeyboardInterrupt())

@@ -18,10 +18,10 @@ from forecache.lake.ledger import last_record
 from forecache.pipeline import Training, load_pipeline
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.metrics import log_loss
-from forecache.registry.versions.models import tracking
-from forecache.registry.versions.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
+from forecache.tracking.client import tracking
+from forecache.tracking.runs import training_run
 from forecache.training import torchrun
 from forecache.training.exclusive.lock import only_one
 from forecache.training.launch import run_folder, train, training_inputs

@@ -11,8 +11,8 @@ from training_sample import write_training_set
 
 from forecache.errors import ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
-from forecache.registry.versions.models import tracking
 from forecache.settings import Settings, load_settings
+from forecache.tracking.client import tracking
 from forecache.training.exclusive.lock import only_one
 from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import OnEvent

@@ -10,9 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.runs import training_run
 from forecache.results import StageResult
 from forecache.settings import Settings
+from forecache.tracking.runs import training_run
 from forecache.training import spec as files
 
 NIGHT = date(2024, 8, 1)

@@ -29,8 +29,10 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
-from forecache.registry.versions.models import CHAMPION, CHECKSUMS_TAG, ModelVersion, checksums, model_version, tracking
+from forecache.registry.versions.models import CHAMPION, ModelVersion, model_version
 from forecache.settings import Settings, load_settings
+from forecache.tracking.artifacts import CHECKSUMS_TAG, checksums
+from forecache.tracking.client import tracking
 
 NIGHT = date(2024, 6, 30)
 

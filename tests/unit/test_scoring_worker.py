@@ -16,7 +16,7 @@ sys.path.insert(0, archive)
 import one
 reads = []
 real = zipimport.zipimporter.invalidate_caches
-from forecache.scoring.tasks import spark_worker as worker
+from forecache.lake.spark import python_worker as worker
 worker._read_again = lambda finder: (reads.append(finder.archive), real(finder))
 worker.settle()
 frozen = gc.get_freeze_count()

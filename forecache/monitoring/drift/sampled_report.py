@@ -21,10 +21,11 @@ from forecache.lake.ledger import StageRecord, last_record, last_records, record
 from forecache.lake.splits import count_split
 from forecache.pipeline import AS_OF, Drift, Pipeline
 from forecache.registry.gate.scorers import open_scorer, score
-from forecache.registry.versions.models import ModelVersion, list_models, tracking, verified_folder
+from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night import STAGE as SCORE_STAGE
 from forecache.settings import Settings
+from forecache.tracking.client import tracking
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -42,10 +42,10 @@ from forecache.registry.versions.models import (
     find_champion,
     model_version,
     registry_lock,
-    tracking,
     verified_folder,
 )
 from forecache.settings import Settings
+from forecache.tracking.client import tracking
 
 
 def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:

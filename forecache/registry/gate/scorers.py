@@ -16,8 +16,8 @@ from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.runtimes import Kernel
 from forecache.pipeline import Output
 from forecache.registry.gate.metrics import Array
-from forecache.registry.versions.scratch import scratch_folder
 from forecache.scoring.tasks.task import score_values
+from forecache.tracking.scratch import scratch_folder
 
 _BATCH_ROWS = 1 << 16
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.checks import Check
-from forecache.registry.versions.models import WAITING, ModelVersion, download, tracking
+from forecache.registry.versions.models import WAITING, ModelVersion
 from forecache.settings import Settings
+from forecache.tracking.artifacts import download
+from forecache.tracking.client import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,11 +1,7 @@
 """Models in MLflow: the versions, which of them is the champion, and their artifacts with checksums."""
 
 import fcntl
-import hashlib
 import json
-import logging
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, NotFoundError
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.database import prepare_database
-from forecache.registry.versions.relocation import artifact_root
-from forecache.registry.versions.scratch import scratch_folder
 from forecache.settings import Settings
+from forecache.tracking.artifacts import download, refuse_other_files
+from forecache.tracking.client import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,11 +21,9 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
-CHECKSUMS_TAG = "checksums"
 WAITING = "awaiting_approval"
 REJECTED = "rejected"
 ROLLED_BACK = "rolled_back"
-_UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is registered
 
 
 @dataclass(frozen=True)
@@ -80,23 +73,6 @@ class ModelVersion:
                 remedy=f"`forecache train {self.name}` makes a version that it can; `scoring_udf` scores any model.",
             )
         return self.tags["training_table"], int(self.tags["training_version"])
-
-
-def tracking(settings: Settings) -> "MlflowClient":
-    """MLflow ready to use: telemetry off, the SQLite database created once under a lock, this process pointed at it."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    import mlflow
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    uri = settings.mlflow_tracking_uri
-    if uri.startswith("sqlite:///"):
-        prepare_database(Path(uri.removeprefix("sqlite:///")), uri, artifact_root(settings))
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(uri, uri)
 
 
 def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
@@ -152,70 +128,8 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
         CheckError: A file was changed, added or removed since the version was registered.
     """
     folder = download(settings, artifact_uri=version.uri)
-    _refuse_changed(folder, version.name, version.version, version.tags)
+    refuse_other_files(folder, version.name, version.version, version.tags)
     return folder
-
-
-def download(settings: Settings, **artifact: str) -> Path:
-    """An artifact on this machine: where MLflow keeps it, or a copy that is gone when this process ends.
-
-    Args:
-        artifact: `artifact_uri`, or `run_id` and `artifact_path`.
-    """
-    tracking(settings)
-    import mlflow
-
-    here = settings.mlflow_tracking_uri.startswith("sqlite:") and (
-        "://" not in settings.mlflow_artifact_root or settings.mlflow_artifact_root.startswith("file:")
-    )
-    # Left to itself, MLflow leaves a folder in /tmp for each copy.
-    target = None if here else tempfile.mkdtemp(dir=scratch_folder())
-    return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
-
-
-def refuse_changed(folder: Path, uri: str) -> None:
-    """Compare the checksums of a downloaded `models:/NAME/VERSION` or `models:/NAME@ALIAS` that Forecache registered.
-
-    Raises:
-        CheckError: A file was changed, added or removed since the version was registered.
-    """
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    rest = uri.removeprefix("models:/")
-    if "@" in rest:
-        version = client.get_model_version_by_alias(*rest.rsplit("@", 1))
-    elif rest.rpartition("/")[2].isdigit():
-        version = client.get_model_version(*rest.rsplit("/", 1))
-    else:
-        return  # the id of a logged model, which is no registered version
-    if CHECKSUMS_TAG in version.tags:
-        _refuse_changed(folder, version.name, int(version.version), version.tags)
-
-
-def _refuse_changed(folder: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
-    expected: dict[str, str] = json.loads(tags.get(CHECKSUMS_TAG, "{}"))
-    actual = checksums(folder)
-    wrong = sorted(file for file in expected | actual if actual.get(file) != expected.get(file))
-    if wrong or not expected:
-        raise CheckError(
-            f"Model {name!r} version {version} is refused: {_mismatch(wrong, expected)}.",
-            remedy=f"Restore the file, or go back with `forecache models rollback {name}` and train again.",
-        )
-
-
-def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
-    if not expected:
-        return "it has no checksums"
-    if wrong[0] not in expected:
-        return f"its file {wrong[0]!r} was added after it was registered"
-    return f"its file {wrong[0]!r} does not match the checksum in the registry"
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a model folder by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @contextmanager

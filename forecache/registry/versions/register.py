@@ -14,17 +14,11 @@ from forecache.registry.gate.scorers import open_scorer
 from forecache.registry.report.evaluation import evaluate
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.flavours import log_model, model_file, versions
-from forecache.registry.versions.models import (
-    CHECKSUMS_TAG,
-    ModelVersion,
-    checksums,
-    download,
-    list_models,
-    model_version,
-    tracking,
-)
+from forecache.registry.versions.models import ModelVersion, list_models, model_version
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.tracking.artifacts import CHECKSUMS_TAG, checksums, download
+from forecache.tracking.client import tracking
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from forecache import errors
 from forecache.errors import ForecacheError, UnavailableError
 from forecache.inference.choose_runtime import Plan
+from forecache.lake.spark.python_worker import settle, unpack_folder
 from forecache.pipeline import Pipeline
 from forecache.results import Progress
 from forecache.scoring.memory import Peaks, own_peak, worker_peaks
 from forecache.scoring.tasks.divide import pieces_of, recipe_of
 from forecache.scoring.tasks.job import TELL_EVERY_S, Job, sentence
 from forecache.scoring.tasks.prediction_rows import Stamp
-from forecache.scoring.tasks.spark_worker import settle, unpack_folder
 from forecache.scoring.tasks.task import Piece, Recipe, Scorer
 from forecache.settings import Settings
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import InputError, SettingsError
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Pipeline, TorchModel, Training
-from forecache.registry.versions.models import tracking
-from forecache.registry.versions.runs import experiment_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.tracking.client import tracking
+from forecache.tracking.runs import experiment_of
 from forecache.training.devices import num_gpus, resolved_precision
 from forecache.training.exclusive.lock import only_one
 from forecache.training.launch import pinned_version, training_inputs

@@ -4,8 +4,8 @@ import fcntl
 import shutil
 from pathlib import Path
 
-from forecache.registry.versions.relocation import relocate
 from forecache.settings import PROJECT_ROOT
+from forecache.tracking.relocation import relocate
 
 
 def prepare_database(path: Path, uri: str, root: str) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.models import tracking
 from forecache.settings import Settings
+from forecache.tracking.client import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,0 +1,82 @@
+"""Artifacts of MLflow on this machine, compared with the checksums that they were registered with."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from forecache.errors import CheckError
+from forecache.settings import Settings
+from forecache.tracking.client import tracking
+from forecache.tracking.scratch import scratch_folder
+
+CHECKSUMS_TAG = "checksums"
+_UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is registered
+
+
+def download(settings: Settings, **artifact: str) -> Path:
+    """An artifact on this machine: where MLflow keeps it, or a copy that is gone when this process ends.
+
+    Args:
+        artifact: `artifact_uri`, or `run_id` and `artifact_path`.
+    """
+    tracking(settings)
+    import mlflow
+
+    here = settings.mlflow_tracking_uri.startswith("sqlite:") and (
+        "://" not in settings.mlflow_artifact_root or settings.mlflow_artifact_root.startswith("file:")
+    )
+    # Left to itself, MLflow leaves a folder in /tmp for each copy.
+    target = None if here else tempfile.mkdtemp(dir=scratch_folder())
+    return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
+
+
+def refuse_changed(folder: Path, uri: str) -> None:
+    """Compare the checksums of a downloaded `models:/NAME/VERSION` or `models:/NAME@ALIAS` that Forecache registered.
+
+    Raises:
+        CheckError: A file was changed, added or removed since the version was registered.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    rest = uri.removeprefix("models:/")
+    if "@" in rest:
+        version = client.get_model_version_by_alias(*rest.rsplit("@", 1))
+    elif rest.rpartition("/")[2].isdigit():
+        version = client.get_model_version(*rest.rsplit("/", 1))
+    else:
+        return  # the id of a logged model, which is no registered version
+    if CHECKSUMS_TAG in version.tags:
+        refuse_other_files(folder, version.name, int(version.version), version.tags)
+
+
+def refuse_other_files(folder: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Compare a model's folder with the checksums in the tags of its version.
+
+    Raises:
+        CheckError: A file was changed, added or removed since the version was registered.
+    """
+    expected: dict[str, str] = json.loads(tags.get(CHECKSUMS_TAG, "{}"))
+    actual = checksums(folder)
+    wrong = sorted(file for file in expected | actual if actual.get(file) != expected.get(file))
+    if wrong or not expected:
+        raise CheckError(
+            f"Model {name!r} version {version} is refused: {_mismatch(wrong, expected)}.",
+            remedy=f"Restore the file, or go back with `forecache models rollback {name}` and train again.",
+        )
+
+
+def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
+    if not expected:
+        return "it has no checksums"
+    if wrong[0] not in expected:
+        return f"its file {wrong[0]!r} was added after it was registered"
+    return f"its file {wrong[0]!r} does not match the checksum in the registry"
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a model folder by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
