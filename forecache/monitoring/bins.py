@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from forecache.statistics import bin_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,21 +15,6 @@ BINS = 10
 
 Edges = Mapping[str, Sequence[float]]
 Counts = dict[str, list[int]]
-
-
-def cut_bins(values: NDArray[np.float32]) -> list[float]:
-    """Inner edges of about ten bins of equal mass of float32 [n]; a value that fills several bins gets one of its own.
-
-    NaN is left out; empty where there is nothing else.
-    """
-    known = np.sort(values[~np.isnan(values)]).astype(np.float64)
-    if not len(known):
-        return []
-    cuts, times = np.unique(
-        np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1], method="inverted_cdf"), return_counts=True
-    )
-    behind = np.searchsorted(known, cuts[times > 1], side="right")
-    return sorted({*cuts.tolist(), *known[behind[behind < len(known)]].tolist()})
 
 
 def count_batches(batches: Iterable["pa.RecordBatch"], edges: Edges) -> Counts:
@@ -49,10 +35,11 @@ def count_frame(frame: "DataFrame", edges: Edges) -> Counts:
     cells = []
     for name, cuts in edges.items():
         value = F.col(name).cast("double")
-        position = sum(((value >= F.lit(float(cut))).cast("int") for cut in cuts), F.lit(0))
         unknown = value.isNull() | F.isnan(value)
         cells.append(
-            F.struct(F.lit(name).alias("name"), F.when(unknown, len(cuts) + 1).otherwise(position).alias("bin"))
+            F.struct(
+                F.lit(name).alias("name"), F.when(unknown, len(cuts) + 1).otherwise(bin_of(value, cuts)).alias("bin")
+            )
         )
     counts = {name: [0] * (len(cuts) + 2) for name, cuts in edges.items()}
     binned = frame.select(F.explode(F.array(*cells)).alias("cell")).groupBy("cell.name", "cell.bin").count()

@@ -11,12 +11,12 @@ import numpy as np
 from forecache.lake.delta.tables import open_table, read_table
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.splits import count_split, split_batches
-from forecache.monitoring.bins import BINS, count_batches, count_frame, cut_bins, every
-from forecache.monitoring.drift.distribution import distance
+from forecache.monitoring.bins import BINS, count_batches, count_frame, every
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
+from forecache.statistics import distance, equal_mass_edges
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,9 @@ def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVer
 
     sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
     edges = {
-        name: cut_bins(np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]))
+        name: equal_mass_edges(
+            np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]), BINS
+        )
         for name in champion.features
     }
     reference = FeatureReference(edges, count_batches(batches(), edges))

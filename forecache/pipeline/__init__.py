@@ -7,6 +7,7 @@ A project is a package with a `pipelines` sub-package; every module-level `Pipel
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
+from forecache.pipeline.fit_run import FitRun
 from forecache.pipeline.loading import load_pipeline, load_pipelines
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
@@ -27,6 +28,7 @@ __all__ = [
     "Expectation",
     "Feature",
     "Features",
+    "FitRun",
     "Gate",
     "Label",
     "Output",

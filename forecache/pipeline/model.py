@@ -9,7 +9,7 @@ from forecache.pipeline.checking import check_fields, check_least, check_value
 if TYPE_CHECKING:
     from torch import nn
 
-    from forecache.training.worker.loop.user_fit import FitRun
+    from forecache.pipeline.fit_run import FitRun
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TorchModel:
         target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
         loss: Loss over (output [n, 1], target [n, 1]) as a scalar mean; None: binary cross-entropy or Huber.
         fit: A training function of your own in place of the engine's loop: every worker calls `fit(run)` with a
-            `forecache.training.worker.loop.user_fit.FitRun`, and it returns the trained network, whose weights have the
+            `forecache.pipeline.FitRun`, and it returns the trained network, whose weights have the
             names of `build`'s. Of `Training`, only the dates, `batch_size`, `seed` and `deterministic` then apply.
     """
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
+from forecache.inference.outputs import score_values
 from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.pipeline import Pipeline
 from forecache.scoring.night import Night
@@ -23,7 +24,6 @@ from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.tasks.arrow_engine import models_folder
 from forecache.scoring.tasks.job import model_features
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
-from forecache.scoring.tasks.task import score_values
 from forecache.settings import Settings
 
 SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)

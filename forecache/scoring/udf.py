@@ -10,8 +10,8 @@ from forecache.errors import SettingsError
 from forecache.inference.choose_runtime import EngineChoice, Plan, plan_scoring
 from forecache.inference.kernel import load_kernel, score_arrays, score_stream
 from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.outputs import output_position
 from forecache.lake.spark.python_worker import settle, unpack_folder
-from forecache.scoring.tasks.task import output_position
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext

@@ -14,7 +14,7 @@ from forecache.lake.spark.session import JARS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
-MODULES = ("__init__", "registry/__init__", "registry/database")
+MODULES = ("__init__", "tracking/__init__", "tracking/database")
 """What set-up runs to make an empty database."""
 
 
@@ -34,7 +34,7 @@ def test_setup_again_needs_no_network_and_writes_nothing() -> None:
 @pytest.fixture
 def bare_project(tmp_path: Path) -> Path:
     """A folder in which set-up runs as ever, but finds stand-ins for uv, the environment and the jars there."""
-    for folder in ("scripts", "forecache/lake", "forecache/registry", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
+    for folder in ("scripts", "forecache/lake", "forecache/tracking", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
     pyspark_jars.mkdir(parents=True)

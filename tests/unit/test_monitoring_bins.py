@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecache.monitoring.bins import BINS, count_batches, cut_bins, every
-from forecache.monitoring.drift.distribution import distance
+from forecache.monitoring.bins import BINS, count_batches, every
+from forecache.statistics import distance, equal_mass_edges
 
 
 def batch(values: np.ndarray) -> pa.RecordBatch:
@@ -20,7 +20,7 @@ def counted(values: np.ndarray, edges: list[float]) -> list[int]:
 
 def test_bins_of_a_continuous_feature_hold_equal_masses() -> None:
     values = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
-    edges = cut_bins(values)
+    edges = equal_mass_edges(values, BINS)
     assert len(edges) == BINS - 1
     assert all(abs(count - 1000) < 30 for count in counted(values, edges)[:-1])
 
@@ -28,7 +28,7 @@ def test_bins_of_a_continuous_feature_hold_equal_masses() -> None:
 def test_a_value_that_most_rows_have_gets_a_bin_of_its_own() -> None:
     zeros, tail = np.zeros(9500, np.float32), np.arange(1, 501, dtype=np.float32)
     values = np.concatenate([zeros, tail])
-    edges = cut_bins(values)
+    edges = equal_mass_edges(values, BINS)
     assert edges == [0.0, 1.0]
     assert counted(values, edges) == [0, 9500, 500, 0]
     assert distance(counted(values, edges), counted(np.concatenate([zeros[:500], tail]), edges)).psi > 0.25
@@ -41,7 +41,7 @@ def test_nulls_and_nan_share_the_last_bin_and_their_growth_is_drift() -> None:
 
 
 def test_a_feature_that_is_never_known_has_the_bins_known_and_null() -> None:
-    assert cut_bins(np.full(5, np.nan, np.float32)) == []
+    assert equal_mass_edges(np.full(5, np.nan, np.float32), BINS) == []
     assert counted(np.array([np.nan, 1.0], np.float32), []) == [1, 1]
 
 
@@ -51,7 +51,7 @@ values = hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(-5, 5, w
 @settings(deadline=None)  # a busy machine is no failure
 @given(values, st.integers(1, 50))
 def test_every_row_is_counted_once_however_it_is_batched(rows: np.ndarray, size: int) -> None:
-    edges = cut_bins(rows)
+    edges = equal_mass_edges(rows, BINS)
     assert edges == sorted(set(edges))
     parts = [batch(rows[i : i + size]) for i in range(0, len(rows), size)]
     apart = count_batches(parts, {"x": edges})["x"]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.errors import SettingsError
-from forecache.monitoring.drift.distribution import Distance, distance, merge_bins
 from forecache.pipeline import Drift
+from forecache.statistics import Distance, distance, merge_bins
 
 LIMITS = Drift()
 COUNTS = st.lists(st.integers(0, 1000), min_size=4, max_size=4).filter(sum)

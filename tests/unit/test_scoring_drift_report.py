@@ -3,9 +3,9 @@
 import dataclasses
 from datetime import date, timedelta
 
-from forecache.monitoring.drift.distribution import distance
 from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 from forecache.pipeline import Drift
+from forecache.statistics import distance
 
 NIGHT = date(2024, 6, 30)
 EVEN = (250, 250, 250, 250)

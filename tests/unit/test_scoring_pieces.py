@@ -15,11 +15,12 @@ from scoring_support import features_table, make_pipeline, network
 
 from forecache.errors import InputError, UnavailableError
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.inference.outputs import output_position
 from forecache.lake.delta.files import Place
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
 from forecache.scoring.tasks.spark_engine import group
-from forecache.scoring.tasks.task import Piece, Recipe, Scorer, output_position
+from forecache.scoring.tasks.task import Piece, Recipe, Scorer
 
 PIPELINE = make_pipeline()
 ROWS = 1_000

@@ -9,7 +9,8 @@ import pytest
 
 from forecache.errors import CheckError
 from forecache.pipeline import Publish
-from forecache.store.publishing.gates import bin_counts, check_gates, drift, population_stability_index, statistics
+from forecache.statistics import bin_counts, psi
+from forecache.store.publishing.gates import check_gates, drift, statistics
 
 ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 
@@ -19,10 +20,10 @@ def manifest(rows: int, **facts: Any) -> Any:
 
 
 def test_the_index_is_the_sum_over_bins_of_shift_times_log_ratio() -> None:
-    value = population_stability_index(np.array([50.0, 50.0]), np.array([80.0, 20.0]))
+    value = psi(np.array([50.0, 50.0]), np.array([80.0, 20.0]))
     assert value == pytest.approx(0.3 * math.log(0.8 / 0.5) - 0.3 * math.log(0.2 / 0.5))
-    assert population_stability_index(np.array([5.0, 5.0]), np.array([500.0, 500.0])) == 0.0
-    assert population_stability_index(np.zeros(2), np.ones(2)) == 0.0
+    assert psi(np.array([5.0, 5.0]), np.array([500.0, 500.0])) == 0.0
+    assert psi(np.zeros(2), np.ones(2)) == 0.0
 
 
 def test_a_sample_of_the_same_distribution_does_not_drift_and_a_shifted_one_does() -> None:
@@ -43,13 +44,13 @@ def test_histograms_are_scaled_to_the_values_that_are_known() -> None:
 
 def test_every_gate_that_says_no_is_named_with_its_figures() -> None:
     with pytest.raises(CheckError) as caught:
-        check_gates(ALL, current=manifest(100), rows=10, nulls={"score": 4}, psi={"score": 0.3})
+        check_gates(ALL, current=manifest(100), rows=10, nulls={"score": 4}, drifted={"score": 0.3})
     for words in ("from 100 to 10, a change of 90%", "4 of 10 values of 'score' are null", "index of 0.300"):
         assert words in str(caught.value)
 
 
 def test_gates_within_bounds_or_switched_off_say_nothing() -> None:
-    check_gates(ALL, current=manifest(100), rows=150, nulls={"score": 15}, psi={"score": 0.2})
-    check_gates(ALL, current=None, rows=10, nulls={"score": 1}, psi={})
+    check_gates(ALL, current=manifest(100), rows=150, nulls={"score": 15}, drifted={"score": 0.2})
+    check_gates(ALL, current=None, rows=10, nulls={"score": 1}, drifted={})
     off = Publish(max_row_change=None, max_null_share=1.0, max_psi=None)
-    check_gates(off, current=manifest(100), rows=1, nulls={"score": 1}, psi={"score": 9.0})
+    check_gates(off, current=manifest(100), rows=1, nulls={"score": 1}, drifted={"score": 9.0})

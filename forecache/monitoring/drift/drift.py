@@ -11,7 +11,7 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records, record
-from forecache.monitoring.drift.distribution import binned_counts, distance, merge_bins
+from forecache.monitoring.drift.distribution import binned_counts
 from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
@@ -19,6 +19,7 @@ from forecache.registry.versions.models import ModelVersion, list_models
 from forecache.registry.versions.register import load_evaluation
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings
+from forecache.statistics import distance, merge_bins, quantile_edges
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -244,4 +245,4 @@ def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[floa
     for batch in dataset.to_batches(columns=[pipeline.output.name], batch_size=131_072):
         if batch.num_rows:
             digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
-    return sorted(set(np.quantile(digest, np.linspace(0, 1, _BINS + 1)[1:-1]).tolist())) if digest else []
+    return quantile_edges(np.asarray(digest), _BINS).tolist() if digest else []

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from forecache.monitoring.drift.distribution import Distance
 from forecache.pipeline import Drift, Effect
+from forecache.statistics import Distance
 
 NIGHTS_BEFORE = "nights before"
 TEST_SPLIT = "test split"

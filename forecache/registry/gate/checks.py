@@ -11,6 +11,7 @@ from forecache.pipeline import Gate, Pipeline
 from forecache.registry.gate.bootstrap import gain_interval
 from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, ece, gain
 from forecache.registry.gate.scorers import Scorer
+from forecache.statistics import bin_counts, psi, quantile_edges
 
 _SLICE_ROWS = 200
 _LATENCY_CALLS = 300
@@ -175,19 +176,10 @@ def check_size(gate: Gate, size_bytes: int) -> Check:
 
 def check_shift(gate: Gate, score: Array, champion: Array) -> Check:
     """How far the scores moved from the champion's on the same rows, as a population stability index."""
-    value = psi(champion, score)
+    edges = quantile_edges(champion, _PSI_BINS)
+    value = psi(bin_counts(edges, champion), bin_counts(edges, score))
     limit = gate.max_prediction_psi
     return Check("prediction_shift", limit is None or value <= limit, value, limit, f"PSI {value:.3f} to the champion")
-
-
-def psi(expected: Array, actual: Array, *, bins: int = _PSI_BINS) -> float:
-    """Population stability index over the quantiles of `expected`; empty bins count as half a row."""
-    edges = np.unique(np.quantile(expected, np.linspace(0, 1, bins + 1)))[1:-1]
-    shares = []
-    for values in (expected, actual):
-        counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).astype(float)
-        shares.append(np.maximum(counts, 0.5) / len(values))
-    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
 def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:

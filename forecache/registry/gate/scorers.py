@@ -13,10 +13,10 @@ from forecache.inference.arrays import from_numpy
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.outputs import score_values
 from forecache.inference.runtimes.runtimes import Kernel
 from forecache.pipeline import Output
 from forecache.registry.gate.metrics import Array
-from forecache.scoring.tasks.task import score_values
 from forecache.tracking.scratch import scratch_folder
 
 _BATCH_ROWS = 1 << 16

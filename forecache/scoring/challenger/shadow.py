@@ -14,7 +14,6 @@ from forecache.lake.delta.partitions import Writer, find_committed, look
 from forecache.lake.delta.tables import read_table, table_version
 from forecache.lake.ledger import StageRecord, last_record, last_records
 from forecache.lake.turn import own_turn
-from forecache.monitoring.drift.distribution import distance
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion, champion, verified_folder
 from forecache.results import Progress, StageResult, no_progress
@@ -28,6 +27,7 @@ from forecache.scoring.tasks.job import model_features
 from forecache.scoring.tasks.prediction_rows import Stamp
 from forecache.scoring.udf import paired_udf
 from forecache.settings import Settings
+from forecache.statistics import bin_of, distance
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -244,10 +244,7 @@ def _compare(both: "DataFrame", pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _histogram(both: "DataFrame", column: "Column", edges: list[float]) -> list[int]:
-    from pyspark.sql import functions as F
-
-    position = sum(((column >= F.lit(edge)).cast("int") for edge in edges), F.lit(0))
     counts = [0] * (len(edges) + 1)
-    for row in both.where(column.isNotNull()).groupBy(position.alias("bin")).count().collect():
+    for row in both.where(column.isNotNull()).groupBy(bin_of(column, edges).alias("bin")).count().collect():
         counts[row["bin"]] += row["count"]
     return counts

@@ -17,6 +17,7 @@ import pyarrow as pa
 from forecache.errors import CheckError, NotFoundError
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel import load_kernel
+from forecache.inference.outputs import output_position, score_values
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import Pipeline
@@ -28,7 +29,6 @@ from forecache.scoring.tasks.arrow_engine import BATCH_ROWS, models_folder, num_
 from forecache.scoring.tasks.job import model_features
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
-from forecache.scoring.tasks.task import output_position, score_values
 from forecache.settings import Settings
 
 Mode = Literal["auto", "full", "incremental"]

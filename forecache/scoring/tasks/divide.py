@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import date
 
 from forecache.inference.choose_runtime import Plan
+from forecache.inference.outputs import output_position
 from forecache.lake.delta.files import place_of
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
 from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.tasks.job import Job, model_features
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
-from forecache.scoring.tasks.task import Piece, Recipe, output_position, row_groups
+from forecache.scoring.tasks.task import Piece, Recipe, row_groups
 from forecache.settings import Settings
 
 

@@ -70,7 +70,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedNight:
         current=current,
         rows=night.rows,
         nulls=night.nulls,
-        psi={} if current is None else drift(current, night.samples),
+        drifted={} if current is None else drift(current, night.samples),
     )
     step("encoded")
     return night

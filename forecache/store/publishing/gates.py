@@ -7,10 +7,10 @@ import numpy as np
 
 from forecache.errors import CheckError
 from forecache.pipeline import Publish
+from forecache.statistics import bin_counts, psi, quantile_edges
 from forecache.store.manifest import Manifest
 
 _BINS = 20
-_FLOOR = 1e-4
 
 
 def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -23,42 +23,22 @@ def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         return {"edges": [], "counts": [0.0]}
-    edges = np.unique(np.quantile(finite, np.arange(1, _BINS) / _BINS))
+    edges = quantile_edges(finite, _BINS)
     return {"edges": edges.tolist(), "counts": (bin_counts(edges, finite) * (rows / len(finite))).tolist()}
-
-
-def bin_counts(edges: "np.ndarray | list[float]", values: np.ndarray) -> np.ndarray:
-    """Values in each bin, float [edges + 1]; a value equal to an edge counts above it."""
-    edges = np.asarray(edges, float)
-    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).astype(float)
-
-
-def population_stability_index(expected: np.ndarray, actual: np.ndarray) -> float:
-    """PSI of two histograms over the same bins: sum of (a - e) * ln(a / e) over shares, empty bins floored.
-
-    Siddiqi, "Credit Risk Scorecards" (2006): below 0.1 no shift worth a look, above 0.25 a major one.
-    """
-    if expected.sum() <= 0 or actual.sum() <= 0:
-        return 0.0
-    e = np.maximum(expected / expected.sum(), _FLOOR)
-    a = np.maximum(actual / actual.sum(), _FLOOR)
-    return float(((a - e) * np.log(a / e)).sum())
 
 
 def drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, float]:
     """PSI of each numeric field's new values against the current version."""
     histograms = current.statistics.get("histograms", {})
     return {
-        name: population_stability_index(
-            np.asarray(histograms[name]["counts"]), bin_counts(histograms[name]["edges"], values)
-        )
+        name: psi(histograms[name]["counts"], bin_counts(histograms[name]["edges"], values))
         for name, values in samples.items()
         if name in histograms
     }
 
 
 def check_gates(
-    rules: Publish, *, current: Manifest | None, rows: int, nulls: Mapping[str, int], psi: Mapping[str, float]
+    rules: Publish, *, current: Manifest | None, rows: int, nulls: Mapping[str, int], drifted: Mapping[str, float]
 ) -> None:
     """Raise CheckError naming every gate that says no."""
     reasons = []
@@ -78,7 +58,7 @@ def check_gates(
         reasons += [
             f"{name!r} has drifted from version {current.version if current else '?'} by a population stability index"
             f" of {value:.3f} (max_psi {rules.max_psi:g})"
-            for name, value in psi.items()
+            for name, value in drifted.items()
             if value > rules.max_psi
         ]
     if reasons:

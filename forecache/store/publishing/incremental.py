@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from forecache.statistics import bin_counts, psi
 from forecache.store import content_hash as hashing
 from forecache.store.changes.change_feed import read_feed
 from forecache.store.changes.changes import Changes, Differences, DifferencesUnavailable, content_changes
@@ -18,7 +19,7 @@ from forecache.store.changes.compare_partitions import compare_nights
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
 from forecache.store.publishing.compaction import most_changed_rows
-from forecache.store.publishing.gates import bin_counts, check_gates, population_stability_index
+from forecache.store.publishing.gates import check_gates
 from forecache.store.publishing.jobs import present
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
 from forecache.store.publishing.steps import step
@@ -60,8 +61,8 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     if 2 * carried > rows:
         # The version would name a model that made few of its rows.
         return None, f"another run made {carried:,} of {rows:,} rows"
-    nulls, histograms, psi = _moved_statistics(current, differences)
-    check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, psi=psi)
+    nulls, histograms, drifted = _moved_statistics(current, differences)
+    check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, drifted=drifted)
     step("encoded")
     return (
         _delta_candidate(
@@ -105,14 +106,14 @@ def _moved_statistics(
     """(null counts, histograms, PSI against the current version) after what has come and gone."""
     come, gone = differences.come.found, differences.gone.found
     nulls = {name: count + come.nulls[name] - gone.nulls[name] for name, count in current.statistics["nulls"].items()}
-    histograms, psi = {}, {}
+    histograms, drifted = {}, {}
     for name, histogram in current.statistics["histograms"].items():
         edges, before = histogram["edges"], np.asarray(histogram["counts"])
         moved = bin_counts(edges, come.sample(name)) - bin_counts(edges, gone.sample(name))
         after = np.maximum(before + moved, 0.0)
         histograms[name] = {"edges": edges, "counts": after.tolist()}
-        psi[name] = population_stability_index(before, after)
-    return nulls, histograms, psi
+        drifted[name] = psi(before, after)
+    return nulls, histograms, drifted
 
 
 def _delta_candidate(

@@ -11,6 +11,7 @@ from torch import nn
 
 from forecache.errors import InputError
 from forecache.pipeline import Training
+from forecache.pipeline.fit_run import MakeState
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.data import Batch, EpochOrder, Reader
 from forecache.training.worker.distributed.group import Group, StopPoll
@@ -18,7 +19,6 @@ from forecache.training.worker.model.model import Objective, Prepare
 from forecache.training.worker.reporting.usage import Usage
 
 Report = Callable[..., None]
-MakeState = Callable[[], dict[str, Any]]
 
 
 class Interrupted(Exception):

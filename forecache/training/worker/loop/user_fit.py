@@ -7,22 +7,13 @@ import torch
 from torch import nn
 
 from forecache.errors import InputError
+from forecache.pipeline.fit_run import FitRun, MakeState
 from forecache.training.worker.distributed.parallel import State, whole_weights
-from forecache.training.worker.loop.session import MakeState, Session
+from forecache.training.worker.loop.session import Session
 
 
-class FitRun:
-    """One run on this rank, as a declared `fit` sees it; every rank calls the same methods at the same points.
-
-    Attributes:
-        device: Where tensors come and the network should be.
-        rank: This process among the `world_size` workers; their process group is torch's default one.
-        training: The declaration's `Training`.
-        num_features: Columns of the features.
-        num_rows: Rows of an epoch over all ranks, in `num_steps` steps.
-        restored: What the function gave to `step_done` or `end_epoch` as its state, where the run resumes, with whole
-            tensors on the CPU; else None.
-    """
+class RankRun:
+    """The `FitRun` that the user's function gets."""
 
     def __init__(self, session: Session, build: Callable[[int], nn.Module], num_features: int) -> None:
         self._session, self._build, self.num_features = session, build, num_features
@@ -34,28 +25,17 @@ class FitRun:
 
     @property
     def epoch(self) -> int:
-        """The epoch that comes next, or that the run resumes in, from 0."""
         return self._session.epoch
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """A record for each epoch that has ended, with `train_loss` and `validation_loss`."""
         return list(self._session.history)
 
     def build(self) -> nn.Module:
-        """The declared network, equal on every rank, on the device."""
         torch.manual_seed(self.training.seed)
         return self._build(self.num_features).to(self.device)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This rank's share of each step that is left of the epoch; `step_done` has to follow each.
-
-        Random numbers are seeded for each step, so that a resumed run draws the same.
-
-        Yields:
-            Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1]. A rank's share can
-            have a row more or less than another's, and none where a step has few rows; all ranks' are `step_rows`.
-        """
         session = self._session
         for batch in session.batches():
             here = batch.on(self.device)
@@ -63,29 +43,16 @@ class FitRun:
 
     @property
     def step_rows(self) -> int:
-        """Rows of the current step over all ranks."""
         return self._session.train.step_rows(self._session.step)
 
     def loss(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """The declared loss of outputs [n, 1] against labels [n, 1], a scalar mean."""
         loss: torch.Tensor = self._session.objective(output, label)
         return loss
 
     def step_done(self, make_state: MakeState) -> None:
-        """Count a step; a checkpoint is written where it is due, and where the run was asked to stop it ends here.
-
-        Args:
-            make_state: Called for a checkpoint; returns what the function needs to go on, tensors and plain values in
-                dictionaries and lists. Rank 0's is kept; of DTensors each rank's shard.
-        """
         self._session.step_done(lambda: {"own": make_state()})
 
     def end_epoch(self, network: nn.Module, make_state: MakeState, *, train_loss: float) -> float:
-        """Evaluate the network, record the epoch and save; returns the validation loss over all ranks.
-
-        Args:
-            train_loss: For the record; the mean over the epoch.
-        """
         session, self._make_state = self._session, make_state
         validation_loss = session.validation_loss(network, lambda: {"own": make_state()})
         record = session.record_epoch(train_loss, validation_loss)
@@ -94,7 +61,6 @@ class FitRun:
         return validation_loss
 
     def sum(self, *values: float) -> list[float]:
-        """The sums of values over all ranks."""
         return self._session.group.sum(*values)
 
 
@@ -110,7 +76,7 @@ class OwnLoop:
         num_features: int,
     ) -> None:
         self.session, self._fit = session, fit
-        self.run = FitRun(session, build, num_features)
+        self.run = RankRun(session, build, num_features)
         self.best_loss, self.best_epoch = float("inf"), -1
 
     def layout(self) -> None:

@@ -1,0 +1,115 @@
+"""How far two distributions are apart: bins, counts, population stability index, Jensen-Shannon distance.
+
+Every figure of Forecache that compares distributions is computed here, so that the same rows have the same figure in
+the gate, at a publish, in drift checks and in reports.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+_SMALLEST_SHARE = 1e-4
+"""A share below this counts as this much, so that an empty bin does not make the index infinite."""
+
+Floats = NDArray[np.floating[Any]]
+Numbers = Sequence[float] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a distribution moved from a reference.
+
+    Attributes:
+        psi: Population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006).
+        js: Jensen-Shannon distance, base 2: 0 where equal, 1 where nothing overlaps (Endres and Schindelin 2003).
+    """
+
+    psi: float
+    js: float
+    rows: int
+    reference_rows: int
+
+
+def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
+    """Compare counts in the same bins; both must have rows."""
+    old, new = np.asarray(reference, float), np.asarray(counts, float)
+    return Distance(psi(old, new), _jensen_shannon(old, new), int(new.sum()), int(old.sum()))
+
+
+def psi(reference: Numbers, counts: Numbers) -> float:
+    """Population stability index of two histograms over the same bins: sum of (q - p) * ln(q / p) over their shares.
+
+    Siddiqi, "Credit Risk Scorecards" (2006). 0.0 where a side has no rows.
+    """
+    old, new = np.asarray(reference, float), np.asarray(counts, float)
+    if old.sum() <= 0 or new.sum() <= 0:
+        return 0.0
+    p = np.maximum(old / old.sum(), _SMALLEST_SHARE)
+    q = np.maximum(new / new.sum(), _SMALLEST_SHARE)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def quantile_edges(values: Floats, bins: int) -> NDArray[np.float64]:
+    """Inner edges, float64 [at most bins - 1], of bins that hold about as many of the values each."""
+    return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]).astype(np.float64))
+
+
+def equal_mass_edges(values: Floats, bins: int) -> list[float]:
+    """Like `quantile_edges`, each edge one of the values; a value that fills several bins gets one of its own.
+
+    NaN is left out; empty where there is nothing else.
+    """
+    known = np.sort(values[~np.isnan(values)]).astype(np.float64)
+    if not len(known):
+        return []
+    shares = np.linspace(0, 1, bins + 1)[1:-1]
+    cuts, times = np.unique(np.quantile(known, shares, method="inverted_cdf"), return_counts=True)
+    behind = np.searchsorted(known, cuts[times > 1], side="right")
+    return sorted({*cuts.tolist(), *known[behind[behind < len(known)]].tolist()})
+
+
+def bin_counts(edges: Numbers, values: Floats) -> NDArray[np.int64]:
+    """Values in each bin, int64 [edges + 1]; a value equal to an edge counts above it."""
+    edges = np.asarray(edges, float)
+    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+
+
+def bin_of(column: "Column", edges: Numbers) -> "Column":
+    """The number of the bin that a value of a Spark column is in, as `bin_counts` counts them."""
+    from pyspark.sql import functions as F
+
+    return sum(((column >= F.lit(float(edge))).cast("int") for edge in edges), F.lit(0))
+
+
+def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> tuple[list[float], list[int]]:
+    """Merge neighbouring bins until each holds at least 1/`num_bins` of the rows; returns inner edges and counts."""
+    least = sum(counts) / num_bins
+    kept: list[float] = []
+    merged: list[int] = [0]
+    for edge, count in zip([*edges, None], counts, strict=True):
+        merged[-1] += count
+        if edge is not None and merged[-1] >= least:
+            kept.append(edge)
+            merged.append(0)
+    if kept and merged[-1] < least:
+        rest = merged.pop()
+        merged[-1] += rest
+        kept.pop()
+    return kept, merged
+
+
+def _jensen_shannon(old: Floats, new: Floats) -> float:
+    p, q = old / old.sum(), new / new.sum()
+    middle = (p + q) / 2
+    return float(np.sqrt(max(0.0, (_entropy_against(p, middle) + _entropy_against(q, middle)) / 2)))
+
+
+def _entropy_against(p: Floats, q: Floats) -> float:
+    there = p > 0
+    return float((p[there] * np.log2(p[there] / q[there])).sum())
