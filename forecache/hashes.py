@@ -1,4 +1,4 @@
-"""Hashes of rows, 64 bits each, by which two states of a night are compared without encoding what is equal.
+"""Hashes of rows, 64 bits each, by which two states of a table are compared and keys are counted.
 
 A row's hash takes in one number after the other by a step that can be reversed (xor, a multiplication by an odd
 number, a shifted xor), and ends with the finaliser of splitmix64 (G. Steele et al., "Fast Splittable Pseudorandom
@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.byte_windows import WORD, Words
-from forecache.store.manifest import Provenance
-from forecache.store.publishing.entries import Encoding, provenance_suffixes
 
 _START = np.uint64(0x9E3779B97F4A7C15)
 _STEP = np.uint64(0xFF51AFD7ED558CCD)
@@ -22,36 +20,17 @@ _NULL = np.uint64(0xD1B54A32D192ED03)
 _SHIFT = np.uint64(32)
 
 
-def row_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None) -> np.ndarray:
-    """The hash of every row's key, served fields and provenance, uint64 [n].
-
-    Rows that are encoded differently have different hashes.
+def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:
+    """The hash of every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
 
     Args:
-        provenance: That of all rows where it is known; None: the batch has the columns.
-    """
-    hashes = np.full(len(batch), _START)
-    for column in encoding.key.columns:
-        _take_in_column(hashes, batch.column(column.name))
-    for field in encoding.fields:
-        values = batch.column(field.name)
-        _take_in_column(hashes, values.cast(pa.float64()) if field.type == "double" else values)
-    _take_in(hashes, _provenance_numbers(batch, encoding, provenance))
-    return _finished(hashes)
-
-
-def key_hashes(columns: Sequence[pa.Array]) -> np.ndarray:
-    """The hash of every key, given its columns of n rows each; uint64 [n].
-
-    Equal keys have equal hashes, whatever segments and models they belong to.
+        numbers: Further ones that belong to the rows, uint64 [n], or one for all.
     """
     hashes = np.full(len(columns[0]), _START)
     for column in columns:
         _take_in_column(hashes, column)
-    return _finished(hashes)
-
-
-def _finished(hashes: np.ndarray) -> np.ndarray:
+    if numbers is not None:
+        _take_in(hashes, numbers)
     for multiplier in _FINAL:
         hashes *= multiplier
         hashes ^= hashes >> _SHIFT
@@ -107,17 +86,3 @@ def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | Non
             some = hashes[rows]
             _take_in(some, words.little(position, rows))
             hashes[rows] = some
-
-
-def _provenance_numbers(
-    batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None
-) -> "np.ndarray | np.uint64":
-    """For every row 0 where its provenance is the version's, and its provenance's id where it has one of its own."""
-    if provenance is not None:
-        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
-    suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
-    if suffixes is None:
-        return np.uint64(0)
-    distinct = suffixes.dictionary_encode()
-    numbers = [1 + int(text[2:], 16) if len(text) > 1 else 0 for text in distinct.dictionary.to_pylist()]
-    return np.array(numbers, np.uint64)[distinct.indices.to_numpy()]

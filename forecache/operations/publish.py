@@ -13,7 +13,7 @@ from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.store.publishing.prediction_source import NightSource
+from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.publishing.publish import publish
 
 

@@ -18,7 +18,7 @@ from forecache.lake.ledger import last_records
 from forecache.lake.steps import STEPS
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings, load_settings
-from forecache.store.publishing.prediction_source import plain
+from forecache.store.encoding.prediction_source import plain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -26,7 +26,7 @@ from store_tables import OPEN_RULES, churn
 from forecache.settings import load_settings
 from forecache.store import publish
 from forecache.store.segment import writer as build
-from forecache.store.publishing import pool
+from forecache.store.encoding import pool
 from forecache.store.publishing import steps
 
 def kill(name):
@@ -146,7 +146,7 @@ def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) ->
 
 def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecache.errors import CheckError
-    from forecache.store.publishing import jobs as work
+    from forecache.store.encoding import jobs as work
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())

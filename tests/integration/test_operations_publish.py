@@ -14,8 +14,8 @@ from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
 from forecache.store import open_store, publish
+from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.publishing import steps
-from forecache.store.publishing.prediction_source import NightSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

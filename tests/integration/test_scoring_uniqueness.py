@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_support import make_pipeline
 
-from forecache.hashes import key_hashes
+from forecache.hashes import row_hashes
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions import unique_keys as uniqueness
 from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
@@ -63,7 +63,7 @@ def test_a_key_that_is_there_twice_counts_once(settings: Settings, twice: tuple[
 def test_keys_whose_hashes_are_equal_by_chance_are_told_apart(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uniqueness, "key_hashes", lambda columns: key_hashes(columns) & np.uint64(0xFF << 56))
+    monkeypatch.setattr(uniqueness, "row_hashes", lambda columns: row_hashes(columns) & np.uint64(0xFF << 56))
     files = staged(settings, [texts(range(600)), texts(range(600, 1000))])
     assert uniqueness.count_keys(settings, PIPELINE, "predictions", files) == 1000
 

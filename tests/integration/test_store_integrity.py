@@ -22,8 +22,8 @@ from forecache.store import Store, checkup, open_remote, open_store, publish, pu
 from forecache.store.checkup import DamagedStores, verify_store, verify_stores
 from forecache.store.manifest import Manifest
 from forecache.store.publishing import steps
-from forecache.store.publishing.retention import retire
 from forecache.store.redis.versions import RedisStore
+from forecache.store.retention import retire
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}

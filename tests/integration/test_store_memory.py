@@ -26,8 +26,8 @@ sys.path.insert(0, sys.argv[2])
 from store_tables import churn
 from forecache.settings import load_settings
 from forecache.store import publish
-from forecache.store.changes import compare_partitions as nights
-from forecache.store.changes import unmatched_rows as unmatched
+from forecache.store.publishing.changes import compare_partitions as nights
+from forecache.store.publishing.changes import unmatched_rows as unmatched
 
 nights.KEPT_BYTES = unmatched.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
 nights.num_cores = lambda: 1

@@ -13,7 +13,7 @@ from store_tables import NEXT_NIGHT, append, churn, predictions, scores, upsert,
 from forecache.errors import ForecacheError, InputError
 from forecache.settings import Settings
 from forecache.store import open_store, publish
-from forecache.store.publishing import pool
+from forecache.store.encoding import pool
 from forecache.store.segment import writer as build
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_stops_the_publish_in_words(settings: Settings) -> No
 
 def test_workers_die_with_the_publisher(tmp_path: Path) -> None:
     script = (
-        "import os, signal\nfrom forecache.store.publishing.pool import Pool\n"
+        "import os, signal\nfrom forecache.store.encoding.pool import Pool\n"
         "pool = Pool(2)\nprint(*[worker.pid for worker in pool.workers], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

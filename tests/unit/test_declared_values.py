@@ -118,7 +118,7 @@ def test_every_key_type_that_is_accepted_can_be_published_and_read(kind: str) ->
     import pyarrow as pa
 
     from forecache.key_types import KEY_TYPES, as_arrow
-    from forecache.store.publishing.entries import key_schema
+    from forecache.store.encoding.entries import key_schema
 
     with_key(kind)
     arrow = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "date": pa.date32()}[kind]

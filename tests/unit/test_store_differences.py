@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.store import content_hash as hashing
-from forecache.store.changes.changes import Changes, Differences, Rows, content_changes
+from forecache.store.encoding.entries import Encoding
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance
-from forecache.store.publishing.entries import Encoding
+from forecache.store.publishing.changes.changes import Changes, Differences, Rows, content_changes
 
 ENCODING = Encoding(
     KeySchema((KeyColumn("customer_id", "string"),)),

@@ -15,8 +15,8 @@ from store_tables import SCORED_AT, predictions
 
 from forecache.errors import InputError
 from forecache.store import KeyColumn, KeySchema, encode_key, split_entry
+from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys, json_texts, key_schema
 from forecache.store.manifest import Field, Provenance
-from forecache.store.publishing.entries import Encoding, encode_entries, encode_keys, json_texts, key_schema
 
 DEFAULT = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 ENCODING = Encoding(
@@ -110,7 +110,7 @@ def test_a_type_that_cannot_be_a_key_is_refused() -> None:
 
 
 def test_text_of_every_arrow_type_is_taken_as_plain_text() -> None:
-    from forecache.store.publishing.prediction_source import plain
+    from forecache.store.encoding.prediction_source import plain
 
     table = pa.table(
         {"a": pa.array(["x", None]).cast(pa.large_string()), "b": pa.array([b"y", b"z"], pa.large_binary())}

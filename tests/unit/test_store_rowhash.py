@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
-from forecache.hashes import row_hashes
 from forecache.store import KeyColumn, KeySchema
+from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.encoding.entry_hashes import entry_hashes
 from forecache.store.manifest import Field, Provenance
-from forecache.store.publishing.entries import Encoding, encode_entries, encode_keys
 
 OWN = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 OTHER = Provenance("churn", 2, 7, "1998-06-30T03:00:00.000000Z", "run-0")
@@ -47,7 +47,7 @@ def batch(rows: list[tuple[str, int, dict[str, Any]]]) -> pa.RecordBatch:
 @given(st.lists(st.tuples(KEY, st.integers(0, 3), ROW), min_size=1, max_size=12))
 def test_rows_hash_alike_where_they_are_encoded_alike_and_only_there(rows: list) -> None:
     together = batch(rows)
-    hashes = row_hashes(together, ENCODING, OWN)
+    hashes = entry_hashes(together, ENCODING, OWN)
     entries, _, _ = encode_entries(together, ENCODING, OWN)
     encoded = list(zip(encode_keys(together, ENCODING.key).to_pylist(), entries.to_pylist(), strict=True))
     for one, code in zip(hashes, encoded, strict=True):
@@ -57,10 +57,10 @@ def test_rows_hash_alike_where_they_are_encoded_alike_and_only_there(rows: list)
 @settings(deadline=None)
 @given(st.lists(st.tuples(KEY, st.integers(0, 3), ROW), min_size=2, max_size=12), st.data())
 def test_a_row_hashes_the_same_in_whatever_batch_it_lies(rows: list, data: st.DataObject) -> None:
-    hashes = row_hashes(batch(rows), ENCODING, OWN)
+    hashes = entry_hashes(batch(rows), ENCODING, OWN)
     cut = data.draw(st.integers(1, len(rows) - 1))
-    sliced = [row_hashes(part, ENCODING, OWN) for part in (batch(rows)[:cut], batch(rows)[cut:])]
-    alone = [row_hashes(batch([row]), ENCODING, OWN) for row in rows]
+    sliced = [entry_hashes(part, ENCODING, OWN) for part in (batch(rows)[:cut], batch(rows)[cut:])]
+    alone = [entry_hashes(batch([row]), ENCODING, OWN) for row in rows]
     assert hashes.tolist() == np.concatenate(sliced).tolist() == np.concatenate(alone).tolist()
 
 
@@ -72,8 +72,8 @@ def test_a_provenance_counts_where_it_is_not_the_versions_own() -> None:
             predictions({"a": 0.5}, run_id="run-0", model_version=2, scored_at=SCORED_AT.replace(month=6, day=30)),
         ]
     )
-    first, second = row_hashes(mixed.combine_chunks().to_batches()[0], encoding, None)
+    first, second = entry_hashes(mixed.combine_chunks().to_batches()[0], encoding, None)
     bare = mixed.select(["customer_id", "churn_probability"]).slice(0, 1).to_batches()[0]
-    assert [first] == row_hashes(bare, encoding, OWN).tolist()
-    assert [second] == row_hashes(bare, encoding, OTHER).tolist()
+    assert [first] == entry_hashes(bare, encoding, OWN).tolist()
+    assert [second] == entry_hashes(bare, encoding, OTHER).tolist()
     assert first != second

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.store.changes import unmatched_rows as unmatched
-from forecache.store.changes.unmatched_rows import Lone, Unmatched
+from forecache.store.publishing.changes import unmatched_rows as unmatched
+from forecache.store.publishing.changes.unmatched_rows import Lone, Unmatched
 
 NO_LIMIT = 1 << 62
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from forecache.hashes import key_hashes
+from forecache.hashes import row_hashes
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
 from forecache.scoring.tasks.arrow_engine import num_cores
@@ -68,7 +68,7 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
 def _hashes(filesystem: Any, key: Sequence[str], path: str) -> Iterator[np.ndarray]:
     with filesystem.open_input_file(path) as opened:
         for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=list(key), use_threads=False):
-            yield key_hashes([batch.column(name) for name in key])
+            yield row_hashes([batch.column(name) for name in key])
 
 
 class _Parts:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.jobs import read_back, row_blocks
 from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
-from forecache.store.publishing.jobs import read_back, row_blocks
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
 from forecache.store.publishing.steps import step
 from forecache.store.read.merge import merged

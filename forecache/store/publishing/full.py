@@ -7,11 +7,11 @@ import numpy as np
 
 from forecache.errors import CheckError
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.jobs import encoding_to_json
+from forecache.store.encoding.pool import Pool
+from forecache.store.encoding.prediction_source import share_out
 from forecache.store.manifest import Provenance, SegmentInfo, ShardInfo
 from forecache.store.publishing.gates import check_gates, drift, statistics
-from forecache.store.publishing.jobs import encoding_to_json
-from forecache.store.publishing.pool import Pool
-from forecache.store.publishing.prediction_source import share_out
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
 from forecache.store.publishing.steps import step
 from forecache.store.segment.writer import num_shards, suits

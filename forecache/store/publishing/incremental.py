@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from forecache.statistics import bin_counts, psi
 from forecache.store import content_hash as hashing
-from forecache.store.changes.change_feed import read_feed
-from forecache.store.changes.changes import Changes, Differences, DifferencesUnavailable, content_changes
-from forecache.store.changes.compare_partitions import compare_nights
+from forecache.store.encoding.jobs import present
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
+from forecache.store.publishing.changes.change_feed import read_feed
+from forecache.store.publishing.changes.changes import Changes, Differences, DifferencesUnavailable, content_changes
+from forecache.store.publishing.changes.compare_partitions import compare_nights
 from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
-from forecache.store.publishing.jobs import present
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
 from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot

@@ -10,11 +10,11 @@ from forecache.pipeline import Pipeline
 from forecache.results import Progress
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.keys import KeySchema
 from forecache.store.layout import fsync_path, move_durably, remove_tree
 from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
-from forecache.store.publishing.entries import Encoding
-from forecache.store.publishing.prediction_source import NightSource
 from forecache.store.publishing.steps import step
 from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.store import Store

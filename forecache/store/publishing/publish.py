@@ -10,21 +10,21 @@ from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.store.encoding.entries import field_list, key_schema
+from forecache.store.encoding.pool import Pool, num_workers
+from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.integrity import verify_overdue
 from forecache.store.layout import write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
 from forecache.store.publishing.compaction import compact, why_compact
-from forecache.store.publishing.entries import field_list, key_schema
 from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
-from forecache.store.publishing.pool import Pool, num_workers
-from forecache.store.publishing.prediction_source import NightSource, open_night
 from forecache.store.publishing.publication import Candidate, Publication
-from forecache.store.publishing.retention import clean, retire
 from forecache.store.publishing.steps import step
 from forecache.store.replicas.sync import sync_targets
+from forecache.store.retention import clean, retire
 from forecache.store.store import Store, open_store
 
 

@@ -17,11 +17,6 @@ _NEWLINE = ord("\n")
 """A number is looked for ten times as fast as a bytes object of one byte."""
 
 
-def slot_width(deltas: int) -> int:
-    """The bytes of a filter's slot, which has a bit for each delta: 1, 2, 4 or 8."""
-    return next(width for width in (1, 2, 4, 8) if deltas <= width * 8)
-
-
 def entry_readers(
     layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool
 ) -> tuple[Get, Get, GetMany]:
@@ -33,7 +28,9 @@ def entry_readers(
         filter_map: Where there are deltas.
         carried: Whether entries may have a second line.
     """
+    # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
     from forecache.store.read.many import many_reader
+    from forecache.store.segment.filter import slot_width
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:

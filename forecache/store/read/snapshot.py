@@ -28,7 +28,7 @@ from forecache.errors import ConflictError, DamagedError
 from forecache.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.store.layout import Layout
 from forecache.store.manifest import Manifest, SegmentInfo
-from forecache.store.read.lookup import Get, GetMany, entry_readers, slot_width
+from forecache.store.read.lookup import Get, GetMany, entry_readers
 from forecache.store.read.merge import merged
 from forecache.store.segment import mapping as segments
 from forecache.store.segment.populate import populate
@@ -223,6 +223,8 @@ def _release(handles: list[segments.SegmentHandle], lease: int | None) -> None:
 
 def _map_filter(path: Path, *, deltas: int) -> tuple[mmap.mmap, tuple[int, int]]:
     """A filter's mapping and its inode."""
+    from forecache.store.segment.filter import slot_width
+
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

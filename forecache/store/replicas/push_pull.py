@@ -17,9 +17,9 @@ from forecache.store.layout import Layout, fsync_path, move_durably, remove_tree
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
-from forecache.store.publishing.retention import clean, retire
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.replicas.remotes import Remote
+from forecache.store.retention import clean, retire
 from forecache.store.store import Store
 
 _TRANSFERS = 4

@@ -14,11 +14,15 @@ import xxhash
 from forecache.store.content_hash import file_checksum
 from forecache.store.layout import HASHES_FILE, Layout, fsync_path, write_durably
 from forecache.store.manifest import SegmentInfo, ShardInfo
-from forecache.store.read.lookup import slot_width
 
 MAX_DELTAS = 64
 _SLOTS_PER_ENTRY = 8
 _MIN_SLOTS = 64
+
+
+def slot_width(deltas: int) -> int:
+    """The bytes of a filter's slot, which has a bit for each delta: 1, 2, 4 or 8."""
+    return next(width for width in (1, 2, 4, 8) if deltas <= width * 8)
 
 
 def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:

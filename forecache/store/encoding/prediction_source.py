@@ -15,8 +15,8 @@ from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
 from forecache.settings import Settings
+from forecache.store.encoding.entries import provenance_counts, provenance_of
 from forecache.store.manifest import Provenance, Source
-from forecache.store.publishing.entries import provenance_counts, provenance_of
 
 BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 1 << 15

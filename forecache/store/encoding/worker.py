@@ -1,6 +1,6 @@
 """A worker process: reads jobs as JSON lines from standard input, writes results as JSON lines to standard output.
 
-Run as `python -m forecache.store.publishing.worker`. It is a fresh interpreter, so it inherits neither a JVM nor locks,
+Run as `python -m forecache.store.encoding.worker`. It is a fresh interpreter, so it inherits neither a JVM nor locks,
 and it dies with its parent: when standard input closes, it exits at once.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
     import pyarrow as pa
 
-    from forecache.store.publishing.jobs import JOBS
+    from forecache.store.encoding.jobs import JOBS
 
     pa.set_cpu_count(1)
     while True:

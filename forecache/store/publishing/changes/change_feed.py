@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
 from forecache.pipeline import AS_OF
-from forecache.store.changes.changes import Differences, DifferencesUnavailable, Rows
-from forecache.store.publishing.entries import Encoding
-from forecache.store.publishing.pool import num_cores
-from forecache.store.publishing.prediction_source import plain
+from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.pool import num_cores
+from forecache.store.encoding.prediction_source import plain
+from forecache.store.publishing.changes.changes import Differences, DifferencesUnavailable, Rows
 from forecache.store.publishing.publication import Publication
 
 ORIGIN = "change data feed"

@@ -20,15 +20,15 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from forecache.errors import InputError, NotFoundError
-from forecache.hashes import row_hashes
 from forecache.lake.delta.tables import open_table
-from forecache.store.changes.changes import Differences, DifferencesUnavailable, Rows
-from forecache.store.changes.unmatched_rows import Lone, Unmatched
+from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.encoding.entry_hashes import entry_hashes
+from forecache.store.encoding.jobs import refuse_bad_keys
+from forecache.store.encoding.pool import num_cores
+from forecache.store.encoding.prediction_source import NightReader
 from forecache.store.manifest import Provenance
-from forecache.store.publishing.entries import Encoding, encode_entries, encode_keys
-from forecache.store.publishing.jobs import refuse_bad_keys
-from forecache.store.publishing.pool import num_cores
-from forecache.store.publishing.prediction_source import NightReader
+from forecache.store.publishing.changes.changes import Differences, DifferencesUnavailable, Rows
+from forecache.store.publishing.changes.unmatched_rows import Lone, Unmatched
 from forecache.store.publishing.publication import Publication
 from forecache.store.read.snapshot import Snapshot
 
@@ -150,7 +150,7 @@ class _Side:
             return
         start, only = int(self._starts[piece]), self.provenance(piece)
         for batch in self._batches(piece):
-            yield start, batch, row_hashes(batch, self.encoding, only)
+            yield start, batch, entry_hashes(batch, self.encoding, only)
             start += len(batch)
 
     def provenance(self, piece: int) -> Provenance | None:

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from forecache.errors import InputError
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.encoding.prediction_source import Piece, open_reader
 from forecache.store.keys import MAX_KEY_BYTES, KeyColumn, KeySchema
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Provenance, Source, manifest_from_json
-from forecache.store.publishing.entries import Encoding, encode_entries, encode_keys
-from forecache.store.publishing.prediction_source import Piece, open_reader
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.index import key_hashes
 from forecache.store.segment.writer import write_shard

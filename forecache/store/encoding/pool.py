@@ -30,7 +30,7 @@ def num_cores() -> int:
 
 
 class Pool:
-    """Runs jobs of `forecache.store.publishing.jobs` by name. With 0 workers they run in this process."""
+    """Runs jobs of `forecache.store.encoding.jobs` by name. With 0 workers they run in this process."""
 
     def __init__(self, workers: int) -> None:
         self.workers = [_start() for _ in range(workers)]
@@ -77,7 +77,7 @@ class Pool:
     def _map_inline(
         self, function: str, jobs: Sequence[dict[str, Any]], done: Callable[[int], None]
     ) -> list[dict[str, Any]]:
-        from forecache.store.publishing.jobs import JOBS
+        from forecache.store.encoding.jobs import JOBS
 
         results = []
         for job in jobs:
@@ -106,7 +106,7 @@ class Pool:
 def _start() -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(PROJECT_ROOT), *filter(None, sys.path)])
     return subprocess.Popen(
-        [sys.executable, "-m", "forecache.store.publishing.worker"],
+        [sys.executable, "-m", "forecache.store.encoding.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.jobs import Encoded
 from forecache.store.manifest import Provenance
-from forecache.store.publishing.entries import Encoding
-from forecache.store.publishing.jobs import Encoded
 from forecache.store.segment.writer import sorted_order
 
 _NOWHERE = -1

@@ -1,0 +1,38 @@
+"""Hashes of rows by what they are encoded to, so that what is equal need not be encoded."""
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.hashes import row_hashes
+from forecache.store.encoding.entries import Encoding, provenance_suffixes
+from forecache.store.manifest import Provenance
+
+
+def entry_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None) -> np.ndarray:
+    """The hash of every row's key, served fields and provenance, uint64 [n].
+
+    Rows that are encoded differently have different hashes.
+
+    Args:
+        provenance: That of all rows where it is known; None: the batch has the columns.
+    """
+    keys = [batch.column(column.name) for column in encoding.key.columns]
+    values = [
+        batch.column(field.name).cast(pa.float64()) if field.type == "double" else batch.column(field.name)
+        for field in encoding.fields
+    ]
+    return row_hashes([*keys, *values], _provenance_numbers(batch, encoding, provenance))
+
+
+def _provenance_numbers(
+    batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None
+) -> "np.ndarray | np.uint64":
+    """For every row 0 where its provenance is the version's, and its provenance's id where it has one of its own."""
+    if provenance is not None:
+        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
+    suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
+    if suffixes is None:
+        return np.uint64(0)
+    distinct = suffixes.dictionary_encode()
+    numbers = [1 + int(text[2:], 16) if len(text) > 1 else 0 for text in distinct.dictionary.to_pylist()]
+    return np.array(numbers, np.uint64)[distinct.indices.to_numpy()]
