@@ -7,13 +7,11 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
 
 from assets.views import report_view
 from forecache.errors import CheckError
 from forecache.quality.report import CheckReport
+from resources.dagster_internals import AssetCheckEvaluationTargetMaterializationData as Target
 from resources.session import current_session
 
 EXPECTATIONS = "meets_expectations"

@@ -3,10 +3,10 @@
 from datetime import date, datetime, timezone
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 from pydantic import Field
 
 from forecache.pipeline import Pipeline
+from resources.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 
 
 class TrainingNight(dg.Config):

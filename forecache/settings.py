@@ -2,6 +2,10 @@
 
 Locations may be local folders or URIs (`s3://bucket/prefix`): delta-rs takes them as they are, Spark takes the
 same bucket as `s3a://`.
+
+A project is a package with one module per pipeline in its sub-package `pipelines`; FORECACHE_PROJECT names it. Nothing
+else is needed. It may also have `landing.py` (the data of `forecache demo`), `definitions.py` (own assets and jobs for
+Dagster) and `dagster.yaml` (Dagster's instance).
 """
 
 import difflib
@@ -30,7 +34,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
-    project: str = Field("dagster_project", description="Package with `pipelines/` and the orchestrator's runner.")
+    project: str = Field(
+        "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
+    )
 
     landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
     lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")

@@ -3,14 +3,14 @@
 from datetime import date, timezone
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
-from dagster._core.storage.tags import (
+
+from forecache.pipeline import Pipeline
+from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-
-from forecache.pipeline import Pipeline
+from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
 
 __all__ = ["AssetJob", "newest_night_schedule", "night_tags"]
 

@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.monitoring import monitoring_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob, newest_night_schedule
 from jobs.full import full_job_name
 from jobs.training import training_job_name
+from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:

@@ -13,12 +13,15 @@ from itertools import groupby
 from typing import Any
 
 from dagster import DagsterEventType
-from dagster._core.events import ASSET_EVENTS
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-from dagster._serdes import ConfigurableClassData
+
+from resources.dagster_internals import (
+    ASSET_EVENTS,
+    INDEX_SHARD_NAME,
+    ConfigurableClassData,
+    EventLogEntry,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+)
 
 BATCH_SIZE = 500
 

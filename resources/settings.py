@@ -11,7 +11,7 @@ class SettingsResource(dg.ConfigurableResource):
     """Builds `Settings` from FORECACHE_* variables; only what places them on disk is shown, never a secret."""
 
     home: str = Field(description="Folder that holds everything the project writes.")
-    project: str = Field("dagster_project", description="Package with `pipelines/`.")
+    project: str = Field("dagster_project", description="Package of the project, with `pipelines/`.")
 
     def load(self) -> Settings:
         """The settings of the listening session, or those of the environment.

@@ -1,25 +1,31 @@
-"""The bridge to the project's orchestrator: loaded by name, so that the engine imports none."""
+"""The bridge to the orchestrator, Dagster: loaded by name, so that the engine imports none."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from datetime import date
 from types import ModuleType
 from typing import Literal
 
+from forecache.errors import UnavailableError
 from forecache.pipeline import load_pipeline, load_pipelines
-from forecache.pipeline.loading import import_from_project
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
 Job = Literal["nightly", "training", "ingest", "full"]
 
 
-def load_project(settings: Settings, module: str) -> ModuleType:
-    """A module of the project package, such as its `runner`.
+def orchestrator(module: str) -> ModuleType:
+    """A module beside the engine, such as `jobs.runner`.
 
     Raises:
-        SettingsError: The project has no such module, or it cannot be imported.
+        UnavailableError: Dagster is not installed.
     """
-    return import_from_project(settings, f"{settings.project}.{module}")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"The orchestrator cannot be imported: {error}.", remedy="Install Forecache with Dagster."
+        ) from error
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
@@ -45,8 +51,7 @@ def run_job(
         PipelinesFailed: Some of several pipelines failed.
         ForecacheError: What made the only pipeline fail.
     """
-    runner = load_project(settings, "runner")
-    results = runner.run(
+    results = orchestrator("jobs.runner").run(
         settings, pipelines=pipelines, nights=nights, job=job, progress=progress, on_stage=on_stage, rebuild=rebuild
     )
     return list(results)

@@ -15,13 +15,13 @@ import monitoring_sample as sample
 import pytest
 from monitored_project.pipelines.returns import monitored
 
-from dagster_project.instance import ensure_instance
 from forecache.lake.ledger import last_record
 from forecache.monitoring.stage import monitor
 from forecache.registry.promotions import promotions
 from forecache.registry.versions import models
 from forecache.settings import Settings
 from jobs.monitoring import REASON_TAG
+from resources.instance import ensure_instance
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,7 +45,7 @@ def drifted(settings: Settings, spark: "SparkSession") -> Settings:
 def environment(drifted: Settings) -> dict[str, str]:
     return {
         **os.environ,
-        "DAGSTER_HOME": str(ensure_instance(drifted)),
+        "DAGSTER_HOME": str(ensure_instance(drifted.model_copy(update={"project": "monitored_project"}))),
         "FORECACHE_HOME": str(drifted.home_path),
         "FORECACHE_PROJECT": "monitored_project",
         "FORECACHE_SPARK_MASTER": "local[2]",
@@ -54,10 +54,14 @@ def environment(drifted: Settings) -> dict[str, str]:
     }
 
 
+def workspace(environment: dict[str, str]) -> Path:
+    return Path(environment["DAGSTER_HOME"], "workspace.yaml")
+
+
 @contextmanager
 def daemon(environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """`dagster-daemon run` on the project's workspace, in a process group of its own."""
-    command = ["env", "--default-signal=INT,QUIT", PROGRAMS / "dagster-daemon", "run", "-w", ROOT / "workspace.yaml"]
+    command = ["env", "--default-signal=INT,QUIT", PROGRAMS / "dagster-daemon", "run", "-w", workspace(environment)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -74,7 +78,7 @@ def daemon(environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen
 
 
 def switch_on(environment: dict[str, str], sensor: str) -> None:
-    command = [PROGRAMS / "dagster", "sensor", "start", sensor, "-w", ROOT / "workspace.yaml", "-l", "forecache"]
+    command = [PROGRAMS / "dagster", "sensor", "start", sensor, "-w", workspace(environment), "-l", "forecache"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 

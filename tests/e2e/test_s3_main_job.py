@@ -12,12 +12,12 @@ from cloud_project.pipelines.trips import DAYS, NUM_RIDERS, landing_file
 from secrets_found import command_lines, files_with
 from store_services import minio_server
 
-from dagster_project.runner import run
 from forecache.buckets import open_bucket
 from forecache.cli.reader_process import ReaderProcess
 from forecache.lake.query import query
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_remote, pull, split_entry
+from jobs.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -63,7 +63,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def run(settings: Settings, **options: Any) -> set[str]:
     """Run everything in the project as it is on disk; the stages that were not current."""
-    from dagster_project.runner import run as run_job
+    from jobs.runner import run as run_job
 
     forget()
     results = run_job(settings, pipelines=["till"], job="full", **options)

@@ -13,7 +13,6 @@ from training_sample import write_training_set
 
 from assets.candidate import candidate_name
 from assets.model import GATE, build_model
-from dagster_project.definitions import pipeline_definitions
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.moves import promote
 from forecache.registry.promotions import promotions
@@ -21,6 +20,7 @@ from forecache.registry.versions import models
 from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
+from jobs.definitions import pipeline_definitions
 from resources.settings import SettingsResource
 
 CAREFUL = replace(returns, gate=replace(returns.gate, approval=True))

@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_project.instance import ensure_instance
 from forecache.settings import Settings
 from jobs.common import night_tags
+from resources.instance import ensure_instance
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2025-06-01")
 CHECKS = ("first", "second")

@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 from shop_project.pipelines.orders import ORDERS
 
-from dagster_project.execution import JobRunner
-from dagster_project.instance import runner_instance
-from dagster_project.runner import run
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested import enter_files, ingested_files, read_days
 from forecache.settings import Settings, load_settings
+from jobs.execution import JobRunner
+from jobs.runner import run
+from resources.instance import runner_instance
 from resources.session import Session
 
 DAYS = [date(2026, 1, day) for day in range(1, 7)]

@@ -13,13 +13,13 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from dagster_project.instance import runner_instance
-from dagster_project.runner import run
 from forecache.errors import CheckError, InputError, NotFoundError, PipelinesFailed
 from forecache.lake.ledger import StageRecord, record
 from forecache.quality.report import CheckReport, CheckResult
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
+from jobs.runner import run
+from resources.instance import runner_instance
 
 SUPPORT = Path(__file__).parent.parent / "support"
 DAYS = [date(2026, 1, day) for day in range(1, 7)]
@@ -193,7 +193,7 @@ def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_
     shop: Settings, instance: dg.DagsterInstance
 ) -> None:
     code = (
-        "from forecache.settings import load_settings; from dagster_project.runner import run;"
+        "from forecache.settings import load_settings; from jobs.runner import run;"
         "run(load_settings(spark_master='local[1]', spark_driver_memory='1g'), pipelines=['orders'], job='ingest',"
         "    progress=lambda m, s=None: print(m, flush=True))"
     )

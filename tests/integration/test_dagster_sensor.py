@@ -10,8 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_project.definitions import build_definitions
 from forecache.settings import Settings, load_settings
+from jobs.definitions import build_definitions
+from resources.instance import ensure_instance
 from resources.settings import SettingsResource
 
 
@@ -88,10 +89,9 @@ def test_a_file_whose_name_has_no_day_goes_with_the_newest_day(shop: Settings, t
 
 
 def test_definitions_validate_as_dagster_loads_them(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent.parent
+    workspace = ensure_instance(load_settings(home=tmp_path / "home")) / "workspace.yaml"
     done = subprocess.run(
-        [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-w", "workspace.yaml"],
-        cwd=root,
+        [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-w", workspace],
         env={**os.environ, "FORECACHE_HOME": str(tmp_path / "home"), "DAGSTER_HOME": ""},
         capture_output=True,
         text=True,

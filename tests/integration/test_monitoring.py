@@ -17,7 +17,6 @@ from monitored_project.pipelines.returns import monitored
 from monitoring_sample import CALM, DRIFTED, ROWS
 
 from assets.monitoring import build_monitoring
-from dagster_project.definitions import build_definitions
 from forecache.cli.main import main
 from forecache.errors import NotFoundError, SettingsError
 from forecache.lake.delta.tables import table_version
@@ -29,6 +28,7 @@ from forecache.monitoring.stage import monitor
 from forecache.monitoring.table import Measurement, measurements
 from forecache.registry.versions.models import champion
 from forecache.settings import Settings, load_settings
+from jobs.definitions import build_definitions
 from jobs.monitoring import REASON_TAG
 from resources.settings import SettingsResource
 from resources.spark import SparkResource

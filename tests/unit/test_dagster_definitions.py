@@ -10,9 +10,9 @@ import pytest
 
 from assets.freshness import nightly_freshness
 from assets.partitions import daily
-from dagster_project.definitions import build_definitions
 from forecache.settings import load_settings
 from jobs.common import night_tags
+from jobs.definitions import build_definitions
 
 STAGES = ("features", "training_set", "candidate", "model", "predictions", "published")
 PER_PIPELINE = (*STAGES, "drift_report", "monitoring")
@@ -87,8 +87,8 @@ def test_what_is_scored_and_published_waits_for_blocking_checks(repository: dg.R
 
 def test_loading_the_definitions_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from dagster_project.definitions import defs; from dagster_project import runner;"
-        "from dagster_project.definitions import build_definitions; from forecache.settings import load_settings;"
+        "import sys; from dagster_project.definitions import defs; from jobs import runner;"
+        "from jobs.definitions import build_definitions; from forecache.settings import load_settings;"
         "build_definitions(load_settings()).get_repository_def().load_all_definitions();"
         "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'evidently', 'pandas', 'matplotlib'};"
         "heavy |= {'deltalake'};"

@@ -12,8 +12,9 @@ from forecache.cli.base import command, settings
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
-from forecache.cli.runner import chosen_pipelines, load_project, run_job
+from forecache.cli.runner import chosen_pipelines, run_job
 from forecache.pipeline import Pipeline, load_pipeline
+from forecache.pipeline.loading import import_from_project
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -54,7 +55,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     current = settings()
     pipelines = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
     with StageProgress() as progress:
-        stages = [load_project(current, "purchases").land(current, progress=progress.update)]
+        stages = [import_from_project(current, f"{current.project}.purchases").land(current, progress=progress.update)]
         progress.done(stages[0])
         night = last_night(pipelines)
         stages += run_job(

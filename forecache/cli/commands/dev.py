@@ -8,10 +8,9 @@ import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.commands.doctor import port_is_free
-from forecache.cli.runner import load_project
+from forecache.cli.runner import orchestrator
 from forecache.cli.supervise import run_supervised
 from forecache.errors import ConflictError, UnavailableError
-from forecache.settings import PROJECT_ROOT
 
 
 @command("dev", examples="forecache dev\nforecache dev --port 3001")
@@ -27,12 +26,11 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     program = Path(sys.executable).with_name("dagster")
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
-    home = load_project(current, "instance").ensure_instance(current)
+    home = orchestrator("resources.instance").ensure_instance(current)
     # Dagster would begin by advising another command, which this environment does not have.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
     own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
     environment = {**os.environ, **own}
-    workspace = PROJECT_ROOT / "workspace.yaml"
-    where = ["-w", str(workspace)] if workspace.is_file() else ["-m", f"{current.project}.definitions"]
     click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
-    context.exit(run_supervised([str(program), "dev", *where, "-h", host, "-p", str(port)], environment))
+    command_line = [str(program), "dev", "-w", str(home / "workspace.yaml"), "-h", host, "-p", str(port)]
+    context.exit(run_supervised(command_line, environment))

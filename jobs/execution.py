@@ -7,24 +7,24 @@ from typing import Any
 
 import dagster as dg
 import psutil
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.execution.api import execute_run_iterator
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.stage import REBUILD_TAG
-from dagster_project.definitions import build_definitions
 from forecache.errors import CheckError, ForecacheError, NotFoundError
 from forecache.settings import Settings
 from jobs.common import night_tags
+from jobs.definitions import build_definitions
+from resources.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    InMemoryJob,
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run_iterator,
+)
+from resources.instance import LOCATION, definitions_module
 from resources.session import Session, listening
 
-LOCATION = "forecache"
 # Dagster hides tags with this prefix from people.
 PROCESS_TAG = ".dagster/forecache_process"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -64,7 +64,7 @@ class JobRunner:
                 **(night_tags(*nights) if nights else {}),
                 **({REBUILD_TAG: "true"} if rebuild else {}),
             },
-            remote_job_origin=_origin(self._repository.name, job_name),
+            remote_job_origin=self._origin(job_name),
         )
         self._session.error, self._session.objections = None, []
         with listening(self._session):
@@ -75,6 +75,12 @@ class JobRunner:
             raise KeyboardInterrupt
         if finished.status != dg.DagsterRunStatus.SUCCESS:
             raise self._reason() or _failure(job_name, run.run_id, events)
+
+    def _origin(self, job_name: str) -> RemoteJobOrigin:
+        """The job as the workspace has it, so that the UI links the run to it."""
+        target = LoadableTargetOrigin(module_name=definitions_module(self._session.settings))
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
+        return RemoteJobOrigin(RemoteRepositoryOrigin(location, self._repository.name), job_name)
 
     def _reason(self) -> Exception | None:
         """What made the run fail; where the gate turned down the only model there is, that."""
@@ -89,13 +95,6 @@ class JobRunner:
         for run in self.instance.get_runs(filters=dg.RunsFilter(statuses=going_on)):
             if _is_gone(run.tags.get(PROCESS_TAG, "")):
                 self.instance.report_run_failed(run, message="The process of this run was killed.")
-
-
-def _origin(repository_name: str, job_name: str) -> RemoteJobOrigin:
-    """The job as workspace.yaml has it, so that the UI links the run to it."""
-    target = LoadableTargetOrigin(module_name="dagster_project.definitions")
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
-    return RemoteJobOrigin(RemoteRepositoryOrigin(location, repository_name), job_name)
 
 
 def _errors(events: list[dg.DagsterEvent]) -> list[Any]:

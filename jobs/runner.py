@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
-from dagster_project.instance import ensure_instance, runner_instance
 from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Source, load_pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from resources.instance import runner_instance
 
 if TYPE_CHECKING:
-    from dagster_project.execution import JobRunner
+    from jobs.execution import JobRunner
     from resources.session import Session
-
-__all__ = ["ensure_instance", "run"]
 
 Job = Literal["nightly", "training", "ingest", "full"]
 Nights = tuple[date, date]
@@ -81,7 +79,7 @@ def _run_all(
     rebuild: bool,
 ) -> None:
     """Ingest every source and run every pipeline; what fails is noted, and takes only what depends on it along."""
-    from dagster_project.execution import JobRunner
+    from jobs.execution import JobRunner
 
     session.progress("starting Dagster", None)
     with runner_instance(session.settings) as instance:

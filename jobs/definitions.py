@@ -1,0 +1,128 @@
+"""What Dagster loads: the assets, jobs, schedules and sensors of every pipeline of a project, put together."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from assets.candidate import build_candidate
+from assets.challenger import build_challenger
+from assets.drift_report import build_drift_report
+from assets.features import build_features
+from assets.landing import build_landing, build_landing_check
+from assets.model import build_model
+from assets.monitoring import build_monitoring
+from assets.predictions import build_predictions
+from assets.published import build_published
+from assets.raw import build_raw
+from assets.training_set import build_training_set
+from forecache.pipeline import Pipeline, Source, TorchModel
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings, load_settings
+from jobs.approval import build_approval_job
+from jobs.full import build_full_job
+from jobs.ingest import build_ingest_job, build_ingest_sensor
+from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
+from jobs.nightly import build_nightly_job, build_nightly_schedule
+from jobs.training import build_training_job, build_training_schedule
+from jobs.tuning import build_tuning_job
+from jobs.verification import build_verification_job, build_verification_schedule
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+SOURCE_ASSETS = (build_landing, build_raw)
+PIPELINE_ASSETS = (
+    build_features,
+    build_training_set,
+    build_candidate,
+    build_model,
+    build_predictions,
+    build_published,
+    build_monitoring,
+)
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    project = read_project(settings)
+    pipelines = list(project.pipelines.values())
+    resource = SettingsResource(home=str(settings.home_path), project=settings.project)
+    return dg.Definitions.merge(
+        dg.Definitions(
+            resources={"settings": resource, "spark": SparkResource(settings=resource)},
+            executor=dg.in_process_executor,
+        ),
+        store_definitions(),
+        *(source_definitions(source) for source in sources_of(pipelines)),
+        *(pipeline_definitions(pipeline) for pipeline in pipelines),
+        dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
+    )
+
+
+def broken_module(name: str, reason: str) -> dg.AssetSpec:
+    """What the graph shows in place of the pipelines of a module that cannot be used."""
+    title = f"broken_{name.rpartition('.')[2]}"
+    return dg.AssetSpec(title, group_name="broken", description=reason, kinds={"python"})
+
+
+def store_definitions() -> dg.Definitions:
+    job = build_verification_job()
+    return dg.Definitions(jobs=[job], schedules=[build_verification_schedule(job)])
+
+
+def source_definitions(source: Source) -> dg.Definitions:
+    job = build_ingest_job(source)
+    assets = [build(source) for build in SOURCE_ASSETS]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[build_landing_check(source)],
+        jobs=[job],
+        sensors=[build_ingest_sensor(source, job)],
+    )
+
+
+def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
+    nightly, training = build_nightly_job(pipeline), build_training_job(pipeline)
+    monitoring = build_monitoring_job(pipeline)
+    # An estimator's parameters are its own, and its library searches them.
+    searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
+    approval = [build_approval_job(pipeline)] if pipeline.gate.approval else []
+    return dg.Definitions(
+        assets=pipeline_assets(pipeline),
+        jobs=[nightly, training, build_full_job(pipeline), monitoring, *searches, *approval],
+        schedules=[
+            build_nightly_schedule(pipeline, nightly),
+            build_training_schedule(pipeline, training),
+            build_monitoring_schedule(pipeline, monitoring),
+        ],
+        sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
+    )
+
+
+def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Every stage, and what the declaration asks for beside them."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build(pipeline) for build in PIPELINE_ASSETS]
+    if pipeline.drift.report_rows:
+        assets.append(build_drift_report(pipeline))
+    if pipeline.shadow:
+        assets.append(build_challenger(pipeline))
+    return assets
+
+
+def sources_of(pipelines: Iterable[Pipeline]) -> list[Source]:
+    """The sources of all pipelines, each once."""
+    return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
+
+
+def project_definitions() -> dg.Definitions:
+    """Definitions of the project that FORECACHE_PROJECT names."""
+    return build_definitions(load_settings())
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads of a project that has no `definitions` of its own."""
+    return project_definitions()

@@ -1,0 +1,59 @@
+"""Every name of Dagster's private API that this project uses, and the version of Dagster that it was checked with.
+
+Nothing else imports `dagster._...`. After an update of Dagster, run tests/integration/test_dagster_*.py and set
+CHECKED_WITH; test_dagster_internals.py fails until then.
+"""
+
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import ASSET_EVENTS
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    RUN_KEY_TAG,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._serdes import ConfigurableClassData
+
+CHECKED_WITH = "1.13.28"
+
+__all__ = [
+    "ASSET_EVENTS",
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "INDEX_SHARD_NAME",
+    "NOT_FINISHED_STATUSES",
+    "PARTITION_NAME_TAG",
+    "RUN_KEY_TAG",
+    "AssetCheckEvaluationTargetMaterializationData",
+    "ConfigurableClassData",
+    "DagsterExecutionInterruptedError",
+    "EventLogEntry",
+    "InMemoryJob",
+    "LoadableTargetOrigin",
+    "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "NoOpComputeLogManager",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
+    "SqlEventLogStorageTable",
+    "SqliteEventLogStorage",
+    "UnresolvedAssetJobDefinition",
+    "execute_run_iterator",
+]

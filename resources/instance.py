@@ -1,0 +1,78 @@
+"""The Dagster instance under the home folder: SQLite, no telemetry, ready before anything uses it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecache.pipeline.loading import import_from_project
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+LOCATION = "forecache"
+_TEMPLATE = Path(__file__).with_name("dagster.yaml")
+_RUNNER_CONFIG = "runner.yaml"
+
+# Dagster takes the file descriptors of standard output for its logs; the command line draws its progress there.
+_RUNNER_ADDITION = """
+compute_logs:
+  module: resources.dagster_internals
+  class: NoOpComputeLogManager
+"""
+_WORKSPACE = """# What Dagster loads, for `-w` of its commands. Forecache writes this file.
+load_from:
+  - python_module:
+      module_name: {module}
+      location_name: {location}
+"""
+
+
+def ensure_instance(settings: Settings) -> Path:
+    """Write the instance's configuration and the workspace where they are missing or old; returns DAGSTER_HOME.
+
+    The configuration is the project's `dagster.yaml` where it has one, else the one beside this module.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+        OSError: The home folder cannot be written.
+    """
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    own = Path(import_from_project(settings, settings.project).__path__[0], _TEMPLATE.name)
+    text = (own if own.is_file() else _TEMPLATE).read_text().replace("$home", str(home))
+    files = {
+        "dagster.yaml": text,
+        _RUNNER_CONFIG: text + _RUNNER_ADDITION,
+        "workspace.yaml": _WORKSPACE.format(module=definitions_module(settings), location=LOCATION),
+    }
+    for name, content in files.items():
+        path = home / name
+        if not path.exists() or path.read_text() != content:
+            unfinished = path.with_name(f".{name}")
+            unfinished.write_text(content)
+            unfinished.replace(path)
+    return home
+
+
+def definitions_module(settings: Settings) -> str:
+    """The module that Dagster loads: the project's `definitions` where it has one, else the one that serves them all.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    import_from_project(settings, settings.project)
+    own = f"{settings.project}.definitions"
+    return own if find_spec(own) else "jobs.definitions"
+
+
+@contextmanager
+def runner_instance(settings: Settings) -> Iterator["DagsterInstance"]:
+    """The same instance for runs inside this process, whose output stays on the terminal."""
+    from dagster import DagsterInstance
+
+    home = ensure_instance(settings)
+    with DagsterInstance.from_config(str(home), config_filename=_RUNNER_CONFIG) as instance:
+        yield instance
