@@ -3,6 +3,7 @@
 import sys
 
 from forecache.errors import ForecacheError, UnavailableError, chain_of
+from forecache.extras import EXTRA_OF
 
 _READ_ONLY = ("read-only file system", "readonly database", "unable to open database file")
 
@@ -31,7 +32,9 @@ def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
 
 
 def _as_known(error: BaseException) -> UnavailableError | None:
-    """The sentence for an error of the operating system or of SQLite that a user can act on; None for others."""
+    """The sentence for an error of Python, the operating system or SQLite that a user can act on; None for others."""
+    if isinstance(error, ModuleNotFoundError):
+        return _not_installed(error.name or "")
     if "No space left on device" in str(error):
         return UnavailableError(
             "The disk is full.", remedy="Free some space and run again: what was committed is kept."
@@ -48,3 +51,14 @@ def _as_known(error: BaseException) -> UnavailableError | None:
         remedy = "Give this user access to it, or set FORECACHE_HOME if that is somebody else's."
         return UnavailableError(said, remedy=remedy)
     return None
+
+
+def _not_installed(module: str) -> UnavailableError | None:
+    library = module.partition(".")[0]
+    if library not in EXTRA_OF:
+        return None
+    extra = EXTRA_OF[library]
+    return UnavailableError(
+        f"{library} is not installed here, and this needs it.",
+        remedy=f"Install the extra {extra!r}: pip install 'forecache[{extra}]'.",
+    )

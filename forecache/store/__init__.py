@@ -1,24 +1,25 @@
 """The precompute store: verified, immutable versions of a pipeline's predictions, and how to read and publish them.
 
-Publishing loads Arrow and delta-rs on first use; reading needs neither.
+The names load when they are first used: publishing needs Arrow and delta-rs, reading does not, and a client of the
+reader needs the keys alone.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from forecache.store.backend import Backend, Reading, open_backend
-from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
-from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
-from forecache.store.pointer import Pointer
-from forecache.store.read.snapshot import Snapshot, split_entry
-from forecache.store.store import Store, open_store
-
 if TYPE_CHECKING:
+    from forecache.store.backend import Backend, Reading, open_backend
+    from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
+    from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
+    from forecache.store.pointer import Pointer
     from forecache.store.publishing.publish import publish
     from forecache.store.read.compare_versions import diff_versions
+    from forecache.store.read.snapshot import Snapshot, split_entry
     from forecache.store.redis.versions import open_redis_store
     from forecache.store.replicas.push_pull import pull, push
     from forecache.store.replicas.remotes import open_remote
     from forecache.store.replicas.sync import sync_targets
+    from forecache.store.store import Store, open_store
 
 __all__ = [
     "Backend",
@@ -48,20 +49,36 @@ __all__ = [
     "sync_targets",
 ]
 
-_LAZY = {
-    "diff_versions": "forecache.store.read.compare_versions",
-    "open_redis_store": "forecache.store.redis.versions",
-    "open_remote": "forecache.store.replicas.remotes",
-    "publish": "forecache.store.publishing.publish",
-    "pull": "forecache.store.replicas.push_pull",
-    "push": "forecache.store.replicas.push_pull",
-    "sync_targets": "forecache.store.replicas.sync",
+_HOMES = {
+    "Backend": "backend",
+    "Field": "manifest",
+    "KeyColumn": "keys",
+    "KeySchema": "keys",
+    "Manifest": "manifest",
+    "Pointer": "pointer",
+    "Provenance": "manifest",
+    "Reading": "backend",
+    "SegmentInfo": "manifest",
+    "Snapshot": "read.snapshot",
+    "Store": "store",
+    "decode_key": "keys",
+    "diff_versions": "read.compare_versions",
+    "encode_key": "keys",
+    "key_text": "keys",
+    "open_backend": "backend",
+    "open_redis_store": "redis.versions",
+    "open_remote": "replicas.remotes",
+    "open_store": "store",
+    "parse_key": "keys",
+    "publish": "publishing.publish",
+    "pull": "replicas.push_pull",
+    "push": "replicas.push_pull",
+    "split_entry": "read.snapshot",
+    "sync_targets": "replicas.sync",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
-
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"forecache.store.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

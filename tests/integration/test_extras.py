@@ -1,0 +1,100 @@
+"""Each extra of the package alone in an environment: what it is for can be imported, and nothing heavier is there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from forecache.extras import EXTRA_OF
+from forecache.settings import PROJECT_ROOT
+
+UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")
+EXTRAS = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+pytestmark = pytest.mark.slow
+
+
+def every(*packages: str, besides: tuple[str, ...] = ()) -> str:
+    """A program that imports all modules of packages."""
+    return (
+        "import importlib, pkgutil\n"
+        f"for name in {packages!r}:\n"
+        "    package = importlib.import_module(name)\n"
+        "    for found in pkgutil.walk_packages(getattr(package, '__path__', []), f'{name}.'):\n"
+        f"        if not found.name.endswith(('__main__', {', '.join(map(repr, besides))})):\n"
+        "            importlib.import_module(found.name)\n"
+    )
+
+
+SURFACES = {
+    "": every("forecache.pipeline", "forecache.settings", "forecache.cli.main"),
+    "reader": every("forecache.reader", "forecache.store.read", besides=("client",)),
+    "client": "from forecache.reader import Answer, AsyncClient, Client",
+    "lake": every("forecache.lake", "forecache.store", "forecache.operations", "forecache.monitoring"),
+    "score": every("forecache.inference", "forecache.scoring", "forecache.tracking")
+    + "import mlflow, onnxruntime\nfrom forecache.scoring import score",
+    "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.quality"),
+    "train": every("forecache.training", "forecache.registry"),
+    "dagster": "import dagster_project.definitions",
+    "redis": "import redis",
+    "s3": "import obstore",
+}
+ABSENT = {
+    "": ("numpy", "pyarrow", "dagster", "pyspark", "torch", "mlflow"),
+    "reader": ("pyarrow", "dagster", "pyspark", "torch", "mlflow", "pandas"),
+    "client": ("numpy", "granian", "pyarrow"),
+    "lake": ("dagster", "pyspark", "torch", "mlflow"),
+    "score": ("dagster", "pyspark", "torch"),
+    "spark": ("dagster", "torch"),
+    "train": ("dagster", "pyspark"),
+    "dagster": ("pyspark", "torch", "mlflow"),
+}
+
+
+@pytest.mark.parametrize("extra", SURFACES)
+def test_an_extra_alone_is_enough_for_what_it_is_for(extra: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "venv"), "UV_LINK_MODE": "symlink"}
+    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "FORECACHE_HOME": str(tmp_path / "home")}
+    wanted = ["--extra", extra] if extra else []
+    subprocess.run(
+        [UV, "sync", "--quiet", "--frozen", "--no-dev", "--no-install-project", "--python", sys.executable, *wanted],
+        cwd=PROJECT_ROOT, env=environment, check=True, timeout=300,
+    )  # fmt: skip
+    python = str(tmp_path / "venv" / "bin" / "python")
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [python, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    imported = run("-c", SURFACES[extra])
+    assert imported.returncode == 0, imported.stderr[-2000:]
+    for library in ABSENT.get(extra, ()):
+        assert run("-c", f"import {library}").returncode == 1, f"{extra} brings {library}"
+    assert run("-m", "forecache.cli.main", "--help").returncode == 0
+
+
+def test_a_library_that_is_missing_is_named_with_the_extra_that_has_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "FORECACHE_HOME": str(tmp_path / "home")}
+    (tmp_path / "duckdb.py").write_text("raise ModuleNotFoundError('No module named duckdb', name='duckdb')")
+    done = subprocess.run(
+        [sys.executable, "-m", "forecache.cli.main", "query", "select 1"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert "duckdb is not installed here" in done.stderr
+    assert "pip install 'forecache[lake]'" in done.stderr
+
+
+def test_every_library_of_an_extra_is_known_by_it() -> None:
+    modules = {"delta-spark": "delta", "scikit-learn": "sklearn"}
+    for extra, requirements in EXTRAS.items():
+        for requirement in requirements:
+            distribution = re.split(r"[\[<>=]", requirement)[0]
+            module = modules.get(distribution, distribution.replace("-", "_"))
+            if distribution != "forecache":
+                assert any(distribution in other for other in EXTRAS[EXTRA_OF[module]]), f"{distribution} of {extra}"
