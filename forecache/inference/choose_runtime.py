@@ -15,21 +15,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError, SettingsError
-from forecache.inference.description import ModelDescription, describe_model
+from forecache.inference.description import describe_model
 from forecache.inference.environment import compare_environment, deciding_versions
-from forecache.inference.kernel_spec import KERNEL_VERSION, EngineName, KernelSpec, OutputColumn, pickle_allowed
-from forecache.inference.runtimes.builders import BUILDERS, archive, new_spec
-from forecache.inference.runtimes.estimators import BOUNDS
-from forecache.inference.runtimes.exported import refuse_code
-from forecache.inference.signature import Signature, read_signature, resolve_result
+from forecache.inference.kernel_spec import BOUNDS, KERNEL_VERSION, KernelSpec
+from forecache.inference.runtimes.registry import RUNTIMES
+from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel
+from forecache.inference.signature import read_signature, resolve_result
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
-
-EngineChoice = Literal["auto", "onnx", "lightgbm", "xgboost", "sklearn", "torch", "pyfunc"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Plan:
 
     Attributes:
         payload: What workers load: the model's file, or the model's folder as a zip archive.
-        reason: Why this engine.
+        reason: Why this runtime.
         warnings: Differences between the model's environment and this one that do not stop the run.
     """
 
@@ -51,7 +48,7 @@ class Plan:
     def metadata(self) -> dict[str, Any]:
         return {
             "model_uri": self.uri,
-            "engine": self.spec.engine,
+            "runtime": self.spec.runtime,
             "reason": self.reason,
             "returns": [f"{column.name}: {column.ddl}" for column in self.spec.outputs],
             "model_bytes": len(self.payload),
@@ -66,33 +63,36 @@ def plan_scoring(
     *,
     result_type: "str | DataType | None" = None,
     model_config: Mapping[str, Any] | None = None,
-    engine: EngineChoice = "auto",
+    runtime: str = "auto",
     bounds: Sequence[float | None] | None = None,
 ) -> Plan:
-    """Resolve a model URI, choose its engine, and prove that its result and its environment fit.
+    """Resolve a model URI, choose its runtime, and prove that its result and its environment fit.
 
     Args:
+        runtime: "auto" chooses by the rule above; a name insists.
         bounds: Smallest and largest output, in place of those that Forecache logged the model with; a model that was
             logged by others has none.
 
     Raises:
         NotFoundError: The URI leads to no model.
-        SettingsError: The result type does not fit the signature, or the engine asked for cannot run this model.
+        SettingsError: The result type does not fit the signature, or the runtime asked for cannot run this model.
         InputError: The model needs another version of its inference package than the one installed.
         CheckError: A registered model does not match its checksums.
     """
     path = _local_path(model_uri)
-    model = describe_model(path)
-    signature = read_signature(model.inputs, model.outputs)
+    described = describe_model(path)
+    signature = read_signature(described.inputs, described.outputs)
     outputs, shape = resolve_result(signature.outputs, result_type)
-    chosen, reason, spec, payload = _choose(path, model, signature, outputs, model_config, engine, bounds)
-    warnings = compare_environment(path, chosen)
-    spec = replace(spec, shape=shape, outputs=outputs)
-    digest = hashlib.sha256(payload)
+    model = StoredModel(path, described.flavours, described.metadata, signature, outputs)
+    chosen, packed, reason = _choose(model, runtime, with_config=model_config is not None)
+    warnings = compare_environment(path, chosen.packages)
+    limits = {BOUNDS: list(bounds or model.metadata[BOUNDS])} if BOUNDS in model.metadata else {}
+    spec = replace(packed.spec, shape=shape, outputs=outputs, options={**packed.spec.options, **limits})
+    digest = hashlib.sha256(packed.payload)
     digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
     packages = deciding_versions(path, chosen)
     spec = replace(spec, model_config=model_config, packages=packages, checksum=digest.hexdigest()[:20])
-    return Plan(model_uri, spec, payload, reason, warnings)
+    return Plan(model_uri, spec, packed.payload, reason, warnings)
 
 
 def _local_path(model_uri: str) -> Path:
@@ -115,60 +115,30 @@ def _local_path(model_uri: str) -> Path:
     return path
 
 
-def _choose(
-    path: Path,
-    model: ModelDescription,
-    signature: Signature,
-    outputs: tuple[OutputColumn, ...],
-    model_config: Mapping[str, Any] | None,
-    engine: EngineChoice,
-    bounds: Sequence[float | None] | None,
-) -> tuple[EngineName, str, KernelSpec, bytes]:
-    if engine not in get_args(EngineChoice):
-        raise SettingsError(
-            f"There is no engine {engine!r}.", remedy=f"The engines are {', '.join(get_args(EngineChoice))}."
-        )
+def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runtime, Packed, str]:
+    """The first runtime that can run the model, or the one asked for; the packed model, and why this runtime."""
+    if wanted not in ("auto", *RUNTIMES):
+        raise SettingsError(f"There is no runtime {wanted!r}.", remedy=f"The runtimes are auto, {', '.join(RUNTIMES)}.")
     refusals: dict[str, str] = {}
-    limits = {BOUNDS: list(bounds or model.metadata[BOUNDS])} if BOUNDS in model.metadata else {}
-    for name, build in BUILDERS.items():
-        if engine not in ("auto", name):
+    for name, runtime in RUNTIMES.items():
+        if wanted not in ("auto", name):
             continue
-        refusal = _refusal(signature, model_config)
-        if not refusal and _flavour(name) not in model.flavours:
-            refusal = "has no such flavour"
-        if not refusal and name == "sklearn" and not limits:
-            refusal = "was not trained by Forecache"
-        if not refusal:
-            built = build(path, model.flavours[_flavour(name)], signature, outputs)
-            if not isinstance(built, str):
-                spec = replace(built[0], options={**built[0].options, **limits})
-                return spec.engine, f"{name}: {built[2]}", spec, built[1]
-            refusal = built
-        refusals[name] = refusal
-    if engine not in ("auto", "pyfunc"):
-        raise SettingsError(
-            f"The engine {engine!r} cannot score this model: it {refusals[engine]}.",
-            remedy="Use engine='auto'.",
-        )
-    # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
-    if not pickle_allowed():
-        for program in path.rglob("*.pt2"):  # whose sizes and guards MLflow evaluates all the same
-            refuse_code(program.read_bytes())
-    options = {"tensor": signature.tensor is not None, "allow_pickle": str(pickle_allowed()).lower(), **limits}
-    spec = new_spec("pyfunc", signature, signature.tensor or "float32", options)
-    told = "; ".join(f"{name}: it {why}" for name, why in refusals.items()) or "asked for"
-    return "pyfunc", f"pyfunc ({told})", spec, archive(path)
+        packed = _refusal(runtime, model, with_config) or runtime.pack(model)
+        if isinstance(packed, Packed):
+            others = "; ".join(f"{other}: it {why}" for other, why in refusals.items())
+            return runtime, packed, f"{name}: {packed.reason}" if packed.reason else f"{name} ({others or 'asked for'})"
+        refusals[name] = packed
+    name, why = refusals.popitem()
+    raise SettingsError(f"The runtime {name!r} cannot score this model: it {why}.", remedy="Use runtime='auto'.")
 
 
-def _flavour(engine: str) -> str:
-    return "pytorch" if engine == "torch" else engine
-
-
-def _refusal(signature: Signature, model_config: Mapping[str, Any] | None) -> str:
-    if model_config is not None:
-        return "was given a model_config"
-    if not signature.is_numeric:
-        return "has no signature of numbers only"
-    if signature.optional:
-        return "has columns that may be left out"
-    return ""
+def _refusal(runtime: Runtime, model: StoredModel, with_config: bool) -> str:
+    """Why a runtime cannot run a model, whatever its files hold."""
+    if not runtime.generic:
+        if with_config:
+            return "was given a model_config"
+        if not model.signature.is_numeric:
+            return "has no signature of numbers only"
+        if model.signature.optional:
+            return "has columns that may be left out"
+    return "" if runtime.flavour in model.flavours else "has no such flavour"

@@ -8,29 +8,21 @@ workers: imports nothing heavy.
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from forecache.errors import InputError
+from forecache.inference.runtimes.runtime import Runtime
 
-# The package whose version decides what an engine computes.
-_INFERENCE_PACKAGES = {
-    "onnx": ("onnxruntime",),
-    "lightgbm": ("lightgbm",),
-    "xgboost": ("xgboost", "xgboost-cpu"),
-    "sklearn": ("scikit-learn", "skops"),
-    "torch": ("torch",),
-    "pyfunc": ("scikit-learn", "lightgbm", "xgboost", "torch", "catboost"),
-}
 # Operators whose version is one that the model can do with; of the others it is the first that it cannot.
 _ASKS = ("==", "~=", ">=", "<=")
 
 
-def deciding_versions(model_path: Path, engine: str) -> dict[str, str]:
-    """The installed packages that decide what an engine computes, of a pyfunc those that its requirements name."""
-    names: tuple[str, ...] = _INFERENCE_PACKAGES[engine]
+def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
+    """The installed packages that decide what a runtime computes, of a generic one those that the model requires."""
+    names = runtime.packages
     file = model_path / "requirements.txt"
-    if engine == "pyfunc":
+    if runtime.generic:
         wanted = re.findall(r"(?m)^\s*([\w.-]+)", file.read_text().lower()) if file.is_file() else []
         names = tuple(name for name in names if name in wanted)
     return {name: found for name in names if (found := _installed(name)) is not None}
@@ -61,14 +53,17 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
+def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[str, ...]:
     """Compare `requirements.txt` of a model with the installed packages.
+
+    Args:
+        packages: Those that may not have another major version.
 
     Returns:
         A sentence for each package that is missing or has another version.
 
     Raises:
-        InputError: The inference package of the engine is missing or differs in its major version.
+        InputError: One of them is missing or has another major version.
     """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import Version
@@ -88,7 +83,7 @@ def compare_environment(model_path: Path, engine: str) -> tuple[str, ...]:
             continue
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
-        major = wanted.name.lower() in _INFERENCE_PACKAGES[engine]
+        major = wanted.name.lower() in packages
         installed = _installed(wanted.name)
         if installed is None:
             if major:

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,9 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.inference.arrays import from_numpy
 from forecache.inference.environment import require_versions
-from forecache.inference.kernel_spec import ARROW_TYPES, KernelSpec, OutputColumn, arrow_type
-from forecache.inference.runtimes.estimators import BOUNDS, bounded
-from forecache.inference.runtimes.runtimes import LOADERS, Kernel
+from forecache.inference.kernel_spec import ARROW_TYPES, BOUNDS, KernelSpec, OutputColumn, arrow_type
+from forecache.inference.runtimes.registry import RUNTIMES
+from forecache.inference.runtimes.runtime import Kernel
 from forecache.lake.spark.python_worker import settle
 
 _MODELS_PER_PROCESS = 4
@@ -37,7 +38,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     if spec.checksum not in _loaded:
         require_versions(spec.packages)
         with _one_thread():
-            kernel = LOADERS[spec.engine](spec, payload, folder)
+            kernel = RUNTIMES[spec.runtime].load(spec, payload, folder)
         _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
@@ -54,6 +55,23 @@ class _Bounded:
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         values = self._kernel.run(arrays)
         return [bounded(values[0], self._limits)] if len(values) == 1 else values
+
+
+def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
+    """Values within (smallest, largest), each a number or None; what is cut off becomes the nearest number inside."""
+    low, high = limits
+    if low is None and high is None:
+        return values
+    return np.clip(values, _inside(low, values.dtype, np.inf), _inside(high, values.dtype, -np.inf))
+
+
+def _inside(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
+    """A limit as a number of a type, which is not beyond the limit: float32 has no 0.1, but one a little above it."""
+    if limit is None or dtype.kind != "f":
+        return limit
+    nearest = dtype.type(limit)
+    beyond = float(nearest) < limit if inwards > 0 else float(nearest) > limit
+    return np.nextafter(nearest, dtype.type(inwards)) if beyond else nearest
 
 
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-EngineName = Literal["onnx", "lightgbm", "xgboost", "sklearn", "torch", "pyfunc"]
-
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch, which Forecache takes as off where it is not set."""
+
+BOUNDS = "forecache_bounds"
+"""In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
 
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
 KERNEL_VERSION = 5
@@ -39,13 +40,14 @@ class KernelSpec:
     """All that a worker needs to know beside the model's bytes; small, it travels with every task.
 
     Attributes:
-        checksum: Of the model's content, its configuration and the engine: the key of the process's cache.
+        runtime: Name of the library that runs the model, as in `forecache.inference.runtimes.registry`.
+        checksum: Of the model's content, its configuration and the runtime: the key of the process's cache.
         inputs: Input names of the signature, in order; empty where it has none (a tensor).
         width: Number of features, where known.
         dtype: numpy dtype of the matrix that the model takes.
         outputs: What the UDF returns, in order.
         shape: "scalar" (one output), "array" (one output of several values) or "struct".
-        options: Of the engine, such as the names of the ONNX outputs.
+        options: Of the runtime, such as the names of the ONNX outputs.
         model_config: As for `mlflow.pyfunc.load_model`.
         input_types: Spark type names of the inputs, "array" for arrays of whatever; empty where they have no names.
         optional: Inputs that a struct may lack.
@@ -53,7 +55,7 @@ class KernelSpec:
         time_zone: In which a model's timestamps without a zone are.
     """
 
-    engine: EngineName
+    runtime: str
     checksum: str
     inputs: tuple[str, ...]
     width: int | None

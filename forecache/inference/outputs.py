@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
 from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.runtimes.runtimes import Kernel
+from forecache.inference.runtimes.runtime import Kernel
 
 
 def score_values(kernel: Kernel, spec: KernelSpec, features: list[pa.Array], output: str) -> np.ndarray:

@@ -75,7 +75,7 @@ def predict(
     Args:
         before: The latest ledger row of each night.
         rows: Of those nights together.
-        runtime: The engine of the model's plan, such as "onnx".
+        runtime: That of the model's plan, such as "onnx".
         mode: "full", "incremental", or "shadow" for a night with two models: only nights of the same mode compare.
         core_rate: Rows per second of one core in the calibration.
     """

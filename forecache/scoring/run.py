@@ -156,7 +156,7 @@ def _predicted(
     work: Work, parts: Sequence[Sequence[Night]], before: Mapping[date | None, StageRecord], batch: Calibration | None
 ) -> Figures | None:
     """The plan of the nights to score in full, and of those to score incrementally."""
-    known = {"engine": work.engine, "runtime": work.plan.spec.engine}
+    known = {"engine": work.engine, "runtime": work.plan.spec.runtime}
     rate = batch.rows_per_second if batch else None
     found = []
     for mode, nights in zip(("full", "incremental"), parts, strict=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forecache.errors import SettingsError
-from forecache.inference.choose_runtime import EngineChoice, Plan, plan_scoring
+from forecache.inference.choose_runtime import Plan, plan_scoring
 from forecache.inference.kernel import load_kernel, score_arrays, score_stream
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import output_position
@@ -23,7 +23,7 @@ class ScoringUdf:
     """A column function: `model("features")`, `model(F.struct(...))`, `model("a", "b")`, or `model()`.
 
     Attributes:
-        plan: Metadata of the choice of engine: engine, reason, returned columns, checksum, warnings.
+        plan: Metadata of the choice of runtime: runtime, reason, returned columns, checksum, warnings.
         returns: The Spark type of the predictions.
         inputs: The columns that the signature names, in order; empty where it names none.
         shape: "scalar", "array" or "struct".
@@ -66,7 +66,7 @@ def scoring_udf(
     *,
     result_type: "str | DataType | None" = None,
     model_config: Mapping[str, Any] | None = None,
-    engine: EngineChoice = "auto",
+    runtime: str = "auto",
 ) -> ScoringUdf:
     """A model as a Spark column function: `df.withColumn("prediction", model("features"))`.
 
@@ -78,14 +78,16 @@ def scoring_udf(
         model_uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/NAME` or a model's folder.
         result_type: Spark type of the predictions, where it is to be another than the signature's.
         model_config: As for `mlflow.pyfunc.load_model`; reaches the model on every kind of master.
-        engine: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name insists.
+        runtime: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name insists.
 
     Raises:
         NotFoundError: There is no such model.
-        SettingsError: The result type does not fit the model, or the engine cannot score it.
+        SettingsError: The result type does not fit the model, or the runtime cannot score it.
         InputError: The model needs another major version of its inference package.
     """
-    return ScoringUdf(spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, engine=engine))
+    return ScoringUdf(
+        spark, plan_scoring(model_uri, result_type=result_type, model_config=model_config, runtime=runtime)
+    )
 
 
 def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":

@@ -28,7 +28,7 @@ from scoring_support import (
 )
 from spark_cluster import Cluster, kill_group
 
-from forecache.inference.runtimes.estimators import BOUNDS
+from forecache.inference.kernel_spec import BOUNDS
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -109,7 +109,7 @@ for uri, _ in given["models"].values():
 for name, model in models.items():
     for _ in range(2):
         scored = rows.select("id", model("features").cast("double").alias("p")).toArrow().sort_by("id")
-    print(json.dumps([name, model.plan["engine"], scored["p"].to_pylist()]), flush=True)
+    print(json.dumps([name, model.plan["runtime"], scored["p"].to_pylist()]), flush=True)
 """
 
 WIDTH = 5

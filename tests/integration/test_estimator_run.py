@@ -129,7 +129,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
     settings, result, _ = churn
     write_features(settings, churn_trees)
     done = score(None, settings, churn_trees, [NIGHT], engine="arrow")
-    assert done.details["plan"]["engine"] == "lightgbm"
+    assert done.details["plan"]["runtime"] == "lightgbm"
     by_arrow = predicted(settings, churn_trees)
     rows = sample_rows(churn_trees, 500, seed=3).sort_by("user_id").select(list(churn_trees.features.names))
     features = np.column_stack([column.to_numpy() for column in rows.columns])
@@ -201,7 +201,7 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     assert run_gate(settings, basket_trees, version, actor="test").passed
     champion = models.champion(settings, basket_trees)
     plan = plan_scoring(str(models.verified_folder(settings, champion)))
-    assert plan.spec.engine == "xgboost"
+    assert plan.spec.runtime == "xgboost"
     write_features(settings, basket_trees)
     score(None, settings, basket_trees, [NIGHT], engine="arrow")
     spend = predicted(settings, basket_trees).column("expected_spend").to_numpy()
@@ -226,7 +226,7 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     assert run_gate(settings, churn_logistic, version, actor="test").passed
     folder = models.verified_folder(settings, models.champion(settings, churn_logistic))
     assert not list(folder.rglob("*.pkl"))
-    assert plan_scoring(str(folder)).spec.engine == "sklearn"
+    assert plan_scoring(str(folder)).spec.runtime == "sklearn"
     write_features(settings, churn_logistic)
     score(None, settings, churn_logistic, [NIGHT], engine="arrow")
     values = predicted(settings, churn_logistic).column("return_probability")

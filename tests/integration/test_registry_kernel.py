@@ -73,7 +73,7 @@ def perceptron(folder: Path) -> None:
 def save_estimator(estimator: Any, folder: Path) -> None:
     import mlflow.sklearn
 
-    from forecache.inference.runtimes.estimators import SAFE_TYPES
+    from forecache.inference.runtimes.sklearn import SAFE_TYPES
 
     binary = hasattr(estimator, "predict_proba")
     mlflow.sklearn.save_model(
@@ -121,7 +121,7 @@ def bounded() -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize(
-    ("engine", "save"),
+    ("runtime", "save"),
     [
         ("onnx", onnx_model),
         ("lightgbm", lightgbm_model),
@@ -134,7 +134,7 @@ def bounded() -> dict[str, Any]:
     ids=lambda given: given if isinstance(given, str) else given.__name__,
 )
 def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
-    engine: str, save: Callable[[Path], None], settings: Settings, tmp_path: Path
+    runtime: str, save: Callable[[Path], None], settings: Settings, tmp_path: Path
 ) -> None:
     sample.quiet()
     save(tmp_path / "model")
@@ -143,13 +143,13 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     sample.write_features(settings, PIPELINE, [rows])
     sample.register_model(settings, PIPELINE, folder=tmp_path / "model")
     done = score_night(None, settings, PIPELINE, [sample.NIGHT], engine="arrow")
-    assert done.details["plan"]["engine"] == engine
+    assert done.details["plan"]["runtime"] == runtime
     night = sample.predictions(settings, PIPELINE).column(OUTPUT).to_numpy(zero_copy_only=False)
     assert len(np.unique(night)) > 20
 
     features = np.column_stack([rows.column(name).to_numpy(zero_copy_only=False) for name in NAMES])
     scorer = open_scorer(tmp_path / "model", PIPELINE.output)
-    assert scorer.spec.engine == engine
+    assert scorer.spec.runtime == runtime
     for size in (1, 7, ROWS):
         few = features[: {1: 60, 7: 700}.get(size, ROWS)]
         parts = [score(scorer, few[first : first + size]) for first in range(0, len(few), size)]

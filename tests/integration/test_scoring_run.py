@@ -97,7 +97,7 @@ def test_a_row_says_where_it_came_from(scored: Settings, pipeline: Pipeline) -> 
     record = last_record(scored, "score", "demo", NIGHT)
     assert record is not None
     assert (record.rows, record.delta_version, record.run_id) == (900, result.delta_version, "the run")
-    assert result.details["plan"]["engine"] == "onnx"
+    assert result.details["plan"]["runtime"] == "onnx"
 
 
 def test_the_same_inputs_are_not_scored_twice(scored: Settings, pipeline: Pipeline) -> None:

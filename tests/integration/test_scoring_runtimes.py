@@ -86,7 +86,7 @@ def torch_export() -> bytes:
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize(
-    ("engine", "made"),
+    ("runtime", "made"),
     [
         ("lightgbm", lightgbm_model),
         ("xgboost", xgboost_model),
@@ -99,9 +99,9 @@ def torch_export() -> bytes:
     ],
     ids=lambda given: given if isinstance(given, str) else given.__name__,
 )
-def test_a_prediction_has_the_same_bits_whatever_the_batch(engine: Any, made: Callable[[], bytes]) -> None:
+def test_a_prediction_has_the_same_bits_whatever_the_batch(runtime: Any, made: Callable[[], bytes]) -> None:
     output = OutputColumn("p", "double")
-    spec = KernelSpec(engine, f"{made.__name__}", (), WIDTH, "float32", (output,), "scalar")
+    spec = KernelSpec(runtime, f"{made.__name__}", (), WIDTH, "float32", (output,), "scalar")
     kernel = load_kernel(spec, made, str)
     whole = score_arrays(kernel, spec, [_lists(ROWS)])
     assert len(set(whole.to_pylist())) > 20

@@ -62,7 +62,7 @@ def test_an_onnx_model_gives_what_mlflow_gives_however_it_is_called(
     spark: "SparkSession", frame: "DataFrame", onnx_model: str
 ) -> None:
     model = scoring_udf(spark, onnx_model)
-    assert model.plan["engine"] == "onnx"
+    assert model.plan["runtime"] == "onnx"
     assert model.returns.simpleString() == "float"
     expected = reference(onnx_model)
     for called in (model("features"), model("row"), model(*NAMES), model(), model(frame["features"])):
@@ -135,11 +135,11 @@ def test_a_torch_export_is_scored_by_torch(spark: "SparkSession", frame: "DataFr
         module, str(folder), signature=signature, input_example=ROWS[:4], pip_requirements=["torch"]
     )
     model = scoring_udf(spark, str(folder))
-    assert model.plan["engine"] == "torch"
+    assert model.plan["runtime"] == "torch"
     with torch.inference_mode():
         expected = module(torch.from_numpy(ROWS)).numpy()[:, 0]
     np.testing.assert_allclose(collect(frame, model("features")), expected, rtol=1e-5, atol=1e-6)
-    by_pyfunc = scoring_udf(spark, str(folder), engine="pyfunc")
+    by_pyfunc = scoring_udf(spark, str(folder), runtime="pyfunc")
     np.testing.assert_allclose(collect(frame, by_pyfunc("features")), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -155,13 +155,13 @@ def test_a_lightgbm_booster_is_scored_by_lightgbm(spark: "SparkSession", frame: 
         booster, str(folder), signature=column_signature(NAMES, {"p": "double"}), pip_requirements=["lightgbm"]
     )
     model = scoring_udf(spark, str(folder))
-    assert model.plan["engine"] == "lightgbm"
+    assert model.plan["runtime"] == "lightgbm"
     np.testing.assert_array_equal(collect(frame, model("features")), reference(str(folder)))
 
 
-@pytest.mark.parametrize(("trained_on", "engine"), [(NAMES, "xgboost"), (None, "xgboost"), (NAMES[::-1], "pyfunc")])
+@pytest.mark.parametrize(("trained_on", "runtime"), [(NAMES, "xgboost"), (None, "xgboost"), (NAMES[::-1], "pyfunc")])
 def test_an_xgboost_booster_is_given_the_columns_that_it_was_trained_on(
-    tmp_path: Path, trained_on: list[str] | None, engine: str
+    tmp_path: Path, trained_on: list[str] | None, runtime: str
 ) -> None:
     import mlflow.xgboost
     import xgboost
@@ -177,8 +177,8 @@ def test_an_xgboost_booster_is_given_the_columns_that_it_was_trained_on(
         booster, str(folder), model_format="json", signature=signature, pip_requirements=["xgboost-cpu"]
     )
     plan = plan_scoring(str(folder))
-    assert plan.spec.engine == engine
-    assert ("in another order" in plan.reason) == (engine == "pyfunc")
+    assert plan.spec.runtime == runtime
+    assert ("in another order" in plan.reason) == (runtime == "pyfunc")
 
 
 def test_a_scikit_learn_model_is_scored_by_pyfunc(
@@ -197,7 +197,7 @@ def test_a_scikit_learn_model_is_scored_by_pyfunc(
         pip_requirements=["scikit-learn"],
     )
     model = scoring_udf(spark, str(folder))
-    assert model.plan["engine"] == "pyfunc"
+    assert model.plan["runtime"] == "pyfunc"
     assert "no such flavour" in model.plan["reason"]
     for called in (model("features"), model(*NAMES), model("row")):
         assert collect(frame, called).tolist() == reference(str(folder)).tolist()
@@ -239,7 +239,7 @@ def test_a_python_model_gets_its_model_config_and_is_loaded_once_a_worker(
         pip_requirements=["numpy"],
     )
     model = scoring_udf(spark, str(folder), model_config={"shift": 5.0, "log": str(log)})
-    assert model.plan["engine"] == "pyfunc"
+    assert model.plan["runtime"] == "pyfunc"
     log.write_text("")
     many = frame.repartition(12)
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_a_python_model_gets_its_model_config_and_is_loaded_once_a_worker(
     loads = log.read_text().split()
     assert len(loads) == len(set(loads)) <= 2
     with pytest.raises(SettingsError, match="cannot score this model: it was given a model_config"):
-        scoring_udf(spark, str(folder), model_config={"shift": 5.0}, engine="onnx")
+        scoring_udf(spark, str(folder), model_config={"shift": 5.0}, runtime="onnx")
 
 
 def test_two_configurations_of_one_model_do_not_share_a_worker_s_cache(
@@ -377,9 +377,9 @@ def test_a_worker_with_another_version_of_the_runtime_than_the_driver_does_not_s
 ) -> None:
     from pyspark.errors import PySparkException
 
-    from forecache.inference import choose_runtime as engines
+    from forecache.inference import choose_runtime as choice
 
-    monkeypatch.setattr(engines, "deciding_versions", lambda path, engine: {"onnxruntime": "0.1"})
+    monkeypatch.setattr(choice, "deciding_versions", lambda path, runtime: {"onnxruntime": "0.1"})
     model = scoring_udf(spark, onnx_model)
     assert model.plan["packages"] == {"onnxruntime": "0.1"}
     with pytest.raises(PySparkException, match=r"The worker .* has onnxruntime .*, and the driver"):
@@ -396,9 +396,9 @@ def test_two_models_of_the_same_graph_and_another_order_of_columns_do_not_share_
     assert both["a"].to_pylist() != both["b"].to_pylist()
 
 
-def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(spark: "SparkSession", onnx_model: str) -> None:
-    with pytest.raises(SettingsError, match="There is no engine 'tensorflow'. The engines are auto, onnx"):
-        scoring_udf(spark, onnx_model, engine="tensorflow")  # type: ignore[arg-type]
+def test_a_runtime_that_does_not_exist_is_refused_with_those_that_do(spark: "SparkSession", onnx_model: str) -> None:
+    with pytest.raises(SettingsError, match="There is no runtime 'tensorflow'. The runtimes are auto, onnx"):
+        scoring_udf(spark, onnx_model, runtime="tensorflow")
 
 
 def test_a_model_is_found_by_its_alias_version_and_run(

@@ -9,7 +9,7 @@ def details(**changed: object) -> dict[str, object]:
     return {
         "predicted": FIGURES | {"rows_per_second": 400, "basis": "2 earlier nights"},
         "actual": FIGURES | {"worker_bytes": 1_000_000, "basis": "measured"},
-        "plan": {"engine": "onnx", "reason": "onnx: the model has an ONNX flavour"},
+        "plan": {"runtime": "onnx", "reason": "onnx: the model has an ONNX flavour"},
         "batch": {"batch_rows": 8192, "batch_source": "kept"},
         "warnings": ["a package differs"],
         **changed,

@@ -8,11 +8,12 @@ import pytest
 
 from forecache.errors import InputError
 from forecache.inference.environment import compare_environment, deciding_versions, require_versions
+from forecache.inference.runtimes.registry import RUNTIMES
 
 
-def compare(folder: Path, *requirements: str, engine: str = "onnx") -> tuple[str, ...]:
+def compare(folder: Path, *requirements: str, runtime: str = "onnx") -> tuple[str, ...]:
     (folder / "requirements.txt").write_text("\n".join(requirements))
-    return compare_environment(folder, engine)
+    return compare_environment(folder, RUNTIMES[runtime].packages)
 
 
 def test_equal_packages_say_nothing(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_equal_packages_say_nothing(tmp_path: Path) -> None:
 
 
 def test_no_requirements_say_nothing(tmp_path: Path) -> None:
-    assert compare_environment(tmp_path, "onnx") == ()
+    assert compare_environment(tmp_path, ("onnxruntime",)) == ()
 
 
 @pytest.mark.parametrize("asked", ["==0.5.0", ">=9", "~=9.1", "==0.5.*", "<=0.9"])
@@ -40,8 +41,8 @@ def test_another_version_of_another_package_is_a_warning(tmp_path: Path) -> None
 
 def test_a_missing_runtime_is_an_error_and_a_missing_helper_a_warning(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="xgboost is not installed"):
-        compare(tmp_path, "xgboost==2.0", engine="pyfunc")
-    assert "is not installed" in compare(tmp_path, "xgboost==2.0", engine="onnx")[0]
+        compare(tmp_path, "xgboost==2.0", runtime="pyfunc")
+    assert "is not installed" in compare(tmp_path, "xgboost==2.0", runtime="onnx")[0]
 
 
 def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_path: Path) -> None:
@@ -51,9 +52,9 @@ def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_p
 
 def test_a_runtime_s_own_package_decides_and_of_plain_python_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("numpy\nLightGBM==4.0\n")
-    assert deciding_versions(tmp_path, "onnx") == {"onnxruntime": version("onnxruntime")}
-    assert deciding_versions(tmp_path, "pyfunc") == {"lightgbm": version("lightgbm")}
-    assert deciding_versions(tmp_path / "none", "pyfunc") == {}
+    assert deciding_versions(tmp_path, RUNTIMES["onnx"]) == {"onnxruntime": version("onnxruntime")}
+    assert deciding_versions(tmp_path, RUNTIMES["pyfunc"]) == {"lightgbm": version("lightgbm")}
+    assert deciding_versions(tmp_path / "none", RUNTIMES["pyfunc"]) == {}
 
 
 def test_a_worker_needs_the_versions_that_the_driver_has() -> None:

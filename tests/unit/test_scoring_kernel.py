@@ -11,10 +11,11 @@ import pytest
 from scoring_support import network
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.kernel import load_kernel, score_arrays, score_stream
+from forecache.inference.kernel import bounded, load_kernel, score_arrays, score_stream
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.inference.runtimes.estimators import bounded
-from forecache.inference.runtimes.runtimes import LOADERS, as_columns, onnx_session
+from forecache.inference.runtimes.onnx import onnx_session
+from forecache.inference.runtimes.pyfunc import as_columns
+from forecache.inference.runtimes.registry import RUNTIMES
 
 OUTPUT = OutputColumn("probability", "float")
 
@@ -38,8 +39,9 @@ def test_a_prediction_has_the_same_bits_whatever_the_batch(width: int, hidden: t
 
 def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    real = LOADERS["onnx"]
-    monkeypatch.setitem(LOADERS, "onnx", lambda *given: loads.append(1) or real(*given))
+    real = RUNTIMES["onnx"]
+    counted = dataclasses.replace(real, load=lambda *given: loads.append(1) or real.load(*given))
+    monkeypatch.setitem(RUNTIMES, "onnx", counted)
     spec = onnx_spec(checksum="once")
     batch = _lists(np.zeros((3, 20), np.float32))
     for _ in range(3):
@@ -48,9 +50,7 @@ def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.M
 
 
 def test_onnx_runtime_has_one_thread_since_a_task_has_one_core() -> None:
-    import onnxruntime
-
-    options = onnx_session(onnxruntime, network(), {}).get_session_options()
+    options = onnx_session(network(), {}).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 

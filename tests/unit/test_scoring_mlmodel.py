@@ -83,7 +83,7 @@ def test_planning_a_model_in_a_folder_leaves_mlflow_out(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text(COLUMNS)
     program = (
         "import sys\nfrom forecache.inference.choose_runtime import plan_scoring\n"
-        "plan_scoring(sys.argv[1], engine='pyfunc')\n"
+        "plan_scoring(sys.argv[1], runtime='pyfunc')\n"
         "print([name for name in ('mlflow', 'torch', 'pandas', 'pyspark') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)

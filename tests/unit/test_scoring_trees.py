@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecache.errors import CheckError
-from forecache.inference.runtimes.estimators import load_estimator, load_skops
+from forecache.inference.runtimes.sklearn import load_predict, load_skops
 from forecache.inference.runtimes.trees import refuse_unsound_trees
 from forecache.training.estimator.libraries import refuse_unsaveable
 from forecache.training.estimator.matrix import Matrix
@@ -44,7 +44,7 @@ def test_trees_and_networks_are_saved_loaded_and_predict_the_same() -> None:
         refuse_unsaveable(estimator, Matrix(ROWS, LABEL))
         assert not hasattr(estimator, "n_features_in_"), "the trial left something behind"
         estimator.fit(ROWS, LABEL)
-        predict = load_estimator("sklearn", skops.io.dumps(estimator))
+        predict = load_predict(skops.io.dumps(estimator))
         wanted = estimator.predict_proba(ROWS)[:, 1] if hasattr(estimator, "predict_proba") else estimator.predict(ROWS)
         # Products are made in float64, whatever scikit-learn does with rows of float32; trees have none.
         products = type(estimator).__name__.startswith(("MLP", "Calibrated"))

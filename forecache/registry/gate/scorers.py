@@ -14,7 +14,7 @@ from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import score_values
-from forecache.inference.runtimes.runtimes import Kernel
+from forecache.inference.runtimes.runtime import Kernel
 from forecache.pipeline import Output
 from forecache.registry.gate.metrics import Array
 from forecache.tracking.scratch import scratch_folder

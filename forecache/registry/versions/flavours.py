@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
-from forecache.inference.runtimes.estimators import BOUNDS, SAFE_TYPES, load_skops
+from forecache.inference.kernel_spec import BOUNDS
+from forecache.inference.runtimes.sklearn import SAFE_TYPES, load_skops
 from forecache.pipeline import Pipeline
 from forecache.training.spec import MODEL_FILES
 
@@ -19,14 +20,14 @@ _PACKAGES = {
 
 
 def model_file(folder: Path) -> tuple[str, Path]:
-    """The engine and the file of the trained model in a run's folder.
+    """The runtime and the file of the trained model in a run's folder.
 
     Raises:
         NotFoundError: There is none.
     """
-    for engine, name in MODEL_FILES.items():
+    for runtime, name in MODEL_FILES.items():
         if (folder / name).is_file():
-            return engine, folder / name
+            return runtime, folder / name
     raise NotFoundError(
         f"The folder {folder} holds no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
     )
@@ -38,16 +39,16 @@ def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
     The signature is one float column for each feature and the declared output. The output's bounds are in
     its metadata, for those who score it without the declaration.
     """
-    engine, path = model_file(run_dir)
+    runtime, path = model_file(run_dir)
     # Named here: inferring them imports and runs the model, which costs several seconds.
-    packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[engine]).items()]
+    packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
     limits = {BOUNDS: list(pipeline.output.limits)}
     common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
-    if engine == "onnx":
+    if runtime == "onnx":
         return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
-    if engine == "xgboost":
+    if runtime == "xgboost":
         return _log_xgboost(path, signature=_signature(pipeline, "float"), **common)
-    log = _log_lightgbm if engine == "lightgbm" else _log_sklearn
+    log = _log_lightgbm if runtime == "lightgbm" else _log_sklearn
     return log(path, signature=_signature(pipeline, "double"), **common)
 
 

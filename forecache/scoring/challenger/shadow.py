@@ -134,7 +134,7 @@ def _score_and_publish(
     settings, pipeline = work.settings, work.pipeline
     assert work.spark is not None
     session = own_session(work.spark, settings.scoring_batch_rows or BATCH_ROWS)
-    runtime, cores = work.plan.spec.engine, work.cores
+    runtime, cores = work.plan.spec.runtime, work.cores
     predicted = predict(earlier, rows=described.rows, cores=cores, engine="spark", runtime=runtime, mode=_MODE)
     work.progress(f"scoring {described.night} with {' and '.join(models.values())}", None)
     if predicted is not None:

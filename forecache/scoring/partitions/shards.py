@@ -272,7 +272,7 @@ def _record(
                 "model_version": work.stamp.model_version,
                 "feature_version": night.feature_version,
                 "engine": work.engine,
-                "runtime": work.plan.spec.engine,
+                "runtime": work.plan.spec.runtime,
                 "checks": checks[night.night],
                 "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
                 **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),

@@ -67,7 +67,7 @@ def score_job_with_arrow(
 
 def num_threads(plan: Plan) -> int:
     """Threads that score; a model in plain Python holds the interpreter, and may not expect two."""
-    return 1 if plan.spec.engine == "pyfunc" else num_cores()
+    return 1 if plan.spec.runtime == "pyfunc" else num_cores()
 
 
 def num_cores() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError, InputError, SettingsError
-from forecache.inference.runtimes.estimators import load_estimator
+from forecache.inference.runtimes import lightgbm, sklearn, xgboost
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
@@ -25,6 +25,7 @@ from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.reporting.events import Events
 from forecache.training.worker.reporting.heartbeat import Heartbeat
 
+_LOADERS = {"lightgbm": lightgbm.load_booster, "xgboost": xgboost.load_booster, "sklearn": sklearn.load_predict}
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
 _TOLERANCE = 1e-5
@@ -133,7 +134,7 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
 
 def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
     """Load the file as scoring will, and compare it with the estimator; the loss where the library followed none."""
-    predict = load_estimator(fitted.library, path.read_bytes())
+    predict = _LOADERS[fitted.library](path.read_bytes())
     sample = validation.features[:_PARITY_ROWS]
     binary = pipeline.label.kind == "binary"
     expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)

@@ -168,7 +168,7 @@ def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
         return
     from sklearn.base import clone  # type: ignore[import-untyped]
 
-    from forecache.inference.runtimes.estimators import refuse_untrusted
+    from forecache.inference.runtimes.sklearn import refuse_untrusted
 
     rows = _sample_rows(train.label)
     try:
@@ -185,7 +185,7 @@ def _sample_rows(label: np.ndarray) -> np.ndarray:
 
 
 def _save_skops(estimator: Any, path: Path) -> None:
-    from forecache.inference.runtimes.estimators import load_skops
+    from forecache.inference.runtimes.sklearn import load_skops
 
     payload = _skops_of(estimator)
     path.write_bytes(payload)

@@ -49,11 +49,9 @@ def export(model: ExportedModel, pipeline: Pipeline, folder: Path, sample: torch
 
 
 def _parity(model: ExportedModel, onnx: Path, sample: torch.Tensor) -> dict[str, float]:
-    import onnxruntime
+    from forecache.inference.runtimes.onnx import onnx_session
 
-    from forecache.inference.runtimes.runtimes import onnx_session
-
-    session = onnx_session(onnxruntime, onnx.read_bytes(), {})
+    session = onnx_session(onnx.read_bytes(), {})
     with torch.no_grad():
         expected = model(sample).numpy()
     actual = session.run(None, {INPUT: sample.numpy()})[0]

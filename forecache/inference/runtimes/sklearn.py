@@ -1,20 +1,22 @@
-"""Estimators from the bytes of their file, without executing a pickle: LightGBM's text, XGBoost's JSON, skops.
+"""scikit-learn: an estimator that Forecache trained and saved with skops, of types that run no code of the file."""
 
-Every one becomes a function from a matrix to one float a row, on a single thread.
-"""
-
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from forecache.errors import CheckError
 from forecache.inference.arrays import in_blocks
+from forecache.inference.kernel_spec import BOUNDS
+from forecache.inference.runtimes.runtime import (
+    Packed,
+    Predict,
+    Runtime,
+    StoredModel,
+    estimator_kernel,
+    new_spec,
+)
 from forecache.inference.runtimes.trees import refuse_unsound_trees
 
-Predict = Callable[[np.ndarray], np.ndarray]
-BOUNDS = "forecache_bounds"
-"""In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
 SAFE_TYPES = (
     "numpy.dtype",
     "sklearn.calibration._CalibratedClassifier",
@@ -36,51 +38,25 @@ _ROW_BY_ROW = frozenset(
 """scikit-learn's estimators whose row is scored by comparisons and sums of its own: the other rows do not matter."""
 
 
-def load_estimator(engine: str, payload: bytes) -> Predict:
-    """The function of a file: [n, num_features] with NaN for unknown -> [n].
+def _pack(model: StoredModel) -> "Packed | str":
+    flavour = model.flavours["sklearn"]
+    if BOUNDS not in model.metadata:
+        return "was not trained by Forecache"
+    if flavour.get("serialization_format") != "skops":
+        return "is saved as a pickle"
+    return Packed(
+        new_spec("sklearn", model.signature, "float32", {}),
+        (model.path / flavour["pickled_model"]).read_bytes(),
+        "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each",
+    )
 
-    Args:
-        engine: "lightgbm", "xgboost" or "sklearn".
+
+def load_predict(payload: bytes) -> Predict:
+    """The function of a skops file: probabilities of the second class, or predictions, float64 [n].
 
     Raises:
-        CheckError: A scikit-learn file holds types that are not known to be safe.
+        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
     """
-    return _LOADERS[engine](payload)
-
-
-def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
-    """Values within (smallest, largest), each a number or None; what is cut off becomes the nearest number inside."""
-    low, high = limits
-    if low is None and high is None:
-        return values
-    return np.clip(values, _inside(low, values.dtype, np.inf), _inside(high, values.dtype, -np.inf))
-
-
-def _inside(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
-    """A limit as a number of a type, which is not beyond the limit: float32 has no 0.1, but one a little above it."""
-    if limit is None or dtype.kind != "f":
-        return limit
-    nearest = dtype.type(limit)
-    beyond = float(nearest) < limit if inwards > 0 else float(nearest) > limit
-    return np.nextafter(nearest, dtype.type(inwards)) if beyond else nearest
-
-
-def _lightgbm(payload: bytes) -> Predict:
-    import lightgbm
-
-    booster = lightgbm.Booster(model_str=payload.decode())
-    return lambda matrix: np.asarray(booster.predict(matrix, num_threads=1))
-
-
-def _xgboost(payload: bytes) -> Predict:
-    import xgboost
-
-    booster = xgboost.Booster(model_file=bytearray(payload))
-    booster.set_param({"nthread": 1})
-    return lambda matrix: np.asarray(booster.inplace_predict(matrix, validate_features=False))
-
-
-def _sklearn(payload: bytes) -> Predict:
     from joblib import parallel_config  # type: ignore[import-untyped]
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
@@ -125,4 +101,4 @@ def refuse_untrusted(payload: bytes) -> None:
         )
 
 
-_LOADERS: dict[str, Callable[[bytes], Predict]] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}
+RUNTIME = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack, estimator_kernel(load_predict))

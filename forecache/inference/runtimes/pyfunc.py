@@ -1,0 +1,138 @@
+"""MLflow's own Python function: every model that no other runtime takes, from an archive of its folder."""
+
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import CheckError, InputError
+from forecache.inference.arrays import to_frame, to_matrix
+from forecache.inference.kernel_spec import ALLOW_PICKLE, KernelSpec, pickle_allowed
+from forecache.inference.runtimes.exported import refuse_code
+from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel, new_spec
+
+_LISTS = (list, tuple, np.ndarray)
+
+
+def _pack(model: StoredModel) -> "Packed | str":
+    # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
+    if not pickle_allowed():
+        for program in model.path.rglob("*.pt2"):  # whose sizes and guards MLflow evaluates all the same
+            refuse_code(program.read_bytes())
+    tensor = model.signature.tensor
+    options = {"tensor": tensor is not None, "allow_pickle": str(pickle_allowed()).lower()}
+    return Packed(new_spec("pyfunc", model.signature, tensor or "float32", options), _archive(model.path), "")
+
+
+def _archive(path: Path) -> bytes:
+    """The model's folder as a zip archive with fixed dates, so that equal folders give equal bytes."""
+    buffer = io.BytesIO()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    if not files:
+        raise InputError(f"The model's folder {path} is empty.", remedy="Log the model again.")
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in files:
+            archive.writestr(zipfile.ZipInfo(str(file.relative_to(path))), file.read_bytes())
+    return buffer.getvalue()
+
+
+class _PyFunc:
+    def __init__(self, spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
+        if spec.options.get("allow_pickle") is not None:
+            os.environ[ALLOW_PICKLE] = spec.options["allow_pickle"]
+        import mlflow.pyfunc
+
+        path = _unpack(payload, Path(folder()), spec.checksum)
+        config = dict(spec.model_config) if spec.model_config is not None else None
+        self._model = mlflow.pyfunc.load_model(str(path), model_config=config)
+        self._spec = spec
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(1)
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        if self._spec.options.get("tensor"):
+            data: Any = to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype)
+        else:
+            spec = self._spec
+            data = to_frame(arrays, spec.inputs, types=spec.input_types, optional=spec.optional)
+        return as_columns(self._model.predict(data), self._spec)
+
+
+def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
+    """The outputs of a pyfunc, whatever it returned, in the order of the spec."""
+    names = [column.name for column in spec.outputs]
+    if hasattr(result, "columns"):
+        if set(names) <= set(result.columns):
+            return [_plain(result[name].to_numpy()) for name in names]
+        if len(names) == 1 and spec.outputs[0].width is not None:
+            return [_plain(result.to_numpy())]
+        values = [_plain(result.iloc[:, i].to_numpy()) for i in range(result.shape[1])]
+    elif isinstance(result, Mapping):
+        values = [_plain(np.asarray(result[name])) for name in names if name in result] or [
+            _plain(np.asarray(value)) for value in result.values()
+        ]
+    else:
+        array = _plain(_as_array(result))
+        split = spec.shape == "struct" and array.ndim == 2
+        values = [array[:, i] for i in range(array.shape[1])] if split else [array]
+    if len(values) != len(names):
+        raise CheckError(
+            f"The model returned {len(values)} outputs, and {len(names)} are declared: {', '.join(names)}.",
+            remedy="Mend the signature that it was logged with, or the result_type.",
+        )
+    return values
+
+
+def _as_array(result: Any) -> np.ndarray:
+    """What a model returned; of rows with lists, which may differ in length, an array of these lists."""
+    if isinstance(result, list) and result and isinstance(result[0], _LISTS):
+        rows = np.empty(len(result), object)
+        for position, row in enumerate(result):
+            rows[position] = row
+        return rows
+    return np.asarray(result)
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """A column of lists as a matrix where all are of one length; everything else as it is."""
+    if values.dtype != object or not len(values) or not isinstance(values[0], _LISTS):
+        return values
+    if all(isinstance(value, _LISTS) and len(value) == len(values[0]) for value in values):
+        return np.stack([np.asarray(value) for value in values])
+    return values
+
+
+def _unpack(payload: Callable[[], bytes], folder: Path, checksum: str) -> Path:
+    """The model's folder on this machine; whoever comes first unpacks it, the others find it whole."""
+    target = folder / f"model-{checksum}"
+    if not target.is_dir():
+        draft = folder / f".model-{checksum}-{os.getpid()}"
+        with zipfile.ZipFile(io.BytesIO(payload())) as archive:
+            archive.extractall(draft)
+        try:
+            draft.rename(target)
+        except OSError:
+            # Another worker was faster; a folder cannot be renamed onto one that is not empty.
+            assert target.is_dir()
+            import shutil
+
+            shutil.rmtree(draft)
+    return target
+
+
+RUNTIME = Runtime(
+    "pyfunc",
+    "python_function",
+    ("scikit-learn", "lightgbm", "xgboost", "torch", "catboost"),
+    _pack,
+    _PyFunc,
+    generic=True,
+)
