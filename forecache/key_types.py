@@ -25,10 +25,3 @@ def of_arrow(kind: "pa.DataType") -> str | None:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return "uuid"
     return "date" if pa.types.is_date(kind) else None
-
-
-def as_arrow(key_type: str) -> "pa.DataType":
-    """The Arrow type in which a decoded key is handed out."""
-    import pyarrow as pa
-
-    return pa.int64() if key_type == "int" else pa.string()

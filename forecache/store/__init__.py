@@ -8,8 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.store.backend import Backend, Reading, open_backend
-    from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, key_text, parse_key
+    from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
     from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
     from forecache.store.pointer import Pointer
     from forecache.store.publishing.publish import publish
@@ -22,22 +21,18 @@ if TYPE_CHECKING:
     from forecache.store.store import Store, open_store
 
 __all__ = [
-    "Backend",
     "Field",
     "KeyColumn",
     "KeySchema",
     "Manifest",
     "Pointer",
     "Provenance",
-    "Reading",
     "SegmentInfo",
     "Snapshot",
     "Store",
     "decode_key",
     "diff_versions",
     "encode_key",
-    "key_text",
-    "open_backend",
     "open_redis_store",
     "open_remote",
     "open_store",
@@ -50,22 +45,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Backend": "backend",
     "Field": "manifest",
     "KeyColumn": "keys",
     "KeySchema": "keys",
     "Manifest": "manifest",
     "Pointer": "pointer",
     "Provenance": "manifest",
-    "Reading": "backend",
     "SegmentInfo": "manifest",
     "Snapshot": "read.snapshot",
     "Store": "store",
     "decode_key": "keys",
     "diff_versions": "read.compare_versions",
     "encode_key": "keys",
-    "key_text": "keys",
-    "open_backend": "backend",
     "open_redis_store": "redis.versions",
     "open_remote": "replicas.remotes",
     "open_store": "store",

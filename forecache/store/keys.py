@@ -98,11 +98,6 @@ def decode_key(schema: KeySchema, key: bytes) -> tuple[Any, ...]:
     )
 
 
-def key_text(key: bytes) -> str:
-    """The text form of key bytes."""
-    return key.decode()
-
-
 def escape_part(text: str) -> str:
     return text.replace("%", "%25").replace("|", "%7C")
 

@@ -25,7 +25,7 @@ from store_tables import (
 
 from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
 from forecache.settings import Settings
-from forecache.store import Store, encode_key, open_store, publish, split_entry
+from forecache.store import Store, decode_key, encode_key, open_store, publish, split_entry
 from forecache.store.locks import publisher_lock
 
 
@@ -274,11 +274,11 @@ def test_composite_integer_and_uuid_keys_are_served(settings: Settings) -> None:
     write_night(settings, predictions({"a": 0.25, "b": 0.5, "c": 0.75}, keys=keys))
     publish(settings, churn(key=("country", "account", "device")))
     with open_store(settings, "churn").snapshot() as snapshot:
-        rows = snapshot.take([("N|L", -2, UUID(int=2)), ("N|L", -2, UUID(int=9))])
-        assert rows["churn_probability"].to_pylist() == [0.5, None]
-        assert rows["found"].to_pylist() == [True, False]
-        assert rows["device"][0].as_py() == str(UUID(int=2))
-        assert encode_key(snapshot.manifest.key, ("D%E", 3, UUID(int=3))).startswith(b"D%25E|3|0000")
+        key = snapshot.manifest.key
+        there, missing = (encode_key(key, ("N|L", -2, UUID(int=number))) for number in (2, 9))
+        assert snapshot.get_many([there, missing]) == [b'{"churn_probability":0.5,"risk_segment":"high"}', None]
+        assert decode_key(key, there) == ("N|L", -2, str(UUID(int=2)))
+        assert encode_key(key, ("D%E", 3, UUID(int=3))).startswith(b"D%25E|3|0000")
 
 
 @pytest.mark.parametrize(

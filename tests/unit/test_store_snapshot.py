@@ -15,7 +15,7 @@ from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot
 from forecache.store.encoding.jobs import read_back, shards_of
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifest_from_json
-from forecache.store.read import many
+from forecache.store.read import lookup
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes
 from forecache.store.segment.writer import num_shards, write_shard
@@ -88,7 +88,7 @@ def test_reads_are_those_of_a_dictionary(
     deltas: list,
     changed: st.DataObject,
 ) -> None:
-    monkeypatch.setattr(many, "_FEW", few)  # through the index, and one by one
+    monkeypatch.setattr(lookup, "_FEW", few)  # through the index, and one by one
     for delta in deltas:  # most changes are of keys that are there
         known = changed.draw(st.lists(st.sampled_from(sorted(base)), max_size=8))
         delta.update(dict.fromkeys(known, changed.draw(ENTRIES | st.just(b""))))

@@ -15,8 +15,8 @@ from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
 from forecache.store.publishing.steps import step
-from forecache.store.read.merge import merged
-from forecache.store.read.snapshot import Snapshot
+from forecache.store.read.snapshot import Snapshot, merged
+from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.segment.writer import PAGE, write_sorted
 
 SMALL_STORE_ROWS = 1000
@@ -34,7 +34,7 @@ def why_compact(publication: Publication, manifest: Manifest) -> str:
     """Why a version in the making should rather be one base; "" where its deltas are small and few."""
     base, *deltas = manifest.segments
     entries = sum(segment.entries for segment in deltas)
-    if deltas and len(manifest.segments) > min(publication.pipeline.publish.max_segments, publication.most_segments):
+    if deltas and len(manifest.segments) > min(publication.pipeline.publish.max_segments, MAX_DELTAS):
         return f"{len(manifest.segments)} segments"
     if entries > most_changed_rows(publication):
         return f"{entries:,} changed keys over a base of {base.entries:,}"

@@ -16,7 +16,6 @@ from forecache.store.keys import KeySchema
 from forecache.store.layout import fsync_path, move_durably, remove_tree
 from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
 from forecache.store.publishing.steps import step
-from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.store import Store
 
 
@@ -53,10 +52,6 @@ class Publication:
         folder = self.store.layout.staging / f"{self.version:08d}"
         folder.mkdir()
         return folder
-
-    @property
-    def most_segments(self) -> int:
-        return MAX_DELTAS
 
     def segment_id(self, kind: str) -> str:
         """Unique for ever, also among stores that a replica pulls from: it names what it was made from."""

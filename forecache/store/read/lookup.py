@@ -9,12 +9,18 @@ import xxhash
 if TYPE_CHECKING:
     from forecache.store.segment.index import Index
 
+# numpy is imported when a version is opened: what opens none, such as a command that lists versions, does without.
+
 Get = Callable[[bytes], bytes | None]
 GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
 GetDelta = Callable[[bytes, int], bytes | None]
 """The newest entry of a key in the deltas whose bits are set, a tombstone as an empty one; None where none has it."""
 _NEWLINE = ord("\n")
 """A number is looked for ten times as fast as a bytes object of one byte."""
+_FEW = 28
+"""So many keys are found sooner one by one than together."""
+_BLOCK = 1 << 16
+"""Most keys that are looked up together, so that memory stays bounded."""
 
 
 def entry_readers(
@@ -28,13 +34,11 @@ def entry_readers(
         filter_map: Where there are deltas.
         carried: Whether entries may have a second line.
     """
-    # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
-    from forecache.store.read.many import many_reader
     from forecache.store.segment.filter import slot_width
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
-        return _values(base_get) if carried else base_get, base_get, many_reader(index, base_get, base_get, None, None)
+        return _values(base_get) if carried else base_get, base_get, _many_reader(index, base_get, base_get, None, None)
     assert filter_map is not None, "a version with delta segments has a filter"
     # Behind eight bytes, bit i of a slot says that delta i may hold a key with that hash. Most slots are empty, so that
     # most reads touch the base alone.
@@ -74,7 +78,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return get if carried else get_entry, get_entry, many_reader(index, base_get, get_entry, get_delta, slots)
+    return get if carried else get_entry, get_entry, _many_reader(index, base_get, get_entry, get_delta, slots)
 
 
 def _layer_reader(layer: list[Any]) -> Get:
@@ -97,3 +101,47 @@ def _values(get_entry: Get) -> Get:
         return entry[: entry.index(b"\n")]
 
     return get
+
+
+def _many_reader(
+    index: "Index", base_get: Get, get: Get, get_delta: GetDelta | None, slots: memoryview | None
+) -> GetMany:
+    """A reader of many keys, through the base's index.
+
+    Where the index does not lead to a key, and where a delta may hold it, keys are read one by one.
+
+    Args:
+        base_get: Reads the base alone.
+        get: Reads all segments.
+        get_delta: Reads the deltas alone; None where there are none.
+        slots: Of the filter; None where there are no deltas.
+    """
+    import numpy as np
+
+    from forecache.store.segment.index import key_hashes
+
+    find = index.find
+    table = None if slots is None else np.asarray(slots)
+    slot_mask = np.uint64(0 if table is None else len(table) - 1)
+
+    def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
+        if len(keys) <= _FEW:
+            return list(map(get, keys))
+        if len(keys) > _BLOCK:
+            blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
+            return [entry for block in blocks for entry in get_many(block)]
+        hashes = key_hashes(keys)
+        entries: list[bytes | None]
+        entries, elsewhere = find(keys, hashes)
+        for place in elsewhere:
+            entries[place] = base_get(keys[place])
+        if table is not None and get_delta is not None:
+            candidates = table.take((hashes & slot_mask).view(np.int64))
+            places = np.flatnonzero(candidates)
+            for place, bits in zip(places.tolist(), candidates.take(places).tolist(), strict=True):
+                entry = get_delta(keys[place], bits)
+                if entry is not None:
+                    entries[place] = entry or None
+        return entries
+
+    return get_many

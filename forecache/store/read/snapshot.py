@@ -17,10 +17,9 @@ entry in a delta segment is a tombstone: the key has left.
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -29,12 +28,7 @@ from forecache.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.store.layout import Layout
 from forecache.store.manifest import Manifest, SegmentInfo
 from forecache.store.read.lookup import Get, GetMany, entry_readers
-from forecache.store.read.merge import merged
 from forecache.store.segment import mapping as segments
-from forecache.store.segment.populate import populate
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Snapshot:
@@ -92,16 +86,6 @@ class Snapshot:
         if not self.manifest.carried:
             return entries
         return [None if entry is None else split_entry(entry)[0] for entry in entries]
-
-    def take(self, keys: Sequence[object]) -> "pa.Table":
-        """Rows of the given keys as an Arrow table, in their order: key columns, `found` (bool), served fields.
-
-        Args:
-            keys: Key values as `encode_key` takes them, or key bytes.
-        """
-        from forecache.store.take import take
-
-        return take(self, keys)
 
     def base_keys(self, shard: int) -> Iterator[bytes]:
         """The keys in one shard of the base, whether or not a delta has removed them since."""
@@ -173,7 +157,7 @@ class Snapshot:
             if handle.verified:
                 continue
             total += verify_segment(self.layout, segment)
-            populate(handle.paths)
+            segments.populate(handle.paths)
             handle.verified = True
         total += verify_filter(self.layout, self.manifest)
         if self.replaced():
@@ -206,6 +190,25 @@ class Snapshot:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def merged(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The (key, entry) pairs of `base`, which come in the keys' order, under those of `overlay`, in the same order.
+
+    Args:
+        overlay: An empty entry removes its key.
+    """
+    newer = sorted(overlay.items(), reverse=True)
+    for pair in base:
+        while newer and newer[-1][0] <= pair[0]:
+            first = newer.pop()
+            if first[0] == pair[0]:
+                pair = first
+            elif first[1]:
+                yield first
+        if pair[1]:
+            yield pair
+    yield from (pair for pair in reversed(newer) if pair[1])
 
 
 def split_entry(entry: bytes) -> tuple[bytes, str]:

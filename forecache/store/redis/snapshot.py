@@ -1,14 +1,11 @@
 """Reads of a version in Redis, and the names that its entries have there."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.store.manifest import Manifest, SegmentInfo
 from forecache.store.read.snapshot import split_entry
 from forecache.store.redis.client import is_cluster
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class RedisSnapshot:
@@ -41,12 +38,6 @@ class RedisSnapshot:
         layers = len(self._prefixes)
         flat = read_all(self._client, [entry_key(prefix, key) for key in keys for prefix in self._prefixes])
         return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
-
-    def take(self, keys: Sequence[object]) -> "pa.Table":
-        """See `Snapshot.take`."""
-        from forecache.store.take import take
-
-        return take(self, keys)
 
     def close(self) -> None:
         """Nothing to give back: the client belongs to the store."""

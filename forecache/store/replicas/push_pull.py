@@ -5,7 +5,6 @@ changes travels as one small segment. The pointer moves last on both sides.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -235,9 +234,3 @@ def fetch_file(remote: Remote, name: str, folder: Path, info: ShardInfo) -> int:
         )
     move_durably(part, target)
     return travelled
-
-
-def remote_pointer(store: Store, remote: Remote) -> dict[str, Any] | None:
-    """What a remote serves for this pipeline: the pointer as a dictionary, None where it has none."""
-    seen = remote.read(f"{store.pipeline}/CURRENT")
-    return asdict(pointer_from_json(seen[0])) if seen else None

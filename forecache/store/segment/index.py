@@ -11,6 +11,7 @@ without a slot (more than eight in a bucket, longer than 65,535 bytes, or more t
 LMDB alone.
 """
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,6 @@ import numpy as np
 import xxhash
 
 from forecache.store.segment.lmdb_pages import leaf_records
-from forecache.store.segment.region import Region
 
 MAGIC = b"fcindex1"
 _SLOTS = 8
@@ -77,22 +77,23 @@ class Index:
     """Entries of a base segment by their keys.
 
     Args:
-        region: The segment's files, one after the other.
+        mapped: The segment's files, one after the other.
+        starts: Where in it each file begins.
         pages: Bytes of each file that are LMDB's; the index is behind them.
 
     Raises:
         ValueError: It is not there.
     """
 
-    def __init__(self, region: Region, pages: Sequence[int]) -> None:
-        self._map = region.map
-        self._bytes = np.frombuffer(region.map, np.uint8)
-        self._buckets = np.frombuffer(region.map, "<u8").reshape(-1, _SLOTS)
-        headers = [start + size for start, size in zip(region.starts, pages, strict=True)]
-        if any(region.map[header : header + len(MAGIC)] != MAGIC for header in headers):
+    def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:
+        self._map = mapped
+        self._bytes = np.frombuffer(mapped, np.uint8)
+        self._buckets = np.frombuffer(mapped, "<u8").reshape(-1, _SLOTS)
+        headers = [start + size for start, size in zip(starts, pages, strict=True)]
+        if any(mapped[header : header + len(MAGIC)] != MAGIC for header in headers):
             raise ValueError("there is none behind the pages of every file")
-        counts = [int.from_bytes(region.map[header + 8 : header + 16], "little") for header in headers]
-        self._starts = np.array(region.starts, np.int64)
+        counts = [int.from_bytes(mapped[header + 8 : header + 16], "little") for header in headers]
+        self._starts = np.array(starts, np.int64)
         self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)
         self._counts = np.array(counts, np.int64)
         self._mask = len(headers) - 1

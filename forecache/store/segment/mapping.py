@@ -1,9 +1,12 @@
-"""Opening a segment's files: once per process, shared by the versions that hold the segment."""
+"""Mapping a segment's files into memory: once per process, shared by the versions that hold the segment."""
 
+import ctypes
+import mmap
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,15 @@ from forecache.errors import ConflictError, DamagedError
 
 if TYPE_CHECKING:
     from forecache.store.segment.index import Index
+
+_MAP_FIXED = 0x10
+_MADV_POPULATE_READ = 22
+"""Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read."""
+_POPULATED_BYTES = 4 << 20
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class _File:
@@ -101,13 +113,41 @@ def _open_index(paths: Sequence[Path]) -> "Index":
     # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
     from forecache.store.segment.index import Index
     from forecache.store.segment.lmdb_pages import pages_size
-    from forecache.store.segment.region import Region
 
     try:
-        region = Region(paths)
-        return Index(region, [pages_size(memoryview(region.map)[start:]) for start in region.starts])
+        mapped, starts = _map_together(paths)
+        return Index(mapped, starts, [pages_size(memoryview(mapped)[start:]) for start in starts])
     except (OSError, ValueError, OverflowError, struct.error) as error:
         raise DamagedError(f"The index of the segment {paths[0].parent} cannot be read: {error}.") from None
+
+
+def _map_together(paths: Sequence[Path]) -> tuple[mmap.mmap, list[int]]:
+    """Files mapped one after the other, so that vector operations reach all of them, and where each begins.
+
+    The mapping is read-only, each file begins at a page's start, and it ends when nothing refers to it any more.
+    """
+    import numpy as np
+
+    sizes = [path.stat().st_size for path in paths]
+    pages = [-(-size // mmap.PAGESIZE) for size in sizes]
+    *starts, end = (count * mmap.PAGESIZE for count in accumulate(pages, initial=0))
+    mapped = mmap.mmap(-1, end, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    address = np.frombuffer(mapped, np.uint8).ctypes.data
+    for path, start, size in zip(paths, starts, sizes, strict=True):
+        _map_at(address + start, path, size)
+    mapped.madvise(mmap.MADV_RANDOM)
+    return mapped, starts
+
+
+def _map_at(address: int, path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        mapped = _LIBC.mmap(address, size, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, descriptor, 0)
+    finally:
+        os.close(descriptor)
+    if mapped != address:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(path))
 
 
 _open: dict[Path, SegmentHandle] = {}
@@ -155,3 +195,27 @@ def release(handle: SegmentHandle) -> None:
             if _open.get(handle.folder) is handle:
                 del _open[handle.folder]
             handle.close()
+
+
+def populate(paths: Sequence[Path]) -> None:
+    """Enter the files into this process's page tables, so that the first reads do not stop for it page by page.
+
+    Every mapping that the process has of them is entered; other threads run meanwhile.
+    """
+    for first, last in _mappings({str(path.resolve()) for path in paths}):
+        for start in range(first, last, _POPULATED_BYTES):
+            if _LIBC.madvise(start, min(_POPULATED_BYTES, last - start), _MADV_POPULATE_READ):
+                break  # the end of the file, or a kernel that cannot
+
+
+def _mappings(files: set[str]) -> Iterator[tuple[int, int]]:
+    """First and end address of each mapping of the files."""
+    try:
+        with open("/proc/self/maps") as lines:
+            found = [line.rstrip("\n").split(maxsplit=5) for line in lines]
+    except OSError:
+        return
+    for address, _, _, _, _, *name in found:
+        if name and name[0] in files:
+            first, _, last = address.partition("-")
+            yield int(first, 16), int(last, 16)
