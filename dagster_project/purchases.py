@@ -1,27 +1,13 @@
-"""The purchases of the CDNOW customers: the source, the features that the pipelines share, and landing the demo data.
+"""The purchases of the CDNOW customers: the source, and the features that the pipelines share."""
 
-Data: dagster_project/data/cdnow, see its README for where it comes from.
-"""
-
-import gzip
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
-from functools import partial
-from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.buckets import open_bucket
-from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Column, Feature, Source, expect
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-DATA = Path(__file__).parent / "data" / "cdnow" / "CDNOW_master.txt.gz"
 
 PURCHASES = Source(
     name="purchases",
@@ -105,40 +91,3 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
             "gap_ratio": F.col("recency_days") / F.col("gap_mean_days"),
         }
     )
-
-
-def _writer(settings: Settings) -> Callable[[str, bytes], object]:
-    """A function that writes a landing file so that it appears whole."""
-    uri = source_uri(settings, PURCHASES)
-    if "://" in uri:
-        import obstore
-
-        return partial(obstore.put, open_bucket(uri, settings.storage_options))
-
-    def write(name: str, content: bytes) -> None:
-        unfinished = Path(uri) / f".{name}"
-        unfinished.write_bytes(content)
-        unfinished.rename(Path(uri) / name)
-
-    return write
-
-
-def land(settings: Settings, *, progress: Progress = no_progress) -> StageResult:
-    """Write the purchases into the landing zone as one CSV file a day; files already there are left alone."""
-    started = time.perf_counter()
-    landed = {file.name for file in list_landing(settings, PURCHASES)}  # makes the folder of a local landing zone
-    write = _writer(settings)
-    with gzip.open(DATA, "rt") as lines:
-        next(lines)
-        purchases = sorted((line.split() for line in lines), key=lambda fields: fields[1])
-    written = 0
-    for compact_day, rows in groupby(purchases, key=lambda fields: fields[1]):
-        day = f"{compact_day[:4]}-{compact_day[4:6]}-{compact_day[6:]}"
-        if f"{day}.csv" in landed:
-            continue
-        body = "".join(f"{customer},{day},{quantity},{amount}\n" for customer, _, quantity, amount in rows)
-        write(f"{day}.csv", f"customer_id,date,quantity,amount\n{body}".encode())
-        written += 1
-    progress(f"{written} landing files written", 1.0)
-    seconds = time.perf_counter() - started
-    return StageResult("land", PURCHASES.name, len(purchases), seconds, skipped=not written, details={"files": written})

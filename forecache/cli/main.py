@@ -10,7 +10,7 @@ from forecache.errors import ForecacheError
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
-    "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on the shipped purchases, from files to a served answer."),
+    "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on demo data, from files to a served answer."),
     "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for a night or a range of nights."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),

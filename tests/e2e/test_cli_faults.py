@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from dagster_project.purchases import land
 from forecache.cli.main import main
+from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.settings import load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.e2e]
@@ -55,7 +55,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("landed") / "home"
-    land(load_settings(home=home))
+    land_demo_data(load_settings(home=home))
     for file in (home / "landing" / "purchases").iterdir():
         if file.name < FIRST_DAY:
             file.unlink()

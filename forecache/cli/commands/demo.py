@@ -1,25 +1,22 @@
-"""`forecache demo`: the main job on the shipped purchases, from landing files to a served answer, told in full."""
+"""`forecache demo`: the main job on the project's demo data, from landing files to a served answer, told in full."""
 
 import json
 import time
-from collections.abc import Mapping
-from datetime import date
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.model_figures import show_models, verdicts
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_pipelines, run_job
+from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.pipeline import Pipeline, load_pipeline
-from forecache.pipeline.loading import import_from_project
 from forecache.results import StageResult
 from forecache.settings import Settings
-
-if TYPE_CHECKING:
-    from forecache.registry.versions.models import ModelVersion
 
 
 @command(
@@ -35,10 +32,10 @@ if TYPE_CHECKING:
 @click.option("--keep", is_flag=True, help="Leave the reader running and print how to stop it.")
 @click.option("--s3", is_flag=True, help="With landing zone, lake, checkpoints and store on an S3 server started here.")
 def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
-    """Run the main job on the shipped purchases and show what happened.
+    """Run the main job on the project's demo data and show what happened.
 
-    Lands the purchases, ingests and checks them, builds features, trains with torchrun, registers the model, judges it
-    by the gate, scores every customer, publishes, starts the reader and asks it. Run again, it redoes only what has
+    Lands the data, ingests and checks them, builds features, trains with torchrun, registers the model, judges it
+    by the gate, scores every key, publishes, starts the reader and asks it. Run again, it redoes only what has
     changed.
     """
     if not s3:
@@ -55,8 +52,9 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     current = settings()
     pipelines = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
     with StageProgress() as progress:
-        stages = [import_from_project(current, f"{current.project}.purchases").land(current, progress=progress.update)]
-        progress.done(stages[0])
+        stages = land_demo_data(current, progress=progress.update)
+        for stage in stages:
+            progress.done(stage)
         night = last_night(pipelines)
         stages += run_job(
             current,
@@ -105,9 +103,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
 
 def last_night(pipelines: list[Pipeline]) -> date:
     """The newest night that every pipeline's data reaches."""
-    ends = [pipeline.end for pipeline in pipelines if pipeline.end is not None]
-    assert ends, "the shipped purchases have an end"
-    return min(ends)
+    yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+    return min(pipeline.end or yesterday for pipeline in pipelines)
 
 
 def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str]:
@@ -142,67 +139,6 @@ def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResu
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 
-def verdicts(
-    settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
-) -> list[dict[str, Any]]:
-    """What the gate said of models, with their figures.
-
-    Args:
-        versions: Which version of each pipeline; else its champion, or the newest where there is none.
-    """
-    from forecache.registry.gate.verdicts import load_verdict
-    from forecache.registry.versions.models import find_champion, list_models, model_version
-
-    found = []
-    for pipeline in pipelines:
-        if versions is not None and pipeline.name in versions:
-            version: ModelVersion | None = model_version(settings, pipeline, versions[pipeline.name])
-        else:
-            version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
-        verdict = load_verdict(version) if version is not None else None
-        if version is None or verdict is None:
-            continue
-        metrics = sorted(verdict.metrics, key=lambda metric: metric != pipeline.gate.metric)
-        found.append(
-            {
-                "pipeline": pipeline.name,
-                "model_version": version.version,
-                "aliases": list(version.aliases),
-                "passed": verdict.passed,
-                "state": verdict.state,
-                "reasons": list(verdict.reasons),
-                "decided_by": pipeline.gate.metric,
-                "baseline_feature": pipeline.gate.baseline.feature,
-                "metrics": {metric: verdict.metrics[metric] for metric in metrics},
-                "baseline": dict(verdict.baseline),
-            }
-        )
-    return found
-
-
-def show_models(models: list[dict[str, Any]]) -> None:
-    """Metrics beside the baseline's, and the verdict in a line."""
-    rows = [
-        (
-            f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",
-            metric,
-            value,
-            model["baseline"].get(metric),
-            model["baseline_feature"] if metric == model["decided_by"] else "",
-        )
-        for model in models
-        for metric, value in model["metrics"].items()
-    ]
-    columns = ("model", "on the test split", "value", "baseline", "the baseline is")
-    show_table(columns, rows, title="Models", right=("value", "baseline"))
-    said = {"failed": "failed the gate", "passed": "passed the gate"}
-    for model in models:
-        alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
-        state = said.get(model["state"], "passed the gate and waits for approval")
-        click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
-    click.echo()
-
-
 def _show_answers(answers: list[dict[str, Any]]) -> None:
     rows = [
         (
@@ -218,9 +154,7 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     columns = ("asked for", "answered", "store version", "model", "as of", "stale")
     show_table(columns, rows, title="Answers of the reader", right=("store version",))
     if any(answer["stale"] for answer in answers):
-        click.echo(
-            "The purchases end in 1998: the answers are flagged as stale, which is what the declarations ask for."
-        )
+        click.echo("The data end before today: the answers are flagged as stale, as the declarations ask for.")
     click.echo()
 
 
@@ -240,8 +174,8 @@ def _say_what_next(
         (f"forecache explain {first.name} {answers[0]['key']}", "follow an answer back to its data and model"),
         (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
         ("forecache serve", "start the reader again"),
-        ("make dev", "the orchestrator's UI: the run of this demo is in it"),
-        (f"less dagster_project/pipelines/{first.name}.py", "the declaration; copy it to add a pipeline of your own"),
+        ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),
+        (f"less {settings.project.replace('.', '/')}/pipelines/*.py", "the declarations; copy one to add a pipeline"),
     ]
     width = max(len(what) for what, _ in steps)
     for what, why in steps:

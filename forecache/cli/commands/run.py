@@ -71,7 +71,7 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     """The metrics and the gate's verdict on each model that was registered."""
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
-        from forecache.cli.commands.demo import show_models, verdicts
+        from forecache.cli.model_figures import show_models, verdicts
         from forecache.pipeline import load_pipeline
 
         pipelines = [load_pipeline(current, name) for name in registered]

@@ -1,0 +1,86 @@
+"""Landing files made from a project's own rows, for `forecache demo`."""
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from forecache.buckets import open_bucket
+from forecache.errors import SettingsError
+from forecache.lake.ingest.landing import list_landing, source_uri
+from forecache.pipeline import Source
+from forecache.pipeline.loading import import_from_project
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+LandingDay = tuple[Source, date, Sequence[Sequence[object]]]
+"""The rows of a day of a source; the values of a row are in the order of the source's columns."""
+
+
+def land_demo_data(settings: Settings, *, progress: Progress = no_progress) -> list[StageResult]:
+    """Write what the project's `landing.landing_days()` yields as one CSV file a day; files that are there stay.
+
+    Returns:
+        One stage "land" for each source, with all its rows.
+
+    Raises:
+        SettingsError: The project has no module `landing` with that function.
+    """
+    started = time.perf_counter()
+    landed: dict[str, set[str]] = {}
+    writers: dict[str, Callable[[str, bytes], object]] = {}
+    rows, written = Counter[str](), Counter[str]()
+    for source, day, values in _landing_days(settings):
+        if source.name not in landed:
+            landed[source.name] = {file.name for file in list_landing(settings, source)}  # makes a local folder
+            writers[source.name] = _writer(settings, source)
+        rows[source.name] += len(values)
+        if f"{day}.csv" not in landed[source.name]:
+            writers[source.name](f"{day}.csv", _csv(source, values))
+            written[source.name] += 1
+    progress(f"{written.total()} landing files written", 1.0)
+    seconds = time.perf_counter() - started
+    return [
+        StageResult("land", name, count, seconds, skipped=not written[name], details={"files": written[name]})
+        for name, count in rows.items()
+    ]
+
+
+def _landing_days(settings: Settings) -> Iterable[LandingDay]:
+    name = f"{settings.project}.landing"
+    try:
+        days: Iterable[LandingDay] = import_from_project(settings, name).landing_days()
+    except (SettingsError, AttributeError) as error:
+        raise SettingsError(
+            f"The demo needs a function landing_days() in {name}: {error}",
+            remedy="It yields (source, day, rows) for each day; see dagster_project/landing.py.",
+        ) from error
+    return days
+
+
+def _csv(source: Source, rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(column.name for column in source.columns)
+    lines.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _writer(settings: Settings, source: Source) -> Callable[[str, bytes], object]:
+    """A function that writes a landing file so that it appears whole."""
+    uri = source_uri(settings, source)
+    if "://" in uri:
+        import obstore
+
+        return partial(obstore.put, open_bucket(uri, settings.storage_options))
+
+    def write(name: str, content: bytes) -> None:
+        unfinished = Path(uri) / f".{name}"
+        unfinished.write_bytes(content)
+        unfinished.rename(Path(uri) / name)
+
+    return write

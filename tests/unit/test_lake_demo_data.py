@@ -1,0 +1,50 @@
+"""Landing files of `forecache demo`, from the rows that a project yields."""
+
+from pathlib import Path
+
+import pytest
+
+from forecache.errors import SettingsError
+from forecache.lake.ingest.demo_data import land_demo_data
+from forecache.settings import Settings, load_settings
+
+LANDING = """
+from datetime import date
+from dagster_project.purchases import PURCHASES
+
+def landing_days():
+    yield PURCHASES, date(1997, 1, 1), [("00001", "1997-01-01", 1, 2.5), ('a,"b', "1997-01-01", 2, 3.0)]
+    yield PURCHASES, date(1997, 1, 2), [("00002", "1997-01-02", 1, 1.0)]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Settings:
+    """Settings of a project, named for the test, that has a `landing` module and nothing else."""
+    name = f"landing_project_{request.node.name}"
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "landing.py").write_text(LANDING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return load_settings(home=tmp_path / "home", project=name)
+
+
+def test_rows_become_one_csv_a_day_and_files_that_are_there_stay(project: Settings) -> None:
+    folder = Path(project.landing_uri) / "purchases"
+    folder.mkdir(parents=True)
+    (folder / "1997-01-02.csv").write_text("as it was")
+    (landed,) = land_demo_data(project)
+    assert (landed.stage, landed.subject, landed.rows, landed.skipped) == ("land", "purchases", 3, False)
+    assert landed.details == {"files": 1}
+    assert (folder / "1997-01-01.csv").read_text() == (
+        'customer_id,date,quantity,amount\n00001,1997-01-01,1,2.5\n"a,""b",1997-01-01,2,3.0\n'
+    )
+    assert (folder / "1997-01-02.csv").read_text() == "as it was"
+    assert [result.skipped for result in land_demo_data(project)] == [True]
+
+
+def test_a_project_without_landing_days_is_told_what_the_demo_needs(project: Settings, tmp_path: Path) -> None:
+    (tmp_path / project.project / "landing.py").write_text("")
+    with pytest.raises(SettingsError, match=rf"needs a function landing_days\(\) in {project.project}.landing"):
+        land_demo_data(project)
