@@ -12,7 +12,6 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.delta.tables import open_table, table_exists
 from forecache.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
@@ -49,11 +48,7 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
-    import pyarrow as pa
-    from deltalake import Schema
-
-    from forecache.lake.delta.commit import Change, State, Target, commit
-    from forecache.lake.delta.writers import write_rows
+    from forecache.lake.delta.small_tables import append_rows
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [
@@ -65,12 +60,9 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
         }
         for row in records
     ]
-
-    def decide(state: State) -> Change:
-        numbered = [{**row, "commit_version": state.version + 1} for row in rows]
-        return Change(write_rows(pa.Table.from_pylist(numbered, schema=_schema()), settings, LEDGER_TABLE))
-
-    commit(Target(settings, LEDGER_TABLE, Schema.from_arrow(_schema())), decide)
+    append_rows(
+        settings, LEDGER_TABLE, _schema(), lambda newest: [{**row, "commit_version": newest + 1} for row in rows]
+    )
 
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
@@ -97,10 +89,10 @@ def last_record(settings: Settings, stage: str, subject: str, night: date | None
 
 
 def _rows(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
-    """The rows that meet the filters, which the log's bounds and Parquet's narrow down, the latest last."""
-    if not table_exists(settings, LEDGER_TABLE):
-        return []
-    rows = open_table(settings, LEDGER_TABLE).to_pyarrow_table(filters=filters).to_pylist()
+    """The rows that meet the filters, the latest last."""
+    from forecache.lake.delta.small_tables import read_rows
+
+    rows = read_rows(settings, LEDGER_TABLE, filters)
     records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
     # Rows without a version were written before there were any.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))

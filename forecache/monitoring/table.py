@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
+from operator import itemgetter
 from typing import Any, Literal
 
-from forecache.lake.delta.tables import append_rows, open_table, table_exists
 from forecache.settings import Settings
 
 MONITORING_TABLE = "monitoring"
@@ -53,24 +53,24 @@ class Measurement:
 
 def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
     """Append figures in one commit; a figure that is there already is superseded by the newer one."""
-    import pyarrow as pa
+    from forecache.lake.delta.small_tables import append_rows
 
     now = datetime.now(timezone.utc)
     values = [{**vars(row), "recorded_at": now} for row in rows]
-    append_rows(settings, MONITORING_TABLE, pa.Table.from_pylist(values, schema=_schema()))
+    append_rows(settings, MONITORING_TABLE, _schema(), lambda _: values)
 
 
 def measurements(
     settings: Settings, pipeline: str, *, first: date | None = None, last: date | None = None
 ) -> list[Measurement]:
     """The newest value of each figure of a pipeline's nights from `first` to `last`, by night."""
-    if not table_exists(settings, MONITORING_TABLE):
-        return []
+    from forecache.lake.delta.small_tables import read_rows
+
     filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
     filters += [("night", ">=", first)] if first else []
     filters += [("night", "<=", last)] if last else []
-    rows = open_table(settings, MONITORING_TABLE).to_pyarrow_table(filters=filters)
-    return newest(Measurement(**row) for row in rows.sort_by("recorded_at").to_pylist())
+    rows = read_rows(settings, MONITORING_TABLE, filters)
+    return newest(Measurement(**row) for row in sorted(rows, key=itemgetter("recorded_at")))
 
 
 def newest(rows: Iterable[Measurement]) -> list[Measurement]:

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from forecache.lake.code import code_version
-from forecache.lake.delta.tables import open_table, table_exists
 from forecache.settings import Settings
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -71,26 +70,17 @@ class Promotion:
 
 def record_promotion(settings: Settings, entry: Promotion) -> None:
     """Append a decision; `code_version` and `position` are filled in."""
-    import pyarrow as pa
-    from deltalake import Schema
-
-    from forecache.lake.delta.commit import Change, State, Target, commit
-    from forecache.lake.delta.writers import write_rows
+    from forecache.lake.delta.small_tables import append_rows
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
-
-    def decide(state: State) -> Change:
-        rows = pa.Table.from_pylist([{**row, "position": state.version}], schema=_schema())
-        return Change(write_rows(rows, settings, PROMOTION_TABLE))
-
-    commit(Target(settings, PROMOTION_TABLE, Schema.from_arrow(_schema()), add_columns=True), decide)
+    append_rows(settings, PROMOTION_TABLE, _schema(), lambda newest: [{**row, "position": newest}])
 
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
     """The decisions about a pipeline's model, oldest first."""
-    if not table_exists(settings, PROMOTION_TABLE):
-        return []
-    rows = open_table(settings, PROMOTION_TABLE).to_pyarrow_table(filters=[("pipeline", "=", pipeline)]).to_pylist()
+    from forecache.lake.delta.small_tables import read_rows
+
+    rows = read_rows(settings, PROMOTION_TABLE, [("pipeline", "=", pipeline)])
     found = [Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows]
     return sorted(found, key=lambda entry: (-1 if entry.position is None else entry.position, entry.recorded_at))
 

@@ -131,9 +131,9 @@ def check_project(settings: Settings) -> Finding:
 
 
 def check_lake(settings: Settings) -> Finding:
-    from forecache.lake.delta.tables import list_tables
+    from forecache.lake.delta.tables import table_names
 
-    found = list_tables(settings)
+    found = table_names(settings)
     if not found:
         return Finding(
             "lake", "warn", f"no table yet in {settings.lake_uri}", "Run `forecache demo` or `forecache run`."
@@ -188,15 +188,13 @@ def check_bytes(settings: Settings) -> Finding:
 
 
 def check_rollbacks(settings: Settings) -> Finding:
-    from forecache.lake.delta.tables import table_exists
     from forecache.pipeline import load_pipelines
-    from forecache.registry.promotions import PROMOTION_TABLE, promotions, unfinished
+    from forecache.registry.promotions import promotions, unfinished
     from forecache.store import open_store
 
-    known = table_exists(settings, PROMOTION_TABLE)
     cut_short = []
     for name in load_pipelines(settings):
-        entry, store = unfinished(promotions(settings, name)) if known else None, open_store(settings, name)
+        entry, store = unfinished(promotions(settings, name)), open_store(settings, name)
         current = store.pointer().current
         if entry is not None:
             cut_short.append(

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import date, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,8 @@ from forecache.cli.commands.models import model_dict
 from forecache.cli.commands.store import no_such_key, open_pipeline_store, provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.errors import NotFoundError
-from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.delta.small_tables import read_rows
+from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.settings import Settings
 
@@ -107,12 +109,10 @@ def _recorded(
     current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
 ) -> dict[str, Any]:
     """What the stage ledger says about the stage that made a night (at a Delta version where one is given)."""
-    if not table_exists(current, LEDGER_TABLE):
-        return {}
     filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
     if delta_version is not None:
         filters.append(("delta_version", "=", delta_version))
-    rows = open_table(current, LEDGER_TABLE).to_pyarrow_table(filters=filters).sort_by("recorded_at").to_pylist()
+    rows = sorted(read_rows(current, LEDGER_TABLE, filters), key=itemgetter("recorded_at"))
     if not rows:
         return {}
     names = ("inputs", "run_id", "code_version", "recorded_at")

@@ -39,6 +39,8 @@ class Target:
     Attributes:
         add_columns: Add the schema's missing columns to the table.
         fit: Refuse rows whose column types differ from the table's.
+        keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
+            checkpoints remove those that are a day old.
     """
 
     settings: Settings
@@ -48,6 +50,7 @@ class Target:
     change_feed: bool = False
     add_columns: bool = True
     fit: bool = True
+    keep_log: bool = True
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,8 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
     configuration = {
         "delta.enableDeletionVectors": "false",
         "delta.enableChangeDataFeed": str(target.change_feed).lower(),
+        "delta.enableExpiredLogCleanup": str(not target.keep_log).lower(),
+        "delta.logRetentionDuration": "interval 1 days",
     }
     create_table_with_add_actions(
         target.settings.table_uri(target.name),

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from operator import itemgetter
 
 import pyarrow as pa
 
 from forecache.errors import InputError
-from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.delta.writers import write_rows
+from forecache.lake.delta.commit import Change, State, commit
+from forecache.lake.delta.small_tables import read_rows, rows_added, target_of
 from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -47,12 +47,8 @@ class IngestedFile:
 
 def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
     """The files of a source that have been ingested, oldest first; empty where none has."""
-    if not table_exists(settings, FILES_TABLE):
-        return []
-    table = open_table(settings, FILES_TABLE).to_pyarrow_table(filters=[("source", "=", source.name)])
-    return [
-        IngestedFile(**row) for row in table.sort_by([("ingested_at", "ascending"), ("file", "ascending")]).to_pylist()
-    ]
+    rows = read_rows(settings, FILES_TABLE, [("source", "=", source.name)])
+    return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
 
 
 def enter_files(
@@ -63,22 +59,13 @@ def enter_files(
     Args:
         require: Called before each attempt to commit; what it raises goes through.
     """
-    from deltalake import Schema
-
     rows = _to_arrow(files)
-    names = {(file.source, file.file) for file in files}
 
     def decide(state: State) -> Change:
         require()
-        delta = state.delta
-        known = delta.to_pyarrow_table(columns=["source", "file"]).to_pylist() if delta else []
-        if delta is None or not any((row["source"], row["file"]) in names for row in known):
-            return Change(write_rows(rows, settings, FILES_TABLE))
-        kept = [row for row in delta.to_pyarrow_table().to_pylist() if (row["source"], row["file"]) not in names]
-        whole = pa.concat_tables([pa.Table.from_pylist(kept, schema=rows.schema), rows])
-        return Change(write_rows(whole, settings, FILES_TABLE), state.files)
+        return rows_added(settings, FILES_TABLE, state, rows, key=("source", "file"))
 
-    commit(Target(settings, FILES_TABLE, Schema.from_arrow(rows.schema)), decide)
+    commit(target_of(settings, FILES_TABLE, rows.schema), decide)
 
 
 def read_days(files: Iterable[IngestedFile]) -> set[date]:

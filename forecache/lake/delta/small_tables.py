@@ -1,0 +1,207 @@
+"""Small tables that grow by a few rows a commit, such as ledgers: read filtered, and compacted as they grow.
+
+A process keeps the log of each such table and the rows of its small files, which never change. Every look-up first
+catches up with the newest commit of any process. An append that finds many small files merges them, sorted by what
+look-ups ask for, in the commit of its own rows.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from forecache.lake.delta.commit import Change, State, Target, commit, open_if_exists
+from forecache.lake.delta.files import DataFile, place_of, write_file
+from forecache.lake.delta.writers import new_folder, new_path, write_rows
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+SORTED_BY: Mapping[str, tuple[str, ...]] = {
+    "stage_ledger": ("subject", "stage", "night"),
+    "promotion_ledger": ("pipeline",),
+    "monitoring": ("pipeline", "night"),
+    "ingested_files": ("source", "event_day"),
+}
+"""The small tables, and the columns that their compacted files are sorted by."""
+MOST_SMALL_FILES = 200
+"""An append to a table with so many small files merges them."""
+_SMALL_FILE_ROWS = 16_384
+_KEPT_FILE_ROWS = 1_024
+_GROUP_ROWS = 2_048
+
+Filter = tuple[str, str, Any]
+
+
+def read_rows(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
+    """The rows of a small table that meet all filters, as of the newest commit; none where there is no table.
+
+    Args:
+        filters: Column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
+    """
+    options = tuple(sorted(settings.storage_options.items()))
+    return _reader(os.getpid(), settings.table_uri(name), options).read(settings, name, filters)
+
+
+def append_rows(
+    settings: Settings, name: str, schema: pa.Schema, rows_at: Callable[[int], list[dict[str, Any]]]
+) -> int:
+    """Append rows to a small table in one commit, creating the table if need be; returns the Delta version.
+
+    Args:
+        rows_at: The rows, given the table's newest version (-1: there is no table), at each attempt to commit.
+
+    Raises:
+        What `forecache.lake.delta.commit.commit` does.
+    """
+
+    def decide(state: State) -> Change:
+        return rows_added(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
+
+    return commit(target_of(settings, name, schema), decide)
+
+
+def target_of(settings: Settings, name: str, schema: pa.Schema) -> Target:
+    """A small table to commit to; nothing names its old versions."""
+    from deltalake import Schema
+
+    return Target(settings, name, Schema.from_arrow(schema), keep_log=False)
+
+
+def rows_added(settings: Settings, name: str, state: State, rows: pa.Table, *, key: Sequence[str] = ()) -> Change:
+    """Rows for a small table, in the place of those that have the same values in the columns of `key`."""
+    replaced, kept = _without(settings, name, state, rows.select(key)) if key else ([], [])
+    new = write_rows(pa.concat_tables([*(some.cast(rows.schema) for some in kept), rows]), settings, name)
+    small = [file for file in state.files if file.rows < _SMALL_FILE_ROWS and file not in replaced]
+    if len(small) < MOST_SMALL_FILES:
+        return Change(new, replaced)
+    return Change([*new, merge_files(settings, name, state, small)], [*replaced, *small])
+
+
+def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tuple[list[DataFile], list[pa.Table]]:
+    """The files that hold rows with these keys, and the other rows of these."""
+    if state.delta is None:
+        return [], []
+    wanted = set(zip(*keys.to_pydict().values(), strict=True))
+    filesystem, replaced, kept = place_of(settings, name).open(), [], []
+    actions = pa.table(state.delta.get_add_actions(flatten=True))
+    filters = [(column, "in", keys[column].unique().to_pylist()) for column in keys.column_names]
+    paths = {unquote(path) for path in actions.filter(_may_hold(actions, filters))["path"].to_pylist()}
+    for file in state.files:
+        rows = _whole([_read(filesystem, file.path)], state.delta) if file.path in paths else None
+        if rows is None:
+            continue
+        stays = [row not in wanted for row in zip(*rows.select(keys.column_names).to_pydict().values(), strict=True)]
+        if not all(stays):
+            replaced.append(file)
+            kept.append(rows.filter(pa.array(stays, pa.bool_())))
+    return replaced, kept
+
+
+def merge_files(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
+    """Write the rows of some files of a small table as one file that is sorted by what look-ups ask for."""
+    filesystem = place_of(settings, name).open()
+    rows = _whole([_read(filesystem, file.path) for file in files], state.delta)
+    rows = rows.sort_by([(column, "ascending") for column in SORTED_BY[name]])
+    groups = (rows.slice(first, _GROUP_ROWS) for first in range(0, max(1, rows.num_rows), _GROUP_ROWS))
+    return write_file(filesystem, new_path(new_folder(), {}), rows.schema, groups)
+
+
+@cache
+def _reader(process: int, uri: str, options: tuple[tuple[str, str], ...]) -> "_Reader":
+    """A table's reader of this process: a fork gets its own."""
+    return _Reader()
+
+
+class _Reader:
+    """The log of a table as this process last saw it, and the rows of its small files by path."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._delta: DeltaTable | None = None
+        self._entry: object = None
+        self._kept: dict[str, pa.Table] = {}
+
+    def read(self, settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
+        filesystem = place_of(settings, name).open()
+        with self._lock:
+            delta = self._newest(settings, name, filesystem)
+            if delta is None:
+                return []
+            files = pa.table(delta.get_add_actions(flatten=True))
+            active = set(map(unquote, files["path"].to_pylist()))
+            self._kept = {path: rows for path, rows in self._kept.items() if path in active}
+            files = files.filter(_may_hold(files, filters)).select(["path", "num_records"])
+            tables = [
+                self._rows(filesystem, unquote(file["path"]), file["num_records"], filters)
+                for file in files.to_pylist()
+            ]
+            return _whole(tables, delta).to_pylist()
+
+    def _newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
+        from deltalake.exceptions import DeltaError
+
+        # Where a table was removed and made anew, another entry stands in the place of the last one that was seen.
+        if self._delta is not None and self._entry == _entry(filesystem, self._delta):
+            seen = self._delta.version()
+            try:
+                self._delta.update_incremental()
+            except DeltaError:
+                self._delta = None
+            else:
+                if self._delta.version() != seen:
+                    self._entry = _entry(filesystem, self._delta)
+                return self._delta
+        self._delta, self._kept = open_if_exists(settings, name), {}
+        self._entry = None if self._delta is None else _entry(filesystem, self._delta)
+        return self._delta
+
+    def _rows(self, filesystem: Any, path: str, num_rows: int | None, filters: Sequence[Filter]) -> pa.Table:
+        expression = pq.filters_to_expression([list(filters)]) if filters else None
+        if num_rows is None or num_rows > _KEPT_FILE_ROWS:
+            return _read(filesystem, path, expression)
+        if path not in self._kept:
+            self._kept[path] = _read(filesystem, path)
+        rows = self._kept[path]
+        return rows if expression is None else rows.filter(expression)
+
+
+def _entry(filesystem: Any, delta: "DeltaTable") -> object:
+    """What tells the log's last entry from another of the same version."""
+    info = filesystem.get_file_info(f"_delta_log/{delta.version():020d}.json")
+    return info.type, info.size, info.mtime_ns
+
+
+def _may_hold(files: pa.Table, filters: Sequence[Filter]) -> pa.ChunkedArray:
+    """Which files have bounds that rows with the filters' values may lie within; a file without bounds does."""
+    found = pa.chunked_array([pa.array([True] * files.num_rows, pa.bool_())])
+    for column, operator, value in filters:
+        low, high = f"min.{column}", f"max.{column}"
+        if low not in files.column_names or high not in files.column_names:
+            continue
+        within = pa.chunked_array([pa.array([False] * files.num_rows, pa.bool_())])
+        for each in value if operator == "in" else [value]:
+            above = pc.fill_null(pc.less_equal(files[low], each), True)
+            below = pc.fill_null(pc.greater_equal(files[high], each), True)
+            within = pc.or_(within, {">=": below, "<=": above}.get(operator, pc.and_(above, below)))
+        found = pc.and_(found, within)
+    return found
+
+
+def _read(filesystem: Any, path: str, expression: Any = None) -> pa.Table:
+    with filesystem.open_input_file(path) as source:
+        return pq.read_table(source, filters=expression, use_threads=False)
+
+
+def _whole(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:
+    """The rows in one table, with all columns: a file that is older than a column has it as nulls."""
+    assert delta is not None
+    schema = pa.schema(delta.schema())
+    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
