@@ -10,6 +10,7 @@ from forecache.errors import ForecacheError
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
+    "init": (f"{_COMMANDS}.init:init", "Make a new project with one pipeline to edit."),
     "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on demo data, from files to a served answer."),
     "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for a night or a range of nights."),

@@ -1,0 +1,66 @@
+"""`forecache init`: a new project with one pipeline to edit, its tests, a Makefile and a CI file."""
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from forecache.cli.base import command
+from forecache.cli.output import print_json, wants_json
+from forecache.errors import InputError
+
+TEMPLATE = Path(__file__).parent.parent / "template"
+_PACKAGE = "new_project"
+_BIN = "@BIN@"
+
+
+@command("init", examples="forecache init shop\nforecache init ~/work/shop-models --package shop")
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--package", help="Name of the project's Python package; default: the folder's name.")
+def init(folder: Path, package: str | None) -> None:
+    """Make a project in DIR, a new or empty folder: one pipeline to edit, its tests, a Makefile, a CI file.
+
+    `make demo` there runs it from landing files to a served answer, on data of its own.
+    """
+    name = package or re.sub(r"\W", "_", folder.resolve().name)
+    files = make_project(folder, name)
+    if wants_json():
+        print_json({"folder": folder.resolve(), "package": name, "files": files})
+        return
+    click.echo(f"A project is in {folder}. What next:")
+    for what, why in (
+        (f"cd {folder}", ""),
+        ("make demo", "run it, from landing files to a served answer"),
+        ("make test", "test the pipeline's functions"),
+        (f"edit {name}/pipelines/returns.py", "make it yours"),
+    ):
+        click.echo(f"  {what:<36}{why}".rstrip())
+
+
+def make_project(folder: Path, package: str) -> list[str]:
+    """Write the template's files for a package of this name; returns their paths in the folder.
+
+    Raises:
+        InputError: The folder has something in it, or no package can have the name.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty one.")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or package == "tests":
+        raise InputError(
+            f"A project's package cannot be named {package!r}.",
+            remedy="Give --package with small letters, digits and _, such as --package shop.",
+        )
+    taken = find_spec(package)
+    if taken and taken.origin:  # a folder without __init__.py, such as DIR itself, has none
+        raise InputError(f"There is a Python package {package!r} already.", remedy="Give another name with --package.")
+    written = []
+    for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        parts = source.relative_to(TEMPLATE).parts
+        path = Path(*(re.sub("^dot_", ".", part).replace(_PACKAGE, package) for part in parts))
+        text = source.read_text().replace(_PACKAGE, package).replace(_BIN, str(Path(sys.executable).parent))
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+        written.append(str(path))
+    return written

@@ -1,0 +1,50 @@
+"""`forecache init`: what it writes, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from forecache.cli.main import main
+from forecache.pipeline.loading import read_project
+from forecache.settings import load_settings
+
+
+def test_a_project_has_a_pipeline_that_loads_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(tmp_path / "init-shop"), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["package"] == "init_shop"
+    files = {
+        str(path.relative_to(tmp_path / "init-shop")) for path in (tmp_path / "init-shop").rglob("*") if path.is_file()
+    }
+    assert files == set(made["files"])
+    assert {".env", "Makefile", ".github/workflows/ci.yml", "init_shop/pipelines/returns.py"} <= files
+    for name in files:
+        text = (tmp_path / "init-shop" / name).read_text()
+        assert "new_project" not in text
+        assert "@BIN@" not in text
+    monkeypatch.syspath_prepend(str(tmp_path / "init-shop"))
+    project = read_project(load_settings(home=tmp_path / "home", project="init_shop"))
+    assert list(project.pipelines) == ["returns"]
+    assert not project.broken
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("full",), "The folder {tmp}/full is not empty. Name a new or an empty one."),
+        (("9-lives",), "A project's package cannot be named '9_lives'. Give --package with small letters,"),
+        (("new", "--package", "jobs"), "There is a Python package 'jobs' already. Give another name with --package."),
+    ],
+)
+def test_a_full_folder_and_a_name_that_cannot_be_are_refused_and_nothing_is_written(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["init", str(tmp_path / arguments[0]), *arguments[1:]]) == 4
+    assert told.format(tmp=tmp_path) in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
