@@ -26,15 +26,14 @@ from store_tables import OPEN_RULES, churn
 from forecache.settings import load_settings
 from forecache.store import publish
 from forecache.store.segment import writer as build
-from forecache.store.encoding import pool
-from forecache.store.publishing import steps
+from forecache.store.publishing import steps, worker_pool
 
 def kill(name):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 build.SHARD_ROWS = 200
-pool.INLINE_ROWS = int(sys.argv[4])
+worker_pool.INLINE_ROWS = int(sys.argv[4])
 steps.on_step = kill
 rules = replace(OPEN_RULES, max_segments=int(sys.argv[5]))
 publish(load_settings(home=sys.argv[1]), churn(rules=rules))
@@ -146,7 +145,7 @@ def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) ->
 
 def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecache.errors import CheckError
-    from forecache.store.encoding import jobs as work
+    from forecache.store.publishing import full_jobs as work
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())

@@ -26,11 +26,10 @@ sys.path.insert(0, sys.argv[2])
 from store_tables import churn
 from forecache.settings import load_settings
 from forecache.store import publish
-from forecache.store.publishing.changes import compare_partitions as nights
-from forecache.store.publishing.changes import unmatched_rows as unmatched
+from forecache.store.publishing.changes import anti_join, compare_partitions
 
-nights.KEPT_BYTES = unmatched.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
-nights.num_cores = lambda: 1
+compare_partitions.KEPT_BYTES = anti_join.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
+compare_partitions.num_cores = lambda: 1
 peak, done = 0, threading.Event()
 
 def watch():

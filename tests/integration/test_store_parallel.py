@@ -13,7 +13,8 @@ from store_tables import NEXT_NIGHT, append, churn, predictions, scores, upsert,
 from forecache.errors import ForecacheError, InputError
 from forecache.settings import Settings
 from forecache.store import open_store, publish
-from forecache.store.encoding import pool
+from forecache.store.publishing import worker_pool as pool
+from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.segment import writer as build
 
 
@@ -73,15 +74,16 @@ def test_duplicates_are_found_in_whatever_files_they_lie(settings: Settings, man
 
 def test_a_worker_that_dies_stops_the_publish_in_words(settings: Settings) -> None:
     with pool.Pool(1) as workers:
-        os.kill(workers.workers[0].pid, signal.SIGKILL)
+        (process,) = workers.processes.values()
+        os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ForecacheError, match="worker process died"):
-            workers.map("verify", [{"root": "", "manifest": "", "shard": 0}])
+            workers.map(shards_of, [{"keys": [b"a"], "shards": 2}])
 
 
 def test_workers_die_with_the_publisher(tmp_path: Path) -> None:
     script = (
-        "import os, signal\nfrom forecache.store.encoding.pool import Pool\n"
-        "pool = Pool(2)\nprint(*[worker.pid for worker in pool.workers], flush=True)\n"
+        "import os, signal\nfrom forecache.store.publishing.worker_pool import Pool\n"
+        "pool = Pool(2)\nprint(*[process.pid for process in pool.processes.values()], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     publisher = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from forecache.errors import InputError, UnavailableError
 from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, split_entry
-from forecache.store.encoding.jobs import read_back, shards_of
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifest_from_json
+from forecache.store.publishing.full_jobs import shards_of
+from forecache.store.publishing.read_back import read_back
 from forecache.store.read import lookup
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.jobs import read_back, row_blocks
 from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.read_back import read_back, row_blocks
 from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot, merged
 from forecache.store.segment.filter import MAX_DELTAS
@@ -55,7 +55,6 @@ def compact(publication: Publication, candidate: Candidate, reason: str) -> Cand
     publication.move_segment(folder, segment)
     step("merged base moved")
     manifest = replace(version, kind="compacted", segments=(segment,), tombstones=0, filter=None)
-    draft = publication.draft(manifest)
     publication.progress("Verifying the new base", 0.7)
     with Snapshot(layout, manifest) as after:
         read = [read_back(after, shard, paced=True) for shard in range(len(shards))]
@@ -66,7 +65,7 @@ def compact(publication: Publication, candidate: Candidate, reason: str) -> Cand
     )
     step("merged base verified")
     _remove_own_files(publication, version)
-    return Candidate(manifest, draft, {**candidate.details, "why_compacted": reason})
+    return Candidate(manifest, {**candidate.details, "why_compacted": reason})
 
 
 def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:

@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from forecache.statistics import bin_counts, psi
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.jobs import present
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
 from forecache.store.publishing.changes.change_feed import read_feed
-from forecache.store.publishing.changes.changes import Changes, Differences, DifferencesUnavailable, content_changes
-from forecache.store.publishing.changes.compare_partitions import compare_nights
+from forecache.store.publishing.changes.changes import ChangesUnavailable, KeyChanges, RowChanges, key_changes
+from forecache.store.publishing.changes.compare_partitions import compare_partitions
 from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
 from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.read_back import present
 from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.filter import write_filter, write_hashes
@@ -37,19 +37,19 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
     try:
-        differences = _differences(publication, limit)
-    except DifferencesUnavailable as reason:
+        row_changes = _row_changes(publication, limit)
+    except ChangesUnavailable as reason:
         return None, str(reason)
-    come, gone = differences.come.found, differences.gone.found
-    rows = current.rows + come.rows - gone.rows
+    added, removed = row_changes.added.encoder, row_changes.removed.encoder
+    rows = current.rows + added.rows - removed.rows
     if publication.source.num_rows not in (None, rows):
         return None, (
-            f"the {differences.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
+            f"the {row_changes.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
     shards = len(current.segments[0].shards)
     if not suits(shards, rows):
         return None, f"the base has {shards} shards where {num_shards(rows)} suit {rows:,} rows"
-    changes = content_changes(differences)
+    changes = key_changes(row_changes)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
     if (
@@ -57,11 +57,11 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
         or current.rows + changes.added - changes.removed != rows
     ):
         return None, "keys are there more than once"
-    carried = current.carried + come.carried - gone.carried
+    carried = current.carried + added.carried - removed.carried
     if 2 * carried > rows:
         # The version would name a model that made few of its rows.
         return None, f"another run made {carried:,} of {rows:,} rows"
-    nulls, histograms, drifted = _moved_statistics(current, differences)
+    nulls, histograms, drifted = _moved_statistics(current, row_changes)
     check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, drifted=drifted)
     step("encoded")
     return (
@@ -69,12 +69,12 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
             publication,
             changes=changes,
             rows=rows,
-            content_sum=hashing.add(hashing.from_hex(current.content_hash), differences.sum),
-            provenance=come.encoding.provenance,
-            provenances={**current.provenances, **come.provenances} if carried else {},
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), row_changes.sum),
+            provenance=added.encoding.provenance,
+            provenances={**current.provenances, **added.provenances} if carried else {},
             carried=carried,
             statistics={"nulls": nulls, "histograms": histograms},
-            details={"changes_from": differences.origin, "compared_rows": differences.rows},
+            details={"changes_from": row_changes.origin, "compared_rows": row_changes.rows},
         ),
         "",
     )
@@ -89,7 +89,7 @@ def _already_there(publication: Publication, keys: pa.Array) -> bool:
         return before.get_entries(keys.to_pylist()).count(None) != len(keys)
 
 
-def _differences(publication: Publication, limit: int) -> Differences:
+def _row_changes(publication: Publication, limit: int) -> RowChanges:
     """From the change data feed of the published night where that is short, else by comparing the partitions."""
     current = publication.current
     assert current is not None
@@ -97,19 +97,20 @@ def _differences(publication: Publication, limit: int) -> Differences:
         feed = read_feed(publication, limit=2 * limit)
         if feed is not None:
             return feed
-    return compare_nights(publication, limit=limit)
+    return compare_partitions(publication, limit=limit)
 
 
 def _moved_statistics(
-    current: Manifest, differences: Differences
+    current: Manifest, changes: RowChanges
 ) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
-    """(null counts, histograms, PSI against the current version) after what has come and gone."""
-    come, gone = differences.come.found, differences.gone.found
-    nulls = {name: count + come.nulls[name] - gone.nulls[name] for name, count in current.statistics["nulls"].items()}
+    """(null counts, histograms, PSI against the current version) after the changes."""
+    added, removed = changes.added.encoder, changes.removed.encoder
+    before = current.statistics["nulls"]
+    nulls = {name: count + added.nulls[name] - removed.nulls[name] for name, count in before.items()}
     histograms, drifted = {}, {}
     for name, histogram in current.statistics["histograms"].items():
         edges, before = histogram["edges"], np.asarray(histogram["counts"])
-        moved = bin_counts(edges, come.sample(name)) - bin_counts(edges, gone.sample(name))
+        moved = bin_counts(edges, added.sample(name)) - bin_counts(edges, removed.sample(name))
         after = np.maximum(before + moved, 0.0)
         histograms[name] = {"edges": edges, "counts": after.tolist()}
         drifted[name] = psi(before, after)
@@ -119,7 +120,7 @@ def _moved_statistics(
 def _delta_candidate(
     publication: Publication,
     *,
-    changes: Changes,
+    changes: KeyChanges,
     rows: int,
     content_sum: int,
     provenance: Provenance,
@@ -153,7 +154,6 @@ def _delta_candidate(
         statistics=statistics,
         filter_file=filter_file,
     )
-    draft = publication.draft(manifest)
     with Snapshot(publication.store.layout, manifest) as after:
         found, read_sum = _read_back(after, changes)
     read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
@@ -165,12 +165,11 @@ def _delta_candidate(
     removed = changes.removed
     return Candidate(
         manifest,
-        draft,
         {"changed": len(changes.keys) - removed, "added": changes.added, "removed": removed, **details},
     )
 
 
-def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
+def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
     segment_id = publication.segment_id("delta")
     folder = publication.staging / segment_id
     folder.mkdir()
@@ -191,7 +190,7 @@ def _build_delta(publication: Publication, changes: Changes) -> SegmentInfo:
     return segment
 
 
-def _read_back(snapshot: Snapshot, changes: Changes) -> tuple[int, int]:
+def _read_back(snapshot: Snapshot, changes: KeyChanges) -> tuple[int, int]:
     """(keys found, content sum) of the changed keys as a reader reads them.
 
     One by one: a delta holds nearly all of them, and many together would be looked for in the base first. Where entries

@@ -101,12 +101,6 @@ class Publication:
             filter=filter_file,
         )
 
-    def draft(self, manifest: Manifest) -> Path:
-        """Write the manifest where only this publish looks, for the verification."""
-        path = self.staging / "manifest.json"
-        path.write_bytes(manifest.to_json())
-        return path
-
     def clean_up(self) -> None:
         remove_tree(self.staging)
 
@@ -116,7 +110,6 @@ class Candidate:
     """A version whose segments are in place and verified, but which no pointer names."""
 
     manifest: Manifest
-    manifest_path: Path
     details: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,7 +11,6 @@ from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.encoding.entries import field_list, key_schema
-from forecache.store.encoding.pool import Pool, num_workers
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.integrity import verify_overdue
 from forecache.store.layout import write_durably
@@ -23,6 +22,7 @@ from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
 from forecache.store.publishing.publication import Candidate, Publication
 from forecache.store.publishing.steps import step
+from forecache.store.publishing.worker_pool import Pool, num_workers
 from forecache.store.replicas.sync import sync_targets
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store, open_store
@@ -90,7 +90,6 @@ def publish(
             progress=progress,
         )
         candidate = _make_candidate(publication, why_full="asked for" if full else damage)
-        candidate.manifest_path.unlink()
         store.layout.lease(publication.version).touch()
         write_durably(store.layout.manifest(publication.version), candidate.manifest.to_json())
         step("manifest written")

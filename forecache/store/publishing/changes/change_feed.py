@@ -9,55 +9,55 @@ from deltalake.exceptions import DeltaError
 
 from forecache.pipeline import AS_OF
 from forecache.store.encoding.entries import Encoding
-from forecache.store.encoding.pool import num_cores
 from forecache.store.encoding.prediction_source import plain
-from forecache.store.publishing.changes.changes import Differences, DifferencesUnavailable, Rows
+from forecache.store.publishing.changes.changes import ChangesUnavailable, RowChanges, Rows
 from forecache.store.publishing.publication import Publication
+from forecache.store.publishing.worker_pool import num_cores
 
 ORIGIN = "change data feed"
-_REMOVES = ["delete", "update_preimage"]
+_REMOVED = ["delete", "update_preimage"]
 _BLOCK_ROWS = 1 << 16
 """Encoded at a time: larger blocks take fresh memory for what is between, smaller ones more calls."""
 
 
-def read_feed(publication: Publication, *, limit: int) -> Differences | None:
+def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     """Read and encode the feed of the published night, with the published version's encoding.
 
     Returns:
         None where it has more than `limit` rows, as after the whole night was written again.
 
     Raises:
-        DifferencesUnavailable: It was vacuumed, never written, or has another schema.
+        ChangesUnavailable: It was vacuumed, never written, or has another schema.
         InputError: A key is null or too long.
     """
     current, source = publication.current, publication.source
     assert current is not None
     encoding = Encoding(publication.key, publication.fields, current.provenance)
-    gone, come = Rows(encoding, keep_entries=False), Rows(encoding, keep_entries=True)
+    removed, added = Rows(encoding, keep_entries=False), Rows(encoding, keep_entries=True)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
-        return Differences(come, gone, ORIGIN)
+        return RowChanges(removed, added, ORIGIN)
     table = _load(publication, start, end, encoding, limit)
     if table is None:
         return None
     place = f"the change data feed of Delta versions {start} to {end}, row {{}}"
 
-    def encode(rows: Rows, came: bool) -> np.ndarray:
-        """Take in the rows that came or that went; returns the moments when each did."""
+    def encode(rows: Rows, adds: bool) -> np.ndarray:
+        """Take in the rows that were added or removed; returns the moments when each was."""
         moments = [np.empty(0, np.int64)]
         for start_row in range(0, len(table), _BLOCK_ROWS):
             block = table.slice(start_row, _BLOCK_ROWS)
-            removed = pc.is_in(block["_change_type"], pa.array(_REMOVES))
-            part = block.filter(pc.invert(removed) if came else removed).combine_chunks()
+            is_removed = pc.is_in(block["_change_type"], pa.array(_REMOVED))
+            part = block.filter(pc.invert(is_removed) if adds else is_removed).combine_chunks()
             for batch in part.to_batches():
                 rows.add(batch, place)
                 # Within one commit a row that was deleted and inserted (a replaced partition) is there afterwards.
-                moments.append(2 * batch["_commit_version"].to_numpy().astype(np.int64) + came)
+                moments.append(2 * batch["_commit_version"].to_numpy().astype(np.int64) + adds)
         return np.concatenate(moments)
 
     with ThreadPoolExecutor(num_cores()) as threads:
-        moments = list(threads.map(encode, (gone, come), (False, True)))
-    return Differences(come, gone, ORIGIN, None if start == end else np.concatenate(moments))
+        moments = list(threads.map(encode, (removed, added), (False, True)))
+    return RowChanges(removed, added, ORIGIN, None if start == end else np.concatenate(moments))
 
 
 def _load(publication: Publication, start: int, end: int, encoding: Encoding, limit: int) -> pa.Table | None:
@@ -81,7 +81,7 @@ def _load(publication: Publication, start: int, end: int, encoding: Encoding, li
                 return None
     except (DeltaError, OSError, pa.ArrowException) as error:  # what has been vacuumed shows while reading
         text = " ".join(str(error).split())
-        raise DifferencesUnavailable(
+        raise ChangesUnavailable(
             f"the change data feed from Delta version {start} cannot be had: {text[:300]}"
         ) from None
     return pa.Table.from_batches(batches, plain(feed.schema.empty_table()).schema)

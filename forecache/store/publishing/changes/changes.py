@@ -1,4 +1,4 @@
-"""How two states of a night differ: the rows that came and went, and the keys whose entry is not what it was."""
+"""What changed between two states of a night: rows that were removed and added, and from these the changed keys."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.store import content_hash as hashing
+from forecache.store.encoding.encoder import Encoder
 from forecache.store.encoding.entries import Encoding
-from forecache.store.encoding.jobs import Encoded
 from forecache.store.manifest import Provenance
 from forecache.store.segment.writer import sorted_order
 
@@ -18,30 +18,31 @@ _LARGE = pa.large_binary()
 """Of which an array holds more than two gigabytes."""
 
 
-class DifferencesUnavailable(Exception):
-    """They cannot be had, or are too many for a small segment; the text says why, after "a full publish, because"."""
+class ChangesUnavailable(Exception):
+    """Changes cannot be had, or are too many for a small segment; the text says why there is a full publish."""
 
 
 class Rows:
-    """Rows that came or that went, encoded, in the order in which they were added.
+    """Rows that were removed, or rows that were added, encoded.
 
     Attributes:
-        found: Their count, content sum, nulls, values and provenances.
+        encoder: Knows their count, content sum, nulls, values and provenances.
+        keys: Of every batch, large binary.
     """
 
     def __init__(self, encoding: Encoding, *, keep_entries: bool) -> None:
-        self.found = Encoded(encoding, 1)
+        self.encoder = Encoder(encoding, 1)
         self.keys: list[pa.Array] = []
         self._entries: list[pa.Array] | None = [] if keep_entries else None
         self._hashes = [np.empty((0, 4), ">u4")]
 
     def add(self, batch: pa.RecordBatch, place: str, only: Provenance | None = None) -> None:
-        """Encode one batch; the arguments are those of `Encoded.add`."""
-        keys, entries = self.found.add(batch, place, self.found.rows, only)
+        """Encode one batch; the arguments are those of `Encoder.encode`."""
+        keys, entries = self.encoder.encode(batch, place, self.encoder.rows, only)
         self.keys.append(keys.cast(_LARGE))
         if self._entries is not None:
             self._entries.append(entries.cast(_LARGE))
-        self._hashes.append(self.found.row_hashes)
+        self._hashes.append(self.encoder.row_hashes)
 
     @cached_property
     def hashes(self) -> np.ndarray:
@@ -65,34 +66,34 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Differences:
+class RowChanges:
     """What leads from the published rows to those that are to be published.
 
     Attributes:
-        come: The rows that were not there before, later versions of changed rows included.
-        gone: The rows that are not there any more, earlier versions of changed rows included.
+        removed: The rows that are not there any more, earlier versions of changed rows included.
+        added: The rows that were not there before, later versions of changed rows included.
         origin: What they were read from.
-        moments: When each row of `gone`, and then of `come`, did so; None: all went before any came.
+        moments: When each row of `removed` was, and then each of `added`; None: all were removed before any was added.
     """
 
-    come: Rows
-    gone: Rows
+    removed: Rows
+    added: Rows
     origin: str
     moments: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
-        return self.come.found.rows + self.gone.found.rows
+        return self.removed.encoder.rows + self.added.encoder.rows
 
     @property
     def sum(self) -> int:
-        """What they add to the content hash: rows that came and went again cancel out."""
-        return hashing.subtract(self.come.found.sum, self.gone.found.sum)
+        """What they add to the content hash: rows that were added and removed again cancel out."""
+        return hashing.subtract(self.added.encoder.sum, self.removed.encoder.sum)
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What a delta segment holds, one place a key, in the order of the keys.
+class KeyChanges:
+    """The keys whose entry changed, in their order: what a delta segment holds.
 
     Attributes:
         keys: Large binary [n].
@@ -123,30 +124,30 @@ class Changes:
         return int(pc.sum(pc.equal(pc.binary_length(self.entries), 0)).as_py() or 0)
 
 
-def content_changes(differences: Differences) -> Changes:
+def key_changes(changes: RowChanges) -> KeyChanges:
     """The keys whose entry is not what it was.
 
-    The first that is said of a key tells what was there before all of it, the last what is there after.
+    The first change of a key's rows tells what was there before all of them, the last what is there after.
     """
-    gone, come = differences.gone, differences.come
-    together = pa.chunked_array([*gone.keys, *come.keys], _LARGE).combine_chunks().dictionary_encode()
+    removed, added = changes.removed, changes.added
+    together = pa.chunked_array([*removed.keys, *added.keys], _LARGE).combine_chunks().dictionary_encode()
     keys = together.dictionary
     order = np.arange(len(together))
-    if differences.moments is not None:
-        order = np.argsort(differences.moments, kind="stable")
+    if changes.moments is not None:
+        order = np.argsort(changes.moments, kind="stable")
     codes = together.indices.to_numpy()[order]
     first, last = np.empty((2, len(keys)), np.int64)
     # Where a code is there more than once, numpy keeps what it assigned last.
     first[codes[::-1]], last[codes] = order[::-1], order
     by_key = sorted_order(keys).to_numpy()
     first, last = first[by_key], last[by_key]
-    was = np.where(first < gone.found.rows, first, _NOWHERE)
-    now = np.where(last >= gone.found.rows, last - gone.found.rows, _NOWHERE)
-    hashes, old_hashes = come.hashes_at(now), gone.hashes_at(was)
+    was = np.where(first < removed.encoder.rows, first, _NOWHERE)
+    now = np.where(last >= removed.encoder.rows, last - removed.encoder.rows, _NOWHERE)
+    hashes, old_hashes = added.hashes_at(now), removed.hashes_at(was)
     changed = np.flatnonzero((hashes != old_hashes).any(axis=1))
-    return Changes(
+    return KeyChanges(
         keys.take(pa.array(by_key[changed])),
-        come.entries_at(now[changed]),
+        added.entries_at(now[changed]),
         hashes[changed],
         was[changed] == _NOWHERE,
         hashing.hash_sum(old_hashes[changed]),

@@ -1,4 +1,4 @@
-"""Which keys a small segment holds, from the rows that came and went."""
+"""Which keys a small segment holds, from the rows that were removed and added."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance
-from forecache.store.publishing.changes.changes import Changes, Differences, Rows, content_changes
+from forecache.store.publishing.changes.changes import KeyChanges, RowChanges, Rows, key_changes
 
 ENCODING = Encoding(
     KeySchema((KeyColumn("customer_id", "string"),)),
@@ -24,11 +24,13 @@ def rows(*batches: dict[str, float], keep_entries: bool) -> Rows:
     return found
 
 
-def changes(gone: list[dict[str, float]], come: list[dict[str, float]], moments: list[int] | None = None) -> Changes:
-    return content_changes(
-        Differences(
-            come=rows(*come, keep_entries=True),
-            gone=rows(*gone, keep_entries=False),
+def changes(
+    removed: list[dict[str, float]], added: list[dict[str, float]], moments: list[int] | None = None
+) -> KeyChanges:
+    return key_changes(
+        RowChanges(
+            removed=rows(*removed, keep_entries=False),
+            added=rows(*added, keep_entries=True),
             origin="a test",
             moments=None if moments is None else np.array(moments),
         )
@@ -50,22 +52,22 @@ def test_only_keys_with_another_entry_travel_in_the_order_of_their_keys() -> Non
 
 def test_of_several_commits_the_first_says_what_was_and_the_last_what_is() -> None:
     # In commits 1 to 3: "a" goes to 0.5 and on to 0.75; "b" comes and goes again; "c" goes and comes back.
-    gone = [{"a": 0.25, "c": 0.125}, {"a": 0.5, "b": 0.5}]
-    come = [{"a": 0.5, "b": 0.5}, {"a": 0.75}, {"c": 0.125}]
-    found = changes(gone, come, moments=[2, 2, 4, 4, 3, 3, 5, 7])
+    removed = [{"a": 0.25, "c": 0.125}, {"a": 0.5, "b": 0.5}]
+    added = [{"a": 0.5, "b": 0.5}, {"a": 0.75}, {"c": 0.125}]
+    found = changes(removed, added, moments=[2, 2, 4, 4, 3, 3, 5, 7])
     assert found.key_list == [b"a"]
     assert found.entries.to_pylist() == [entry(0.75)]
     assert found.old_sum == hashing.content_sum([(b"a", entry(0.25))])
 
 
-def test_nothing_came_and_nothing_went() -> None:
+def test_nothing_was_removed_and_nothing_added() -> None:
     found = changes([], [])
     assert (found.key_list, found.added, found.removed, found.old_sum) == ([], 0, 0, 0)
 
 
 def test_rows_from_another_run_differ_even_where_their_values_do_not() -> None:
-    come = Rows(ENCODING, keep_entries=True)
+    added = Rows(ENCODING, keep_entries=True)
     batch = pa.RecordBatch.from_pydict({"customer_id": ["a"], "score": [0.5]})
-    come.add(batch, "row {}", only=Provenance("churn", 4, 12, "", "run-2"))
-    found = content_changes(Differences(come, rows({"a": 0.5}, keep_entries=False), "a test"))
+    added.add(batch, "row {}", only=Provenance("churn", 4, 12, "", "run-2"))
+    found = key_changes(RowChanges(rows({"a": 0.5}, keep_entries=False), added, "a test"))
     assert [item.partition(b"\n")[0] for item in found.entries.to_pylist()] == [entry(0.5)]

@@ -1,6 +1,7 @@
-"""Which rows of two sides have no equal on the other, by their hashes, in memory that does not grow with the rows.
+"""An anti-join both ways: which rows of two sides have no equal on the other, by their hashes.
 
-Equal hashes meet in one of the buckets that their highest bits choose, and each bucket is settled by itself. What is
+Its memory does not grow with the rows. Equal hashes meet in one of the buckets that their highest bits choose, and each
+bucket is compared by itself. What is
 beyond a bound waits in a file: a run of rows in the order of their buckets behind the other.
 """
 
@@ -28,7 +29,7 @@ _PAIR = 2 * np.dtype(np.uint64).itemsize
 
 
 @dataclass(frozen=True)
-class Lone:
+class UnmatchedRows:
     """The rows of one side whose hash no other row of both sides has.
 
     Attributes:
@@ -40,8 +41,8 @@ class Lone:
     sum: int
 
 
-class Unmatched:
-    """Takes in rows from many threads, and then says which are alone.
+class AntiJoin:
+    """Takes in rows from many threads, and then says which are unmatched.
 
     Args:
         folder: For the file, which goes with this process if not before.
@@ -88,24 +89,24 @@ class Unmatched:
         self._file.write(pairs.data)
         self._file.flush()
 
-    def lone(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[Lone, Lone]:
-        """The rows of either side that are alone, all of them or more than `most` of a side."""
+    def unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
+        """The unmatched rows of either side, all of them or more than `most` of a side."""
         rest, starts = self._take_waiting()
 
-        def settle(bucket: int) -> np.ndarray:
-            return _lone(np.concatenate([*self._read(bucket), rest[starts[bucket] : starts[bucket + 1]]]))
+        def compare(bucket: int) -> np.ndarray:
+            return _single(np.concatenate([*self._read(bucket), rest[starts[bucket] : starts[bucket + 1]]]))
 
         found: list[np.ndarray] = []
         counts = np.zeros(_SIDES, np.int64)
         for first in range(0, _BUCKETS, _BUCKETS // 16):
-            for pairs in threads.map(settle, range(first, first + _BUCKETS // 16)):
+            for pairs in threads.map(compare, range(first, first + _BUCKETS // 16)):
                 found.append(pairs)
                 counts += np.bincount((pairs[:, 1] % _SIDES).astype(np.int64), minlength=_SIDES)
             if counts.max() > most:
                 break
         together = np.concatenate(found)
         sides = [together[together[:, 1] % _SIDES == side] for side in range(_SIDES)]
-        old, new = (Lone(np.sort(pairs[:, 1] // _SIDES).astype(np.int64), int(pairs[:, 0].sum())) for pairs in sides)
+        old, new = map(_rows_of, sides)
         return old, new
 
     def _read(self, bucket: int) -> Iterator[np.ndarray]:
@@ -114,7 +115,7 @@ class Unmatched:
             start, end = int(run[bucket]), int(run[bucket + 1])
             yield np.frombuffer(os.pread(self._file.fileno(), end - start, start), np.uint64).reshape(-1, 2)
 
-    def __enter__(self) -> "Unmatched":
+    def __enter__(self) -> "AntiJoin":
         return self
 
     def __exit__(
@@ -124,7 +125,11 @@ class Unmatched:
             self._file.close()
 
 
-def _lone(pairs: np.ndarray) -> np.ndarray:
+def _rows_of(pairs: np.ndarray) -> UnmatchedRows:
+    return UnmatchedRows(np.sort(pairs[:, 1] // _SIDES).astype(np.int64), int(pairs[:, 0].sum()))
+
+
+def _single(pairs: np.ndarray) -> np.ndarray:
     """The pairs whose hash is there once."""
     order = np.argsort(pairs[:, 0])
     hashes = pairs[:, 0][order]

@@ -6,32 +6,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.store.publishing.changes import unmatched_rows as unmatched
-from forecache.store.publishing.changes.unmatched_rows import Lone, Unmatched
+from forecache.store.publishing.changes import anti_join
+from forecache.store.publishing.changes.anti_join import AntiJoin, UnmatchedRows
 
 NO_LIMIT = 1 << 62
 
 
-def lone(folder: Path, sides: list[list[np.ndarray]], *, most: int = NO_LIMIT) -> tuple[Lone, Lone]:
+def unmatched(
+    folder: Path, sides: list[list[np.ndarray]], *, most: int = NO_LIMIT
+) -> tuple[UnmatchedRows, UnmatchedRows]:
     """Every side in blocks; rows are numbered in their order."""
-    with ThreadPoolExecutor(2) as threads, Unmatched(folder) as rows:
+    with ThreadPoolExecutor(2) as threads, AntiJoin(folder) as rows:
         for side, blocks in enumerate(sides):
             start = 0
             for hashes in blocks:
                 rows.add(side, hashes, np.arange(start, start + len(hashes)))
                 start += len(hashes)
-        return rows.lone(threads, most=most)
+        return rows.unmatched(threads, most=most)
 
 
-@pytest.mark.parametrize("waiting_bytes", [unmatched.WAITING_BYTES, 5_000, 0], ids=["in memory", "some", "in the file"])
-def test_rows_of_either_side_whose_hash_is_there_once_are_alone(
+@pytest.mark.parametrize("waiting_bytes", [anti_join.WAITING_BYTES, 5_000, 0], ids=["in memory", "some", "in the file"])
+def test_rows_of_either_side_whose_hash_is_there_once_are_unmatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting_bytes: int
 ) -> None:
-    monkeypatch.setattr(unmatched, "WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(anti_join, "WAITING_BYTES", waiting_bytes)
     rng = np.random.default_rng(5)
     hashes = rng.integers(0, 1 << 64, 3_000, np.uint64)
     old, new = rng.permutation(hashes[:2_000]), rng.permutation(hashes[500:])
-    found = lone(tmp_path, [np.array_split(old, 7), np.array_split(new, 4)])
+    found = unmatched(tmp_path, [np.array_split(old, 7), np.array_split(new, 4)])
     for side, other, (mine, rest) in zip(found, found[::-1], ((old, new), (new, old)), strict=True):
         expected = np.flatnonzero(~np.isin(mine, rest))
         assert side.rows.tolist() == expected.tolist()
@@ -40,19 +42,19 @@ def test_rows_of_either_side_whose_hash_is_there_once_are_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hash_that_one_side_has_twice_is_not_alone(tmp_path: Path) -> None:
+def test_a_hash_that_one_side_has_twice_is_matched(tmp_path: Path) -> None:
     one, two, three = np.arange(1, 4, dtype=np.uint64)
-    old, new = lone(tmp_path, [[np.array([one, one, two])], [np.array([two, three])]])
+    old, new = unmatched(tmp_path, [[np.array([one, one, two])], [np.array([two, three])]])
     assert (old.rows.tolist(), new.rows.tolist(), new.sum) == ([], [1], 3)
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:
-    old, new = lone(tmp_path, [[], []])
+    old, new = unmatched(tmp_path, [[], []])
     assert (old.rows.tolist(), old.sum, new.rows.tolist(), new.sum) == ([], 0, [], 0)
 
 
-def test_far_more_lone_rows_than_wanted_are_not_all_held(tmp_path: Path) -> None:
+def test_far_more_unmatched_rows_than_wanted_are_not_all_held(tmp_path: Path) -> None:
     hashes = np.random.default_rng(5).integers(0, 1 << 64, 100_000, np.uint64)
-    old, new = lone(tmp_path, [[hashes], []], most=1_000)
+    old, new = unmatched(tmp_path, [[hashes], []], most=1_000)
     assert 1_000 < len(old.rows) < 20_000
     assert len(new.rows) == 0

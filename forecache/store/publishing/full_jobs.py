@@ -1,0 +1,136 @@
+"""What a full publish does in worker processes: encode pieces of the source, build shards, read them back.
+
+Rows travel between these in Arrow files under the publish's staging folder, one a shard and encoding job, so that
+memory stays bounded by one shard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.store.encoding.encoder import Encoder, short_lists
+from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.prediction_source import Piece, open_reader
+from forecache.store.layout import Layout, shard_file
+from forecache.store.manifest import Manifest, Provenance, ShardInfo, Source
+from forecache.store.publishing.read_back import read_back
+from forecache.store.read.snapshot import Snapshot
+from forecache.store.segment.index import key_hashes
+from forecache.store.segment.writer import write_shard
+
+ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """What the encoding of a night, or of a share of it, found, and where its rows wait, sharded.
+
+    Attributes:
+        folders: With one Arrow file a shard.
+        content_sum: Content hash of the source, computed before anything was sharded, sorted or written.
+        carried: Rows that have a provenance of their own.
+        nulls: By field.
+        samples: For each numeric field every n-th value, float64, without nulls.
+        provenances: Those other than the version's, by their ids.
+    """
+
+    folders: tuple[Path, ...]
+    shards: int
+    rows: int
+    content_sum: int
+    carried: int
+    nulls: dict[str, int]
+    samples: dict[str, np.ndarray]
+    provenances: dict[str, Provenance]
+
+
+def encode(
+    *,
+    source: Source,
+    storage_options: dict[str, str],
+    pieces: Sequence[Piece],
+    encoding: Encoding,
+    shards: int,
+    sample_every: int,
+    folder: Path,
+) -> EncodedRows:
+    """Encode pieces of the source into one Arrow file a shard."""
+    folder.mkdir(parents=True)
+    encoder = Encoder(encoding, sample_every)
+    sink = _ShardFiles(folder, shards)
+    reader = open_reader(source, storage_options)
+    for piece in pieces:
+        only = reader.provenance(piece)
+        position = 0
+        for batch in reader.batches(piece, encoding.columns(provenance=only is None)):
+            sink.write(*encoder.encode(batch, f"{piece.place}, row {{}}", position, only))
+            position += len(batch)
+    sink.close()
+    return EncodedRows(
+        folders=(folder,),
+        shards=shards,
+        rows=encoder.rows,
+        content_sum=encoder.sum,
+        carried=encoder.carried,
+        nulls=encoder.nulls,
+        samples={name: encoder.sample(name) for name in encoder.samples},
+        provenances=encoder.provenances,
+    )
+
+
+class _ShardFiles:
+    """One Arrow stream a shard; rows go to the one that their key's hash chooses."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self.shards = shards
+        self.files = [pa.OSFile(str(folder / f"{shard:03d}.arrow"), "wb") for shard in range(shards)]
+        self.writers = [pa.ipc.new_stream(file, ROWS) for file in self.files]
+
+    def write(self, keys: pa.Array, entries: pa.Array) -> None:
+        batch = pa.RecordBatch.from_arrays([keys, entries], schema=ROWS)
+        if self.shards == 1:
+            self.writers[0].write_batch(batch)
+            return
+        shard_of = np.concatenate([shards_of(some, self.shards) for some in short_lists(keys)])
+        batch = batch.take(pa.array(np.argsort(shard_of, kind="stable")))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(shard_of, minlength=self.shards))])
+        for shard in range(self.shards):
+            count = int(starts[shard + 1] - starts[shard])
+            if count:
+                self.writers[shard].write_batch(batch.slice(int(starts[shard]), count))
+
+    def close(self) -> None:
+        for writer, file in zip(self.writers, self.files, strict=True):
+            writer.close()
+            file.close()
+
+
+def shards_of(keys: list[bytes], shards: int) -> np.ndarray:
+    """The shard of every key, uint16 [n]."""
+    return (key_hashes(keys) & np.uint64(shards - 1)).astype(np.uint16)
+
+
+def _shard_rows(folders: Sequence[Path], shard: int) -> tuple[pa.Array, pa.Array]:
+    """The (keys, entries) of one shard from all encoding jobs."""
+    batches: list[pa.RecordBatch] = []
+    for folder in folders:
+        with pa.memory_map(str(folder / f"{shard:03d}.arrow")) as file:
+            batches.extend(pa.ipc.open_stream(file))
+    table = pa.Table.from_batches(batches, ROWS).combine_chunks()
+    if len(table) == 0:
+        return pa.array([], pa.binary()), pa.array([], pa.binary())
+    return table.column(0).chunk(0), table.column(1).chunk(0)
+
+
+def build(*, folders: Sequence[Path], shard: int, target: Path) -> ShardInfo:
+    """Build one shard's LMDB file."""
+    return write_shard(target / shard_file(shard), *_shard_rows(folders, shard), indexed=True)
+
+
+def verify(*, layout: Layout, manifest: Manifest, shard: int) -> tuple[int, int]:
+    """(rows, content sum) of one shard, read back through the reader's own `get`."""
+    with Snapshot(layout, manifest) as snapshot:
+        return read_back(snapshot, shard)

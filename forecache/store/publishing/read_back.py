@@ -1,0 +1,52 @@
+"""Reading a version in the making as the reader's own code does, for the comparison with its source."""
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar, cast
+
+from forecache.store import content_hash as hashing
+from forecache.store.read.snapshot import Snapshot
+
+_BLOCK_ROWS, _PAUSE_S = 1_000, 1e-4
+_EVERY = 32
+Row = TypeVar("Row")
+
+
+def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[int, int]:
+    """(rows, content sum) of a base shard as the reader's code finds them; no deltas lie over it.
+
+    Every key of LMDB's pages is looked up through the index, and every n-th once more through LMDB's tree; an entry
+    counts where both are the same.
+
+    Args:
+        paced: As in `row_blocks`.
+    """
+    rows = total = 0
+    for keys in row_blocks(snapshot.base_keys(shard), paced=paced):
+        entries = snapshot.get_entries(keys)
+        for place in range(0, len(keys), _EVERY):
+            if snapshot.get_entry(keys[place]) != entries[place]:
+                entries[place] = None
+        rows += len(keys) - entries.count(None)
+        total = hashing.add(total, hashing.content_sum(present(keys, entries)))
+    return rows, total
+
+
+def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
+    """The (key, entry) pairs whose entry is there."""
+    if None not in entries:
+        return zip(keys, cast("list[bytes]", entries), strict=True)
+    return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
+
+
+def row_blocks(items: Iterator[Row], *, paced: bool) -> Iterator[list[Row]]:
+    """The rows in small blocks, so that their memory is used again, where `paced` with a short sleep behind each.
+
+    Even a process of low priority keeps a core for a turn of some milliseconds, for which a reader on the same machine
+    waits. One that sleeps leaves it at once.
+    """
+    while block := list(islice(items, _BLOCK_ROWS)):
+        yield block
+        if paced:
+            time.sleep(_PAUSE_S)

@@ -1,0 +1,163 @@
+"""A pool of worker processes for publishing, or none where the work is too small to pay for them.
+
+A worker is a fresh interpreter that runs this module: it inherits neither a JVM nor locks, and it does not run the main
+module of the publishing program again, as the processes of `concurrent.futures` do. Calls and results are pickled over
+a socket, whose end tells the worker that the publisher is gone.
+"""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+from types import TracebackType
+from typing import Any, TypeVar
+
+from forecache.errors import ForecacheError
+from forecache.settings import PROJECT_ROOT
+
+INLINE_ROWS = 300_000
+"""Up to here one process is done before others have started."""
+
+_MAX_WORKERS = 8
+Result = TypeVar("Result")
+
+
+def num_workers(rows: int) -> int:
+    """Worker processes for so many rows; 0: do it in this process."""
+    return 0 if rows <= INLINE_ROWS else num_cores()
+
+
+def num_cores() -> int:
+    """Cores that a publish may keep busy."""
+    return min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+
+
+class Pool:
+    """Runs functions in worker processes; with 0 workers, in this process.
+
+    Attributes:
+        processes: The workers, by their connections.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.processes = dict(_start() for _ in range(workers))
+
+    def map(
+        self,
+        function: Callable[..., Result],
+        jobs: Sequence[dict[str, Any]],
+        *,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> list[Result]:
+        """The results of a call for each job, in their order; the error of a job that fails is raised here.
+
+        Args:
+            function: Of a module, so that it can be pickled.
+            jobs: Keyword arguments.
+            done: Called with the number of finished jobs after each.
+        """
+        results: dict[int, Result] = {}
+        if not self.processes:
+            for number, job in enumerate(jobs):
+                results[number] = function(**job)
+                done(len(results))
+            return list(results.values())
+        waiting = list(enumerate(jobs))[::-1]
+        idle, running = list[Any](self.processes), dict[Any, int]()
+        while waiting or running:
+            while idle and waiting:
+                connection = idle.pop()
+                running[connection], job = waiting.pop()
+                self._send(connection, (function, job))
+            for connection in wait(list(running)):
+                results[running.pop(connection)] = self._receive(connection)
+                idle.append(connection)
+                done(len(results))
+        return [results[number] for number in range(len(jobs))]
+
+    def _send(self, connection: Any, call: Any) -> None:
+        try:
+            connection.send(call)
+        except ConnectionError:
+            raise self._death(connection) from None
+
+    def _receive(self, connection: Any) -> Any:
+        try:
+            result, error = connection.recv()
+        except (EOFError, ConnectionError):
+            raise self._death(connection) from None
+        if error is not None:
+            raise error
+        return result
+
+    def _death(self, connection: Any) -> ForecacheError:
+        return ForecacheError(
+            f"A publishing worker process died with status {self.processes[connection].wait()}.",
+            remedy="It may have run out of memory; nothing was published.",
+        )
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing."""
+        for connection, process in self.processes.items():
+            connection.close()
+            process.wait()
+        self.processes = {}
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
+    path = os.pathsep.join([str(PROJECT_ROOT), *filter(None, sys.path)])
+    ours, theirs = Pipe()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+    return ours, process
+
+
+def _work(connection: Connection) -> None:
+    os.dup2(2, 1)  # standard output is the publisher's answer; what a library prints here is not part of it
+    calls: queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    while True:
+        connection.send(_call(*calls.get()))
+        pa.default_memory_pool().release_unused()
+
+
+def _read(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]]") -> None:
+    try:
+        while True:
+            calls.put(connection.recv())
+    except (EOFError, ConnectionError):
+        os._exit(0)
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
+    """(what a function returns, its error)."""
+    try:
+        return function(**arguments), None
+    except ForecacheError as error:
+        return None, error
+    except Exception:  # noqa: BLE001 - the publisher raises it again, with this traceback
+        return None, RuntimeError(f"A publishing worker failed:\n{traceback.format_exc()}")
+
+
+if __name__ == "__main__":
+    _work(Connection(int(sys.argv[1])))
