@@ -121,7 +121,7 @@ def _duration(seconds: float) -> str:
 
 
 def models_table(sections: dict[str, Any]) -> str:
-    """The README's table of the models on the test split, and what the gate said."""
+    """The table of the models on the test split, and what the gate said."""
     if "demo" not in sections:
         return "Not measured (`make bench-demo`)."
     models = sections["demo"]["first"]["models"]

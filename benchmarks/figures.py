@@ -1,4 +1,4 @@
-"""The README's ten figures and docs/benchmarks.md with all of them, from the results in this folder: `make figures`.
+"""The README's five figures and docs/benchmarks.md with all of them, from the results in this folder: `make figures`.
 
 python benchmarks/figures.py            write both
 python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does
@@ -29,11 +29,20 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
 }
 Documents = dict[str, dict[str, Any]]
+_MODELS = (
+    "On the 23,570 customers of the test split (as of 1998-04-01, labels known by 1998-06-30; trained on five as-of "
+    "dates from June to October 1997), from `make demo`."
+)
+_ELSEWHERE = (
+    "Recency says most of what there is to say about churn in this cohort; a gradient-boosted model and a logistic "
+    "regression on the same features reach a ROC AUC of 0.838 and 0.839. The gate asks for a gain that is surely above "
+    "zero, and prints both."
+)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the README's ten: where it comes from. Of several keys it is the row whose peer comes off best."""
+    """One of the README's: where it comes from. Of several keys it is the row whose peer comes off best."""
 
     what: str
     benchmark: str
@@ -42,16 +51,11 @@ class Figure:
 
 
 _FEAST = tuple(servers.FEAST_NAMES.values())
-TEN = (
+README_FIGURES = (
     Figure("One key over HTTP, Feast's request and answer", "store", "http-one", _FEAST),
     Figure("One key over HTTP", "store", "http-one", servers.STORES),
-    Figure("100 keys over HTTP, Feast's request and answer", "store", "http-many", _FEAST),
-    Figure("One key at a constant rate while versions are published, p99", "store", "open", ("open",)),
     Figure("A full publish from Delta, read back and verified", "store", "publish", ("redis", "postgres")),
-    Figure("Publishing a new night in which 1 % differ", "store", "publish", ("new night",)),
-    Figure("Memory of a publish, the most in any state", "store", "publish", ("memory",)),
     Figure("`scoring_udf` in Spark", "scoring", "warm", ("udf",)),
-    Figure('`score(engine="arrow")`, checks and ledger included', "scoring", "arrow", ("arrow polars", "arrow duckdb")),
     Figure("Samples per second while training, streamed from Delta", "training", "reading", ("reading",)),
 )
 
@@ -61,10 +65,10 @@ def documents(folder: Path = results.RESULTS) -> Documents:
     return {name: results.load(folder / f"{name}.json") for name in BENCHMARKS}
 
 
-def ten_figures(found: Documents) -> str:
+def readme_figures(found: Documents) -> str:
     """The README's table: one line each with its command, and what has to be said about where they come from."""
     lines, used = [], {}
-    for figure in TEN:
+    for figure in README_FIGURES:
         command = f'`make bench-{figure.benchmark} ARGS="--only {figure.section}"`'
         section = found[figure.benchmark].get(figure.section)
         row = None if section is None else _pick(figure, section)
@@ -118,6 +122,7 @@ def whole_document(found: Documents) -> str:
         for section, subtitle in sections.items():
             if section in found[name]:
                 parts += _section(section, subtitle, found[name][section], rows_of)
+    parts += ["## How good the models are", _MODELS, demo_benchmark.models_table(found["demo"]), _ELSEWHERE]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -141,8 +146,7 @@ def inserted(readme: str, name: str, text: str) -> str:
 def wanted() -> dict[Path, str]:
     """What both files have to hold."""
     found = documents()
-    readme = inserted(README.read_text(), "figures", ten_figures(found))
-    readme = inserted(readme, "models", demo_benchmark.models_table(found["demo"]))
+    readme = inserted(README.read_text(), "figures", readme_figures(found))
     readme = inserted(readme, "main job", demo_benchmark.sentence(found["demo"]))
     return {README: readme, DOCUMENT: whole_document(found)}
 
@@ -160,4 +164,4 @@ if __name__ == "__main__":
         sys.exit(1 if stale else 0)
     for path, text in wanted().items():
         path.write_text(text)
-    print(ten_figures(documents()))
+    print(readme_figures(documents()))

@@ -20,10 +20,23 @@ from forecache.pipeline.source import Source
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One model from landing files to served answers. `name` is part of table, job, store and route names.
+    """One model from landing files to served answers.
 
     Attributes:
-        shadow: The nightly scores a challenger beside the champion, where one is named.
+        name: Part of the names of tables, jobs, the store and the reader's route.
+        key: Columns that a prediction is about; every source has them.
+        sources: Landing files that features and label are computed from.
+        features, label: Functions from events to what the model learns from, and to what it learns.
+        model, training: What is trained, and how.
+        output: The column of the prediction table that the model returns.
+        segments: Columns that are cut from the output, such as "low" and "high".
+        gate: What a trained model has to pass before it scores.
+        publish: What is served, when it counts as stale, and what a new version may not do.
+        drift: How far a night's scores may be from those of other nights.
+        shadow: Every night scores a challenger beside the champion, where one is named.
+        retraining: What asks for a training before the scheduled one; None: nothing does.
+        expectations: What the prediction table has to satisfy besides the declared bounds.
+        owner: Whom Dagster's UI names for the assets.
     """
 
     name: str

@@ -1,0 +1,96 @@
+"""The documentation: the site builds with every link whole, and what its code blocks name exists."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from forecache.cli.main import cli
+from forecache.settings import PROJECT_ROOT
+
+PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+IDS = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The code blocks of a page in one of the languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_has_a_page_for_each_part(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    reference = tmp_path / "reference"
+    assert "forecache rollback" in (reference / "commands" / "index.html").read_text()
+    assert "forecache_reader_requests_total" in (reference / "metrics" / "index.html").read_text()
+    assert "POST /v1/{pipeline}" in (reference / "http" / "index.html").read_text()
+    assert "max_gradient_norm" in (reference / "declarations" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_to_files_lead_to_files(page: Path) -> None:
+    generated = {"commands.md", "http.md", "metrics.md"}
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    broken = [
+        link
+        for link in links
+        if "://" not in link and not link.startswith("mailto:") and not (page.parent / link).exists()
+        and Path(link).name not in generated
+    ]  # fmt: skip
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_python_blocks_are_python_and_what_they_import_exists(page: Path) -> None:
+    for block in blocks(page, "python", "py"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("forecache"):
+                names = ", ".join(alias.name for alias in node.names)
+                exec(f"from {node.module} import {names}", {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_in_blocks_and_in_the_text_exist_with_their_options(page: Path) -> None:
+    blocks_of = blocks(page, "sh", "console", "")
+    lines = [line.strip().removeprefix("$ ") for block in blocks_of for line in block.splitlines()]
+    lines += re.findall(r"`(forecache [a-z][^`]*)`", page.read_text())
+    for line in lines:
+        words = re.split(r" [#|>] ", line)[0].split()
+        if len(words) > 1 and words[0].rpartition("/")[2] == "forecache":
+            require_command(words[1:], line)
+
+
+def require_command(words: list[str], line: str) -> None:
+    """Whether the words are a command and options that it has."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        context = click.Context(command)
+        found = command.get_command(context, words[0])
+        if found is None and command is not cli:
+            break  # a group that takes an argument, such as `models churn`
+        assert found is not None, f"there is no command {words[0]!r}: {line}"
+        command, words = found, words[1:]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in {*known, "--help"}, f"{command.name} has no option {word}: {line}"
+
+
+def test_the_readme_fits_on_two_screens_and_its_pipeline_loads() -> None:
+    readme = PROJECT_ROOT / "README.md"
+    assert len(readme.read_text().splitlines()) <= 150
+    [block] = blocks(readme, "python")
+    names: dict[str, object] = {}
+    exec("from forecache.pipeline import *\nfrom dagster_project.purchases import PURCHASES\n" + block, names)
+    assert getattr(names["spend"], "prediction_table", None) == "predictions_spend"
