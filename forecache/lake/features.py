@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.contracts import require_numbers
 from forecache.lake.delta.commit import active_files, grouped
-from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
 from forecache.lake.events import known_events
 from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
-from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.ledger import last_records
+from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -93,78 +94,47 @@ def _build_stale(
     require_nights(settings, pipeline, nights)
     seen = look(settings, pipeline.feature_table, AS_OF)
     inputs = feature_inputs(settings, pipeline, nights)
-    before = last_records(settings, STAGE, pipeline.name)
-    current = {n for n in nights if not rebuild and n in before and before[n].inputs == inputs[n]}
-    stale = {night: inputs[night] for night in sorted(set(nights) - current)}
-    rows = {night: before[night].rows for night in current}
-    # What a run committed and was killed before it could record it.
-    committed = {} if rebuild else stale
-    written = find_committed(settings, pipeline.feature_table, column=AS_OF, inputs=committed)
-    rows |= _record(settings, pipeline, {n: writer.version for n, writer in written.items()}, inputs, run_id=run_id)
-    to_build = [night for night in stale if night not in written]
-    for first in range(0, len(to_build), _NIGHTS_AT_ONCE):
-        chunk = to_build[first : first + _NIGHTS_AT_ONCE]
-        progress(f"features of {pipeline.name} for {_span(chunk)}", first / len(to_build))
-        rows |= _build(spark, settings, pipeline, chunk, inputs, seen, run_id=run_id)
+    table = pipeline.feature_table
+
+    def build(some: Sequence[date]) -> dict[date, Done]:
+        frame = feature_frame(spark, settings, pipeline, some)
+        wanted = {night: inputs[night] for night in some}
+        done = write_partitions(
+            frame, settings, table, column=AS_OF, values=some, seen=seen, inputs=wanted, run_id=run_id
+        )
+        return _done(settings, table, done.versions)
+
+    def find(stale: Mapping[date, str]) -> dict[date, Done]:
+        written = find_committed(settings, table, column=AS_OF, inputs=stale)
+        return _done(settings, table, {night: writer.version for night, writer in written.items()})
+
+    def tell(some: Sequence[date], share: float) -> None:
+        progress(f"features of {pipeline.name} for {_span(some)}", share)
+
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
-        rows=sum(rows.values()),
+        rows=sum(row.rows for row in records.values()),
         seconds=time.perf_counter() - started,
         nights=tuple(sorted(nights)),
         table=pipeline.feature_table,
         delta_version=table_version(settings, pipeline.feature_table),
-        skipped=not to_build,
+        skipped=not built,
         details={
-            "built": [night.isoformat() for night in to_build],
-            "rows_by_night": {night.isoformat(): rows[night] for night in sorted(nights)},
+            "built": [night.isoformat() for night in built],
+            "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
         },
     )
 
 
-def _build(
-    spark: "SparkSession",
-    settings: Settings,
-    pipeline: Pipeline,
-    nights: Sequence[date],
-    inputs: Mapping[date, str],
-    seen: Seen,
-    *,
-    run_id: str,
-) -> dict[date, int]:
-    started = time.perf_counter()
-    frame = feature_frame(spark, settings, pipeline, nights)
-    wanted = {night: inputs[night] for night in nights}
-    done = write_partitions(
-        frame, settings, pipeline.feature_table, column=AS_OF, values=nights, seen=seen, inputs=wanted, run_id=run_id
-    )
-    seconds = time.perf_counter() - started
-    return _record(settings, pipeline, done.versions, inputs, run_id=run_id, seconds=seconds)
-
-
-def _record(
-    settings: Settings,
-    pipeline: Pipeline,
-    versions: Mapping[date, int],
-    inputs: Mapping[date, str],
-    *,
-    run_id: str,
-    seconds: float = 0.0,
-) -> dict[date, int]:
-    """Enter nights in the ledger by the Delta version that wrote each; returns their rows."""
+def _done(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, Done]:
+    """Nights by the Delta version that wrote each."""
     if not versions:
         return {}
-    table = pipeline.feature_table
     rows = partition_rows(settings, table, list(versions))
-    each = seconds / len(versions)
-    record(
-        settings,
-        [
-            StageRecord(STAGE, pipeline.name, n, inputs[n], table, version, rows[n], each, run_id=run_id)
-            for n, version in versions.items()
-        ],
-    )
-    return rows
+    return {night: Done(rows[night], table=table, delta_version=version) for night, version in versions.items()}
 
 
 def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:

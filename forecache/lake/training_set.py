@@ -12,7 +12,7 @@ from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
-from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -72,22 +72,23 @@ def build_training_set(
     require_nights(settings, pipeline, [night])
     dates = as_of_dates(pipeline, night)
     with own_turn(settings, pipeline.training_table, run_id, progress):
-        inputs = _inputs(settings, pipeline, night, dates)
-        before = last_record(settings, STAGE, pipeline.name)
-        skipped = not rebuild and before is not None and before.inputs == inputs
-        if not skipped or before is None:
+
+        def build() -> Done:
             progress(f"training set of {pipeline.name} as of {night}", None)
-            before = _build(spark, settings, pipeline, dates, inputs, run_id=run_id, started=started)
+            return _build(spark, settings, pipeline, dates, run_id=run_id)
+
+        stage = Stage(settings, STAGE, pipeline.name, run_id)
+        row, skipped = stage.once(_inputs(settings, pipeline, night, dates), build, rebuild=rebuild)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
-        rows=before.rows,
+        rows=row.rows,
         seconds=time.perf_counter() - started,
         nights=(night,),
         table=pipeline.training_table,
-        delta_version=before.delta_version,
+        delta_version=row.delta_version,
         skipped=skipped,
-        details=before.details,
+        details=row.details,
     )
 
 
@@ -103,11 +104,9 @@ def _build(
     settings: Settings,
     pipeline: Pipeline,
     dates: Mapping[str, Sequence[date]],
-    inputs: str,
     *,
     run_id: str,
-    started: float,
-) -> StageRecord:
+) -> Done:
     frame = labelled_frame(spark, settings, pipeline, dates)
     schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
@@ -128,20 +127,7 @@ def _build(
             day.isoformat(): by_date[s, day][f"{pipeline.label.name}_mean"] for s in SPLITS for day in dates[s]
         },
     }
-    row = StageRecord(
-        stage=STAGE,
-        subject=pipeline.name,
-        night=None,
-        inputs=inputs,
-        table=pipeline.training_table,
-        delta_version=version,
-        rows=written.num_rows,
-        seconds=time.perf_counter() - started,
-        details=details,
-        run_id=run_id,
-    )
-    record(settings, [row])
-    return row
+    return Done(written.num_rows, details, pipeline.training_table, version)
 
 
 def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":

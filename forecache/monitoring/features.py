@@ -1,6 +1,5 @@
 """Feature drift: a night's features against the split that the champion was trained on, in bins cut there."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forecache.lake.delta.tables import open_table, read_table
-from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.lake.splits import count_split, split_batches
+from forecache.lake.stage import Done, Stage
 from forecache.monitoring.bins import BINS, count_batches, count_frame, every
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
@@ -46,26 +45,25 @@ def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVer
     """
     table, version = champion.training_table
     inputs = f"{table}@{version} bins={BINS} features={','.join(champion.features)}"
-    known = last_record(settings, STAGE, pipeline.name)
-    if known is not None and known.inputs == inputs:
-        return FeatureReference(**known.details)
-    started = time.perf_counter()
-    rows = count_split(settings, table, version=version, split=_SPLIT)
 
-    def batches() -> Iterator["pa.RecordBatch"]:
-        return split_batches(settings, table, version=version, split=_SPLIT, columns=champion.features)
+    def count() -> Done:
+        rows = count_split(settings, table, version=version, split=_SPLIT)
 
-    sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
-    edges = {
-        name: equal_mass_edges(
-            np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]), BINS
-        )
-        for name in champion.features
-    }
-    reference = FeatureReference(edges, count_batches(batches(), edges))
-    seconds = time.perf_counter() - started
-    record(settings, [StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, vars(reference))])
-    return reference
+        def batches() -> Iterator["pa.RecordBatch"]:
+            return split_batches(settings, table, version=version, split=_SPLIT, columns=champion.features)
+
+        sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
+        edges = {
+            name: equal_mass_edges(
+                np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]), BINS
+            )
+            for name in champion.features
+        }
+        reference = FeatureReference(edges, count_batches(batches(), edges))
+        return Done(rows, vars(reference))
+
+    row, _ = Stage(settings, STAGE, pipeline.name).once(inputs, count)
+    return FeatureReference(**row.details)
 
 
 def feature_drift(

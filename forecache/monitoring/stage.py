@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import table_exists, table_version
 from forecache.lake.features import feature_inputs, feature_versions
-from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
 from forecache.monitoring.features import feature_drift
 from forecache.monitoring.performance import labelled_predictions, performance
@@ -68,13 +70,12 @@ def monitor(
     scored = last_records(settings, SCORE, pipeline.name)
     run = _Run(settings, pipeline, session, champion(settings, pipeline), versions, scored, run_id)
     inputs = _inputs(run, nights)
-    before = last_records(settings, STAGE, pipeline.name)
-    pending = [night for night in sorted(inputs) if night not in before or before[night].inputs != inputs[night]]
-    known = {night: before[night] for night in inputs if night not in pending}
-    for first in range(0, len(pending), _NIGHTS_AT_ONCE):
-        chunk = pending[first : first + _NIGHTS_AT_ONCE]
-        progress(f"monitoring {pipeline.name} on {chunk[0]} to {chunk[-1]}", first / len(pending))
-        known |= _measure(run, chunk, inputs)
+
+    def tell(some: Sequence[date], share: float) -> None:
+        progress(f"monitoring {pipeline.name} on {some[0]} to {some[-1]}", share)
+
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    known, measured = stage.nights(inputs, partial(_measure, run), at_once=_NIGHTS_AT_ONCE, progress=tell)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -83,9 +84,9 @@ def monitor(
         nights=tuple(sorted(inputs)),
         table=MONITORING_TABLE,
         delta_version=table_version(settings, MONITORING_TABLE) if table_exists(settings, MONITORING_TABLE) else None,
-        skipped=not pending,
+        skipped=not measured,
         details={
-            "measured": [night.isoformat() for night in pending],
+            "measured": [night.isoformat() for night in measured],
             "notes": {night.isoformat(): known[night].details["notes"] for night in sorted(known)},
         },
     )
@@ -128,8 +129,7 @@ def _labelled(pipeline: Pipeline, night: date) -> date:
     return night - timedelta(days=pipeline.label.horizon_days)
 
 
-def _measure(run: _Run, nights: Sequence[date], inputs: Mapping[date, str]) -> dict[date, StageRecord]:
-    started = time.perf_counter()
+def _measure(run: _Run, nights: Sequence[date]) -> dict[date, Done]:
     figures = _drift(run, nights)
     notes: dict[date, list[str]] = {night: [] for night in nights}
     for night, (found, note) in _performance(run, nights).items():
@@ -137,24 +137,7 @@ def _measure(run: _Run, nights: Sequence[date], inputs: Mapping[date, str]) -> d
         notes[night] += [note] if note else []
     append_measurements(run.settings, [row for night in nights for row in figures[night]])
     version = table_version(run.settings, MONITORING_TABLE)
-    seconds = (time.perf_counter() - started) / len(nights)
-    rows = {
-        night: StageRecord(
-            stage=STAGE,
-            subject=run.pipeline.name,
-            night=night,
-            inputs=inputs[night],
-            table=MONITORING_TABLE,
-            delta_version=version,
-            rows=len(figures[night]),
-            seconds=seconds,
-            details={"notes": notes[night]},
-            run_id=run.run_id,
-        )
-        for night in nights
-    }
-    record(run.settings, list(rows.values()))
-    return rows
+    return {night: Done(len(figures[night]), {"notes": notes[night]}, MONITORING_TABLE, version) for night in nights}
 
 
 def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:

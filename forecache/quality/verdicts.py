@@ -6,14 +6,14 @@ all the publisher, asks here. A night whose rows and expectations are what they 
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.errors import CheckError
 from forecache.lake.delta.tables import read_table
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.ledger import StageRecord, last_record
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import Expectation
 from forecache.quality.report import CheckReport
 from forecache.quality.validate import validate
@@ -52,28 +52,15 @@ def check_nights(
     Returns:
         A report for each night.
     """
-    inputs = check_inputs(states, expectations)
-    before = last_records(settings, STAGE, table)
-    reports: dict[date, CheckReport] = {}
-    for night in states:
-        if night in before and before[night].inputs == inputs[night]:
-            reports[night] = CheckReport.from_dict(before[night].details)
-    open_nights = sorted(set(states) - set(reports))
-    if open_nights:
-        started = time.perf_counter()
-        found = _Bisection(read_table(spark, settings, table, version=version), table, expectations, column).check(
-            open_nights
-        )
-        seconds = (time.perf_counter() - started) / len(open_nights)
-        rows = [
-            StageRecord(
-                STAGE, table, night, inputs[night], table, -1, report.rows, seconds, report.to_dict(), run_id=run_id
-            )
-            for night, report in found.items()
-        ]
-        record(settings, rows)
-        reports |= found
-    return {night: reports[night] for night in sorted(reports)}
+
+    def check(nights: Sequence[date]) -> dict[date, Done]:
+        frame = read_table(spark, settings, table, version=version)
+        found = _Bisection(frame, table, expectations, column).check(nights)
+        return {night: Done(report.rows, report.to_dict(), table) for night, report in found.items()}
+
+    stage, inputs = Stage(settings, STAGE, table, run_id), check_inputs(states, expectations)
+    records, _ = stage.nights(inputs, check, at_once=max(1, len(inputs)))
+    return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
 
 
 def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]) -> dict[date, str]:

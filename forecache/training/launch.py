@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.ledger import last_record
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import EstimatorModel, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -56,9 +57,6 @@ def train(
     training = pipeline.training if alone else resolved_precision(settings, pipeline.training)
     inputs = training_inputs(pipeline, version, lanes=lanes, precision=training.precision)
     folder = run_folder(settings, pipeline, inputs)
-    before = last_record(settings, STAGE, pipeline.name)
-    if before is not None and before.inputs == inputs and (folder / RESULT_FILE).is_file():
-        return _result(pipeline, night, before.rows, started, before.details, version=version, skipped=True)
     spec = TrainingSpec(
         run_dir=str(folder),
         pipeline=pipeline.name,
@@ -70,6 +68,30 @@ def train(
         checkpoints="" if alone else checkpoints_of(settings, folder),
         device=settings.device,
     )
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    row, skipped = stage.once(
+        inputs,
+        lambda: _train(settings, pipeline, spec, night, run_id, progress),
+        usable=lambda _: (folder / RESULT_FILE).is_file(),
+    )
+    return StageResult(
+        STAGE,
+        pipeline.name,
+        row.rows,
+        time.perf_counter() - started,
+        nights=(night,),
+        table=pipeline.training_table,
+        delta_version=version,
+        skipped=skipped,
+        details=row.details,
+    )
+
+
+def _train(
+    settings: Settings, pipeline: Pipeline, spec: TrainingSpec, night: date, run_id: str, progress: Progress
+) -> Done:
+    """Run the specification, in one process or under torchrun, and follow it in MLflow."""
+    folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
     arguments = estimator.command(spec) if alone else command(settings, spec)
 
     def tell(message: str) -> None:
@@ -92,25 +114,21 @@ def train(
         threads = os.cpu_count() if alone else None
         result = run_process(settings, spec, arguments, hold, on_event=on_event, threads=threads)
         streamed.finish(result["history"])
-    rows = result["rows"]["train"]
     cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
-        "run_dir": str(folder),
+        "run_dir": spec.run_dir,
         "training_table": pipeline.training_table,
-        "training_version": version,
+        "training_version": spec.table_version,
         "mlflow_run_id": streamed.id,
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
-        "inputs": inputs,
+        "inputs": spec.inputs,
         "cost": {**vars(cost), **priced(cost, result["device_name"], settings.prices)},
         "advice": advice(result),
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
-    seconds = time.perf_counter() - started
-    row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
-    record(settings, [row])
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
-    return _result(pipeline, night, rows, started, details, version=version, skipped=False)
+    return Done(result["rows"]["train"], details)
 
 
 def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
@@ -161,19 +179,3 @@ def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None
         progress(f"exporting {pipeline.name}", None)
     elif event["event"] == "warning":
         progress(f"training {pipeline.name}: {event['message']}", None)
-
-
-def _result(
-    pipeline: Pipeline, night: date, rows: int, started: float, details: Any, *, version: int, skipped: bool
-) -> StageResult:
-    return StageResult(
-        STAGE,
-        pipeline.name,
-        rows,
-        time.perf_counter() - started,
-        nights=(night,),
-        table=pipeline.training_table,
-        delta_version=version,
-        skipped=skipped,
-        details=details,
-    )

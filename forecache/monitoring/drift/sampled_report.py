@@ -17,8 +17,9 @@ import numpy as np
 
 from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import read_table
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.splits import count_split
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import AS_OF, Drift, Pipeline
 from forecache.registry.gate.scorers import open_scorer, score
 from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
@@ -72,13 +73,11 @@ def write_drift_report(
     name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
     state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
     inputs = f"{state} {name} {pipeline.drift}"
-    known = last_record(settings, STAGE, pipeline.name, night)
     path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"
-    if known is not None and known.inputs == inputs and (name is None or path.is_file()):
-        return _result(pipeline, known, started, skipped=True)
-    details: dict[str, Any] = {"path": None, "mlflow_artifact": None, "reference": name}
-    rows = 0
-    if name is not None:
+
+    def write() -> Done:
+        if name is None:
+            return Done(0, {"path": None, "mlflow_artifact": None, "reference": None})
         progress(f"sampling {pipeline.name} on {night}", 0.1)
         # The import takes five seconds, as long as Spark needs to sample.
         threading.Thread(target=_import_evidently).start()
@@ -92,21 +91,13 @@ def write_drift_report(
         progress(f"writing the drift report of {pipeline.name}", 0.4)
         _write_page(current[columns], reference[columns], pipeline.drift, path)
         _keep_newest(path.parent, pipeline.drift.keep_reports)
-        rows, artifact = len(current), _attach(settings, model, path)
-        details |= {"path": str(path), "mlflow_artifact": artifact}
-        details |= {"reference_rows": len(reference), "columns": columns}
-    seconds = time.perf_counter() - started
-    row = StageRecord(STAGE, pipeline.name, night, inputs, "", -1, rows, seconds, details, run_id=run_id)
-    record(settings, [row])
-    return _result(pipeline, row, started, skipped=False)
+        details = {"path": str(path), "mlflow_artifact": _attach(settings, model, path), "reference": name}
+        return Done(len(current), {**details, "reference_rows": len(reference), "columns": columns})
 
-
-def _result(pipeline: Pipeline, row: StageRecord, started: float, *, skipped: bool) -> StageResult:
-    assert row.night is not None
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    row, skipped = stage.once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
     seconds = time.perf_counter() - started
-    return StageResult(
-        STAGE, pipeline.name, row.rows, seconds, nights=(row.night,), skipped=skipped, details=row.details
-    )
+    return StageResult(STAGE, pipeline.name, row.rows, seconds, nights=(night,), skipped=skipped, details=row.details)
 
 
 def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
