@@ -37,7 +37,7 @@ COMMANDS = {
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Bring this replica up to what a remote serves."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Make, list and revoke the reader's bearer tokens."),
-    "get": (f"{_COMMANDS}.store:get", "Read answers from the store, in process."),
+    "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
     "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model, run and code."),
     "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and where that comes from."),
     "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs and say what to do."),

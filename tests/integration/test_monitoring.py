@@ -30,6 +30,7 @@ from forecache.registry.versions.models import champion
 from forecache.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from jobs.monitoring import REASON_TAG
+from resources.instance import ensure_instance, runner_instance
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -264,6 +265,20 @@ def test_the_asset_shows_the_figures_and_the_verdict_of_each_night(lake: Setting
     assert event.metadata["psi_to_test_split"].value < 0.25
     assert "| feature | amount | training split |" in event.metadata["figures"].value
     assert "1 night of champion 1 has been measured" in event.metadata["verdict"].value
+
+
+def test_what_the_command_measures_is_a_materialization_of_the_asset(
+    lake: Settings, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "monitored_project")
+    ensure_instance(load_settings())
+    assert main(["monitor", "returns", "--night", CALM[0].isoformat()]) == 0
+    with runner_instance(lake) as instance:
+        (record,) = instance.fetch_materializations(dg.AssetKey("monitoring_returns"), limit=2).records
+    assert record.partition_key == CALM[0].isoformat()
+    assert record.asset_materialization.metadata["command"].value == "forecache monitor"
+    assert record.asset_materialization.metadata["psi_to_test_split"].value < 0.25
 
 
 def test_the_command_prints_the_figures_and_the_verdict(

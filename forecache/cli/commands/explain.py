@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.commands.get import no_such_key, provenance_text
 from forecache.cli.commands.models import model_dict
-from forecache.cli.commands.store import no_such_key, open_pipeline_store, provenance_text
+from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.errors import NotFoundError
 from forecache.lake.delta.small_tables import read_rows

@@ -1,11 +1,11 @@
 """The model registry: `models`, `models diff`, `models judge`, `models reject`, `promote`."""
 
-import getpass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings
+from forecache.cli.by_hand import actor, show_in_dagster
 from forecache.cli.output import cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from forecache.registry.gate.verdicts import Verdict
     from forecache.registry.versions.models import ModelVersion
     from forecache.settings import Settings
-
-
-def actor() -> str:
-    """Who asks, for the promotion ledger."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a user id without a name, as in many containers
-        return "cli"
 
 
 def model_dict(version: "ModelVersion") -> dict[str, Any]:
@@ -114,6 +106,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     if not (judged_now and CHAMPION in model_version(current, declared, version).aliases):
         promote_by_hand(current, declared, version, actor=actor(), reason=reason, outdated_verdict=outdated_verdict)
     promoted = model_version(current, declared, version)
+    show_in_dagster(current, f"model_{pipeline}", {"champion": version, "reason": reason})
     if wants_json():
         print_json(model_dict(promoted))
     else:
@@ -154,6 +147,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     current = settings()
     declared = load_pipeline(current, pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
+    show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():
         print_json(model_dict(model_version(current, declared, version)))
     else:
@@ -183,6 +177,7 @@ def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict"
     from forecache.operations.approval import judge
 
     verdict = judge(current, pipeline, version=version, actor=actor())
+    show_in_dagster(current, f"model_{pipeline.name}", {"judged": version, "verdict": verdict.line})
     if not wants_json():
         show_verdict(verdict)
     if not verdict.passed:

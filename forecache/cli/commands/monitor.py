@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import Night, command, settings
+from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import NotFoundError
@@ -45,6 +46,8 @@ def monitor(pipeline: str, night: date | None) -> None:
     with StageProgress() as progress:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
     found = measurements(current, declared.name, first=chosen, last=chosen)
+    if not result.skipped:
+        show_in_dagster(current, f"monitoring_{pipeline}", result=result, night=chosen, figures=found)
     decision = _decision(current, declared)
     notes = result.details["notes"][chosen.isoformat()]
     if wants_json():

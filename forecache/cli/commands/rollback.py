@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.commands.models import actor
+from forecache.cli.by_hand import actor, show_in_dagster
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
 
 if TYPE_CHECKING:
     from forecache.operations.rollback import RolledBack
+    from forecache.settings import Settings
     from forecache.store import Store
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
@@ -53,9 +54,10 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
             with stands_here(pipeline, "Rolled back."):
                 targets = sync_served(current, None, store, progress.update)
     if declared is None:
+        show_in_dagster(current, f"published_{pipeline}", {"version": served.version, "reason": reason})
         say_served(store, served, "Rolled back.", targets)
     else:
-        _say(store, done)
+        _say(current, store, done, reason)
 
 
 @command(
@@ -87,16 +89,21 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
             reason=reason,
             progress=progress.update,
         )
-    _say(open_pipeline_store(pipeline), done)
+    _say(current, open_pipeline_store(pipeline), done, reason)
 
 
-def _say(store: "Store", done: "RolledBack") -> None:
+def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -> None:
     entry = done.entry
     if entry is not None and entry.verdict == "undone":
         raise CheckError(
             f"A {entry.action} of {store.pipeline} that was cut short cannot be finished and is {entry.reason}",
             remedy="Run the command again to roll back from what is served now.",
         )
+    served = store.pointer().current
+    show_in_dagster(current, f"published_{store.pipeline}", {"version": served, "reason": reason})
+    if entry is not None and entry.to_version != entry.from_version:
+        moved = {"champion": entry.to_version, "champion_before": entry.from_version, "reason": entry.reason}
+        show_in_dagster(current, f"model_{store.pipeline}", moved)
     what = "Rolled back."
     if done.resumed and entry is not None:
         what = f"Finished the {entry.action} that was cut short."

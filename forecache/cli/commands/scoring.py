@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import Night, command, settings
+from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import NotFoundError
@@ -107,6 +108,8 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     current = settings()
     declared = load_pipeline(current, pipeline)
     named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
+    if named is not None:
+        show_in_dagster(current, f"model_{pipeline}", {"challenger": version})
     if wants_json():
         print_json({"pipeline": pipeline, "challenger": None if stop or named is None else named.version})
     elif named is None:
@@ -150,6 +153,9 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     with StageProgress() as progress:
         spark = spark_session(current)
         result = score_shadow(spark, current, declared, chosen, challenger, progress=progress.update)
+    if declared.shadow and not result.skipped:
+        model = {"model": result.details["challenger"]}
+        show_in_dagster(current, declared.challenger_table, model, result=result, night=chosen)
     if wants_json():
         print_json(stage_dict(result))
         return

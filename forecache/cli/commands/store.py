@@ -1,7 +1,5 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `release`, `diff`, `get`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `release`, `diff`."""
 
-import json
-import time
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -9,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import Night, command, settings
-from forecache.cli.output import cell, duration, print_json, show_stages, show_table, size, stage_dict, wants_json
+from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.output import duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import NotFoundError
 
@@ -106,6 +105,9 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> N
     declared = load_pipeline(current, pipeline)
     with StageProgress() as progress:
         result = publish_night(current, declared, night=night, full=full, unchecked=unchecked, progress=progress.update)
+    if not result.skipped:
+        what = {"night": result.nights[0], "version": result.details["version"]}
+        show_in_dagster(current, f"published_{pipeline}", what, result=result)
     if wants_json():
         print_json(stage_dict(result))
     else:
@@ -159,6 +161,7 @@ def pin(pipeline: str, version: int) -> None:
     """Serve VERSION of PIPELINE until it is unpinned, whatever is published meanwhile."""
     store = open_pipeline_store(pipeline)
     served = store.pin(version)
+    show_in_dagster(settings(), f"published_{pipeline}", {"pinned": version})
     say_served(store, served, "Pinned.", _bring_up_targets(store, "Pinned."))
 
 
@@ -168,6 +171,7 @@ def unpin(pipeline: str) -> None:
     """Serve the newest good version of PIPELINE again."""
     store = open_pipeline_store(pipeline)
     served = store.unpin()
+    show_in_dagster(settings(), f"published_{pipeline}", {"pinned": None})
     say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
 
 
@@ -182,72 +186,13 @@ def release(pipeline: str, version: int) -> None:
     store = open_pipeline_store(pipeline)
     was_quarantined = version in store.quarantined()
     store.release(version)
+    show_in_dagster(settings(), f"published_{pipeline}", {"released": version})
     what = f"Version {version} of {pipeline} is {'released' if was_quarantined else 'not quarantined'}."
     targets = _bring_up_targets(store, what)
     if wants_json():
         print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})
     else:
         click.echo(what)
-
-
-@command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
-@_PIPELINE
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option("--version", type=int, help="A retained version; default: the served one.")
-def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
-    """Read the answers for KEYs from PIPELINE's store in this process, as the reader would give them.
-
-    A composite key is its parts joined by `|`.
-    """
-    from forecache.reader.versions.answers import Answers
-    from forecache.store import parse_key
-
-    with open_pipeline_store(pipeline).snapshot(version) as snapshot:
-        answers = Answers(snapshot)
-        answers.refresh(time.time())
-        key_bytes = [parse_key(snapshot.manifest.key, key) for key in keys]
-        if len(keys) == 1:
-            found = answers.one(key_bytes[0])
-            if found is None:
-                raise no_such_key(snapshot.manifest, keys[0])
-            answer = json.loads(found)
-            results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
-        else:
-            found, _ = answers.many(key_bytes)
-            answer = json.loads(found)
-            results = answer.pop("results")
-        if wants_json():
-            print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
-            return
-        _show_answers(snapshot.manifest, results, answer)
-
-
-def no_such_key(manifest: "Manifest", key: str) -> NotFoundError:
-    names = ", ".join(manifest.key.names)
-    return NotFoundError(
-        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
-        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
-    )
-
-
-def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
-    names = manifest.field_names
-    rows = [
-        (item["key"], *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names))
-        for item in results
-    ]
-    figures = [field.name for field in manifest.fields if field.type in ("double", "bigint")]
-    show_table((", ".join(manifest.key.names), *names), rows, right=figures, caption=provenance_text(answer))
-
-
-def provenance_text(answer: dict[str, Any]) -> str:
-    """Where an answer comes from, in a line."""
-    model = answer["model"]
-    text = (
-        f"{answer['source']}: store version {answer['store_version']}, model {model['name']} {model['version']}, "
-        f"as of {answer['as_of']}, scored {answer['scored_at'][:19]}Z, age {duration(answer['age_s'])}"
-    )
-    return text + (" (stale)" if answer["stale"] else "")
 
 
 @command("diff", examples="forecache diff churn 16 17\nforecache diff churn 16 17 --json")

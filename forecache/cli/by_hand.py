@@ -1,0 +1,37 @@
+"""What a command has changed, shown in Dagster's UI with the name of the person who gave it."""
+
+import getpass
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from forecache.cli.runner import orchestrator
+from forecache.settings import Settings
+
+
+def actor() -> str:
+    """Who asks, for the promotion ledger."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        return "cli"
+
+
+def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | None = None, **made: Any) -> None:
+    """Record an event of an asset: who gave the command of this invocation, and what came of it.
+
+    The change is done: what fails here is a warning. Where the home has no Dagster instance, nobody would see it.
+
+    Args:
+        metadata: What came of it; None as a value is "none".
+        made: See `assets.by_hand.report`.
+    """
+    if find_spec("dagster") is None or not settings.dagster_home.is_dir():
+        return
+    told = {"by": actor(), "command": click.get_current_context().command_path}
+    told |= {name: "none" if value in (None, "") else value for name, value in (metadata or {}).items()}
+    try:
+        orchestrator("assets.by_hand").report(settings, asset, told, **made)
+    except Exception as error:  # noqa: BLE001  (Dagster's state is not worth failing a rollback for)
+        click.echo(f"Warning: this is done, but Dagster's UI does not show it: {error}", err=True)

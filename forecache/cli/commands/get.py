@@ -1,0 +1,75 @@
+"""Answers from the store, read in this process: `get`."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import command
+from forecache.cli.commands.store import open_pipeline_store
+from forecache.cli.output import cell, duration, print_json, show_table, wants_json
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.store import Manifest
+
+
+@command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--version", type=int, help="A retained version; default: the served one.")
+def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
+    """Read the answers for KEYs from PIPELINE's store in this process, as the reader would give them.
+
+    A composite key is its parts joined by `|`.
+    """
+    from forecache.reader.versions.answers import Answers
+    from forecache.store import parse_key
+
+    with open_pipeline_store(pipeline).snapshot(version) as snapshot:
+        answers = Answers(snapshot)
+        answers.refresh(time.time())
+        key_bytes = [parse_key(snapshot.manifest.key, key) for key in keys]
+        if len(keys) == 1:
+            found = answers.one(key_bytes[0])
+            if found is None:
+                raise no_such_key(snapshot.manifest, keys[0])
+            answer = json.loads(found)
+            results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
+        else:
+            found, _ = answers.many(key_bytes)
+            answer = json.loads(found)
+            results = answer.pop("results")
+        if wants_json():
+            print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
+            return
+        _show_answers(snapshot.manifest, results, answer)
+
+
+def no_such_key(manifest: "Manifest", key: str) -> NotFoundError:
+    names = ", ".join(manifest.key.names)
+    return NotFoundError(
+        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
+        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
+    )
+
+
+def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+    names = manifest.field_names
+    rows = [
+        (item["key"], *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names))
+        for item in results
+    ]
+    figures = [field.name for field in manifest.fields if field.type in ("double", "bigint")]
+    show_table((", ".join(manifest.key.names), *names), rows, right=figures, caption=provenance_text(answer))
+
+
+def provenance_text(answer: dict[str, Any]) -> str:
+    """Where an answer comes from, in a line."""
+    model = answer["model"]
+    text = (
+        f"{answer['source']}: store version {answer['store_version']}, model {model['name']} {model['version']}, "
+        f"as of {answer['as_of']}, scored {answer['scored_at'][:19]}Z, age {duration(answer['age_s'])}"
+    )
+    return text + (" (stale)" if answer["stale"] else "")
