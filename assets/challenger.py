@@ -1,4 +1,4 @@
-"""Challenger: a second model's scores of the same night, made in the champion's scan. Nothing publishes from them."""
+"""Challenger: a second model's scores of the same night, beside the champion's. Nothing publishes from them."""
 
 import dagster as dg
 

@@ -36,7 +36,7 @@ def drift_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[str]) ->
         )
     ]
     if pipeline.shadow:
-        about = "How far the challenger's scores, made in the same scan, are from the champion's. Only shown."
+        about = "How far the challenger's scores are from the champion's. Only shown."
         specs.append(dg.AssetCheckSpec(CHALLENGER, asset=table, partitions_def=partitions, description=about))
     return specs
 

@@ -11,6 +11,15 @@ from forecache.pipeline import AS_OF, Pipeline, Source
 from forecache.results import StageResult
 from forecache.settings import Settings
 
+_TYPES = {
+    "double": "double",
+    "string": "string",
+    "int32": "int",
+    "int64": "bigint",
+    "timestamp[us, tz=UTC]": "timestamp",
+}
+"""Spark's names of Arrow's types."""
+
 
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
     """The figures that every stage has."""
@@ -90,14 +99,17 @@ def feature_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
 
 
 def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
-    output = dg.TableColumn(pipeline.output.name, "double", description=pipeline.output.description)
-    segments = [dg.TableColumn(s.name, "string", description=s.description) for s in pipeline.segments]
-    provenance = {
-        "model_name": ("string", "Registered name of the model."),
-        "model_version": ("int", "Its version."),
-        "feature_version": ("bigint", "Delta version of the feature table that was scored."),
-        "scored_at": ("timestamp", "When."),
-        "run_id": ("string", "Run that scored it."),
+    from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
+
+    texts = {
+        pipeline.output.name: pipeline.output.description,
+        **{segment.name: segment.description for segment in pipeline.segments},
+        "model_name": "Registered name of the model.",
+        "model_version": "Its version.",
+        "feature_version": "Delta version of the feature table that was scored.",
+        "scored_at": "When.",
+        "run_id": "Run that scored it.",
     }
-    added = [dg.TableColumn(name, type_, description=text) for name, (type_, text) in provenance.items()]
-    return dg.TableSchema([*key_columns(pipeline), output, *segments, *added])
+    fields = prediction_fields(layout_of(pipeline))
+    columns = [dg.TableColumn(f.name, _TYPES[str(f.type)], description=texts[f.name]) for f in fields]
+    return dg.TableSchema([*key_columns(pipeline), *columns])

@@ -14,16 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.inference.choose_runtime import Plan
-from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
-from forecache.inference.outputs import score_values
 from forecache.lake.ledger import StageRecord, last_record, record
-from forecache.pipeline import Pipeline
 from forecache.scoring.night import Night
 from forecache.scoring.partitions.staged_files import lake_filesystem
-from forecache.scoring.tasks.arrow_engine import models_folder
-from forecache.scoring.tasks.job import model_features
-from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
+from forecache.scoring.tasks.job import model_features, scorer_here
+from forecache.scoring.tasks.prediction_rows import file_schema
+from forecache.scoring.work import Work
 from forecache.settings import Settings
 
 SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
@@ -61,34 +58,38 @@ class Calibration:
         return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
 
 
-def calibrate(settings: Settings, pipeline: Pipeline, plan: Plan, nights: Sequence[Night], stamp: Stamp) -> Calibration:
+def calibrate(work: Work, nights: Sequence[Night]) -> Calibration:
     """The batch size for nights: the setting, what an earlier run found, or a sweep over a sample of at most a second.
 
     Raises:
         InputError: The features do not fit the model.
     """
+    settings, pipeline, plan = work.settings, work.pipeline, work.plan
     if settings.scoring_batch_rows:
         return Calibration(settings.scoring_batch_rows, "set")
     largest = max(nights, key=lambda night: night.files[0].rows)
-    stage, wanted = "calibrate", min(SAMPLE_ROWS, largest.files[0].rows)
+    stage, wanted = f"calibrate_{work.stage}", min(SAMPLE_ROWS, largest.files[0].rows)
     memory = _memory(settings)
-    inputs = f"{stamp.model_name}@{stamp.model_version} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
+    model = f"{work.stamp.model_name}@{work.stamp.model_version}"
+    inputs = f"{model} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
     known = last_record(settings, stage, pipeline.name)
     # A sample half as large says as much; a much smaller one was too small for the larger sizes.
     if known is not None and known.inputs == inputs and 2 * known.rows >= wanted:
         rates = {int(size): rate for size, rate in known.details["rates"].items()}
         return _chosen(rates, "kept", known.details["bytes_a_row"], memory)
     started = time.perf_counter()
-    sample, keys, read_s = _read_sample(settings, pipeline, plan, largest)
-    a_row = _bytes_a_row(plan, sample)
-    sizes = [size for size in SIZES if size <= len(sample[0])] or [len(sample[0])]
+    sample, keys, read_s = _read_sample(work, largest)
+    a_row, num_rows = _bytes_a_row(plan, sample), len(sample[0])
+    sizes = [size for size in SIZES if size <= num_rows] or [num_rows]
     sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
-    rates = sweep(_as_a_worker(settings, pipeline, plan, stamp, sample, keys), sizes, sample_rows=len(sample[0]))
-    rates = {size: 1 / (1 / rate + read_s / len(sample[0])) for size, rate in rates.items()}
+    rates = sweep(_as_a_worker(work, sample, keys), sizes, sample_rows=num_rows)
+    rates = {size: 1 / (1 / rate + read_s / num_rows) for size, rate in rates.items()}
     details = {"rates": rates, "bytes_a_row": a_row}
     seconds = time.perf_counter() - started
-    row = StageRecord(stage, pipeline.name, None, inputs, "", -1, len(sample[0]), seconds, details, run_id=stamp.run_id)
-    record(settings, [row])
+    record(
+        settings,
+        [StageRecord(stage, pipeline.name, None, inputs, "", -1, num_rows, seconds, details, run_id=work.run_id)],
+    )
     return _chosen(rates, "calibrated", a_row, memory)
 
 
@@ -141,23 +142,21 @@ def _memory(settings: Settings) -> int:
     return int(settings.scoring_worker_memory_mb * _BATCH_SHARE) << 20
 
 
-def _read_sample(
-    settings: Settings, pipeline: Pipeline, plan: Plan, night: Night
-) -> tuple[list[pa.Array], list[pa.Array], float]:
+def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Array], float]:
     """Features in the model's order (float32) and keys of the first rows of a night's largest file; seconds."""
     import pyarrow.parquet as pq
 
     started = time.perf_counter()
-    names = model_features(pipeline, plan.spec.inputs)
-    with lake_filesystem(settings, pipeline.feature_table).open_input_file(night.files[0].path) as opened:
+    names = model_features(work.pipeline, work.plan.spec.inputs)
+    with lake_filesystem(work.settings, work.pipeline.feature_table).open_input_file(night.files[0].path) as opened:
         parquet = pq.ParquetFile(opened)
         stored = [name for name in names if name in parquet.schema_arrow.names]
-        batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*pipeline.key, *stored], use_threads=False))
+        batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*work.pipeline.key, *stored], use_threads=False))
     features = [
         batch.column(name).cast(pa.float32()) if name in stored else pa.nulls(batch.num_rows, pa.float32())
         for name in names
     ]
-    return features, [batch.column(name) for name in pipeline.key], time.perf_counter() - started
+    return features, [batch.column(name) for name in work.pipeline.key], time.perf_counter() - started
 
 
 def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
@@ -167,23 +166,18 @@ def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
     return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + 2 * returned
 
 
-def _as_a_worker(
-    settings: Settings, pipeline: Pipeline, plan: Plan, stamp: Stamp, sample: list[pa.Array], keys: list[pa.Array]
-) -> Score:
+def _as_a_worker(work: Work, sample: list[pa.Array], keys: list[pa.Array]) -> Score:
     """What a thread or a Spark task does with a batch, into memory."""
     import pyarrow.parquet as pq
 
-    kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
-    fields = [pa.field(name, key.type) for name, key in zip(pipeline.key, keys, strict=True)]
-    layout = layout_of(pipeline)
-    schema = prediction_columns(layout, fields)
+    scorer = scorer_here(work)
+    fields = [pa.field(name, key.type) for name, key in zip(work.pipeline.key, keys, strict=True)]
+    schema = file_schema(scorer.spec.layout, fields)
 
     def score(size: int, rows: int) -> None:
         with pq.ParquetWriter(io.BytesIO(), schema, compression="snappy", use_dictionary=False) as writer:
             for first in range(0, rows, size):
                 features = [array.slice(first, size) for array in sample]
-                values = score_values(kernel, plan.spec, features, layout.output)
-                identity = [key.slice(first, size) for key in keys]
-                writer.write_batch(prediction_rows(layout, identity, values, stamp, 0, schema))
+                writer.write_batch(scorer.predict([key.slice(first, size) for key in keys], features, 0, schema))
 
     return score

@@ -12,6 +12,7 @@ from typing import Any
 
 from forecache.lake.costs import core_cost
 from forecache.lake.ledger import StageRecord
+from forecache.results import StageResult
 from forecache.settings import Settings
 
 _NIGHTS = 7
@@ -76,7 +77,7 @@ def predict(
         before: The latest ledger row of each night.
         rows: Of those nights together.
         runtime: That of the model's plan, such as "onnx".
-        mode: "full", "incremental", or "shadow" for a night with two models: only nights of the same mode compare.
+        mode: "full" or "incremental": only nights of the same mode compare.
         core_rate: Rows per second of one core in the calibration.
     """
     past = [
@@ -110,6 +111,19 @@ def together(parts: Sequence[Figures | None]) -> Figures | None:
         worker_bytes=max((part.worker_bytes for part in known if part.worker_bytes), default=None),
         basis=", ".join(dict.fromkeys(part.basis for part in known)),
     )
+
+
+def plans_together(settings: Settings, results: Sequence[StageResult]) -> dict[str, Any]:
+    """`predicted` and `actual` of runs one after the other: None where that of one is not known, nothing where no run
+    scored anything."""
+    scored = [result.details for result in results if result.details.get("actual")]
+    if not scored:
+        return {}
+    found: dict[str, Any] = {}
+    for side in ("predicted", "actual"):
+        whole = together([Figures.of(details[side]) if details[side] else None for details in scored])
+        found[side] = whole.metadata(settings) if whole else None
+    return found
 
 
 def sentence(figures: Figures, settings: Settings) -> str:

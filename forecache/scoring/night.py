@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -76,9 +76,18 @@ def night_inputs(pipeline: Pipeline, model: Any, version: int) -> str:
 
 
 def describe_nights(
-    settings: Settings, pipeline: Pipeline, model: Any, nights: Sequence[date], before: dict[date | None, StageRecord]
+    settings: Settings,
+    pipeline: Pipeline,
+    model: Any,
+    nights: Sequence[date],
+    before: Mapping[date | None, StageRecord],
+    *,
+    compared_with: str = "",
 ) -> list[Night]:
     """Each night's inputs and feature files, ascending.
+
+    Args:
+        compared_with: A model whose predictions are compared with these, as name@version.
 
     Raises:
         NotFoundError: A night has no features yet.
@@ -99,6 +108,7 @@ def describe_nights(
                 remedy="Ingest the landing files of that day or choose a later night.",
             )
         inputs = night_inputs(pipeline, model, version)
+        inputs += f" compared_with={compared_with}" if compared_with else ""
         last = before.get(night)
         state = f"{inputs} {code_version(settings)} {last.delta_version if last else -1}"
         tag = hashlib.sha256(state.encode()).hexdigest()[:12]

@@ -24,17 +24,10 @@ from forecache.scoring.batch_size import Calibration, calibrate
 from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
 from forecache.scoring.incremental.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
-from forecache.scoring.partitions.shards import (
-    Engine,
-    Work,
-    publish,
-    record_committed,
-    span,
-    stage_changes,
-    stage_nights,
-)
-from forecache.scoring.tasks.arrow_engine import num_cores
+from forecache.scoring.partitions.commit import commit, record_committed, span
+from forecache.scoring.partitions.shards import stage_changes, stage_nights
 from forecache.scoring.tasks.prediction_rows import Stamp
+from forecache.scoring.work import Engine, Run, Work, num_cores
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,71 +75,58 @@ def score(
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
     with own_turn(settings, pipeline.prediction_table, run_id, progress):
-        again = set(nights) if rebuild is True else set(rebuild or ())
-        return _score(spark, settings, pipeline, nights, run_id, progress, engine, model, mode, again)
+        run = Run(
+            spark=spark,
+            settings=settings,
+            pipeline=pipeline,
+            model=model or champion(settings, pipeline),
+            table=pipeline.prediction_table,
+            stage=STAGE,
+            engine=engine,
+            run_id=run_id,
+            progress=progress,
+        )
+        return score_stale(run, nights, mode=mode, rebuild=set(nights) if rebuild is True else set(rebuild or ()))
 
 
-def _score(
-    spark: "SparkSession | None",
-    settings: Settings,
-    pipeline: Pipeline,
-    nights: Sequence[date],
-    run_id: str,
-    progress: Progress,
-    engine: Engine,
-    model: ModelVersion | None,
-    mode: Mode,
-    again: Collection[date],
-) -> StageResult:
+def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:
+    """Score those of the nights that are not current; as `score`, by whoever has the turn to write the table.
+
+    Args:
+        rebuild: Nights that are scored again also where they are current.
+    """
     started = time.perf_counter()
-    model = model or champion(settings, pipeline)
-    table = pipeline.prediction_table
-    seen = look(settings, table, AS_OF)
-    before = last_records(settings, STAGE, pipeline.name)
-    described = describe_nights(settings, pipeline, model, sorted(set(nights)), before)
-    pending = [n for n in described if n.night in again or not is_current(n, before, seen)]
+    settings, pipeline, model = run.settings, run.pipeline, run.model
+    seen = look(settings, run.table, AS_OF)
+    before = last_records(settings, run.stage, pipeline.name)
+    described = describe_nights(settings, pipeline, model, sorted(set(nights)), before, compared_with=run.compared_with)
+    pending = [n for n in described if n.night in rebuild or not _is_current(n, before, seen)]
     rows = {night.night: night.rows for night in described}
-    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": engine}
+    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": run.engine}
     if pending:
-        folder = verified_folder(settings, model)
-        stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run_id)
-        plan = plan_scoring(str(folder), bounds=pipeline.output.limits)
-        work = Work(spark, settings, pipeline, table, plan, stamp, engine, progress, seen)
-        committed = {night.night: night.inputs for night in pending if night.night not in again}
-        written = find_committed(settings, table, column=AS_OF, inputs=committed)
+        plan = plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.output.limits)
+        stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
+        work = Work(**vars(run), plan=plan, stamp=stamp, seen=seen)
+        inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}
+        written = find_committed(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}
-        bases = {
-            night.night: base
-            for night in pending
-            if night.night not in again
-            and (base := find_base(settings, pipeline, table, night, before, mode=mode)) is not None
-        }
-        full = [night for night in pending if night.night not in bases]
-        batch = calibrate(settings, pipeline, work.plan, full, stamp) if full else None
-        predicted = _predicted(work, [full, [n for n in pending if n.night in bases]], before, batch)
-        if predicted is not None:
-            progress(sentence(predicted, settings), None)
-        outcome |= {
-            "batch": batch.metadata() if batch else None,
-            "predicted": predicted.metadata(settings) if predicted else None,
-            **_score_pending(replace(work, batch_rows=batch.rows) if batch else work, pending, bases),
-        }
+        outcome |= _score_pending(work, pending, before, mode, rebuild)
         outcome["checks"] |= checks
     return StageResult(
-        stage=STAGE,
+        stage=run.stage,
         subject=pipeline.name,
         rows=sum(rows.values()),
         seconds=time.perf_counter() - started,
         nights=tuple(rows),
-        table=table,
-        delta_version=table_version(settings, table),
+        table=run.table,
+        delta_version=table_version(settings, run.table),
         skipped=not pending,
         details={**outcome, "rows_by_night": {night.isoformat(): count for night, count in rows.items()}},
     )
 
 
-def is_current(night: Night, before: Mapping[date | None, StageRecord], seen: Seen) -> bool:
+def _is_current(night: Night, before: Mapping[date | None, StageRecord], seen: Seen) -> bool:
     """Whether a night was scored from these inputs and the table still has it."""
     last = before.get(night.night)
     return last is not None and (last.inputs, last.rows) == (night.inputs, seen.rows.get(night.night.isoformat()))
@@ -170,32 +150,51 @@ def _predicted(
 def _within(progress: Progress, first: float, last: float) -> Progress:
     """A progress whose shares are between two of the whole."""
 
-    def tell(message: str, share: float | None = None) -> None:
+    def report(message: str, share: float | None = None) -> None:
         progress(message, None if share is None else first + share * (last - first))
 
-    return tell
+    return report
 
 
-def _score_pending(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
-    chunks = _chunks(pending, alone=bases)
+def _score_pending(
+    work: Work,
+    pending: Sequence[Night],
+    before: Mapping[date | None, StageRecord],
+    mode: Mode,
+    rebuild: Collection[date],
+) -> dict[str, Any]:
+    bases = {
+        night.night: base
+        for night in pending
+        if night.night not in rebuild and (base := find_base(work, night, before, mode=mode)) is not None
+    }
+    full = [night for night in pending if night.night not in bases]
+    batch = calibrate(work, full) if full else None
+    predicted = _predicted(work, [full, [n for n in pending if n.night in bases]], before, batch)
+    if predicted is not None:
+        work.progress(sentence(predicted, work.settings), None)
+    return {
+        "batch": batch.metadata() if batch else None,
+        "predicted": predicted.metadata(work.settings) if predicted else None,
+        **_score_chunks(replace(work, batch_rows=batch.rows) if batch else work, pending, bases),
+    }
+
+
+def _score_chunks(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
     checks: dict[str, Any] = {}
     taken_over: dict[str, str] = {}
     scored_rows, carried_rows, seconds = 0, 0, 0.0
     measured: list[Figures] = []
     rows, done = sum(night.rows for night in pending), 0
-    for chunk in chunks:
-        about = f"scoring {span(chunk)} with {work.stamp.model_name} version {work.stamp.model_version}"
-        work.progress(about, done / rows)
-        upto = done + sum(night.rows for night in chunk)
+    for chunk in _chunks(pending, alone=bases):
+        first, upto = chunk[0].night, done + sum(night.rows for night in chunk)
+        about = f"scoring {span([night.night for night in chunk])}"
+        work.progress(f"{about} with {work.stamp.model_name} version {work.stamp.model_version}", done / rows)
         within = replace(work, progress=_within(work.progress, done / rows, upto / rows))
-        staged = (
-            stage_changes(within, chunk[0], bases[chunk[0].night])
-            if chunk[0].night in bases
-            else stage_nights(within, chunk)
-        )
-        published = publish(work, chunk, staged)
-        checks |= published.checks
-        taken_over |= published.taken_over
+        staged = stage_changes(within, chunk[0], bases[first]) if first in bases else stage_nights(within, chunk)
+        outcome = commit(work, chunk, staged)
+        checks |= outcome.checks
+        taken_over |= outcome.taken_over
         done = upto
         measured += [staged.figures] if staged.figures else []
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds

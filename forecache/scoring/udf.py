@@ -8,10 +8,9 @@ import pyarrow as pa
 
 from forecache.errors import SettingsError
 from forecache.inference.choose_runtime import Plan, plan_scoring
-from forecache.inference.kernel import load_kernel, score_arrays, score_stream
+from forecache.inference.kernel import score_stream
 from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.outputs import output_position
-from forecache.lake.spark.python_worker import settle, unpack_folder
+from forecache.lake.spark.python_worker import unpack_folder
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -103,36 +102,6 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
         yield from score_stream(spec, lambda: shipped.value, unpack_folder, iterator)
 
     return arrow_udf(score_batches, returnType=returns), returns  # type: ignore[call-overload]
-
-
-def paired_udf(spark: "SparkSession", plans: Mapping[str, Plan], output: str) -> Any:
-    """Several models in one pass over their features: a column function that returns the output of each, by name.
-
-    The features travel to the worker once. Each model takes its columns from a struct by name, or all of an array.
-
-    Raises:
-        InputError: A model has several outputs and none of that name.
-    """
-    from pyspark.sql import types as T
-    from pyspark.sql.pandas.functions import arrow_udf
-
-    shipped = {
-        name: (plan.spec, output_position(plan.spec, output), spark.sparkContext.broadcast(plan.payload))
-        for name, plan in plans.items()
-    }
-
-    def score_batches(iterator: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        for batch in iterator:
-            values = []
-            for spec, position, payload in shipped.values():
-                kernel = load_kernel(spec, lambda payload=payload: payload.value, unpack_folder)  # type: ignore[misc]
-                scored = score_arrays(kernel, spec, (batch,))
-                values.append((scored.field(position) if spec.shape == "struct" else scored).cast(pa.float64()))
-            yield pa.StructArray.from_arrays(values, names=list(shipped))
-        settle()
-
-    returns = T.StructType([T.StructField(name, T.DoubleType()) for name in plans])
-    return arrow_udf(score_batches, returnType=returns)  # type: ignore[call-overload]
 
 
 def spark_type(spec: KernelSpec) -> "DataType":

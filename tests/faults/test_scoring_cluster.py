@@ -223,9 +223,9 @@ def test_models_of_every_kind_reach_executors_that_share_no_disk_and_load_once(
 SCORE = """
 from scoring_support import NIGHT, make_pipeline
 from forecache.scoring.tasks import spark_engine
-from forecache.scoring.partitions import shards as stage
+from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
-stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
+shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
 print("ready", flush=True)
 result = score(spark, settings, make_pipeline(), [NIGHT], run_id="cluster")
 print("scored", result.details["scored_rows"], flush=True)

@@ -30,10 +30,10 @@ sys.path.insert(0, "tests/support")
 from scoring_support import NIGHT, make_pipeline
 from forecache.scoring.tasks import job
 from forecache.scoring.tasks import spark_engine
-from forecache.scoring.partitions import shards as stage
+from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 from forecache.settings import load_settings
-stage.SHARDED_ROWS = spark_engine.ROWS_A_TASK = 1000
+shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
 job.PART_ROWS = 10_000
 engine = sys.argv[1]
 settings = load_settings()

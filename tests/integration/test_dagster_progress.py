@@ -8,7 +8,7 @@ import pytest
 from assets import stage as asset_stage
 from assets.stage import run_stage
 from forecache.results import Progress, StageResult
-from forecache.scoring.tasks.job import sentence
+from forecache.scoring.tasks.job import progress_of
 
 
 def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest
     def work(progress: Progress) -> StageResult:
         def tell() -> None:
             for done in (1, 2, 3):
-                progress(*sentence((done, 4), (done * 100, 400), 1.0))
+                progress(*progress_of((done, 4), (done * 100, 400), 1.0))
 
         teller = threading.Thread(target=tell)
         teller.start()

@@ -30,7 +30,7 @@ from forecache.scoring import run
 from forecache.scoring.incremental import changes as changes_module
 from forecache.scoring.incremental.changes import State, feed_share, find_changes
 from forecache.scoring.night import partition_files
-from forecache.scoring.partitions import shards as stage
+from forecache.scoring.partitions import commit as committing
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 
@@ -195,15 +195,15 @@ def test_files_are_not_left_in_a_partition_that_another_run_has_replaced(
     score(None, settings, PIPELINE, [NIGHT], engine="arrow")
     merge(settings, entities(300, 20, seed=4))
     enter(settings)
-    commit = stage.commit_nights
+    commit = committing.commit_nights
 
     def late(*given: Any, **options: Any) -> Any:
-        monkeypatch.setattr(stage, "commit_nights", commit)
+        monkeypatch.setattr(committing, "commit_nights", commit)
         monkeypatch.setattr(run, "own_turn", lambda *_: nullcontext())  # as on another machine
         score(None, settings, PIPELINE, [NIGHT], run_id="faster", engine="arrow", mode="full")
         return commit(*given, **options)
 
-    monkeypatch.setattr(stage, "commit_nights", late)
+    monkeypatch.setattr(committing, "commit_nights", late)
     result = score(None, settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
     assert result.details["taken_over"] == {NIGHT.isoformat(): "faster"}
     assert set(assert_equals_full(settings, NIGHT)["run_id"].to_pylist()) == {"faster"}

@@ -26,10 +26,11 @@ from forecache.errors import CheckError, InputError, NotFoundError, SettingsErro
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
 from forecache.pipeline import Pipeline
-from forecache.scoring.partitions import shards as stage
-from forecache.scoring.partitions.shards import Engine
+from forecache.scoring.partitions import commit as committing
+from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 from forecache.scoring.tasks import job
+from forecache.scoring.work import Engine
 from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def values(table: pa.Table) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "SHARDED_ROWS", 500)
+    monkeypatch.setattr(shards, "SHARDED_ROWS", 500)
 
 
 @pytest.mark.slow
@@ -277,7 +278,7 @@ def test_one_engine_takes_up_the_shards_of_the_other(
     spark: "SparkSession", scored: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "commit_nights", no_commit)
+        patched.setattr(committing, "commit_nights", no_commit)
         with pytest.raises(Stop):
             score(spark, scored, pipeline, [NIGHT], run_id="spark")
     result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
@@ -302,7 +303,7 @@ def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
     expected = values(predictions(scored, pipeline))
     shutil.rmtree(scored.table_uri(pipeline.prediction_table))
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "commit_nights", no_commit)
+        patched.setattr(committing, "commit_nights", no_commit)
         with pytest.raises(Stop):
             score(spark, scored, pipeline, [NIGHT], run_id="first", engine=first)
     shards = sorted({path.parent for path in _staged(scored, pipeline)})
@@ -414,11 +415,10 @@ def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: S
 def test_the_engine_without_a_jvm_tells_its_rows_while_a_shard_is_scored(
     settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring.tasks import arrow_engine
-    from forecache.scoring.tasks import task as pieces
+    from forecache.scoring.tasks import arrow_engine, task
 
-    monkeypatch.setattr(arrow_engine, "TELL_EVERY_S", 0.005)
-    slow_down(monkeypatch, pieces)
+    monkeypatch.setattr(arrow_engine, "REPORT_EVERY_S", 0.005)
+    slow_down(monkeypatch, task)
     write_features(settings, pipeline, parts(1, 30_000))
     register_model(settings, pipeline)
     shares = moves(load_settings(home=settings.home, scoring_batch_rows=500), pipeline, None, "arrow")
@@ -449,8 +449,8 @@ def test_spark_tells_its_shards_while_it_runs(
 ) -> None:
     from forecache.scoring.tasks import spark_engine
 
-    monkeypatch.setattr(spark_engine, "TELL_EVERY_S", 0.02)
-    monkeypatch.setattr(spark_engine, "ROWS_A_TASK", 1000)
+    monkeypatch.setattr(spark_engine, "REPORT_EVERY_S", 0.02)
+    monkeypatch.setattr(spark_engine, "ROWS_A_SPARK_TASK", 1000)
     write_features(settings, pipeline, parts(40, 2000))
     register_model(settings, pipeline)
     shares = moves(settings, pipeline, spark, "spark")

@@ -1,4 +1,4 @@
-"""A challenger is scored beside the champion in one scan, where it is asked for."""
+"""A challenger is scored beside the champion and compared with it, where it is asked for."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -28,7 +28,7 @@ from forecache.lake.turn import own_turn
 from forecache.monitoring.drift.distribution import binned_counts
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
-from forecache.results import StageResult, no_progress
+from forecache.results import no_progress
 from forecache.scoring import nightly
 from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
 from forecache.scoring.night import STAGE
@@ -165,7 +165,7 @@ def score_alone(pipeline: Pipeline, *, seed: int) -> np.ndarray:
     return session.run(None, {"x": matrix})[0]
 
 
-def test_a_rebuild_scores_again_only_the_nights_that_the_challenger_kept_from_being_written(
+def test_a_rebuild_scores_each_night_once_with_the_champion_whatever_becomes_of_the_challenger(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking = dataclasses.replace(PIPELINE, shadow=True)
@@ -178,21 +178,20 @@ def test_a_rebuild_scores_again_only_the_nights_that_the_challenger_kept_from_be
     alone = partial(score, engine="arrow")
     alone(None, settings, asking, days, run_id="before")
 
-    def both(spark: None, settings: Settings, pipeline: Pipeline, night: date, *_: object, **__: object) -> StageResult:
-        if night == days[2]:
-            raise CheckError("The challenger cannot be scored.")
-        written = alone(None, settings, pipeline, [night], run_id="both", rebuild=True)
-        if night == days[1]:
-            raise CheckError("The challenger's predictions are wrong.")
-        return dataclasses.replace(written, details={**written.details, "comparison": {}})
+    def shadow(spark: None, settings: Settings, pipeline: Pipeline, night: date, *_: object, **__: object) -> None:
+        raise CheckError("The challenger cannot be scored.")
 
-    monkeypatch.setattr(nightly, "score_shadow", both)
+    monkeypatch.setattr(nightly, "score_shadow", shadow)
     monkeypatch.setattr(nightly, "score", alone)
-    result = score_nights(None, settings, asking, days, run_id="alone", rebuild=True)  # type: ignore[arg-type]
+    version = table_version(settings, asking.prediction_table)
+    result = score_nights(None, settings, asking, days, run_id="again", rebuild=True)  # type: ignore[arg-type]
     rows = open_table(settings, asking.prediction_table).to_pyarrow_table(columns=["as_of", "run_id"]).to_pylist()
     found = {row["as_of"]: row["run_id"] for row in rows}
-    assert [found[day] for day in days] == ["both", "both", "alone"]
+    assert [found[day] for day in days] == ["again"] * 3
     assert result.details["scored_rows"] == 120
+    assert table_version(settings, asking.prediction_table) == version + 1
+    told = result.details["challenger"]["nights"]
+    assert told == {day.isoformat(): {"error": "The challenger cannot be scored."} for day in days}
 
 
 @pytest.mark.slow
@@ -210,7 +209,7 @@ def test_spark_and_arrow_count_the_same_bins(spark: "SparkSession", settings: Se
 
 
 @pytest.mark.slow
-def test_a_night_with_a_challenger_has_a_plan_from_earlier_ones_and_what_came_of_it(
+def test_a_night_with_a_challenger_has_a_plan_of_both_models_and_what_came_of_it(
     spark: "SparkSession", settings: Settings
 ) -> None:
     asking = dataclasses.replace(PIPELINE, shadow=True)
@@ -221,18 +220,19 @@ def test_a_night_with_a_challenger_has_a_plan_from_earlier_ones_and_what_came_of
     for i, day in enumerate(days):
         write_features(settings, asking, tables(seed=i, night=day), night=day)
     first = score_nights(spark, settings, asking, days[:1]).details
-    assert first["predicted"] is None
-    assert first["actual"]["rows"] == 400
-    assert first["actual"]["rows_per_second"] == pytest.approx(400 / first["actual"]["seconds"], abs=1)
+    assert first["predicted"]["basis"] == "calibration"
+    assert first["actual"]["rows"] == 800
+    assert first["actual"]["rows_per_second"] == pytest.approx(800 / first["actual"]["seconds"], abs=1)
     second = score_nights(spark, settings, asking, days[1:2]).details
     assert second["predicted"]["basis"] == "1 earlier night"
     assert second["predicted"]["seconds"] == pytest.approx(first["actual"]["seconds"], rel=1e-3)
     again = score_nights(spark, settings, asking, days[1:2]).details
     assert "actual" not in again
-    # A night with two models says nothing about one with one, and the cost of both is that of the night.
+    # Each model has its own record, and the cost of both is that of the night.
     score(spark, settings, dataclasses.replace(asking, shadow=False), days[2:], mode="full")
-    both = score_nights(spark, settings, asking, days[2:]).details
-    assert both["predicted"]["basis"] == "2 earlier nights"
+    challenged = score_nights(spark, settings, asking, days[2:]).details
+    assert challenged["predicted"]["basis"] == "2 earlier nights"
+    assert challenged["actual"]["rows"] == 400
     rows = [last_record(settings, stage, asking.name, days[0]) for stage in (STAGE, SHADOW_STAGE)]
     costs = [row.details["cost"]["core_s"] for row in rows if row is not None]
     assert len(costs) == 2

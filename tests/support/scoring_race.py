@@ -19,7 +19,7 @@ from forecache.lake.ledger import StageRecord, record
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import StageResult
 from forecache.scoring import run
-from forecache.scoring.partitions import shards as stage
+from forecache.scoring.partitions import shards
 from forecache.settings import Settings, load_settings
 
 PIPELINE = make_pipeline()
@@ -53,7 +53,7 @@ def a_model(settings: Settings, seed: int) -> Model:
 
 def score_nights(settings: Settings, nights: Sequence[date], model: Model, run_id: str = "") -> StageResult:
     """Score without a JVM; the night's two feature files are two shards."""
-    stage.SHARDED_ROWS = 1
+    shards.SHARDED_ROWS = 1
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "verified_folder", lambda *_: model.folder)
         return run.score(None, settings, PIPELINE, nights, run_id=run_id, engine="arrow", model=model.version)

@@ -90,12 +90,12 @@ def test_outcome_of_scoring_holds_what_came_of_the_plan_beside_it() -> None:
 def test_progress_that_is_no_terminal_says_a_line_every_few_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring.tasks.job import sentence
+    from forecache.scoring.tasks.job import progress_of
 
     monkeypatch.setattr(FLAGS, "json", False)  # whatever the command before this test was called with
     with StageProgress() as progress:
         for done in range(1, 100):
-            progress.update(*sentence((done // 25, 4), (done, 100), 1.0))
+            progress.update(*progress_of((done // 25, 4), (done, 100), 1.0))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("scoring 100 rows: 0 of 4 shards, 1 rows/s, 99 s left (1%)")

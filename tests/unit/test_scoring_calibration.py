@@ -69,7 +69,7 @@ def before(*records: StageRecord) -> dict[date | None, StageRecord]:
 
 
 def test_a_plan_is_the_median_of_comparable_nights_by_core() -> None:
-    days = [NIGHT - timedelta(days=i) for i in range(7)]
+    days = [NIGHT - timedelta(days=i) for i in range(6)]
     known = before(
         record(days[0], rows=1000, seconds=1.0),
         record(days[1], rows=2000, seconds=1.0),
@@ -77,7 +77,6 @@ def test_a_plan_is_the_median_of_comparable_nights_by_core() -> None:
         record(days[3], rows=1_000_000, seconds=1.0),
         record(days[4], rows=1000, seconds=0.01, engine="arrow"),
         record(days[5], rows=1000, seconds=0.01, mode="incremental"),
-        record(days[6], rows=1000, seconds=0.01, mode="shadow"),
     )
     plan = predict(known, rows=1000, cores=3, engine="spark", runtime="onnx", core_rate=1e9)
     assert plan is not None
@@ -119,8 +118,8 @@ def test_more_memory_than_the_settings_give_is_a_warning(megabytes: int, warned:
 
 
 def test_time_left_and_rows_per_second_follow_the_rows() -> None:
-    from forecache.scoring.tasks.job import sentence as progress
+    from forecache.scoring.tasks.job import progress_of
 
-    assert progress((0, 4), (0, 1000), 0.5) == ("scoring 1,000 rows", None)
-    assert progress((1, 4), (300, 1000), 3.0) == ("scoring 1,000 rows: 1 of 4 shards, 100 rows/s, 7 s left", 0.3)
-    assert progress((1, 4), (1, 1000), 10.0)[0].endswith("166 min left")
+    assert progress_of((0, 4), (0, 1000), 0.5) == ("scoring 1,000 rows", None)
+    assert progress_of((1, 4), (300, 1000), 3.0) == ("scoring 1,000 rows: 1 of 4 shards, 100 rows/s, 7 s left", 0.3)
+    assert progress_of((1, 4), (1, 1000), 10.0)[0].endswith("166 min left")

@@ -98,7 +98,7 @@ def _show_drift(found: "DriftReport") -> None:
 def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     """Give VERSION of PIPELINE's model the alias `challenger`.
 
-    A pipeline that is declared with `shadow=True` scores it every night in the champion's scan, into its own table.
+    A pipeline that is declared with `shadow=True` scores it every night beside the champion, into its own table.
     """
     from forecache.pipeline import load_pipeline
     from forecache.registry.challenger import dismiss_challenger, name_challenger
@@ -131,7 +131,7 @@ def _when(pipeline: "Pipeline") -> str:
 @_NIGHT
 @click.option("--version", type=int, help="The version to score; default: the challenger.")
 def shadow(pipeline: str, night: date | None, version: int | None) -> None:
-    """Score a night of PIPELINE with the champion and the challenger in one scan, and compare them.
+    """Score a night of PIPELINE with the challenger, and with the champion where it has not been, and compare them.
 
     The challenger's predictions go to a table of their own; nothing publishes from it.
     """

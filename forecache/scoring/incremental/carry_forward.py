@@ -33,7 +33,7 @@ class Copier:
     """What copying the files of a night needs; threads may share it.
 
     Attributes:
-        schema: Of the copies, as `forecache.scoring.tasks.prediction_rows.prediction_columns` has it.
+        schema: Of the copies, as `forecache.scoring.tasks.prediction_rows.file_schema` has it.
         drop: Keys whose rows are left out, as `identity` makes them of the key columns, ascending.
         same_night: The copies replace the files: one without such a row is left as it is.
     """

@@ -6,8 +6,6 @@ with the partition of an earlier one.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -20,6 +18,7 @@ from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import partition_files
 from forecache.scoring.partitions.staged_files import lake_filesystem
+from forecache.scoring.scratch import scratch_database
 from forecache.settings import Settings
 
 _BEFORE = "('delete', 'update_preimage')"
@@ -97,7 +96,7 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
         predicate=f"{AS_OF} = '{target.night.isoformat()}'",
     )
     keys, columns = _names(pipeline.key), _names((*pipeline.key, *pipeline.features.names))
-    with _database(settings) as connection:
+    with scratch_database(settings) as connection:
         _register_feed(connection, pa.RecordBatchReader.from_stream(feed))
         connection.execute(
             f"CREATE VIEW events AS SELECT {columns}, _change_type, _commit_version FROM feed "
@@ -135,7 +134,7 @@ def _register_feed(connection: Any, reader: pa.RecordBatchReader) -> None:
 
 
 def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    with _database(settings) as connection:
+    with scratch_database(settings) as connection:
         connection.register("base", _dataset(settings, pipeline, base))
         connection.register("target", _dataset(settings, pipeline, target))
         return _compared(connection, pipeline)
@@ -179,14 +178,3 @@ def _none(settings: Settings, pipeline: Pipeline) -> Changes:
 
 def _names(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{name}"' for name in names)
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[Any]:
-    """DuckDB with bounded memory that spills into the home folder."""
-    import duckdb
-
-    scratch = settings.home_path / "scoring"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(":memory:", config={"memory_limit": "512MB", "temp_directory": str(scratch)}) as connection:
-        yield connection

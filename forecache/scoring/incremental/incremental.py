@@ -15,9 +15,6 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from forecache.errors import CheckError, NotFoundError
-from forecache.inference.choose_runtime import Plan
-from forecache.inference.kernel import load_kernel
-from forecache.inference.outputs import output_position, score_values
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import Pipeline
@@ -25,15 +22,17 @@ from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type,
 from forecache.scoring.incremental.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
 from forecache.scoring.partitions.staged_files import lake_filesystem
-from forecache.scoring.tasks.arrow_engine import BATCH_ROWS, models_folder, num_cores
-from forecache.scoring.tasks.job import model_features
+from forecache.scoring.tasks.job import scorer_here
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import Stamp, layout_of, prediction_columns, prediction_rows
+from forecache.scoring.tasks.prediction_rows import file_schema
+from forecache.scoring.tasks.task import Scorer
+from forecache.scoring.work import Run, Work, num_cores
 from forecache.settings import Settings
 
 Mode = Literal["auto", "full", "incremental"]
 # Above this share of change data, finding what changed costs more than scoring everything.
 _FEED_SHARE = 0.3
+_BATCH_ROWS = 32_768
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,13 @@ class Base:
     checked: bool
 
 
-def find_base(
-    settings: Settings,
-    pipeline: Pipeline,
-    table: str,
-    night: Night,
-    before: Mapping[date | None, StageRecord],
-    *,
-    mode: Mode,
-) -> Base | None:
+def find_base(run: Run, night: Night, before: Mapping[date | None, StageRecord], *, mode: Mode) -> Base | None:
     """Predictions of the same model, declaration and kernel that a night can start from, None for a full run.
 
     In mode "auto" only the night's own earlier predictions count, and only where the feature table's log says that
     little has changed; in mode "incremental" also those of the latest earlier night.
     """
+    settings, table = run.settings, run.table
     if mode == "full" or not table_exists(settings, table):
         return None
     usable = {
@@ -75,7 +67,7 @@ def find_base(
         base = _base(settings, table, usable[night.night], night.night)
         if base is not None and base.state.version < night.feature_version:
             target = State(night.night, night.feature_version)
-            if mode == "incremental" or feed_share(settings, pipeline, base.state, target) <= _FEED_SHARE:
+            if mode == "incremental" or feed_share(settings, run.pipeline, base.state, target) <= _FEED_SHARE:
                 return base
     if mode == "auto":
         return None
@@ -144,9 +136,7 @@ class Carried:
         }
 
 
-def score_changes(
-    settings: Settings, pipeline: Pipeline, table: str, plan: Plan, night: Night, base: Base, stamp: Stamp, folder: str
-) -> Carried:
+def score_changes(work: Work, night: Night, base: Base, folder: str) -> Carried:
     """Write a night's predictions into a staging folder: the base's where nothing changed, new ones elsewhere.
 
     Of the night itself, the files without a changed entity stay where they are.
@@ -156,16 +146,17 @@ def score_changes(
         InputError: The model has several outputs and none of the pipeline's name.
     """
     started = time.perf_counter()
-    output_position(plan.spec, pipeline.output.name)  # before anything is copied
-    changes = find_changes(settings, pipeline, base.state, State(night.night, night.feature_version))
+    pipeline = work.pipeline
+    scorer = scorer_here(work)  # which is refused, if at all, before anything is copied
+    changes = find_changes(work.settings, pipeline, base.state, State(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
-    schema = prediction_columns(layout_of(pipeline), [pa.field(key.name, plain_type(key.type)) for key in keys])
-    target = lake_filesystem(settings, table)
+    schema = file_schema(scorer.spec.layout, [pa.field(key.name, plain_type(key.type)) for key in keys])
+    target = lake_filesystem(work.settings, work.table)
     same_night = base.state.night == night.night
     copier = Copier(target, pipeline.key, schema, _drop_set(pipeline, changes), folder, same_night)
     with ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-carry") as pool:
         copies = pool.map(copier.copy, [file.path for file in base.files])
-        scored = _score_changed(settings, target, pipeline, plan, night, changes.changed, stamp, folder, schema)
+        scored = _score_changed(scorer, target, night, changes.changed, new_file(folder), schema)
         copied = list(copies)
     carried = Carried(
         base, tuple(copied), scored, changes.changed.num_rows, changes.removed.num_rows, time.perf_counter() - started
@@ -195,26 +186,14 @@ def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
 
 
 def _score_changed(
-    settings: Settings,
-    filesystem: Any,
-    pipeline: Pipeline,
-    plan: Plan,
-    night: Night,
-    changed: pa.Table,
-    stamp: Stamp,
-    folder: str,
-    schema: pa.Schema,
+    scorer: Scorer, filesystem: Any, night: Night, changed: pa.Table, path: str, schema: pa.Schema
 ) -> str | None:
     """Score the changed entities into a file; returns its path, None where there are none."""
     if not changed.num_rows:
         return None
-    kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: models_folder(settings))
-    names = model_features(pipeline, plan.spec.inputs)
-    path = new_file(folder)
     with open_output(filesystem, path, schema) as output:
-        for batch in changed.to_batches(max_chunksize=BATCH_ROWS):
-            values = score_values(kernel, plan.spec, [batch.column(name) for name in names], pipeline.output.name)
-            key = [as_type(batch.column(name), schema.field(name).type) for name in pipeline.key]
-            rows = prediction_rows(layout_of(pipeline), key, values, stamp, night.feature_version, schema)
-            output.write(rows)
+        for batch in changed.to_batches(max_chunksize=_BATCH_ROWS):
+            features = [batch.column(name) for name in scorer.spec.inputs]
+            keys = [as_type(batch.column(name), schema.field(name).type) for name in scorer.spec.layout.key]
+            output.write(scorer.predict(keys, features, night.feature_version, schema))
     return path

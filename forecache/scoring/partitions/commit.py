@@ -1,107 +1,134 @@
-"""From staged shards to a visible partition: the checks on every row, then one atomic commit to the Delta log."""
+"""From staged shards to a visible partition and a row of the ledger: checked, committed to the Delta log, recorded."""
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import CheckError
+from forecache.lake.costs import core_cost
 from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import Committed, Seen, replace_partitions
+from forecache.lake.delta.partitions import Committed, Seen, Writer, replace_partitions
 from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.partitions.staged_files import StagedFile
-from forecache.scoring.partitions.unique_keys import count_keys
-from forecache.settings import Settings
+from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.steps import step
+from forecache.pipeline import AS_OF
+from forecache.scoring.night import Night, partition_files
+from forecache.scoring.partitions.checks import check_partition
+from forecache.scoring.partitions.shards import Staged
+from forecache.scoring.partitions.staged_files import StagedFile, describe_committed
+from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
+from forecache.scoring.work import Work
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def prediction_schema(settings: Settings, pipeline: Pipeline) -> "pa.Schema":
-    """Columns of the prediction table, in order; key columns have the types of the feature table."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class Outcome:
+    """What became of nights: the figures of their checks, and the runs that others' rows were taken over from."""
 
-    features = {field.name: field.type for field in pa.schema(open_table(settings, pipeline.feature_table).schema())}
-    return pa.schema(
-        [
-            *((name, features[name]) for name in pipeline.key),
-            (AS_OF, pa.date32()),
-            (pipeline.output.name, pa.float64()),
-            *((segment.name, pa.string()) for segment in pipeline.segments),
-            ("model_name", pa.string()),
-            ("model_version", pa.int32()),
-            ("feature_version", pa.int64()),
-            ("scored_at", pa.timestamp("us", tz="UTC")),
-            ("run_id", pa.string()),
-        ]
+    checks: Mapping[str, Any]
+    taken_over: Mapping[str, str]
+
+
+def commit(work: Work, chunk: Sequence[Night], staged: Staged) -> Outcome:
+    """Check, commit, record, in this order: what was committed and not recorded, the next run only records.
+
+    Raises:
+        CheckError: The predictions of a night are wrong; nothing has become visible.
+        ConflictError: Another run changed one of the nights meanwhile, from other inputs.
+    """
+    step("staged")
+    started = time.perf_counter()
+    checks = _check(work, chunk, staged)
+    step("checked")
+    inputs = {night.night: night.inputs for night in chunk}
+    done = commit_nights(work, staged.files, seen=_seen(work.seen, staged), inputs=inputs)
+    for night, run_id in done.taken_over.items():
+        work.progress(f"run {run_id} was faster with {night}: its predictions are taken over", None)
+    _record(work, chunk, staged, done, checks, seconds=staged.seconds + time.perf_counter() - started)
+    step("recorded")
+    return Outcome(
+        {night.isoformat(): figures for night, figures in checks.items()},
+        {night.isoformat(): run_id for night, run_id in done.taken_over.items()},
     )
 
 
-def check_partition(
-    settings: Settings,
-    pipeline: Pipeline,
-    table: str,
-    night: date,
-    files: Sequence[StagedFile],
-    *,
-    expected_rows: int,
-    carried: Sequence[StagedFile] = (),
-) -> dict[str, Any]:
-    """Prove a night's staged rows: as many as keys, no key twice, no null, every output in its range.
-
-    Rows, nulls and ranges come from the files' footers; only the keys are read.
-
-    Args:
-        files: All of the night's files.
-        carried: Those of them whose keys are known to differ from each other and from all others, as
-            `forecache.scoring.incremental.incremental` proves of predictions carried forward.
+def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date, Writer]) -> dict[str, Any]:
+    """Check nights that a run committed and was killed before it could record them, and record them.
 
     Returns:
-        rows, keys, minimum, maximum.
+        The figures of the checks by night (ISO).
 
     Raises:
-        CheckError: A check failed, with the figures; nothing has become visible.
+        CheckError: The predictions of a night are wrong.
     """
-    output = pipeline.output
-    rows = sum(file.rows for file in files)
-    nulls = {
-        name: sum(file.statistics["nullCount"][name] for file in files)
-        for name in (*pipeline.key, *pipeline.output_columns)
-    }
-    lows = [file.statistics["minValues"].get(output.name) for file in files if file.rows]
-    highs = [file.statistics["maxValues"].get(output.name) for file in files if file.rows]
-    low = min((value for value in lows if value is not None), default=None)
-    high = max((value for value in highs if value is not None), default=None)
-    known = {file.path for file in carried}
-    keys = sum(file.rows for file in carried)
-    keys += count_keys(settings, pipeline, table, [file for file in files if file.path not in known])
-    failed = []
-    if rows != expected_rows:
-        failed.append(f"{rows} rows for {expected_rows} entities")
-    if keys != rows:
-        failed.append(f"{rows} rows with {keys} different keys")
-    failed += [f"{count} rows without a {name}" for name, count in nulls.items() if count]
-    if output.minimum is not None and low is not None and low < output.minimum:
-        failed.append(f"{output.name} down to {low:g}, below its minimum {output.minimum:g}")
-    if output.maximum is not None and high is not None and high > output.maximum:
-        failed.append(f"{output.name} up to {high:g}, above its maximum {output.maximum:g}")
-    if failed:
-        raise CheckError(
-            f"The predictions of pipeline {pipeline.name!r} for {night} are wrong: {'; '.join(failed)}.",
-            remedy="Nothing was written; look at that night's features and at the model.",
+    files = partition_files(work.settings, work.table, None, [night.night for night in nights])
+    described = {night: describe_committed(work.settings, work.table, some, night) for night, some in files.items()}
+    by = {night.isoformat(): writer.run_id for night, writer in writers.items()}
+    staged = Staged(described, 0, 0.0, details={"committed_by": by})
+    checks = _check(work, nights, staged)
+    done = Committed({night: writer.version for night, writer in writers.items()}, {})
+    _record(work, nights, staged, done, checks, seconds=0.0)
+    return {night.isoformat(): figures for night, figures in checks.items()}
+
+
+def _check(work: Work, nights: Sequence[Night], staged: Staged) -> dict[date, dict[str, Any]]:
+    return {n.night: check_partition(work, n, staged.files[n.night], carried=staged.carried) for n in nights}
+
+
+def _seen(seen: Seen, staged: Staged) -> Seen:
+    """The table as the run saw it; of a night that predictions were carried forward in, as it was when they were."""
+    if staged.before is None:
+        return seen
+    (night,) = staged.files
+    return replace(seen, files={**seen.files, night.isoformat(): frozenset(file.path for file in staged.before)})
+
+
+def _record(
+    work: Work,
+    chunk: Sequence[Night],
+    staged: Staged,
+    done: Committed,
+    checks: Mapping[date, Mapping[str, Any]],
+    *,
+    seconds: float,
+) -> None:
+    """Enter nights in the ledger, but for those taken over from a run that has done so itself."""
+    known = last_records(work.settings, work.stage, work.pipeline.name) if done.taken_over else {}
+    total = sum(night.rows for night in chunk)
+    rows = [
+        StageRecord(
+            stage=work.stage,
+            subject=work.pipeline.name,
+            night=night.night,
+            inputs=night.inputs,
+            table=work.table,
+            delta_version=done.versions[night.night],
+            rows=night.rows,
+            seconds=seconds * night.rows / total,
+            details={
+                "model_version": work.stamp.model_version,
+                "feature_version": night.feature_version,
+                "engine": work.engine,
+                "runtime": work.plan.spec.runtime,
+                "checks": checks[night.night],
+                "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
+                **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
+                **staged.details,
+                **work.details(night.night),
+            },
+            run_id=work.run_id,
         )
-    return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}
+        for night in chunk
+        if not (night.night in done.taken_over and night.night in known and known[night.night].inputs == night.inputs)
+    ]
+    record(work.settings, rows)
 
 
 def commit_nights(
-    settings: Settings,
-    pipeline: Pipeline,
-    table: str,
-    files: Mapping[date, Sequence[StagedFile]],
-    *,
-    seen: Seen,
-    inputs: Mapping[date, str],
-    note: Mapping[str, str],
+    work: Work, files: Mapping[date, Sequence[StagedFile]], *, seen: Seen, inputs: Mapping[date, str]
 ) -> Committed:
     """Let the nights' partitions consist of the staged files, some of which may be there already, in one commit.
 
@@ -116,13 +143,27 @@ def commit_nights(
     """
     from deltalake import Schema
 
-    schema = Schema.from_arrow(prediction_schema(settings, pipeline))
+    nights = sorted(files)
     return replace_partitions(
-        Target(settings, table, schema, (AS_OF,), change_feed=True),
+        Target(work.settings, work.table, Schema.from_arrow(table_schema(work)), (AS_OF,), change_feed=True),
         [file.data_file for some in files.values() for file in some],
         column=AS_OF,
-        values=sorted(files),
+        values=nights,
         seen=seen,
         inputs=inputs,
-        note=note,
+        note={"forecache": f"score {work.pipeline.name} {span(nights)}", "run_id": work.run_id},
     )
+
+
+def table_schema(work: Work) -> "pa.Schema":
+    """Columns of the prediction table, in order; key columns have the types of the feature table."""
+    import pyarrow as pa
+
+    features = pa.schema(open_table(work.settings, work.pipeline.feature_table).schema())
+    keys = [pa.field(name, features.field(name).type) for name in work.pipeline.key]
+    return pa.schema([*keys, (AS_OF, pa.date32()), *prediction_fields(layout_of(work.pipeline))])
+
+
+def span(nights: Sequence[date]) -> str:
+    """The nights, ascending, for people."""
+    return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"

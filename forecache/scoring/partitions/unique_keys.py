@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from forecache.hashes import row_hashes
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
-from forecache.scoring.tasks.arrow_engine import num_cores
+from forecache.scoring.scratch import scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import disk_full_named
+from forecache.scoring.work import num_cores
 from forecache.settings import Settings
 
 _BATCH_ROWS = 65_536
@@ -42,12 +43,10 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
         UnavailableError: No space is left on the device.
     """
     rows = sum(file.rows for file in files)
-    scratch = settings.home_path / "scoring"
-    scratch.mkdir(parents=True, exist_ok=True)
     filesystem = lake_filesystem(settings, table)
     threads = ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-keys")
     with disk_full_named(), ExitStack() as stack, threads:
-        on_disk = str(scratch) if rows > _MEMORY_ROWS else None
+        on_disk = str(scratch_folder(settings)) if rows > _MEMORY_ROWS else None
         parts = _Parts(on_disk, stack)
 
         def read(file: StagedFile) -> None:
@@ -105,12 +104,10 @@ class _Parts:
 
 
 def _count_exactly(settings: Settings, pipeline: Pipeline, filesystem: Any, paths: Sequence[str]) -> int:
-    import duckdb
     import pyarrow.dataset as ds
 
     columns = ", ".join(f'"{name}"' for name in pipeline.key)
-    scratch = str(settings.home_path / "scoring")
-    with duckdb.connect(":memory:", config={"memory_limit": "512MB", "temp_directory": scratch}) as connection:
+    with scratch_database(settings) as connection:
         connection.register("keys", ds.dataset(list(paths), format="parquet", filesystem=filesystem))
         row = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT {columns} FROM keys)").fetchone()
     assert row is not None

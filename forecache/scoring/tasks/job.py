@@ -1,14 +1,21 @@
-"""A piece of work for an engine: which feature files to score, and into which folder."""
+"""A scoring job: the feature files of some nights, divided into tasks, and what the tasks have in common."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 from forecache.errors import InputError
-from forecache.pipeline import Pipeline
+from forecache.inference.outputs import output_position
+from forecache.lake.delta.files import place_of
+from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
+from forecache.scoring.partitions.staged_files import lake_filesystem
+from forecache.scoring.scratch import scratch_folder
+from forecache.scoring.tasks.prediction_rows import layout_of
+from forecache.scoring.tasks.task import JobSpec, Scorer, Task, row_groups
+from forecache.scoring.work import Work
 
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 # A part takes a few tenths of a second. What a kill loses is the part under way on each core.
 PART_ROWS = 100_000
 
@@ -34,8 +41,75 @@ class Job:
         return sum(file.rows for files in self.files.values() for file in files)
 
     def part_rows(self, cores: int) -> int:
-        """Rows after which an output file of a shard ends: a kill loses no more than a twentieth of a large job."""
-        return max(PART_ROWS, self.rows // (20 * cores))
+        """Rows after which an output file ends; of a shard, a kill loses no more than a twentieth of a large job."""
+        return max(PART_ROWS, self.rows // (20 * cores)) if self.sharded else self.rows
+
+
+def job_spec(work: Work, *, part_rows: int) -> JobSpec:
+    """What the tasks of a job have in common.
+
+    Raises:
+        InputError: The model takes a column that the pipeline does not compute, or returns no output of its name.
+    """
+    output_position(work.plan.spec, work.pipeline.output.name)
+    return JobSpec(
+        place_of(work.settings, work.pipeline.feature_table),
+        place_of(work.settings, work.table),
+        work.plan.spec,
+        tuple(model_features(work.pipeline, work.plan.spec.inputs)),
+        layout_of(work.pipeline),
+        work.stamp,
+        work.batch_rows,
+        part_rows,
+    )
+
+
+def scorer_here(work: Work, *, part_rows: int = 0) -> Scorer:
+    """The scorer of this process.
+
+    Args:
+        part_rows: As in `JobSpec`; only tasks need it.
+
+    Raises:
+        InputError: As `job_spec`.
+    """
+    folder = scratch_folder(work.settings) / "models"
+    folder.mkdir(exist_ok=True)
+    return Scorer(job_spec(work, part_rows=part_rows), lambda: work.plan.payload, lambda: str(folder))
+
+
+def tasks_of(work: Work, job: Job) -> list[Task]:
+    """One task a file, or a row group where there are fewer files than cores; the largest first."""
+    few = sum(len(files) for files in job.files.values()) < work.cores
+    parts = [
+        (night, part)
+        for night, files in job.files.items()
+        for file in files
+        for part in (_by_row_group(work, file) if few else [file])
+    ]
+    parts.sort(key=lambda item: -item[1].rows)
+    return [
+        Task(i, part.path, job.versions[night], part.first, part.rows, _folder(job, night, part))
+        for i, (night, part) in enumerate(parts)
+    ]
+
+
+def _by_row_group(work: Work, file: FeatureFile) -> Iterator[FeatureFile]:
+    import pyarrow.parquet as pq
+
+    with lake_filesystem(work.settings, work.pipeline.feature_table).open_input_file(file.path) as opened:
+        groups = row_groups(pq.read_metadata(opened))
+    for rows in groups:
+        first = max(rows.start, file.first)
+        if first < rows.stop:
+            yield replace(file, first=first, rows=rows.stop - first)
+
+
+def _folder(job: Job, night: date, part: FeatureFile) -> str:
+    folders = [job.folder]
+    folders += [f"{AS_OF}={night.isoformat()}"] if len(job.files) > 1 else []
+    folders += [f"shard={part.shard}"] if job.sharded else []
+    return "/".join(folders)
 
 
 def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
@@ -53,7 +127,7 @@ def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
     return list(inputs or pipeline.features.names)
 
 
-def sentence(shards: tuple[int, int], rows: tuple[int, int], seconds: float) -> tuple[str, float | None]:
+def progress_of(shards: tuple[int, int], rows: tuple[int, int], seconds: float) -> tuple[str, float | None]:
     """Shards done, rows per second and time left, as a progress message and a share.
 
     Args:

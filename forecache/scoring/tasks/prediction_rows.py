@@ -31,8 +31,8 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A segment: labels[i] where bounds[i-1] <= output < bounds[i] (ends open)."""
+class Band:
+    """A segment's column: labels[i] where bounds[i-1] <= output < bounds[i] (ends open)."""
 
     name: str
     bounds: tuple[float, ...]
@@ -45,31 +45,34 @@ class Layout:
 
     key: tuple[str, ...]
     output: str
-    cuts: tuple[Cut, ...]
+    bands: tuple[Band, ...]
 
 
 def layout_of(pipeline: "Pipeline") -> Layout:
-    cuts = tuple(Cut(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
-    return Layout(pipeline.key, pipeline.output.name, cuts)
+    bands = tuple(Band(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
+    return Layout(pipeline.key, pipeline.output.name, bands)
+
+
+def prediction_fields(layout: Layout) -> list[pa.Field]:
+    """The columns of a prediction table behind the key and the partition column."""
+    return [
+        pa.field(layout.output, pa.float64()),
+        *(pa.field(band.name, pa.string()) for band in layout.bands),
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.int32()),
+        pa.field("feature_version", pa.int64()),
+        pa.field("scored_at", pa.timestamp("us", tz="UTC")),
+        pa.field("run_id", pa.string()),
+    ]
 
 
 WORD = pa.dictionary(pa.int32(), pa.string())
 
 
-def prediction_columns(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
+def file_schema(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
     """Columns of a prediction file: the table's without the partition column; words that repeat as dictionaries."""
-    return pa.schema(
-        [
-            *keys,
-            (layout.output, pa.float64()),
-            *((cut.name, WORD) for cut in layout.cuts),
-            ("model_name", WORD),
-            ("model_version", pa.int32()),
-            ("feature_version", pa.int64()),
-            ("scored_at", pa.timestamp("us", tz="UTC")),
-            ("run_id", WORD),
-        ]
-    )
+    fields = prediction_fields(layout)
+    return pa.schema([*keys, *(field.with_type(WORD) if field.type == pa.string() else field for field in fields)])
 
 
 def prediction_rows(
@@ -81,7 +84,7 @@ def prediction_rows(
         keys: The key columns, n rows.
         values: The output, float [n]; NaN becomes null, which the checks refuse.
         version: Feature table version.
-        schema: From `prediction_columns`.
+        schema: From `file_schema`.
     """
     rows = len(values)
     output = values.astype(np.float64, copy=False)
@@ -91,7 +94,7 @@ def prediction_rows(
     columns: list[Any] = [
         *keys,
         from_numpy(output, mask),
-        *(_labels(cut, output, mask) for cut in layout.cuts),
+        *(_labels(band, output, mask) for band in layout.bands),
         same_word(stamp.model_name, rows),
         from_numpy(np.full(rows, stamp.model_version, dtype=np.int32)),
         from_numpy(np.full(rows, version, dtype=np.int64)),
@@ -101,9 +104,9 @@ def prediction_rows(
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _labels(cut: Cut, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
-    indices = np.searchsorted(np.array(cut.bounds), output, side="right").astype(np.int32)
-    return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(cut.labels))
+def _labels(band: Band, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
+    indices = np.searchsorted(np.array(band.bounds), output, side="right").astype(np.int32)
+    return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(band.labels))
 
 
 def same_word(word: str, rows: int) -> pa.Array:

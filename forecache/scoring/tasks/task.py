@@ -1,10 +1,10 @@
-"""A piece of a scoring job: rows of a feature file, through the model, into the parts of a shard.
+"""A task of a scoring job: rows of a feature file, through the model, into the parts of a shard.
 
 A thread of the engine without a JVM and a task of Spark's do the same here. Runs inside Spark's Python workers: imports
 neither pandas nor the declaration's modules.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -16,15 +16,15 @@ from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import score_values
 from forecache.lake.delta.files import Place
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import Layout, Stamp, prediction_columns, prediction_rows
+from forecache.scoring.tasks.prediction_rows import Layout, Stamp, file_schema, prediction_rows
 
 
 @dataclass(frozen=True)
-class Piece:
+class Task:
     """Rows of a feature file, `first` to `first + rows`, and where their predictions go.
 
     Attributes:
-        number: Of the piece in its job; with the folder it names the files, whoever scores it and however often.
+        number: Of the task in its job. Folder and number name the task's files, so that a second attempt replaces them.
         path: Of the feature file, relative to its table.
         version: Feature table version.
         folder: Relative to the prediction table.
@@ -39,17 +39,18 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What the pieces of a job have in common; small, it travels with every task.
+class JobSpec:
+    """What the tasks of a job have in common; small, it travels with every task.
 
     Attributes:
+        features, predictions: Where the tables lie.
         inputs: Feature columns in the model's order.
         part_rows: Rows after which a file ends.
     """
 
     features: Place
     predictions: Place
-    spec: KernelSpec
+    kernel: KernelSpec
     inputs: tuple[str, ...]
     layout: Layout
     stamp: Stamp
@@ -58,39 +59,53 @@ class Recipe:
 
 
 class Scorer:
-    """A recipe in a process: the model loaded, both tables' file systems open; threads may share it."""
+    """A job in a process: the model loaded, both tables' file systems open; threads may share it."""
 
-    def __init__(self, recipe: Recipe, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
+    def __init__(self, spec: JobSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
         """`payload` and `folder` as for `forecache.inference.kernel.load_kernel`."""
-        self._recipe = recipe
-        self._kernel = load_kernel(recipe.spec, payload, folder)
-        self._source, self._target = recipe.features.open(), recipe.predictions.open()
+        self.spec = spec
+        self._kernel = load_kernel(spec.kernel, payload, folder)
+        self._features, self._predictions = spec.features.open(), spec.predictions.open()
 
-    def score(self, piece: Piece, tell: Callable[[int], object]) -> None:
-        """Score a piece into its files; `tell` gets the rows of each batch as it is written.
+    def score(self, task: Task, report: Callable[[int], object]) -> None:
+        """Score a task into its files; `report` gets the rows of each batch as it is written.
 
         Raises:
             InputError: The features do not fit the model.
             CheckError: The model returned other rows than it was given.
             UnavailableError: No space is left on the device.
         """
-        recipe = self._recipe
-        with self._source.open_input_file(piece.path) as opened:
+        spec = self.spec
+        with self._features.open_input_file(task.path) as opened:
             parquet = pq.ParquetFile(opened)
-            stored = set(parquet.schema_arrow.names)
-            schema = prediction_columns(recipe.layout, [parquet.schema_arrow.field(key) for key in recipe.layout.key])
-            batches = _rows(parquet, piece, [*recipe.layout.key, *recipe.inputs], recipe.batch_rows)
-            batches_a_part = -(-recipe.part_rows // recipe.batch_rows)
+            schema = file_schema(spec.layout, [parquet.schema_arrow.field(key) for key in spec.layout.key])
+            batches = _rows(parquet, task, [*spec.layout.key, *spec.inputs], spec.batch_rows)
+            batches_a_part = -(-spec.part_rows // spec.batch_rows)
             for part, first in enumerate(batches):
-                name = f"{piece.folder}/part-{piece.number:05d}.c{part:03d}.snappy.parquet"
-                with open_output(self._target, name, schema) as output:
+                name = f"{task.folder}/part-{task.number:05d}.c{part:03d}.snappy.parquet"
+                with open_output(self._predictions, name, schema) as output:
                     for batch in chain([first], islice(batches, batches_a_part - 1)):
-                        features = [_feature(batch, column, stored) for column in recipe.inputs]
-                        values = score_values(self._kernel, recipe.spec, features, recipe.layout.output)
-                        identity = [batch.column(key) for key in recipe.layout.key]
-                        rows = prediction_rows(recipe.layout, identity, values, recipe.stamp, piece.version, schema)
-                        output.write(rows)
-                        tell(batch.num_rows)
+                        features = [_feature(batch, column) for column in spec.inputs]
+                        keys = [batch.column(key) for key in spec.layout.key]
+                        output.write(self.predict(keys, features, task.version, schema))
+                        report(batch.num_rows)
+
+    def predict(
+        self, keys: Sequence[pa.Array], features: list[pa.Array], version: int, schema: pa.Schema
+    ) -> pa.RecordBatch:
+        """The prediction rows of a batch.
+
+        Args:
+            keys: The key columns, n rows.
+            features: The feature columns in the model's order, n rows.
+            version: Feature table version.
+            schema: From `file_schema`.
+
+        Raises:
+            InputError, CheckError: As `score`.
+        """
+        values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.output)
+        return prediction_rows(self.spec.layout, keys, values, self.spec.stamp, version, schema)
 
 
 def row_groups(metadata: pq.FileMetaData) -> list[range]:
@@ -102,18 +117,18 @@ def row_groups(metadata: pq.FileMetaData) -> list[range]:
     return found
 
 
-def _rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The piece's rows of the columns that the file has; row groups without any of them are not read."""
-    last = piece.first + piece.rows
+def _rows(parquet: pq.ParquetFile, task: Task, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The task's rows of the columns that the file has; row groups without any of them are not read."""
+    last = task.first + task.rows
     groups = {
         i: rows
         for i, rows in enumerate(row_groups(parquet.metadata))
-        if rows and rows.stop > piece.first and rows.start < last
+        if rows and rows.stop > task.first and rows.start < last
     }
     known = [name for name in columns if name in parquet.schema_arrow.names]
     read = parquet.iter_batches(batch_rows, row_groups=list(groups), columns=known, use_threads=False)
     start = min((rows.start for rows in groups.values()), default=0)
-    return _between(read, piece.first - start, last - start)
+    return _between(read, task.first - start, last - start)
 
 
 def _between(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Iterator[pa.RecordBatch]:
@@ -125,6 +140,6 @@ def _between(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Iterat
         start += batch.num_rows
 
 
-def _feature(batch: pa.RecordBatch, name: str, stored: set[str]) -> pa.Array:
+def _feature(batch: pa.RecordBatch, name: str) -> pa.Array:
     # A feature declared after the file was written is unknown in it.
-    return batch.column(name) if name in stored else pa.nulls(batch.num_rows, pa.float32())
+    return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, pa.float32())

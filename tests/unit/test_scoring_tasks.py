@@ -1,4 +1,4 @@
-"""A piece of a feature file becomes the same files whoever scores it and however often, whole or not at all."""
+"""A task becomes the same files whoever scores it and however often, whole or not at all."""
 
 import errno
 import pickle
@@ -20,14 +20,14 @@ from forecache.lake.delta.files import Place
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
 from forecache.scoring.tasks.spark_engine import group
-from forecache.scoring.tasks.task import Piece, Recipe, Scorer
+from forecache.scoring.tasks.task import JobSpec, Scorer, Task
 
 PIPELINE = make_pipeline()
 ROWS = 1_000
 STAMP = Stamp("demo", 3, datetime(2024, 7, 1, 1, 2, 3, 456789, tzinfo=timezone.utc), "the run")
 
 
-def recipe_in(folder: Path) -> Recipe:
+def spec_in(folder: Path) -> JobSpec:
     """A feature file of four row groups, and how it is scored in batches of 100 into parts of 250 rows."""
     (folder / "features").mkdir()
     table = features_table(ROWS).drop_columns(["as_of"])
@@ -35,14 +35,14 @@ def recipe_in(folder: Path) -> Recipe:
     options = {"providers": [], "feeds": [("x", "float32", 2)], "fetches": ["probability"]}
     spec = KernelSpec("onnx", "p", (), 20, "float32", (OutputColumn("probability", "float"),), "scalar", options)
     places = (Place(str(folder / "features")), Place(str(folder / "predictions")))
-    return Recipe(*places, spec, PIPELINE.features.names, layout_of(PIPELINE), STAMP, 100, 250)
+    return JobSpec(*places, spec, PIPELINE.features.names, layout_of(PIPELINE), STAMP, 100, 250)
 
 
-def score(recipe: Recipe, piece: Piece) -> dict[str, bytes]:
+def score(spec: JobSpec, task: Task) -> dict[str, bytes]:
     counted: list[int] = []
-    Scorer(recipe, network, str).score(piece, counted.append)
-    assert sum(counted) == piece.rows
-    root = Path(recipe.predictions.uri)
+    Scorer(spec, network, str).score(task, counted.append)
+    assert sum(counted) == task.rows
+    root = Path(spec.predictions.uri)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -50,12 +50,12 @@ def content(files: dict[str, bytes]) -> pa.Table:
     return pa.concat_tables([pq.read_table(pa.BufferReader(files[name])) for name in sorted(files)])
 
 
-def test_a_piece_that_is_scored_twice_leaves_the_same_bytes_under_the_same_names(tmp_path: Path) -> None:
-    recipe, piece = recipe_in(tmp_path), Piece(7, "file.parquet", 5, 0, ROWS, "attempt/shard=file.parquet")
-    files = score(recipe, piece)
+def test_a_task_that_is_scored_twice_leaves_the_same_bytes_under_the_same_names(tmp_path: Path) -> None:
+    spec, task = spec_in(tmp_path), Task(7, "file.parquet", 5, 0, ROWS, "attempt/shard=file.parquet")
+    files = score(spec, task)
     names = [f"attempt/shard=file.parquet/part-00007.c{part:03d}.snappy.parquet" for part in range(4)]
     assert sorted(files) == names
-    assert score(pickle.loads(pickle.dumps(recipe)), piece) == files
+    assert score(pickle.loads(pickle.dumps(spec)), task) == files
     rows = content(files)
     assert rows["user_id"].to_pylist() == features_table(ROWS)["user_id"].to_pylist()
     assert rows["scored_at"][0].as_py() == STAMP.scored_at
@@ -67,21 +67,21 @@ def test_a_piece_that_is_scored_twice_leaves_the_same_bytes_under_the_same_names
 
 
 @pytest.mark.parametrize(("first", "rows"), [(250, 250), (130, 400), (999, 1)])
-def test_a_piece_is_its_rows_wherever_row_groups_begin(tmp_path: Path, first: int, rows: int) -> None:
-    recipe = recipe_in(tmp_path)
-    whole = content(score(recipe, Piece(0, "file.parquet", 5, 0, ROWS, "whole")))
-    part = score(recipe, Piece(1, "file.parquet", 5, first, rows, "part"))
+def test_a_task_is_its_rows_wherever_row_groups_begin(tmp_path: Path, first: int, rows: int) -> None:
+    spec = spec_in(tmp_path)
+    whole = content(score(spec, Task(0, "file.parquet", 5, 0, ROWS, "whole")))
+    part = score(spec, Task(1, "file.parquet", 5, first, rows, "part"))
     assert content({name: data for name, data in part.items() if name.startswith("part/")}) == whole.slice(first, rows)
 
 
 def test_an_output_that_is_not_a_number_is_null_and_has_no_segment(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path)
+    spec = spec_in(tmp_path)
     wild = features_table(9).drop_columns(["as_of"])
     for name, value in (("f1", np.inf), ("f2", -np.inf)):
         column = pa.array([value if i in (2, 8) else 0.0 for i in range(9)], pa.float32())
         wild = wild.set_column(wild.schema.get_field_index(name), name, column)
     pq.write_table(wild, tmp_path / "features" / "wild.parquet")
-    rows = content(score(recipe, Piece(0, "wild.parquet", 5, 0, 9, "wild")))
+    rows = content(score(spec, Task(0, "wild.parquet", 5, 0, 9, "wild")))
     assert [i for i, value in enumerate(rows["probability"].to_pylist()) if value is None] == [2, 8]
     assert [i for i, value in enumerate(rows["band"].to_pylist()) if value is None] == [2, 8]
 
@@ -134,19 +134,19 @@ def test_an_object_store_s_secrets_travel_and_are_not_shown() -> None:
     assert pickle.loads(pickle.dumps(place)).options["aws_secret_access_key"] == "hush"
 
 
-def test_small_pieces_share_a_task_and_none_is_lost() -> None:
-    pieces = [Piece(i, "f", 1, 0, rows, "x") for i, rows in enumerate([90, 50, 30, 30, 30, 10])]
-    tasks = group(pieces, rows=60)
-    assert [[piece.rows for piece in task] for task in tasks] == [[90], [50, 30], [30, 30], [10]]
+def test_small_tasks_share_a_task_of_spark_s_and_none_is_lost() -> None:
+    tasks = [Task(i, "f", 1, 0, rows, "x") for i, rows in enumerate([90, 50, 30, 30, 30, 10])]
+    groups = group(tasks, rows=60)
+    assert [[task.rows for task in some] for some in groups] == [[90], [50, 30], [30, 30], [10]]
 
 
-def test_a_worker_that_scores_a_piece_imports_none_of_the_driver_s_modules(tmp_path: Path) -> None:
-    given = pickle.dumps((recipe_in(tmp_path), Piece(0, "file.parquet", 5, 0, ROWS, "x"), network()))
+def test_a_worker_that_scores_a_task_imports_none_of_the_driver_s_modules(tmp_path: Path) -> None:
+    given = pickle.dumps((spec_in(tmp_path), Task(0, "file.parquet", 5, 0, ROWS, "x"), network()))
     code = (
         "import pickle, sys\n"
-        "recipe, piece, model = pickle.load(sys.stdin.buffer)\n"
+        "spec, task, model = pickle.load(sys.stdin.buffer)\n"
         "from forecache.scoring.tasks.task import Scorer\n"
-        "Scorer(recipe, lambda: model, str).score(piece, lambda rows: None)\n"
+        "Scorer(spec, lambda: model, str).score(task, lambda rows: None)\n"
         "heavy = {'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx', 'deltalake', 'forecache.pipeline'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -1,0 +1,71 @@
+"""What a scoring run is asked for, and what it needs to score nights."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
+
+from forecache.inference.choose_runtime import Plan
+from forecache.lake.delta.partitions import Seen
+from forecache.pipeline import Pipeline
+from forecache.registry.versions.models import ModelVersion
+from forecache.results import Progress
+from forecache.scoring.tasks.prediction_rows import Stamp
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Engine = Literal["spark", "arrow"]
+Details = Callable[[date], Mapping[str, Any]]
+BATCH_ROWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that scores nights with one model into one table.
+
+    Attributes:
+        spark: None with the engine "arrow".
+        table: The prediction table, or the challenger's.
+        stage: The ledger's stage in which the nights are recorded.
+        compared_with: The model that this one is compared with, as name@version: another one makes nights stale.
+        details: Further details of a night's record, made when the night is committed.
+    """
+
+    spark: "SparkSession | None"
+    settings: Settings
+    pipeline: Pipeline
+    model: ModelVersion
+    table: str
+    stage: str
+    engine: Engine
+    run_id: str
+    progress: Progress
+    compared_with: str = ""
+    details: Details = lambda night: {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Run):
+    """A run that has nights to score: its model's plan, and the table as it was before the run looked at anything."""
+
+    plan: Plan
+    stamp: Stamp
+    seen: Seen
+    batch_rows: int = BATCH_ROWS
+
+    @property
+    def cores(self) -> int:
+        """Cores that the engine keeps busy."""
+        if self.engine == "arrow":
+            # A model in plain Python holds the interpreter, and may not expect two threads.
+            return 1 if self.plan.spec.runtime == "pyfunc" else num_cores()
+        assert self.spark is not None
+        return self.spark.sparkContext.defaultParallelism
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
