@@ -32,7 +32,7 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         deps=[pipeline.prediction_table],
         description=__doc__,
         group_name="monitoring",
-        kinds={"evidently", "html"},
+        kinds={"html"},
         owners=[pipeline.owner],
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),

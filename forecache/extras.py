@@ -17,7 +17,6 @@ EXTRA_OF = {
     "delta": "spark",
     "great_expectations": "spark",
     "pyspark": "spark",
-    "evidently": "train",
     "jinja2": "train",
     "matplotlib": "train",
     "onnxscript": "train",

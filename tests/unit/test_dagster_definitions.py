@@ -90,7 +90,7 @@ def test_loading_the_definitions_imports_no_heavy_library() -> None:
         "import sys; from dagster_project.definitions import defs; from jobs import runner;"
         "from jobs.definitions import build_definitions; from forecache.settings import load_settings;"
         "build_definitions(load_settings()).get_repository_def().load_all_definitions();"
-        "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'evidently', 'pandas', 'matplotlib'};"
+        "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'pandas', 'matplotlib'};"
         "heavy |= {'deltalake'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

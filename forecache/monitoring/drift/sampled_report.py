@@ -1,12 +1,9 @@
-"""The sampled report: Evidently's HTML page on a night's scores and features, from a bounded sample of both sides.
+"""The sampled report: an HTML page on a night's scores and features, from a bounded sample of both sides.
 
-Rows are drawn by a hash of their key, so that a night gives the same sample every time. Nothing is sent anywhere, and
-the page loads nothing.
+Rows are drawn by a hash of their key, so that a night gives the same sample every time. The page loads nothing.
 """
 
 import math
-import os
-import threading
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -20,9 +17,11 @@ from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.splits import count_split
 from forecache.lake.stage import Done, Stage
-from forecache.pipeline import AS_OF, Drift, Pipeline
+from forecache.monitoring.drift.sampled_page import sampled_page
+from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.scorers import open_scorer, score
 from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
+from forecache.reports.page import write_page
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night import STAGE as SCORE_STAGE
 from forecache.settings import Settings
@@ -79,8 +78,6 @@ def write_drift_report(
         if name is None:
             return Done(0, {"path": None, "mlflow_artifact": None, "reference": None})
         progress(f"sampling {pipeline.name} on {night}", 0.1)
-        # The import takes five seconds, as long as Spark needs to sample.
-        threading.Thread(target=_import_evidently).start()
         current = _night_sample(spark, settings, pipeline, scored[night])
         if has_test and model:
             reference = _test_sample(spark, settings, pipeline, model)
@@ -89,7 +86,7 @@ def write_drift_report(
             reference = _night_sample(spark, settings, pipeline, scored[before])
         columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
-        _write_page(current[columns], reference[columns], pipeline.drift, path)
+        write_page(path, sampled_page(pipeline, night, current[columns], reference[columns], beside=name))
         _keep_newest(path.parent, pipeline.drift.keep_reports)
         details = {"path": str(path), "mlflow_artifact": _attach(settings, model, path), "reference": name}
         return Done(len(current), {**details, "reference_rows": len(reference), "columns": columns})
@@ -143,27 +140,6 @@ def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
     share = math.ceil(_HASHES * most / max(1, rows))
     chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
     return chosen.orderBy(position, *pipeline.key).limit(most)
-
-
-def _import_evidently() -> None:
-    # Evidently asks for this one before it sends anything.
-    os.environ["DO_NOT_TRACK"] = "1"
-    import evidently.presets  # noqa: F401
-
-
-def _write_page(current: Any, reference: Any, limits: Drift, path: Path) -> None:
-    _import_evidently()
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    definition = DataDefinition(numerical_columns=list(current.columns))
-    sides = [Dataset.from_pandas(frame.astype("float64"), definition) for frame in (current, reference)]
-    preset = DataDriftPreset(num_method="psi", num_threshold=limits.small_psi)
-    page = Report([preset]).run(*sides)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    page.save_html(str(unfinished))
-    unfinished.rename(path)
 
 
 def _keep_newest(folder: Path, keep: int) -> None:

@@ -1,7 +1,6 @@
 """The HTML report of a model version: one file a person reads, with nothing to load from elsewhere."""
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from forecache.registry.gate.verdicts import load_verdict
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.models import model_version, verified_folder
 from forecache.registry.versions.register import load_evaluation
+from forecache.reports.page import make_page, write_page
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -38,16 +38,11 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
         NotFoundError: No such version.
         CheckError: Its artifact does not match its checksums.
     """
-    import jinja2
-
     model = model_version(settings, pipeline, version)
     verified_folder(settings, model)
     evaluation = load_evaluation(settings, model)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number, metric_name=lambda name: _METRIC_NAMES.get(name, name), took=_took)
-    page = environment.from_string(_TEMPLATE.read_text()).render(
+    page = make_page(
+        _TEMPLATE,
         pipeline=pipeline,
         model=model,
         verdict=load_verdict(model),
@@ -55,13 +50,10 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
         evaluation=evaluation,
         metrics=_metric_rows(evaluation),
         plots=draw(evaluation),
-        written_at=datetime.now(timezone.utc),
+        metric_name=lambda name: _METRIC_NAMES.get(name, name),
     )
     path = settings.reports_path / f"{pipeline.name}-{version}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(page)
-    unfinished.rename(path)
+    write_page(path, page)
     return path
 
 
@@ -78,18 +70,3 @@ def _metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, value in test.items()
     ]
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    """A figure with thousands separators and as many decimals as its size deserves; a dash where there is none."""
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, int) or (value and float(value).is_integer()):
-        return f"{int(value):,}"
-    return f"{value:,.{digits if abs(value) < 10 else 2}f}".replace("-", "−")
-
-
-def _took(seconds: float) -> str:
-    if seconds >= 60:
-        return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
