@@ -21,6 +21,7 @@ from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
+from jobs.maintenance import build_maintenance_job, build_maintenance_schedule
 from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
 from jobs.nightly import build_nightly_job, build_nightly_schedule
 from jobs.training import build_training_job, build_training_schedule
@@ -69,8 +70,11 @@ def broken_module(name: str, reason: str) -> dg.AssetSpec:
 
 
 def store_definitions() -> dg.Definitions:
-    job = build_verification_job()
-    return dg.Definitions(jobs=[job], schedules=[build_verification_schedule(job)])
+    verification, maintenance = build_verification_job(), build_maintenance_job()
+    return dg.Definitions(
+        jobs=[verification, maintenance],
+        schedules=[build_verification_schedule(verification), build_maintenance_schedule(maintenance)],
+    )
 
 
 def source_definitions(source: Source) -> dg.Definitions:

@@ -33,6 +33,7 @@ COMMANDS = {
     "release": (f"{_COMMANDS}.store:release", "Lift the quarantine of a version."),
     "diff": (f"{_COMMANDS}.store:diff", "What changed between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
+    "maintain": (f"{_COMMANDS}.maintain:maintain", "Merge the lake's small files, remove what nothing needs any more."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Bring Redis and a remote up to the served versions."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Bring this replica up to what a remote serves."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),

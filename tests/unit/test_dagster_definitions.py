@@ -35,13 +35,19 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     repository.load_all_definitions()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     kinds = ("nightly", "training", "tuning", "full", "monitor")
-    assert jobs == {"ingest_purchases", "verify_stores", *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend"))}
+    assert jobs == {
+        "ingest_purchases",
+        "verify_stores",
+        "maintain_lake",
+        *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend")),
+    }
     schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
     assert schedules == {
         *((f"nightly_{p}_schedule", "0 3 * * *") for p in ("churn", "spend")),
         *((f"training_{p}_schedule", "0 5 * * 0") for p in ("churn", "spend")),
         *((f"monitor_{p}_schedule", "0 4 * * *") for p in ("churn", "spend")),
         ("verify_stores_schedule", "0 6 * * 6"),
+        ("maintain_lake_schedule", "0 1 * * 0"),
     }
     # `spend` declares no retraining.
     assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted"}

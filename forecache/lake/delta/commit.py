@@ -61,12 +61,14 @@ class Change:
         files: Files that the table has afterwards; those that it has already are left as they are.
         replaced: Files that it has and that go, but for those among `files`.
         schema: Columns of the whole table afterwards, where all of it is replaced.
+        rearranged: The rows stay those that they were.
         partitions: What is told of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
     """
 
     files: Sequence[DataFile] = ()
     replaced: Sequence[DataFile] = ()
     schema: "Schema | None" = None
+    rearranged: bool = False
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -234,12 +236,14 @@ def _write_entry(target: Target, state: State, change: Change, metadata: Mapping
     now = int(time.time() * 1000)
     before, after = {file.path for file in state.files}, {file.path for file in change.files}
     added = [
-        AddAction(file.path, file.size_bytes, file.partition, now, True, statistics_json(file.statistics))
+        AddAction(
+            file.path, file.size_bytes, file.partition, now, not change.rearranged, statistics_json(file.statistics)
+        )
         for file in change.files
         if file.path not in before
     ]
     removed = [
-        RemoveAction(file.path, True, now, file.size_bytes, dict(file.partition))
+        RemoveAction(file.path, not change.rearranged, now, file.size_bytes, dict(file.partition))
         for file in change.replaced
         if file.path not in after
     ]

@@ -71,15 +71,22 @@ def place_of(settings: "Settings", table: str) -> Place:
     return Place(uri if "://" in uri else os.path.abspath(uri), settings.storage_options)
 
 
-def list_files(filesystem: Any, folder: str) -> list[DataFile]:
-    """The complete Parquet files with rows below a folder of a table; their folders name their partition values."""
+def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
+    """The complete Parquet files with rows below a folder of a table; their folders name their partition values.
+
+    Args:
+        since: Leave out those that were written before.
+    """
     from pyarrow import fs
 
     infos = [
         info
         for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
         # Spark's tasks write below `_temporary` until they are done.
-        if info.type == fs.FileType.File and info.path.endswith(".parquet") and "/_temporary/" not in info.path
+        if info.type == fs.FileType.File
+        and info.path.endswith(".parquet")
+        and "/_temporary/" not in info.path
+        and (since is None or info.mtime >= since)
     ]
     found = describe_files(filesystem, [(info.path, info.size) for info in infos])
     return [file for file in found if file is not None and file.rows]

@@ -1,7 +1,7 @@
 """Data files for a commit: written by Spark's tasks, from Arrow rows, or again without some rows.
 
 They lie below the table in folders of their own, where nobody sees them before a commit names them. What a run that
-failed or was killed leaves there goes with the next VACUUM.
+failed or was killed leaves there goes with the next maintenance.
 """
 
 import json

@@ -84,6 +84,17 @@ def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
     return sorted(versions, key=lambda version: -version.version)
 
 
+def training_tables(settings: Settings) -> set[tuple[str, int]]:
+    """Name and Delta version of what every registered model was trained on, whether its pipeline is declared or not."""
+    client, found, token = tracking(settings), set[tuple[str, int]](), None
+    while token != "":
+        page = client.search_model_versions(max_results=1000, page_token=token)
+        own = [_model_version(version, {}) for version in page]
+        found |= {version.training_table for version in own if version.is_own}
+        token = page.token or ""
+    return found
+
+
 def model_version(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
     """One version.
 

@@ -4,24 +4,26 @@ A shard is one feature file of the night, or the whole night where it is small. 
 file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own entry in the
 ledger: its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
 has. A killed run, run again, finds them and scores the rest, from the middle of a feature file if need be. What is
-never committed is outside the log, so that VACUUM removes it.
+never committed is outside the log, so that maintenance removes it, after a day in which no run takes it up any more.
 """
 
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
 from forecache.lake.delta.files import DataFile, describe_files, list_files, place_of
+from forecache.lake.maintenance import RETENTION
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings
 
 WHOLE = "all"
+_RESUMED = RETENTION - timedelta(days=1)
 _PART = re.compile(r"\.c(\d+)\.[^/]*$")
 
 
@@ -72,12 +74,12 @@ def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[
     from pyarrow import fs
 
     filesystem = lake_filesystem(settings, table)
-    base = f"{AS_OF}={night.night.isoformat()}"
+    base, since = f"{AS_OF}={night.night.isoformat()}", datetime.now(timezone.utc) - _RESUMED
     segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
     for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
-        for shard, files in _by_shard(filesystem, folder.path, night.night).items():
+        for shard, files in _by_shard(filesystem, folder.path, night.night, since).items():
             if shard != WHOLE:
                 segments.setdefault(_rows_of_shard(shard), []).append(_unbroken(files))
             elif _rows(files) == night.rows:
@@ -125,10 +127,10 @@ def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list
     return found
 
 
-def _by_shard(filesystem: Any, folder: str, night: date) -> dict[str, list[StagedFile]]:
-    """The complete files in a folder, by shard."""
+def _by_shard(filesystem: Any, folder: str, night: date, since: datetime | None = None) -> dict[str, list[StagedFile]]:
+    """The complete files in a folder that were written since, by shard."""
     found: dict[str, list[StagedFile]] = {}
-    for file in list_files(filesystem, folder):
+    for file in list_files(filesystem, folder, since=since):
         parts = dict(part.split("=", 1) for part in file.path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
         found.setdefault(shard, []).append(StagedFile.of(file, night, shard))

@@ -1,0 +1,106 @@
+"""Maintenance of the lake: every table is maintained, and whatever something names stays.
+
+Old Delta versions are named by published versions that are retained, by the ledger (the features of a night, its
+predictions, training sets), by registered models, by promotions and by training runs that may resume from a checkpoint.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.small_tables import SORTED_BY
+from forecache.lake.delta.tables import open_table, table_exists, table_names
+from forecache.lake.ledger import LEDGER_TABLE
+from forecache.lake.maintenance import RETENTION, Maintained, Pin, maintain_table
+from forecache.registry.promotions import PROMOTION_TABLE
+from forecache.registry.versions.models import training_tables
+from forecache.results import Progress, no_progress
+from forecache.settings import Settings
+from forecache.store.checkup import stores_here
+from forecache.training.spec import SPEC_FILE
+
+Named = Iterator[tuple[str, Pin]]
+
+
+def maintain(
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    retention: timedelta = RETENTION,
+    progress: Progress = no_progress,
+) -> list[Maintained]:
+    """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain_table`.
+
+    Raises:
+        NotFoundError: The lake has no table of that name.
+    """
+    here = table_names(settings)
+    for name in names:
+        if name not in here:
+            raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
+    wanted, done = list(names) or here, []
+    pins = pinned_versions(settings)
+    for number, name in enumerate(wanted):
+        progress(f"maintaining {name}", number / len(wanted))
+        done.append(maintain_table(settings, name, pins.get(name, ()), dry_run=dry_run, retention=retention))
+    return done
+
+
+def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
+    """By table, the Delta versions that something names."""
+    found: dict[str, set[Pin]] = {}
+    for named in (_published, _recorded, _promoted, _trained):
+        for table, pin in named(settings):
+            if pin.version >= 0 and table and table not in SORTED_BY:
+                found.setdefault(table, set()).add(pin)
+    return found
+
+
+def _published(settings: Settings) -> Named:
+    """What the retained versions hold, and the features that their rows were scored from."""
+    for store in stores_here(settings):
+        for manifest in store.versions():
+            yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
+            for provenance in (manifest.provenance, *manifest.provenances.values()):
+                yield f"features_{manifest.pipeline}", Pin(provenance.feature_version)
+
+
+def _recorded(settings: Settings) -> Named:
+    """What the last row of each stage and night says, and what was ever trained on."""
+    last: dict[tuple[Any, ...], tuple[int, list[tuple[str, Pin]]]] = {}
+    columns = ["stage", "subject", "night", "table", "delta_version", "details", "commit_version"]
+    for row in _rows(settings, LEDGER_TABLE, columns):
+        night, details = row["night"].isoformat() if row["night"] else None, json.loads(row["details"])
+        named = [(row["table"], Pin(row["delta_version"], night))]
+        if "feature_version" in details:
+            named.append((f"features_{row['subject']}", Pin(int(details["feature_version"]), night)))
+        if "training_version" in details:
+            yield details.get("training_table") or f"training_set_{row['subject']}", Pin(details["training_version"])
+        key, version = (row["stage"], row["subject"], night), row["commit_version"] or 0
+        if key not in last or last[key][0] <= version:
+            last[key] = version, named
+    for _, named in last.values():
+        yield from named
+
+
+def _promoted(settings: Settings) -> Named:
+    for row in _rows(settings, PROMOTION_TABLE, ["training_table", "training_version"]):
+        yield row["training_table"], Pin(row["training_version"])
+
+
+def _trained(settings: Settings) -> Named:
+    """The training sets of registered models, and of runs that may resume."""
+    if any(name.startswith("training_set_") for name in table_names(settings)):
+        yield from ((table, Pin(version)) for table, version in training_tables(settings))
+    for path in settings.training_path.glob(f"**/{SPEC_FILE}"):
+        spec = json.loads(path.read_text())
+        yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
+
+
+def _rows(settings: Settings, name: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    if table_exists(settings, name):
+        for batch in open_table(settings, name).to_pyarrow_dataset().to_batches(columns=columns):
+            yield from batch.to_pylist()

@@ -1,0 +1,124 @@
+"""Maintenance merges small files and removes what nothing names; what is named, recent or unfinished stays."""
+
+import json
+import os
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from deltalake import Schema
+from maintenance_lake import DAY, TRAINING, age, contents, data_files, write_lake
+
+from forecache.cli.main import cli
+from forecache.errors import NotFoundError
+from forecache.lake.delta.commit import Target
+from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.tables import open_table
+from forecache.lake.delta.writers import write_rows
+from forecache.lake.ledger import StageRecord, record
+from forecache.lake.maintenance import Maintained
+from forecache.operations.maintain import maintain
+from forecache.settings import Settings
+
+FEATURES = "features_orders"
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Settings:
+    write_lake(settings)
+    age(settings)
+    return settings
+
+
+def by_table(done: list[Maintained]) -> dict[str, Maintained]:
+    return {item.table: item for item in done}
+
+
+def write_day(settings: Settings, day: date, value: int) -> int:
+    rows = pa.table({"key": ["a"], "x": pa.array([value], pa.int64()), "as_of": pa.array([day], pa.date32())})
+    target = Target(settings, FEATURES, Schema.from_arrow(rows.schema), ("as_of",), change_feed=True)
+    seen, files = look(settings, FEATURES, "as_of"), write_rows(rows, settings, FEATURES, partition_by=["as_of"])
+    return replace_partitions(target, files, column="as_of", values=[day], seen=seen).version
+
+
+def record_day(settings: Settings, day: date, version: int) -> None:
+    record(settings, [StageRecord("features", "orders", day, "i", FEATURES, version, 1, 0.1)])
+
+
+def values(settings: Settings, version: int, day: date) -> list[int]:
+    found = open_table(settings, FEATURES, version=version).to_pyarrow_table([("as_of", "=", day.isoformat())])
+    return found["x"].to_pylist()
+
+
+def test_small_files_are_merged_and_old_versions_that_nothing_names_go(lake: Settings) -> None:
+    before = contents(lake)
+    done = by_table(maintain(lake))
+    assert contents(lake) == before
+    assert (done["raw_orders"].merged, done["raw_orders"].table_files_after) == (6, 2)
+    assert (done["quarantine_orders"].merged, done["quarantine_orders"].table_files_after) == (6, 1)
+    assert (done["stage_ledger"].merged, done["stage_ledger"].table_files_after) == (7, 1)
+    assert (done[TRAINING].merged, done[TRAINING].removed, done[TRAINING].files_after) == (0, 3, 2)
+    # What was merged now was in use a moment ago.
+    assert (done["raw_orders"].removed, done["raw_orders"].files_after) == (0, 8)
+    age(lake)
+    again = by_table(maintain(lake))
+    assert (again["raw_orders"].merged, again["raw_orders"].removed, again["raw_orders"].files_after) == (0, 6, 2)
+    assert again["raw_orders"].bytes_after < again["raw_orders"].bytes_before
+    assert contents(lake) == before
+    assert open_table(lake, TRAINING, version=2).to_pyarrow_table()["x"].to_pylist() == [2, 2, 2]
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(lake: Settings) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(lake.lake_uri).rglob("*")}
+    done = by_table(maintain(lake, dry_run=True))
+    assert {path: path.stat().st_mtime_ns for path in Path(lake.lake_uri).rglob("*")} == before
+    assert (done["raw_orders"].merged, done[TRAINING].removed, done[TRAINING].files_after) == (6, 3, 2)
+
+
+def test_the_version_that_the_ledger_names_of_a_night_stays_and_others_of_that_night_go(settings: Settings) -> None:
+    days = [DAY, DAY + timedelta(days=1)]
+    for day in days:
+        record_day(settings, day, write_day(settings, day, 0))
+    named = write_day(settings, days[0], 1)
+    record_day(settings, days[0], named)
+    unnamed = write_day(settings, days[0], 2)  # a run that was killed before it could record it
+    record_day(settings, days[1], write_day(settings, days[1], 1))
+    write_day(settings, days[0], 3)
+    age(settings)
+    done = by_table(maintain(settings))
+    # The first night's first and third files, and the second night's first.
+    assert (done[FEATURES].files_before, done[FEATURES].removed) == (6, 3)
+    assert values(settings, named, days[0]) == [1]
+    with pytest.raises(OSError, match=r"parquet|No such file"):
+        values(settings, unnamed, days[0])
+    assert sorted(open_table(settings, FEATURES).to_pyarrow_table()["x"].to_pylist()) == [1, 3]
+
+
+def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:
+    folder = Path(lake.table_uri("raw_orders"))
+    inside = next(iter(data_files(lake, "raw_orders")))
+    for name, days in (("young", 6), ("old", 8)):
+        path = folder / f"event_day={DAY}" / f"{name}-attempt" / "shard=all" / "a.c0.parquet"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(inside.read_bytes())
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+    (folder / "written-1" / "_temporary" / "0").mkdir(parents=True)
+    half = folder / "written-1" / "_temporary" / "0" / "half.parquet"
+    half.write_bytes(b"PAR1")
+    os.utime(half, (0, 0))
+    assert by_table(maintain(lake, ["raw_orders"]))["raw_orders"].removed == 2
+    assert (folder / f"event_day={DAY}" / "young-attempt" / "shard=all" / "a.c0.parquet").exists()
+    assert not (folder / f"event_day={DAY}" / "old-attempt").exists()
+    assert not (folder / "written-1").exists()
+
+
+def test_the_command_shows_each_table_and_takes_names(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(lake.home))
+    done = CliRunner().invoke(cli, ["maintain", TRAINING, "--json"], catch_exceptions=False)
+    (item,) = json.loads(done.output)
+    assert (item["table"], item["removed"], item["files_before"], item["files_after"]) == (TRAINING, 3, 5, 2)
+    with pytest.raises(NotFoundError, match="no table 'nothing'"):
+        maintain(lake, ["nothing"])
