@@ -30,3 +30,8 @@ def open_bucket(uri: str, options: Mapping[str, str]) -> Any:
     for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
         config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
     return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client)
+
+
+def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies the state of an object, for a conditional put."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}

@@ -27,8 +27,8 @@ from deltalake import DeltaTable
 from _training.peers import FrameRows, LitDataReader, LoaderReader, MatrixRows, MemoryReader, write_litdata
 from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
+from forecache.folders import LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.checkpoint.places import Folder
 from forecache.training.worker.data import Batch, EpochOrder, Reader, Split
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
@@ -101,7 +101,7 @@ class Bench:
             objective=Objective(bench_narrow),
             train=order,
             validation=self.validation,
-            checkpoints=Checkpoints(Folder(self.folder), self.group, inputs="bench", keep=2),
+            checkpoints=Checkpoints(LocalFolder(self.folder), self.group, inputs="bench", keep=2),
             checkpoint_steps=checkpoint_steps,
             report=lambda event, **values: None,
             beat=lambda step: None,

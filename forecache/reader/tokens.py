@@ -5,26 +5,24 @@ A token is `fct_<id>_<secret>`; the secret is 256 random bits, so that one SHA-2
 and replaced in one step, so that a reader that watches it never sees half of it.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from forecache.errors import InputError, NotFoundError, SettingsError
+from forecache.files import lock, write_durably
 
 ALL = "*"
 METRICS = "+metrics"
 """Scope that opens `/metrics`; `*` opens it too."""
 
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER_ONLY = 0o600
 _PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -171,37 +169,7 @@ def _moment(text: str) -> datetime:
 
 
 def _change(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with lock(path.with_name(f".{path.name}.lock"), mode=_OWNER_ONLY):
         records = change(list(list_tokens(path)))
-        _replace(path, json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n")
-
-
-def _replace(path: Path, content: str) -> None:
-    """Replace a file in one step that outlives a power failure; only its owner may read it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(temporary, flags, 0o600), "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), _LOCK_FLAGS, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        content = json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n"
+        write_durably(path, content, mode=_OWNER_ONLY)

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from forecache.store.read.compare_versions import diff_versions
     from forecache.store.read.snapshot import Snapshot, split_entry
     from forecache.store.redis.versions import open_redis_store
-    from forecache.store.replicas.push_pull import pull, push
-    from forecache.store.replicas.remotes import open_remote
+    from forecache.store.replicas.push_pull import open_remote, pull, push
     from forecache.store.replicas.sync import sync_targets
     from forecache.store.store import Store, open_store
 
@@ -58,7 +57,7 @@ _HOMES = {
     "diff_versions": "read.compare_versions",
     "encode_key": "keys",
     "open_redis_store": "redis.versions",
-    "open_remote": "replicas.remotes",
+    "open_remote": "replicas.push_pull",
     "open_store": "store",
     "parse_key": "keys",
     "publish": "publishing.publish",

@@ -1,4 +1,4 @@
-"""Where a store's files lie, and the few file operations that must survive a crash.
+"""Where a store's files lie.
 
 <store>/<pipeline>/
     CURRENT                    the pointer: which version is served (replaced by rename)
@@ -12,7 +12,6 @@
     LOCK                       held with an exclusive flock by the publisher
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,32 +77,6 @@ def shard_file(index: int) -> str:
 
 
 HASHES_FILE = "hashes.u64"
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step: after a crash it holds either the old content or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_path(path.parent)
-
-
-def move_durably(source: Path, target: Path) -> None:
-    """Rename a folder or file whose content is already on the disk."""
-    os.rename(source, target)
-    fsync_path(target.parent)
 
 
 def remove_tree(path: Path) -> None:

@@ -1,11 +1,11 @@
 """Locks between processes: one publisher per store, and leases that keep what a reader has open."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from forecache.errors import ConflictError
+from forecache.files import lock, try_lock
 from forecache.store.layout import Layout
 
 
@@ -16,22 +16,16 @@ def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
     Raises:
         ConflictError: Another process holds it; the message says which one and what it does.
     """
+
+    def refused(holder: str) -> ConflictError:
+        return ConflictError(
+            f"The store of {layout.root.name} is being changed by {holder}.",
+            remedy="Wait until it has finished; nothing was changed.",
+        )
+
     layout.create()
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            raise ConflictError(
-                f"The store of {layout.root.name} is being changed by {holder}.",
-                remedy="Wait until it has finished; nothing was changed.",
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} ({action})\n".encode(), 0)
+    with lock(layout.lock, holder=f"process {os.getpid()} ({action})", refused=refused):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def take_lease(layout: Layout, version: int) -> int | None:
@@ -40,15 +34,10 @@ def take_lease(layout: Layout, version: int) -> int | None:
         descriptor = os.open(layout.lease(version), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    if not layout.manifest(version).exists():
-        os.close(descriptor)
-        return None
-    return descriptor
+    if try_lock(descriptor, shared=True) and layout.manifest(version).exists():
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextmanager
@@ -56,12 +45,7 @@ def eviction(layout: Layout, version: int) -> Iterator[bool]:
     """Whether the version may be removed now: no snapshot of it is open, and none can be opened meanwhile."""
     descriptor = os.open(layout.lease(version), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 

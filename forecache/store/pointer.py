@@ -4,7 +4,8 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 
 from forecache.errors import DamagedError
-from forecache.store.layout import Layout, write_durably
+from forecache.files import write_durably
+from forecache.store.layout import Layout
 from forecache.store.sealed import sealed, unsealed
 
 

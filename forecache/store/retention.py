@@ -19,7 +19,7 @@ def clean(store: Store) -> int:
         if number > last:  # its manifest was written, but the pointer never moved
             _remove_version(store, number)
             removed += 1
-    for path in [*layout.root.glob(".*.tmp"), *layout.versions.glob(".*.tmp")]:
+    for path in [*layout.root.glob(".*.tmp*"), *layout.versions.glob(".*.tmp*")]:
         path.unlink()
         removed += 1
     return removed + remove_unreferenced(store)

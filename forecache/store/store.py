@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 from forecache.errors import ConflictError, DamagedError, NotFoundError
+from forecache.files import write_durably
 from forecache.settings import Settings
 from forecache.store.integrity import verify_version
-from forecache.store.layout import Layout, write_durably
+from forecache.store.layout import Layout
 from forecache.store.locks import is_open, publisher_lock, take_lease
 from forecache.store.manifest import Manifest, manifest_from_json, now
 from forecache.store.pointer import Pointer, read_pointer, write_pointer

@@ -1,9 +1,9 @@
 """MLflow's SQLite database under the home folder: created once, and its artifacts found where a home was moved."""
 
-import fcntl
 import shutil
 from pathlib import Path
 
+from forecache.files import lock
 from forecache.settings import PROJECT_ROOT
 from forecache.tracking.relocation import relocate
 
@@ -20,9 +20,7 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
 
     if is_ready():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(path.with_name(f"{path.name}.lock")):
         if not is_ready():
             _start_from(_template(), path)
             _migrate(uri)

@@ -1,6 +1,5 @@
 """A folder for copies of models that is gone with its process, also with one that was killed."""
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -8,6 +7,8 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from forecache.files import try_lock
 
 _PREFIX = "forecache-scratch-"
 _YOUNG_S = 60.0
@@ -27,7 +28,7 @@ _holding: list[tuple["tempfile.TemporaryDirectory[str]", int]] = []
 def _held(folder: "tempfile.TemporaryDirectory[str]") -> "tempfile.TemporaryDirectory[str]":
     """Lock a folder for as long as this process lives; the object that removes it lives as long."""
     descriptor = os.open(folder.name, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try_lock(descriptor)
     _holding.append((folder, descriptor))
     return folder
 
@@ -39,7 +40,7 @@ def _remove_orphans() -> None:
                 continue  # its process may be about to lock it
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                if try_lock(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)

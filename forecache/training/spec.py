@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from forecache.files import write_durably
 from forecache.pipeline import Pipeline, Training
 from forecache.settings import Settings
 
@@ -66,9 +67,8 @@ class TrainingSpec:
     def save(self) -> Path:
         """Write `spec.json` into the run's folder, whole or not at all: other nodes look for it."""
         path = self.folder / SPEC_FILE
-        unfinished = path.with_name(f".{SPEC_FILE}")
-        unfinished.write_text(json.dumps(asdict(self), indent=2))
-        return unfinished.rename(path)
+        write_durably(path, json.dumps(asdict(self), indent=2))
+        return path
 
     def applied_to(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with this run's `Training` in place of the declared one."""

@@ -20,6 +20,7 @@ from store_services import minio_server
 from training_sample import sample_spec
 
 from forecache.errors import ConflictError
+from forecache.folders import BucketFolder
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.exclusive import lease
@@ -28,7 +29,6 @@ from forecache.training.exclusive.lease import LEASE_FILE, Lease, leased, this_p
 from forecache.training.exclusive.lock import only_one
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import run_torchrun
-from forecache.training.worker.checkpoint.places import open_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -37,12 +37,13 @@ RENEW_S, EXPIRES_S = 0.3, 3.0
 _HOLDER = """
 import json, sys, time
 from dataclasses import replace
+from forecache.folders import BucketFolder
 from forecache.training.exclusive import lease
 
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
 lease.this_process = lambda run_id: replace(found(run_id), **json.loads(sys.argv[4]))
-with lease.leased(sys.argv[1], json.loads(sys.argv[2]), run_id="run-a", tell=print):
+with lease.leased(BucketFolder(sys.argv[1], json.loads(sys.argv[2])), run_id="run-a", tell=print):
     print("held", flush=True)
     sys.stdin.read()
 print("released", flush=True)
@@ -65,7 +66,7 @@ def short(monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> Iterator[
 
 def held_by(options: dict[str, str]) -> dict[str, Any] | None:
     """The content of the lease, None where there is none."""
-    place = open_place(URI, options)
+    place = BucketFolder(URI, options)
     return json.load(place.open(LEASE_FILE, "rb")) if LEASE_FILE in place.names() else None
 
 
@@ -86,7 +87,7 @@ def end(process: "subprocess.Popen[str]") -> None:
 def take(options: dict[str, str], said: list[str] | None = None) -> float:
     """Hold the lease for a moment; returns how long it took to get it."""
     started = time.monotonic()
-    with leased(URI, options, run_id="run-b", tell=(said if said is not None else []).append):
+    with leased(BucketFolder(URI, options), run_id="run-b", tell=(said if said is not None else []).append):
         return time.monotonic() - started
 
 
@@ -141,7 +142,7 @@ def test_of_many_contenders_for_a_lease_that_was_left_exactly_one_gets_it(option
     start = threading.Barrier(8)
 
     def contend(number: int) -> None:
-        own = Lease(URI, options, replace(this_process(f"run-{number}"), since=float(number)))
+        own = Lease(BucketFolder(URI, options), replace(this_process(f"run-{number}"), since=float(number)))
         keeper = threading.Thread(target=own.keep, daemon=True)
         start.wait()
         try:
@@ -167,7 +168,7 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 ) -> None:
     first = holder(options, host="gpu-7", machine="another boot")
     first.send_signal(signal.SIGSTOP)
-    with leased(URI, options, run_id="run-b", tell=lambda message: None) as second:
+    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None) as second:
         first.send_signal(signal.SIGCONT)
         end(first)  # it releases what it thinks is its own
         time.sleep(3 * RENEW_S)
@@ -178,8 +179,8 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 
 
 def test_a_lease_that_was_deleted_from_outside_is_made_again(options: dict[str, str]) -> None:
-    with leased(URI, options, run_id="run-b", tell=lambda message: None) as own:
-        open_place(URI, options).delete([LEASE_FILE])
+    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None) as own:
+        BucketFolder(URI, options).delete([LEASE_FILE])
         time.sleep(4 * RENEW_S)
         assert own.taken_by is None
         assert held_by(options) is not None
@@ -196,7 +197,7 @@ def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkey
         return done
 
     monkeypatch.setattr("obstore.put", slow)
-    with leased(URI, options, run_id="run-b", tell=lambda message: None):
+    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None):
         assert renewing.wait(10)
     assert held_by(options) is None
 
@@ -214,7 +215,7 @@ def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_
 
 
 def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
-    place = open_place(URI, options)
+    place = BucketFolder(URI, options)
     place.replace(LEASE_FILE, b"{")
     with pytest.raises(ConflictError, match=f"{URI}/lease.json is no lease"):
         take(options)
@@ -244,7 +245,7 @@ def test_a_training_whose_lease_was_taken_over_is_killed_without_saving(
     tmp_path: Path, options: dict[str, str]
 ) -> None:
     settings, spec = prepared(tmp_path, options)
-    place = open_place(URI, options)
+    place = BucketFolder(URI, options)
 
     def taken_over_at_the_second_epoch(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 1:

@@ -18,12 +18,12 @@ from sample_project.pipelines.visits import returns
 from store_services import minio_server
 from training_sample import write_training_set
 
+from forecache.folders import BucketFolder, Folder
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import METRICS_FILE, RESULT_FILE
 from forecache.training.worker.checkpoint.checkpoint import MARKER
-from forecache.training.worker.checkpoint.places import Place, open_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -72,7 +72,7 @@ def start(settings: Settings, log: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
 
-def committed(place: Place) -> list[str]:
+def committed(place: Folder) -> list[str]:
     """The step folders of the checkpoints that are whole, the oldest first."""
     return sorted(name.split("/")[-2] for name in place.names() if name.endswith(f"/{MARKER}"))
 
@@ -103,7 +103,7 @@ def test_a_machine_that_is_lost_with_its_disk_is_replaced_by_one_that_ends_with_
 ) -> None:
     settings = machine(tmp_path / "spot", options, training_checkpoints="s3://cloud/checkpoints")
     write_training_set(settings, returns, rows_per_date=2_000)
-    place = open_place("s3://cloud/checkpoints", options)
+    place = BucketFolder("s3://cloud/checkpoints", options)
     process, log = start(settings, tmp_path / "spot.log"), tmp_path / "spot.log"
     deadline = time.monotonic() + 120
     while len(committed(place)) < 2 and process.poll() is None and time.monotonic() < deadline:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from store_services import minio_server
 
-from forecache.errors import ForecacheError, SettingsError, UnavailableError
+from forecache.errors import ForecacheError, UnavailableError
+from forecache.folders import BucketFolder, Folder, LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import MARKER, Checkpoints
-from forecache.training.worker.checkpoint.places import Bucket, Folder, Place, open_place
 from forecache.training.worker.distributed.group import Group
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -45,14 +45,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     """A folder, or a prefix of a bucket of its own."""
     if request.param == "folder":
-        return open_place(str(tmp_path / "checkpoints"), {})
-    return open_place(f"s3a://checkpoints/run-{next(_PREFIXES)}", request.getfixturevalue("s3"))
+        return LocalFolder(tmp_path / "checkpoints")
+    return BucketFolder(f"s3a://checkpoints/run-{next(_PREFIXES)}", request.getfixturevalue("s3"))
 
 
-def opened(place: Place, group: Group, *, inputs: str = "these", keep: int = 2) -> Checkpoints:
+def opened(place: Folder, group: Group, *, inputs: str = "these", keep: int = 2) -> Checkpoints:
     return Checkpoints(place, group, inputs=inputs, keep=keep)
 
 
@@ -73,7 +73,7 @@ def state(step: int) -> dict[str, Any]:
     }
 
 
-def folder_of(place: Place, step: int) -> str:
+def folder_of(place: Folder, step: int) -> str:
     [folder] = {name.split("/")[0] for name in place.names() if name.startswith(f"step-{step:010d}-")}
     return folder
 
@@ -91,7 +91,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_a_state_comes_back_bit_for_bit(place: Place, group: Group) -> None:
+def test_a_state_comes_back_bit_for_bit(place: Folder, group: Group) -> None:
     checkpoints = opened(place, group)
     assert checkpoints.latest() == (None, [])
     checkpoints.save(5, state(5))
@@ -101,7 +101,7 @@ def test_a_state_comes_back_bit_for_bit(place: Place, group: Group) -> None:
     assert_equal(found, state(9))
 
 
-def test_a_save_takes_the_state_as_it_is_at_the_call(place: Place, group: Group) -> None:
+def test_a_save_takes_the_state_as_it_is_at_the_call(place: Folder, group: Group) -> None:
     checkpoints = opened(place, group)
     changing = state(1)
     checkpoints.save(1, changing)
@@ -110,8 +110,8 @@ def test_a_save_takes_the_state_as_it_is_at_the_call(place: Place, group: Group)
     assert_equal(checkpoints.latest()[0], state(1))
 
 
-def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Place, group: Group) -> None:
-    place.replace("step-0000000001/__0_0.distcp", b"a worker was killed here")
+def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Folder, group: Group) -> None:
+    place.write("step-0000000001/__0_0.distcp", b"a worker was killed here")
     checkpoints = opened(place, group, keep=2)
     for step in (2, 3, 4):
         checkpoints.save(step, state(step))
@@ -119,12 +119,12 @@ def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Place, g
     assert {name.split("-")[1] for name in place.names()} == {"0000000003", "0000000004"}
 
 
-def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(place: Place, group: Group) -> None:
+def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(place: Folder, group: Group) -> None:
     suspended = opened(place, group, keep=1)
     suspended.save(1, state(1), wait=True)
     after = opened(place, group, keep=1)
     assert_equal(after.latest()[0], state(1))
-    place.replace("step-0000000002-ffffffff/__0_0.distcp", b"as if `after` were writing this")
+    place.write("step-0000000002-ffffffff/__0_0.distcp", b"as if `after` were writing this")
     suspended.save(2, state(2))
     suspended.save(3, state(3), wait=True)
     after.save(2, state(2), wait=True)
@@ -138,26 +138,26 @@ def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(p
 
 @pytest.mark.parametrize("broken", ["__0_0.distcp", ".metadata", "state.pt", MARKER])
 def test_an_upload_that_breaks_leaves_the_last_good_one(
-    place: Place, group: Group, monkeypatch: pytest.MonkeyPatch, broken: str
+    place: Folder, group: Group, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1), wait=True)
-    honest_open, honest_replace = type(place).open, type(place).replace
+    honest_open, honest_write = type(place).open, type(place).write
 
-    def break_open(self: Place, name: str, mode: str) -> IO[bytes]:
+    def break_open(self: Folder, name: str, mode: str) -> IO[bytes]:
         if mode == "wb" and broken in name:
-            honest_replace(self, name, b"half of ")
+            honest_write(self, name, b"half of ")
             raise ConnectionError("the line is down")
         return honest_open(self, name, mode)
 
-    def break_replace(self: Place, name: str, content: bytes) -> None:
+    def break_write(self: Folder, name: str, content: bytes) -> None:
         if name.endswith(broken):
             raise ConnectionError("the line is down")
-        honest_replace(self, name, content)
+        honest_write(self, name, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(place), "open", break_open)
-        patch.setattr(type(place), "replace", break_replace)
+        patch.setattr(type(place), "write", break_write)
         checkpoints.save(2, state(2))
         with pytest.raises(UnavailableError, match=r"checkpoint of step 2 could not be written .* line is down"):
             checkpoints.wait()
@@ -169,17 +169,17 @@ def test_an_upload_that_breaks_leaves_the_last_good_one(
 
 
 def test_a_second_checkpoint_of_a_step_that_breaks_leaves_the_first_one(
-    place: Place, group: Group, monkeypatch: pytest.MonkeyPatch
+    place: Folder, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(place, group, keep=1).save(1, state(1), wait=True)
     after = opened(place, group, keep=1)
     assert_equal(after.latest()[0], state(1))
 
-    def break_replace(self: Place, name: str, content: bytes) -> None:
+    def break_write(self: Folder, name: str, content: bytes) -> None:
         raise ConnectionError("the line is down")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(place), "replace", break_replace)
+        patch.setattr(type(place), "write", break_write)
         after.save(1, state(5))
         with pytest.raises(UnavailableError, match="checkpoint of step 1"):
             after.wait()
@@ -190,18 +190,18 @@ def test_a_second_checkpoint_of_a_step_that_breaks_leaves_the_first_one(
     assert len({name.split("/")[0] for name in place.names()}) == 1
 
 
-def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Place, group: Group) -> None:
+def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Folder, group: Group) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
-    place.replace(f"{folder_of(place, 2)}/{MARKER}", b"\x00" * 20)
+    place.write(f"{folder_of(place, 2)}/{MARKER}", b"\x00" * 20)
     found, refused = opened(place, group).latest()
     assert_equal(found, state(1))
     assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its marker cannot be read"]
 
 
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, group: Group, damaged: str) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Folder, group: Group, damaged: str) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, gr
     with place.open(name, "rb") as file:
         content = bytearray(file.read())
     content[len(content) // 2] ^= 1
-    place.replace(name, bytes(content))
+    place.write(name, bytes(content))
     found, refused = checkpoints.latest()
     assert_equal(found, state(1))
     assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its content does not match its checksum"]
@@ -217,22 +217,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Place, gr
     assert checkpoints.latest()[1] == refused
 
 
-def test_a_checkpoint_of_other_inputs_is_refused(place: Place, group: Group) -> None:
+def test_a_checkpoint_of_other_inputs_is_refused(place: Folder, group: Group) -> None:
     opened(place, group).save(1, state(1), wait=True)
     with pytest.raises(ForecacheError, match="step-0000000001-.* in .* belongs to a run with other inputs"):
         opened(place, group, inputs="others").latest()
 
 
-def test_the_setting_takes_folders_and_buckets(tmp_path: Path) -> None:
-    assert isinstance(open_place(str(tmp_path), {}), Folder)
-    assert isinstance(open_place(f"file://{tmp_path}", {}), Folder)
-    assert isinstance(open_place("s3a://bucket/checkpoints", {"AWS_REGION": "eu-west-1"}), Bucket)
-    with pytest.raises(SettingsError, match="FORECACHE_TRAINING_CHECKPOINTS .* 'ftp://elsewhere'"):
-        open_place("ftp://elsewhere", {})
-
-
 def test_nothing_of_an_upload_to_a_bucket_that_was_killed_is_visible(s3: dict[str, str]) -> None:
-    place = open_place(f"s3a://checkpoints/run-{next(_PREFIXES)}", s3)
+    place = BucketFolder(f"s3a://checkpoints/run-{next(_PREFIXES)}", s3)
     writer = place.open("step-0000000001/__0_0.distcp", "wb")
     writer.write(os.urandom(1 << 20))
     del writer
@@ -243,7 +235,7 @@ def test_nothing_of_an_upload_to_a_bucket_that_was_killed_is_visible(s3: dict[st
 @pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (1, 2)])
 def test_a_sharded_state_is_taken_up_by_another_number_of_ranks(tmp_path: Path, saved_by: int, loaded_by: int) -> None:
     run_ranks(tmp_path, "save", saved_by)
-    folder = folder_of(Folder(tmp_path / "checkpoints"), 3)
+    folder = folder_of(LocalFolder(tmp_path / "checkpoints"), 3)
     files = {path.name for path in (tmp_path / "checkpoints" / folder).iterdir()}
     assert files == {*(f"__{rank}_0.distcp" for rank in range(saved_by)), ".metadata", "state.pt", MARKER}
     run_ranks(tmp_path, "load", loaded_by)
@@ -269,7 +261,7 @@ def run_ranks(folder: Path, what: str, world_size: int) -> None:
             process.kill()
 
 
-def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Place, group: Group) -> None:
+def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Folder, group: Group) -> None:
     checkpoints = opened(place, group)
     large = {"weights": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1))}
     checkpoints.save(1, large, wait=True)
@@ -282,7 +274,7 @@ def test_a_file_of_a_bucket_is_read_in_ranges_and_never_whole_into_memory(s3: di
     from forecache.buckets import open_bucket
 
     uri, size = f"s3a://checkpoints/run-{next(_PREFIXES)}", 64 << 20
-    place = open_place(uri, s3)
+    place = BucketFolder(uri, s3)
     content = os.urandom(1 << 20) * (size >> 20)
     obstore.put(open_bucket(uri, s3), "large", content)
     digest, most = hashlib.sha256(), 0

@@ -16,9 +16,10 @@ import httpx
 import orjson
 import pyarrow as pa
 
+from forecache.files import write_durably
 from forecache.settings import Settings
 from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
-from forecache.store.layout import shard_file, write_durably
+from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Policy, Source, now
 from forecache.store.pointer import Pointer, new_store_id, write_pointer
 from forecache.store.segment.writer import write_shard

@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from forecache.folders import LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.checkpoint.places import Folder
 from forecache.training.worker.distributed.group import Group
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -35,7 +35,7 @@ def main() -> None:
     if group.world_size > 1:
         fully_shard(network, mesh=init_device_mesh("cpu", (group.world_size,)))
     optimizer = torch.optim.AdamW(network.parameters())
-    checkpoints = Checkpoints(Folder(folder / "checkpoints"), group, inputs="sharded", keep=1)
+    checkpoints = Checkpoints(LocalFolder(folder / "checkpoints"), group, inputs="sharded", keep=1)
     if what == "save":
         for step in range(3):
             train(network, optimizer, step)

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from forecache.folders import LocalFolder
 from forecache.pipeline import Training
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.checkpoint.places import Folder
 from forecache.training.worker.data import Batch
 from forecache.training.worker.distributed import group as group_module
 from forecache.training.worker.distributed.group import Group
@@ -143,7 +143,7 @@ def let_first_work(group: Group, *, seconds: float) -> tuple[Any, Any]:
 
 
 def checkpoints_in(folder: Path, group: Group) -> Checkpoints:
-    return Checkpoints(Folder(folder), group, inputs="steps", keep=1)
+    return Checkpoints(LocalFolder(folder), group, inputs="steps", keep=1)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Tokens: what the file holds, who gets in, and that it survives rotation and concurrent changes."""
 
-import contextlib
 import os
 import stat
 import threading
@@ -148,10 +147,9 @@ def test_a_link_laid_in_the_way_of_the_temporary_file_is_not_followed(
     path.parent.mkdir()
     victim = path.with_name("victim")
     victim.write_text("untouched")
-    monkeypatch.setattr("forecache.reader.tokens.secrets.token_hex", lambda _: "0" * 12)
-    for name in (f".tokens.json.{os.getpid()}.tmp", f".tokens.json.{'0' * 12}.tmp"):
-        path.with_name(name).symlink_to(victim)
-    with contextlib.suppress(FileExistsError):
+    monkeypatch.setattr("forecache.files.secrets.token_hex", lambda _: "0" * 12)
+    path.with_name(f".tokens.{'0' * 12}.tmp.json").symlink_to(victim)
+    with pytest.raises(FileExistsError):
         create_token(path, "web", ["churn"])
     assert victim.read_text() == "untouched"
 

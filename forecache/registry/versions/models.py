@@ -1,6 +1,5 @@
 """Models in MLflow: the versions, which of them is the champion, and their artifacts with checksums."""
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, NotFoundError
+from forecache.files import lock
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 from forecache.tracking.artifacts import download, refuse_other_files
@@ -146,9 +146,7 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
 @contextmanager
 def registry_lock(settings: Settings) -> Iterator[None]:
     """One decision about aliases at a time on this machine."""
-    settings.home_path.mkdir(parents=True, exist_ok=True)
-    with (settings.home_path / "registry.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(settings.home_path / "registry.lock"):
         yield
 
 

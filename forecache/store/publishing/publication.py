@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import CheckError
+from forecache.files import move_durably, sync
 from forecache.pipeline import Pipeline
 from forecache.results import Progress
 from forecache.settings import Settings
@@ -13,7 +14,7 @@ from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding
 from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.keys import KeySchema
-from forecache.store.layout import fsync_path, move_durably, remove_tree
+from forecache.store.layout import remove_tree
 from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
 from forecache.store.publishing.steps import step
 from forecache.store.store import Store
@@ -59,7 +60,7 @@ class Publication:
 
     def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
         """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
-        fsync_path(folder)
+        sync(folder)
         move_durably(folder, self.store.layout.segment(segment.id))
 
     def manifest(

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from forecache.errors import CheckError, DamagedError, NotFoundError
+from forecache.files import write_durably
 from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -13,7 +14,6 @@ from forecache.settings import Settings
 from forecache.store.encoding.entries import field_list, key_schema
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.integrity import verify_overdue
-from forecache.store.layout import write_durably
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer

@@ -135,6 +135,8 @@ def _work(connection: Connection) -> None:
     threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
     import pyarrow as pa
 
+    import forecache.store.publishing.full_jobs  # noqa: F401 - it loads while the publisher plans
+
     pa.set_cpu_count(1)
     while True:
         connection.send(_call(*calls.get()))

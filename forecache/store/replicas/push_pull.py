@@ -4,20 +4,22 @@ Segments never change and their names are unique, so only those that the other s
 changes travels as one small segment. The pointer moves last on both sides.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
+from forecache.files import move_durably, sync, write_durably
+from forecache.folders import Folder, open_folder
 from forecache.results import Progress, no_progress
 from forecache.store.content_hash import file_checksum
 from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
-from forecache.store.layout import Layout, fsync_path, move_durably, remove_tree, write_durably
+from forecache.store.layout import Layout, remove_tree
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
-from forecache.store.replicas.remotes import Remote
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store
 
@@ -25,7 +27,22 @@ _TRANSFERS = 4
 _PULL_TRIES = 3
 
 
-def push(store: Store, remote: Remote, *, progress: Progress = no_progress) -> dict[str, Any]:
+def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
+    """The folder or bucket that versions are pushed to and pulled from; its files have the names of the store's own.
+
+    Raises:
+        SettingsError: The URI has a scheme that is not supported.
+        UnavailableError: `obstore` is needed and not installed.
+    """
+    return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
+
+
+def remote_pipelines(remote: Folder) -> list[str]:
+    """The pipelines that a remote serves, in alphabetical order."""
+    return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
+
+
+def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> dict[str, Any]:
     """Bring a remote up to the served version: missing files, then the manifest, then the pointer.
 
     Returns:
@@ -61,12 +78,16 @@ def push(store: Store, remote: Remote, *, progress: Progress = no_progress) -> d
     if (before.store, before.current) != manifest.identity:
         last = max(before.last, manifest.version) if before.store == manifest.store else manifest.version
         after = before.moved(store=manifest.store, current=manifest.version, pinned=None, last=last)
-        remote.swap(f"{root}/CURRENT", after.to_json(), seen[1] if seen else None)
+        if remote.swap(f"{root}/CURRENT", after.to_json(), seen[1] if seen else None) is None:
+            raise ConflictError(
+                f"The remote's {root}/CURRENT was moved by another publisher meanwhile.",
+                remedy="Its version stands; publish again.",
+            )
     _forget(store, remote)
     return {"version": manifest.version, "files": len(missing), "bytes": done}
 
 
-def _forget(store: Store, remote: Remote) -> None:
+def _forget(store: Store, remote: Folder) -> None:
     """Delete from the remote what no retained version of the publisher uses, manifests first."""
     root = store.pipeline
     retained = store.versions()
@@ -77,7 +98,7 @@ def _forget(store: Store, remote: Remote) -> None:
 
 
 def pull(
-    store: Store, remote: Remote, *, keep: int = 2, verify: bool = False, progress: Progress = no_progress
+    store: Store, remote: Folder, *, keep: int = 2, verify: bool = False, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """Bring a replica up to the version that a remote serves: fetch what is missing, check it, warm it, flip.
 
@@ -106,7 +127,7 @@ def pull(
     return _pull(store, remote, keep, verify, progress)
 
 
-def _pull(store: Store, remote: Remote, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
+def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
     root, layout = store.pipeline, store.layout
     seen = remote.read(f"{root}/CURRENT")
     if seen is None:
@@ -129,7 +150,7 @@ def _pull(store: Store, remote: Remote, keep: int, verify: bool, progress: Progr
         name = f"{root}/versions/{layout.manifest(wanted).name}"
         found = remote.read(name)
         if found is None:
-            raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
+            raise _gone(name)
         manifest = manifest_from_json(found[0], what=f"The remote's {name}")
         if manifest.store != theirs.store:
             raise NotFoundError(f"The remote's {name} is about to be replaced.", remedy="Pull again.")
@@ -179,7 +200,7 @@ def _discard_damaged(layout: Layout, manifest: Manifest) -> None:
 
 
 def _fetch_segments(
-    layout: Layout, remote: Remote, root: str, manifest: Manifest, progress: Progress
+    layout: Layout, remote: Folder, root: str, manifest: Manifest, progress: Progress
 ) -> tuple[int, int]:
     """Fetch the segments and the filter that are missing; (files, bytes) that travelled."""
     missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
@@ -198,7 +219,7 @@ def _fetch_segments(
                 travelled += transfer.result()
                 files += 1
                 progress(f"Pulling version {manifest.version}", min(1.0, travelled / total))
-        fsync_path(folder)
+        sync(folder)
         move_durably(folder, layout.segment(segment.id))
     info = manifest.filter
     if info is not None and not layout.filter(info.file).exists():
@@ -208,7 +229,7 @@ def _fetch_segments(
     return files, travelled
 
 
-def fetch_file(remote: Remote, name: str, folder: Path, info: ShardInfo) -> int:
+def fetch_file(remote: Folder, name: str, folder: Path, info: ShardInfo) -> int:
     """Fetch one file, from where an earlier try stopped; returns the bytes that travelled.
 
     Raises:
@@ -221,11 +242,14 @@ def fetch_file(remote: Remote, name: str, folder: Path, info: ShardInfo) -> int:
     start = part.stat().st_size if part.exists() else 0
     travelled = 0
     if start < info.size_bytes:
-        with open(part, "ab") as file:
-            for chunk in remote.chunks(name, start):
-                file.write(chunk)
-                travelled += len(chunk)
-    fsync_path(part)
+        try:
+            with open(part, "ab") as file:
+                for chunk in remote.chunks(name, start):
+                    file.write(chunk)
+                    travelled += len(chunk)
+        except FileNotFoundError:
+            raise _gone(name) from None
+    sync(part)
     if part.stat().st_size != info.size_bytes or file_checksum(part) != info.checksum:
         part.unlink()
         raise CheckError(
@@ -234,3 +258,7 @@ def fetch_file(remote: Remote, name: str, folder: Path, info: ShardInfo) -> int:
         )
     move_durably(part, target)
     return travelled
+
+
+def _gone(name: str) -> NotFoundError:
+    return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")

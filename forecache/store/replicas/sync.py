@@ -29,8 +29,7 @@ def sync_targets(
 
         done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)
     if settings.store_remote:
-        from forecache.store.replicas.push_pull import push
-        from forecache.store.replicas.remotes import open_remote
+        from forecache.store.replicas.push_pull import open_remote, push
 
         done["remote"] = push(store, open_remote(settings.store_remote, settings.storage_options), progress=progress)
     return done

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from forecache.files import sync, write_durably
 from forecache.store.content_hash import file_checksum
-from forecache.store.layout import HASHES_FILE, Layout, fsync_path, write_durably
+from forecache.store.layout import HASHES_FILE, Layout
 from forecache.store.manifest import SegmentInfo, ShardInfo
 
 MAX_DELTAS = 64
@@ -29,7 +30,7 @@ def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
     """Write the sorted key hashes of a delta segment."""
     path = folder / HASHES_FILE
     np.sort(hashes).astype("<u8").tofile(path)
-    fsync_path(path)
+    sync(path)
     return ShardInfo(path.name, len(hashes), path.stat().st_size, file_checksum(path))
 
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from forecache.byte_windows import Words
 from forecache.errors import InputError
+from forecache.files import sync
 from forecache.store.content_hash import file_checksum
-from forecache.store.layout import fsync_path
 from forecache.store.manifest import ShardInfo
 from forecache.store.segment.index import append_index, key_hashes
 
@@ -91,7 +91,7 @@ def write_sorted(
         environment.close()
     if indexed:
         append_index(path, np.concatenate(hashes))
-    fsync_path(path)
+    sync(path)
     return ShardInfo(path.name, rows, path.stat().st_size, file_checksum(path))
 
 

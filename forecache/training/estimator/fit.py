@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError, InputError, SettingsError
+from forecache.files import write_durably
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
 from forecache.settings import load_settings
@@ -90,9 +91,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     }
     if rounds.history:
         result["validation_loss"] = rounds.history[fitted.best_round]["validation_loss"]
-    unfinished = spec.folder / f".{RESULT_FILE}"
-    unfinished.write_text(json.dumps(result, indent=2))
-    unfinished.rename(spec.folder / RESULT_FILE)
+    write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
     events("done")
 
 

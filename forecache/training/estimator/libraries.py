@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from forecache.errors import CheckError
+from forecache.files import replacing
 from forecache.training.estimator.matrix import Matrix
 from forecache.training.spec import MODEL_FILES
 
@@ -149,12 +150,11 @@ def save(fitted: Fitted, folder: Path) -> Path:
         CheckError: A scikit-learn estimator holds types that cannot be loaded without trusting code in the file.
     """
     path = folder / MODEL_FILES[fitted.library]
-    unfinished = path.with_name(f"unfinished-{path.name}")  # its ending chooses XGBoost's format
-    if fitted.library == "sklearn":
-        _save_skops(fitted.model, unfinished)
-    else:
-        fitted.model.save_model(str(unfinished))
-    unfinished.rename(path)
+    with replacing(path) as unfinished:
+        if fitted.library == "sklearn":
+            _save_skops(fitted.model, unfinished)
+        else:
+            fitted.model.save_model(str(unfinished))
     return path
 
 

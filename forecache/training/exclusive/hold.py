@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from forecache.errors import ConflictError
+from forecache.folders import BucketFolder, LocalFolder, open_folder
 from forecache.settings import Settings
 from forecache.training.exclusive.lease import Lease, leased
 from forecache.training.exclusive.lock import GRACE_S, only_one
 from forecache.training.spec import TrainingSpec
-from forecache.training.worker.checkpoint.places import Bucket, Folder, open_place
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,15 @@ def holding(settings: Settings, spec: TrainingSpec, *, run_id: str = "", tell: C
         ConflictError: Another process trains in the same folder, or writes the same checkpoints.
         UnavailableError: The checkpoints are in a bucket and `obstore` is not installed.
     """
-    spec.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         locks = [stack.enter_context(only_one(spec.folder, "training", wait_s=GRACE_S))]
         if not spec.checkpoints:
             yield Hold(tuple(locks))
             return
-        place = open_place(spec.checkpoints, settings.storage_options)
-        if isinstance(place, Bucket):
-            lease = stack.enter_context(leased(place.uri, settings.storage_options, run_id=run_id, tell=tell))
+        folder = open_folder(spec.checkpoints, settings.storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
+        if isinstance(folder, BucketFolder):
+            lease = stack.enter_context(leased(folder, run_id=run_id, tell=tell))
             yield Hold(tuple(locks), lease)
-        elif isinstance(place, Folder):
-            place.root.mkdir(parents=True, exist_ok=True)
-            locks.append(stack.enter_context(only_one(place.root, "writing checkpoints", wait_s=GRACE_S)))
+        elif isinstance(folder, LocalFolder):
+            locks.append(stack.enter_context(only_one(folder.root, "writing checkpoints", wait_s=GRACE_S)))
             yield Hold(tuple(locks))

@@ -12,15 +12,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from forecache.buckets import open_bucket
 from forecache.errors import ConflictError
+from forecache.folders import BucketFolder
 
 LEASE_FILE = "lease.json"
 RENEW_S = 10.0
@@ -71,13 +71,9 @@ class Lease:
         taken_by: Who took it over, None while it is held.
     """
 
-    def __init__(self, uri: str, options: Mapping[str, str], holder: Holder) -> None:
-        self._uri, self._holder = uri, holder
-        self._store: Any = open_bucket(uri, options)
-        import obstore
-
-        self._obstore: Any = obstore
-        self._tag: Tag = {}
+    def __init__(self, folder: BucketFolder, holder: Holder) -> None:
+        self._folder, self._holder = folder, holder
+        self._tag: Tag | None = None
         self._ended = threading.Event()
         self._renewing = threading.Lock()
         self.taken_by: Holder | None = None
@@ -96,14 +92,14 @@ class Lease:
         while True:
             found = self._read()
             if found is None:
-                if self._put("create"):
+                if self._put(None):
                     return
                 continue
             other, tag = found
             if tag != watched:
                 if watched is not None and not other.released:
                     raise ConflictError(
-                        f"The checkpoints in {self._uri} are being written by {other}.",
+                        f"The checkpoints in {self._folder} are being written by {other}.",
                         remedy="Wait for it, or stop it, and run again.",
                     )
                 watched, watched_since = tag, time.monotonic()
@@ -136,7 +132,7 @@ class Lease:
             return
         try:
             if self._put(self._tag, released=True):
-                self._obstore.delete(self._store, LEASE_FILE)
+                self._folder.delete([LEASE_FILE])
         except (BaseError, OSError):
             return  # it expires
 
@@ -146,7 +142,7 @@ class Lease:
             return True
         found = self._read()
         if found is None:
-            return self._put("create") or self._renew()
+            return self._put(None) or self._renew()
         other, tag = found
         if (other.machine, other.host, other.pid, other.since) == (
             self._holder.machine,
@@ -160,43 +156,39 @@ class Lease:
         return False
 
     def _read(self) -> tuple[Holder, Tag] | None:
-        try:
-            found = self._obstore.get(self._store, LEASE_FILE)
-        except FileNotFoundError:
+        found = self._folder.read(LEASE_FILE)
+        if found is None:
             return None
         try:
-            holder = Holder(**json.loads(bytes(found.bytes())))
+            holder = Holder(**json.loads(found[0]))
         except (ValueError, TypeError):
             raise ConflictError(
-                f"The object {self._uri}/{LEASE_FILE} is no lease that this version can read.",
+                f"The object {self._folder}/{LEASE_FILE} is no lease that this version can read.",
                 remedy="See that nothing trains with these checkpoints, then delete it.",
             ) from None
-        return holder, _tag(found.meta)
+        return holder, found[1]
 
-    def _put(self, mode: "str | Tag", *, released: bool = False) -> bool:
-        """Write this process's name into the object if it still is in the state that `mode` names."""
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
+    def _put(self, tag: Tag | None, *, released: bool = False) -> bool:
+        """Write this process's name into the object if it still has this tag (None: if there is none)."""
         named = asdict(self._holder)
         renewals = self._holder.renewals + 1
         content = json.dumps({**named, "renewals": renewals, "released": released}).encode()
-        try:
-            self._tag = _tag(self._obstore.put(self._store, LEASE_FILE, content, mode=mode))
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+        written = self._folder.swap(LEASE_FILE, content, tag)
+        if written is None:
             return False
+        self._tag = written
         self._holder = Holder(**{**named, "renewals": renewals})
         return True
 
 
 @contextmanager
-def leased(uri: str, options: Mapping[str, str], *, run_id: str, tell: Callable[[str], None]) -> Iterator[Lease]:
+def leased(folder: BucketFolder, *, run_id: str, tell: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a bucket's prefix.
 
     Raises:
         ConflictError: Another process holds it; the message says which and where.
-        UnavailableError: `obstore` is not installed.
     """
-    lease = Lease(uri, options, this_process(run_id))
+    lease = Lease(folder, this_process(run_id))
     lease.acquire(tell)
     keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
     keeper.start()
@@ -227,7 +219,3 @@ def _started(pid: int) -> str:
         return ""
     state, *fields = stat.rpartition(")")[2].split()
     return "" if state in "ZX" else fields[18]
-
-
-def _tag(meta: Mapping[str, Any]) -> Tag:
-    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}

@@ -1,17 +1,14 @@
 """One process at a time in the folder of a run."""
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from forecache.errors import ConflictError
+from forecache.files import lock
 
 GRACE_S = 35.0
 """How long the workers of a training that is told to stop, or whose launcher was killed, may take to save and end."""
-
-_POLL_S = 0.2
 
 
 @contextmanager
@@ -25,16 +22,11 @@ def only_one(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
     Raises:
         ConflictError: Another process holds it.
     """
-    deadline = time.monotonic() + wait_s
-    with (folder / "lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise ConflictError(
-                        f"Another process is {doing} in {folder}.", remedy="Wait for it, or stop it, and run again."
-                    ) from None
-                time.sleep(_POLL_S)
-        yield lock.fileno()
+
+    def refused(_: str) -> ConflictError:
+        return ConflictError(
+            f"Another process is {doing} in {folder}.", remedy="Wait for it, or stop it, and run again."
+        )
+
+    with lock(folder / "lock", refused=refused, wait_s=wait_s) as descriptor:
+        yield descriptor

@@ -9,11 +9,12 @@ import torch
 import torch.distributed as dist
 from deltalake import DeltaTable
 
+from forecache.files import write_durably
+from forecache.folders import open_folder
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.checkpoint.places import open_place
 from forecache.training.worker.data import EpochOrder, Split
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
@@ -60,8 +61,9 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     names, label = pipeline.features.names, pipeline.label.name
     train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
-    place = open_place(spec.checkpoints or str(spec.folder / CHECKPOINTS), load_settings().storage_options)
-    checkpoints = Checkpoints(place, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
+    where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
+    folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
+    checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
     statistics = group.by_first(lambda: fit_statistics(train, log_mask(pipeline)))
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else silent
@@ -161,9 +163,7 @@ def _finish(
         **_environment(session.group),
         **parity,
     }
-    unfinished = spec.folder / f".{RESULT_FILE}"
-    unfinished.write_text(json.dumps(result, indent=2))
-    unfinished.rename(spec.folder / RESULT_FILE)
+    write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
 
 
 def _evaluation_rows(training: Training) -> int:

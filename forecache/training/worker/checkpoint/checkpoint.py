@@ -26,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from forecache.errors import ForecacheError, UnavailableError
+from forecache.folders import Folder
 from forecache.training.worker.checkpoint.packing import Description, is_sharded, pack, unpack
-from forecache.training.worker.checkpoint.places import Place
 from forecache.training.worker.checkpoint.shards import load_shards, save_shards
 from forecache.training.worker.distributed.group import Group
 
@@ -39,13 +39,13 @@ class Checkpoints:
     """The checkpoints of one run; every rank has one and calls each method at the same point.
 
     Args:
-        place: Where the step directories lie; the same for all ranks.
+        files: Where the step directories lie; the same for all ranks.
         inputs: What the run depends on; a checkpoint of other inputs is refused.
         keep: Newest committed checkpoints that stay.
     """
 
-    def __init__(self, place: Place, group: Group, *, inputs: str, keep: int) -> None:
-        self.place, self.group, self.inputs, self.keep = place, group, inputs, keep
+    def __init__(self, files: Folder, group: Group, *, inputs: str, keep: int) -> None:
+        self.files, self.group, self.inputs, self.keep = files, group, inputs, keep
         # A writer that held the interpreter for 5 ms (the default) would hold up every step beside it.
         sys.setswitchinterval(0.0005)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -110,7 +110,7 @@ class Checkpoints:
                 continue
             if marker["inputs"] != self.inputs:
                 raise ForecacheError(
-                    f"The checkpoint {folder} in {self.place} belongs to a run with other inputs.",
+                    f"The checkpoint {folder} in {self.files} belongs to a run with other inputs.",
                     remedy="Remove it to start anew.",
                 )
             if any(name not in names or self._digest(name) != sha256 for name, sha256 in marker["files"].items()):
@@ -121,14 +121,14 @@ class Checkpoints:
 
     def _look(self) -> list[str]:
         """Names of all files; the folders of the first look are those that others have left."""
-        names = self.place.names()
+        names = self.files.names()
         if self._found is None:
             self._found = {name.split("/")[0] for name in names}
         return names
 
     def _load(self, folder: str, like: dict[str, Any] | None) -> dict[str, Any]:
         description = Description(**torch.load(io.BytesIO(self._content(f"{folder}/{_STATE}")), weights_only=True))
-        state: dict[str, Any] = unpack(description, lambda into: load_shards(self.place, folder, into), like)
+        state: dict[str, Any] = unpack(description, lambda into: load_shards(self.files, folder, into), like)
         return state
 
     def _next_folder(self, step: int) -> str:
@@ -152,7 +152,7 @@ class Checkpoints:
                 self._delete([name for name in self._look() if name.startswith(f"{folder}/")])
             if writers is not None:
                 dist.barrier(writers)
-            files = save_shards(self.place, folder, tensors, group=writers)
+            files = save_shards(self.files, folder, tensors, group=writers)
             if writers is not None:
                 gathered: list[Any] = [None] * dist.get_world_size(writers)
                 dist.all_gather_object(gathered, files, group=writers)
@@ -162,7 +162,7 @@ class Checkpoints:
                 self._prune(folder)
         except Exception as error:
             raise UnavailableError(
-                f"The checkpoint of step {step} could not be written to {self.place}: {error}.",
+                f"The checkpoint of step {step} could not be written to {self.files}: {error}.",
                 remedy="Make room or restore access; the run goes on from the checkpoint before it.",
             ) from error
 
@@ -170,18 +170,18 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(vars(description), buffer)
         content = buffer.getvalue()
-        self.place.replace(f"{folder}/{_STATE}", content)
+        self.files.write(f"{folder}/{_STATE}", content)
         marker = {
             "step": step,
             "inputs": self.inputs,
             "written_at": time.time(),
             "files": {**files, f"{folder}/{_STATE}": hashlib.sha256(content).hexdigest()},
         }
-        self.place.replace(f"{folder}/{MARKER}", json.dumps(marker).encode())
+        self.files.write(f"{folder}/{MARKER}", json.dumps(marker).encode())
 
     def _prune(self, newest: str) -> None:
         """Keep the newest committed checkpoints; what a killed worker left unfinished before them goes too."""
-        names = self.place.names()
+        names = self.files.names()
         committed = sorted(name.split("/")[0] for name in names if name.endswith(f"/{MARKER}"))
         kept = {newest, *committed[-self.keep :]}
         folders = {name: name.split("/")[0] for name in names if name.startswith("step-")}
@@ -192,15 +192,15 @@ class Checkpoints:
 
     def _delete(self, names: list[str]) -> None:
         markers = [name for name in names if name.endswith(f"/{MARKER}")]
-        self.place.delete(markers)  # first, so that a half-removed checkpoint is never taken for a whole one
-        self.place.delete([name for name in names if name not in markers])
+        self.files.delete(markers)  # first, so that a half-removed checkpoint is never taken for a whole one
+        self.files.delete([name for name in names if name not in markers])
 
     def _content(self, name: str) -> bytes:
-        with self.place.open(name, "rb") as file:
+        with self.files.open(name, "rb") as file:
             return file.read()
 
     def _digest(self, name: str) -> str:
-        with self.place.open(name, "rb") as file:
+        with self.files.open(name, "rb") as file:
             return _sha256(file)
 
 

@@ -1,4 +1,4 @@
-"""`torch.distributed.checkpoint` over a `Place`: each rank's shards in a file, hashed as they are written."""
+"""`torch.distributed.checkpoint` over a `Folder`: each rank's shards in a file, hashed as they are written."""
 
 import hashlib
 import io
@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemBase
 
-from forecache.training.worker.checkpoint.places import Place
+from forecache.folders import Folder
 
 _BUFFER_BYTES = 1 << 20
 
 
 def save_shards(
-    place: Place, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
+    files: Folder, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
 ) -> dict[str, str]:
-    """Write tensors into an empty folder of the place.
+    """Write tensors into an empty folder of it.
 
     Args:
         tensors: On the CPU; of a DTensor each rank writes its shard.
@@ -34,41 +34,41 @@ def save_shards(
     Raises:
         OSError: A rank could not write; so it is on every rank.
     """
-    files = _Files(place)
-    writer = dcp.FileSystemWriter(folder, sync_files=not place.durable)
-    writer.fs = files
-    writer.path = files.init_path(folder)
+    system = _FileSystem(files)
+    writer = dcp.FileSystemWriter(folder, sync_files=not files.durable)
+    writer.fs = system
+    writer.path = system.init_path(folder)
     planner = dcp.DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _in_one_process(group), _said_as_os_error():
         dcp.save(dict(tensors), storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
-    return files.digests
+    return system.digests
 
 
-def load_shards(place: Place, folder: str, tensors: dict[str, Tensor]) -> None:
-    """Fill tensors from a folder of the place, each rank on its own; a DTensor's shards may lie otherwise than saved.
+def load_shards(files: Folder, folder: str, tensors: dict[str, Tensor]) -> None:
+    """Fill tensors from a folder of it, each rank on its own; a DTensor's shards may lie otherwise than saved.
 
     Raises:
         OSError: A file or a tensor is missing.
     """
-    files = _Files(place)
+    system = _FileSystem(files)
     reader = dcp.FileSystemReader(folder)
-    reader.fs = files
-    reader.path = files.init_path(folder)
+    reader.fs = system
+    reader.path = system.init_path(folder)
     planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _in_one_process(None), _said_as_os_error():
         dcp.load(tensors, storage_reader=reader, planner=planner, no_dist=True)
 
 
-class _Files(FileSystemBase):
-    """The file operations of DCP's writer and reader on a place; `digests` of what was written."""
+class _FileSystem(FileSystemBase):
+    """The file operations of DCP's writer and reader on a folder; `digests` of what was written."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, files: Folder) -> None:
+        self.files = files
         self.digests: dict[str, str] = {}
 
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
-        with self.place.open(str(path), mode) as file:
+        with self.files.open(str(path), mode) as file:
             if mode == "rb":
                 yield cast("io.IOBase", file)
                 return
@@ -84,11 +84,11 @@ class _Files(FileSystemBase):
         return str(path)
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
-        self.place.rename(str(path), str(new_path))
+        self.files.rename(str(path), str(new_path))
         self.digests[str(new_path)] = self.digests.pop(str(path))
 
     def mkdir(self, path: str | os.PathLike[str]) -> None:
-        """A place makes folders as files need them."""
+        """Folders are made as files need them."""
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -98,7 +98,7 @@ class _Files(FileSystemBase):
         return str(path) in self.digests  # the folder was empty
 
     def rm_file(self, path: str | os.PathLike[str]) -> None:
-        self.place.delete([str(path)])
+        self.files.delete([str(path)])
 
 
 class _Hashed(io.RawIOBase):
