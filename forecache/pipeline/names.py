@@ -1,19 +1,17 @@
 """Names that the engine puts into tables itself, and the checks of those that a declaration gives."""
 
-import re
 from collections.abc import Sequence
 
 from forecache.errors import SettingsError
+from forecache.names import NAME
 
 AS_OF = "as_of"
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
 
 def check_name(kind: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise SettingsError(
             f"The {kind} name {name!r} is not usable as a table name.",
             remedy="Use lower-case letters, digits and underscores, starting with a letter, at most 63.",

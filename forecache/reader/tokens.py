@@ -8,7 +8,6 @@ and replaced in one step, so that a reader that watches it never sees half of it
 import hashlib
 import hmac
 import json
-import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,13 +16,13 @@ from pathlib import Path
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.files import lock, write_durably
+from forecache.names import NAME
 
 ALL = "*"
 METRICS = "+metrics"
 """Scope that opens `/metrics`; `*` opens it too."""
 
 _OWNER_ONLY = 0o600
-_PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def create_token(
     """
     if not name.strip() or len(name) > 100:
         raise InputError(f"The token name {name!r} is not usable.", remedy="Name who uses it, in 1 to 100 characters.")
-    wrong = [scope for scope in scopes if scope not in (ALL, METRICS) and not _PIPELINE.fullmatch(scope)]
+    wrong = [scope for scope in scopes if scope not in (ALL, METRICS) and not NAME.fullmatch(scope)]
     if wrong or not scopes:
         raise InputError(
             f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope.",

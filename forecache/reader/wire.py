@@ -1,6 +1,5 @@
 """The reader's protocol from the client's side: requests as they are sent, responses as typed answers or errors."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,13 +9,13 @@ from urllib.parse import quote
 import orjson
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, UnavailableError
+from forecache.names import NAME
 from forecache.reader.http import problems
 from forecache.store.keys import escape_part
 
 Key = str | int | tuple[str | int, ...]
 
 _AGAIN = (429, 502, 503, 504)
-_PIPELINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NOT_IN_A_PATH = frozenset({".", ".."})
 """Keys that a path cannot say: dot segments are resolved on the way."""
 
@@ -58,7 +57,7 @@ class Outcome(NamedTuple):
 
 def pipeline_path(pipeline: str) -> str:
     """Path of a pipeline; InputError where the name cannot be one (and so could change the path)."""
-    if not _PIPELINE.fullmatch(pipeline):
+    if not NAME.fullmatch(pipeline):
         raise InputError(
             f"{pipeline!r} cannot be a pipeline's name.", remedy="Names are lower-case letters, digits and underscores."
         )

@@ -216,7 +216,7 @@ def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_
 
 def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
     place = BucketFolder(URI, options)
-    place.replace(LEASE_FILE, b"{")
+    place.write(LEASE_FILE, b"{")
     with pytest.raises(ConflictError, match=f"{URI}/lease.json is no lease"):
         take(options)
     place.delete([LEASE_FILE])
@@ -250,7 +250,7 @@ def test_a_training_whose_lease_was_taken_over_is_killed_without_saving(
     def taken_over_at_the_second_epoch(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 1:
             other = {**vars(this_process("run-b")), "host": "gpu-7", "machine": "another boot", "pid": 4242}
-            place.replace(LEASE_FILE, json.dumps(other).encode())
+            place.write(LEASE_FILE, json.dumps(other).encode())
 
     try:
         with pytest.raises(ConflictError, match="was taken over by process 4242 on gpu-7, run run-b"):

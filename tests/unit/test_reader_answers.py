@@ -72,13 +72,13 @@ def test_keys_and_values_of_any_text_come_out_as_they_went_in(open_answers: Open
 @pytest.mark.parametrize("values", [["a", "b\nc", "d"], ["a\n", "b"], ["a", 7], ["ä", "b"], ["1", "22"], [7, 8]])
 def test_keys_are_encoded_together_as_they_are_one_by_one(open_answers: Open, values: list[object]) -> None:
     answers = open_answers()
-    assert answers.keys_of(values) == [answers.key_of(value) for value in values]
+    assert answers.keys.of_all(values) == [answers.keys.of(value) for value in values]
 
 
 @pytest.mark.parametrize("bad", ["", "k" * 600, None, 1.5])
 def test_a_wrong_key_among_good_ones_is_refused(open_answers: Open, bad: object) -> None:
     with pytest.raises(InputError):
-        open_answers().keys_of(["00001", bad, "00002"])
+        open_answers().keys.of_all(["00001", bad, "00002"])
 
 
 def test_a_missing_key_has_no_answer(open_answers: Open) -> None:
@@ -174,13 +174,13 @@ def test_integer_keys_are_taken_in_any_form_and_said_in_one(open_answers: Open) 
     key = KeySchema((KeyColumn("id", "int"),))
     answers = open_answers({7: {"score": 1.0}, -3: {"score": 2.0}}, key=key, fields=(Field("score", "double"),))
     assert [answers.encode(text) for text in ("7", "007", "-3", "-0")] == [b"7", b"7", b"-3", b"0"]
-    assert answers.key_of(7) == answers.key_of("7") == b"7"
+    assert answers.keys.of(7) == answers.keys.of("7") == b"7"
     for wrong in ("x", "1.5", "", "7 "):
         with pytest.raises(InputError):
             answers.encode(wrong)
     for wrong_json in (1.5, True, None, ["7"]):
         with pytest.raises(InputError):
-            answers.key_of(wrong_json)
+            answers.keys.of(wrong_json)
 
 
 def test_composite_keys_are_joined_text(open_answers: Open) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics, render
+from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics
+from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
 
 

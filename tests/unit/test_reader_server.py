@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from forecache.errors import ConflictError, SettingsError
-from forecache.reader.processes.server import listen
+from forecache.reader.processes.listeners import listen
 from forecache.reader.processes.shared_memory import Runtime
 
 

@@ -13,6 +13,7 @@ from forecache.errors import ForecacheError, InputError
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
+from forecache.reader.http.parsing import pipeline_and_key
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.http.routes import Reply, Request, Routes
 from forecache.reader.processes import reaper
@@ -69,8 +70,8 @@ class ReaderApp:
     def __rsgi__(self, scope: Any, proto: Any) -> Awaitable[None]:
         started = perf_counter_ns()
         method, path = scope.method, scope.path
-        if method == "GET" and not self._guarded and path.startswith("/v1/"):
-            name, _, key = path[4:].partition("/")
+        if method == "GET" and not self._guarded and (found := pipeline_and_key(path)):
+            name, _, key = found
             answers = self._answers.get(name)
             if answers is not None and key and self._answer_one(scope, proto, answers, key):
                 self._metrics.observe(_ONE, 200, perf_counter_ns() - started)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from forecache.names import NAME
 from forecache.reader.http.problems import CONTENT_TYPE, KINDS, Kind
 from forecache.reader.tokens import METRICS
 from forecache.settings import Settings
 
 Schema = dict[str, Any]
 VERSION = "1"
-_NAME_PATTERN = "^[a-z][a-z0-9_]{0,62}$"
 
 
 def document(settings: Settings) -> Schema:
@@ -70,7 +70,7 @@ def document(settings: Settings) -> Schema:
 
 _PIPELINE: Schema = {
     "name": "pipeline", "in": "path", "required": True,
-    "schema": {"type": "string", "pattern": _NAME_PATTERN}, "example": "churn",
+    "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"}, "example": "churn",
 }  # fmt: skip
 _KEY: Schema = {
     "name": "key", "in": "path", "required": True,

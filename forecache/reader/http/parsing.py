@@ -1,4 +1,4 @@
-"""Request bodies and queries: checked by hand, because what is checked is small and checked at every request."""
+"""Paths, bodies and queries of requests: checked by hand, because it is little and happens at every request."""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -9,6 +9,11 @@ from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem, quoted
 
 MAX_FIELDS = 256
+
+
+def pipeline_and_key(path: str) -> tuple[str, str, str] | None:
+    """The parts of `/v1/<pipeline>[/<key>]`: pipeline, the slash behind it or "", key; None for other paths."""
+    return path[4:].partition("/") if path.startswith("/v1/") else None
 
 
 def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:

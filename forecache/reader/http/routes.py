@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from forecache.names import NAME
 from forecache.reader.http import feast, openapi, problems
 from forecache.reader.http.access import Access
-from forecache.reader.http.parsing import keys_and_fields, query_fields
+from forecache.reader.http.parsing import keys_and_fields, pipeline_and_key, query_fields
 from forecache.reader.http.problems import Problem, quoted
-from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics, render
+from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
+from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.tokens import METRICS
 from forecache.reader.versions.answers import JSON, Answers, Headers
 from forecache.reader.versions.describe import build_labels, metadata, pipeline_row
-from forecache.reader.versions.swap import PIPELINE_NAME, Catalog
+from forecache.reader.versions.swap import Catalog
 from forecache.settings import Settings
 
 VERSIONS_PATH = "/versions/"
@@ -65,7 +67,8 @@ class Routes:
 
     def takes_body(self, path: str) -> bool:
         """Whether a POST to the path may have a body that is worth reading."""
-        return path == "/get-online-features" or (path.startswith("/v1/") and "/" not in path[4:])
+        found = pipeline_and_key(path)
+        return path == "/get-online-features" or (found is not None and not found[1])
 
     def handle(self, request: Request) -> Reply:
         """The reply to a request.
@@ -82,19 +85,20 @@ class Routes:
             return handler(request)
         if request.path.startswith(VERSIONS_PATH):
             return self._versions(request, request.path.removeprefix(VERSIONS_PATH))
-        if not request.path.startswith("/v1/"):
+        found = pipeline_and_key(request.path)
+        if found is None:
             raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted(request.path)}; see /openapi.json.")
-        name, slash, rest = request.path[4:].partition("/")
+        name, slash, key = found
         if not slash:
             return self._pipeline_or_many(request, name)
         request.route = ROUTE["one"]
         _allow(request, "GET")
-        return self._one(request, name, rest)
+        return self._one(request, name, key)
 
     def served(self, request: Request, name: str) -> Answers:
         """The served version of a pipeline that the client may read."""
         answers = self._catalog.answers.get(name)
-        if answers is None and not PIPELINE_NAME.fullmatch(name):
+        if answers is None and not NAME.fullmatch(name):
             raise Problem(
                 problems.NO_PIPELINE, f"{quoted(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
             )
@@ -150,7 +154,7 @@ class Routes:
     def _many(self, request: Request, answers: Answers) -> Reply:
         keys, fields = keys_and_fields(request.body, self._settings.reader_max_keys)
         answers.check_fields(fields)
-        encoded = answers.keys_of(keys)
+        encoded = answers.keys.of_all(keys)
         answers.check_served()
         body, found = answers.many(encoded, fields)
         cells = self._metrics.cells

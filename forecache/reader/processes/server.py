@@ -1,7 +1,5 @@
 """Starting and stopping the reader: Granian's RSGI server, one process per worker."""
 
-import errno
-import ipaddress
 import logging
 import os
 import resource
@@ -19,18 +17,17 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 
-from forecache.errors import ConflictError, SettingsError, UnavailableError
+from forecache.errors import UnavailableError
 from forecache.reader.http.access import Access
 from forecache.reader.http.app import ReaderApp
 from forecache.reader.http.limits import MAX_HEAD_BYTES
+from forecache.reader.processes.listeners import BACKLOG, listen
 from forecache.reader.processes.metrics import SLOT_BYTES
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
-BACKLOG = 4096
-"""Most connections that wait in the kernel until a worker takes them."""
 HTTP2_WINDOW_BYTES = 256 * 1024
 """What an HTTP/2 client may send before it is read, of one request and of all requests of a connection."""
 HTTP2_STREAMS = 64
@@ -202,54 +199,6 @@ def load_worker(settings: Settings, shared: Path) -> ReaderApp:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     return ReaderApp(settings, Runtime(shared, SLOT_BYTES))
-
-
-def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
-    """Sockets that listen on a port, which nobody else can then.
-
-    Args:
-        anonymous: Whether an address that other machines reach may be used.
-        count: How many; the kernel spreads connections over them.
-
-    Raises:
-        ConflictError: Something listens there.
-        SettingsError: The address is not this machine's, the port is reserved, or others would reach it.
-    """
-    listeners: list[socket.socket] = []
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if not anonymous and not ipaddress.ip_address(address[0]).is_loopback:
-            raise SettingsError(
-                f"The reader has no tokens, and other machines would reach it on {host}.",
-                remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
-                "FORECACHE_READER_ANONYMOUS=true where the network keeps strangers out.",
-            )
-        for number in range(count):
-            listener = socket.socket(family, kind)
-            listeners.append(listener)
-            # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if number:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(listeners[0].getsockname() if number else address)
-            listener.listen(BACKLOG)
-            # The first took the port for itself; only from here on others of this process may share it.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.set_inheritable(True)
-            listener.setblocking(False)
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConflictError(
-                f"Port {port} on {host} is in use.",
-                remedy="Stop what listens there, or choose another with --port or FORECACHE_READER_PORT.",
-            ) from None
-        raise SettingsError(
-            f"The reader cannot listen on {host} port {port}: {error.strerror}.",
-            remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
-        ) from None
-    return listeners
 
 
 def _raise_file_limit(max_connections: int) -> None:

@@ -1,24 +1,21 @@
 """Answers of one published version, put together from bytes that are made once per version or once per second."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
 
-from forecache.errors import InputError
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import HITS, STALE_HITS
-from forecache.store import Manifest, encode_key, parse_key, split_entry
-from forecache.store.keys import MAX_KEY_BYTES
+from forecache.reader.versions.request_keys import RequestKeys
+from forecache.store import Manifest, split_entry
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
 _NEWLINE = ord("\n")
 _START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
 _FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
-_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 
 
 class Version(Protocol):
@@ -65,8 +62,8 @@ class Answers:
         self.found_cell = offset + HITS
         self.fallback_for = fallback_for
         self.fields = frozenset(manifest.field_names)
-        self.encode = _key_encoder(manifest)
-        self._takes_text = [column.type for column in manifest.key.columns] == ["string"]
+        self.keys = RequestKeys(manifest.key)
+        self.encode = self.keys.encode
         self.get_entry = snapshot.get_entry
         self.get_entries = snapshot.get_entries
         self.carried = bool(manifest.carried)
@@ -161,33 +158,6 @@ class Answers:
         """The decoded values of several keys; None where a key is missing."""
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
-    def keys_of(self, values: Sequence[object]) -> list[bytes]:
-        """Key bytes of the keys in a JSON body, in their order; raises as `key_of`."""
-        if self._takes_text and values:
-            # What most keys are, plain text, is checked and encoded for all of them together.
-            try:
-                text = "\n".join(values)  # type: ignore[arg-type]
-            except TypeError:
-                return list(map(self.key_of, values))
-            if text.isascii():
-                keys = text.encode().split(b"\n")
-                lengths = set(map(len, keys))
-                if len(keys) == len(values) and min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES:
-                    return keys
-        return list(map(self.key_of, values))
-
-    def key_of(self, value: object) -> bytes:
-        """Key bytes of a key in a JSON body: text as in a URL, or an integer.
-
-        Raises:
-            InputError: It is neither, or not of the pipeline's key type.
-        """
-        if type(value) is str:
-            return self.encode(value)
-        if type(value) is int:
-            return encode_key(self.manifest.key, value)
-        raise InputError(f"The key {quoted(value)} is not text or an integer.", remedy="Composite keys are a|b.")
-
     def check_fields(self, fields: Sequence[str]) -> None:
         for field in fields:
             if field not in self.fields:
@@ -239,23 +209,3 @@ def _members(
         )[1:-1]
         + b","
     )
-
-
-def _key_encoder(manifest: Manifest) -> Callable[[str], bytes]:
-    """`parse_key` for this version's keys, with the common cases first."""
-    schema = manifest.key
-
-    def general(text: str) -> bytes:
-        return parse_key(schema, text)
-
-    def string(text: str) -> bytes:
-        # A surrogate cannot be encoded; parse_key says so in its own words.
-        key = text.encode("utf-8", "surrogatepass")
-        return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
-
-    def integer(text: str) -> bytes:
-        return text.encode() if _PLAIN_INTEGER.fullmatch(text) else parse_key(schema, text)
-
-    if len(schema.columns) > 1:
-        return general
-    return {"string": string, "int": integer}.get(schema.columns[0].type, general)

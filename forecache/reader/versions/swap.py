@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable
 import xxhash
 
 from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
+from forecache.names import NAME
 from forecache.reader.processes.metrics import (
     DAMAGED,
     LIVE,
@@ -31,7 +31,6 @@ from forecache.settings import Settings
 from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
-PIPELINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 POLL_S = 0.25
 Install = Callable[[str, Answers | None], None]
 
@@ -138,7 +137,7 @@ class Catalog:
     def _pipelines(self) -> set[str]:
         folder = self.settings.store_path
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return {name for name in names if PIPELINE_NAME.fullmatch(name)}
+        return {name for name in names if NAME.fullmatch(name)}
 
     def _local(self) -> list[tuple[Store, Snapshot]]:
         """What is served from stores on this machine."""

@@ -1,0 +1,70 @@
+"""The keys of requests, as they stand in paths and JSON bodies, as the bytes that a version is searched for."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from forecache.errors import InputError
+from forecache.reader.http.problems import quoted
+from forecache.store import KeySchema, encode_key, parse_key
+from forecache.store.keys import MAX_KEY_BYTES
+
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+
+
+class RequestKeys:
+    """Encodes keys of one schema.
+
+    Attributes:
+        encode: `encode(text)` returns the key bytes of a key in a path; raises as `of`.
+    """
+
+    def __init__(self, schema: KeySchema) -> None:
+        self._schema = schema
+        self._takes_text = [column.type for column in schema.columns] == ["string"]
+        self.encode = _text_encoder(schema)
+
+    def of_all(self, values: Sequence[object]) -> list[bytes]:
+        """Key bytes of the keys in a JSON body, in their order; raises as `of`."""
+        if self._takes_text and values:
+            # What most keys are, plain text, is checked and encoded for all of them together.
+            try:
+                text = "\n".join(values)  # type: ignore[arg-type]
+            except TypeError:
+                return list(map(self.of, values))
+            if text.isascii():
+                keys = text.encode().split(b"\n")
+                lengths = set(map(len, keys))
+                if len(keys) == len(values) and min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES:
+                    return keys
+        return list(map(self.of, values))
+
+    def of(self, value: object) -> bytes:
+        """Key bytes of a key in a JSON body: text as in a URL, or an integer.
+
+        Raises:
+            InputError: It is neither, or not of the pipeline's key type.
+        """
+        if type(value) is str:
+            return self.encode(value)
+        if type(value) is int:
+            return encode_key(self._schema, value)
+        raise InputError(f"The key {quoted(value)} is not text or an integer.", remedy="Composite keys are a|b.")
+
+
+def _text_encoder(schema: KeySchema) -> Callable[[str], bytes]:
+    """`parse_key` for keys of this schema, with the common cases first."""
+
+    def general(text: str) -> bytes:
+        return parse_key(schema, text)
+
+    def string(text: str) -> bytes:
+        # A surrogate cannot be encoded; parse_key says so in its own words.
+        key = text.encode("utf-8", "surrogatepass")
+        return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
+
+    def integer(text: str) -> bytes:
+        return text.encode() if _PLAIN_INTEGER.fullmatch(text) else parse_key(schema, text)
+
+    if len(schema.columns) > 1:
+        return general
+    return {"string": string, "int": integer}.get(schema.columns[0].type, general)
