@@ -4,6 +4,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from forecache.files import write_durably
+
 
 def make_page(template: Path, **values: object) -> str:
     """The page of a template that extends `base.html.j2`; its filters are `number`, `took` and those given.
@@ -28,9 +30,7 @@ def make_page(template: Path, **values: object) -> str:
 def write_page(path: Path, page: str) -> None:
     """Put a page under its path in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(page)
-    unfinished.rename(path)
+    write_durably(path, page)
 
 
 def number(value: Any, digits: int = 4) -> str:
