@@ -29,11 +29,14 @@ from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
 from forecache.folders import LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.data import Batch, EpochOrder, Reader, Split
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
 from forecache.training.worker.loop.session import Session
 from forecache.training.worker.model.model import Objective, Prepare, fit_statistics, log_mask
+from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.reader import Reader
+from forecache.training.worker.reading.split import Split
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50

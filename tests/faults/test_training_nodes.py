@@ -23,7 +23,9 @@ from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import environment
-from forecache.training.worker.data import EpochOrder, Reader, Split
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.reader import Reader
+from forecache.training.worker.reading.split import Split
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

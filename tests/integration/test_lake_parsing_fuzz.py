@@ -26,9 +26,10 @@ from landing_files import (
 )
 
 from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.ingest.formats.rows import ParsedRow
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested import ingested_files
-from forecache.lake.ingest.parsing import ParsedRow, parse_file, parse_files, parsed_columns
+from forecache.lake.ingest.parsing import parse_file, parse_files, parsed_columns
 from forecache.settings import load_settings
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,11 @@ def expect_spark_gets_them(name: str, content: bytes, num_rows: int, folder: Any
 def test_rows_of_any_csv_file_are_each_given_once(original: bytes, several: list[Edits]) -> None:
     for changes in several:
         expect_csv_rows(edited(original, changes))
+
+
+@pytest.mark.parametrize("end", [b'"', b'"\n', b'"\n\n', b'"\r\n\r\n', b'1,2,"\n\n', b'"",\n\n', b'\n\n"'])
+def test_a_quote_that_is_open_at_the_end_of_a_csv_file_is_found_also_before_blank_lines(end: bytes) -> None:
+    expect_csv_rows(b"customer_id,at,amount\n1,2026-01-01,3\n" + end)
 
 
 def expect_csv_rows(content: bytes) -> None:

@@ -11,7 +11,9 @@ import torch
 from deltalake import DeltaTable, write_deltalake
 
 from forecache.errors import InputError
-from forecache.training.worker.data import EpochOrder, Reader, Split
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.reader import Reader
+from forecache.training.worker.reading.split import Split
 
 ROWS = 1003
 

@@ -13,8 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 from torch import nn
 
 from forecache.pipeline import Training
-from forecache.training.worker.data import EpochOrder, Split
 from forecache.training.worker.loop.session import Session
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.split import Split
 
 ROWS = 500
 X = np.linspace(-9, 9, ROWS, dtype=np.float32)

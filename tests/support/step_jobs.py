@@ -12,13 +12,13 @@ from torch import nn
 from forecache.folders import LocalFolder
 from forecache.pipeline import Training
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.data import Batch
 from forecache.training.worker.distributed import group as group_module
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.distributed.parallel import Kind, Parallel, whole_weights
 from forecache.training.worker.distributed.precision import Precision
 from forecache.training.worker.loop.step import Stepper
 from forecache.training.worker.model.model import Objective, Prepare, Statistics
+from forecache.training.worker.reading.batch import Batch
 
 FEATURES = 5
 

@@ -73,7 +73,8 @@ def _count_csv(stream: BinaryIO) -> int:
             _require_utf8(line, line_number)
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
             # The csv module would end a record at a carriage return, and stop at a null character.
-            yield text.replace("\r", "_").replace("\0", "_")
+            # With its end of line: an open quote before blank lines would otherwise pass for a record of its own.
+            yield text.replace("\r", "_").replace("\0", "_") + "\n"
         yield _END
 
     csv.field_size_limit(2 * MAX_ROW_BYTES)

@@ -15,7 +15,6 @@ from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.data import EpochOrder, Split
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
 from forecache.training.worker.loop.session import Interrupted, Session
@@ -29,6 +28,8 @@ from forecache.training.worker.model.model import (
     fit_statistics,
     log_mask,
 )
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.split import Split
 from forecache.training.worker.reporting.events import Events, silent
 from forecache.training.worker.reporting.heartbeat import Heartbeat
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecache.training.worker.data import Batch
 from forecache.training.worker.distributed.parallel import Parallel, State, placement, whole_weights
 from forecache.training.worker.distributed.precision import Precision
 from forecache.training.worker.loop.session import Session
 from forecache.training.worker.loop.step import Stepper
+from forecache.training.worker.reading.batch import Batch
 
 _REPORT_EVERY_S = 1.0
 _MIN_IMPROVEMENT = 1e-6

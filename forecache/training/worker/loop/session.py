@@ -13,9 +13,11 @@ from forecache.errors import InputError
 from forecache.pipeline import Training
 from forecache.pipeline.fit_run import MakeState
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.data import Batch, EpochOrder, Reader
 from forecache.training.worker.distributed.group import Group, StopPoll
 from forecache.training.worker.model.model import Objective, Prepare
+from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.reading.order import EpochOrder
+from forecache.training.worker.reading.reader import Reader
 from forecache.training.worker.reporting.usage import Usage
 
 Report = Callable[..., None]

@@ -6,11 +6,11 @@ import torch
 
 from forecache.pipeline import Training
 from forecache.training.schedule import learning_rate
-from forecache.training.worker.data import Batch
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.distributed.parallel import Parallel
 from forecache.training.worker.distributed.precision import Precision
 from forecache.training.worker.model.model import Objective, Prepare
+from forecache.training.worker.reading.batch import Batch
 
 
 class Stepper:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from forecache.pipeline import Pipeline
-from forecache.training.worker.data import Split
+from forecache.training.worker.reading.split import Split
 
 _SMALLEST_SCALE = 1e-6
 

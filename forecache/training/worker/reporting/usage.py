@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from forecache.training.worker.data import Batch
 from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.reading.batch import Batch
 
 
 class Usage:

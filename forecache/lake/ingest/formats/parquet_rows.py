@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from forecache.errors import InputError
+from forecache.lake.ingest.formats.rows import KEPT_BYTES, ParsedRow, column_names
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES
+from forecache.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,3 +78,25 @@ def _row(names: Sequence[str], values: "Sequence[str | bytes | None]") -> TextRo
     bad = [name for name, value in zip(names, values, strict=True) if isinstance(value, bytes)]
     texts = tuple(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in values)
     return texts, f"{bad[0]} is not UTF-8 text" if bad else None
+
+
+def parquet_names(stream: BinaryIO) -> list[str]:
+    """The columns that a Parquet file says it has."""
+    import pyarrow.parquet as pq
+
+    stream.seek(0)
+    return list(pq.ParquetFile(stream).schema_arrow.names)
+
+
+def parquet_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
+    """Its rows, numbered from 1."""
+    nothing = (None,) * len(source.columns)
+    line = 0
+    for rows in text_batches(stream, column_names(source)):
+        for values, error in rows:
+            line += 1
+            content = ",".join("" if value is None else value for value in values)
+            if len(content) > MAX_ROW_BYTES:
+                content = content[:KEPT_BYTES]
+                error = f"the row has more than {MAX_ROW_BYTES:,} bytes"
+            yield ParsedRow(line, nothing if error else values, content, error)

@@ -1,0 +1,63 @@
+"""The rows of a file of JSON lines."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from forecache.errors import InputError
+from forecache.lake.ingest.formats.rows import KEPT_BYTES, ParsedRow, column_names, escaped, require_columns
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES, lines
+from forecache.pipeline import Source
+
+
+def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
+    """The rows of a file of JSON lines, each with its line."""
+    names = column_names(source)
+    nothing = (None,) * len(names)
+    stream.seek(0)
+    for number, (line, num_bytes) in enumerate(lines(stream), start=1):
+        if num_bytes > MAX_ROW_BYTES:
+            text = line[:KEPT_BYTES].decode(errors="replace")
+            yield ParsedRow(number, nothing, text, f"the line has {num_bytes:,} bytes, more than {MAX_ROW_BYTES:,}")
+        elif line.strip():
+            text = line.decode().removesuffix("\n").removesuffix("\r")
+            try:
+                yield ParsedRow(number, _json_values(text, names, source), text)
+            except RecursionError:
+                yield ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
+            except (InputError, ValueError) as error:
+                yield ParsedRow(number, nothing, text, f"bad JSON line: {escaped(str(error))}")
+
+
+def _json_values(text: str, names: list[str], source: Source) -> tuple[str | None, ...]:
+    record = json.loads(
+        text, parse_float=str, parse_int=str, parse_constant=_no_constant, object_pairs_hook=_distinct_members
+    )
+    if not isinstance(record, dict):
+        raise InputError("the line is not a JSON object")
+    require_columns(record, source)
+    if any(isinstance(value, dict | list) for value in record.values()):
+        # Nested values are kept as JSON text, with their numbers as numbers.
+        nested = json.loads(text)
+        record = {name: nested[name] if isinstance(v, dict | list) else v for name, v in record.items()}
+    return tuple(_as_text(record[name]) for name in names)
+
+
+def _no_constant(text: str) -> None:
+    raise InputError(f"{text} is not JSON")
+
+
+def _distinct_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise InputError(f"the member {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return record
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    text.encode()  # half of a surrogate pair is no text
+    return text
