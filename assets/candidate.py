@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import stage_metadata
-from assets.stage import explained, run_stage
+from assets.stage import Step, explained
 from assets.views import training_view
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
@@ -34,13 +34,12 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.training.launch import train
 
-        current = settings.load()
+        step = Step(context, settings.load())
         (night,) = training_set.nights
-        result = run_stage(
-            context, lambda progress: train(current, pipeline, night, run_id=context.run_id, progress=progress)
-        )
+        result = step.run(train, step.settings, pipeline, night)
         yield dg.MaterializeResult(
-            value=result, metadata={**stage_metadata(current, result), "night": str(night), **training_view(result)}
+            value=result,
+            metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)},
         )
 
     return candidate

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import stage_metadata
-from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, run_stage
+from assets.partitions import pipeline_partitions
+from assets.stage import Step, explained
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -44,17 +44,13 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.monitoring.drift.sampled_report import write_drift_report
 
-        current, night = settings.load(), nights_of(context)[-1]
-        result = run_stage(
-            context,
-            lambda progress: write_drift_report(
-                spark.session(), current, pipeline, night, run_id=context.run_id, progress=progress
-            ),
-        )
+        step = Step(context, settings.load(), spark)
+        night = step.nights[-1]
+        result = step.run(write_drift_report, step.session(), step.settings, pipeline, night)
         details = result.details
         yield dg.MaterializeResult(
             metadata={
-                **stage_metadata(current, result),
+                **stage_metadata(step.settings, result),
                 "night": str(night),
                 "reference": details["reference"] or "nothing yet: no test split and no night before",
                 **_page(details),

@@ -13,8 +13,8 @@ import dagster as dg
 from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
-from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, is_rebuild, run_stage, tell
+from assets.partitions import pipeline_partitions
+from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
 from forecache.pipeline import AS_OF, Pipeline
 from resources.settings import SettingsResource
@@ -58,30 +58,18 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.quality.expectations import feature_expectations
         from forecache.quality.verdicts import check_nights
 
-        current, nights = settings.load(), nights_of(context)
+        step = Step(context, settings.load(), spark)
+        current, nights = step.settings, step.nights
         for source in pipeline.sources:
-            ingest_waiting(context, current, spark, source, last=max(nights))
-        result = run_stage(
-            context,
-            lambda progress: build(
-                spark.session(),
-                current,
-                pipeline,
-                nights,
-                run_id=context.run_id,
-                progress=progress,
-                rebuild=is_rebuild(context),
-            ),
-        )
-        for night, rows in result.details["rows_by_night"].items():
-            context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
+            ingest_waiting(step, source, last=max(nights))
+        result = step.run(build, step.session(), current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
-        tell(context, f"checking {table}")
+        step.tell(f"checking {table}")
         versions = feature_versions(current, pipeline, nights)
         states = {night: f"{table}@{version}" for night, version in versions.items()}
         reports = check_nights(
-            spark.session(), current, table, feature_expectations(pipeline), column=AS_OF, states=states
+            step.session(), current, table, feature_expectations(pipeline), column=AS_OF, states=states
         )
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))

@@ -11,7 +11,7 @@ import dagster as dg
 from assets import checks
 from assets.candidate import candidate_name
 from assets.metadata import plots, stage_metadata
-from assets.stage import explained, run_stage, tell, telling
+from assets.stage import Step, explained
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
@@ -59,10 +59,9 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.registry.versions.models import model_version
         from forecache.registry.versions.register import load_evaluation, register
 
-        current = settings.load()
-        result = run_stage(
-            context, lambda progress: register(current, pipeline, candidate, run_id=context.run_id, progress=progress)
-        )
+        step = Step(context, settings.load())
+        current = step.settings
+        result = step.run(register, current, pipeline, candidate)
         version = result.details["model_version"]
         evaluation = load_evaluation(current, model_version(current, pipeline, version))
         yield dg.MaterializeResult(
@@ -74,8 +73,8 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "plots": evaluation_plots(evaluation),
             }
         )
-        settle(current, pipeline, progress=telling(context))
-        tell(context, f"the gate judges {pipeline.name} version {version}")
+        settle(current, pipeline, progress=step.progress)
+        step.tell(f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {
             "verdict": verdict_view(verdict.checks),

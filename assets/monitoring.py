@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import stage_metadata
-from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, run_stage
+from assets.partitions import pipeline_partitions
+from assets.stage import Step, explained
 from assets.views import monitoring_figures, monitoring_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
@@ -43,13 +43,9 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.monitoring.stage import monitor
         from forecache.monitoring.table import measurements
 
-        current, nights = settings.load(), nights_of(context)
-        result = run_stage(
-            context,
-            lambda progress: monitor(
-                spark.session, current, pipeline, nights, run_id=context.run_id, progress=progress
-            ),
-        )
+        step = Step(context, settings.load(), spark)
+        current, nights = step.settings, step.nights
+        result = step.run(monitor, step.session, current, pipeline, nights)
         figures = measurements(current, pipeline.name, first=nights[0], last=nights[-1])
         for night in nights:
             context.add_asset_metadata(monitoring_figures(figures, night), partition_key=night.isoformat())

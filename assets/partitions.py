@@ -22,8 +22,3 @@ def source_partitions(source: Source) -> dg.DailyPartitionsDefinition:
 
 def pipeline_partitions(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
     return daily(pipeline.start, pipeline.end)
-
-
-def nights_of(context: dg.AssetExecutionContext) -> tuple[date, ...]:
-    """The nights that this step is about, ascending."""
-    return tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))

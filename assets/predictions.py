@@ -9,8 +9,8 @@ from assets import checks, drift
 from assets.freshness import nightly_freshness
 from assets.metadata import prediction_schema, stage_metadata
 from assets.model import model_name
-from assets.partitions import nights_of, pipeline_partitions
-from assets.stage import explained, is_rebuild, run_stage, tell, telling
+from assets.partitions import pipeline_partitions
+from assets.stage import Step, explained
 from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Pipeline, TorchModel
 from resources.settings import SettingsResource
@@ -51,30 +51,18 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.quality.verdicts import check_nights
         from forecache.scoring.nightly import score_nights
 
-        current, nights = settings.load(), nights_of(context)
-        settle(current, pipeline, progress=telling(context))
-        result = run_stage(
-            context,
-            lambda progress: score_nights(
-                spark.session(),
-                current,
-                pipeline,
-                nights,
-                run_id=context.run_id,
-                progress=progress,
-                rebuild=is_rebuild(context),
-            ),
-        )
-        for night, rows in result.details["rows_by_night"].items():
-            context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
+        step = Step(context, settings.load(), spark)
+        current, nights = step.settings, step.nights
+        settle(current, pipeline, progress=step.progress)
+        result = step.run(score_nights, step.session(), current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
         )
 
-        tell(context, f"checking {table}")
+        step.tell(f"checking {table}")
         checked = open_table(current, table)
         reports = check_nights(
-            spark.session(),
+            step.session(),
             current,
             table,
             prediction_expectations(pipeline),
@@ -83,7 +71,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             version=checked.version(),
         )
         yield from checks.expectation_events(context, table, reports)
-        moved = check_drift(current, pipeline, nights, spark=spark.session(), run_id=context.run_id)
+        moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
         yield from drift.drift_events(context, pipeline, moved)
         if pipeline.shadow:
             yield from drift.challenger_materializations(pipeline, result)

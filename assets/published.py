@@ -11,10 +11,8 @@ import dagster as dg
 
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
-from assets.stage import explained, run_stage
+from assets.stage import Step, explained
 from forecache.pipeline import Pipeline
-from forecache.results import Progress, StageResult
-from forecache.settings import Settings
 from resources.settings import SettingsResource
 
 
@@ -36,18 +34,13 @@ def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     @explained
     def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        current = settings.load()
-        result = run_stage(context, lambda progress: _publish_newest(current, pipeline, context.run_id, progress))
-        metadata = {**stage_metadata(current, result), "details": details_json(result)}
+        from forecache.lake.ledger import newest_night
+        from forecache.operations.publish import publish_night
+
+        step = Step(context, settings.load())
+        newest = newest_night(step.settings, "score", pipeline.name)
+        result = step.run(publish_night, step.settings, pipeline, night=newest)
+        metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
 
     return published
-
-
-def _publish_newest(settings: Settings, pipeline: Pipeline, run_id: str, progress: Progress) -> StageResult:
-    from forecache.lake.ledger import last_records
-    from forecache.operations.publish import publish_night
-
-    scored = [night for night in last_records(settings, "score", pipeline.name) if night]
-    newest = max(scored, default=None)
-    return publish_night(settings, pipeline, night=newest, run_id=run_id, progress=progress)

@@ -13,17 +13,16 @@ import dagster as dg
 from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, source_schema, stage_metadata
-from assets.partitions import nights_of, source_partitions
-from assets.stage import explained, run_stage, tell
+from assets.partitions import source_partitions
+from assets.stage import Step, explained
 from forecache.pipeline import Source
-from forecache.settings import Settings
+from forecache.results import StageResult
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested import IngestedFile
     from forecache.quality.reconcile import DayCounts
-    from forecache.results import StageResult
 
 RECONCILES = "adds_up_to_what_landed"
 READ = "files_are_read"
@@ -81,22 +80,25 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         from forecache.lake.ingest.ingested import ingested_files, read_days, require_days
         from forecache.quality.raw_days import raw_verdicts
 
-        current, days = settings.load(), nights_of(context)
+        step = Step(context, settings.load(), spark)
+        current, days = step.settings, step.nights
         try:
             correctable = raw_verdicts(current, source).refused
-            result = ingest_days(context, current, spark, source, days, correctable=correctable)
+            result = ingest_days(step, source, days, correctable=correctable)
         except Exception:
             # The days that were ingested although a file failed the run are there.
-            tell_of_days(context, source, ingested_files(current, source))
+            tell_of_days(step, source, ingested_files(current, source))
             raise
         files = ingested_files(current, source)
-        tell_of_days(context, source, files, exclude=days)
+        tell_of_days(step, source, files, exclude=days)
         done = read_days(files) & set(days)
         if done == set(days):
-            yield from _materialized(context, current, source, result, days, files)
+            yield from _materialized(step, source, result, files)
         else:
-            tell_of_days(context, source, files, of=done)
-        yield from _checked(context, current, spark, source, days, files)
+            tell_of_days(step, source, files, of=done)
+        step.tell(f"checking {raw}")
+        for check, verdicts in day_verdicts(step, source, days, files).items():
+            yield from checks.check_events(context, raw, check, verdicts, blocking=check in BLOCKING)
         others = (context.run.asset_selection or set()) - {dg.AssetKey(raw), dg.AssetKey(quarantine)}
         if others:
             require_days(current, source, days, files=files)
@@ -104,33 +106,14 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     return ingest_source
 
 
-def ingest_days(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    spark: SparkResource,
-    source: Source,
-    days: Collection[date],
-    *,
-    correctable: Collection[date],
-) -> "StageResult":
+def ingest_days(step: Step, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:
     from forecache.lake.ingest.ingest import ingest
 
-    return run_stage(
-        context,
-        lambda progress: ingest(
-            spark.session(),
-            settings,
-            source,
-            days=days,
-            correctable=correctable,
-            run_id=context.run_id,
-            progress=progress,
-        ),
-    )
+    return step.run(ingest, step.session(), step.settings, source, days=days, correctable=correctable)
 
 
 def tell_of_days(
-    context: dg.AssetExecutionContext,
+    step: Step,
     source: Source,
     files: Sequence["IngestedFile"],
     *,
@@ -149,11 +132,11 @@ def tell_of_days(
 
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
-        known = context.instance.get_materialized_partitions(dg.AssetKey(raw))
+        known = step.context.instance.get_materialized_partitions(dg.AssetKey(raw))
         of = {day for day in read_days(files) if day.isoformat() not in known} - set(exclude)
     for day, count in day_counts(files, of).items():
         for table, metadata in ((raw, _raw_metadata(count)), (quarantine, _quarantine_metadata(count))):
-            context.log_event(dg.AssetMaterialization(table, partition=day.isoformat(), metadata=metadata))
+            step.context.log_event(dg.AssetMaterialization(table, partition=day.isoformat(), metadata=metadata))
 
 
 def _raw_metadata(count: "DayCounts") -> dict[str, Any]:
@@ -166,43 +149,20 @@ def _quarantine_metadata(count: "DayCounts") -> dict[str, Any]:
 
 
 def _materialized(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    source: Source,
-    result: "StageResult",
-    days: Collection[date],
-    files: Sequence["IngestedFile"],
-) -> Iterator[Any]:
+    step: Step, source: Source, result: StageResult, files: Sequence["IngestedFile"]
+) -> Iterator[dg.MaterializeResult[Any]]:
     from forecache.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
-    for day, count in day_counts(files, days).items():
-        context.add_asset_metadata(_raw_metadata(count), raw, day.isoformat())
-        context.add_asset_metadata(_quarantine_metadata(count), quarantine, day.isoformat())
-    yield dg.MaterializeResult(raw, metadata={**stage_metadata(settings, result), "details": details_json(result)})
-    yield dg.MaterializeResult(quarantine, metadata={"dagster/uri": settings.table_uri(quarantine)})
-
-
-def _checked(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    spark: SparkResource,
-    source: Source,
-    days: Collection[date],
-    files: Sequence["IngestedFile"],
-) -> Iterator[Any]:
-    tell(context, f"checking {source.raw_table}")
-    for check, verdicts in day_verdicts(context, settings, spark, source, days, files).items():
-        yield from checks.check_events(context, source.raw_table, check, verdicts, blocking=check in BLOCKING)
+    for day, count in day_counts(files, step.nights).items():
+        step.context.add_asset_metadata(_raw_metadata(count), raw, day.isoformat())
+        step.context.add_asset_metadata(_quarantine_metadata(count), quarantine, day.isoformat())
+    yield dg.MaterializeResult(raw, metadata={**stage_metadata(step.settings, result), "details": details_json(result)})
+    yield dg.MaterializeResult(quarantine, metadata={"dagster/uri": step.settings.table_uri(quarantine)})
 
 
 def day_verdicts(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    spark: SparkResource,
-    source: Source,
-    days: Collection[date],
-    files: Sequence["IngestedFile"],
+    step: Step, source: Source, days: Collection[date], files: Sequence["IngestedFile"]
 ) -> dict[str, dict[date, checks.Verdict]]:
     """By check, the verdicts on the days that have a file; expectations are about days with a file that was read."""
     from forecache.lake.ingest.ingested import read_days
@@ -215,7 +175,7 @@ def day_verdicts(
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}
     states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
-    reports = check_nights(spark.session(), settings, raw, expectations, column="event_day", states=states)
+    reports = check_nights(step.session(), step.settings, raw, expectations, column="event_day", states=states)
     unread = [file for file in files if file.error is not None]
     read = {}
     for day in counts:
@@ -223,7 +183,7 @@ def day_verdicts(
         severity = dg.AssetCheckSeverity.WARN if day in done else dg.AssetCheckSeverity.ERROR
         reason = f"{len(names)} in quarantine: {'; '.join(names)}." if names else "Every landing file was read."
         read[day] = checks.Verdict(not names, reason, severity=severity)
-    outcomes = reconcile_days(settings, source, list(counts), files=files, run_id=context.run_id)
+    outcomes = reconcile_days(step.settings, source, list(counts), files=files, run_id=step.context.run_id)
     return {
         **checks.expectation_verdicts(reports),
         RECONCILES: {day: checks.Verdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()},

@@ -1,16 +1,22 @@
-"""Running one stage of the engine inside an asset: progress, errors and retries, the same for all."""
+"""One step of a run: an asset calls a stage of the engine, with progress, errors and retries, the same for all."""
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from forecache.errors import ConflictError, ForecacheError, UnavailableError
-from forecache.results import Progress, StageResult
+from forecache.results import StageResult
+from forecache.settings import Settings
 from forecache.unforeseen import explain
 from resources.session import current_session
+from resources.spark import SparkResource
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 MAX_RETRIES = 2
 _FIRST_DELAY_S = 5
@@ -47,41 +53,53 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
     return explained_stage
 
 
-def run_stage(context: Context, stage: Callable[[Progress], StageResult]) -> StageResult:
-    """Call a stage of the engine with a progress callback; its result goes to the log and to the session."""
-    result = stage(telling(context))
-    context.log.info(_sentence(result))
-    session = current_session()
-    if session:
-        session.error = None
-        session.done(result)
-    return result
+class Step:
+    """A step of a run as the function of an asset or an op sees it.
 
+    Attributes:
+        nights: The as-of dates, or landing days, that the step is about, ascending.
+        rebuild: Whether the run was asked to do again also what is current.
+        progress: Tells the listening session at once, and the log at most every two seconds: each line there is a row.
+    """
 
-def is_rebuild(context: Context) -> bool:
-    """Whether the run was asked to do again also what is current."""
-    return context.run.tags.get(REBUILD_TAG) == "true"
+    def __init__(self, context: Context, settings: Settings, spark: SparkResource | None = None) -> None:
+        self.context, self.settings, self._spark = context, settings, spark
+        self.rebuild = context.run.tags.get(REBUILD_TAG) == "true"
+        self._session = current_session()  # progress also comes from threads, which have none
+        self._last_logged = float("-inf")
 
+    @property
+    def nights(self) -> tuple[date, ...]:
+        return tuple(sorted(date.fromisoformat(key) for key in self.context.partition_keys))
 
-def tell(context: Context, message: str) -> None:
-    """Say what goes on between stages, such as a check."""
-    telling(context)(message)
+    def session(self) -> "SparkSession":
+        """The process's Spark session, started at the first call."""
+        assert self._spark is not None, "this step declares no Spark resource"
+        return self._spark.session()
 
+    def run(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
+        """Call a stage of the engine with this run's id and progress; its result goes to the log and to the session."""
+        self._last_logged = float("-inf")
+        result = stage(*arguments, **more, run_id=self.context.run_id, progress=self.progress)
+        self.context.log.info(_sentence(result))
+        for night, rows in result.details.get("rows_by_night", {}).items():
+            self.context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
+        if self._session:
+            self._session.error = None
+            self._session.done(result)
+        return result
 
-def telling(context: Context) -> Progress:
-    """Progress to the listening session at once, to the log at most every two seconds: each line there is a row."""
-    session = current_session()
-    last_logged = float("-inf")
+    def tell(self, message: str) -> None:
+        """Say what goes on between stages, such as a check."""
+        self._last_logged = float("-inf")
+        self.progress(message)
 
-    def report(message: str, share: float | None = None) -> None:
-        nonlocal last_logged
-        if session:
-            session.progress(message, share)
-        if time.monotonic() - last_logged >= _LOG_EVERY_S:
-            last_logged = time.monotonic()
-            context.log.info(message if share is None else f"{message} ({share:.0%})")
-
-    return report
+    def progress(self, message: str, share: float | None = None) -> None:
+        if self._session:
+            self._session.progress(message, share)
+        if time.monotonic() - self._last_logged >= _LOG_EVERY_S:
+            self._last_logged = time.monotonic()
+            self.context.log.info(message if share is None else f"{message} ({share:.0%})")
 
 
 def _sentence(result: StageResult) -> str:

@@ -9,7 +9,7 @@ import dagster as dg
 from assets import checks
 from assets.metadata import feature_columns, key_columns, stage_metadata
 from assets.night import TrainingNight
-from assets.stage import explained, is_rebuild, run_stage
+from assets.stage import Step, explained
 from assets.views import splits_view
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Pipeline
@@ -53,25 +53,14 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.lake.training_set import build_training_set as build
         from forecache.quality.splits import separation
 
-        current = settings.load()
+        step = Step(context, settings.load(), spark)
         night = config.resolve(pipeline, context)
         for source in pipeline.sources:
-            ingest_waiting(context, current, spark, source, last=night)
-        result = run_stage(
-            context,
-            lambda progress: build(
-                spark.session(),
-                current,
-                pipeline,
-                night,
-                run_id=context.run_id,
-                progress=progress,
-                rebuild=is_rebuild(context),
-            ),
-        )
+            ingest_waiting(step, source, last=night)
+        result = step.run(build, step.session(), step.settings, pipeline, night, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             value=result,
-            metadata={**stage_metadata(current, result), "night": str(night), "splits": splits_view(result)},
+            metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)},
         )
         as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
         found = separation(as_of, result.details["splits"], horizon_days=label.horizon_days)

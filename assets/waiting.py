@@ -8,9 +8,8 @@ import dagster as dg
 
 from assets import checks
 from assets.raw import BLOCKING, day_verdicts, ingest_days, tell_of_days
+from assets.stage import Step
 from forecache.pipeline import Source
-from forecache.settings import Settings
-from resources.spark import SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested import IngestedFile
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 
 
-def ingest_waiting(
-    context: dg.AssetExecutionContext, settings: Settings, spark: SparkResource, source: Source, *, last: date
-) -> None:
+def ingest_waiting(step: Step, source: Source, *, last: date) -> None:
     """Ingest what landed up to a day and waits, in the step of an asset that needs it, and refuse what a check refuses.
 
     Days that were ingested and not judged since, such as by a run that was killed in between, are judged here.
@@ -34,19 +31,19 @@ def ingest_waiting(
     from forecache.lake.ingest.pending import files_to_ingest, pending_days
     from forecache.quality.raw_days import raw_verdicts
 
-    files, known = ingested_files(settings, source), raw_verdicts(settings, source)
-    waiting = files_to_ingest(list_landing(settings, source), files, correctable=known.refused)
+    files, known = ingested_files(step.settings, source), raw_verdicts(step.settings, source)
+    waiting = files_to_ingest(list_landing(step.settings, source), files, correctable=known.refused)
     days = pending_days(waiting, first=source.start, last=last)
     if days:
         try:
-            ingest_days(context, settings, spark, source, days, correctable=known.refused)
+            ingest_days(step, source, days, correctable=known.refused)
         finally:
-            files = ingested_files(settings, source)
-            tell_of_days(context, source, files)
+            files = ingested_files(step.settings, source)
+            tell_of_days(step, source, files)
     standing = known.standing(files, last=last)
     refused = {day: reason for day, reason in standing.items() if reason}
     unjudged = {file.event_day for file in files if file.event_day and file.event_day <= last} - standing.keys()
-    refused |= _judge(context, settings, spark, source, unjudged, files)
+    refused |= _judge(step, source, unjudged, files)
     if refused:
         day, reason = min(refused.items())
         raise CheckError(
@@ -56,19 +53,13 @@ def ingest_waiting(
         )
 
 
-def _judge(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    spark: SparkResource,
-    source: Source,
-    days: Collection[date],
-    files: Sequence["IngestedFile"],
-) -> dict[date, str]:
+def _judge(step: Step, source: Source, days: Collection[date], files: Sequence["IngestedFile"]) -> dict[date, str]:
     """Check days outside their own asset's step; returns those that a blocking check refuses, with the reason."""
     refused: dict[date, str] = {}
     if not days:
         return refused
-    for check, verdicts in day_verdicts(context, settings, spark, source, days, files).items():
+    context = step.context
+    for check, verdicts in day_verdicts(step, source, days, files).items():
         for event in checks.evaluations(context, source.raw_table, check, verdicts, blocking=check in BLOCKING):
             # Of this run: outside of runs Dagster takes one evaluation of a day, ever.
             report = dg.DagsterEvent(_EVALUATION, context.job_name, event_specific_data=event)

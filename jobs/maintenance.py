@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.stage import explained, telling
+from assets.stage import Step, explained
 from resources.settings import SettingsResource
 
 CRON = "0 1 * * 0"
@@ -19,7 +19,8 @@ def build_maintenance_job() -> dg.JobDefinition:
     def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.operations.maintain import maintain
 
-        done = maintain(settings.load(), progress=telling(context))
+        step = Step(context, settings.load())
+        done = maintain(step.settings, progress=step.progress)
         columns = ("table", "merged", "removed", "files_before", "files_after", "bytes_before", "bytes_after")
         records = [dg.TableRecord({name: getattr(item, name) for name in columns}) for item in done]
         freed = sum(item.bytes_before - item.bytes_after for item in done)

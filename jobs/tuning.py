@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.stage import explained, run_stage
+from assets.stage import Step, explained
 from assets.views import tuning_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
@@ -33,13 +33,8 @@ def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
     ) -> Iterator[dg.Output[Any]]:
         from forecache.training.tuning.search import tune
 
-        current = settings.load()
-        result = run_stage(
-            context,
-            lambda progress: tune(
-                current, pipeline, date.today(), trials=config.trials, run_id=context.run_id, progress=progress
-            ),
-        )
+        step = Step(context, settings.load())
+        result = step.run(tune, step.settings, pipeline, date.today(), trials=config.trials)
         yield dg.Output(None, metadata=tuning_view(pipeline, result))
 
     @dg.job(

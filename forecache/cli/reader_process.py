@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from forecache.cli.commands.doctor import port_is_free
+from forecache.cli.checks.machine import port_is_free
 from forecache.errors import UnavailableError
 from forecache.settings import Settings
 

@@ -80,6 +80,11 @@ def last_of_stages(
     return found
 
 
+def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
+    """The newest night that a stage has done, None where it has done none."""
+    return max((night for night in last_records(settings, stage, subject) if night is not None), default=None)
+
+
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one night, None where there is none."""
     # A filter cannot ask for null, which is the night of a stage without nights.

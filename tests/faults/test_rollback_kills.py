@@ -10,7 +10,7 @@ from rollback_sample import promote_and_die, roll_back_until, two_champions
 from sample_project.pipelines.visits import returns
 from warm import start
 
-from forecache.cli.commands.doctor import check_rollbacks
+from forecache.cli.checks.state import check_rollbacks
 from forecache.operations.rollback import settle
 from forecache.operations.steps import STEPS
 from forecache.registry.promotions import promotions, unfinished

@@ -6,15 +6,17 @@ import dagster as dg
 import pytest
 
 from assets import stage as asset_stage
-from assets.stage import run_stage
+from assets.stage import Step
 from forecache.results import Progress, StageResult
 from forecache.scoring.tasks.job import progress_of
+from forecache.settings import load_settings
+from resources.session import Session, listening
 
 
 def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asset_stage, "_LOG_EVERY_S", 0.0)
 
-    def work(progress: Progress) -> StageResult:
+    def work(*, run_id: str, progress: Progress) -> StageResult:
         def tell() -> None:
             for done in (1, 2, 3):
                 progress(*progress_of((done, 4), (done * 100, 400), 1.0))
@@ -26,12 +28,16 @@ def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest
 
     @dg.asset
     def predictions(context: dg.AssetExecutionContext) -> None:
-        run_stage(context, work)
+        Step(context, load_settings()).run(work)
 
-    with dg.instance_for_test() as instance:
+    heard: list[str] = []
+    session = Session(load_settings(), lambda message, share: heard.append(message), lambda result: None)
+    with dg.instance_for_test() as instance, listening(session):
         result = dg.materialize([predictions], instance=instance)
         messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
     told = [message for message in messages if " shards, " in message]
+    assert len(heard) == 3
+    assert [result.stage for result in session.results] == ["score"]
     assert told == [
         "scoring 400 rows: 1 of 4 shards, 100 rows/s, 3 s left (25%)",
         "scoring 400 rows: 2 of 4 shards, 200 rows/s, 1 s left (50%)",

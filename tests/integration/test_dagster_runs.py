@@ -20,6 +20,7 @@ from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from jobs.runner import run
 from resources.instance import runner_instance
+from resources.settings import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
 DAYS = [date(2026, 1, day) for day in range(1, 7)]
@@ -172,7 +173,7 @@ def test_a_night_outside_the_data_is_refused_before_anything_runs(shop: Settings
 
 
 def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
-    from assets.published import _publish_newest
+    from assets.published import build_published
     from forecache.lake.delta.tables import append_rows
     from forecache.pipeline import load_pipeline
 
@@ -184,8 +185,9 @@ def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
     scored = StageRecord("score", "orders", DAYS[5], "in", "predictions_orders", 1, 10, 0.1)
     checked = StageRecord("check", "predictions_orders", DAYS[5], "in", "", -1, 10, 0.1, report.to_dict())
     record(shop, [scored, checked])
-    with pytest.raises(CheckError, match="2026-01-06 .*failed its check.*must not be null"):
-        _publish_newest(shop, orders, "run", lambda message, share=None: None)
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+    with pytest.raises(dg.Failure, match="2026-01-06 .*failed its check.*must not be null"):
+        dg.materialize([build_published(orders)], resources={"settings": resource})
 
 
 @pytest.mark.slow

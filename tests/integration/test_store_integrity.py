@@ -14,7 +14,7 @@ import redis
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.cli.commands.doctor import check_bytes, check_stores
+from forecache.cli.checks.state import check_bytes, check_stores
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from forecache.cli import base
-from forecache.cli.commands.doctor import check_variables, examine
+from forecache.cli.checks.state import check_variables
+from forecache.cli.commands.doctor import examine
 from forecache.cli.main import main
 from forecache.settings import Settings, load_settings
 

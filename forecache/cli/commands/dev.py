@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.commands.doctor import port_is_free
+from forecache.cli.checks.machine import port_is_free
 from forecache.cli.runner import orchestrator
 from forecache.cli.supervise import run_supervised
 from forecache.errors import ConflictError, UnavailableError

@@ -7,9 +7,9 @@ import click
 
 from forecache.cli.base import Night, command, settings
 from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.commands.scoring import newest_scored
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
     from forecache.monitoring.decision import Decision
@@ -42,7 +42,7 @@ def monitor(pipeline: str, night: date | None) -> None:
 
     current = settings()
     declared = load_pipeline(current, pipeline)
-    chosen = night or _newest(current, declared)
+    chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
     found = measurements(current, declared.name, first=chosen, last=chosen)
@@ -69,18 +69,6 @@ def monitor(pipeline: str, night: date | None) -> None:
         click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
     else:
         click.echo(f"{'Train again' if decision.retrain else 'No training asked for'}: {decision.reason}")
-
-
-def _newest(current: "Settings", pipeline: "Pipeline") -> date:
-    from forecache.lake.ledger import last_records
-
-    nights = [night for night in last_records(current, "score", pipeline.name) if night is not None]
-    if not nights:
-        raise NotFoundError(
-            f"Pipeline {pipeline.name!r} has no predictions yet.",
-            remedy=f"`forecache run {pipeline.name}` scores a night.",
-        )
-    return max(nights)
 
 
 def _decision(current: "Settings", pipeline: "Pipeline") -> "Decision | None":

@@ -41,7 +41,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
     current = settings()
     declared = load_pipeline(current, pipeline)
-    found = prediction_drift(current, declared, night or _newest_scored(current, declared))
+    found = prediction_drift(current, declared, night or newest_scored(current, declared))
     page = _write_report(current, declared, found.night) if report else None
     if wants_json():
         print_json({**found.metadata(), **({"report": page} if report else {})})
@@ -51,17 +51,16 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
         click.echo(f"The report is {page}." if page else "There is nothing to compare with, and so no report.")
 
 
-def _newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
-    from forecache.lake.ledger import last_records
-    from forecache.scoring.night import STAGE
+def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
+    from forecache.lake.ledger import newest_night
 
-    nights = [night for night in last_records(current, STAGE, pipeline.name) if night is not None]
-    if not nights:
+    newest = newest_night(current, "score", pipeline.name)
+    if newest is None:
         raise NotFoundError(
             f"No night of pipeline {pipeline.name!r} was scored yet.",
             remedy=f"`forecache run {pipeline.name}` scores the newest one.",
         )
-    return max(nights)
+    return newest
 
 
 def _write_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
@@ -149,7 +148,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
             f"Nobody challenges the champion of {pipeline!r}.",
             remedy=f"Name one with `forecache challenge {pipeline} VERSION`, or give --version.",
         )
-    chosen = night or _newest_scored(current, declared)
+    chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
         spark = spark_session(current)
         result = score_shadow(spark, current, declared, chosen, challenger, progress=progress.update)

@@ -1,0 +1,130 @@
+"""What the settings name: the project, the lake, MLflow, the stores."""
+
+from pathlib import Path
+
+from forecache.cli.checks.finding import Finding
+from forecache.cli.output import size
+from forecache.errors import NotFoundError, UnavailableError
+from forecache.settings import Settings, unknown_variables
+
+_NAMED = 5
+
+
+def check_variables() -> Finding:
+    unknown = unknown_variables()
+    if not unknown:
+        return Finding("settings", "ok", "read from the environment and .env")
+    meant = [f"{name} (did you mean {close}?)" if close else name for name, close in unknown.items()]
+    remedy = "Rename or remove them; `forecache settings` lists those there are."
+    return Finding("settings", "warn", f"no such setting: {', '.join(meant)}", remedy)
+
+
+def check_project(settings: Settings) -> Finding:
+    from forecache.pipeline.loading import read_project
+
+    project = read_project(settings)
+    pipelines = project.pipelines
+    if project.broken:
+        usable = f"; usable: {', '.join(pipelines) or 'none'}"
+        told = " ".join(str(error) for error in project.broken.values())
+        return Finding("pipelines", "fail", f"{told.rstrip('.')}{usable}", "Mend them; the others go on meanwhile.")
+    if not pipelines:
+        return Finding(
+            "pipelines", "warn", f"none in {settings.project}.pipelines", "Declare one; see CONTRIBUTING.md."
+        )
+    return Finding("pipelines", "ok", f"{', '.join(pipelines)} in {settings.project}")
+
+
+def check_lake(settings: Settings) -> Finding:
+    from forecache.lake.delta.tables import table_names
+
+    found = table_names(settings)
+    if not found:
+        return Finding(
+            "lake", "warn", f"no table yet in {settings.lake_uri}", "Run `forecache demo` or `forecache run`."
+        )
+    return Finding("lake", "ok", f"{len(found)} tables in {settings.lake_uri}")
+
+
+def check_mlflow(settings: Settings) -> Finding:
+    uri = settings.mlflow_tracking_uri
+    if not uri.startswith("sqlite:///"):
+        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not asked)")
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.is_file():
+        return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run makes it.")
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (count,) = connection.execute("select count(*) from model_versions").fetchone()
+    except sqlite3.Error as error:
+        return Finding("mlflow", "fail", f"{path}: {error}", "Restore it, or remove the file and train again.")
+    return Finding("mlflow", "ok", f"{count} model versions in {path}")
+
+
+def check_stores(settings: Settings) -> Finding:
+    """Whether the served versions' files are there in their sizes; `check_bytes` reads them."""
+    from forecache.store.checkup import stores_here
+    from forecache.store.integrity import check_sizes
+
+    served, problems = [], []
+    for store in stores_here(settings):
+        try:
+            manifest = store.current()
+            if manifest is not None:
+                check_sizes(store.layout, manifest)
+                served.append(f"{store.pipeline} {manifest.version}")
+        except (UnavailableError, NotFoundError) as error:
+            problems.append(f"{store.pipeline}: {error.message}")
+    if problems:
+        remedy = "`forecache verify` says what is damaged and what mends it."
+        return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
+    return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
+
+
+def check_bytes(settings: Settings) -> Finding:
+    """Whether every byte of every version in the stores is the one that was written."""
+    from forecache.store.checkup import verify_stores
+
+    found = verify_stores(settings)
+    return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
+
+
+def check_rollbacks(settings: Settings) -> Finding:
+    from forecache.pipeline import load_pipelines
+    from forecache.registry.promotions import promotions, unfinished
+    from forecache.store import open_store
+
+    cut_short = []
+    for name in load_pipelines(settings):
+        entry, store = unfinished(promotions(settings, name)), open_store(settings, name)
+        current = store.pointer().current
+        if entry is not None:
+            cut_short.append(
+                f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
+            )
+        elif current in store.quarantined():  # of the store alone: the pointer moves after the quarantine
+            cut_short.append(f"{name} from version {current}, which is quarantined and still current")
+    if cut_short:
+        return Finding(
+            "rollbacks",
+            "warn",
+            f"cut short: {', '.join(cut_short)}",
+            "Give the same command again: it finishes that one and does nothing else. A run finishes a model's, too.",
+        )
+    return Finding("rollbacks", "ok", "none was cut short")
+
+
+def check_files(settings: Settings) -> Finding:
+    """Whether every data file of every table can be read whole."""
+    from forecache.lake.delta.damage import damaged_files
+
+    found = list(damaged_files(settings))
+    if not found:
+        return Finding("table files", "ok", "every data file of the lake was read")
+    named = "; ".join(f"{file.table}: {file.path}. {file.problem}" for file in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    remedies = " ".join(dict.fromkeys(file.remedy for file in found))
+    return Finding("table files", "fail", f"{len(found)} damaged: {named}{more}", remedies)

@@ -1,0 +1,150 @@
+"""The chain from a served answer to its data, its model, its runs and its code."""
+
+import json
+import time
+from datetime import date, datetime
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from forecache.cli.commands.get import no_such_key
+from forecache.cli.commands.models import model_dict
+from forecache.cli.commands.store import open_pipeline_store
+from forecache.cli.output import plain
+from forecache.errors import NotFoundError
+from forecache.lake.delta.small_tables import read_rows
+from forecache.lake.delta.tables import open_table
+from forecache.lake.ledger import LEDGER_TABLE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
+    from forecache.store import Manifest
+
+
+def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
+    """The chain from an answer to its sources, one entry a link.
+
+    Returns:
+        `answer`, `store`, `prediction`, `features`, `raw` (a list, one a source) and `model`. A link whose Delta
+        version has been vacuumed, or whose model was deleted, holds `missing` with the reason.
+
+    Raises:
+        NotFoundError: Nothing is published, or the version does not have the key.
+    """
+    from forecache.reader.versions.answers import Answers
+    from forecache.store import decode_key, parse_key
+
+    with open_pipeline_store(pipeline.name).snapshot(version) as snapshot:
+        manifest = snapshot.manifest
+        key_bytes = parse_key(manifest.key, key)
+        answers = Answers(snapshot)
+        answers.refresh(time.time())
+        answer = answers.one(key_bytes)
+    if answer is None:
+        raise no_such_key(manifest, key)
+    where = dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
+    night = date.fromisoformat(manifest.as_of)
+    chain: dict[str, Any] = {"answer": json.loads(answer), "store": _store(manifest)}
+    prediction = _row(current, manifest.source.table, manifest.source.delta_version, where, night)
+    chain["prediction"] = prediction | _recorded(current, "score", pipeline.name, night)
+    feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
+    features = _row(current, pipeline.feature_table, feature_version, where, night)
+    made = _recorded(current, "features", pipeline.name, night, delta_version=feature_version)
+    chain["features"] = features | made
+    chain["raw"] = [
+        _events(current, source.raw_table, _raw_version(made.get("inputs", ""), source.raw_table), where, night)
+        for source in pipeline.sources
+    ]
+    chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
+    return chain
+
+
+def _store(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "rows": manifest.rows,
+        "content_hash": manifest.content_hash,
+        "published_at": manifest.published_at,
+        "run_id": manifest.run_id,
+        "code_version": manifest.code_version,
+        "table": manifest.source.table,
+        "delta_version": manifest.source.delta_version,
+    }
+
+
+def _row(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
+    """The one row of a key and night at a Delta version of a table."""
+    link: dict[str, Any] = {"table": table, "delta_version": version}
+    rows = _rows(current, table, version, {**where, "as_of": night}, link)
+    if rows:
+        link["row"] = {name: plain_value(value) for name, value in rows[0].items()}
+    elif "missing" not in link:
+        link["missing"] = f"{table} has no such row at Delta version {version}"
+    return link
+
+
+def _rows(
+    current: Settings, table: str, version: int | None, where: dict[str, Any], link: dict[str, Any]
+) -> list[dict[str, Any]]:
+    from deltalake.exceptions import DeltaError
+
+    filters = [(name, "=", value) for name, value in where.items()]
+    try:
+        rows: list[dict[str, Any]] = (
+            open_table(current, table, version=version).to_pyarrow_table(filters=filters).to_pylist()
+        )
+    except (NotFoundError, DeltaError, FileNotFoundError) as error:
+        link["missing"] = str(error).splitlines()[0]
+        return []
+    return rows
+
+
+def _recorded(
+    current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
+) -> dict[str, Any]:
+    """What the stage ledger says about the stage that made a night (at a Delta version where one is given)."""
+    filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
+    if delta_version is not None:
+        filters.append(("delta_version", "=", delta_version))
+    rows = sorted(read_rows(current, LEDGER_TABLE, filters), key=itemgetter("recorded_at"))
+    if not rows:
+        return {}
+    names = ("inputs", "run_id", "code_version", "recorded_at")
+    return {name: plain_value(rows[-1][name]) for name in names}
+
+
+def _raw_version(inputs: str, table: str) -> int | None:
+    """The raw table's Delta version inside a features record's `inputs` ("raw_purchases@12 code=...")."""
+    for word in inputs.split():
+        name, at, version = word.partition("@")
+        if at and name == table and version.lstrip("-").isdigit():
+            return int(version)
+    return None
+
+
+def _events(current: Settings, table: str, version: int | None, where: dict[str, Any], night: date) -> dict[str, Any]:
+    """The events of a key up to the night, and the landing files that they came from."""
+    link: dict[str, Any] = {"table": table, "delta_version": version}
+    rows = [row for row in _rows(current, table, version, where, link) if row["event_day"] <= night]
+    rows.sort(key=lambda row: (row["event_day"], row["source_file"], row["source_line"]))
+    link["events"] = len(rows)
+    if rows:
+        link["first"], link["last"] = rows[0]["event_day"].isoformat(), rows[-1]["event_day"].isoformat()
+        link["lines"] = [{"file": row["source_file"], "line": row["source_line"]} for row in rows]
+    return link
+
+
+def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
+    """The registered version that made the row, with its run and what it was trained on."""
+    from forecache.registry.versions.models import model_version
+
+    version = row.get("model_version", manifest.provenance.model_version)
+    try:
+        return model_dict(model_version(current, pipeline, version))
+    except NotFoundError as error:
+        return {"name": pipeline.name, "version": version, "missing": error.message}
+
+
+def plain_value(value: Any) -> Any:
+    return plain(value) if isinstance(value, (date, datetime)) else value
