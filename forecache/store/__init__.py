@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from forecache.store.read.compare_versions import diff_versions
     from forecache.store.read.snapshot import Snapshot, split_entry
     from forecache.store.redis.versions import open_redis_store
-    from forecache.store.replicas.push_pull import open_remote, pull, push
-    from forecache.store.replicas.sync import sync_targets
+    from forecache.store.replicas.push_pull import pull, push
+    from forecache.store.replicas.sync import open_remote, sync_targets
     from forecache.store.store import Store, open_store
 
 __all__ = [
@@ -57,7 +57,7 @@ _HOMES = {
     "diff_versions": "read.compare_versions",
     "encode_key": "keys",
     "open_redis_store": "redis.versions",
-    "open_remote": "replicas.push_pull",
+    "open_remote": "replicas.sync",
     "open_store": "store",
     "parse_key": "keys",
     "publish": "publishing.publish",

@@ -15,7 +15,7 @@ from store_tables import churn, predictions, scores, upsert, write_night
 
 from forecache.reader.processes.metrics import LIVE, SLOT_BYTES, WorkerMetrics
 from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.swap import Catalog
+from forecache.reader.versions.catalog import Catalog
 from forecache.settings import Settings
 from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
 

@@ -14,7 +14,7 @@ from reader_support import RunningReader, churn_rows, free_port, write_version
 
 from forecache.settings import PROJECT_ROOT, load_settings
 from forecache.store import open_store, push
-from forecache.store.replicas.push_pull import open_remote
+from forecache.store.replicas.sync import open_remote
 
 REQUIREMENTS = PROJECT_ROOT / "deploy" / "reader-requirements.txt"
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")

@@ -19,7 +19,7 @@ from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsE
 from forecache.folders import BucketFolder, Folder, LocalFolder
 from forecache.settings import Settings
 from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.store.replicas.push_pull import remote_pipelines
+from forecache.store.replicas.sync import remote_pipelines
 
 _FOLDERS = itertools.count()
 

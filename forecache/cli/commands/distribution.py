@@ -53,7 +53,7 @@ def _exchange(
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; what travelled, one row a pipeline."""
     from forecache.store import open_remote, open_store, pull, push
-    from forecache.store.replicas.push_pull import remote_pipelines
+    from forecache.store.replicas.sync import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote

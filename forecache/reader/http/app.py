@@ -19,7 +19,7 @@ from forecache.reader.http.routes import Reply, Request, Routes
 from forecache.reader.processes import reaper
 from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.versions.swap import Catalog
+from forecache.reader.versions.catalog import Catalog
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")

@@ -16,8 +16,8 @@ from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.tokens import METRICS
 from forecache.reader.versions.answers import JSON, Answers, Headers
+from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.describe import build_labels, metadata, pipeline_row
-from forecache.reader.versions.swap import Catalog
 from forecache.settings import Settings
 
 VERSIONS_PATH = "/versions/"

@@ -97,6 +97,22 @@ class WorkerMetrics:
         self.cells[CONNECTIONS] = open_now
         self.cells[CLOSED_EARLY] += closed
 
+    def count_swap(self, offset: int, version: int, *, seconds: float, mapped_bytes: int, fallback: bool) -> None:
+        """Note the version that a pipeline is served from.
+
+        Args:
+            seconds: That it took to open and warm it.
+            fallback: Whether it is served for a damaged one.
+        """
+        cells = self.cells
+        cells[offset + SWAP_US] = int(seconds * 1e6)
+        cells[offset + SWAPS] += 1
+        cells[offset + VERSION] = version
+        cells[offset + MAPPED] = mapped_bytes
+        cells[offset + LIVE] = 1
+        cells[offset + DAMAGED] = int(fallback)
+        cells[offset + SWAP_FAILURES] += int(fallback)
+
     @property
     def pid(self) -> int:
         return self.cells[_PID]

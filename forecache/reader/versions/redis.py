@@ -4,6 +4,7 @@ An answer then costs a round trip during which the worker answers nobody else, s
 Redis is left alone for a moment.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from forecache.store.redis.client import connect, evicting_policy
 from forecache.store.redis.snapshot import RedisSnapshot
 from forecache.store.redis.versions import RedisStore, pipelines_in_redis
 
+logger = logging.getLogger("forecache.reader")
 TIMEOUT_S = 0.5
 PAUSE_S = 0.5
 """How long Redis is not asked again after it has failed."""
@@ -31,6 +33,7 @@ class RedisSource:
         self._url = url
         self._client: Any = None
         self._rest_until = 0.0
+        self._failed = False
         self._unsure: dict[str, tuple[str, str]] = {}
 
     def ask(self, question: Callable[[], _T]) -> _T:
@@ -48,6 +51,18 @@ class RedisSource:
         except redis.RedisError as error:
             self._rest_until = time.monotonic() + PAUSE_S
             raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
+
+    def look(self) -> dict[str, Manifest | None] | None:
+        """What `current` returns; None where Redis cannot be read, which is logged once."""
+        try:
+            found = self.current()
+        except Exception as error:  # noqa: BLE001  # the watching thread outlives Redis
+            if not self._failed:
+                logger.error("Redis cannot be read; nothing new is served from there: %s", error)
+            self._failed = True
+            return None
+        self._failed = False
+        return found
 
     def current(self) -> dict[str, Manifest | None]:
         """The served version of every pipeline in Redis, None where the first load is under way.

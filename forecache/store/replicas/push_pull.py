@@ -4,14 +4,13 @@ Segments never change and their names are unique, so only those that the other s
 changes travels as one small segment. The pointer moves last on both sides.
 """
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.files import move_durably, sync, write_durably
-from forecache.folders import Folder, open_folder
+from forecache.folders import Folder
 from forecache.results import Progress, no_progress
 from forecache.store.content_hash import file_checksum
 from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
@@ -25,21 +24,6 @@ from forecache.store.store import Store
 
 _TRANSFERS = 4
 _PULL_TRIES = 3
-
-
-def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
-    """The folder or bucket that versions are pushed to and pulled from; its files have the names of the store's own.
-
-    Raises:
-        SettingsError: The URI has a scheme that is not supported.
-        UnavailableError: `obstore` is needed and not installed.
-    """
-    return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
-
-
-def remote_pipelines(remote: Folder) -> list[str]:
-    """The pipelines that a remote serves, in alphabetical order."""
-    return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
 
 
 def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> dict[str, Any]:

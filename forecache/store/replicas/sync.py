@@ -1,12 +1,29 @@
 """Where versions go besides the local store: Redis, and a remote that replicas pull from."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from forecache.folders import Folder, open_folder
 from forecache.pipeline import Pipeline
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.locks import publisher_lock
 from forecache.store.store import Store
+
+
+def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
+    """The folder or bucket that versions are pushed to and pulled from; its files have the names of the store's own.
+
+    Raises:
+        SettingsError: The URI has a scheme that is not supported.
+        UnavailableError: `obstore` is needed and not installed.
+    """
+    return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
+
+
+def remote_pipelines(remote: Folder) -> list[str]:
+    """The pipelines that a remote serves, in alphabetical order."""
+    return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
 
 
 def sync_targets(
@@ -29,7 +46,7 @@ def sync_targets(
 
         done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)
     if settings.store_remote:
-        from forecache.store.replicas.push_pull import open_remote, push
+        from forecache.store.replicas.push_pull import push
 
         done["remote"] = push(store, open_remote(settings.store_remote, settings.storage_options), progress=progress)
     return done

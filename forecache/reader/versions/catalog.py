@@ -1,10 +1,8 @@
-"""Which version of each pipeline is served: a thread watches the store, opens and warms what is new, swaps it in."""
+"""Which version of each pipeline is served: what is new in the store is opened, warmed and swapped in."""
 
 import asyncio
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 
@@ -12,26 +10,16 @@ import xxhash
 
 from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
 from forecache.names import NAME
-from forecache.reader.processes.metrics import (
-    DAMAGED,
-    LIVE,
-    MAPPED,
-    SWAP_FAILURES,
-    SWAP_US,
-    SWAPS,
-    VERIFIED,
-    VERSION,
-    WorkerMetrics,
-)
+from forecache.reader.processes.metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.reader.versions import redis as remote
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.damage import Damage, Scrub, open_best
 from forecache.reader.versions.describe import history
+from forecache.reader.versions.watcher import Watcher
 from forecache.settings import Settings
 from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
-POLL_S = 0.25
 Install = Callable[[str, Answers | None], None]
 
 
@@ -69,9 +57,7 @@ class Catalog:
         self._seen: dict[str, object] = {}
         self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
         self._in_redis: set[str] = set()
-        self._redis_failed = False
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._watcher: Watcher | None = None
 
     def open(self) -> None:
         """Open, before the first request, what the worker in whose place this one is had verified.
@@ -92,32 +78,19 @@ class Catalog:
 
     def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
         """Start the watching thread; `each_turn` runs in it a few times a second."""
-        parent = os.getppid()
+
+        def install(name: str, answers: Answers | None) -> None:
+            watcher.run_on(loop, lambda: self._install(name, answers))
 
         def turn() -> None:
             if not self.warm:
                 self._verify_opened()
             each_turn()
-            self._poll(lambda name, answers: self._install_on(loop, name, answers))
+            self._poll(install)
             self.warm = True
 
-        def run() -> None:
-            while True:
-                try:
-                    turn()
-                except Exception:
-                    logger.exception("Looking at the store failed; what is served stays.")
-                if self._stop.wait(POLL_S):
-                    return
-                self._metrics.beat()
-                if os.getppid() != parent:
-                    logger.error("The reader's main process is gone; this worker stops.")
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
-
-        self._metrics.beat()
-        self._thread = threading.Thread(target=run, name="forecache-swap", daemon=True)
-        self._thread.start()
+        watcher = self._watcher = Watcher(turn, self._metrics.beat)
+        watcher.start()
         self._scrub.start()
 
     def suspect(self) -> None:
@@ -126,10 +99,9 @@ class Catalog:
 
     def close(self) -> None:
         """Stop watching and close what is open."""
-        self._stop.set()
+        if self._watcher is not None:
+            self._watcher.close()
         self._scrub.close()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
         for answers in self.answers.values():
             answers.snapshot.close()
         self.answers.clear()
@@ -188,14 +160,9 @@ class Catalog:
     def _poll_redis(self, source: remote.RedisSource, install: Install, *, here: set[str]) -> set[str]:
         """Serve from Redis the pipelines that no store here serves; those of them that wait for their first version."""
         waiting: set[str] = set()
-        try:
-            current = source.current()
-        except Exception as error:  # noqa: BLE001  # the watcher outlives Redis, and logs it
-            if not self._redis_failed:
-                logger.error("Redis cannot be read; nothing new is served from there: %s", error)
-            self._redis_failed = True
+        current = source.look()
+        if current is None:
             return waiting
-        self._redis_failed = False
         self._in_redis = current.keys() - here
         for name in sorted(self._in_redis):
             manifest, served = current[name], self.answers.get(name)
@@ -242,17 +209,13 @@ class Catalog:
 
     def _ready(self, name: str, answers: Answers, started: float) -> Answers:
         answers.refresh(time.time())
-        cells, offset, snapshot = self._metrics.cells, answers.offset, answers.snapshot
+        version, fallback = answers.manifest.version, answers.fallback_for is not None
         seconds = time.perf_counter() - started
-        cells[offset + SWAP_US] = int(seconds * 1e6)
-        cells[offset + SWAPS] += 1
-        cells[offset + VERSION] = snapshot.manifest.version
-        cells[offset + MAPPED] = snapshot.mapped_bytes
-        cells[offset + LIVE] = 1
-        cells[offset + DAMAGED] = int(answers.fallback_for is not None)
-        logger.info("Serving %s version %d, ready after %.3f s.", name, snapshot.manifest.version, seconds)
-        if answers.fallback_for is not None:
-            cells[offset + SWAP_FAILURES] += 1
+        self._metrics.count_swap(
+            answers.offset, version, seconds=seconds, mapped_bytes=answers.snapshot.mapped_bytes, fallback=fallback
+        )
+        logger.info("Serving %s version %d, ready after %.3f s.", name, version, seconds)
+        if fallback:
             logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
         return answers
 
@@ -268,18 +231,6 @@ class Catalog:
             self._metrics.cells[offset + LIVE] = 0
             install(name, None)
             served.snapshot.close()
-
-    def _install_on(self, loop: asyncio.AbstractEventLoop, name: str, answers: Answers | None) -> None:
-        """Install on the loop's thread and wait until that has happened."""
-        done = threading.Event()
-
-        def swap() -> None:
-            self._install(name, answers)
-            done.set()
-
-        loop.call_soon_threadsafe(swap)
-        while not done.wait(0.5) and not self._stop.is_set():
-            pass
 
     def _install(self, name: str, answers: Answers | None) -> None:
         if answers is None:

@@ -1,0 +1,60 @@
+"""A thread that looks at the store again and again, and has what it finds done on the event loop."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+logger = logging.getLogger("forecache.reader")
+POLL_S = 0.25
+
+
+class Watcher:
+    """Calls `turn` a few times a second until it is closed; where the reader's main process is gone, the worker stops.
+
+    Args:
+        turn: Looks; an error of it is logged.
+        beat: Says that this worker is alive.
+    """
+
+    def __init__(self, turn: Callable[[], None], beat: Callable[[], None]) -> None:
+        self._turn, self._beat = turn, beat
+        self._parent = os.getppid()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="forecache-swap", daemon=True)
+
+    def start(self) -> None:
+        self._beat()
+        self._thread.start()
+
+    def run_on(self, loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+        """Run on the loop's thread, and wait until that has happened."""
+        done = threading.Event()
+
+        def run() -> None:
+            action()
+            done.set()
+
+        loop.call_soon_threadsafe(run)
+        while not done.wait(0.5) and not self._stop.is_set():
+            pass
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._turn()
+            except Exception:
+                logger.exception("Looking at the store failed; what is served stays.")
+            if self._stop.wait(POLL_S):
+                return
+            self._beat()
+            if os.getppid() != self._parent:
+                logger.error("The reader's main process is gone; this worker stops.")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
