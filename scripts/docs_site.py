@@ -79,7 +79,8 @@ def _described(document: dict[str, Any], response: dict[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Every metric of the reader with its help text, as `GET /metrics` says it."""
-    from forecache.reader.processes.metrics import SLOT_BYTES, render
+    from forecache.reader.processes.metrics import SLOT_BYTES
+    from forecache.reader.processes.prometheus import render
     from forecache.reader.processes.shared_memory import Runtime
 
     text = render(Runtime.create(num_slots=1, slot_bytes=SLOT_BYTES), {}, build={}).decode()

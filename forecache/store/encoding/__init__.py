@@ -1,1 +1,1 @@
-"""Encoding: rows of the prediction table to keys and entries, by worker processes."""
+"""Encoding: rows of the prediction table to keys and entries."""
