@@ -18,7 +18,7 @@ from forecache.inference.environment import require_versions
 from forecache.inference.kernel_spec import ARROW_TYPES, BOUNDS, KernelSpec, OutputColumn, arrow_type
 from forecache.inference.runtimes.registry import RUNTIMES
 from forecache.inference.runtimes.runtime import Kernel
-from forecache.lake.spark.python_worker import settle
+from forecache.lake.spark.python_worker import freeze_loaded
 
 _MODELS_PER_PROCESS = 4
 
@@ -98,7 +98,7 @@ def score_stream(
     kernel = load_kernel(spec, payload, folder)
     for batch in batches:
         yield score_arrays(kernel, spec, batch if isinstance(batch, tuple) else (batch,))
-    settle()
+    freeze_loaded()
 
 
 def _output_array(value: np.ndarray, column: OutputColumn, rows: int, time_zone: str) -> pa.Array:

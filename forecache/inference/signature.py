@@ -145,6 +145,8 @@ def parse_result_type(
 ) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
     """A Spark type as output columns.
 
+    Spark's own parser of such texts needs a JVM, which the engine without one does not start.
+
     Args:
         result_type: A type object, or its text: "double", "array<float>", "a double, b string", "struct<a: double>".
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from forecache import errors
 from forecache.errors import ForecacheError, UnavailableError
-from forecache.lake.spark.python_worker import settle, unpack_folder
+from forecache.lake.spark.python_worker import freeze_loaded, unpack_folder
 from forecache.scoring.memory import Peaks, own_peak, worker_peaks
 from forecache.scoring.tasks.job import REPORT_EVERY_S, Job, job_spec, progress_of, tasks_of
 from forecache.scoring.tasks.task import JobSpec, Scorer, Task
@@ -76,7 +76,7 @@ def _scoring(
             for task in tasks:
                 scorer.score(task, rows.add)
                 done.add(1)
-        settle()
+        freeze_loaded()
         peaks.add(own_peak())
 
     return score_groups
