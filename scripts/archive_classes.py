@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.lake.spark.session import class_archive, spark_session, stop_spark
+from forecache.lake.spark.configuration import class_archive
+from forecache.lake.spark.session import spark_session, stop_spark
 from forecache.settings import load_settings
 
 if TYPE_CHECKING:

@@ -100,7 +100,7 @@ compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start t
 }
 
 archive_key() { # All that the archive was made from: the JVM does without one whose Java or jars are others.
-    { printf '%s\n' "$PWD"; "$JAVA" -version 2>&1; cat scripts/archive_classes.py forecache/lake/spark/session.py
+    { printf '%s\n' "$PWD"; "$JAVA" -version 2>&1; cat scripts/archive_classes.py forecache/lake/spark/configuration.py
         stat -c '%n %s %Y' .tools/jars/*.jar .venv/lib/python3*/site-packages/pyspark/jars/*.jar; } |
         sha256sum | cut -d ' ' -f 1
 }

@@ -6,8 +6,6 @@ from datetime import date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from forecache.cli.commands.get import no_such_key
-from forecache.cli.commands.models import model_dict
 from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import plain
 from forecache.errors import NotFoundError
@@ -33,6 +31,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     """
     from forecache.reader.versions.answers import Answers
     from forecache.store import decode_key, parse_key
+    from forecache.store.manifest import no_such_key
 
     with open_pipeline_store(pipeline.name).snapshot(version) as snapshot:
         manifest = snapshot.manifest
@@ -141,7 +140,7 @@ def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: d
 
     version = row.get("model_version", manifest.provenance.model_version)
     try:
-        return model_dict(model_version(current, pipeline, version))
+        return model_version(current, pipeline, version).described()
     except NotFoundError as error:
         return {"name": pipeline.name, "version": version, "missing": error.message}
 

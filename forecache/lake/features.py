@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.contracts import require_numbers
-from forecache.lake.delta.commit import active_files, grouped
+from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
 from forecache.lake.events import known_events

@@ -20,8 +20,9 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.errors import DamagedError
-from forecache.lake.delta.commit import Change, State, Target, active_files, commit
+from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, place_of, write_file
+from forecache.lake.delta.log import active_files
 from forecache.lake.delta.small_tables import SORTED_BY, merge_files
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder, new_path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import InputError
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.code import code_version
-from forecache.lake.delta.commit import active_files, grouped
+from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.tables import open_table
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord

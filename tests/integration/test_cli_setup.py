@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake.spark.session import JARS
+from forecache.lake.spark.configuration import JARS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
@@ -34,11 +34,18 @@ def test_setup_again_needs_no_network_and_writes_nothing() -> None:
 @pytest.fixture
 def bare_project(tmp_path: Path) -> Path:
     """A folder in which set-up runs as ever, but finds stand-ins for uv, the environment and the jars there."""
-    for folder in ("scripts", "forecache/lake", "forecache/tracking", ".tools/jars", ".tools/uv/bin", ".venv/bin"):
+    for folder in (
+        "scripts",
+        "forecache/lake/spark",
+        "forecache/tracking",
+        ".tools/jars",
+        ".tools/uv/bin",
+        ".venv/bin",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
     pyspark_jars.mkdir(parents=True)
-    for file in ("scripts/setup.sh", "forecache/lake/spark/session.py", "uv.lock", "pyproject.toml"):
+    for file in ("scripts/setup.sh", "forecache/lake/spark/configuration.py", "uv.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
     for file in (*(tmp_path / ".tools/jars" / jar for jar in JARS), pyspark_jars / "spark.jar"):
         file.touch()

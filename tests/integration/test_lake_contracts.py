@@ -10,7 +10,7 @@ import pytest
 
 from dagster_project.purchases import PURCHASES
 from forecache.errors import InputError
-from forecache.lake.delta.commit import open_if_exists
+from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_record

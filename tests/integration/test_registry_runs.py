@@ -130,7 +130,6 @@ def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> s
 def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:
-    from forecache.cli.commands.models import model_dict
     from forecache.registry.gate.gate import run_gate
     from forecache.registry.moves import described_move
     from forecache.registry.versions.models import model_version
@@ -139,7 +138,7 @@ def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     client.create_registered_model("returns")
     client.create_model_version("returns", source=tmp_path.as_uri())
     foreign = model_version(settings, returns, 1)
-    shown = model_dict(foreign)
+    shown = foreign.described()
     assert (shown["training_table"], shown["training_delta_version"]) == (None, None)
     words = "Model 'returns' version 1 was not registered by Forecache"
     with pytest.raises(CheckError, match=words):

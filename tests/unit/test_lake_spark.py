@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake.spark import session as spark
+from forecache.lake.spark import configuration as spark
 from forecache.settings import load_settings
 
 

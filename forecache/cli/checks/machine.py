@@ -16,7 +16,7 @@ SPARK_JAVA_VERSIONS = (17, 21)
 
 
 def check_java(settings: Settings) -> Finding:
-    from forecache.lake.spark.session import find_java
+    from forecache.lake.spark.configuration import find_java
 
     java = find_java(settings)
     if java is None:
@@ -42,8 +42,8 @@ def java_major(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
+    from forecache.lake.spark.configuration import jar_paths
     from forecache.lake.spark.object_store import s3_jars
-    from forecache.lake.spark.session import jar_paths
 
     paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")

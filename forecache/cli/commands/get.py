@@ -9,10 +9,10 @@ import click
 from forecache.cli.base import command
 from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import cell, duration, print_json, show_table, wants_json
-from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
     from forecache.store import Manifest
+    from forecache.store.manifest import no_such_key
 
 
 @command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
@@ -45,14 +45,6 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
             print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
             return
         _show_answers(snapshot.manifest, results, answer)
-
-
-def no_such_key(manifest: "Manifest", key: str) -> NotFoundError:
-    names = ", ".join(manifest.key.names)
-    return NotFoundError(
-        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
-        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
-    )
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:

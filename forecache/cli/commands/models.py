@@ -1,6 +1,6 @@
 """The model registry: `models`, `models diff`, `models judge`, `models reject`, `promote`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,27 +12,7 @@ from forecache.errors import CheckError
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
     from forecache.registry.gate.verdicts import Verdict
-    from forecache.registry.versions.models import ModelVersion
     from forecache.settings import Settings
-
-
-def model_dict(version: "ModelVersion") -> dict[str, Any]:
-    """A model version with the stable keys of `--json`; of one that Forecache did not register, some are null."""
-    table, delta_version = version.training_table if version.is_own else (None, None)
-    return {
-        "name": version.name,
-        "version": version.version,
-        "aliases": list(version.aliases),
-        "gate": version.gate,
-        "gate_reason": version.tags.get("gate_reason", ""),
-        "metrics": dict(version.metrics),
-        "run_id": version.run_id,
-        "uri": version.uri,
-        "created_at": version.created_at,
-        "training_table": table,
-        "training_delta_version": delta_version,
-        "code_version": version.tags.get("code_version", ""),
-    }
 
 
 _COMMANDS = {
@@ -61,7 +41,7 @@ def list_all(pipelines: tuple[str, ...]) -> None:
     declared = [load_pipeline(current, name) for name in chosen_pipelines(current, pipelines)]
     found = [(pipeline, version) for pipeline in declared for version in list_models(current, pipeline)]
     if wants_json():
-        print_json([model_dict(version) for _, version in found])
+        print_json([version.described() for _, version in found])
         return
     rows = [
         (
@@ -108,7 +88,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     promoted = model_version(current, declared, version)
     show_in_dagster(current, f"model_{pipeline}", {"champion": version, "reason": reason})
     if wants_json():
-        print_json(model_dict(promoted))
+        print_json(promoted.described())
     else:
         click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
 
@@ -129,7 +109,7 @@ def judge(pipeline: str, version: int) -> None:
     declared = load_pipeline(current, pipeline)
     verdict = _judge(current, declared, version)
     if wants_json():
-        print_json(model_dict(model_version(current, declared, version)))
+        print_json(model_version(current, declared, version).described())
     else:
         click.echo(f"{verdict.line}.")
 
@@ -149,7 +129,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():
-        print_json(model_dict(model_version(current, declared, version)))
+        print_json(model_version(current, declared, version).described())
     else:
         click.echo(f"Model {pipeline} {version} is rejected; the champion stays what it was.")
 

@@ -6,22 +6,23 @@ object store alike. Every attempt looks at the newest state of the table again a
 remove, so that two writers never both replace what one of them has not seen.
 """
 
-import json
 import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from forecache.errors import ConflictError, ForecacheError, InputError, UnavailableError
-from forecache.lake.delta.files import DataFile, partition_text, place_of, statistics_json
+from forecache.errors import ForecacheError, InputError, UnavailableError
+from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
+from forecache.lake.delta.files import DataFile, statistics_json
+from forecache.lake.delta.log import active_files, open_if_exists, read_entry
 from forecache.lake.steps import step
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
+
 
 # How long a commit goes on trying while others commit to the same table, and how long it waits in between.
 _PATIENCE_S = 120.0
@@ -117,7 +118,9 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             # The answer of an object store may be lost on the way although it took the entry.
             if version >= 0 and _mark_of(target, version) == mark:
                 return version
-            known = as_known_error(target.name, error) or _store_error(target, error)
+            known = as_known_error(target.name, error) or (
+                store_error(target.name, error) if _is_remote(target) else None
+            )
             if known is None:
                 raise
             failures += isinstance(known, UnavailableError)
@@ -126,17 +129,6 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
                 raise known from error
         time.sleep(random.uniform(0.5, 1.0) * pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-
-def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
-    """A table at its newest version, None where there is none."""
-    from deltalake import DeltaTable
-    from deltalake.exceptions import TableNotFoundError
-
-    try:
-        return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
-    except TableNotFoundError:
-        return None
 
 
 def _state_of(target: Target) -> State:
@@ -161,65 +153,6 @@ def _fit(target: Target, delta: "DeltaTable") -> None:
     if added:
         delta.alter.add_columns(added)
         delta.update_incremental()
-
-
-def active_files(delta: "DeltaTable") -> list[DataFile]:
-    """The files that a table consists of, without their statistics but for `numRecords` (-1: not known)."""
-    actions = delta.get_add_actions(flatten=True)
-    names = actions.schema.names
-    columns = {
-        name: actions.column(name).to_pylist() for name in names if not name.startswith(("min.", "max.", "null"))
-    }
-    rows = columns.get("num_records") or [None] * actions.num_rows
-    partitions = [name for name in names if name.startswith("partition.")]
-    return [
-        DataFile(
-            unquote(columns["path"][i]),
-            columns["size_bytes"][i],
-            {name.removeprefix("partition."): partition_text(columns[name][i]) for name in partitions},
-            {"numRecords": -1 if rows[i] is None else rows[i]},
-        )
-        for i in range(actions.num_rows)
-    ]
-
-
-def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
-    """Files by their value in a partition column, as the Delta log writes it."""
-    found: dict[str, list[DataFile]] = {}
-    for file in files:
-        found.setdefault(str(file.partition.get(column)), []).append(file)
-    return found
-
-
-def read_entry(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more)."""
-    with place_of(settings, name).open().open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
-
-
-def other_type(table: str, column: str, known: object, given: object) -> InputError:
-    """The error of a column that has another type in the table."""
-    return InputError(
-        f"The table {table!r} holds a column of another type than the rows to be written: {column!r} is "
-        f"{known} there and {given} here.",
-        remedy="Give the changed column a new name, or remove the table and build it anew.",
-    )
-
-
-def as_known_error(name: str, error: Exception) -> ForecacheError | None:
-    """The error of a write that a user can act on; None where it is not one of those."""
-    text = str(error)
-    if "No space left on device" in text or "os error 28" in text:
-        return UnavailableError(
-            f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
-            remedy="Free some space and run again.",
-        )
-    if type(error).__name__ == "CommitFailedError" or "table already exists" in text:
-        return ConflictError(
-            f"Another writer changed the table {name!r} at the same time.",
-            remedy="Run again when it has ended.",
-        )
-    return None
 
 
 def _is_done(state: State, change: Change) -> bool:
@@ -296,20 +229,6 @@ def _is_remote(target: Target) -> bool:
     return "://" in target.settings.lake_uri
 
 
-def _store_error(target: Target, error: Exception) -> UnavailableError | None:
-    """The error of an object store that may work the next time.
-
-    Trying again is safe: an entry that is still on its way can only become the version that is tried again, and there
-    its mark is found.
-    """
-    if not _is_remote(target) or not isinstance(error, OSError) or isinstance(error, PermissionError):
-        return None
-    return UnavailableError(
-        f"The object store failed a commit to the table {target.name!r}: {str(error).splitlines()[-1].strip()}.",
-        remedy="Run again; what is committed is not written twice.",
-    )
-
-
 def _mark_of(target: Target, version: int) -> str | None:
     """The mark of a version; None where it has none, or is not there (yet).
 
@@ -322,7 +241,7 @@ def _mark_of(target: Target, version: int) -> str | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            known = _store_error(target, error)
+            known = store_error(target.name, error) if _is_remote(target) else None
             if known is None:
                 raise
             if attempt == _STORE_FAILURES - 1:

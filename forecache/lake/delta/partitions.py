@@ -11,8 +11,9 @@ from datetime import date
 from typing import Any
 
 from forecache.errors import ConflictError
-from forecache.lake.delta.commit import Change, State, Target, active_files, commit, grouped, open_if_exists, read_entry
+from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.log import active_files, grouped, open_if_exists, read_entry
 from forecache.settings import Settings
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.commit import Change, State, Target, commit, open_if_exists
+from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, place_of, write_file
+from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.writers import new_folder, new_path, write_rows
 from forecache.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.delta.commit import as_known_error
+from forecache.lake.delta.commit_errors import as_known_error
 from forecache.lake.delta.files import DataFile, Place, place_of, write_file
 from forecache.lake.delta.writers import fitted, new_folder, new_path, schema_of, write_frame
 from forecache.settings import Settings

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.commit import Change, State, Target, active_files, commit
+from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, Place
+from forecache.lake.delta.log import active_files
 from forecache.lake.delta.partitions import Committed, Seen, look, replace_partitions
 from forecache.lake.delta.spread import write_spread
 from forecache.lake.delta.writers import Remainder, plain_types, write_frame, write_rows

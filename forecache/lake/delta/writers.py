@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.commit import State, as_known_error, open_if_exists, other_type
+from forecache.lake.delta.commit import State
+from forecache.lake.delta.commit_errors import as_known_error, other_type
 from forecache.lake.delta.files import DataFile, list_files, partition_folder, place_of, write_file
+from forecache.lake.delta.log import open_if_exists
 from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
 

@@ -74,6 +74,24 @@ class ModelVersion:
             )
         return self.tags["training_table"], int(self.tags["training_version"])
 
+    def described(self) -> dict[str, Any]:
+        """The version with the stable keys of `--json`; of one that Forecache did not register, some are null."""
+        table, delta_version = self.training_table if self.is_own else (None, None)
+        return {
+            "name": self.name,
+            "version": self.version,
+            "aliases": list(self.aliases),
+            "gate": self.gate,
+            "gate_reason": self.tags.get("gate_reason", ""),
+            "metrics": dict(self.metrics),
+            "run_id": self.run_id,
+            "uri": self.uri,
+            "created_at": self.created_at,
+            "training_table": table,
+            "training_delta_version": delta_version,
+            "code_version": self.tags.get("code_version", ""),
+        }
+
 
 def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
     """All versions of the pipeline's model, newest first; empty where none is registered."""

@@ -31,6 +31,8 @@ from forecache.training.spec import TrainingSpec, checkpoints_of
 from forecache.training.torchrun import run_torchrun
 from forecache.training.tuning.study import (
     ERROR,
+    Pruned,
+    Stopped,
     declared_values,
     finished_trials,
     open_study,
@@ -42,14 +44,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 STAGE = "tune"
-
-
-class _Pruned(Exception):
-    """A trial is worse than the median of the others at the same epoch."""
-
-
-class _Stopped(Exception):
-    """The search was told to end."""
 
 
 def tune(
@@ -188,7 +182,7 @@ class _Search:
         try:
             watch = self._watch(trial, child)
             result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
-        except _Pruned:
+        except Pruned:
             self._tell(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
             trial.set_user_attr(ERROR, error.message)
@@ -213,12 +207,12 @@ class _Search:
     def _watch(self, trial: "Trial", child: str) -> Any:
         def on_event(event: dict[str, Any]) -> None:
             if self._stop.is_set():
-                raise _Stopped
+                raise Stopped
             if event["event"] == "epoch":
                 self.client.log_metric(child, "validation_loss", event["validation_loss"], step=event["epoch"])
                 trial.report(event["validation_loss"], event["epoch"])
                 if trial.should_prune():
-                    raise _Pruned
+                    raise Pruned
 
         return on_event
 

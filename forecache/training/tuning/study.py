@@ -71,3 +71,11 @@ def requeue_interrupted(study: "Study") -> None:
         if trial.params:
             study.enqueue_trial(trial.params)
         study.tell(trial.number, state=TrialState.FAIL)
+
+
+class Pruned(Exception):
+    """A trial is worse than the median of the others at the same epoch."""
+
+
+class Stopped(Exception):
+    """The search was told to end."""

@@ -1,0 +1,42 @@
+"""Errors of delta-rs and of object stores while a table is written, as those of Forecache."""
+
+from forecache.errors import ConflictError, ForecacheError, InputError, UnavailableError
+
+
+def other_type(table: str, column: str, known: object, given: object) -> InputError:
+    """The error of a column that has another type in the table."""
+    return InputError(
+        f"The table {table!r} holds a column of another type than the rows to be written: {column!r} is "
+        f"{known} there and {given} here.",
+        remedy="Give the changed column a new name, or remove the table and build it anew.",
+    )
+
+
+def as_known_error(name: str, error: Exception) -> ForecacheError | None:
+    """The error of a write that a user can act on; None where it is not one of those."""
+    text = str(error)
+    if "No space left on device" in text or "os error 28" in text:
+        return UnavailableError(
+            f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
+            remedy="Free some space and run again.",
+        )
+    if type(error).__name__ == "CommitFailedError" or "table already exists" in text:
+        return ConflictError(
+            f"Another writer changed the table {name!r} at the same time.",
+            remedy="Run again when it has ended.",
+        )
+    return None
+
+
+def store_error(name: str, error: Exception) -> UnavailableError | None:
+    """The error of an object store that may work the next time.
+
+    Trying again is safe: an entry that is still on its way can only become the version that is tried again, and there
+    its mark is found.
+    """
+    if not isinstance(error, OSError) or isinstance(error, PermissionError):
+        return None
+    return UnavailableError(
+        f"The object store failed a commit to the table {name!r}: {str(error).splitlines()[-1].strip()}.",
+        remedy="Run again; what is committed is not written twice.",
+    )

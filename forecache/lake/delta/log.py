@@ -1,0 +1,57 @@
+"""What a table's log says: its files as of its newest version, by partition, and single entries."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from forecache.lake.delta.files import DataFile, partition_text, place_of
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
+    """A table at its newest version, None where there is none."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+    except TableNotFoundError:
+        return None
+
+
+def active_files(delta: "DeltaTable") -> list[DataFile]:
+    """The files that a table consists of, without their statistics but for `numRecords` (-1: not known)."""
+    actions = delta.get_add_actions(flatten=True)
+    names = actions.schema.names
+    columns = {
+        name: actions.column(name).to_pylist() for name in names if not name.startswith(("min.", "max.", "null"))
+    }
+    rows = columns.get("num_records") or [None] * actions.num_rows
+    partitions = [name for name in names if name.startswith("partition.")]
+    return [
+        DataFile(
+            unquote(columns["path"][i]),
+            columns["size_bytes"][i],
+            {name.removeprefix("partition."): partition_text(columns[name][i]) for name in partitions},
+            {"numRecords": -1 if rows[i] is None else rows[i]},
+        )
+        for i in range(actions.num_rows)
+    ]
+
+
+def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
+    """Files by their value in a partition column, as the Delta log writes it."""
+    found: dict[str, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(str(file.partition.get(column)), []).append(file)
+    return found
+
+
+def read_entry(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more)."""
+    with place_of(settings, name).open().open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]

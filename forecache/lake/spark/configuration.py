@@ -1,0 +1,115 @@
+"""How Spark is configured: jars, memory, Delta, the lake's object store, the archive of classes."""
+
+import os
+import shutil
+from pathlib import Path
+
+from forecache.errors import UnavailableError
+from forecache.settings import PROJECT_ROOT, Settings
+
+JARS = ("delta-spark_4.1_2.13-4.4.0.jar", "delta-storage-4.4.0.jar")
+# Measured on two cores with 4 million rows of 20 floats (a third of a gigabyte) through the JVM into a worker and back,
+# in seconds of CPU of a session's first run: 35 to 38 `short`, 36 `long` with the JVM's own thresholds, and 31 with ten
+# times those of the second compiler, which then spends 7 seconds instead of 11: what runs for every row comes by it as
+# soon, and more of a session's plans and commits stay with the first compiler. Later runs take less than half of
+# `short`. Scoring sends no rows through the JVM and takes the same with any; features, checks and drift do, of a part
+# of the lake that its size only hints at: the limit is a guess.
+_LATER = " ".join(
+    f"-XX:Tier4{name}={10 * default}"
+    for name, default in {
+        "InvocationThreshold": 5_000,
+        "MinInvocationThreshold": 600,
+        "CompileThreshold": 15_000,
+        "BackEdgeThreshold": 40_000,
+    }.items()
+)
+_JVM = {"short": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1", "long": f"-XX:+UseParallelGC {_LATER}"}
+_LARGE_LAKE_BYTES = 1 << 28
+_LINKED_JAVA = PROJECT_ROOT / ".tools" / "java"
+
+
+def find_java(settings: Settings) -> Path | None:
+    """The `java` that Spark will run: the setting's, JAVA_HOME's, the one that set-up linked, or the first on PATH."""
+    home = settings.java_home or os.environ.get("JAVA_HOME", "")
+    if not home and _LINKED_JAVA.is_dir():
+        home = str(_LINKED_JAVA)
+    if home:
+        java = Path(home) / "bin" / "java"
+        return java if java.is_file() else None
+    found = shutil.which("java")
+    return Path(found).resolve() if found else None
+
+
+def jar_paths(settings: Settings) -> list[Path]:
+    """The Delta jars, all present.
+
+    Raises:
+        UnavailableError: A jar is missing from the folder.
+    """
+    paths = [settings.spark_jars.resolve() / jar for jar in JARS]
+    for path in paths:
+        if not path.is_file():
+            raise UnavailableError(f"Spark needs the jar {path}, which is missing.", remedy="Run `make setup`.")
+    return paths
+
+
+def class_archive(settings: Settings) -> Path:
+    """Where set-up keeps the classes of a session as the JVM wants them in memory (class data sharing)."""
+    return settings.spark_jars.resolve() / "classes.jsa"
+
+
+def configuration(settings: Settings, jars: list[Path], archive_to: Path | None) -> dict[str, str]:
+    scratch = settings.home_path / "spark"
+    scratch.mkdir(parents=True, exist_ok=True)
+    options = ["-Dlog4j2.level=ERROR", "-Duser.timezone=UTC", f"-Dderby.system.home={scratch}"]
+    options += _archive_options(settings, archive_to)
+    conf = {
+        "spark.jars": ",".join(jar.as_uri() for jar in jars),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # Spark writes a table's data files, and leaves the commit to delta-rs.
+        "spark.databricks.delta.formatCheck.enabled": "false",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.driver.defaultJavaOptions": " ".join(options),
+        "spark.driver.extraJavaOptions": _JVM[_jvm(settings)],
+        # Classes are archived from the JVM's own class path only, where Spark's list of jars does not put them.
+        "spark.driver.extraClassPath": ":".join(map(str, jars)),
+        "spark.local.dir": str(scratch / "local"),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "16",
+        "spark.sql.shuffle.partitions": "16",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+    }
+    if settings.spark_master.startswith("local"):
+        # Elsewhere Forecache may not be installed where a task needs Python.
+        conf["spark.python.daemon.module"] = "forecache.lake.spark.python_daemon"
+    return conf | settings.spark_conf
+
+
+def _jvm(settings: Settings) -> str:
+    """How long the session's work will be: as set, or by whether the lake is on this machine and small."""
+    if settings.spark_jvm != "auto":
+        return settings.spark_jvm
+    if "://" in settings.lake_uri:
+        return "long"
+    size = 0
+    for file in Path(settings.lake_uri).rglob("*.parquet"):
+        size += file.stat().st_size
+        if size > _LARGE_LAKE_BYTES:
+            return "long"
+    return "short"
+
+
+def _archive_options(settings: Settings, archive_to: Path | None) -> list[str]:
+    # The JVM would name on standard output every class that it does not archive, and an archive that does not fit it.
+    if archive_to is not None:
+        return [f"-XX:ArchiveClassesAtExit={archive_to}", "-Xlog:disable"]
+    archive = class_archive(settings)
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:disable"] if archive.is_file() else []
