@@ -52,6 +52,12 @@ def test_links_to_files_lead_to_files(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`((?:forecache|assets|jobs|resources|dagster_project)/[\w/]+\.py)`", page.read_text())
+    assert [path for path in named if not (PROJECT_ROOT / path).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_are_python_and_what_they_import_exists(page: Path) -> None:
     for block in blocks(page, "python", "py"):
         for node in ast.walk(ast.parse(block)):
