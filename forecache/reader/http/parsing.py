@@ -13,7 +13,8 @@ MAX_FIELDS = 256
 
 def pipeline_and_key(path: str) -> tuple[str, str, str] | None:
     """The parts of `/v1/<pipeline>[/<key>]`: pipeline, the slash behind it or "", key; None for other paths."""
-    return path[4:].partition("/") if path.startswith("/v1/") else None
+    # A slice compares faster than startswith does, which pays for this call on the hot path.
+    return path[4:].partition("/") if path[:4] == "/v1/" else None
 
 
 def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
