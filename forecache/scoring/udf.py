@@ -106,22 +106,8 @@ def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
 
 def spark_type(spec: KernelSpec) -> "DataType":
     """The Spark type of the predictions."""
-    from pyspark.sql import types as T
+    from pyspark.sql.types import StructType
 
-    words = {
-        "boolean": T.BooleanType,
-        "int": T.IntegerType,
-        "bigint": T.LongType,
-        "float": T.FloatType,
-        "double": T.DoubleType,
-        "string": T.StringType,
-        "binary": T.BinaryType,
-        "timestamp": T.TimestampType,
-    }
-    single = [words[column.type]() for column in spec.outputs]
-    kinds: list[DataType] = [
-        kind if column.width is None else T.ArrayType(kind) for column, kind in zip(spec.outputs, single, strict=True)
-    ]
-    if spec.shape != "struct":
-        return kinds[0]
-    return T.StructType([T.StructField(column.name, kind) for column, kind in zip(spec.outputs, kinds, strict=True)])
+    columns = StructType.fromDDL(", ".join(f"`{column.name}` {column.ddl}" for column in spec.outputs))
+    assert isinstance(columns, StructType)
+    return columns if spec.shape == "struct" else columns[0].dataType
