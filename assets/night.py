@@ -1,4 +1,4 @@
-"""The night as of which to train."""
+"""The as-of date to train for."""
 
 from datetime import date, datetime, timezone
 
@@ -12,13 +12,13 @@ from resources.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, PARTITION
 class TrainingNight(dg.Config):
     """Configuration of a training set."""
 
-    night: str = Field("", description="Night (YYYY-MM-DD) as of which to train. Default: the newest one.")
+    night: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
 
     def resolve(self, pipeline: Pipeline, context: dg.AssetExecutionContext) -> date:
-        """The configured night, else the last of the run's partitions, else the pipeline's newest night.
+        """The configured date, else the last of the run's partitions, else the pipeline's newest as-of date.
 
         Raises:
-            InputError: The configured night is not a date.
+            InputError: What is configured is no date.
         """
         from forecache.errors import InputError
         from forecache.lake.features import last_night
@@ -30,4 +30,4 @@ class TrainingNight(dg.Config):
         try:
             return date.fromisoformat(text)
         except ValueError:
-            raise InputError(f"The night {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None
+            raise InputError(f"The as-of date {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None

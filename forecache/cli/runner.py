@@ -6,7 +6,6 @@ from datetime import date
 from types import ModuleType
 from typing import Literal
 
-from forecache.errors import UnavailableError
 from forecache.pipeline import load_pipeline, load_pipelines
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
@@ -15,17 +14,8 @@ Job = Literal["nightly", "training", "ingest", "full"]
 
 
 def orchestrator(module: str) -> ModuleType:
-    """A module beside the engine, such as `jobs.runner`.
-
-    Raises:
-        UnavailableError: Dagster is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UnavailableError(
-            f"The orchestrator cannot be imported: {error}.", remedy="Install Forecache with Dagster."
-        ) from error
+    """A module beside the engine, such as `jobs.runner`."""
+    return importlib.import_module(module)
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
