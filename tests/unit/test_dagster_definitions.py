@@ -7,12 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from assets.freshness import nightly_freshness
 from assets.partitions import daily
-from forecache.settings import load_settings
+from forecache.settings import PROJECT_ROOT, load_settings
 from jobs.common import night_tags
 from jobs.definitions import build_definitions
+from resources.instance import LOCATION
 
 STAGES = ("features", "training_set", "candidate", "model", "predictions", "published")
 PER_PIPELINE = (*STAGES, "drift_report", "monitoring")
@@ -89,6 +91,11 @@ def test_what_is_scored_and_published_waits_for_blocking_checks(repository: dg.R
     assert ("training_set_churn", "splits_are_apart") in blocking
     for table in ("raw_purchases", "features_churn", "predictions_churn", "features_spend", "predictions_spend"):
         assert (table, "meets_expectations") in blocking
+
+
+def test_the_checkouts_workspace_names_the_shipped_project_as_forecache_dev_does() -> None:
+    [location] = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())["load_from"]
+    assert location["python_module"] == {"module_name": "dagster_project.definitions", "location_name": LOCATION}
 
 
 def test_loading_the_definitions_imports_no_heavy_library() -> None:
