@@ -82,7 +82,7 @@ def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> Ni
     if not nights or (night is not None and night not in nights):
         raise NotFoundError(
             f"The prediction table of {pipeline.name} has no rows for {night or 'any night'}.",
-            remedy=f"Run `forecache score {pipeline.name}` first.",
+            remedy=f"`forecache run {pipeline.name}` scores it.",
         )
     night = night or nights[-1]
     files = partition_files(table, AS_OF, night)
