@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-demo figures settings-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-demo bench-history figures settings-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,7 +73,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-scoring bench-training bench-store figures ## Measure everything; an hour: ARGS="--size hour"
+bench: bench-demo bench-history bench-scoring bench-training bench-store figures ## Measure everything; an hour: ARGS="--size hour"
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
@@ -87,6 +87,9 @@ bench-training: setup ## Training: throughput, recovery after kills
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
+
+bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands
+	@$(BIN)/python benchmarks/history.py $(ARGS)
 
 prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, none twice (a quarter of an hour)
 	@bash scripts/install_test_services.sh minio

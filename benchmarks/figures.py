@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import demo as demo_benchmark
+import history
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
 from _scoring import report as scoring
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "scoring": ("Batch scoring", scoring.SECTIONS, scoring.rows_of),
     "training": ("Training", training.SECTIONS, training.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
+    "history": ("Years of history", history.SECTIONS, history.rows_of),
 }
 Documents = dict[str, dict[str, Any]]
 _MODELS = (
