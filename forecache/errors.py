@@ -5,6 +5,7 @@ failure reads the same wherever it surfaces. Broken internal invariants are asse
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class ForecacheError(Exception):
@@ -18,6 +19,17 @@ class ForecacheError(Exception):
         super().__init__(f"{message} {remedy}".strip())
         self.message = message
         self.remedy = remedy
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        # Made again from its parts: a worker's error reaches its parent as it was raised.
+        return _made_again, (type(self), self.message, self.remedy, self.__dict__)
+
+
+def _made_again(kind: type[ForecacheError], message: str, remedy: str, more: dict[str, Any]) -> ForecacheError:
+    error = kind.__new__(kind)
+    ForecacheError.__init__(error, message, remedy=remedy)
+    error.__dict__.update(more)
+    return error
 
 
 class PipelinesFailed(ForecacheError):

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 
 from forecache.buckets import SCHEMES, open_bucket, tag_of
 from forecache.errors import SettingsError
-from forecache.files import lock, replacing, write_durably
+from forecache.files import lock, replacing, sync, write_durably
 
 _CHUNK_BYTES = 8 << 20
 """Of a request to a bucket while a file is read."""
@@ -147,7 +147,11 @@ class LocalFolder:
     def _made(self, name: str) -> Path:
         """The path of a file whose folder is there."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            missing = [folder for folder in path.parents if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in missing:
+                sync(folder.parent)
         return path
 
 

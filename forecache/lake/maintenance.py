@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -27,6 +27,8 @@ from forecache.lake.delta.small_tables import SORTED_BY, merge_files
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder, new_path
 from forecache.lake.steps import step
+from forecache.lake.turn import own_turn
+from forecache.results import no_progress
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
@@ -95,7 +97,8 @@ def maintain_table(
         ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
     """
     before, table_before = _data_files(settings, name), active_files(open_table(settings, name))
-    merged = sum(len(group) for group in _groups(name, table_before)) if dry_run else _merge(settings, name)
+    with _no_ingestion(settings, name):
+        merged = sum(len(group) for group in _groups(name, table_before)) if dry_run else _merge(settings, name)
     doomed = _removable(settings, name, pins, retention)
     if not dry_run:
         _remove(settings, name, doomed)
@@ -112,6 +115,13 @@ def maintain_table(
         merged,
         len(doomed),
     )
+
+
+def _no_ingestion(settings: Settings, name: str) -> AbstractContextManager[None]:
+    """Wait for an ingestion of this machine, which would begin anew where the table gets other files."""
+    if not name.startswith(_MERGED_TABLES):
+        return nullcontext()
+    return own_turn(settings, f"raw_{name.partition('_')[2]}", "", no_progress)
 
 
 def _groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
@@ -187,7 +197,7 @@ def _data_files(settings: Settings, name: str) -> list[Any]:
 
 
 def _listing(settings: Settings, name: str) -> list[Any]:
-    found = place_of(settings, name).open().get_file_info(pa.fs.FileSelector("", recursive=True))
+    found = place_of(settings, name).open().get_file_info(pa.fs.FileSelector("", allow_not_found=True, recursive=True))
     return [info for info in found if info.type == pa.fs.FileType.File]
 
 
@@ -233,8 +243,9 @@ def _spans(settings: Settings, name: str, entries: Sequence[str]) -> dict[str, l
     filesystem = place_of(settings, name).open()
 
     def read(path: str) -> list[dict[str, Any]]:
-        with filesystem.open_input_stream(path) as stream:
+        with suppress(FileNotFoundError), filesystem.open_input_stream(path) as stream:
             return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+        return []  # an append has cleaned the log since it was listed
 
     found: dict[str, list[_Span]] = {}
     with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="forecache-log") as threads:

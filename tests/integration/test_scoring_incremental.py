@@ -122,6 +122,18 @@ def test_a_partition_written_again_is_compared_by_content(scored: Settings) -> N
     assert set(changed) == {"u00000800", *(f"u{i:08d}" for i in range(100, 199))}
 
 
+def test_a_state_between_whose_files_are_removed_is_not_needed(scored: Settings) -> None:
+    between = write_features(scored, PIPELINE, [entities(0, 100, seed=3), entities(100, 100, seed=4)])
+    gone = open_table(scored, PIPELINE.feature_table, version=between).file_uris()
+    last = write_features(scored, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=2)])
+    expected = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
+    for uri in set(gone) - set(open_table(scored, PIPELINE.feature_table, version=last).file_uris()):
+        Path(uri.removeprefix("file://")).unlink()
+    found = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
+    assert found.changed.sort_by("user_id").equals(expected.changed.sort_by("user_id"))
+    assert (found.updated, found.removed.num_rows) == (expected.updated, 0)
+
+
 def test_in_mode_auto_the_log_says_that_a_small_update_is_worth_carrying(settings: Settings) -> None:
     write_features(settings, PIPELINE, [entities(0, 40_000, seed=0)])
     register_model(settings, PIPELINE)

@@ -63,6 +63,9 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
         write_drift_report(spark, settings, pipeline, night)
     kept = sorted(path.name for path in Path(first.details["path"]).parent.iterdir())
     assert kept == [f"{night}.html" for night in nights[1:]]
+    of_an_old_night = write_drift_report(spark, settings, pipeline, nights[0])
+    assert Path(of_an_old_night.details["path"]).is_file()
+    assert write_drift_report(spark, settings, pipeline, nights[0]).skipped
 
 
 def test_without_a_test_split_the_night_before_is_the_reference_and_the_first_night_has_none(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import re
 import sqlite3
 import subprocess
@@ -173,6 +174,17 @@ def test_several_failures_are_all_told_and_give_their_common_exit_code() -> None
     assert (str(alike), alike.exit_code) == ("2 of 3 failed. a: No a.; b: No b.", 3)
     mixed = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": ValueError("wrong\nlong")}, of=2)
     assert (str(mixed), mixed.exit_code) == ("2 of 2 failed. a: No a.; b: ValueError: wrong", 1)
+
+
+def test_an_error_of_another_process_says_what_it_said_there() -> None:
+    for error in (
+        errors.DamagedError("A file is bad."),
+        errors.InputError("A row is bad.", remedy="Mend it."),
+        errors.PipelinesFailed({"a": errors.NotFoundError("No a.")}, of=2),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.exit_code) == (type(error), str(error), error.exit_code)
+        assert (again.message, again.remedy) == (error.message, error.remedy)
 
 
 @pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1), ("1998-06-30", None)])

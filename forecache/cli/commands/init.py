@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 
 import click
@@ -47,7 +48,7 @@ def make_project(folder: Path, package: str) -> list[str]:
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty one.")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or package == "tests":
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or package == "tests" or iskeyword(package):
         raise InputError(
             f"A project's package cannot be named {package!r}.",
             remedy="Give --package with small letters, digits and _, such as --package shop.",

@@ -211,7 +211,7 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
         "delta.enableDeletionVectors": "false",
         "delta.enableChangeDataFeed": str(target.change_feed).lower(),
         "delta.enableExpiredLogCleanup": str(not target.keep_log).lower(),
-        "delta.logRetentionDuration": "interval 1 days",
+        "delta.logRetentionDuration": "interval 8 days",
     }
     create_table_with_add_actions(
         target.settings.table_uri(target.name),

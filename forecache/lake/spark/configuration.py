@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from forecache.errors import UnavailableError
@@ -100,8 +101,10 @@ def _jvm(settings: Settings) -> str:
     if "://" in settings.lake_uri:
         return "long"
     size = 0
-    for file in Path(settings.lake_uri).rglob("*.parquet"):
-        size += file.stat().st_size
+    for folder, _, names in os.walk(settings.lake_uri):
+        for name in names:
+            with suppress(FileNotFoundError):  # maintenance removes files beside it
+                size += os.stat(os.path.join(folder, name)).st_size if name.endswith(".parquet") else 0
         if size > _LARGE_LAKE_BYTES:
             return "long"
     return "short"

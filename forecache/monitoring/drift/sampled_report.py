@@ -87,7 +87,7 @@ def write_drift_report(
         columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
         write_page(path, sampled_page(pipeline, night, current[columns], reference[columns], beside=name))
-        _keep_newest(path.parent, pipeline.drift.keep_reports)
+        _keep_newest(path, pipeline.drift.keep_reports)
         details = {"path": str(path), "mlflow_artifact": _attach(settings, model, path), "reference": name}
         return Done(len(current), {**details, "reference_rows": len(reference), "columns": columns})
 
@@ -142,10 +142,12 @@ def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
     return chosen.orderBy(position, *pipeline.key).limit(most)
 
 
-def _keep_newest(folder: Path, keep: int) -> None:
-    pages: Sequence[Path] = sorted(folder.glob("*.html"))
+def _keep_newest(written: Path, keep: int) -> None:
+    """Remove all pages but the newest and the one that was just written, which may be of an older night."""
+    pages: Sequence[Path] = sorted(written.parent.glob("[0-9]*.html"))  # not those that are being written
     for page in pages[:-keep]:
-        page.unlink()
+        if page != written:
+            page.unlink(missing_ok=True)
 
 
 def _attach(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:

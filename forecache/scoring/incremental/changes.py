@@ -6,6 +6,7 @@ with the partition of an earlier one.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -13,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
@@ -57,7 +59,8 @@ def find_changes(settings: Settings, pipeline: Pipeline, base: State, target: St
         NotFoundError: A version of the feature table is gone.
     """
     if base.night == target.night:
-        return _from_feed(settings, pipeline, base, target)
+        with suppress(DeltaError, pa.ArrowException, FileNotFoundError):  # a version between them may be removed
+            return _from_feed(settings, pipeline, base, target)
     return _from_partitions(settings, pipeline, base, target)
 
 

@@ -88,7 +88,7 @@ class Pool:
     def _receive(self, connection: Any) -> Any:
         try:
             result, error = connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # at a message's end, or in the middle of one
             raise self._death(connection) from None
         if error is not None:
             raise error
@@ -147,7 +147,7 @@ def _read(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable[..., 
     try:
         while True:
             calls.put(connection.recv())
-    except (EOFError, ConnectionError):
+    finally:  # the publisher is gone
         os._exit(0)
 
 
