@@ -79,7 +79,7 @@ bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
 	@$(BIN)/python benchmarks/store.py $(ARGS)
 
-bench-scoring: setup ## The Spark UDF and the engine without a JVM against their peers
+bench-scoring: setup ## The Spark UDF and the engine `arrow` against their peers
 	@$(BIN)/python benchmarks/scoring.py $(ARGS)
 
 bench-training: setup ## Training: throughput, recovery after kills
@@ -91,7 +91,7 @@ bench-demo: setup ## The main job's time and memory, and the models' figures
 bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands
 	@$(BIN)/python benchmarks/history.py $(ARGS)
 
-prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, none twice (a quarter of an hour)
+prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, none twice (half an hour)
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/python benchmarks/s3_commits.py $(ARGS)
 

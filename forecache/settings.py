@@ -105,7 +105,9 @@ class Settings(BaseSettings):
         300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
     )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
-    store_remote: str = Field("", description="Folder or s3:// URI that publishes versions and replicas pull from.")
+    store_remote: str = Field(
+        "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."
+    )
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 

@@ -78,7 +78,7 @@ def _run_all(
     job: Job,
     rebuild: bool,
 ) -> None:
-    """Ingest every source and run every pipeline; what fails is noted, and takes only what depends on it along."""
+    """Ingest every source and run every pipeline; what fails is noted, and stops only what depends on it."""
     from jobs.execution import JobRunner
 
     session.progress("starting Dagster", None)
@@ -114,7 +114,7 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
 
 
 def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
-    """One run for each stretch of days with something new; where there is none, one for the last day says so."""
+    """One run for each stretch of days with something new; with nothing new, one for the last day records that."""
     from assets.landing import landing_events
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files

@@ -76,7 +76,7 @@ def plan_scoring(
     Raises:
         NotFoundError: The URI leads to no model.
         SettingsError: The result type does not fit the signature, or the runtime asked for cannot run this model.
-        InputError: The model needs another version of its inference package than the one installed.
+        InputError: A package that decides what the model computes is missing, or installed in another major version.
         CheckError: A registered model does not match its checksums.
     """
     path = _local_path(model_uri)

@@ -1,6 +1,6 @@
 """The model inside a process: loaded once, then Arrow arrays in and one Arrow array out.
 
-Spark's Python workers and the engine without a JVM run this same code.
+Both engines run this same code.
 """
 
 import os

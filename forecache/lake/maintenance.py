@@ -1,8 +1,8 @@
 """Maintenance of a table: its small files are merged, and files that nothing can ask for any more are removed.
 
-Merged are the small tables, and raw and quarantined rows, of which a late file adds a small file to an old day.
-Features, predictions and training sets stay as they were written: each night is one commit of few files, and verdicts,
-the ledger and published versions name these files.
+Merged are the four small tables (`SORTED_BY`), and raw and quarantined rows, of which a late file adds a small file to
+an old day. Features, predictions and training sets stay as they were written: each night is one commit of few files,
+and verdicts, the ledger and published versions name these files.
 """
 
 import json
@@ -32,7 +32,7 @@ from forecache.results import no_progress
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
-"""No file is removed before it has been out of its table, or unused, for so long."""
+"""A file is removed only once it has been out of its table, or was never in it, for this long."""
 _MERGED_TABLES = ("raw_", "quarantine_")
 _SMALL_BYTES, _MERGED_BYTES = 32 << 20, 128 << 20
 _MERGED_ROWS = 1 << 17
@@ -84,7 +84,7 @@ class _Span:
 def maintain_table(
     settings: Settings, name: str, pins: Collection[Pin], *, dry_run: bool = False, retention: timedelta = RETENTION
 ) -> Maintained:
-    """Merge a table's small files and remove those that are in no version that is newest, pinned or recent.
+    """Merge a table's small files, and remove each file that is in no version that is newest, pinned or recent.
 
     Safe at any time and beside any run: killed, it leaves the table as it was or merged.
 

@@ -54,12 +54,15 @@ class Stage:
         rebuild: bool = False,
         usable: Callable[[StageRecord], bool] = lambda _: True,
     ) -> tuple[StageRecord, bool]:
-        """Work unless the last record has the same inputs; the stage's record, and whether it was skipped.
+        """Work unless the last record has the same inputs.
 
         Args:
             inputs: All that the result depends on.
             rebuild: Work in any case.
             usable: Whether what the last record stands for is still there.
+
+        Returns:
+            The stage's record, and whether it was skipped.
         """
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
@@ -80,13 +83,17 @@ class Stage:
         find: Callable[[Mapping[date, str]], NightsDone] | None = None,
         progress: Callable[[Sequence[date], float], None] = lambda _, __: None,
     ) -> tuple[dict[date, StageRecord], list[date]]:
-        """Work on the nights whose last record has other inputs; each night's record, and the nights worked on.
+        """Work on the nights whose last record has other inputs.
 
         Args:
             inputs: By night, all that its result depends on.
             work: Does several nights together, at most `at_once`.
-            find: Of nights with these inputs, those that an earlier run committed and did not record.
-            progress: Told the nights that come next, and the share that is done.
+            find: Gets the inputs of the nights that are left; returns those whose data an earlier run committed and did
+                not record.
+            progress: Gets the nights that come next, and the share that is done.
+
+        Returns:
+            Each night's record, and the nights worked on.
         """
         before = {} if rebuild else last_records(self.settings, self.name, self.subject)
         records = {n: before[n] for n in inputs if n in before and before[n].inputs == inputs[n]}

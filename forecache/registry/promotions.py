@@ -1,8 +1,9 @@
 """The promotion ledger: an append-only Delta table of every decision about which model is the champion.
 
 A rollback and a person's promotion are two rows of one `operation`: "begun" before anything moves, "passed" (or
-"undone") after. A first row without a second is a decision that was cut short; see `forecache.operations.settle`. The
-gate's move is one row: a gate that was cut short finishes it when it judges the version again.
+"undone") after. A first row without a second is a decision that was cut short; see
+`forecache.operations.rollback.settle`. The gate's move is one row: a gate that was cut short finishes it when it judges
+the version again.
 """
 
 import json

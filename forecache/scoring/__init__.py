@@ -1,4 +1,4 @@
-"""Batch scoring: the Spark UDF, the scoring run with its shards, incremental and shadow runs, prediction drift."""
+"""Batch scoring: the Spark UDF, the scoring run with its shards, incremental and shadow runs."""
 
 from typing import TYPE_CHECKING
 

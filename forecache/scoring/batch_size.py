@@ -1,7 +1,7 @@
 """How many rows a model is given at once: set, or found by a short measured sweep over a sample of the features.
 
 A prediction has the same bits whatever the batch, so that the size decides about time and memory only. A sweep's
-result is kept in the stage ledger by model, engine and sample: a resumed or nightly run does not measure again.
+result is kept in the stage ledger by model, kernel and memory setting: a resumed or nightly run does not measure again.
 """
 
 import io

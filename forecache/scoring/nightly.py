@@ -29,8 +29,8 @@ def score_nights(
 ) -> StageResult:
     """Score nights with the champion and, where there is a challenger, with that too.
 
-    A challenger that cannot be scored, or whose predictions are wrong, holds nothing up: that is said in its place.
-    With `rebuild`, nights that are current are scored too.
+    A challenger that cannot be scored, or whose predictions are wrong, holds nothing up: its error stands where its
+    comparison would. With `rebuild`, nights that are current are scored too.
 
     Returns:
         What `forecache.scoring.run.score` does, with `predicted` and `actual` of all that was scored here, by both
@@ -38,7 +38,7 @@ def score_nights(
         `comparison` of `score_shadow` or the `error`. It is missing where nobody challenges the champion.
 
     Raises:
-        NotFoundError, InputError, CheckError: As `score`.
+        NotFoundError, InputError, CheckError, ConflictError: As `score`.
     """
     result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
     challenger = find_challenger(settings, pipeline) if pipeline.shadow else None

@@ -56,8 +56,9 @@ def score(
         engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
         model: Another version than the champion.
         mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
-            "incremental" also from the night before; "full" never. See `forecache.scoring.incremental.incremental`.
-        rebuild: Score all of every night again, also where it is current; or of these nights.
+            "incremental" also from the latest night before it that was scored alike; "full" never. See
+            `forecache.scoring.incremental.incremental`.
+        rebuild: True: score every night in full, current or not; dates: only these.
 
     Returns:
         Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this

@@ -127,7 +127,9 @@ def test_a_state_between_whose_files_are_removed_is_not_needed(scored: Settings)
     gone = open_table(scored, PIPELINE.feature_table, version=between).file_uris()
     last = write_features(scored, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=2)])
     expected = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
-    for uri in set(gone) - set(open_table(scored, PIPELINE.feature_table, version=last).file_uris()):
+    removed = set(gone) - set(open_table(scored, PIPELINE.feature_table, version=last).file_uris())
+    assert removed
+    for uri in removed:
         Path(uri.removeprefix("file://")).unlink()
     found = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
     assert found.changed.sort_by("user_id").equals(expected.changed.sort_by("user_id"))

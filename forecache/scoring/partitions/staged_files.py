@@ -1,10 +1,10 @@
 """Scored shards before they are visible: Parquet files below the prediction table that its log does not name yet.
 
 A shard is one feature file of the night, or the whole night where it is small. Its predictions are in the order of the
-file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own entry in the
-ledger: its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
+file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own record:
+its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
 has. A killed run, run again, finds them and scores the rest, from the middle of a feature file if need be. What is
-never committed is outside the log, so that maintenance removes it, after a day in which no run takes it up any more.
+not committed is taken up for 6 days, and removed by maintenance after 7.
 """
 
 import re

@@ -1,6 +1,6 @@
 """A task of a scoring job: rows of a feature file, through the model, into the parts of a shard.
 
-A thread of the engine without a JVM and a task of Spark's do the same here. Runs inside Spark's Python workers: imports
+A thread of the engine `arrow` and a task of Spark's do the same here. Runs inside Spark's Python workers: imports
 neither pandas nor the declaration's modules.
 """
 

@@ -1,8 +1,9 @@
-"""Compaction: the base and the deltas of a version merged into a new base, from their files.
+"""Compaction: the base and the delta segments of a version merged into a new base, from their files.
 
 Nothing is read from the lake or encoded again, so it costs a fraction of a full publish, in one process and with the
-memory of one shard, and it leaves the core to others after every millisecond. What it makes is read back like any other
-base, and has to have the row count and the content hash that the version was verified to share with the source.
+memory of one shard, and it sleeps briefly after each block, so that a reader on the same core need not wait. What it
+makes is read back like any other base, and has to have the row count and the content hash that the version was verified
+to share with the source.
 """
 
 import sys

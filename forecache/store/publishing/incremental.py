@@ -193,8 +193,8 @@ def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
 def _read_back(snapshot: Snapshot, changes: KeyChanges) -> tuple[int, int]:
     """(keys found, content sum) of the changed keys as a reader reads them.
 
-    One by one: a delta holds nearly all of them, and many together would be looked for in the base first. Where entries
-    are, byte for byte, what was encoded, so are their hashes; only others have to be hashed.
+    Key by key: many together would be looked for in the base first, and nearly all of these are in deltas. Where
+    entries are, byte for byte, what was encoded, so are their hashes; only others have to be hashed.
     """
     found = total = 0
     for start in range(0, len(changes.keys), _BLOCK_KEYS):

@@ -40,10 +40,10 @@ def publish(
 ) -> StageResult:
     """Make a night's predictions the served version of the pipeline's store.
 
-    The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a
-    new base otherwise. Where the small segments together hold more than that, or are more than `max_segments`, base
-    and segments are merged into a new base. It becomes current only after its rows, read back through the reader's
-    own code, hash to the same as the source's. A publish whose content is current already does nothing.
+    The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a new
+    base otherwise. Where the small segments together hold more than that, or base and segments are more than
+    `max_segments`, they are merged into a new base. It becomes current only after its rows, read back through the
+    reader's own code, hash to the same as the source's. A publish whose content is current already writes no version.
 
     Args:
         night: As-of date to publish, None: the newest.

@@ -1,8 +1,7 @@
 """An anti-join both ways: which rows of two sides have no equal on the other, by their hashes.
 
 Its memory does not grow with the rows. Equal hashes meet in one of the buckets that their highest bits choose, and each
-bucket is compared by itself. What is
-beyond a bound waits in a file: a run of rows in the order of their buckets behind the other.
+bucket is compared by itself. Rows beyond a bound wait in a file, one run after another, each in the order of buckets.
 """
 
 import os

@@ -5,7 +5,7 @@ read side by side and hashed. Rows that lie at the same place in both are matche
 hash is on one side only are encoded, and travel. The rest is neither encoded nor looked up.
 
 Memory is bounded: by the batches that are read at a time, the hashes that wait (see `AntiJoin`) and the rows that are
-kept. Only the rows that differ, which are no more than a small segment is for, are all held.
+kept. Only the rows that differ are all held, at most `limit` of them.
 """
 
 import errno
