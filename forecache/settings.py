@@ -129,6 +129,11 @@ class Settings(BaseSettings):
     def lake_uri(self) -> str:
         return self.lake or str(self.home_path / "lake")
 
+    @property
+    def lake_is_remote(self) -> bool:
+        """Whether the lake is in an object store."""
+        return "://" in self.lake_uri
+
     @cached_property
     def store_path(self) -> Path:
         return Path(self.store).expanduser().resolve() if self.store else self.home_path / "store"

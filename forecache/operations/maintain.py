@@ -13,7 +13,8 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.small_tables import SORTED_BY
 from forecache.lake.delta.tables import open_table, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
-from forecache.lake.maintenance import RETENTION, Maintained, Pin, maintain_table
+from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
+from forecache.lake.maintenance.remove import Pin
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.registry.versions.models import training_tables
 from forecache.results import Progress, no_progress

@@ -19,7 +19,7 @@ from forecache.lake.delta.partitions import look, replace_partitions
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, record
-from forecache.lake.maintenance import Maintained
+from forecache.lake.maintenance.maintain import Maintained
 from forecache.operations.maintain import maintain
 from forecache.settings import Settings
 

@@ -164,7 +164,7 @@ def _say_what_next(
     first = pipelines[0]
     for name, path in reports.items():
         click.echo(f"Report of {name}: {path}")
-    if "://" in settings.lake_uri:
+    if settings.lake_is_remote:
         click.echo(f"The lake was {settings.lake_uri}, the store's remote {settings.store_remote}.")
         click.echo(f"The server that held them was stopped; all is under {settings.home_path}.\n")
         return

@@ -41,7 +41,7 @@ class Target:
         add_columns: Add the schema's missing columns to the table.
         fit: Refuse rows whose column types differ from the table's.
         keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
-            checkpoints remove those that are a day old.
+            checkpoints remove those that are 8 days old, a day more than maintenance keeps files.
     """
 
     settings: Settings
@@ -119,12 +119,12 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             if version >= 0 and _mark_of(target, version) == mark:
                 return version
             known = as_known_error(target.name, error) or (
-                store_error(target.name, error) if _is_remote(target) else None
+                store_error(target.name, error) if target.settings.lake_is_remote else None
             )
             if known is None:
                 raise
             failures += isinstance(known, UnavailableError)
-            is_over = failures > (_STORE_FAILURES if _is_remote(target) else 0)
+            is_over = failures > (_STORE_FAILURES if target.settings.lake_is_remote else 0)
             if is_over or time.monotonic() > give_up:
                 raise known from error
         time.sleep(random.uniform(0.5, 1.0) * pause)
@@ -225,10 +225,6 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
     )
 
 
-def _is_remote(target: Target) -> bool:
-    return "://" in target.settings.lake_uri
-
-
 def _mark_of(target: Target, version: int) -> str | None:
     """The mark of a version; None where it has none, or is not there (yet).
 
@@ -241,7 +237,7 @@ def _mark_of(target: Target, version: int) -> str | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            known = store_error(target.name, error) if _is_remote(target) else None
+            known = store_error(target.name, error) if target.settings.lake_is_remote else None
             if known is None:
                 raise
             if attempt == _STORE_FAILURES - 1:

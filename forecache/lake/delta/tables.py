@@ -220,7 +220,7 @@ def list_tables(settings: Settings) -> list[TableInfo]:
 
 def table_names(settings: Settings) -> list[str]:
     """Names of the folders of the lake that are Delta tables."""
-    if "://" not in settings.lake_uri:
+    if not settings.lake_is_remote:
         root = Path(settings.lake_uri)
         names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     else:

@@ -95,7 +95,7 @@ def _tried(settings: Settings, write: Callable[[], _T]) -> _T:
     Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
     upload: the file is there then, and nobody will ever name it.
     """
-    for _ in range(_TRIES - 1 if "://" in settings.lake_uri else 0):
+    for _ in range(_TRIES - 1 if settings.lake_is_remote else 0):
         try:
             return write()
         except PermissionError:

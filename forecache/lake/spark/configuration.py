@@ -98,7 +98,7 @@ def _jvm(settings: Settings) -> str:
     """How long the session's work will be: as set, or by whether the lake is on this machine and small."""
     if settings.spark_jvm != "auto":
         return settings.spark_jvm
-    if "://" in settings.lake_uri:
+    if settings.lake_is_remote:
         return "long"
     size = 0
     for folder, _, names in os.walk(settings.lake_uri):

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from forecache.lake.delta.files import DataFile, describe_files, list_files, place_of
-from forecache.lake.maintenance import RETENTION
+from forecache.lake.maintenance.maintain import RETENTION
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import FeatureFile, Night
 from forecache.settings import Settings

@@ -1,0 +1,139 @@
+"""Removing files that are in no version that is newest, pinned or recent."""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.tables import open_table
+from forecache.lake.steps import step
+from forecache.settings import Settings
+
+_ENTRIES_AT_ONCE = 16
+_ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A Delta version that something names; where it is about one as-of date, `partition` is that date (ISO)."""
+
+    version: int
+    partition: str | None = None
+
+
+@dataclass
+class _Span:
+    """The versions that a file belongs to: from `added` to the one before `removed`; None: not known, or still."""
+
+    added: int = -1
+    removed: int | None = None
+    removed_ms: int = 0
+
+
+def data_files(settings: Settings, name: str) -> list[Any]:
+    """The Parquet files below a table, in its newest version or not; neither its log's nor its change feed's."""
+    return [info for info in _listing(settings, name) if _is_data(info)]
+
+
+def _listing(settings: Settings, name: str) -> list[Any]:
+    found = place_of(settings, name).open().get_file_info(pa.fs.FileSelector("", allow_not_found=True, recursive=True))
+    return [info for info in found if info.type == pa.fs.FileType.File]
+
+
+def _is_data(info: Any) -> bool:
+    return info.path.endswith(".parquet") and not info.path.startswith(("_delta_log/", "_change_data/"))
+
+
+def removable(settings: Settings, name: str, pins: Collection[Pin], retention: timedelta) -> list[Any]:
+    """The files that neither the newest version nor a pinned one has, and none had in the time of the retention."""
+    cutoff = datetime.now(timezone.utc) - retention
+    # Listed before the table is opened: what is committed in between is not taken for left over.
+    listing = _listing(settings, name)
+    active = {file.path for file in active_files(open_table(settings, name))}
+    unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
+    if not unused:
+        return []
+    entries = sorted((int(found[1]), info.path) for info in listing if (found := _ENTRY.fullmatch(info.path)))
+    spans, oldest = _spans(settings, name, [path for _, path in entries]), entries[0][0] if entries else 0
+    # The log may not go back to the first version: what it does not mention may be in one before.
+    is_unsure = any(0 <= pin.version < oldest for pin in pins)
+
+    def is_removable(info: Any) -> bool:
+        of_file = spans.get(info.path)
+        if of_file is None:
+            return not is_unsure
+        if any(span.removed is None or span.removed_ms / 1000 >= cutoff.timestamp() for span in of_file):
+            return False
+        return not any(_is_pinned(info.path, span, pin) for span in of_file for pin in pins)
+
+    return [info for info in unused if is_removable(info)]
+
+
+def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:
+    if span.removed is None or not span.added <= pin.version < span.removed:
+        return False
+    return pin.partition is None or "=" not in path or f"={pin.partition}/" in path
+
+
+def _spans(settings: Settings, name: str, entries: Sequence[str]) -> dict[str, list[_Span]]:
+    """By file, the versions that had it, as far as the log's entries tell."""
+    from urllib.parse import unquote
+
+    filesystem = place_of(settings, name).open()
+
+    def read(path: str) -> list[dict[str, Any]]:
+        with suppress(FileNotFoundError), filesystem.open_input_stream(path) as stream:
+            return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+        return []  # an append has cleaned the log since it was listed
+
+    found: dict[str, list[_Span]] = {}
+    with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="forecache-log") as threads:
+        for path, actions in zip(entries, threads.map(read, entries), strict=True):
+            version = int(path[-25:-5])
+            for action in actions:
+                if "add" in action:
+                    found.setdefault(unquote(action["add"]["path"]), []).append(_Span(version))
+                elif "remove" in action:
+                    of_file = found.setdefault(unquote(action["remove"]["path"]), [])
+                    if not of_file or of_file[-1].removed is not None:
+                        of_file.append(_Span())
+                    of_file[-1].removed = version
+                    of_file[-1].removed_ms = action["remove"].get("deletionTimestamp") or 0
+    return found
+
+
+def remove(settings: Settings, name: str, files: Sequence[Any]) -> None:
+    filesystem = place_of(settings, name).open()
+    root = Path(settings.table_uri(name))
+    for info in files:
+        with suppress(FileNotFoundError):  # another maintenance came first
+            filesystem.delete_file(info.path)
+        if not settings.lake_is_remote:
+            _tidy(root, root / info.path)
+        step("file removed")
+
+
+def _tidy(root: Path, file: Path) -> None:
+    """Remove Hadoop's checksum of a file that is gone, and the folders that this leaves empty.
+
+    A partition's folder stays: a run may be about to make a folder of its own in it.
+    """
+    (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
+    top = root / file.relative_to(root).parts[0]
+    for folder in file.parents:
+        if folder == root or (folder == top and "=" in folder.name):
+            return
+        try:
+            folder.rmdir()
+        except OSError:
+            return
