@@ -12,7 +12,6 @@ from forecache.cli.output import cell, duration, print_json, show_table, wants_j
 
 if TYPE_CHECKING:
     from forecache.store import Manifest
-    from forecache.store.manifest import no_such_key
 
 
 @command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
@@ -26,6 +25,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
     """
     from forecache.reader.versions.answers import Answers
     from forecache.store import parse_key
+    from forecache.store.manifest import no_such_key
 
     with open_pipeline_store(pipeline).snapshot(version) as snapshot:
         answers = Answers(snapshot)
