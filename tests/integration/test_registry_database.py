@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.registry.versions import database
+from forecache.tracking import database
 from forecache.tracking.database import prepare_database
 
 pytestmark = pytest.mark.slow
