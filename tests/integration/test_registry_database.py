@@ -1,5 +1,6 @@
 """MLflow's database: from set-up's template or without one it is the same, also after a kill and with two at once."""
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -36,9 +37,11 @@ def prepared(home: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return path
 
 
-def content(path: Path) -> tuple[list[tuple[str]], list[tuple[str]], list[tuple[str]]]:
+def content(path: Path) -> tuple[list[list[str]], list[tuple[str]], list[tuple[str]]]:
+    """Tables, MLflow's version of them, experiments; migrations write a table's constraints in any order."""
     with closing(sqlite3.connect(path)) as connection:
-        tables = connection.execute("select sql from sqlite_master where sql is not null order by sql").fetchall()
+        found = connection.execute("select sql from sqlite_master where sql is not null").fetchall()
+        tables = sorted(sorted(re.split(r"[,()\s]+", sql)) for (sql,) in found)
         version = connection.execute("select version_num from alembic_version").fetchall()
         return tables, version, connection.execute("select name from experiments").fetchall()
 
