@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forecache.files import write_durably
 from forecache.pipeline.loading import import_from_project
 from forecache.settings import Settings
 
@@ -51,9 +52,7 @@ def ensure_instance(settings: Settings) -> Path:
     for name, content in files.items():
         path = home / name
         if not path.exists() or path.read_text() != content:
-            unfinished = path.with_name(f".{name}")
-            unfinished.write_text(content)
-            unfinished.replace(path)
+            write_durably(path, content)
     return home
 
 

@@ -15,6 +15,7 @@ from forecache.lake.delta.tables import open_table, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
+from forecache.pipeline.names import FEATURES, TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.registry.versions.models import training_tables
 from forecache.results import Progress, no_progress
@@ -66,7 +67,7 @@ def _published(settings: Settings) -> Named:
         for manifest in store.versions():
             yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
             for provenance in (manifest.provenance, *manifest.provenances.values()):
-                yield f"features_{manifest.pipeline}", Pin(provenance.feature_version)
+                yield FEATURES + manifest.pipeline, Pin(provenance.feature_version)
 
 
 def _recorded(settings: Settings) -> Named:
@@ -77,9 +78,9 @@ def _recorded(settings: Settings) -> Named:
         night, details = row["night"].isoformat() if row["night"] else None, json.loads(row["details"])
         named = [(row["table"], Pin(row["delta_version"], night))]
         if "feature_version" in details:
-            named.append((f"features_{row['subject']}", Pin(int(details["feature_version"]), night)))
+            named.append((FEATURES + row["subject"], Pin(int(details["feature_version"]), night)))
         if "training_version" in details:
-            yield details.get("training_table") or f"training_set_{row['subject']}", Pin(details["training_version"])
+            yield details.get("training_table") or TRAINING_SET + row["subject"], Pin(details["training_version"])
         key, version = (row["stage"], row["subject"], night), row["commit_version"] or 0
         if key not in last or last[key][0] <= version:
             last[key] = version, named
@@ -94,7 +95,7 @@ def _promoted(settings: Settings) -> Named:
 
 def _trained(settings: Settings) -> Named:
     """The training sets of registered models, and of runs that may resume."""
-    if any(name.startswith("training_set_") for name in table_names(settings)):
+    if any(name.startswith(TRAINING_SET) for name in table_names(settings)):
         yield from ((table, Pin(version)) for table, version in training_tables(settings))
     for path in settings.training_path.glob(f"**/{SPEC_FILE}"):
         spec = json.loads(path.read_text())

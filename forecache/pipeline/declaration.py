@@ -12,7 +12,15 @@ from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.features import Features, Label
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
-from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, check_name, check_unique
+from forecache.pipeline.names import (
+    AS_OF,
+    FEATURES,
+    PREDICTIONS,
+    PROVENANCE_COLUMNS,
+    TRAINING_SET,
+    check_name,
+    check_unique,
+)
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import METRICS, Drift, Gate, Publish, Retraining
 from forecache.pipeline.source import Source
@@ -139,17 +147,17 @@ class Pipeline:
     @property
     def feature_table(self) -> str:
         """Delta table: key, as_of (date, partition), features (float32)."""
-        return f"features_{self.name}"
+        return FEATURES + self.name
 
     @property
     def training_table(self) -> str:
         """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
-        return f"training_set_{self.name}"
+        return TRAINING_SET + self.name
 
     @property
     def prediction_table(self) -> str:
         """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
-        return f"predictions_{self.name}"
+        return PREDICTIONS + self.name
 
     @property
     def challenger_table(self) -> str:

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from forecache.errors import SettingsError
 from forecache.names import NAME
 
+RAW, QUARANTINE = "raw_", "quarantine_"
+"""What the tables of a source are called, before its name."""
+FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
+"""What the tables of a pipeline are called, before its name."""
 AS_OF = "as_of"
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")

@@ -9,7 +9,7 @@ from typing import Literal
 from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.names import SOURCE_COLUMNS, check_column, check_name, check_unique
+from forecache.pipeline.names import QUARANTINE, RAW, SOURCE_COLUMNS, check_column, check_name, check_unique
 
 ColumnType = Literal["string", "int", "bigint", "double", "date", "timestamp", "boolean"]
 
@@ -99,9 +99,9 @@ class Source:
     @property
     def raw_table(self) -> str:
         """Delta table of the good rows: declared columns plus SOURCE_COLUMNS, partitioned by `event_day` (date)."""
-        return f"raw_{self.name}"
+        return RAW + self.name
 
     @property
     def quarantine_table(self) -> str:
         """Delta table of the bad rows: event_day, source_file, source_line, reason, content, ingested_at."""
-        return f"quarantine_{self.name}"
+        return QUARANTINE + self.name

@@ -17,7 +17,7 @@ _PACKAGE = "new_project"
 _BIN = "@BIN@"
 
 
-@command("init", examples="forecache init shop\nforecache init ~/work/shop-models --package shop")
+@command("init", examples="forecache init shop\nforecache init ~/shop-models --package shop")
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--package", help="Name of the project's Python package; default: the folder's name.")
 def init(folder: Path, package: str | None) -> None:

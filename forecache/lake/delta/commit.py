@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
-from forecache.lake.delta.files import DataFile, statistics_json
+from forecache.lake.delta.files import DataFile, place_of, statistics_json
 from forecache.lake.delta.log import active_files, open_if_exists, read_entry
 from forecache.lake.steps import step
 from forecache.settings import Settings
@@ -233,7 +233,7 @@ def _mark_of(target: Target, version: int) -> str | None:
     """
     for attempt in range(_STORE_FAILURES):
         try:
-            actions = read_entry(target.settings, target.name, version)
+            actions = read_entry(place_of(target.settings, target.name).open(), version)
         except FileNotFoundError:
             return None
         except OSError as error:

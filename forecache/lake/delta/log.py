@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, partition_text, place_of
+from forecache.lake.delta.files import DataFile, partition_text
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]
     return found
 
 
-def read_entry(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more)."""
-    with place_of(settings, name).open().open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+def read_entry(filesystem: Any, version: int) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more).
+
+    Args:
+        filesystem: Of the table, see `forecache.lake.delta.files.Place.open`.
+    """
+    with filesystem.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
         return [json.loads(line) for line in stream.read().splitlines() if line.strip()]

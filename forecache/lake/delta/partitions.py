@@ -12,7 +12,7 @@ from typing import Any
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files, grouped, open_if_exists, read_entry
 from forecache.settings import Settings
 
@@ -166,12 +166,13 @@ def _path(file: DataFile) -> str:
 def _last_writers(settings: Settings, name: str, column: str, wanted: set[str], versions: range) -> dict[str, Writer]:
     """By partition, the last of these versions that changed its rows; none for one that no version did."""
     found: dict[str, Writer] = {}
+    filesystem = place_of(settings, name).open()
     for version in reversed(versions):
         missing = wanted - set(found)
         if not missing:
             break
         try:
-            actions = read_entry(settings, name, version)
+            actions = read_entry(filesystem, version)
         except FileNotFoundError:
             return found | dict.fromkeys(missing, Writer(version))
         found |= {key: writer for key, writer in _writers(actions, column, version) if key in missing}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -79,7 +80,7 @@ def _writer(settings: Settings, source: Source) -> Callable[[str, bytes], object
         return partial(obstore.put, open_bucket(uri, settings.storage_options))
 
     def write(name: str, content: bytes) -> None:
-        unfinished = Path(uri) / f".{name}"
+        unfinished = Path(uri) / f".{os.getpid()}-{name}"  # two demos may land at once
         unfinished.write_bytes(content)
         unfinished.rename(Path(uri) / name)
 

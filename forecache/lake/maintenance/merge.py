@@ -15,10 +15,11 @@ from forecache.lake.delta.small_tables import SORTED_BY, merge_files
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder, new_path
 from forecache.lake.turn import own_turn
+from forecache.pipeline.names import QUARANTINE, RAW
 from forecache.results import no_progress
 from forecache.settings import Settings
 
-_MERGED_TABLES = ("raw_", "quarantine_")
+_MERGED_TABLES = (RAW, QUARANTINE)
 _SMALL_BYTES, _MERGED_BYTES = 32 << 20, 128 << 20
 _MERGED_ROWS = 1 << 17
 _BATCH_ROWS = 1 << 16
@@ -26,9 +27,10 @@ _BATCH_ROWS = 1 << 16
 
 def no_ingestion(settings: Settings, name: str) -> AbstractContextManager[None]:
     """Wait for an ingestion of this machine, which would begin anew where the table gets other files."""
-    if not name.startswith(_MERGED_TABLES):
-        return nullcontext()
-    return own_turn(settings, f"raw_{name.partition('_')[2]}", "", no_progress)
+    for kind in _MERGED_TABLES:
+        if name.startswith(kind):
+            return own_turn(settings, RAW + name.removeprefix(kind), "", no_progress)
+    return nullcontext()
 
 
 def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:

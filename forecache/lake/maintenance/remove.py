@@ -1,6 +1,5 @@
 """Removing files that are in no version that is newest, pinned or recent."""
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from forecache.lake.delta.files import place_of
-from forecache.lake.delta.log import active_files
+from forecache.lake.delta.log import active_files, read_entry
 from forecache.lake.delta.tables import open_table
 from forecache.lake.steps import step
 from forecache.settings import Settings
@@ -63,8 +62,8 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
     if not unused:
         return []
-    entries = sorted((int(found[1]), info.path) for info in listing if (found := _ENTRY.fullmatch(info.path)))
-    spans, oldest = _spans(settings, name, [path for _, path in entries]), entries[0][0] if entries else 0
+    versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
+    spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0
     # The log may not go back to the first version: what it does not mention may be in one before.
     is_unsure = any(0 <= pin.version < oldest for pin in pins)
 
@@ -85,21 +84,20 @@ def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:
     return pin.partition is None or "=" not in path or f"={pin.partition}/" in path
 
 
-def _spans(settings: Settings, name: str, entries: Sequence[str]) -> dict[str, list[_Span]]:
+def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, list[_Span]]:
     """By file, the versions that had it, as far as the log's entries tell."""
     from urllib.parse import unquote
 
     filesystem = place_of(settings, name).open()
 
-    def read(path: str) -> list[dict[str, Any]]:
-        with suppress(FileNotFoundError), filesystem.open_input_stream(path) as stream:
-            return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+    def read(version: int) -> list[dict[str, Any]]:
+        with suppress(FileNotFoundError):
+            return read_entry(filesystem, version)
         return []  # an append has cleaned the log since it was listed
 
     found: dict[str, list[_Span]] = {}
     with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="forecache-log") as threads:
-        for path, actions in zip(entries, threads.map(read, entries), strict=True):
-            version = int(path[-25:-5])
+        for version, actions in zip(versions, threads.map(read, versions), strict=True):
             for action in actions:
                 if "add" in action:
                     found.setdefault(unquote(action["add"]["path"]), []).append(_Span(version))

@@ -5,7 +5,6 @@ every row as deleted and inserted, so that only the comparison of contents tells
 with the partition of an earlier one.
 """
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
+from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import partition_files
@@ -71,9 +71,7 @@ def feed_share(settings: Settings, pipeline: Pipeline, base: State, target: Stat
     day = target.night.isoformat()
     changed = 0
     for version in range(base.version + 1, target.version + 1):
-        with filesystem.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-            actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
-        ours = [action for action in actions if _partition(action) == day]
+        ours = [action for action in read_entry(filesystem, version) if _partition(action) == day]
         feed = [action["cdc"]["size"] for action in ours if "cdc" in action]
         rewritten = [(action.get("add") or action.get("remove") or {}).get("size", 0) for action in ours]
         changed += sum(feed) if feed else sum(rewritten)
