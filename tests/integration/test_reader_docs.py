@@ -89,7 +89,7 @@ def test_the_documented_client_runs(reader: tuple[RunningReader, str], capsys: p
     for code in blocks("python"):
         exec(code, {"READER": running.url, "TOKEN": token})
     said = capsys.readouterr().out
-    assert "00042 True {'risk_segment': 'low'}" in said
+    assert "00042 True {'risk_segment': 'medium'}" in said
     assert "nobody False None" in said
     assert said.count("Answer(key='00042'") == 1
     assert "Answer(key='JFK|LAX'" in said

@@ -81,7 +81,7 @@ def test_composite_keys(http: httpx.Client) -> None:
 
 
 def test_fields(http: httpx.Client) -> None:
-    assert http.get("/v1/churn/00001?fields=risk_segment").json()["value"] == {"risk_segment": "medium"}
+    assert http.get("/v1/churn/00001?fields=risk_segment").json()["value"] == {"risk_segment": "high"}
     data = http.get("/v1/churn/00001", params={"fields": "risk_segment,churn_probability"}).json()
     assert list(data["value"]) == ["risk_segment", "churn_probability"]
     for query in ("fields=nope", "fields=", "field=risk_segment", "fields=risk_segment&x=1"):
@@ -196,7 +196,7 @@ def test_a_stale_version_is_refused_or_flagged_as_its_policy_says(http: httpx.Cl
     assert http.get("/v1/old").json()["stale"] is True
     aged = http.get("/v1/aged/00001").json()
     assert aged["stale"] is True
-    assert aged["value"]["risk_segment"] == "medium"
+    assert aged["value"]["risk_segment"] == "high"
 
 
 def test_if_none_match_answers_304_while_the_version_stays(http: httpx.Client) -> None:

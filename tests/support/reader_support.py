@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
@@ -35,12 +36,14 @@ def yesterday() -> str:
 
 
 def churn_rows(num_rows: int, *, shift: float = 0.0) -> dict[Any, dict[str, Any]]:
+    """Rows by key; the segment is the one that the shipped pipeline declares for the probability, before the shift."""
+    probabilities = [(index * 7919 % 1000) / 1000 for index in range(num_rows)]
     return {
         f"{index:05d}": {
-            "churn_probability": round((index * 7919 % 1000) / 1000 + shift, 6),
-            "risk_segment": ("low", "medium", "high")[index % 3],
+            "churn_probability": round(probability + shift, 6),
+            "risk_segment": ("low", "medium", "high", "lost")[bisect_right((0.5, 0.8, 0.95), probability)],
         }
-        for index in range(num_rows)
+        for index, probability in enumerate(probabilities)
     }
 
 

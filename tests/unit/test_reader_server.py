@@ -2,6 +2,8 @@
 
 import mmap
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +74,31 @@ def test_a_worker_without_a_slot_counts_for_itself() -> None:
     first, second = runtime.claim(), runtime.claim()
     first[0], second[0] = 1, 2
     assert (runtime.slot(0)[0], second[0]) == (1, 2)
+
+
+def test_a_slot_stays_claimed_when_a_copy_of_its_file_s_descriptor_is_closed() -> None:
+    made = Runtime.create(num_slots=2, slot_bytes=4096)
+    claiming = [sys.executable, "-c", CLAIM, str(made.path)]
+    with subprocess.Popen(claiming, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "claimed\n"
+        Runtime(made.path, 4096).claim()[0] = 2
+        worker.stdin.close()
+    assert (made.slot(0)[0], made.slot(1)[0]) == (1, 2)
+
+
+CLAIM = """
+import os, sys
+from pathlib import Path
+from forecache.reader.processes.shared_memory import Runtime
+runtime = Runtime(Path(sys.argv[1]), 4096)
+runtime.claim()[0] = 1
+for name in os.listdir("/proc/self/fd"):  # as the reader does each second, which looks for silent connections
+    try:
+        os.close(os.dup(int(name)))
+    except OSError:
+        pass
+print("claimed", flush=True)
+sys.stdin.read()
+"""

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import mmap
 import os
+import struct
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ logger = logging.getLogger("forecache.reader")
 _HEAD_BYTES = mmap.PAGESIZE
 _DRAINING, _CRASHES = range(2)
 _RESERVE_CHUNK_BYTES = 1 << 20
+_FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kind, whence, start, length, process
 
 
 class Runtime:
@@ -67,9 +69,13 @@ class Runtime:
         return memoryview(self._map)[start : start + self.slot_bytes]
 
     def _lock(self, index: int) -> bool:
-        # The kernel takes a record lock away from a process that ends, however it ends.
+        # The kernel takes the lock away from a process that ends, however it ends. The lock is the open file's: one of
+        # the process's would be lost as soon as a copy of any descriptor of this file was closed.
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0))
+            else:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
         except OSError:
             return False
         return True
