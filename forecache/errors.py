@@ -113,6 +113,10 @@ class UnavailableError(ForecacheError):
     title = "Unavailable"
 
 
+class NotEverywhereError(UnavailableError):
+    """The change is made here; Redis or the remote could not follow."""
+
+
 class DamagedError(UnavailableError):
     """Stored bytes are not those that were written."""
 

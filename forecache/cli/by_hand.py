@@ -1,12 +1,15 @@
 """What a command has changed, shown in Dagster's UI with the name of the person who gave it."""
 
 import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import click
 
 from forecache.cli.runner import orchestrator
+from forecache.errors import NotEverywhereError
 from forecache.settings import Settings
 
 
@@ -16,6 +19,21 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user id without a name, as in many containers
         return "cli"
+
+
+@contextmanager
+def shown_where_it_stands(settings: Settings, pipeline: str, reason: str) -> Iterator[None]:
+    """Record the event also of a change that stands here while Redis or the remote could not follow."""
+    try:
+        yield
+    except NotEverywhereError as error:
+        from forecache.store import open_store
+
+        served = open_store(settings, pipeline).pointer().current
+        show_in_dagster(
+            settings, f"published_{pipeline}", {"version": served, "reason": reason, "not_everywhere": error.message}
+        )
+        raise
 
 
 def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | None = None, **made: Any) -> None:

@@ -68,7 +68,7 @@ def roll_back(
         NotFoundError: There is no such version to go back to, or its model is not registered any more.
         CheckError: Its model was never champion, or that model's artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store.
-        UnavailableError: It is done here; Redis or the remote could not follow.
+        NotEverywhereError: It is done here; Redis or the remote could not follow.
     """
     with _held(settings, pipeline) as store:
         cut_short = unfinished(promotions(settings, pipeline.name))
@@ -107,7 +107,7 @@ def roll_model_back(
         NotFoundError: There is no champion, none before it, or the store retains nothing that it made.
         CheckError: The version was never champion, or its artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store, or there is nothing to move.
-        UnavailableError: It is done here; Redis or the remote could not follow.
+        NotEverywhereError: It is done here; Redis or the remote could not follow.
     """
     with _held(settings, pipeline) as store:
         cut_short = unfinished(promotions(settings, pipeline.name))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from forecache.errors import ForecacheError, UnavailableError
+from forecache.errors import ForecacheError, NotEverywhereError
 
 
 @contextmanager
@@ -14,13 +14,13 @@ def stands_here(pipeline: str, what: str) -> Iterator[None]:
         what: The change in a sentence.
 
     Raises:
-        UnavailableError: Something went wrong inside.
+        NotEverywhereError: Something went wrong inside.
     """
     try:
         yield
     except Exception as error:  # the clients of Redis and of object stores have errors of their own
         said = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
-        raise UnavailableError(
+        raise NotEverywhereError(
             f"{what} That stands here, but not everywhere {pipeline} is served: {said}",
             remedy=f"When that is mended, run `forecache push {pipeline}`.",
         ) from error

@@ -77,6 +77,18 @@ def test_a_rollback_is_done_where_dagster_cannot_be_told(home: Settings, capsys:
     assert "Warning: this is done, but Dagster's UI does not show it:" in told.err
 
 
+def test_a_rollback_that_the_remote_cannot_follow_is_told_too(
+    home: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "remote").touch()  # no folder can be made there
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    assert main(["rollback", "returns", "--reason", "too low"]) == 7
+    assert "That stands here, but not everywhere returns is served" in capsys.readouterr().err
+    (event,) = events(home, "published_returns")
+    assert (event["version"], event["reason"], event["by"]) == (1, "too low", BY)
+    assert "Rolled back. That stands here" in str(event["not_everywhere"])
+
+
 def test_a_home_without_dagster_gets_none(home: Settings) -> None:
     shutil.rmtree(home.dagster_home)
     assert main(["rollback", "returns"]) == 0

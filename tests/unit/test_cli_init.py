@@ -49,3 +49,17 @@ def test_a_full_folder_and_a_name_that_cannot_be_are_refused_and_nothing_is_writ
     assert main(["init", str(tmp_path / arguments[0]), *arguments[1:]]) == 4
     assert told.format(tmp=tmp_path) in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_init_cut_short_writes_what_is_missing_when_it_is_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(tmp_path / "shop-a")]) == 0
+    whole = {path: path.read_bytes() for path in (tmp_path / "shop-a").rglob("*") if path.is_file()}
+    for number, (path, content) in enumerate(whole.items()):
+        path.unlink() if number % 3 == 0 else path.write_bytes(content[: len(content) // (number % 3)])
+    assert main(["init", str(tmp_path / "shop-a")]) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "shop-a").rglob("*") if path.is_file()} == whole
+    (tmp_path / "shop-a" / "Makefile").write_text("mine\n")
+    assert main(["init", str(tmp_path / "shop-a")]) == 4
+    assert (tmp_path / "shop-a" / "Makefile").read_text() == "mine\n"

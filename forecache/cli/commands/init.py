@@ -43,25 +43,36 @@ def init(folder: Path, package: str | None) -> None:
 def make_project(folder: Path, package: str) -> list[str]:
     """Write the template's files for a package of this name; returns their paths in the folder.
 
+    Cut short and run again, it writes what is missing.
+
     Raises:
-        InputError: The folder has something in it, or no package can have the name.
+        InputError: The folder has something else in it, or no package can have the name.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty one.")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or package == "tests" or iskeyword(package):
         raise InputError(
             f"A project's package cannot be named {package!r}.",
             remedy="Give --package with small letters, digits and _, such as --package shop.",
         )
+    files = _files(package)
+    for path in folder.rglob("*"):
+        content = files.get(str(path.relative_to(folder)))
+        if path.is_file() and not (content and content.startswith(path.read_bytes())):  # a part of it was cut short
+            raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty one.")
     taken = find_spec(package)
-    if taken and taken.origin:  # a folder without __init__.py, such as DIR itself, has none
+    if taken and taken.origin and not taken.origin.startswith(f"{folder.resolve()}/"):  # without __init__.py: no origin
         raise InputError(f"There is a Python package {package!r} already.", remedy="Give another name with --package.")
-    written = []
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return list(files)
+
+
+def _files(package: str) -> dict[str, bytes]:
+    """What the template holds for a package of this name, by path in the project."""
+    files = {}
     for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         parts = source.relative_to(TEMPLATE).parts
         path = Path(*(re.sub("^dot_", ".", part).replace(_PACKAGE, package) for part in parts))
         text = source.read_text().replace(_PACKAGE, package).replace(_BIN, str(Path(sys.executable).parent))
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
-        written.append(str(path))
-    return written
+        files[str(path)] = text.encode()
+    return files

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.by_hand import actor, show_in_dagster
+from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
@@ -38,7 +38,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     current = settings()
     store = open_pipeline_store(pipeline)
     declared = find_pipeline(current, pipeline)
-    with StageProgress() as progress:
+    with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
         if declared is not None:
             done = roll_back(
                 current,
@@ -79,7 +79,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
 
     current = settings()
     declared = load_pipeline(current, pipeline)
-    with StageProgress() as progress:
+    with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
         done = roll_model_back(
             current,
             declared,
