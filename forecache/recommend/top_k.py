@@ -1,0 +1,259 @@
+"""Exact top-k lists: the best items of every user, from scores that are computed a block of users at a time.
+
+Nothing is approximated. Of a block's scores [users, items], the k-th largest maximum over groups of items is a bound
+that at least k items reach; the few scores above it are sorted. Of factor models, items that cannot reach a user's
+bound are not even scored: a dot product is at most the product of the two norms.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import InputError
+from forecache.recommend.filters import Filters
+
+USERS_AT_ONCE = 1024
+"""Users of a part, which one thread works on; results come in parts."""
+_ROWS = 64
+_FIRST_ITEMS = 2048
+_SAMPLE, _WORTHWHILE_SHARE = 256, 0.8
+_EMPTY = np.iinfo(np.int64).min
+_LOWEST = np.float32(np.finfo(np.float32).min)
+# Norms are compared in float64 with scores that were summed in float32.
+_SLACK = 1 - 1e-4
+
+Score = Callable[[int, int, np.ndarray], None]
+"""`score(first, last, out)` writes the scores of users first to last - 1 into out, float32 [last - first, items]."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The lists of users `first` to `first + n - 1`.
+
+    Attributes:
+        items: Item codes, int32 [n, k], the best first; -1 behind the end of a shorter list.
+        scores: Their scores, float32 [n, k], equal ones by ascending code; -inf behind the end.
+    """
+
+    first: int
+    items: np.ndarray
+    scores: np.ndarray
+
+
+def top_k(
+    score: Score, num_users: int, num_items: int, k: int, *, filters: Filters | None = None, threads: int = 1
+) -> Iterator[TopK]:
+    """The k best items of every user, in the order of users.
+
+    Args:
+        score: Called from several threads at once; -inf keeps an item out of a list.
+        filters: Which items a user may not have.
+        threads: Parts worked on at once. The libraries below should use one thread each.
+
+    Yields:
+        Parts of `USERS_AT_ONCE` users. At most `threads + 1` parts are in memory, and for each thread the scores of 64
+        users.
+
+    Raises:
+        InputError: k is larger than the number of items, or a score is not a number.
+    """
+    _check_k(k, num_items)
+    filters = filters or Filters()
+    depth = filters.depth(k)
+
+    def part(first: int, last: int) -> TopK:
+        found = []
+        buffer = np.empty((_ROWS, _padded(num_items, depth)), np.float32)
+        for start in range(first, last, _ROWS):
+            rows = np.arange(start, min(start + _ROWS, last))
+            block = buffer[: len(rows)]
+            score(start, start + len(rows), block[:, :num_items])
+            filters.apply(block[:, :num_items], rows)
+            block[:, num_items:] = -np.inf
+            found.append(_best(block, k, filters))
+        return TopK(first, *_stacked(found))
+
+    return _in_order(part, num_users, threads)
+
+
+def top_k_of_factors(
+    user_vectors: np.ndarray,
+    item_vectors: np.ndarray,
+    k: int,
+    *,
+    filters: Filters | None = None,
+    threads: int = 1,
+) -> Iterator[TopK]:
+    """The k items of every user with the largest dot product; as `top_k`.
+
+    Args:
+        user_vectors: float32 [users, d].
+        item_vectors: float32 [items, d].
+
+    Raises:
+        InputError: k is larger than the number of items, or a vector has a value that is not a number or infinite.
+    """
+    _check_k(k, len(item_vectors))
+    for name, vectors in (("user", user_vectors), ("item", item_vectors)):
+        if not np.isfinite(vectors).all():
+            number = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise InputError(
+                f"The vector of {name} number {number} has a value that is not a number or infinite.",
+                remedy="Train again with a lower learning rate or more regularization.",
+            )
+    ranked = _RankedItems(user_vectors, item_vectors, k, filters or Filters())
+    return _in_order(ranked.part, len(user_vectors), threads)
+
+
+class _RankedItems:
+    """Items by descending norm: a prefix of them is all that a user's list can come from."""
+
+    def __init__(self, user_vectors: np.ndarray, item_vectors: np.ndarray, k: int, filters: Filters) -> None:
+        norms = np.linalg.norm(item_vectors.astype(np.float64), axis=1)
+        order = np.argsort(-norms, kind="stable")
+        order = order[filters.reachable(len(order))[order]]
+        self._codes = order.astype(np.int32)
+        self._rising = -norms[order]
+        self._depth = filters.depth(k)
+        # Padded, so that every block of scores is one piece of memory.
+        self._items = np.zeros((item_vectors.shape[1], _padded(len(order), self._depth)), np.float32)
+        self._items[:, : len(order)] = item_vectors[order].T
+        self._users = user_vectors
+        self._k = k
+        self._filters = filters.renumbered(self._codes, len(item_vectors))
+        self._prunes = len(order) > 2 * _FIRST_ITEMS and self._is_worth_pruning()
+
+    def _is_worth_pruning(self) -> bool:
+        """Whether a sample of users needs much less than all items; where norms are alike, nobody does."""
+        sample = np.arange(len(self._users))[:: max(1, len(self._users) // _SAMPLE)]
+        needed = self._needed(sample, np.empty(_ROWS * self._items.shape[1], np.float32))
+        return bool(needed.sum() < _WORTHWHILE_SHARE * needed.size * len(self._codes))
+
+    def part(self, first: int, last: int) -> TopK:
+        rows = np.arange(first, last)
+        items = np.full((len(rows), self._k), -1, np.int32)
+        scores = np.full((len(rows), self._k), -np.inf, np.float32)
+        buffer = np.empty(_ROWS * self._items.shape[1], np.float32)
+        needed = self._needed(rows, buffer) if self._prunes else np.full(len(rows), len(self._codes))
+        order = np.argsort(needed, kind="stable")  # users who need about as many items share a block
+        for start in range(0, len(rows), _ROWS):
+            some = order[start : start + _ROWS]
+            block = self._scores(rows[some], int(needed[some].max(initial=0)), buffer)
+            items[some], scores[some] = _best(block, self._k, self._filters, codes=self._codes)
+        return TopK(first, items, scores)
+
+    def _scores(self, rows: np.ndarray, width: int, buffer: np.ndarray) -> np.ndarray:
+        """Scores of the first `width` items, float32 [rows, padded]; -inf in the padding."""
+        padded = _padded(width, self._depth)
+        block = buffer[: len(rows) * padded].reshape(len(rows), padded)
+        np.matmul(self._users[rows], self._items[:, :padded], out=block)
+        self._filters.apply(block[:, :width], rows)
+        block[:, width:] = -np.inf
+        return block
+
+    def _needed(self, rows: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+        """For each user, how many items of the largest norms hold the whole list."""
+        bounds = np.empty(len(rows), np.float64)
+        for start in range(0, len(rows), _ROWS):
+            some = slice(start, start + _ROWS)
+            bounds[some] = _bound(self._scores(rows[some], _FIRST_ITEMS, buffer), self._depth)
+        norms = np.linalg.norm(self._users[rows].astype(np.float64), axis=1)
+        # A bound of zero or less is reached by items of any norm.
+        least = np.where(bounds > 0, bounds / np.maximum(norms, 1e-300) * _SLACK, 0)
+        return np.maximum(np.searchsorted(self._rising, -least, side="right"), _FIRST_ITEMS)
+
+
+def _check_k(k: int, num_items: int) -> None:
+    if not 1 <= k <= num_items:
+        raise InputError(
+            f"A list of the {k} best items was asked for, and there are {num_items}.",
+            remedy=f"Ask for 1 to {num_items}.",
+        )
+
+
+def _groups(depth: int) -> int:
+    """Groups of items whose maxima bound the best `depth` scores closely."""
+    return int(max(256, 1 << (2 * depth - 1).bit_length()))
+
+
+def _padded(width: int, depth: int) -> int:
+    """Columns of a block: whole groups of items."""
+    groups = _groups(depth)
+    return -(-max(width, 1) // groups) * groups
+
+
+def _bound(block: np.ndarray, depth: int) -> np.ndarray:
+    """A score that at least `depth` items of each row reach where it has so many, float32 [rows]."""
+    rows, width = block.shape
+    groups = _groups(depth)
+    maxima = block.reshape(rows, width // groups, groups).max(axis=1)
+    if np.isnan(maxima).any():
+        raise InputError("A score is not a number.", remedy="Train the model again, and look at its factors first.")
+    return np.maximum(np.partition(maxima, groups - depth, axis=1)[:, groups - depth], _LOWEST)
+
+
+def _best(
+    block: np.ndarray, k: int, filters: Filters, *, codes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of a block's columns by (score descending, code ascending)."""
+    depth = filters.depth(k)
+    items, scores = _sorted(block, _bound(block, depth), depth, codes)
+    if not filters.limits_groups:
+        return items, scores
+    items, scores, complete = filters.spread(items, scores, k)
+    for row in np.flatnonzero(~complete):
+        everything = _sorted(block[row : row + 1], np.array([_LOWEST]), block.shape[1], codes)
+        items[row], scores[row], _ = (each[0] for each in filters.spread(*everything, k))
+    return items, scores
+
+
+def _sorted(block: np.ndarray, bound: np.ndarray, k: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of those columns of each row that reach its bound; -1 and -inf where there are fewer."""
+    rows, width = block.shape
+    flat = np.flatnonzero(block >= bound[:, None])
+    row, column = np.divmod(flat, width)
+    counts = np.bincount(row, minlength=rows)
+    starts = np.cumsum(counts) - counts
+    table = np.full((rows, max(k, int(counts.max(initial=0)))), _EMPTY)
+    items = column if codes is None else codes[column]
+    table[row, np.arange(len(flat)) - starts[row]] = _sort_keys(block.reshape(-1)[flat], items)
+    table.sort(axis=1)
+    return _from_sort_keys(table[:, : -k - 1 : -1])
+
+
+def _sort_keys(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """int64 that sort as (score ascending, item descending): the order of a list, read from its end."""
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0.0 is 0.0
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return np.asarray((bits << 32) | (0xFFFFFFFF - items.astype(np.int64)))
+
+
+def _from_sort_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    empty = keys == _EMPTY
+    bits = keys >> 32
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    scores = bits.astype(np.int32).view(np.float32)
+    items = (0xFFFFFFFF - (keys & 0xFFFFFFFF)).astype(np.int32)
+    scores[empty], items[empty] = -np.inf, -1
+    return items, scores
+
+
+def _stacked(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
+
+
+def _in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:
+    """Parts in the order of users, computed a few ahead."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads, thread_name_prefix="forecache-top-k") as pool:
+        waiting: list[Future[Any]] = []
+        for first in range(0, num_users, USERS_AT_ONCE):
+            waiting.append(pool.submit(part, first, min(first + USERS_AT_ONCE, num_users)))
+            if len(waiting) > threads:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
