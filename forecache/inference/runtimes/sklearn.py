@@ -58,7 +58,7 @@ def load_predict(payload: bytes) -> Predict:
         CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
     """
     from joblib import parallel_config  # type: ignore[import-untyped]
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     estimator, pools = load_skops(payload), ThreadpoolController()
     binary = hasattr(estimator, "predict_proba")
