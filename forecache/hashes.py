@@ -17,7 +17,10 @@ _START = np.uint64(0x9E3779B97F4A7C15)
 _STEP = np.uint64(0xFF51AFD7ED558CCD)
 _FINAL = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _NULL = np.uint64(0xD1B54A32D192ED03)
+_NOT_A_NUMBER = np.uint64(0x7FF8000000000000)
 _SHIFT = np.uint64(32)
+_BLOCK_ROWS = 1 << 15
+"""Hashed at a time: what is between fits a core's cache, and is memory that was used before."""
 
 
 def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:
@@ -26,6 +29,15 @@ def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | N
     Args:
         numbers: Further ones that belong to the rows, uint64 [n], or one for all.
     """
+    hashes = np.empty(len(columns[0]), np.uint64)
+    for start in range(0, len(hashes), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        some = [column.slice(start, _BLOCK_ROWS) for column in columns]
+        hashes[block] = _block_hashes(some, numbers[block] if isinstance(numbers, np.ndarray) else numbers)
+    return hashes
+
+
+def _block_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None") -> np.ndarray:
     hashes = np.full(len(columns[0]), _START)
     for column in columns:
         _take_in_column(hashes, column)
@@ -62,8 +74,9 @@ def _numbers(column: pa.Array) -> np.ndarray:
     """The bits of every value of a column whose values are numbers; whatever where it is null."""
     kind = column.type
     if pa.types.is_floating(kind):
-        values = column.fill_null(0.0).to_numpy()
-        return np.where(np.isnan(values), _NULL, values.view(np.uint64))
+        values = column.cast(pa.float64()).fill_null(0.0).to_numpy()
+        bits, unknown = values.view(np.uint64), np.isnan(values)
+        return np.where(unknown, _NOT_A_NUMBER, bits) if unknown.any() else bits
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us", kind.tz)).view(pa.int64())
     elif pa.types.is_date(kind):

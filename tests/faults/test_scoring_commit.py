@@ -14,11 +14,11 @@ from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, r
 from scoring_support import predictions
 from warm import assert_valid_log, die, log_of, processes, start
 
+from forecache.lake.delta.comparison.partition import plain
 from forecache.lake.ledger import last_records
 from forecache.lake.steps import STEPS
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings, load_settings
-from forecache.store.encoding.prediction_source import plain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

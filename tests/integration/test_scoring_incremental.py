@@ -256,11 +256,11 @@ def test_a_base_without_each_changed_entity_once_is_refused(
         score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
 
 
-@pytest.mark.parametrize("small_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("most_bytes", [0, 1 << 30], ids=["partitions", "feed"])
 def test_changes_of_several_commits_are_taken_together(
-    scored: Settings, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+    scored: Settings, monkeypatch: pytest.MonkeyPatch, most_bytes: int
 ) -> None:
-    monkeypatch.setattr(changes_module, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(changes_module, "_MOST_FEED_BYTES", most_bytes)
     merge(scored, entities(0, 100, seed=5).slice(10, 3))
     merge(scored, entities(0, 100, seed=0).slice(10, 2))  # two of the three are again what they were
     features_now = open_table(scored, PIPELINE.feature_table)
@@ -273,6 +273,16 @@ def test_changes_of_several_commits_are_taken_together(
     assert sorted(changes.changed["user_id"].to_pylist()) == ["u00000012", "u00000701"]
     assert changes.removed["user_id"].to_pylist() == ["u00000021"]
     assert changes.updated == 1
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["first", "last"])
+def test_an_entity_that_is_twice_in_the_features_is_refused(scored: Settings, place: int) -> None:
+    night = NIGHT + timedelta(1)
+    tables = [entities(0, 100, seed=0, night=night), entities(100, 100, seed=1, night=night)]
+    tables.insert(place, tables[1].slice(3, 1))
+    write_features(scored, PIPELINE, tables, night=night)
+    with pytest.raises(CheckError, match="mode 'full'"):
+        score(None, scored, PIPELINE, [night], engine="arrow", mode="incremental")
 
 
 def test_another_model_forces_a_full_run(scored: Settings) -> None:

@@ -37,7 +37,7 @@ def texts(numbers: Sequence[int]) -> pa.Table:
 @pytest.fixture(params=["memory", "disk"])
 def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "disk":
-        monkeypatch.setattr(uniqueness, "_MEMORY_ROWS", 100)
+        monkeypatch.setattr(uniqueness, "_WAITING_BYTES", 800)
         monkeypatch.setattr(uniqueness, "_BATCH_ROWS", 128)
 
 

@@ -26,9 +26,10 @@ sys.path.insert(0, sys.argv[2])
 from store_tables import churn
 from forecache.settings import load_settings
 from forecache.store import publish
-from forecache.store.publishing.changes import anti_join, compare_partitions
+from forecache.lake.delta.comparison import anti_join, compare
+from forecache.store.publishing.changes import compare_partitions
 
-compare_partitions.KEPT_BYTES = anti_join.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
+compare.KEPT_BYTES = anti_join.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
 compare_partitions.num_cores = lambda: 1
 peak, done = 0, threading.Event()
 

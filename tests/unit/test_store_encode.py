@@ -110,7 +110,7 @@ def test_a_type_that_cannot_be_a_key_is_refused() -> None:
 
 
 def test_text_of_every_arrow_type_is_taken_as_plain_text() -> None:
-    from forecache.store.encoding.prediction_source import plain
+    from forecache.lake.delta.comparison.partition import plain
 
     table = pa.table(
         {"a": pa.array(["x", None]).cast(pa.large_string()), "b": pa.array([b"y", b"z"], pa.large_binary())}

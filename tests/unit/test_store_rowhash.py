@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
+from forecache.hashes import row_hashes
 from forecache.store import KeyColumn, KeySchema
 from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
 from forecache.store.encoding.entry_hashes import entry_hashes
@@ -62,6 +63,12 @@ def test_a_row_hashes_the_same_in_whatever_batch_it_lies(rows: list, data: st.Da
     sliced = [entry_hashes(part, ENCODING, OWN) for part in (batch(rows)[:cut], batch(rows)[cut:])]
     alone = [entry_hashes(batch([row]), ENCODING, OWN) for row in rows]
     assert hashes.tolist() == np.concatenate(sliced).tolist() == np.concatenate(alone).tolist()
+
+
+def test_an_unknown_number_is_not_one_that_is_not_a_number() -> None:
+    column = pa.array([None, float("nan"), 0.0, 1.0], pa.float32())
+    assert len(set(row_hashes([column]).tolist())) == 4
+    assert row_hashes([column]).tolist() == row_hashes([column.cast(pa.float64())]).tolist()
 
 
 def test_a_provenance_counts_where_it_is_not_the_versions_own() -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from forecache.lake.delta.comparison.partition import plain_type
 from forecache.scoring.tasks.parquet_files import ROW_GROUP_ROWS, open_output
 from forecache.scoring.tasks.prediction_rows import same_word
 
@@ -115,11 +116,6 @@ def identity(columns: Sequence[Any]) -> Any:
     texts = [column.cast(pa.string()) for column in plain]
     marked = [pc.binary_join_element_wise(pc.utf8_length(text).cast(pa.string()), text, ":") for text in texts]
     return pc.binary_join_element_wise(*marked, ",")
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without views or large offsets, which delta-rs and DuckDB return."""
-    return pa.string() if kind in (pa.string_view(), pa.large_string()) else kind
 
 
 def as_type(column: Any, kind: pa.DataType) -> Any:

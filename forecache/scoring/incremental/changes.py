@@ -2,31 +2,38 @@
 
 A night that was rebuilt is compared through the change data feed. The feed of a partition that was written again names
 every row as deleted and inserted, so that only the comparison of contents tells what changed. A new night is compared
-with the partition of an earlier one.
+with the partition of an earlier one, as is a night whose feed is large or gone.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
+from forecache.errors import CheckError
+from forecache.hashes import row_hashes
+from forecache.lake.delta.comparison.compare import MOST_THREADS, differing_rows, first_and_last
+from forecache.lake.delta.comparison.feed import feed_side, read_feed
+from forecache.lake.delta.comparison.hashed_partition import HashedPartition
+from forecache.lake.delta.comparison.partition import PartitionReader, plain
 from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
+from forecache.scoring.incremental.carry_forward import identity
 from forecache.scoring.night import partition_files
 from forecache.scoring.partitions.staged_files import lake_filesystem
-from forecache.scoring.scratch import scratch_database
+from forecache.scoring.scratch import scratch_folder
+from forecache.scoring.work import num_cores
 from forecache.settings import Settings
 
-_BEFORE = "('delete', 'update_preimage')"
-_AFTER = "('insert', 'update_postimage')"
-# A feed up to here is worked on as it came; a copy would take as long as all the rest.
-_SMALL_BYTES = 128 << 20
+_MOST_FEED_BYTES = 256 << 20
+"""A larger feed is held nowhere: the partitions are compared, which takes little memory."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,13 @@ def find_changes(settings: Settings, pipeline: Pipeline, base: State, target: St
 
     Raises:
         NotFoundError: A version of the feature table is gone.
+        CheckError: Entities are in a state more than once.
     """
+    found = None
     if base.night == target.night:
         with suppress(DeltaError, pa.ArrowException, FileNotFoundError):  # a version between them may be removed
-            return _from_feed(settings, pipeline, base, target)
-    return _from_partitions(settings, pipeline, base, target)
+            found = _from_feed(settings, pipeline, base, target)
+    return found or _from_partitions(settings, pipeline, base, target)
 
 
 def feed_share(settings: Settings, pipeline: Pipeline, base: State, target: State) -> float:
@@ -86,96 +95,80 @@ def _partition(action: dict[str, Any]) -> str | None:
     return None
 
 
-def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    if base.version == target.version:
-        return _none(settings, pipeline)
+def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes | None:
+    """None where the feed is too large."""
     table = open_table(settings, pipeline.feature_table, version=target.version)
-    feed = table.load_cdf(
-        starting_version=base.version + 1,
-        ending_version=target.version,
-        columns=[*pipeline.key, AS_OF, *pipeline.features.names, "_change_type", "_commit_version"],
-        predicate=f"{AS_OF} = '{target.night.isoformat()}'",
+    columns, night = [*pipeline.key, *pipeline.features.names], (AS_OF, target.night.isoformat())
+    if base.version == target.version:
+        nothing = plain(pa.schema(table.schema()).empty_table())
+        return Changes(nothing.select(columns), nothing.select(pipeline.key), 0)
+    versions = (base.version + 1, target.version)
+    feed = read_feed(table, versions, columns, night, most_bytes=_MOST_FEED_BYTES)
+    if feed is None:
+        return None
+    (removed, removed_at), (added, added_at) = (
+        feed_side(feed.combine_chunks(), added=added) for added in (False, True)
     )
-    keys, columns = _names(pipeline.key), _names((*pipeline.key, *pipeline.features.names))
-    with scratch_database(settings) as connection:
-        _register_feed(connection, pa.RecordBatchReader.from_stream(feed))
-        connection.execute(
-            f"CREATE VIEW events AS SELECT {columns}, _change_type, _commit_version FROM feed "
-            f"WHERE {AS_OF} = DATE '{target.night.isoformat()}'"
-        )
-        row = connection.execute("SELECT count(DISTINCT _commit_version) FROM events").fetchone()
-        kind, source, first, last = "VIEW", "events", "true", "true"
-        if row is not None and row[0] > 1:
-            # An entity was there before if its first commit takes it away or updates it, and is there now if its last
-            # one adds or updates it.
-            span = (
-                f"SELECT {keys}, min(_commit_version) AS first, max(_commit_version) AS last FROM events GROUP BY ALL"
-            )
-            source = f"events JOIN ({span}) USING ({keys})"
-            kind, first, last = "TABLE", "_commit_version = first", "_commit_version = last"
-        for name, wanted, types in (("base", first, _BEFORE), ("target", last, _AFTER)):
-            connection.execute(
-                f"CREATE {kind} {name} AS SELECT {columns} FROM {source} WHERE {wanted} AND _change_type IN {types}"
-            )
-        return _compared(connection, pipeline)
-
-
-def _register_feed(connection: Any, reader: pa.RecordBatchReader) -> None:
-    """Make `feed` of a stream: as it comes where it is small, else in a table of DuckDB's, which goes to disk."""
-    batches: list[pa.RecordBatch] = []
-    size = 0
-    for batch in reader:
-        batches.append(batch)
-        size += batch.nbytes
-        if size > _SMALL_BYTES:
-            connection.register("stream", pa.RecordBatchReader.from_batches(reader.schema, chain(batches, reader)))
-            connection.execute("CREATE TABLE feed AS FROM stream")
-            return
-    connection.register("feed", pa.Table.from_batches(batches, reader.schema))
+    hashes = [np.empty(0, np.uint64)]
+    for side in (removed, added):
+        hashes += [_hashes(batch, pipeline.features.names) for batch in side.to_batches()]
+    when = np.concatenate([removed_at, added_at])
+    return _changes(pipeline, removed, added, hashes=np.concatenate(hashes), when=when)
 
 
 def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    with scratch_database(settings) as connection:
-        connection.register("base", _dataset(settings, pipeline, base))
-        connection.register("target", _dataset(settings, pipeline, target))
-        return _compared(connection, pipeline)
+    key, columns = list(pipeline.key), [*pipeline.key, *pipeline.features.names]
+
+    def side(state: State, wanted: list[str]) -> HashedPartition:
+        table = open_table(settings, pipeline.feature_table, version=state.version)
+        reader = PartitionReader(table, AS_OF, state.night.isoformat())
+        return HashedPartition(reader, lambda _: columns, lambda batch, _: _hashes(batch, columns), wanted=wanted)
+
+    old, new = side(base, key), side(target, columns)
+    with ThreadPoolExecutor(min(num_cores(), MOST_THREADS), thread_name_prefix="forecache-changes") as threads:
+        found = differing_rows(old, new, threads, scratch_folder(settings))
+        if found is None:
+            raise CheckError(
+                f"Entities of pipeline {pipeline.name!r} are more than once in its features for {base.night} or "
+                f"{target.night}.",
+                remedy="Build the features of these nights again; mode 'full' says which night it is.",
+            )
+        removed, added = (
+            pa.Table.from_batches(
+                (batch for batch, _ in side.rows_at(unmatched.rows, threads)),
+                pa.schema([side.reader.schema.field(name) for name in wanted]),
+            )
+            for side, unmatched, wanted in zip((old, new), found, (key, columns), strict=True)
+        )
+    return _changes(pipeline, removed, added)
 
 
-def _compared(connection: Any, pipeline: Pipeline) -> Changes:
-    """The differences between the rows of `base` and `target` in a database."""
-    keys = _names(pipeline.key)
-    same = " AND ".join(f'base."{name}" = target."{name}"' for name in pipeline.key)
-    new = f'base."{pipeline.key[0]}" IS NULL'
-    differs = " OR ".join(f'base."{name}" IS DISTINCT FROM target."{name}"' for name in pipeline.features.names)
-    changed = connection.sql(
-        f"SELECT target.*, NOT {new} AS was_there FROM target LEFT JOIN base ON {same} WHERE {new} OR {differs}"
-    ).to_arrow_table()
-    removed = connection.sql(f"SELECT {keys} FROM base ANTI JOIN target USING ({keys})").to_arrow_table()
-    updated = pc.sum(changed["was_there"]).as_py() or 0
-    return Changes(changed.drop_columns("was_there"), removed, updated)
+def _changes(
+    pipeline: Pipeline,
+    removed: pa.Table,
+    added: pa.Table,
+    *,
+    hashes: np.ndarray | None = None,
+    when: np.ndarray | None = None,
+) -> Changes:
+    """The entities that changed, given rows that were removed and added.
 
+    The first row of an entity tells what was there before all of them, the last what is there after.
 
-def _dataset(settings: Settings, pipeline: Pipeline, state: State) -> Any:
-    import pyarrow.dataset as ds
-
-    table = open_table(settings, pipeline.feature_table, version=state.version)
-    known = {field.name: field for field in pa.schema(table.schema())}
-    wanted = pa.schema([known[name] for name in (*pipeline.key, *pipeline.features.names)])
-    files = partition_files(settings, pipeline.feature_table, state.version, [state.night])[state.night]
-    return ds.dataset(
-        [file.path for file in files],
-        schema=wanted,
-        format="parquet",
-        filesystem=lake_filesystem(settings, pipeline.feature_table),
+    Args:
+        hashes: Of the features of the removed rows and then of the added ones; None: all are known to differ.
+        when: The rows' moments, see `first_and_last`.
+    """
+    keys = [identity([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
+    _, first, last = first_and_last(pa.chunked_array([*keys[0].chunks, *keys[1].chunks], keys[0].type), when)
+    was, now = first < len(removed), last >= len(removed)
+    changed = now if hashes is None else now & (~was | (hashes[first] != hashes[last]))
+    return Changes(
+        added.select([*pipeline.key, *pipeline.features.names]).take(pa.array(last[changed] - len(removed))),
+        removed.select(pipeline.key).take(pa.array(first[was & ~now])),
+        int((changed & was).sum()),
     )
 
 
-def _none(settings: Settings, pipeline: Pipeline) -> Changes:
-    known = {f.name: f for f in pa.schema(open_table(settings, pipeline.feature_table).schema())}
-    keys = [known[name] for name in pipeline.key]
-    features = [known[name] for name in pipeline.features.names]
-    return Changes(pa.schema([*keys, *features]).empty_table(), pa.schema(keys).empty_table(), 0)
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> np.ndarray:
+    return row_hashes([batch.column(name) for name in columns])

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from forecache.errors import CheckError, NotFoundError
+from forecache.lake.delta.comparison.partition import plain_type
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import Pipeline
-from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type, identity, new_file, plain_type
+from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type, identity, new_file
 from forecache.scoring.incremental.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
 from forecache.scoring.partitions.staged_files import lake_filesystem

@@ -1,16 +1,15 @@
 """The prediction table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.comparison.partition import PartitionReader, Piece
 from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
@@ -18,24 +17,8 @@ from forecache.settings import Settings
 from forecache.store.encoding.entries import provenance_counts, provenance_of
 from forecache.store.manifest import Provenance, Source
 
-BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 1 << 15
 _CUT_TEXT = 32
-_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A row group of a data file."""
-
-    path: str
-    row_group: int
-    rows: int
-
-    @property
-    def place(self) -> str:
-        """How messages name it."""
-        return f"{self.path} (row group {self.row_group})"
 
 
 @dataclass(frozen=True)
@@ -101,30 +84,11 @@ def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> Ni
     )
 
 
-class NightReader:
-    """Reads a night's pieces at the Delta version that a table is open at; safe for threads.
-
-    Attributes:
-        pieces: Every row group of the night, in the order of the files' paths.
-    """
+class NightReader(PartitionReader):
+    """Reads a night's pieces at the Delta version that a table is open at; safe for threads."""
 
     def __init__(self, table: DeltaTable, as_of: str) -> None:
-        dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of)])
-        found = dataset.get_fragments(filter=ds.field(AS_OF) == date.fromisoformat(as_of))
-        self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
-        self.pieces = [
-            Piece(fragment.path, group.id, group.num_rows)
-            for fragment in self._fragments.values()
-            for group in fragment.row_groups
-        ]
-
-    def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows of a piece, in batches of bounded size."""
-        group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
-        for batch in group.to_batches(
-            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
-        ):
-            yield plain(batch)
+        super().__init__(table, AS_OF, as_of)
 
     def provenance(self, piece: Piece) -> Provenance | None:
         """The provenance of all rows of a piece where the file's statistics say that they have one, else None."""
@@ -168,23 +132,6 @@ def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
 def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
     table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
     return NightReader(table, source.as_of)
-
-
-_PLAIN = {
-    pa.string_view(): pa.string(),
-    pa.large_string(): pa.string(),
-    pa.binary_view(): pa.binary(),
-    pa.large_binary(): pa.binary(),
-}
-
-
-def plain(rows: _Rows) -> _Rows:
-    """The same rows with the plain text and binary types: writers differ in which of Arrow's types they store."""
-    for position, column in enumerate(rows.schema):
-        if column.type in _PLAIN:
-            kind = _PLAIN[column.type]
-            rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
-    return rows
 
 
 def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:

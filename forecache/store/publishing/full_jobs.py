@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from forecache.lake.delta.comparison.partition import Piece
 from forecache.store.encoding.encoder import Encoder, short_lists
 from forecache.store.encoding.entries import Encoding
-from forecache.store.encoding.prediction_source import Piece, open_reader
+from forecache.store.encoding.prediction_source import open_reader
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Manifest, Provenance, ShardInfo, Source
 from forecache.store.publishing.read_back import read_back

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.lake.delta.comparison.compare import first_and_last
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.encoder import Encoder
 from forecache.store.encoding.entries import Encoding
@@ -130,15 +131,7 @@ def key_changes(changes: RowChanges) -> KeyChanges:
     The first change of a key's rows tells what was there before all of them, the last what is there after.
     """
     removed, added = changes.removed, changes.added
-    together = pa.chunked_array([*removed.keys, *added.keys], _LARGE).combine_chunks().dictionary_encode()
-    keys = together.dictionary
-    order = np.arange(len(together))
-    if changes.moments is not None:
-        order = np.argsort(changes.moments, kind="stable")
-    codes = together.indices.to_numpy()[order]
-    first, last = np.empty((2, len(keys)), np.int64)
-    # Where a code is there more than once, numpy keeps what it assigned last.
-    first[codes[::-1]], last[codes] = order[::-1], order
+    keys, first, last = first_and_last(pa.chunked_array([*removed.keys, *added.keys], _LARGE), changes.moments)
     by_key = sorted_order(keys).to_numpy()
     first, last = first[by_key], last[by_key]
     was = np.where(first < removed.encoder.rows, first, _NOWHERE)

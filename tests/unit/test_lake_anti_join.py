@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.store.publishing.changes import anti_join
-from forecache.store.publishing.changes.anti_join import AntiJoin, UnmatchedRows
+from forecache.lake.delta.comparison import anti_join
+from forecache.lake.delta.comparison.anti_join import AntiJoin, UnmatchedRows
 
 NO_LIMIT = 1 << 62
 
@@ -20,7 +20,7 @@ def unmatched(
         for side, blocks in enumerate(sides):
             start = 0
             for hashes in blocks:
-                rows.add(side, hashes, np.arange(start, start + len(hashes)))
+                rows.add_rows(side, hashes, np.arange(start, start + len(hashes)))
                 start += len(hashes)
         return rows.unmatched(threads, most=most)
 

@@ -1,0 +1,80 @@
+"""An anti-join both ways: which rows of two sides have no equal on the other, by their hashes.
+
+Its memory does not grow with the rows: each bucket of hashes is compared by itself.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from forecache.lake.delta.comparison.hash_buckets import BUCKETS, HashBuckets
+
+WAITING_BYTES = 16 << 20
+"""Hashes and row numbers that wait in memory; where they are more, they go to a file."""
+
+_SIDES = 2
+_AT_ONCE = BUCKETS // 16
+
+
+@dataclass(frozen=True)
+class UnmatchedRows:
+    """The rows of one side whose hash no other row of both sides has.
+
+    Attributes:
+        rows: Their numbers, int64 [n], ascending.
+        sum: Of their hashes.
+    """
+
+    rows: np.ndarray
+    sum: int
+
+
+class AntiJoin(HashBuckets):
+    """Takes in rows from many threads, and then says which are unmatched; each has a hash, and its number and side.
+
+    Args:
+        folder: For the file, which goes with this process if not before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, numbers=2, waiting_bytes=WAITING_BYTES)
+
+    def add_rows(self, side: int, hashes: np.ndarray, rows: np.ndarray) -> None:
+        """Take in rows of side 0 or 1.
+
+        Args:
+            hashes: uint64 [n].
+            rows: Their numbers on their side, integers [n].
+        """
+        self.add(np.column_stack([hashes, (rows * _SIDES + side).astype(np.uint64)]))
+
+    def unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
+        """The unmatched rows of either side, all of them or more than `most` of a side."""
+        found: list[np.ndarray] = []
+        counts = np.zeros(_SIDES, np.int64)
+        for first in range(0, BUCKETS, _AT_ONCE):
+            for pairs in threads.map(lambda bucket: _single(self.bucket(bucket)), range(first, first + _AT_ONCE)):
+                found.append(pairs)
+                counts += np.bincount((pairs[:, 1] % _SIDES).astype(np.int64), minlength=_SIDES)
+            if counts.max() > most:
+                break
+        together = np.concatenate(found)
+        sides = [together[together[:, 1] % _SIDES == side] for side in range(_SIDES)]
+        old, new = map(_rows_of, sides)
+        return old, new
+
+
+def _rows_of(pairs: np.ndarray) -> UnmatchedRows:
+    return UnmatchedRows(np.sort(pairs[:, 1] // _SIDES).astype(np.int64), int(pairs[:, 0].sum()))
+
+
+def _single(pairs: np.ndarray) -> np.ndarray:
+    """The pairs whose hash is there once."""
+    order = np.argsort(pairs[:, 0])
+    hashes = pairs[:, 0][order]
+    differs = np.ones(len(hashes) + 1, bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=differs[1:-1])
+    found: np.ndarray = pairs[order[differs[1:] & differs[:-1]]]
+    return found

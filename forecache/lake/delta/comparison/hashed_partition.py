@@ -1,0 +1,101 @@
+"""One of two partitions that are compared: its rows by their hashes, and then those that differ by their numbers."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.lake.delta.comparison.partition import PartitionReader, Piece
+
+_KEPT_SHARE = 8
+"""Where more than one row in so many is not matched at once, the sides have another order, and few of these differ."""
+
+
+class HashedPartition:
+    """A partition whose rows are hashed, and then some taken by their numbers, from the first piece to the last.
+
+    Args:
+        hashed_columns: The columns of a piece that its rows' hashes are made of.
+        row_hashes: Makes the hashes, uint64 [n], of a batch of a piece.
+        wanted: The columns that rows which differ are wanted with; None: those that are hashed.
+
+    Attributes:
+        rows: Rows of the partition, once it has been read.
+        sum: Of the hashes of all rows.
+        kept: For pieces by their positions, the rows that were not matched at once.
+    """
+
+    def __init__(
+        self,
+        reader: PartitionReader,
+        hashed_columns: Callable[[Piece], list[str]],
+        row_hashes: Callable[[pa.RecordBatch, Piece], np.ndarray],
+        *,
+        wanted: list[str] | None = None,
+    ) -> None:
+        self.reader = reader
+        self.rows = self.sum = 0
+        self.kept: dict[int, KeptRows] = {}
+        self._hashed_columns = hashed_columns
+        self._row_hashes = row_hashes
+        self._wanted = wanted
+        self._starts = np.cumsum([0, *(piece.rows for piece in reader.pieces)])
+
+    def hashed(self, position: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
+        """The batches of a piece, each with the number of its first row and the hashes of all its rows.
+
+        None where there is no such piece.
+        """
+        if position >= len(self.reader.pieces):
+            return
+        start, piece = int(self._starts[position]), self.reader.pieces[position]
+        for batch in self.reader.batches(piece, self._hashed_columns(piece)):
+            yield start, batch if self._wanted is None else batch.select(self._wanted), self._row_hashes(batch, piece)
+            start += len(batch)
+
+    def rows_at(self, numbers: np.ndarray, threads: ThreadPoolExecutor) -> Iterator[tuple[pa.RecordBatch, Piece]]:
+        """The rows with these ascending numbers, a batch a piece."""
+        ends = np.searchsorted(numbers, self._starts)
+
+        def of_piece(position: int) -> tuple[pa.RecordBatch, Piece]:
+            rows = self._rows_of(position, numbers[ends[position] : ends[position + 1]])
+            return rows, self.reader.pieces[position]
+
+        return threads.map(of_piece, np.flatnonzero(np.diff(ends)).tolist())
+
+    def _rows_of(self, position: int, numbers: np.ndarray) -> pa.RecordBatch:
+        if position in self.kept:
+            return self.kept[position].take(numbers)
+        start, found, piece = int(self._starts[position]), [], self.reader.pieces[position]
+        for batch in self.reader.batches(piece, self._wanted or self._hashed_columns(piece)):
+            first, last = np.searchsorted(numbers, (start, start + len(batch)))
+            found.append(batch.take(pa.array(numbers[first:last] - start)))
+            start += len(batch)
+        return pa.Table.from_batches(found).combine_chunks().to_batches()[0]
+
+
+class KeptRows:
+    """The rows of a piece that were not matched at once, as long as they are few."""
+
+    def __init__(self) -> None:
+        self.complete = True
+        self._bytes = 0
+        self._numbers: list[np.ndarray] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, *, room: bool) -> int:
+        """Keep some rows of a batch, whose first row has the number `start`; returns how many bytes more are kept."""
+        before = self._bytes
+        self.complete = self.complete and room and _KEPT_SHARE * len(rows) <= len(batch)
+        if not self.complete:
+            self._numbers, self._batches, self._bytes = [], [], 0
+        elif len(rows):
+            self._numbers.append(rows + start)
+            self._batches.append(batch.take(pa.array(rows)))
+            self._bytes += self._batches[-1].nbytes
+        return self._bytes - before
+
+    def take(self, numbers: np.ndarray) -> pa.RecordBatch:
+        places = np.searchsorted(np.concatenate(self._numbers), numbers)
+        return pa.Table.from_batches(self._batches).take(pa.array(places)).combine_chunks().to_batches()[0]

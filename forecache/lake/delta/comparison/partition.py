@@ -1,0 +1,80 @@
+"""A partition of a table at one Delta version, read in pieces that threads and processes share out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+BATCH_ROWS = 1 << 17
+_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row group of a data file."""
+
+    path: str
+    row_group: int
+    rows: int
+
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return f"{self.path} (row group {self.row_group})"
+
+
+class PartitionReader:
+    """Reads a partition's pieces at the Delta version that a table is open at; safe for threads.
+
+    Args:
+        column: Partition column (date).
+        value: Its value as the Delta log writes it (ISO).
+
+    Attributes:
+        pieces: Every row group of the partition, in the order of the files' paths.
+    """
+
+    def __init__(self, table: DeltaTable, column: str, value: str) -> None:
+        dataset = table.to_pyarrow_dataset(partitions=[(column, "=", value)])
+        found = dataset.get_fragments(filter=ds.field(column) == date.fromisoformat(value))
+        self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
+        self.schema = plain(dataset.schema.empty_table()).schema
+        self.pieces = [
+            Piece(fragment.path, group.id, group.num_rows)
+            for fragment in self._fragments.values()
+            for group in fragment.row_groups
+        ]
+
+    def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows of a piece, in batches of bounded size."""
+        group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
+        for batch in group.to_batches(
+            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
+        ):
+            yield plain(batch)
+
+
+_PLAIN = {
+    pa.string_view(): pa.string(),
+    pa.large_string(): pa.string(),
+    pa.binary_view(): pa.binary(),
+    pa.large_binary(): pa.binary(),
+}
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type without views or large offsets: writers differ in which of Arrow's types they store."""
+    return _PLAIN.get(kind, kind)
+
+
+def plain(rows: _Rows) -> _Rows:
+    """The same rows with the plain text and binary types."""
+    for position, column in enumerate(rows.schema):
+        if column.type in _PLAIN:
+            kind = _PLAIN[column.type]
+            rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
+    return rows
