@@ -27,6 +27,9 @@ EXTRA_OF = {
     "dagster": "dagster",
     "dagster_pipes": "dagster",
     "dagster_webserver": "dagster",
+    "implicit": "recommend",
+    "scipy": "recommend",
+    "threadpoolctl": "recommend",
     "redis": "redis",
     "obstore": "s3",
 }

@@ -1,10 +1,10 @@
-"""How far two distributions are apart: bins, counts, population stability index, Jensen-Shannon distance.
+"""How far two distributions are apart: bins, counts, population stability index, Jensen-Shannon distance; intervals.
 
 Every figure of Forecache that compares distributions is computed here, so that the same rows have the same figure in
 the gate, at a publish, in drift checks and in reports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,43 @@ def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> 
         merged[-1] += rest
         kept.pop()
     return kept, merged
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.float64]], float],
+    rows: int,
+    *,
+    seed: int,
+    resamples: int = 400,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """The interval in which a statistic lies with the given confidence, by percentiles of a bootstrap (Efron 1979).
+
+    Args:
+        statistic: Of how often each row was drawn, float64 [rows]; NaN where it is not defined is left out.
+    """
+    rng = np.random.default_rng(seed)
+    values = np.empty(resamples)
+    for number in range(resamples):
+        weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        values[number] = statistic(weights)
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def mean_difference_interval(
+    ours: Floats, theirs: Floats, *, seed: int, resamples: int = 400, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the mean of ours - theirs, float [rows] each, where both are of the same rows (paired)."""
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    return bootstrap_interval(
+        lambda weights: float(weights @ difference / weights.sum()),
+        len(difference),
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+    )
 
 
 def _jensen_shannon(old: Floats, new: Floats) -> float:

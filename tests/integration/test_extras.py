@@ -40,6 +40,7 @@ SURFACES = {
     "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.quality"),
     "train": every("forecache.training", "forecache.registry"),
     "dagster": "import dagster_project.definitions",
+    "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend"),
     "redis": "import redis",
     "s3": "import obstore",
 }
@@ -52,6 +53,7 @@ ABSENT = {
     "spark": ("dagster", "torch"),
     "train": ("dagster", "pyspark"),
     "dagster": ("pyspark", "torch", "mlflow"),
+    "recommend": ("dagster", "pyspark", "torch", "mlflow"),
 }
 
 

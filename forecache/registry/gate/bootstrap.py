@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
+from forecache.statistics import bootstrap_interval
 
 _SMALLEST_PROBABILITY = 1e-7
 
@@ -21,7 +22,7 @@ def gain_interval(
 ) -> tuple[float, float]:
     """The interval in which the gain of `score` over `reference` lies with the given confidence, by percentiles."""
     ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
-    return _interval(
+    return bootstrap_interval(
         lambda weights: gain(metric, ours(weights), theirs(weights)),
         len(label),
         seed=seed,
@@ -34,22 +35,9 @@ def metric_interval(
     metric: str, label: Array, score: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
 ) -> tuple[float, float]:
     """The interval in which the metric lies with the given confidence, by percentiles."""
-    return _interval(
+    return bootstrap_interval(
         weighted_metric(metric, label, score), len(label), seed=seed, resamples=resamples, confidence=confidence
     )
-
-
-def _interval(
-    statistic: Callable[[Array], float], rows: int, *, seed: int, resamples: int, confidence: float
-) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
-    values = np.empty(resamples)
-    for number in range(resamples):
-        weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        values[number] = statistic(weights)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def weighted_metric(metric: str, label: Array, score: Array) -> Callable[[Array], float]:

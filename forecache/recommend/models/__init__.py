@@ -1,0 +1,21 @@
+"""Recommenders behind one interface: declared, fitted to interactions, saved to and loaded from a folder."""
+
+from forecache.recommend.models.als import Als
+from forecache.recommend.models.base import Factors, Fitted, Recommender
+from forecache.recommend.models.ease import Ease
+from forecache.recommend.models.fallback import WithFallback
+from forecache.recommend.models.popularity import Popularity
+from forecache.recommend.models.repeat_purchase import RepeatPurchase
+from forecache.recommend.models.two_towers import TwoTowers
+
+__all__ = [
+    "Als",
+    "Ease",
+    "Factors",
+    "Fitted",
+    "Popularity",
+    "Recommender",
+    "RepeatPurchase",
+    "TwoTowers",
+    "WithFallback",
+]

@@ -1,0 +1,104 @@
+"""Matrix factorization for implicit feedback by alternating least squares, through the library `implicit`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.errors import InputError
+from forecache.pipeline.checking import check_fields, check_least
+from forecache.recommend.interactions import Interactions
+from forecache.recommend.models.base import Factors, Recommender, Scores, check_not_empty, check_range, powered
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class Als(Recommender):
+    """Factorize the matrix of users and items, pairs that were seen with a confidence of 1 + alpha * weight.
+
+    Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (2008).
+
+    Attributes:
+        factors: Numbers in a vector.
+        regularization: L2 penalty on the vectors.
+        alpha: What a weight of 1 adds to the confidence.
+        weight_power: Power of a pair's summed weight: 0 counts each item of a user as 1, whatever its weights.
+        iterations: Each solves for all users, then for all items.
+    """
+
+    factors: int = 64
+    regularization: float = 10.0
+    alpha: float = 4.0
+    weight_power: float = 0.0
+    iterations: int = 15
+
+    def __post_init__(self) -> None:
+        check_fields("`Als`", self)
+        check_least("`Als`", self, 1, "factors", "iterations")
+        check_least("`Als`", self, 0, "regularization", "alpha", above=True)
+        check_range("`Als`", self, ("weight_power",), 0, 2)
+
+    def fit(self, interactions: Interactions, *, seed: int) -> "FittedAls":
+        from threadpoolctl import threadpool_limits
+
+        check_not_empty(interactions, "`Als`")
+        history = powered(interactions.matrix(), self.weight_power)
+        known = np.bincount(history.indices, minlength=interactions.num_items) > 0
+        # `implicit` has threads of its own, which those of BLAS would be in the way of.
+        with threadpool_limits(1, "blas"):
+            model = _implicit(
+                factors=self.factors,
+                regularization=self.regularization,
+                iterations=self.iterations,
+                random_state=seed,
+            )
+            model.fit(_confidences(history, self.alpha), show_progress=False)
+        vectors = np.ascontiguousarray(model.item_factors, np.float32)
+        if not np.isfinite(vectors).all():
+            raise InputError("`Als` found vectors that are no numbers.", remedy="Raise regularization, or lower alpha.")
+        return FittedAls(
+            interactions.item_keys, vectors, known, float(self.regularization), float(self.alpha), self.weight_power
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedAls(Factors):
+    """Item vectors. A user's vector is solved from the history that is asked about, so new users have one too."""
+
+    kind = "als"
+    item_keys: pa.Array
+    item_vectors: Scores
+    known_items: NDArray[np.bool_]
+    regularization: float
+    alpha: float
+    weight_power: float
+
+    def weighted(self, interactions: Interactions) -> "csr_matrix":
+        return powered(interactions.matrix(), self.weight_power)
+
+    def user_vectors(self, history: "csr_matrix") -> Scores:
+        """The least squares solution that one more half of an iteration would have, by Cholesky."""
+        from threadpoolctl import threadpool_limits
+
+        if not history.shape[0]:
+            return np.zeros((0, self.item_vectors.shape[1]), np.float32)
+        with threadpool_limits(1, "blas"):
+            model = _implicit(factors=self.item_vectors.shape[1], regularization=self.regularization)
+            model.item_factors = np.array(self.item_vectors)  # it takes none that is mapped from a file
+            return np.asarray(model.recalculate_user(np.arange(history.shape[0]), _confidences(history, self.alpha)))
+
+
+def _implicit(**parameters: Any) -> Any:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    return AlternatingLeastSquares(**parameters)
+
+
+def _confidences(history: "csr_matrix", alpha: float) -> "csr_matrix":
+    found = history.copy()
+    found.data = np.float32(1) + np.float32(alpha) * found.data
+    return found

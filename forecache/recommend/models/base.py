@@ -1,0 +1,159 @@
+"""What every recommender offers: a declaration that fits, and a fitted model that scores blocks of users."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.errors import InputError
+from forecache.pipeline.checking import check_value
+from forecache.recommend.interactions import Codes, Interactions
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Scores = NDArray[np.float32]
+
+
+class Recommender(ABC):
+    """A declared recommender: a frozen dataclass of hyper-parameters, checked when it is made."""
+
+    @abstractmethod
+    def fit(self, interactions: Interactions, *, seed: int) -> "Fitted":
+        """Learn from interactions; the same ones in the same order and the same seed give the same model to the bit.
+
+        Raises:
+            InputError: There is nothing to learn from, or more than the model can take.
+        """
+
+
+class Fitted(ABC):
+    """What a recommender learned: a frozen dataclass of arrays and numbers, so that `saved` can write it.
+
+    Attributes:
+        kind: The name that a saved model is found under.
+        item_keys: The items by code, an Arrow array: all that the model was fitted with.
+    """
+
+    kind: ClassVar[str]
+    item_keys: pa.Array
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_keys)
+
+    def history(self, interactions: Interactions) -> "csr_matrix":
+        """What `score` takes: a row for each user of the interactions, weighted as this model wants it.
+
+        Interactions with items that the model does not know are left out.
+
+        Returns:
+            CSR float32 [users, items], in the codes of the interactions' users and the model's items.
+        """
+        return self.weighted(interactions.recoded(item_keys=self.item_keys))
+
+    def weighted(self, interactions: Interactions) -> "csr_matrix":
+        """`history` of interactions that are in the model's codes already."""
+        return interactions.matrix()
+
+    def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
+        """Whether the model can say anything about a user, bool [n]: here, who has a history."""
+        return np.diff(history.indptr) > 0
+
+    @abstractmethod
+    def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
+        """Score all items for a block of users; -inf marks an item that the model cannot rank for a user.
+
+        Args:
+            history: Rows of `history`, CSR [n, items].
+            out: Where to write, float32 [n, items]; None: a new array.
+
+        Returns:
+            float32 [n, items]; a higher score ranks higher, and scores compare within a row only.
+        """
+
+    def similar(self, items: Codes) -> Scores | None:
+        """How close all items are to some, float32 [m, items], -inf for itself; None where the model has no such."""
+        return None
+
+    def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
+        """For each recommended item, the item of the user's own that contributed most to its score.
+
+        Args:
+            history: CSR [n, items].
+            items: Recommended items, int32 [n, k]; -1 behind the end of a list.
+
+        Returns:
+            Codes, int32 [n, k]; -1 where there is none, or the model does not know.
+        """
+        return np.full(items.shape, -1, np.int32)
+
+
+class Factors(Fitted):
+    """A fitted model whose score is the dot product of a user's and an item's vector.
+
+    Attributes:
+        item_vectors: float32 [items, d].
+        known_items: Items that training saw, bool [items]. The others have a vector of zeros; leave them out of lists.
+    """
+
+    item_vectors: Scores
+    known_items: NDArray[np.bool_]
+
+    @abstractmethod
+    def user_vectors(self, history: "csr_matrix") -> Scores:
+        """The vectors of a block of users, float32 [n, d]; zeros for a user without history."""
+
+    def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
+        scores = np.matmul(self.user_vectors(history), self.item_vectors.T, out=out)
+        scores[:, ~self.known_items] = -np.inf
+        return scores
+
+    def similar(self, items: Codes) -> Scores:
+        """Cosines of the items' vectors."""
+        norms = np.linalg.norm(self.item_vectors, axis=1, keepdims=True)
+        unit = self.item_vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+        found = np.asarray(unit[items] @ unit.T, np.float32)
+        return without_itself(found, items)
+
+
+def without_itself(scores: Scores, items: Codes) -> Scores:
+    """Set each item's score for itself to -inf, in place."""
+    scores[np.arange(len(items)), items] = -np.inf
+    return scores
+
+
+def powered(matrix: "csr_matrix", power: float) -> "csr_matrix":
+    """The weights of a history to a power, 0: all 1. Pairs whose weight is 0 are left out."""
+    found = matrix.copy()
+    found.eliminate_zeros()
+    if power != 1:
+        found.data = np.power(found.data, np.float32(power))
+    return found
+
+
+def decayed(interactions: Interactions, half_life_days: float | None) -> NDArray[np.float32]:
+    """What an interaction still counts on the last day, float32 [n] in (0, 1]: half after each half-life."""
+    if half_life_days is None:
+        return np.ones(len(interactions), np.float32)
+    age = (np.datetime64(interactions.last_day, "D") - interactions.days).astype(np.float32)
+    # However old, an interaction is one.
+    return np.maximum(np.exp2(-age / np.float32(half_life_days)), np.finfo(np.float32).tiny)
+
+
+def check_not_empty(interactions: Interactions, model: str) -> None:
+    """Refuse to fit to nothing."""
+    if not len(interactions) or not interactions.weights.any():
+        raise InputError(
+            f"{model} has no interactions to learn from.", remedy="Choose days that have some with a weight above 0."
+        )
+
+
+def check_range(owner: str, declared: Any, names: Sequence[str], least: float, most: float) -> None:
+    """Refuse fields outside [least, most]."""
+    for name in names:
+        value = getattr(declared, name)
+        check_value(owner, name, value, least <= value <= most, f"It is from {least:g} to {most:g}.")

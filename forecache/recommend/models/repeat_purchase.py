@@ -1,0 +1,64 @@
+"""What a user buys again and again: the own items, those of late and often first."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.pipeline.checking import check_fields, check_least
+from forecache.recommend.interactions import Codes, Interactions
+from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class RepeatPurchase(Recommender):
+    """Rank a user's own items by how often they were bought, each purchase counting less the older it is.
+
+    It cannot rank items that a user never had: `WithFallback` fills them in.
+
+    Attributes:
+        half_life_days: Days after which a purchase counts half; None: all count the same.
+    """
+
+    half_life_days: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        check_fields("`RepeatPurchase`", self)
+        check_least("`RepeatPurchase`", self, 0, "half_life_days", above=True)
+
+    def fit(self, interactions: Interactions, *, seed: int = 0) -> "FittedRepeatPurchase":
+        check_not_empty(interactions, "`RepeatPurchase`")
+        return FittedRepeatPurchase(interactions.item_keys, self.half_life_days)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRepeatPurchase(Fitted):
+    """Nothing is learned: all of it is in the history."""
+
+    kind = "repeat_purchase"
+    item_keys: pa.Array
+    half_life_days: float | None
+
+    def weighted(self, interactions: Interactions) -> "csr_matrix":
+        """Decayed counts; as of another day they are the same but for one factor, which changes no order."""
+        if not len(interactions):
+            return interactions.matrix()
+        return interactions.matrix(decayed(interactions, self.half_life_days))
+
+    def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
+        scores = np.empty((history.shape[0], self.num_items), np.float32) if out is None else out
+        scores[:] = -np.inf
+        rows = np.repeat(np.arange(history.shape[0]), np.diff(history.indptr))
+        scores[rows, history.indices] = history.data
+        return scores
+
+    def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
+        """The item itself, where the user had it."""
+        rows = np.arange(len(items))[:, None]
+        owned = history[np.broadcast_to(rows, items.shape).ravel(), np.maximum(items, 0).ravel()]
+        is_own = np.asarray(owned).reshape(items.shape) > 0
+        return np.where(is_own & (items >= 0), items, -1).astype(np.int32)
