@@ -3,13 +3,14 @@
 A row's hash takes in one number after the other by a step that can be reversed (xor, a multiplication by an odd
 number, a shifted xor), and ends with the finaliser of splitmix64 (G. Steele et al., "Fast Splittable Pseudorandom
 Number Generators", 2014). So rows that differ in one number never have the same hash, and rows that differ in more
-have it by chance only, once in 2**64.
+have it by chance only, once in 2**64. The same holds of lists that differ in one item, and in more.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.byte_windows import WORD, Words
 
@@ -43,10 +44,14 @@ def _block_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 
         _take_in_column(hashes, column)
     if numbers is not None:
         _take_in(hashes, numbers)
+    _finish(hashes)
+    return hashes
+
+
+def _finish(hashes: np.ndarray) -> None:
     for multiplier in _FINAL:
         hashes *= multiplier
         hashes ^= hashes >> _SHIFT
-    return hashes
 
 
 def _take_in(hashes: np.ndarray, numbers: "np.ndarray | np.uint64") -> None:
@@ -62,6 +67,14 @@ def _take_in_column(hashes: np.ndarray, column: pa.Array) -> None:
         hashes ^= np.where(valid, np.uint64(0), _NULL)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         _take_in_texts(hashes, column, valid)
+        return
+    if pa.types.is_struct(kind):
+        _take_in(hashes, np.uint64(0))
+        for member in column.flatten():
+            _take_in_column(hashes, member)
+        return
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        _take_in_lists(hashes, column)
         return
     if pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
         _take_in_texts(hashes, column.cast(pa.string() if pa.types.is_decimal(kind) else pa.binary()), valid)
@@ -99,3 +112,16 @@ def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | Non
             some = hashes[rows]
             _take_in(some, words.little(position, rows))
             hashes[rows] = some
+
+
+def _take_in_lists(hashes: np.ndarray, column: pa.Array) -> None:
+    """Take in the length of every list, and then the sum of its items' hashes, each mixed with its position."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+    ends = np.cumsum(lengths)
+    items = row_hashes([column.flatten()])
+    positions = np.arange(len(items)) - np.repeat(ends - lengths, lengths)
+    items ^= positions.astype(np.uint64) * _STEP
+    _finish(items)
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(items, dtype=np.uint64)])
+    _take_in(hashes, lengths.astype(np.uint64))
+    _take_in(hashes, sums[ends] - sums[ends - lengths])

@@ -21,10 +21,19 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class Field:
-    """A served field; `type` is "double", "bigint", "boolean", "string", "date" or "timestamp"."""
+    """A served field.
+
+    Attributes:
+        type: "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or of
+            "float", and "array<struct<name:T,...>>" for lists of structures of these.
+    """
 
     name: str
     type: str
+
+    @property
+    def holds_structs(self) -> bool:
+        return self.type.startswith("array<struct<")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,18 @@ FLAG = Policy(36.0, "flag")
 MODEL = Provenance("churn", 3, 7, "2026-11-25T01:00:00.000000Z", "run-3")
 
 
+def value_json(row: Mapping[str, Any]) -> bytes:
+    """The JSON of a value, its lists marked as the store marks them."""
+    members = [orjson.dumps(name) + b":" + _json(value) for name, value in row.items()]
+    return b"{" + b",".join(members) + b"}"
+
+
+def _json(value: Any) -> bytes:
+    if not isinstance(value, list):
+        return orjson.dumps(value)
+    return b"[" + b"\t,".join(map(orjson.dumps, value)) + (b"\r]" if value else b"]")
+
+
 def yesterday() -> str:
     return (datetime.now(timezone.utc).date() - timedelta(days=1)).isoformat()
 
@@ -70,7 +82,7 @@ def write_version(
     folder = layout.segment(segment_id)
     folder.mkdir()
     entries = [
-        orjson.dumps(value) + (b"\n" + carried[name].id.encode() if name in carried else b"")
+        value_json(value) + (b"\n" + carried[name].id.encode() if name in carried else b"")
         for name, value in rows.items()
     ]
     keys = [encode_key(key, name) for name in rows]

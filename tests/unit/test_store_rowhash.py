@@ -23,6 +23,22 @@ FIELDS: dict[str, tuple[pa.DataType, Any]] = {
     "boolean": (pa.bool_(), st.booleans()),
     "string": (pa.string(), st.text("ab\0é", max_size=20)),
     "date": (pa.date32(), st.dates(date(1970, 1, 1), date(2100, 1, 1))),
+    "array<float>": (pa.list_(pa.float32()), st.lists(st.sampled_from([0.0, -0.0, 0.5]) | st.none(), max_size=4)),
+    "array<string>": (pa.list_(pa.string()), st.lists(st.text("ab\0é", max_size=3) | st.none(), max_size=4)),
+    "array<struct<item:bigint,score:double,reason:string>>": (
+        pa.list_(pa.struct([("item", pa.int64()), ("score", pa.float64()), ("reason", pa.string())])),
+        st.lists(
+            st.none()
+            | st.fixed_dictionaries(
+                {
+                    "item": st.none() | st.integers(0, 2),
+                    "score": st.none() | st.sampled_from([0.5, 1.5]),
+                    "reason": st.none() | st.text("ab", max_size=2),
+                }
+            ),
+            max_size=3,
+        ),
+    ),
     "timestamp": (pa.timestamp("us", "UTC"), st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1))),
 }
 ROW = st.fixed_dictionaries({name: values | st.none() for name, (_, values) in FIELDS.items()})
@@ -84,3 +100,11 @@ def test_a_provenance_counts_where_it_is_not_the_versions_own() -> None:
     assert [first] == entry_hashes(bare, encoding, OWN).tolist()
     assert [second] == entry_hashes(bare, encoding, OTHER).tolist()
     assert first != second
+
+
+def test_lists_hash_by_their_order_their_lengths_and_their_nulls() -> None:
+    lists = [None, [], [None], [None, None], [0.5], [1.5], [0.5, 1.5], [1.5, 0.5], [0.5, None], [0.5, 0.5]]
+    column = pa.array(lists, pa.list_(pa.float64()))
+    encoding = Encoding(KeySchema((KeyColumn("key", "string"),)), (Field("vector", "array<double>"),), OWN)
+    batch = pa.RecordBatch.from_pydict({"key": ["a"] * len(lists), "vector": column})
+    assert len(set(entry_hashes(batch, encoding, OWN).tolist())) == len(lists)

@@ -1,8 +1,4 @@
-"""Encoding: columns of the prediction table to key bytes and entries, a batch at a time, with no Python per row.
-
-The JSON is built by Arrow kernels: floats in the shortest form that reads back to the same bits, NaN and infinities
-as null, text escaped by orjson once per distinct value.
-"""
+"""Encoding: columns of the prediction table to key bytes and entries, a batch at a time, with no Python per row."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +11,7 @@ import pyarrow.compute as pc
 from forecache.errors import InputError
 from forecache.key_types import ALLOWED, of_arrow
 from forecache.pipeline import PROVENANCE_COLUMNS
+from forecache.store.encoding.json_texts import json_texts, served_type
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Field, Provenance, timestamp
 
@@ -50,22 +47,14 @@ def _key_type(name: str, kind: pa.DataType) -> str:
 
 
 def _field_type(name: str, kind: pa.DataType) -> str:
-    if pa.types.is_floating(kind):
-        return "double"
-    if pa.types.is_integer(kind):
-        return "bigint"
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_date(kind):
-        return "date"
-    if pa.types.is_timestamp(kind):
-        return "timestamp"
-    raise InputError(
-        f"The field {name!r} has the type {kind}, which cannot be served.",
-        remedy="Serve numbers, text, booleans, dates and timestamps, or leave it out of `publish.fields`.",
-    )
+    found = served_type(kind)
+    if found is None:
+        raise InputError(
+            f"The field {name!r} has the type {kind}, which cannot be served.",
+            remedy="Serve numbers, text, booleans, dates, timestamps, lists of these and lists of structures of these,"
+            " or leave it out of `publish.fields`.",
+        )
+    return found
 
 
 def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array:
@@ -132,50 +121,6 @@ def _escape_parts(text: pa.Array) -> pa.Array:
     if pc.any(pc.match_substring_regex(text, "[%|]")).as_py():
         text = pc.replace_substring(pc.replace_substring(text, "%", "%25"), "|", "%7C")
     return text
-
-
-def json_texts(column: pa.Array, kind: str) -> pa.Array:
-    """The JSON text of every value (string array without nulls)."""
-    if kind == "double":
-        return _float_texts(column)
-    if kind == "string":
-        return _string_texts(column)
-    if kind == "timestamp":
-        texts = _timestamp_texts(column)
-    elif kind == "date":
-        texts = pc.binary_join_element_wise('"', column.cast(pa.string()), '"', "")
-    else:
-        texts = column.cast(pa.string())
-    return texts.fill_null("null")
-
-
-def _float_texts(column: pa.Array) -> pa.Array:
-    if column.type != pa.float64():
-        column = column.cast(pa.float64())
-    texts = pc.cast(column, pa.string())
-    whole = pc.equal(pc.trunc(column), column).fill_null(False)
-    if pc.any(whole).as_py():
-        # Arrow writes most whole floats as `1`; with `.0` they stay floats in every JSON parser.
-        bare = pc.and_(whole, pc.invert(pc.match_substring(texts, "e").fill_null(False)))
-        texts = pc.if_else(bare, pc.binary_join_element_wise(texts, ".0", ""), texts)
-    if not pc.all(pc.is_finite(column)).as_py():
-        texts = pc.if_else(pc.is_finite(column), texts, "null")
-    return texts.fill_null("null") if texts.null_count else texts
-
-
-def _string_texts(column: pa.Array) -> pa.Array:
-    distinct = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
-    texts = [orjson.dumps(value).decode() for value in distinct.dictionary.to_pylist()]
-    places = distinct.indices
-    if places.null_count:
-        places = places.fill_null(len(texts))
-        texts.append("null")
-    return pa.array(texts, pa.string()).take(places)
-
-
-def _timestamp_texts(column: pa.Array) -> pa.Array:
-    moments = column.cast(pa.timestamp("us"))
-    return pc.binary_join_element_wise('"', pc.strftime(moments, "%Y-%m-%dT%H:%M:%S"), 'Z"', "")
 
 
 def provenance_suffixes(

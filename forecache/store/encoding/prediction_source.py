@@ -48,6 +48,11 @@ class NightSource:
     def reader(self) -> "NightReader":
         return NightReader(self.table, self.source.as_of)
 
+    def values_of(self, rows: int) -> int:
+        """Values in the longest column of so many rows of the night, on the average."""
+        pieces = self.reader.pieces
+        return rows * sum(piece.values for piece in pieces) // max(1, sum(piece.rows for piece in pieces))
+
     @cached_property
     def provenance(self) -> Provenance:
         """The provenance that most rows have; InputError where the night is empty."""

@@ -19,23 +19,30 @@ from forecache.store.segment.index import append_index, key_hashes
 SHARD_ROWS = 400_000
 """Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
 
+SHARD_VALUES = 2_000_000
+"""Items of the longest lists of a shard, about 100 MB of JSON."""
+
 _MAX_SHARDS = 256
 PAGE = 4096
 _PUT_ROWS = 1 << 14
 _NAMED = 5
 
 
-def num_shards(rows: int) -> int:
-    """A power of two, so that a key's shard is a mask of its hash."""
+def num_shards(rows: int, values: int = 0) -> int:
+    """A power of two, so that a key's shard is a mask of its hash.
+
+    Args:
+        values: Items of the longest lists of all rows together; at most `rows` where there are none.
+    """
     shards = 1
-    while shards * SHARD_ROWS < rows and shards < _MAX_SHARDS:
+    while (shards * SHARD_ROWS < rows or shards * SHARD_VALUES < values) and shards < _MAX_SHARDS:
         shards *= 2
     return shards
 
 
-def suits(shards: int, rows: int) -> bool:
+def suits(shards: int, rows: int, values: int) -> bool:
     """Whether a base of so many rows may keep its number of shards, so that it can be compared with the one before."""
-    wanted = num_shards(rows)
+    wanted = num_shards(rows, values)
     return shards in (wanted // 2, wanted, wanted * 2)
 
 

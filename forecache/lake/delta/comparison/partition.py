@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,11 +15,12 @@ _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 @dataclass(frozen=True)
 class Piece:
-    """A row group of a data file."""
+    """A row group of a data file; `values` are those of its longest column: more than its rows where that has lists."""
 
     path: str
     row_group: int
     rows: int
+    values: int
 
     @property
     def place(self) -> str:
@@ -44,14 +45,15 @@ class PartitionReader:
         self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
         self.schema = plain(dataset.schema.empty_table()).schema
         self.pieces = [
-            Piece(fragment.path, group.id, group.num_rows)
+            Piece(fragment.path, group.id, group.num_rows, _most_values(fragment.metadata.row_group(group.id)))
             for fragment in self._fragments.values()
             for group in fragment.row_groups
         ]
 
     def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows of a piece, in batches of bounded size."""
+        """The rows of a piece, in batches of bounded size: about `batch_rows` rows, or items of lists."""
         group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
+        batch_rows = max(1, batch_rows * piece.rows // max(1, piece.values))
         for batch in group.to_batches(
             columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
         ):
@@ -66,15 +68,24 @@ _PLAIN = {
 }
 
 
+def _most_values(group: Any) -> int:
+    """Values of the longest column of a row group, by its metadata."""
+    return max(group.column(number).num_values for number in range(group.num_columns))
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without views or large offsets: writers differ in which of Arrow's types they store."""
+    """The type without views, large offsets or fixed sizes: writers differ in which of Arrow's types they store."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(member.name, plain_type(member.type)) for member in kind])
     return _PLAIN.get(kind, kind)
 
 
 def plain(rows: _Rows) -> _Rows:
-    """The same rows with the plain text and binary types."""
+    """The same rows with the plain types of text, binary data and lists."""
     for position, column in enumerate(rows.schema):
-        if column.type in _PLAIN:
-            kind = _PLAIN[column.type]
+        kind = plain_type(column.type)
+        if kind != column.type:
             rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
     return rows

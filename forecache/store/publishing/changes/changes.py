@@ -17,6 +17,8 @@ from forecache.store.segment.writer import sorted_order
 _NOWHERE = -1
 _LARGE = pa.large_binary()
 """Of which an array holds more than two gigabytes."""
+_ENCODED_BYTES = 8 << 20
+"""Of rows that are encoded at a time: the entries of long lists together would not fit into one array."""
 
 
 class ChangesUnavailable(Exception):
@@ -39,11 +41,13 @@ class Rows:
 
     def add(self, batch: pa.RecordBatch, place: str, only: Provenance | None = None) -> None:
         """Encode one batch; the arguments are those of `Encoder.encode`."""
-        keys, entries = self.encoder.encode(batch, place, self.encoder.rows, only)
-        self.keys.append(keys.cast(_LARGE))
-        if self._entries is not None:
-            self._entries.append(entries.cast(_LARGE))
-        self._hashes.append(self.encoder.row_hashes)
+        step = max(1, _ENCODED_BYTES * len(batch) // max(1, batch.nbytes))
+        for start in range(0, len(batch), step):
+            keys, entries = self.encoder.encode(batch.slice(start, step), place, self.encoder.rows, only)
+            self.keys.append(keys.cast(_LARGE))
+            if self._entries is not None:
+                self._entries.append(entries.cast(_LARGE))
+            self._hashes.append(self.encoder.row_hashes)
 
     @cached_property
     def hashes(self) -> np.ndarray:

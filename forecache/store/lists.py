@@ -1,0 +1,28 @@
+"""Lists in the JSON of a value: their items are marked, so that a list is cut without being parsed.
+
+A tab stands behind every item but the last of a list, a carriage return behind the last one; an empty list is `[]`:
+
+    {"items":[{"item":"a","score":0.9}\\t,{"item":"b","score":0.4}\\r],"model":"als"}
+
+JSON allows both between its tokens and in no text, so that every parser reads the value and no text can hold a mark.
+Lists hold no lists.
+"""
+
+ITEM_END, LIST_END = "\t", "\r"
+_ITEM_END, _LIST_END = ITEM_END.encode(), LIST_END.encode()
+
+
+def cut_lists(value: bytes, limit: int) -> bytes:
+    """The JSON of a value with at most the first `limit` (1 or more) items of each of its lists."""
+    kept: list[bytes] = []
+    while True:
+        items = value.split(_ITEM_END, limit)
+        if len(items) <= limit:
+            break  # no list that is left has more
+        limit_at, end = len(value) - len(items[-1]) - 1, value.index(_LIST_END)
+        kept.append(value[: min(limit_at, end)])
+        value = value[end + 1 :]
+    if not kept:
+        return value
+    kept.append(value)
+    return _LIST_END.join(kept)
