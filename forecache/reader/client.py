@@ -73,16 +73,16 @@ class _Calls:
         self._backoff_s = backoff_s
         self._batch = batch
 
-    def _one(self, pipeline: str, key: Key, fields: Sequence[str]) -> _Call:
-        method, path, params, body = one_request(pipeline, key_text(key), fields)
+    def _one(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> _Call:
+        method, path, params, body = one_request(pipeline, key_text(key), fields, limit)
         if body is not None:
             return _Call(method, path, lambda data: answers_from(data)[0], json=body)
         return _Call(method, path, answer_from, params)
 
-    def _many(self, pipeline: str, keys: Sequence[Key], fields: Sequence[str]) -> list[_Call]:
+    def _many(self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> list[_Call]:
         path = pipeline_path(pipeline)
         return [
-            _Call("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields))
+            _Call("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields, limit))
             for start in range(0, len(keys), self._batch)
         ]
 
@@ -118,28 +118,31 @@ class Client(_Calls):
         super().__init__(url, **options)
         self._http = httpx.Client(**self._options)
 
-    def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = ()) -> Answer | None:
+    def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = (), limit: int | None = None) -> Answer | None:
         """The answer for one key, None where the published version does not have it.
 
         Args:
             key: Text or an integer; for a composite key a tuple in column order.
             fields: Only these fields; none: all.
+            limit: Most items of each list, 1 to 1,000; None: all.
 
         Raises:
             NotFoundError: The reader does not know the pipeline.
-            InputError: The key or a field is wrong, or the token is.
+            InputError: The key, a field or the limit is wrong, or the token is.
             UnavailableError: The reader cannot be reached, has no published version, or only one that is too old.
         """
-        answer: Answer | None = self._send(self._one(pipeline, key, fields))
+        answer: Answer | None = self._send(self._one(pipeline, key, fields, limit))
         return answer if answer is not None and answer.found else None
 
-    def get_many(self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = ()) -> list[Answer]:
+    def get_many(
+        self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = (), limit: int | None = None
+    ) -> list[Answer]:
         """The answers for many keys, in their order; `found` is False where the version does not have one.
 
         Raises:
             ForecacheError: As `get`.
         """
-        return [answer for call in self._many(pipeline, keys, fields) for answer in self._send(call)]
+        return [answer for call in self._many(pipeline, keys, fields, limit) for answer in self._send(call)]
 
     def metadata(self, pipeline: str) -> dict[str, Any]:
         """What the pipeline serves: version, key, fields, policy, freshness."""
@@ -189,14 +192,18 @@ class AsyncClient(_Calls):
         super().__init__(url, **options)
         self._http = httpx.AsyncClient(**self._options)
 
-    async def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = ()) -> Answer | None:
+    async def get(
+        self, pipeline: str, key: Key, *, fields: Sequence[str] = (), limit: int | None = None
+    ) -> Answer | None:
         """As `Client.get`."""
-        answer: Answer | None = await self._send(self._one(pipeline, key, fields))
+        answer: Answer | None = await self._send(self._one(pipeline, key, fields, limit))
         return answer if answer is not None and answer.found else None
 
-    async def get_many(self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = ()) -> list[Answer]:
+    async def get_many(
+        self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = (), limit: int | None = None
+    ) -> list[Answer]:
         """As `Client.get_many`."""
-        return [answer for call in self._many(pipeline, keys, fields) for answer in await self._send(call)]
+        return [answer for call in self._many(pipeline, keys, fields, limit) for answer in await self._send(call)]
 
     async def metadata(self, pipeline: str) -> dict[str, Any]:
         """As `Client.metadata`."""

@@ -77,19 +77,26 @@ def key_text(key: Key) -> str:
 
 
 def one_request(
-    pipeline: str, key: str, fields: Sequence[str]
+    pipeline: str, key: str, fields: Sequence[str], limit: int | None
 ) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
     """(method, path, query, body) that ask for one key."""
     path = pipeline_path(pipeline)
     if key in _NOT_IN_A_PATH or not key:
-        return "POST", path, None, many_request([key], fields)
-    return "GET", f"{path}/{quote(key, safe='')}", {"fields": ",".join(fields)} if fields else None, None
+        return "POST", path, None, many_request([key], fields, limit)
+    query = {}
+    if fields:
+        query["fields"] = ",".join(fields)
+    if limit is not None:
+        query["limit"] = str(limit)
+    return "GET", f"{path}/{quote(key, safe='')}", query or None, None
 
 
-def many_request(keys: Sequence[Key], fields: Sequence[str]) -> dict[str, Any]:
+def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> dict[str, Any]:
     body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
     if fields:
         body["fields"] = list(fields)
+    if limit is not None:
+        body["limit"] = limit
     return body
 
 

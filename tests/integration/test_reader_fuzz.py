@@ -12,13 +12,16 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings, target
 from hypothesis import strategies as st
+from list_tables import SERVED, top
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
 from forecache.reader import create_token
 from forecache.settings import load_settings
 from forecache.store import Field, KeyColumn, KeySchema
 
-PIPELINES = ("churn", "visits", "numbers", "nope", "Churn", "../churn", "", "versions")
+PIPELINES = ("churn", "visits", "numbers", "lists", "nope", "Churn", "../churn", "", "versions")
+LIST_FIELDS = (Field("items", SERVED["items"]), Field("score", "double"))
+LISTS = {"items": top(50), "score": 1.5}
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -32,6 +35,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     write_version(
         home.store_path, "numbers", {7: {"score": 1.5}}, key=KeySchema((KeyColumn("id", "int"),)), fields=score
     )
+    write_version(home.store_path, "lists", {"00042": LISTS}, fields=LIST_FIELDS)
     with running_reader(home) as running:
         yield running
 
@@ -57,7 +61,9 @@ def check(response: httpx.Response) -> None:
     key=st.text(max_size=600)
     | st.from_regex(r"-?[0-9]{1,45}", fullmatch=True)
     | st.sampled_from(["00042", "a|1", "%"]),
-    query=st.none() | st.text(max_size=40) | st.sampled_from(["fields=score", "fields=churn_probability,x", "fields="]),
+    query=st.none()
+    | st.text(max_size=40)
+    | st.sampled_from(["fields=score", "fields=churn_probability,x", "fields=", "limit=10", "limit=1&fields=items"]),
     etag=st.none() | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20),
 )
 def test_any_key_is_answered(http: httpx.Client, pipeline: str, key: str, query: str | None, etag: str | None) -> None:
@@ -76,9 +82,13 @@ JSON = st.recursive(
 )
 MANY = st.fixed_dictionaries(
     {"keys": st.lists(st.sampled_from(["00042", "a|1", "7", 7, ""]) | JSON, max_size=8)},
-    optional={"fields": st.lists(st.sampled_from(["score", "churn_probability"]) | JSON, max_size=3), "x": JSON},
+    optional={
+        "fields": st.lists(st.sampled_from(["score", "churn_probability"]) | JSON, max_size=3),
+        "limit": st.integers(1, 1000) | JSON,
+        "x": JSON,
+    },
 )
-REFERENCES = ("churn:risk_segment", "numbers:score", "visits:score")
+REFERENCES = ("churn:risk_segment", "lists:items", "numbers:score", "visits:score")
 FEAST = st.fixed_dictionaries(
     {"entities": st.dictionaries(st.sampled_from(["customer_id", "id", "shop", "visit"]) | st.text(max_size=5),
                                  st.lists(st.sampled_from(["00042", 7]) | JSON, max_size=3) | JSON, max_size=3)},
@@ -91,7 +101,7 @@ FEAST = st.fixed_dictionaries(
 
 
 @FUZZ
-@given(path=st.sampled_from(["/v1/churn", "/v1/visits", "/v1/numbers", "/v1/nope"]), body=MANY | JSON)
+@given(path=st.sampled_from(["/v1/churn", "/v1/visits", "/v1/numbers", "/v1/lists", "/v1/nope"]), body=MANY | JSON)
 def test_any_json_for_many_keys_is_answered(http: httpx.Client, path: str, body: object) -> None:
     response = http.post(path, json=body)
     target(float(response.status_code == 200))
@@ -155,6 +165,7 @@ def test_schemathesis_finds_nothing_that_the_openapi_document_does_not_say(tmp_p
     """
     home = load_settings(home=tmp_path / "home")
     write_version(home.store_path, "churn", churn_rows(100))
+    write_version(home.store_path, "lists", {"00042": LISTS}, fields=LIST_FIELDS)
     token, _ = create_token(tmp_path / "tokens.json", "schemathesis", ["*"])
     with running_reader(home, reader_tokens=str(tmp_path / "tokens.json")) as reader:
         run = subprocess.run(

@@ -13,7 +13,7 @@ from forecache.errors import ForecacheError, InputError
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
-from forecache.reader.http.parsing import pipeline_and_key
+from forecache.reader.http.parsing import pipeline_and_key, plain_limit
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.http.routes import Reply, Request, Routes
 from forecache.reader.processes import reaper
@@ -91,14 +91,19 @@ class ReaderApp:
         return _DONE
 
     def _answer_one(self, scope: Any, proto: Any, answers: Any, key: str) -> bool:
-        """Answer the common request, one key with nothing more to it; False where it is not that or fails."""
+        """Answer the common request, one key with no more to it than a limit; False where it is not that or fails."""
         now = time()
         if now >= answers.valid_until:
             answers.refresh(now)
-        if answers.refused or scope.query_string or "if-none-match" in scope.headers:
+        query, limit = scope.query_string, 0
+        if query:
+            limit = plain_limit(query)
+            if not limit:
+                return False
+        if answers.refused or "if-none-match" in scope.headers:
             return False
         try:
-            body = answers.one(answers.encode(key))
+            body = answers.one(answers.encode(key), (), limit)
         except Exception:  # noqa: BLE001  # the other way to the same answer says what is wrong
             return False
         if body is None:

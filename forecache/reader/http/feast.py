@@ -1,7 +1,8 @@
 """`POST /get-online-features` in the request and response format of Feast's Python feature server (feast 0.67).
 
 A feature reference is `pipeline:field`; a feature service is a pipeline, with all its served fields. Entity columns
-are the pipeline's key columns. The event time of a found row is the midnight (UTC) that ended its as-of date.
+are the pipeline's key columns. The event time of a found row is the midnight (UTC) that ended its as-of date. A list
+of structures, a type that Feast does not have, is the text of its JSON: a String feature.
 """
 
 from collections.abc import Callable
@@ -70,8 +71,11 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
         counts.append((answers, found, num_rows - found))
         moment = _event_time(answers.manifest.as_of_end)
         times = [_EPOCH if row is None else moment for row in rows]
+        as_text = {field.name for field in answers.manifest.fields if field.holds_structs}
         for field in fields:
             values = [None if row is None else row[field] for row in rows]
+            if field in as_text:
+                values = [None if value is None else orjson.dumps(value).decode() for value in values]
             statuses = [
                 "NOT_FOUND" if row is None else "PRESENT" if row[field] is not None else "NULL_VALUE" for row in rows
             ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from forecache.names import NAME
+from forecache.reader.http.parsing import MAX_FIELDS, MAX_LIMIT
 from forecache.reader.http.problems import CONTENT_TYPE, KINDS, Kind
 from forecache.reader.tokens import METRICS
 from forecache.settings import Settings
@@ -31,7 +32,7 @@ def document(settings: Settings) -> Schema:
         "/v1/{pipeline}/{key}": {
             "parameters": [_PIPELINE, _KEY],
             "get": _operation(
-                "The answer for one key", "getOne", _ref("Answer"), *_READ, etag=True, parameters=[_FIELDS]
+                "The answer for one key", "getOne", _ref("Answer"), *_READ, etag=True, parameters=[_FIELDS, _LIMIT]
             ),
         },
         "/get-online-features": {
@@ -82,7 +83,14 @@ _KEY: Schema = {
 _FIELDS: Schema = {
     "name": "fields", "in": "query", "required": False, "style": "form", "explode": False,
     "description": "Only these fields, separated by commas.",
-    "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "pattern": "^[^,]+$"}, "maxItems": 256},
+    "schema": {
+        "type": "array", "items": {"type": "string", "minLength": 1, "pattern": "^[^,]+$"}, "maxItems": MAX_FIELDS,
+    },
+}  # fmt: skip
+_WHOLE: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+_LIMIT: Schema = {
+    "name": "limit", "in": "query", "required": False, "schema": _WHOLE,
+    "description": "Only the first so many items of each list of the value.",
 }  # fmt: skip
 _READ = (400, 401, 403, 404, 503)
 
@@ -127,7 +135,8 @@ def _many_request(max_keys: int) -> Schema:
     return _object(
         {
             "keys": _array({"type": ["string", "integer"]}, maxItems=max_keys, example=["00042", "00043"]),
-            "fields": _array(_TEXT | {"minLength": 1}, maxItems=256),
+            "fields": _array(_TEXT | {"minLength": 1}, maxItems=MAX_FIELDS),
+            "limit": _WHOLE | {"description": _LIMIT["description"]},
         },
         required=["keys"], additionalProperties=False,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem, quoted
 
 MAX_FIELDS = 256
+MAX_LIMIT = 1000
 
 
 def pipeline_and_key(path: str) -> tuple[str, str, str] | None:
@@ -51,12 +52,18 @@ def member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> 
     return value
 
 
-def keys_and_fields(body: bytes, max_keys: int) -> tuple[list[Any], list[str]]:
-    """The keys (not yet checked) and field names of `{"keys": [...], "fields": [...]}`."""
+def keys_fields_and_limit(body: bytes, max_keys: int) -> tuple[list[Any], list[str], int]:
+    """The keys (not yet checked), field names and limit of `{"keys": [...], "fields": [...], "limit": n}`.
+
+    The limit is 0 where there is none.
+    """
     data = json_object(body, _MANY)
     keys: list[Any] = member(data, "keys", list)
     check_count(len(keys), max_keys)
-    return keys, names(member(data, "fields", list, []), "fields")
+    limit = data.get("limit", 0)
+    if "limit" in data and (type(limit) is not int or not 1 <= limit <= MAX_LIMIT):
+        raise _bad_limit(limit)
+    return keys, names(member(data, "fields", list, []), "fields"), limit
 
 
 def check_count(count: int, max_keys: int) -> None:
@@ -78,27 +85,56 @@ def names(values: list[Any], what: str) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def query_fields(query: str) -> list[str]:
-    """The field names of `fields=a,b`; none for an empty query.
+def plain_limit(query: str) -> int:
+    """The limit of a query that is `limit=10` and nothing more; 0 for every other query."""
+    # What is asked most often is not worth a parser: this is on the hot path.
+    digits = query[6:]
+    if query[:6] == "limit=" and digits.isdecimal() and digits.isascii():
+        limit = int(digits)
+        return limit if limit <= MAX_LIMIT else 0
+    return 0
+
+
+def fields_and_limit(query: str) -> tuple[list[str], int]:
+    """The field names and the limit of `fields=a,b&limit=10`; none and 0 for an empty query.
 
     Raises:
-        Problem: The query has another parameter.
+        Problem: The query has another parameter, two limits, or one that is not 1 to 1,000.
     """
     if not query:
-        return []
+        return [], 0
+    limit = plain_limit(query)
+    if limit:
+        return [], limit
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise Problem(problems.BAD_REQUEST, f"The query has more than {MAX_FIELDS} parameters.") from None
     fields: list[str] = []
     for name, value in pairs:
-        if name != "fields":
-            raise Problem(problems.BAD_REQUEST, f"The query parameter {quoted(name)} is unknown; there is `fields`.")
-        fields.extend(value.split(","))
-    return names(fields, "fields")
+        if name == "fields":
+            fields.extend(value.split(","))
+        elif name == "limit" and not limit:
+            limit = plain_limit(f"limit={value}")
+            if not limit:
+                raise _bad_limit(value)
+        elif name == "limit":
+            raise Problem(problems.BAD_REQUEST, "The query has more than one `limit`; send one.")
+        else:
+            raise Problem(
+                problems.BAD_REQUEST,
+                f"The query parameter {quoted(name)} is unknown; there are `fields` and `limit`.",
+            )
+    return names(fields, "fields"), limit
 
 
-_MANY = frozenset({"keys", "fields"})
+def _bad_limit(value: object) -> Problem:
+    return Problem(
+        problems.BAD_REQUEST, f"The limit {quoted(value)} is not a whole number from 1 to {MAX_LIMIT:,}; send one."
+    )
+
+
+_MANY = frozenset({"keys", "fields", "limit"})
 _NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
 
 

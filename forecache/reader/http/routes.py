@@ -9,7 +9,7 @@ import orjson
 from forecache.names import NAME
 from forecache.reader.http import feast, openapi, problems
 from forecache.reader.http.access import Access
-from forecache.reader.http.parsing import keys_and_fields, pipeline_and_key, query_fields
+from forecache.reader.http.parsing import fields_and_limit, keys_fields_and_limit, pipeline_and_key
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
 from forecache.reader.processes.prometheus import render
@@ -123,11 +123,11 @@ class Routes:
 
     def _one(self, request: Request, name: str, key: str) -> Reply:
         answers = self.served(request, name)
-        fields = query_fields(request.query)
+        fields, limit = fields_and_limit(request.query)
         answers.check_fields(fields)
         encoded = answers.encode(key)
         answers.check_served()
-        body = answers.one(encoded, fields)
+        body = answers.one(encoded, fields, limit)
         if body is None:
             self._metrics.cells[answers.offset + MISSES] += 1
             version = answers.manifest.version
@@ -152,11 +152,11 @@ class Routes:
         return Reply(200, answers.headers, orjson.dumps(metadata(answers)))
 
     def _many(self, request: Request, answers: Answers) -> Reply:
-        keys, fields = keys_and_fields(request.body, self._settings.reader_max_keys)
+        keys, fields, limit = keys_fields_and_limit(request.body, self._settings.reader_max_keys)
         answers.check_fields(fields)
         encoded = answers.keys.of_all(keys)
         answers.check_served()
-        body, found = answers.many(encoded, fields)
+        body, found = answers.many(encoded, fields, limit)
         cells = self._metrics.cells
         cells[answers.found_cell] += found
         cells[answers.offset + MISSES] += len(encoded) - found

@@ -10,6 +10,7 @@ from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import HITS, STALE_HITS
 from forecache.reader.versions.request_keys import RequestKeys
 from forecache.store import Manifest, split_entry
+from forecache.store.lists import cut_lists
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
@@ -115,8 +116,13 @@ class Answers:
                 members={"store_version": manifest.version, "as_of": manifest.as_of, "age_s": self.age_s},
             )
 
-    def one(self, key: bytes, fields: Sequence[str] = ()) -> bytes | None:
-        """The answer for one key, None where the version does not have it."""
+    def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
+        """The answer for one key, None where the version does not have it.
+
+        Args:
+            fields: Only these fields; none: all.
+            limit: Most items of each list; 0: all.
+        """
         entry = self.get_entry(key)
         if entry is None:
             return None
@@ -124,12 +130,14 @@ class Answers:
         if self.carried and _NEWLINE in entry:
             entry, own = self._split(entry)
             tail = b"," + own + self._moment
+        if limit:
+            entry = cut_lists(entry, limit)
         if fields:
             entry = select(entry, fields)
         return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
 
-    def many(self, keys: Sequence[bytes], fields: Sequence[str] = ()) -> tuple[bytes, int]:
-        """The answer for several keys in their order, and how many of them were found."""
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
+        """The answer for several keys in their order, and how many of them were found; the arguments as of `one`."""
         if not keys:
             return b'{"results":[],' + self._common + self._moment, 0
         entries: list[Any] = self.get_entries(keys)
@@ -145,6 +153,8 @@ class Answers:
                 if _NEWLINE in entry:
                     entries[place], own = self._split(entry)
                     ends[place] = b"," + own[:-1] + _NEXT
+        if limit:
+            entries = [cut_lists(entry, limit) if entry else entry for entry in entries]
         if fields:
             entries = [select(entry, fields) if entry else entry for entry in entries]
         parts: list[bytes] = [b""] * (4 * count)
