@@ -17,7 +17,7 @@ def ask(target: Target, keys: list[str]) -> tuple[bytes, int]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         if kind == "get":
-            connection.request("GET", path + keys[0], headers=target.headers)
+            connection.request("GET", path + keys[0] + target.suffix, headers=target.headers)
         else:
             headers = {"Content-Type": "application/json", **target.headers}
             connection.request("POST", path, body_of(kind, keys), headers)

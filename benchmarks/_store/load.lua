@@ -1,5 +1,5 @@
 -- Requests with random keys from the whole key space. Arguments: kind, path, number of keys, keys a request, seed,
--- bearer token (may be empty).
+-- bearer token and what stands behind the key in a path (both may be empty).
 -- A request is made once with a placeholder in place of the keys and then only concatenated; all keys have eight
 -- digits, so its length stays the same. Requests of many keys are made before the load starts.
 local HOLE = "@@@@@@@@"
@@ -21,7 +21,7 @@ local function with_type()
 end
 
 local function request_of(kind, path, keys)
-    if kind == "get" then return wrk.format("GET", path .. keys[1]) end
+    if kind == "get" then return wrk.format("GET", path .. keys[1] .. suffix) end
     return wrk.format("POST", path, with_type(), body_of(kind, keys))
 end
 
@@ -33,6 +33,7 @@ end
 function init(args)
     local kind, path, num_keys, batch, seed = args[1], args[2], tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
     if args[6] and args[6] ~= "" then wrk.headers["Authorization"] = "Bearer " .. args[6] end
+    suffix = args[7] or ""
     math.randomseed(seed * 1000 + thread_number)
     local random, format = math.random, string.format
     if batch == 1 then

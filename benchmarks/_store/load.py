@@ -14,12 +14,16 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Target:
-    """Where the load goes: `kind` is "get", "many" or "feast", the shape of the request; `token` a bearer token."""
+    """Where the load goes: `kind` is "get", "many" or "feast", the shape of the request; `token` a bearer token.
+
+    `suffix` stands behind the key in the path of a "get", such as a query.
+    """
 
     port: int
     kind: str
     path: str
     token: str = ""
+    suffix: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,6 +56,7 @@ def run_load(
         "wrk", "--threads", 1, "--connections", CONNECTIONS[workload], "--timeout", f"{TIMEOUT_S}s", "--latency",
         "--duration", f"{math.ceil(seconds)}s", "--script", _SCRIPT, f"http://127.0.0.1:{target.port}", "--",
         target.kind, target.path, num_keys, KEYS_PER_REQUEST[workload], seed, target.token,
+        target.suffix,
     ]  # fmt: skip
     output = run_checked(on_core(list(map(str, command)), OTHER_CORE if one_core else None))
     line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
