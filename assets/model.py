@@ -53,7 +53,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     @explained
     def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.rollback import settle
+        from forecache.operations.rollback import recover_interrupted
         from forecache.registry.gate.gate import run_gate
         from forecache.registry.gate.verdicts import load_gate_plots
         from forecache.registry.versions.models import model_version
@@ -73,7 +73,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "plots": evaluation_plots(evaluation),
             }
         )
-        settle(current, pipeline, progress=step.progress)
+        recover_interrupted(current, pipeline, progress=step.progress)
         step.tell(f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {

@@ -46,14 +46,14 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.lake.delta.digest import partition_digests
         from forecache.lake.delta.tables import open_table
         from forecache.monitoring.drift.drift import check_drift
-        from forecache.operations.rollback import settle
+        from forecache.operations.rollback import recover_interrupted
         from forecache.quality.expectations import prediction_expectations
         from forecache.quality.verdicts import check_nights
         from forecache.scoring.nightly import score_nights
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        settle(current, pipeline, progress=step.progress)
+        recover_interrupted(current, pipeline, progress=step.progress)
         result = step.run(score_nights, step.session(), current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}

@@ -40,7 +40,7 @@ def ingest_waiting(step: Step, source: Source, *, last: date) -> None:
         finally:
             files = ingested_files(step.settings, source)
             tell_of_days(step, source, files)
-    standing = known.standing(files, last=last)
+    standing = known.current_verdicts(files, last=last)
     refused = {day: reason for day, reason in standing.items() if reason}
     unjudged = {file.event_day for file in files if file.event_day and file.event_day <= last} - standing.keys()
     refused |= _judge(step, source, unjudged, files)

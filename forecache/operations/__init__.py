@@ -1,1 +1,1 @@
-"""What moves a model and the store together; each operation happens whole or not at all."""
+"""Operations that move a model and the store together; each completes or is undone."""

@@ -1,7 +1,7 @@
-"""Approval: a person decides about the model that passed the gate and waits, or has it judged again first."""
+"""Approval: a person approves or rejects a model that passed the gate and waits, or has the gate judge it again."""
 
 from forecache.errors import CheckError, NotFoundError
-from forecache.operations.rollback import settle
+from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.gate.verdicts import Verdict
@@ -25,15 +25,15 @@ def approve(
     """Make the waiting version the champion, or reject it; returns the ledger's row.
 
     Args:
-        version: Which, None: the newest that waits.
-        outdated_verdict: Approve although the verdict does not hold any more.
+        version: The model version; None: the newest that waits.
+        outdated_verdict: Approve even if the verdict is outdated.
 
     Raises:
-        NotFoundError: None waits, or there is no such version.
-        ConflictError: That version is the champion already, or does not wait.
-        CheckError: It did not pass the gate, its verdict does not hold any more, or its artifact was changed.
+        NotFoundError: No version waits, or the version does not exist.
+        ConflictError: The version is the champion already, or does not wait.
+        CheckError: It did not pass the gate, its verdict is outdated, or its artifact was changed.
     """
-    settle(settings, pipeline)
+    recover_interrupted(settings, pipeline)
     if version is None:
         version = _newest_waiting(settings, pipeline)
     if not approved:
@@ -52,22 +52,22 @@ def approve(
 def judge(
     settings: Settings, pipeline: Pipeline, *, version: int | None = None, actor: str, run_id: str = ""
 ) -> Verdict:
-    """Have the gate judge a registered version, again where its verdict does not hold any more; nothing is trained.
+    """Have the gate judge a registered version, again if its verdict is outdated; nothing is trained.
 
     Args:
-        version: Which, None: the newest that waits for approval.
+        version: The model version; None: the newest that waits for approval.
 
     Raises:
-        NotFoundError: None waits, there is no such version, or its training table is gone.
-        CheckError: A person rejected it or rolled back from it, or its artifact, or the champion's, was changed.
+        NotFoundError: No version waits, the version does not exist, or its training table is gone.
+        CheckError: A person rejected it or rolled it back, or its artifact, or the champion's, was changed.
     """
-    settle(settings, pipeline)
+    recover_interrupted(settings, pipeline)
     if version is None:
         version = _newest_waiting(settings, pipeline)
     gate = model_version(settings, pipeline, version).gate
     if gate in (REJECTED, ROLLED_BACK):
         raise CheckError(
-            f"Model {pipeline.name!r} version {version} was {gate.replace('_', ' ')} by a person, which stands.",
+            f"Model {pipeline.name!r} version {version} was {gate.replace('_', ' ')} by a person, which is final.",
             remedy=f"`forecache promote {pipeline.name} {version}` brings back one that was rolled back.",
         )
     return run_gate(settings, pipeline, version, actor=actor, run_id=run_id)

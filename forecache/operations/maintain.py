@@ -1,7 +1,7 @@
-"""Maintenance of the lake: every table is maintained, and whatever something names stays.
+"""Maintenance of the lake: every table is maintained, and Delta versions that are still referenced are kept.
 
-Old Delta versions are named by published versions that are retained, by the ledger (the features of a night, its
-predictions, training sets), by registered models, by promotions and by training runs that may resume from a checkpoint.
+References to old Delta versions come from retained published versions, the ledger (features and predictions of an as-of
+date, training sets), registered models, promotions, and training runs that may resume from a checkpoint.
 """
 
 import json
@@ -37,7 +37,7 @@ def maintain(
     """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain_table`.
 
     Raises:
-        NotFoundError: The lake has no table of that name.
+        NotFoundError: The lake has no table with one of the names.
     """
     here = table_names(settings)
     for name in names:
@@ -52,7 +52,7 @@ def maintain(
 
 
 def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
-    """By table, the Delta versions that something names."""
+    """The Delta versions that are still referenced, by table."""
     found: dict[str, set[Pin]] = {}
     for named in (_published, _recorded, _promoted, _trained):
         for table, pin in named(settings):
@@ -62,7 +62,7 @@ def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
 
 
 def _published(settings: Settings) -> Named:
-    """What the retained versions hold, and the features that their rows were scored from."""
+    """The predictions of the retained versions, and the features from which they were scored."""
     for store in stores_here(settings):
         for manifest in store.versions():
             yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
@@ -71,7 +71,7 @@ def _published(settings: Settings) -> Named:
 
 
 def _recorded(settings: Settings) -> Named:
-    """What the last row of each stage and night says, and what was ever trained on."""
+    """The versions in the last ledger row of each stage and as-of date, and every training set that was used."""
     last: dict[tuple[Any, ...], tuple[int, list[tuple[str, Pin]]]] = {}
     columns = ["stage", "subject", "night", "table", "delta_version", "details", "commit_version"]
     for row in _rows(settings, LEDGER_TABLE, columns):

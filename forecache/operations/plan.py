@@ -1,4 +1,4 @@
-"""Where a rollback goes: the model version and the store version that belong together."""
+"""The target of a rollback: the model version and the store version that belong together."""
 
 from dataclasses import replace
 
@@ -22,17 +22,17 @@ def plan_move(
     actor: str,
     reason: str,
 ) -> Promotion:
-    """The ledger's row of a rollback to a model and, where one is given, a published version that it made.
+    """The ledger row of a rollback to a model and, if given, to a published version with that model's predictions.
 
     Raises:
-        NotFoundError: There is no champion, or no such model version.
+        NotFoundError: There is no champion, or the model version does not exist.
         CheckError: The model was never champion, or its artifact was changed.
         ConflictError: The model is the champion and the version is current: there is nothing to move.
     """
     entries = promotions(settings, pipeline.name)
     current, left = champion(settings, pipeline).version, store.pointer().current
     if model == current and (published is None or published.version == left):
-        raise ConflictError(f"Model {pipeline.name!r} version {model} is the champion, and what it made is served.")
+        raise ConflictError(f"Model {pipeline.name!r} version {model} is the champion, and its predictions are served.")
     known = past_champions(entries)
     if model not in known:
         listed = ", ".join(map(str, known)) or "none"
@@ -55,7 +55,7 @@ def plan_move(
 
 
 def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
-    """The champion before this one that nobody rolled back from.
+    """The latest earlier champion that was not rolled back.
 
     Raises:
         NotFoundError: There is no champion, or none before it.
@@ -73,10 +73,10 @@ def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
 
 
 def published_by(store: Store, model: int) -> Manifest:
-    """The newest version, current or earlier and not quarantined, that a model made.
+    """The newest published version with a model's predictions, current or earlier, that is not quarantined.
 
     Raises:
-        NotFoundError: The store retains none.
+        NotFoundError: The store retains no such version.
     """
     current, bad = store.pointer().current, store.quarantined()
     found = [m for m in store.versions() if m.version not in bad and current is not None and m.version <= current]
@@ -92,7 +92,7 @@ def published_by(store: Store, model: int) -> Manifest:
 
 
 def versions_left(store: Store, entry: Promotion) -> list[int]:
-    """Versions that a rollback quarantines: the one it leaves, and those before it that the model left had made."""
+    """Store versions that a rollback quarantines: the one it leaves, and earlier ones by the model that it leaves."""
     assert entry.from_published is not None
     assert entry.to_published is not None
     if entry.from_published == entry.to_published:
@@ -105,4 +105,4 @@ def versions_left(store: Store, entry: Promotion) -> list[int]:
         for version, model in made_by.items()
         if entry.to_published < version < entry.from_published and model in models and version not in bad
     ]
-    return [*between, entry.from_published]  # the last also where its manifest cannot be read
+    return [*between, entry.from_published]  # included even if its manifest cannot be read

@@ -1,13 +1,13 @@
-"""Publishing what may be: a night that passed its checks as it is now, made by a model that nobody rolled back.
+"""Publishing an as-of date only if its present rows passed their checks and its model was not rolled back.
 
-Both are looked at under the publisher's lock, at the Delta version that is published: neither a rollback nor another
-scoring of the night comes between the look and the publish.
+Both are checked under the publisher's lock, for the Delta version that is published, so that neither a rollback nor
+another scoring run can come between the check and the publish.
 """
 
 from datetime import date
 
 from forecache.errors import CheckError, ConflictError
-from forecache.operations.rollback import settle
+from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import Pipeline
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
@@ -27,15 +27,15 @@ def publish_night(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """`forecache.store.publish` of a night that was checked as it is, by a model that was not rolled back.
+    """`forecache.store.publish`, after checking that the rows passed their checks and their model was not rolled back.
 
     Args:
-        unchecked: Publish also a night that was never checked, or not since its rows changed; never one whose last
-            check failed.
+        night: As-of date to publish; None: the newest that was scored.
+        unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
 
     Raises:
-        CheckError: It was not, or its model was; and what `publish` raises.
-        ConflictError: A rollback was cut short a moment ago.
+        CheckError: The rows were not checked or failed, or their model was rolled back; and what `publish` raises.
+        ConflictError: A rollback was interrupted a moment ago.
     """
 
     def approve(source: NightSource) -> None:
@@ -46,16 +46,16 @@ def publish_night(
             table, blocking = pipeline.prediction_table, pipeline.drift.blocking
             require_passed(settings, table, source.night, state=source.digest, drift=blocking)
 
-    settle(settings, pipeline, progress=progress)
+    recover_interrupted(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
 
 
 def _refuse_rolled_back(settings: Settings, pipeline: Pipeline, source: NightSource) -> None:
     entries = promotions(settings, pipeline.name)
-    cut_short = unfinished(entries)
-    if cut_short is not None:
+    interrupted = unfinished(entries)
+    if interrupted is not None:
         raise ConflictError(
-            f"A {cut_short.action} of {pipeline.name} was cut short a moment ago.",
+            f"A {interrupted.action} of {pipeline.name} was interrupted a moment ago.",
             remedy="Publish again: that finishes it first.",
         )
     left = rolled_back(entries)

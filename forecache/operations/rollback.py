@@ -1,8 +1,9 @@
 """Rollback: the alias `champion` and the published predictions go back together, or not at all.
 
-What is going to move is a row of the promotion ledger ("begun") before anything does, and a second row ("passed") once
-everything has. A process that dies in between leaves the first without the second: whatever next rolls back, decides
-about a model, scores or publishes finishes it first (`settle`); where its target is gone or damaged, it is undone.
+A rollback writes a row to the promotion ledger ("begun") before it moves anything, and a second row ("passed") at the
+end. A process that dies in between leaves the first row without the second. The next operation that rolls back, decides
+about a model, scores or publishes then finishes the rollback first (`recover_interrupted`), or undoes it if its target
+is gone or damaged.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 from forecache.errors import DamagedError, NotFoundError
 from forecache.operations.plan import plan_move, previous_champion, published_by, versions_left
 from forecache.operations.steps import step
-from forecache.operations.targets import stands_here
+from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline import Pipeline
 from forecache.registry.moves import ended, finish_move, mark_rolled_back, undo_move
 from forecache.registry.promotions import Promotion, promotions, record_promotion, unfinished
@@ -29,13 +30,13 @@ from forecache.store.store import Store, open_store
 
 @dataclass(frozen=True)
 class RolledBack:
-    """What a rollback did.
+    """The result of a rollback.
 
     Attributes:
-        served: The version that is served now, None where nothing is published.
-        entry: The ledger's row, None where only the store moved.
-        targets: What was done in Redis and in the remote, by target.
-        resumed: It was begun by an earlier command that was cut short; `entry.verdict` says whether it was finished.
+        served: The version that is served now, None if nothing is published.
+        entry: The closing ledger row, None if only the store moved.
+        targets: The changes in Redis and in the remote, by target.
+        resumed: Whether an earlier, interrupted command began it; `entry.verdict` says whether it was finished.
     """
 
     served: Manifest | None
@@ -54,23 +55,23 @@ def roll_back(
     reason: str = "",
     progress: Progress = no_progress,
 ) -> RolledBack:
-    """Serve an earlier version again, and make the model that made it the champion.
+    """Serve an earlier version again, and make the model of its predictions the champion.
 
-    The version left is quarantined, and so is its model where another made the one served: neither comes back by
-    itself. A rollback that was cut short is finished instead, and nothing else is done.
+    The present version is quarantined and, if another model made it, that model is marked as rolled back: neither comes
+    back by itself. An interrupted rollback is finished instead, and nothing else is done.
 
     Args:
-        version: Where to go, None: the newest retained version before the current one that is not quarantined.
+        version: Store version to serve; None: the newest retained one before the current that is not quarantined.
         keep_model: Leave the champion as it is.
-        actor, reason: Who and why, for the promotion ledger.
+        actor, reason: Who decided and why, for the promotion ledger.
 
     Raises:
         NotFoundError: There is no such version to go back to, or its model is not registered any more.
         CheckError: Its model was never champion, or that model's artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store.
-        NotEverywhereError: It is done here; Redis or the remote could not follow.
+        NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _held(settings, pipeline) as store:
+    with _locked_store(settings, pipeline) as store:
         cut_short = unfinished(promotions(settings, pipeline.name))
         if cut_short is not None:
             return _resume(settings, pipeline, store, cut_short, progress)
@@ -94,22 +95,22 @@ def roll_model_back(
     reason: str = "",
     progress: Progress = no_progress,
 ) -> RolledBack:
-    """Make an earlier champion the champion again, and serve the newest version that it made.
+    """Make an earlier champion the champion again, and serve the newest version with its predictions.
 
-    Every version that the model left had made since is quarantined, and so is the model. A rollback that was cut short
-    is finished instead, and nothing else is done.
+    Every later store version with predictions of the present champion is quarantined, and that model is marked as
+    rolled back. An interrupted rollback is finished instead, and nothing else is done.
 
     Args:
-        to: The model version, None: the champion before this one that nobody rolled back from.
-        keep_published: Leave what is served as it is until the next publish.
+        to: The model version; None: the latest earlier champion that was not rolled back.
+        keep_published: Leave the served version as it is until the next publish.
 
     Raises:
-        NotFoundError: There is no champion, none before it, or the store retains nothing that it made.
+        NotFoundError: There is no champion, none before it, or the store retains no version with its predictions.
         CheckError: The version was never champion, or its artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store, or there is nothing to move.
-        NotEverywhereError: It is done here; Redis or the remote could not follow.
+        NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _held(settings, pipeline) as store:
+    with _locked_store(settings, pipeline) as store:
         cut_short = unfinished(promotions(settings, pipeline.name))
         if cut_short is not None:
             return _resume(settings, pipeline, store, cut_short, progress)
@@ -122,29 +123,31 @@ def roll_model_back(
         return _begin(settings, pipeline, store, entry, progress)
 
 
-def settle(settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress) -> RolledBack | None:
-    """Finish or undo a rollback, or a person's promotion, that was cut short; None where there is none.
+def recover_interrupted(
+    settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress
+) -> RolledBack | None:
+    """Finish or undo an interrupted rollback or promotion by a person; returns None if there is none.
 
     Raises:
         ConflictError: Another process is changing the store.
     """
     if unfinished(promotions(settings, pipeline.name)) is None:
         return None
-    with _held(settings, pipeline) as store:
-        cut_short = unfinished(promotions(settings, pipeline.name))
-        return None if cut_short is None else _resume(settings, pipeline, store, cut_short, progress)
+    with _locked_store(settings, pipeline) as store:
+        interrupted = unfinished(promotions(settings, pipeline.name))
+        return None if interrupted is None else _resume(settings, pipeline, store, interrupted, progress)
 
 
 @contextmanager
-def _held(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
-    """The pipeline's store, while nobody else can move its models or versions."""
+def _locked_store(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
+    """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
     store = open_store(settings, pipeline.name)
     with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
         yield store
 
 
 def _model_of(store: Store, version: int) -> dict[str, Any] | None:
-    """The model that made a version; None where its manifest is damaged or gone: nothing speaks against its model."""
+    """The model that made a version; None if the manifest is damaged or gone, which says nothing against the model."""
     try:
         return store.manifest(version).model
     except (DamagedError, NotFoundError):
@@ -154,10 +157,10 @@ def _model_of(store: Store, version: int) -> dict[str, Any] | None:
 def _store_alone(
     settings: Settings, pipeline: Pipeline, store: Store, left: int, target: Manifest, progress: Progress
 ) -> RolledBack:
-    """One model made both versions, or the model is to stay: one move of the pointer is all."""
+    """Move the pointer only, because one model made both versions or the champion is to stay."""
     store.quarantine(left, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
     store.serve_again(target.version)
-    with stands_here(pipeline.name, "Rolled back."):
+    with reporting_replica_failure(pipeline.name, "Rolled back."):
         return RolledBack(target, targets=sync_targets(settings, pipeline, store, progress))
 
 
@@ -169,7 +172,7 @@ def _begin(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotio
 
 
 def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
-    """Move what the ledger's first row says and write the second; doing any of it twice changes nothing."""
+    """Carry out the operation of an opening ledger row and write the closing row; every step is idempotent."""
     finish_move(settings, pipeline, entry)
     step("champion moved")
     if entry.action == "rollback" and entry.from_version is not None and entry.from_version != entry.to_version:
@@ -179,19 +182,19 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
         for version in versions_left(store, entry):
             store.quarantine(version, _quarantine_reason(entry))
         step("quarantined")
-        # A version that was published since, past this rollback, stays: nobody decided about it.
+        # A version that was published after this rollback began stays current: nobody decided about it.
         pointer = store.pointer()
         if pointer.current == entry.from_published:
-            # A pin that was set since is a later decision than this one, and stays.
+            # A pin that was set after the rollback began is a later decision, and stays.
             pinned = None if pointer.pinned == entry.from_pinned else pointer.pinned
             store.serve_again(entry.to_published, pinned=pinned)
         step("pointer moved")
     targets: dict[str, Any] = {}
     try:
         if entry.to_published is not None:
-            with stands_here(pipeline.name, "Rolled back."):
+            with reporting_replica_failure(pipeline.name, "Rolled back."):
                 targets = sync_targets(settings, pipeline, store, progress)
-            step("targets told")
+            step("targets synced")
     finally:
         closing = ended(entry)
         record_promotion(settings, closing)
@@ -206,11 +209,11 @@ def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promoti
         if entry.to_published is not None:
             store.verified(entry.to_published)
     except (NotFoundError, DamagedError) as gone:
-        return _undo(settings, pipeline, store, entry, f"undone after it was cut short: {gone.message}", progress)
+        return _undo(settings, pipeline, store, entry, f"undone after an interruption: {gone.message}", progress)
     done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned
     stays = "" if pinned is None else f"; version {pinned} stays pinned"
-    progress(f"finished the {entry.action} of {pipeline.name} that was cut short{stays}", None)
+    progress(f"finished the interrupted {entry.action} of {pipeline.name}{stays}", None)
     return done
 
 
@@ -234,7 +237,7 @@ def _undo(
         recorded_at=datetime.now(timezone.utc),
     )
     record_promotion(settings, closing)
-    with stands_here(pipeline.name, f"The {entry.action} is undone."):
+    with reporting_replica_failure(pipeline.name, f"The {entry.action} is undone."):
         targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
     return RolledBack(store.current(), closing, targets, resumed=True)
 

@@ -9,7 +9,7 @@ STEPS = (
     "model marked",
     "quarantined",
     "pointer moved",
-    "targets told",
+    "targets synced",
     "recorded",
 )
 

@@ -1,4 +1,4 @@
-"""Telling Redis and the remote what is served now: where they cannot be reached, the change here stands."""
+"""Errors of Redis and the remote after a change of the local store, which is not undone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,20 @@ from forecache.errors import ForecacheError, NotEverywhereError
 
 
 @contextmanager
-def stands_here(pipeline: str, what: str) -> Iterator[None]:
-    """Say of whatever goes wrong inside that the change stands here, and how the other places follow.
+def reporting_replica_failure(pipeline: str, what: str) -> Iterator[None]:
+    """Turn any error while replicas are updated into one that says that the local change is done, and what to do.
 
     Args:
-        what: The change in a sentence.
+        what: The local change, in a sentence.
 
     Raises:
-        NotEverywhereError: Something went wrong inside.
+        NotEverywhereError: The block raised an error.
     """
     try:
         yield
     except Exception as error:  # the clients of Redis and of object stores have errors of their own
-        said = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        cause = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
         raise NotEverywhereError(
-            f"{what} That stands here, but not everywhere {pipeline} is served: {said}",
-            remedy=f"When that is mended, run `forecache push {pipeline}`.",
+            f"{what} That is done here, but not in every replica of {pipeline}: {cause}",
+            remedy=f"Fix the cause, then run `forecache push {pipeline}`.",
         ) from error

@@ -1,4 +1,4 @@
-"""How the outputs of a night are distributed, for people to look at."""
+"""The distribution of an as-of date's outputs, for display."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -20,7 +20,7 @@ class Bin:
 
 
 def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin]:
-    """Ten bins of equal width from the night's smallest to its largest output; one where all are equal.
+    """Ten bins of equal width from the as-of date's smallest to its largest output; one if all are equal.
 
     Raises:
         NotFoundError: There is no prediction table.
@@ -48,7 +48,7 @@ def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin
 
 
 def segment_rows(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, dict[str, int]]:
-    """Rows of each label of each segment, in the order of the declaration; labels without rows included."""
+    """Number of rows by declared segment and label, in the order of the declaration; labels without rows included."""
     counts: dict[str, dict[str, int]] = {}
     for segment in pipeline.segments:
         sql = f"""

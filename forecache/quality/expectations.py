@@ -1,4 +1,4 @@
-"""What every table must meet by virtue of the declaration, before anything a user adds."""
+"""The expectations that follow from the declaration, and those that the user adds, for each kind of table."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Expectation, Pipeline,
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
-    """Of the raw table: what ingestion promises about each column, and the source's own expectations."""
+    """For a raw table: what ingestion guarantees about each column, and the source's own expectations."""
     derived = [expect("expect_column_values_to_not_be_null", column="event_day")]
     for column in source.columns:
         if column.required:
@@ -19,12 +19,12 @@ def raw_expectations(source: Source) -> tuple[Expectation, ...]:
 
 
 def feature_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
-    """Of one night of the feature table: it has rows, each entity once, and what the features declare."""
+    """For one as-of date of the feature table: it has rows, each entity once, and meets the features' expectations."""
     return (*_keyed(pipeline), *pipeline.features.expectations)
 
 
 def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
-    """Of one night of the prediction table: each entity once, every output there and in range, with provenance."""
+    """For one as-of date of the prediction table: each entity once, outputs present and in range, with provenance."""
     columns = (*pipeline.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
     output = pipeline.output

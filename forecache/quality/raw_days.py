@@ -1,6 +1,6 @@
-"""Verdicts on the days of a raw table, kept in the stage ledger: nothing is built from a day that a check refuses.
+"""Verdicts on the days of a raw table, kept in the stage ledger: nothing is built from a day that failed a check.
 
-A verdict stands while the day's files, its rows and the expectations are those that were judged.
+A verdict is current as long as the day's files, its rows and the expectations are the ones that were checked.
 """
 
 import time
@@ -26,7 +26,7 @@ Records = Mapping[date | None, StageRecord]
 
 @dataclass(frozen=True)
 class RawVerdicts:
-    """The last verdicts on each day: on its expectations, and on whether its rows add up to what landed."""
+    """The last verdicts on each day: on its expectations, and on whether its rows add up to the landing rows."""
 
     source: Source
     checks: Records
@@ -34,14 +34,14 @@ class RawVerdicts:
 
     @property
     def refused(self) -> set[date]:
-        """The days whose last verdict is against them, whatever they hold by now."""
+        """The days whose last verdict failed, even if their rows have changed since."""
         checks = {day for day, row in self.checks.items() if day and not CheckReport.from_dict(row.details).success}
         return checks | {day for day, row in self.sums.items() if day and not row.details["success"]}
 
-    def standing(self, files: Sequence[IngestedFile], *, last: date) -> dict[date, str]:
-        """By day up to `last` with files whose verdicts stand: the reason why it is refused, "" where it is not.
+    def current_verdicts(self, files: Sequence[IngestedFile], *, last: date) -> dict[date, str]:
+        """The reason why a day failed, "" if it passed, for each day up to `last` whose verdicts are current.
 
-        Rows that did not add up are counted again: the table may have been mended without another file.
+        A day whose rows did not add up is never current: the table may have been repaired without another file.
         """
         days = {file.event_day for file in files if file.event_day and file.event_day <= last}
         states = row_states(self.source, day_counts(files, days))
@@ -65,14 +65,14 @@ def raw_verdicts(settings: Settings, source: Source) -> RawVerdicts:
 
 
 def row_states(source: Source, counts: Mapping[date, DayCounts]) -> dict[date, str]:
-    """By day, what identifies its rows."""
+    """Text that identifies the rows of each day."""
     return {day: f"{source.raw_table}@{count.raw_version}" for day, count in counts.items()}
 
 
 def reconcile_days(
     settings: Settings, source: Source, days: Collection[date], *, files: Sequence[IngestedFile], run_id: str = ""
 ) -> dict[date, Reconciliation]:
-    """Reconcile days with both tables as they are now, and record each verdict that is new."""
+    """Reconcile days with the present raw and quarantine tables, and record each verdict that is new."""
     started = time.perf_counter()
     found = reconcile(settings, source, days, ingested=files)
     states = row_states(source, day_counts(files, days))

@@ -13,13 +13,13 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Rows of the landing files of a day, and where they are now.
+    """Counts of a day's landing rows, and of the tables that have them now.
 
     Attributes:
         raw: Rows of these files in the raw table.
         quarantine: Rows of these files in the quarantine table, without those about whole files.
         files_in_quarantine: Files that could not be read at all.
-        mismatches: A sentence for each of the files that does not add up.
+        mismatches: A sentence for each file that does not add up.
     """
 
     files: int
@@ -45,7 +45,7 @@ class Reconciliation:
 
 @dataclass(frozen=True)
 class DayCounts:
-    """What became of one day's landing files; `raw_version` is the Delta version with the last of its raw rows."""
+    """Counts of one day's landing files; `raw_version` is the Delta version that wrote the last of its raw rows."""
 
     files: int = 0
     landing: int = 0
@@ -55,7 +55,7 @@ class DayCounts:
 
 
 def day_counts(files: Iterable[IngestedFile], days: Collection[date]) -> dict[date, DayCounts]:
-    """Counts by day as ingestion entered them, oldest entry first; zeros for a day without files."""
+    """Counts by day as ingestion recorded them; zeros for a day without files. `files` come oldest first."""
     counts = dict.fromkeys(sorted(days), DayCounts())
     for file in {file.file: file for file in files}.values():
         if file.event_day in counts:
@@ -73,10 +73,10 @@ def day_counts(files: Iterable[IngestedFile], days: Collection[date]) -> dict[da
 def reconcile(
     settings: Settings, source: Source, days: Collection[date], *, ingested: Sequence[IngestedFile] | None = None
 ) -> dict[date, Reconciliation]:
-    """Count the rows of the ingested files of each day in both tables as they are now.
+    """Count the rows of each day's ingested files in the present raw and quarantine tables.
 
     Args:
-        ingested: The source's ingested files; None: read here.
+        ingested: The source's ingested files; None: read them.
     """
     ingested = ingested_files(settings, source) if ingested is None else ingested
     files = {file.file: file for file in ingested if file.event_day in days}
@@ -109,7 +109,7 @@ def _reconcile_day(
 
 
 def _rows_by_file(settings: Settings, table: str, *, days: Collection[date] | None = None) -> Counter[str]:
-    """Rows of each landing file in a table, in some partitions or in all; line 0, about a whole file, is no row."""
+    """Rows of each landing file in a table, in some partitions or all; line 0, about a whole file, does not count."""
     counts: Counter[str] = Counter()
     if days is not None and not days or not table_exists(settings, table):
         return counts

@@ -1,4 +1,4 @@
-"""What a validation found, in figures for machines and one plain sentence for people."""
+"""The result of a validation, in figures for programs and in a sentence for people."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +11,11 @@ class CheckResult:
 
     Attributes:
         expectation: Its snake-case type.
-        subject: The column or columns it is about, "" for the table as a whole.
-        sentence: What was found, for people.
-        observed: The aggregate that was compared, None for an expectation about single values.
-        unexpected_count: Rows that break it, None for an expectation about an aggregate.
-        unexpected_percent: The same as a percentage of the rows.
+        subject: The column or columns that it constrains, "" for the table as a whole.
+        sentence: The outcome in words.
+        observed: The aggregate that was compared; None for an expectation about single values.
+        unexpected_count: Rows that violate it; None for an expectation about an aggregate.
+        unexpected_percent: `unexpected_count` as a percentage of the rows.
     """
 
     expectation: str
@@ -30,7 +30,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All outcomes of one validation; `success` is False where a critical expectation failed."""
+    """All outcomes of one validation; `success` is False if a critical expectation failed."""
 
     name: str
     results: tuple[CheckResult, ...]
@@ -53,7 +53,7 @@ class CheckReport:
 
     @property
     def sentence(self) -> str:
-        """The verdict on the critical expectations in one sentence; the first failures by name."""
+        """The verdict on the critical expectations in one sentence, which names the first failures."""
         critical = sum(result.severity == "critical" for result in self.results)
         if self.success:
             return f"{self.name}: {critical} expectations hold over {self.rows:,} rows."

@@ -1,4 +1,4 @@
-"""What an expectation says, and what a check of it found, in plain English."""
+"""Expectations and the outcomes of their checks, in plain English."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from forecache.pipeline import Expectation
 
 
 def subject(expectation: Expectation) -> str:
-    """The column or columns that an expectation is about, "" for the table as a whole."""
+    """The column or columns that an expectation constrains, "" for the table as a whole."""
     arguments = expectation.arguments
     if "column" in arguments:
         return str(arguments["column"])
@@ -23,7 +23,7 @@ def sentence(
     unexpected_count: int | None,
     unexpected_percent: float | None,
 ) -> str:
-    """One sentence: what was expected of what, and how far off it is where it fails."""
+    """The expectation in one sentence and, if it failed, by how much."""
     wanted = f"{subject(expectation) or 'The table'} {_demand(expectation)}"
     if success:
         return f"{wanted}: holds."

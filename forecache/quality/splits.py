@@ -1,4 +1,4 @@
-"""Whether the splits of a training set leave room for the label's horizon: no label may reach a later split."""
+"""A check that the splits of a training set are the label's horizon apart, so that no label reaches a later split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ _ORDER = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Separation:
-    """The smallest distance between the last as-of date of a split and the first of the next."""
+    """Whether the splits are far enough apart, and why, in a sentence."""
 
     success: bool
     sentence: str
 
 
 def separation(as_of: Mapping[str, Sequence[date]], rows: Mapping[str, int], *, horizon_days: int) -> Separation:
-    """Judge splits by their as-of dates and row counts, both by the names "train", "validation", "test"."""
+    """Check splits by their as-of dates and row counts, both keyed by "train", "validation", "test"."""
     empty = [split for split in _ORDER if not rows.get(split)]
     if empty:
         return Separation(False, f"The {empty[0]} split is empty.")

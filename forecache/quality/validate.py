@@ -1,4 +1,4 @@
-"""Expectations checked by Great Expectations through Spark, in an ephemeral context that leaves nothing behind.
+"""Expectations checked by Great Expectations on Spark, in an ephemeral context that leaves no files.
 
 Great Expectations resolves its metrics in layers and runs one Spark aggregation for each: the row count (Parquet
 footers only), all counts of unexpected values together, and, where a key must be unique, a count of distinct keys.
@@ -20,22 +20,22 @@ from forecache.quality.sentences import sentence, subject
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-# Counts only: lists of unexpected values cost a further job for each expectation.
+# Counts only: lists of unexpected values would need another Spark job for each expectation.
 _RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
 _UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
 _ROW_COUNT = Expectation("expect_table_row_count_to_be_between", {"min_value": 0})
 
 
 def validate(frame: "DataFrame", expectations: Sequence[Expectation], *, name: str) -> CheckReport:
-    """Check a frame; nothing stays cached and no rows are collected.
+    """Check a frame; caches nothing and collects no rows.
 
     Args:
-        frame: Any Spark frame; NaN counts as null. An empty one fails an expectation on its row count, and no other.
-        name: What the frame is, for people: "raw_purchases for 1998-06-30".
+        frame: Any Spark frame; NaN counts as null. An empty frame fails only an expectation on its row count.
+        name: Name of the frame for messages, such as "raw_purchases for 1998-06-30".
 
     Raises:
-        SettingsError: There is no such expectation, or its arguments are wrong.
-        CheckError: An expectation could not be evaluated, such as one on a column that is missing.
+        SettingsError: An expectation does not exist, or its arguments are wrong.
+        CheckError: An expectation could not be evaluated, for example because its column is missing.
     """
     started = time.perf_counter()
     for expectation in expectations:
@@ -69,11 +69,11 @@ def _run(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
 
 
 def _with_position(expectation: Expectation, position: int) -> Any:
-    """Great Expectations' object for a declared expectation; its outcomes come in another order than declared."""
+    """Great Expectations' object for a declared expectation; it keeps its position, as outcomes are unordered."""
     known = load()
     type_, arguments = expectation.type, dict(expectation.arguments)
     if type_ in _UNIQUE:
-        # The built-in one opens a window over the whole frame; a count of distinct keys is one aggregation.
+        # The built-in expectation uses a window over the whole frame; a count of distinct keys is one aggregation.
         type_ = "expect_column_proportion_of_unique_values_to_be_between"
         arguments = {"column": _key_column(expectation), "min_value": 1.0}
     build = getattr(known, "".join(word.capitalize() for word in type_.split("_")), None)
@@ -93,8 +93,8 @@ def _with_position(expectation: Expectation, position: int) -> Any:
 
 
 def load() -> Any:
-    """Great Expectations' expectations, by the names of their classes; their import takes six seconds."""
-    # It reads this once, at import, and reports usage to its makers otherwise.
+    """The module with Great Expectations' expectation classes; importing it takes six seconds."""
+    # Great Expectations reads this once, at import; by default it reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations.expectations as known
@@ -122,7 +122,7 @@ def _key_column(expectation: Expectation) -> str:
 
 
 def _nan_as_null(frame: "DataFrame") -> "DataFrame":
-    """Spark holds NaN to be above every number, so that it would pass an expectation with a minimum alone."""
+    """Replace NaN by null: in Spark NaN is larger than all numbers and would pass an expectation with a minimum only."""
     from pyspark.sql import functions as F
 
     floats = [field.name for field in frame.schema.fields if field.dataType.typeName() in ("float", "double")]
@@ -144,7 +144,7 @@ def _require_evaluated(expectation: Expectation, outcome: Any, name: str) -> Non
         reason = str(raised[0]["exception_message"]).splitlines()[0]
         raise CheckError(
             f"{name} could not be checked by {expectation.type} {dict(expectation.arguments)}: {reason}.",
-            remedy="Mend the expectation's arguments or the column's type.",
+            remedy="Correct the expectation's arguments or the column's type.",
         )
 
 

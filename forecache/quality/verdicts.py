@@ -1,7 +1,7 @@
-"""Verdicts: what a check found about each night of a table, kept in the stage ledger.
+"""Verdicts: the result of the checks on each as-of date of a table, kept in the stage ledger.
 
-Dagster records a partition as materialized even where its blocking check failed, so whoever reads a night, first of
-all the publisher, asks here. A night whose rows and expectations are what they were is not checked again.
+Dagster records a partition as materialized even if its blocking check failed, so every reader of an as-of date, above
+all the publisher, has to ask for its verdict. An as-of date with the same rows and expectations is not checked again.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STAGE = "check"
 DRIFT_STAGE = "drift"
-"""Stage of the verdicts on a table's distribution; their details say in `blocks` why a night must not be published."""
+"""Ledger stage of the drift verdicts; `blocks` in their details is the reason why a date must not be published."""
 _MAX_VALIDATIONS = 64
 
 
@@ -39,18 +39,19 @@ def check_nights(
     version: int | None = None,
     run_id: str = "",
 ) -> dict[date, CheckReport]:
-    """Check nights of a table against expectations and record the verdicts.
+    """Check as-of dates of a table against expectations and record the verdicts.
 
-    The nights that are not settled are checked together, in one validation; where that finds something, halves are
-    checked to tell the bad nights from the good. After 64 validations what was found stands for all nights of a part.
+    Dates without a current verdict are checked together in one validation. If that finds something, the dates are
+    halved until the failing ones are found. At most 64 validations are run; after that every date of an undivided range
+    gets the range's verdict, so that a good date in it can fail.
 
     Args:
         column: Partition column (date) of the table.
-        states: For each night, what identifies its rows, such as the digest of its data files; no blanks.
-        version: Delta version that has these rows, None: the newest.
+        states: Text without blanks that identifies the rows of each date, such as the digest of its data files.
+        version: Delta version that has these rows; None: the newest.
 
     Returns:
-        A report for each night.
+        A report for each date.
     """
 
     def check(nights: Sequence[date]) -> dict[date, Done]:
@@ -64,50 +65,50 @@ def check_nights(
 
 
 def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]) -> dict[date, str]:
-    """By night, what a verdict depends on: the rows and the expectations."""
+    """Text that identifies what each date's verdict depends on: the rows and the expectations."""
     declared = _fingerprint(expectations)
     return {night: f"{state} {declared}" for night, state in states.items()}
 
 
 def require_passed(settings: Settings, table: str, night: date, *, state: str, drift: bool = False) -> None:
-    """Refuse a night that was not checked in this state, or whose check failed; its drift likewise.
+    """Refuse an as-of date whose rows were not checked in this state, or failed; the same for a measured drift.
 
     Args:
-        state: What identifies its rows, as `check_nights` was told.
-        drift: Refuse also a night whose drift was never measured.
+        state: Text that identifies the rows, as passed to `check_nights`.
+        drift: Refuse also an as-of date whose drift was never measured.
 
     Raises:
-        CheckError: With the sentence of the check that failed.
+        CheckError: The date is refused; the message says why.
     """
     verdict = refuse_failed(settings, table, night)
     if verdict is None:
         raise CheckError(
-            f"The night {night} of table {table!r} was never checked.", remedy="Run the pipeline for that night."
+            f"As-of date {night} of table {table!r} was never checked.", remedy="Run the pipeline for that date."
         )
     if verdict.inputs.partition(" ")[0] != state:
         raise CheckError(
-            f"The night {night} of table {table!r} was checked, but has other rows since.",
-            remedy="Run the pipeline for that night: it checks what is there now.",
+            f"As-of date {night} of table {table!r} was checked, but has other rows since.",
+            remedy="Run the pipeline for that date, which checks the present rows.",
         )
     measured = last_record(settings, DRIFT_STAGE, table, night)
     if (measured is None and drift) or (measured is not None and measured.inputs.partition(" ")[0] != state):
         raise CheckError(
-            f"The drift of the night {night} of table {table!r} was not measured on the rows that are there now.",
-            remedy="Run the pipeline for that night: it measures what is there.",
+            f"The drift of as-of date {night} of table {table!r} was not measured on the rows that are there now.",
+            remedy="Run the pipeline for that date, which measures the present rows.",
         )
 
 
 def refuse_failed(settings: Settings, table: str, night: date) -> StageRecord | None:
-    """Refuse a night whose check failed or whose drift blocks; returns the verdict, None where it was never checked.
+    """Refuse an as-of date whose check failed or whose drift blocks; returns the verdict, None if it has none.
 
     Raises:
-        CheckError: With the sentence of the check that failed.
+        CheckError: The date is refused; the message says why.
     """
     drift = last_record(settings, DRIFT_STAGE, table, night)
     if drift is not None and drift.details["blocks"]:
         raise CheckError(
-            f"The night {night} of table {table!r} has drifted too far: {drift.details['blocks']}",
-            remedy="Mend the cause, or declare that drift does not block, and run the night again.",
+            f"As-of date {night} of table {table!r} has drifted too far: {drift.details['blocks']}",
+            remedy="Fix the cause, or declare that drift does not block, and run the as-of date again.",
         )
     verdict = last_record(settings, STAGE, table, night)
     if verdict is None:
@@ -115,14 +116,14 @@ def refuse_failed(settings: Settings, table: str, night: date) -> StageRecord | 
     report = CheckReport.from_dict(verdict.details)
     if not report.success:
         raise CheckError(
-            f"The night {night} of table {table!r} failed its check: {report.sentence}",
-            remedy="Mend the cause and run the night again.",
+            f"As-of date {night} of table {table!r} failed its check: {report.sentence}",
+            remedy="Fix the cause and run the as-of date again.",
         )
     return verdict
 
 
 class _Bisection:
-    """Validates nights together, and halves what has something against it until the nights it concerns are found."""
+    """Validates dates together, and halves a failing range until the failing dates are found."""
 
     def __init__(self, frame: "DataFrame", table: str, expectations: Sequence[Expectation], column: str) -> None:
         self._frame = frame

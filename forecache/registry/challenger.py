@@ -1,4 +1,4 @@
-"""The alias `challenger`: the version that is scored beside the champion, chosen by a person."""
+"""The alias `challenger`: a version, chosen by a person, that is scored together with the champion."""
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
@@ -17,7 +17,7 @@ from forecache.tracking.client import tracking
 
 
 def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
-    """The version behind the alias, None where there is none or it has become the champion."""
+    """The version with the alias; None if there is none, or if it has become the champion."""
     for version in list_models(settings, pipeline):
         if CHALLENGER in version.aliases and CHAMPION not in version.aliases:
             return version
@@ -25,10 +25,10 @@ def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | No
 
 
 def name_challenger(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
-    """Make a registered version the challenger: one that passed the gate, waits for approval or was not judged yet.
+    """Make a registered version the challenger; it has passed the gate, waits for approval, or is not judged yet.
 
     Raises:
-        NotFoundError: No such version.
+        NotFoundError: The version does not exist.
         CheckError: It is the champion, did not pass the gate, was rejected by a person, or was rolled back.
     """
     with registry_lock(settings):
@@ -56,7 +56,7 @@ def _objection(version: ModelVersion) -> str | None:
 
 
 def dismiss_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
-    """Take the alias away; returns the version that had it, None where none had."""
+    """Remove the alias; returns the version that had it, or None."""
     with registry_lock(settings):
         holders = [version for version in list_models(settings, pipeline) if CHALLENGER in version.aliases]
         if not holders:

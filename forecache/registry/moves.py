@@ -1,4 +1,4 @@
-"""Moving the alias `champion`: by the gate, by a person, or back. Every move is a row of the promotion ledger first."""
+"""Moving the alias `champion`: by the gate, by a person, or by a rollback. Each move is first written to the ledger."""
 
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -39,13 +39,13 @@ def promote(
     """Make a version that passed the gate, or waits for approval, the champion, by a person's decision.
 
     Args:
-        outdated_verdict: Promote a version that waits although its verdict does not hold any more.
+        outdated_verdict: Promote a version that waits for approval even if its verdict is outdated.
 
     Raises:
-        NotFoundError: No such version.
+        NotFoundError: The version does not exist.
         ConflictError: It is the champion already.
-        CheckError: It did not pass the gate, waits with a verdict that does not hold any more as the champion or the
-            gate's declaration is another one now, or its artifact was changed.
+        CheckError: It did not pass the gate, its artifact was changed, or it waits for approval with a verdict that is
+            outdated because the champion or the gate's declaration has changed.
     """
     with registry_lock(settings):
         chosen = model_version(settings, pipeline, version)
@@ -74,21 +74,21 @@ def promote(
 def _outdated(pipeline: Pipeline, version: int, why: str) -> CheckError:
     name = pipeline.name
     return CheckError(
-        f"The verdict that model {name!r} version {version} waits with does not hold any more: {why}.",
+        f"The verdict on model {name!r} version {version} is outdated: {why}.",
         remedy=f"`forecache models judge {name} {version}`, or the decision `judge` of the job approve_{name}, judges "
-        "it again without training. To promote it as it is, add --outdated-verdict, or set it in the job.",
+        "it again without training. To promote it all the same, add --outdated-verdict, or set it in the job.",
     )
 
 
 def reject(
     settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
 ) -> Promotion:
-    """Turn a version that waits for approval down, by a person's decision; the champion stays what it is.
+    """Reject a version that waits for approval, by a person's decision; the champion does not change.
 
-    A challenger that is turned down is the challenger no more.
+    A rejected challenger loses the alias `challenger`.
 
     Raises:
-        NotFoundError: No such version.
+        NotFoundError: The version does not exist.
         ConflictError: It does not wait for approval.
     """
     with registry_lock(settings):
@@ -115,7 +115,7 @@ def described_move(
     reason: str = "",
     run_id: str = "",
 ) -> Promotion:
-    """The ledger's row of a move of the alias from where it is to a version; nothing is written yet."""
+    """The ledger row for a move of the alias `champion` from its present version to `to`; writes nothing."""
     before = find_champion(settings, pipeline)
     table, table_version = to.training_table
     return Promotion(
@@ -135,19 +135,19 @@ def described_move(
 
 
 def begun(entry: Promotion) -> Promotion:
-    """The first of a decision's two rows."""
+    """The opening row of an operation."""
     return replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
 
 
 def ended(entry: Promotion) -> Promotion:
-    """The second one, of now."""
+    """The closing row of an operation, timestamped now."""
     return replace(entry, verdict="passed", recorded_at=datetime.now(timezone.utc))
 
 
 def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    """Point the aliases where the ledger's row says; doing it twice changes nothing.
+    """Move the aliases as the ledger row says; idempotent.
 
-    A challenger that becomes the champion is the challenger no more.
+    A challenger that becomes the champion loses the alias `challenger`.
     """
     client = tracking(settings)
     assert entry.to_version is not None
@@ -159,13 +159,13 @@ def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> Non
 
 
 def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
-    """Take the alias `challenger` from a version about which was decided, where it has it."""
+    """Remove the alias `challenger` from a version, if it has it."""
     if CHALLENGER in model_version(settings, pipeline, version).aliases:
         tracking(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
 
 
 def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    """Point the alias where it was before the ledger's row; doing it twice changes nothing."""
+    """Move the aliases back to where they were before the ledger row; idempotent."""
     client = tracking(settings)
     client.delete_registered_model_alias(pipeline.name, PREVIOUS)
     if entry.from_version is None:
@@ -176,12 +176,12 @@ def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
 
 
 def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:
-    """Say on a version that nothing but a person promotes it again."""
+    """Tag a version as rolled back, so that only a person can promote it again."""
     tracking(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)
 
 
 def diff_models(settings: Settings, pipeline: Pipeline, first: int, second: int) -> dict[str, tuple[Any, Any]]:
-    """What differs between two versions: metrics, training data, code, features, parameters."""
+    """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
     client = tracking(settings)
     sides = []
     for number in (first, second):

@@ -1,9 +1,9 @@
 """The promotion ledger: an append-only Delta table of every decision about which model is the champion.
 
 A rollback and a person's promotion are two rows of one `operation`: "begun" before anything moves, "passed" (or
-"undone") after. A first row without a second is a decision that was cut short; see
-`forecache.operations.rollback.settle`. The gate's move is one row: a gate that was cut short finishes it when it judges
-the version again.
+"undone") after. An opening row without a closing one is an interrupted decision, which
+`forecache.operations.rollback.recover_interrupted` finishes or undoes. The gate's move is one row: an interrupted gate
+finishes its move when it judges the version again.
 """
 
 import json
@@ -24,21 +24,20 @@ class Promotion:
 
     Attributes:
         action: "gate", "promote", "reject" or "rollback".
-        actor: Who or what decided.
-        from_version: The champion before, None where there was none.
-        to_version: The champion after; equal to `from_version` where the decision was to leave it.
-        candidate: The version that was judged, where that is not `to_version`.
+        actor: Person or job that decided.
+        from_version: The champion before, None without one.
+        to_version: The champion after; equal to `from_version` if the champion did not change.
+        candidate: The judged version, if that is not `to_version`.
         verdict: "passed", "failed" or "awaiting_approval"; of an operation "begun", then "passed" or "undone".
-        reason: The verdict in a line.
+        reason: The verdict in one line.
         metrics: The judged version's test metrics.
-        training_table, training_version: Table and Delta version that it was trained and judged on.
-        operation: Id that the rows of one operation share.
-        from_published, to_published: Store versions served before and after, where the decision moved them too.
-        from_pinned: Version that was pinned when a rollback began; it lifts that pin, and none that is set later.
-        predictions_version: Delta version of the prediction table that `to_published` holds.
-        position: Delta version of the ledger after which it was written, which orders the decisions of machines whose
-            clocks differ.
-        outdated_verdict: Promoted by a person although the gate's verdict did not hold any more; `reason` says why not.
+        training_table, training_version: Table and Delta version on which the version was trained and judged.
+        operation: Id shared by the rows of one operation.
+        from_published, to_published: Store versions served before and after, if the decision moved the store, too.
+        from_pinned: Store version that was pinned when a rollback began; the rollback removes that pin, no later one.
+        predictions_version: Delta version of the prediction table from which `to_published` was published.
+        position: Delta version of the ledger before this row, which orders decisions of machines whose clocks differ.
+        outdated_verdict: A person promoted the version although its verdict was outdated; `reason` says why it was.
     """
 
     pipeline: str
@@ -70,7 +69,7 @@ class Promotion:
 
 
 def record_promotion(settings: Settings, entry: Promotion) -> None:
-    """Append a decision; `code_version` and `position` are filled in."""
+    """Append a decision to the ledger; this sets `code_version` and `position`."""
     from forecache.lake.delta.small_tables import append_rows
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
@@ -87,7 +86,7 @@ def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
 
 
 def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
-    """The first row of the operation that was cut short, None where there is none."""
+    """The opening row of the interrupted operation, None without one."""
     ended = {entry.operation for entry in entries if entry.verdict != "begun"}
     return next(
         (entry for entry in reversed(entries) if entry.verdict == "begun" and entry.operation not in ended), None
@@ -95,13 +94,13 @@ def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
 
 
 def past_champions(entries: Sequence[Promotion]) -> list[int]:
-    """Versions that were ever champion, the latest first."""
+    """Versions that have been champion, the latest first."""
     decided = [entry.to_version for entry in entries if entry.verdict == "passed" and entry.to_version is not None]
     return list(dict.fromkeys(reversed(decided)))
 
 
 def rolled_back(entries: Sequence[Promotion]) -> set[int]:
-    """Versions that were rolled back from and that nobody has made the champion again since."""
+    """Versions that a rollback left and that were not promoted again since."""
     left: set[int] = set()
     for entry in entries:
         if entry.verdict == "passed" and entry.to_version is not None:

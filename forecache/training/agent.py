@@ -2,9 +2,9 @@
 
 It differs from `torchrun` in two ways:
 
-- It gets SIGTERM when the process that started it dies, and its workers save and end. Else they would go on unseen.
-- Its workers are forked from a process that imports torch once, while the agent imports it too. A launch takes half as
-  long, and a worker that replaces a killed one starts at once.
+- It receives SIGTERM when its parent process dies, so that its workers save and exit instead of running on as orphans.
+- Its workers are forked from a process that imports torch once, while the agent imports it too. This halves the launch
+  time, and a worker that replaces a killed one starts at once.
 """
 
 import ctypes
@@ -25,11 +25,11 @@ def end_with_parent(number: signal.Signals) -> None:
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
-        raise SystemExit("the process that started this one has gone")
+        raise SystemExit("the parent process has exited")
 
 
-def heed_signals() -> None:
-    """Let SIGTERM end this process even where the one that started it ignores or blocks that signal."""
+def reset_sigterm() -> None:
+    """Restore SIGTERM's default action, because a parent that ignores or blocks the signal passes that on."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
@@ -37,7 +37,7 @@ def heed_signals() -> None:
 def main() -> None:
     """Run the workers of the specification that the last argument names, as torchrun would."""
     started = time.time()
-    heed_signals()
+    reset_sigterm()
     end_with_parent(signal.SIGTERM)
     # The latter two are imported at first use: by torch's optimizers, and by pyarrow.
     multiprocessing.set_forkserver_preload(["forecache.training.worker.run", "torch._dynamo", "pandas"])

@@ -1,7 +1,7 @@
 """What a training run cost: device seconds, seconds wasted through preemption, and the price of both.
 
-All is taken from the run's own events, so that a run of many attempts is counted whole. An attempt that was killed
-before its first step left no event and is not seen.
+The figures come from the run's events and cover all its attempts. An attempt that was killed before its first step left
+no event and is not counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ class CostRecord:
     """The cost of a run over all its attempts.
 
     Attributes:
-        attempts: Times that the workers started to train.
+        attempts: How often the workers started to train.
         device_s: Seconds of all workers together, from their launch to their end.
-        wasted_s: Of those, starting again and repeating steps since the last checkpoint.
-        steps_repeated: Steps that were done twice.
+        wasted_s: The part of `device_s` spent on restarting and on repeating steps since the last checkpoint.
+        steps_repeated: Steps that were run again after a restart.
     """
 
     attempts: int
@@ -29,7 +29,7 @@ class CostRecord:
 
 
 def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
-    """Count a run from its events, in the order in which they were reported."""
+    """Compute a run's cost from its events, given in the order in which they were reported."""
     device_s = wasted_s = last_seen = launched_at = 0.0
     attempts = steps_repeated = 0
     start: Mapping[str, Any] | None = None
@@ -43,7 +43,7 @@ def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
                 if repeated:
                     since = saved_at.get(event["step"], start["time"])
                     wasted_s += (ended - since) * start["workers"]
-                # Workers that replace killed ones come from an agent that was there before.
+                # Workers that replace killed ones are started by an agent that was launched earlier.
                 launched_at = max(event["launched_at"], ended)
                 wasted_s += (event["time"] - launched_at) * event["workers"]
                 steps_repeated += repeated
@@ -59,10 +59,10 @@ def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
 
 
 def priced(cost: CostRecord, device_name: str, prices: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """The price of a run on spot machines, and on demand where nothing would have been wasted.
+    """The price of a run on spot machines, and on demand, where nothing would have been wasted.
 
     Args:
-        prices: (on demand, spot) of a device hour by a part of the device's name; the longest that fits counts.
+        prices: (on demand, spot) per device hour, keyed by a part of the device's name; the longest match counts.
 
     Returns:
         `price_on_demand` and `price_spot` in the prices' currency, `saving` as a share; empty for a device that has

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, and how workers and trials are shared out among them."""
+"""The GPUs of this machine, and how workers and trials are assigned to them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def num_workers(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> int:
-    """Workers of a run on this node: with device "auto" no more than it has GPUs, where it has any."""
+    """Number of workers on this node; with device "auto" at most one per GPU, if the node has GPUs."""
     if settings.device != "auto":
         return settings.training_workers
     return min(settings.training_workers, gpus() or settings.training_workers)
@@ -38,7 +38,7 @@ def resolved_precision(
     gpus: Callable[[], int] = num_gpus,
     bfloat16: Callable[[], bool] = computes_in_bfloat16,
 ) -> Training:
-    """The same training with the type that "auto" stands for here, so that a run goes on in the type it began in."""
+    """Replace precision "auto" with the type that this machine uses, so that a run resumes in the type it began in."""
     if training.precision != "auto":
         return training
     gpu = settings.device != "cpu" and gpus() > 0
@@ -49,7 +49,7 @@ def only_gpu(number: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that restrict a process to one GPU.
 
     Args:
-        number: Of the GPU, as torch counts those that `environment` shows.
+        number: Index of the GPU among those that `environment` makes visible, as torch counts them.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in shown.split(",") if name.strip()]

@@ -1,7 +1,7 @@
-"""A further node of a training run: `python -m forecache.training.join PIPELINE`.
+"""An additional node of a training run: `python -m forecache.training.join PIPELINE`.
 
-One node runs `forecache train` and hosts the rendezvous; every other one runs this. It waits for a run's specification
-in the shared home folder, lends its workers to the run, comes back after a preemption, and ends when the run is done.
+One node runs `forecache train` and hosts the rendezvous; every other node runs this. It waits for a run's specification
+in the shared home folder, runs workers for it, starts them again after a preemption, and exits when the run is done.
 """
 
 import argparse
@@ -20,19 +20,20 @@ _POLL_S = 1.0
 
 
 def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
-    """Lend this node's workers to the pipeline's run until that is done; returns the run's folder.
+    """Run workers for the pipeline's training run until it is done; returns the run's folder.
 
-    A run counts that was specified no more than `wait_s` ago, or from now on.
+    Args:
+        wait_s: Seconds to wait for a run; a run that was specified at most so long ago is joined, too.
 
     Raises:
-        SettingsError: The settings name no rendezvous.
+        SettingsError: The settings name no rendezvous, or a single node.
         UnavailableError: No run appeared within `wait_s` seconds.
         ForecacheError: The run failed.
     """
     if settings.training_nodes == "1" or not settings.training_rendezvous:
         raise SettingsError(
             "This node cannot join: FORECACHE_TRAINING_NODES or FORECACHE_TRAINING_RENDEZVOUS is not set.",
-            remedy="Give all nodes the same, such as 1:4 and the first node's host:29400.",
+            remedy="Set them to the same values on all nodes, such as 1:4 and the first node's host:29400.",
         )
     earliest = time.time() - wait_s
     deadline = time.monotonic() + wait_s
@@ -53,13 +54,13 @@ def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
         time.sleep(_POLL_S)
     if not (spec.folder / RESULT_FILE).is_file():
         raise ForecacheError(
-            f"Training of {pipeline!r} failed.", remedy="The node that runs `forecache train` says why."
+            f"Training of {pipeline!r} failed.", remedy="See the output of the node that runs `forecache train`."
         )
     return spec.folder
 
 
 def _open_run(folder: Path, earliest: float) -> TrainingSpec | None:
-    """The newest run that is specified and not over."""
+    """The newest unfinished run that was specified since `earliest`, in seconds since 1970."""
     found = [path for path in folder.glob(f"*/{SPEC_FILE}") if not _is_over(path.parent)]
     fresh = [path for path in found if path.stat().st_mtime >= earliest]
     return load_spec(max(fresh, key=lambda path: path.stat().st_mtime)) if fresh else None
@@ -70,7 +71,7 @@ def _is_over(folder: Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="forecache.training.join", description="Lend this node to a training run.")
+    parser = argparse.ArgumentParser(prog="forecache.training.join", description="Add this node to a training run.")
     parser.add_argument("pipeline")
     parser.add_argument("--wait-s", type=float, default=3600.0, help="seconds to wait for a run (default 3600)")
     chosen = parser.parse_args(arguments)

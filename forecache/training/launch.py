@@ -1,6 +1,6 @@
-"""The training stage: pin the training set's Delta version, train on it unless that is done, record it.
+"""The training stage: pin the training set's Delta version, train on it unless a completed run exists, record the run.
 
-A network trains under torchrun, an estimator in one process; the record is the same.
+A network trains under torchrun, an estimator in one process; both leave the same kind of record.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.devices import num_workers, resolved_precision
 from forecache.training.estimator import launch as estimator
-from forecache.training.exclusive.hold import holding
+from forecache.training.exclusive.run_lock import run_lock
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import command, read_events, run_process
 
@@ -39,7 +39,11 @@ def train(
 ) -> StageResult:
     """Train on the pinned training set, or return the completed run that had the same inputs.
 
-    An interrupted run with the same inputs goes on from its last checkpoint.
+    An interrupted run with the same inputs resumes from its last checkpoint; an estimator starts again.
+
+    Args:
+        night: As-of date under which the run is recorded.
+        run_id: The orchestrator's run id, "" without one.
 
     Returns:
         `rows` of the training split; `details`: run_dir, mlflow_run_id, training_table, training_version, epochs,
@@ -94,25 +98,25 @@ def _train(
     folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
     arguments = estimator.command(spec) if alone else command(settings, spec)
 
-    def tell(message: str) -> None:
+    def report(message: str) -> None:
         progress(f"training {pipeline.name}: {message}", None)
 
     with (
-        # First, so that a run which is held elsewhere leaves no failure in the holder's MLflow run.
-        holding(settings, spec, run_id=run_id, tell=tell) as hold,
+        # The lock comes first: a run that is locked by another process must not log a failure to that one's MLflow run.
+        run_lock(settings, spec, run_id=run_id, report=report) as lock,
         training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
     ):
 
         def on_event(event: dict[str, Any]) -> None:
-            _tell(progress, pipeline, event)
-            trouble = streamed.on_event(event)
-            if trouble:
-                progress(trouble, None)
+            _report_event(progress, pipeline, event)
+            warning = streamed.on_event(event)
+            if warning:
+                progress(warning, None)
 
         workers = "in one process" if alone else f"with {num_workers(settings)} workers"
         progress(f"training {pipeline.name} {workers}", 0.0)
         threads = os.cpu_count() if alone else None
-        result = run_process(settings, spec, arguments, hold, on_event=on_event, threads=threads)
+        result = run_process(settings, spec, arguments, lock, on_event=on_event, threads=threads)
         streamed.finish(result["history"])
     cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
@@ -132,7 +136,7 @@ def _train(
 
 
 def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
-    """The Delta version of the training set that was last recorded, else the newest; NotFoundError without a table."""
+    """Delta version of the last recorded training set, else the table's newest; NotFoundError without a table."""
     recorded = last_record(settings, "training_set", pipeline.name)
     if recorded is not None and recorded.delta_version >= 0:
         return recorded.delta_version
@@ -140,10 +144,12 @@ def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
 
 
 def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, precision: str = "float32") -> str:
-    """What the trained weights depend on. The number of workers is left out: the sample order is made of lanes.
+    """Text that identifies everything the trained weights depend on.
+
+    The number of workers is not part of it, because the sample order depends on the lanes only.
 
     Args:
-        precision: The type that a network computes in: a run that began on a GPU does not go on in another one.
+        precision: Type in which a network computes; a run in one precision does not resume a run in another.
     """
     if isinstance(pipeline.model, EstimatorModel):
         precision = "float32"
@@ -153,19 +159,19 @@ def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, pre
 
 
 def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
-    """The folder of a run: the same inputs always train in the same place, so that they resume there."""
+    """The folder of a run; equal inputs always have the same folder, so that a run resumes there."""
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def _lanes(settings: Settings, pipeline: Pipeline) -> int:
-    """At least one for each worker, and a power of two, so that most numbers of workers share them evenly."""
+    """Number of lanes: a power of two and at least one per worker, so that most worker counts divide it evenly."""
     if isinstance(pipeline.model, EstimatorModel):
         return LANES
     most_nodes = int(settings.training_nodes.rpartition(":")[2])
     return max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length())
 
 
-def _tell(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:
+def _report_event(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:
     if event["event"] == "progress":
         unit = event.get("unit", "epoch")
         progress(f"training {pipeline.name}: {unit} {event['epoch'] + 1}", event["share"])

@@ -1,4 +1,4 @@
-"""The learning rate of each step: a function of the step alone, so that a run that resumes needs no state for it."""
+"""The learning rate of each step: a function of the step alone, so that a resumed run needs no state for it."""
 
 import math
 
@@ -8,8 +8,8 @@ from forecache.pipeline import Training
 def learning_rate(training: Training, step: int, num_steps: int) -> float:
     """The learning rate of optimizer step `step` (from 0) of the `num_steps` that all epochs have.
 
-    It rises in a line to `training.learning_rate` over the warm-up, then follows the schedule; a falling one would
-    reach zero one step after the last.
+    It rises linearly to `training.learning_rate` during the warm-up, then follows the schedule; a decaying schedule
+    would reach zero one step after the last.
     """
     warmup = round(training.warmup_share * num_steps)
     if step < warmup:

@@ -1,6 +1,6 @@
-"""The specification of one training run: all that a worker needs, as one JSON file in the run's folder.
+"""The specification of one training run: everything a worker needs, as one JSON file in the run's folder.
 
-It holds no secrets: object store options reach the workers through their environment, as all settings do.
+It contains no secrets: object store options reach the workers through their environment, as all settings do.
 """
 
 import json
@@ -22,7 +22,7 @@ ONNX_FILE = "model.onnx"
 TORCH_FILE = "model.pt2"
 
 MODEL_FILES = {"onnx": ONNX_FILE, "lightgbm": "model.lgb", "xgboost": "model.json", "sklearn": "model.skops"}
-"""The file of a trained model by the engine that scores it: in a run's folder, and as MLflow names it in a model's."""
+"""File name of a trained model by the runtime that scores it, in the run's folder and in MLflow's model folder."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class TrainingSpec:
     """One training run.
 
     Attributes:
-        run_dir: Folder of the run; on several nodes it must be shared by all.
-        table_uri: The training table as delta-rs takes it.
+        run_dir: Folder of the run; several nodes must share it.
+        table_uri: URI of the training table for delta-rs.
         table_version: Its pinned Delta version.
-        inputs: What the result depends on; a checkpoint of other inputs is refused.
+        inputs: Text that identifies everything the result depends on; a checkpoint with other inputs is refused.
         training: The declaration's `Training`, or a variation of it.
         lanes: Parallel streams that the sample order is made of; at least the number of workers.
-        shuffle_rows: Rows, over all lanes, within which a row can move.
-        cache_bytes: Decoded training rows that a worker keeps in memory, where all of them fit; else it streams.
-        checkpoint_steps: A checkpoint is written every so many steps, and at the end of each epoch.
-        keep_checkpoints: Newest checkpoints kept.
-        checkpoints: Folder or URI of the run's checkpoints; "": in the run's folder.
+        shuffle_rows: Rows of a shuffle window, over all lanes.
+        cache_bytes: A worker keeps its decoded rows in memory if all of them fit in this size; otherwise it streams.
+        checkpoint_steps: Steps between checkpoints; another one is written at the end of each epoch.
+        keep_checkpoints: Number of newest checkpoints to keep.
+        checkpoints: Folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder.
         device: "auto", "cpu" or "cuda".
-        export: Whether the trained model is exported; a trial of a search is not.
+        export: Whether to export the trained model; trials of a search do not.
     """
 
     run_dir: str
@@ -65,7 +65,7 @@ class TrainingSpec:
         return Path(self.run_dir)
 
     def save(self) -> Path:
-        """Write `spec.json` into the run's folder, whole or not at all: other nodes look for it."""
+        """Write `spec.json` into the run's folder atomically, because other nodes poll for it."""
         path = self.folder / SPEC_FILE
         write_durably(path, json.dumps(asdict(self), indent=2))
         return path
@@ -76,7 +76,7 @@ class TrainingSpec:
 
 
 def checkpoints_of(settings: Settings, run_dir: Path) -> str:
-    """`TrainingSpec.checkpoints` of a run's folder: under the place that the settings name, if any."""
+    """`TrainingSpec.checkpoints` for a run's folder: below `Settings.training_checkpoints`, "" if that is not set."""
     if not settings.training_checkpoints:
         return ""
     return f"{settings.training_checkpoints}/{run_dir.relative_to(settings.training_path).as_posix()}"

@@ -1,4 +1,4 @@
-"""Run a training specification under torchrun as a subprocess, follow its events, and say in a sentence what failed."""
+"""Run a training specification under torchrun as a subprocess, follow its events, and explain a failure."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from forecache import errors
 from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
 from forecache.training.devices import num_workers, only_gpu
-from forecache.training.exclusive.hold import Hold, holding
 from forecache.training.exclusive.lock import GRACE_S
+from forecache.training.exclusive.run_lock import RunLock, run_lock
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
@@ -27,25 +27,25 @@ OnEvent = Callable[[dict[str, Any]], None]
 def run_torchrun(
     settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None, gpu: int | None = None
 ) -> dict[str, Any]:
-    """Hold the specification's run, run it to its end and return its `result.json`; see `run_process`.
+    """Lock the specification's run, execute it and return its `result.json`; see `run_process`.
 
     Raises:
         ConflictError: Another process trains in the same folder, or writes the same checkpoints.
         ForecacheError: What `run_process` raises.
     """
 
-    def tell(message: str) -> None:
+    def report(message: str) -> None:
         on_event({"event": "warning", "message": message})
 
-    with holding(settings, spec, tell=tell) as hold:
-        return run_process(settings, spec, command(settings, spec), hold, on_event=on_event, threads=threads, gpu=gpu)
+    with run_lock(settings, spec, report=report) as lock:
+        return run_process(settings, spec, command(settings, spec), lock, on_event=on_event, threads=threads, gpu=gpu)
 
 
 def run_process(
     settings: Settings,
     spec: TrainingSpec,
     arguments: list[str],
-    hold: Hold,
+    lock: RunLock,
     *,
     on_event: OnEvent,
     threads: int | None = None,
@@ -54,14 +54,14 @@ def run_process(
     """Run a command that trains a specification and reports in its folder; returns its `result.json`.
 
     Args:
-        hold: Of the specification's run.
-        on_event: Called with every event that the workers report, in order; what it raises stops the run.
-        threads: Threads of each worker where OMP_NUM_THREADS is not set; None: the cores over the workers.
+        lock: The run's lock.
+        on_event: Called with every event that the workers report, in order; an exception in it stops the run.
+        threads: Threads per worker if OMP_NUM_THREADS is not set; None: the number of cores divided by the workers.
         gpu: The only GPU that the workers may use; None: all.
 
     Raises:
         ConflictError: Another process has taken over the lease of the checkpoints.
-        ForecacheError: The training failed, or was told to stop; the message says why and where the log is.
+        ForecacheError: The training failed or was stopped; the message says why and where the log is.
     """
     (spec.folder / ERROR_FILE).unlink(missing_ok=True)
     spec.save()
@@ -72,10 +72,10 @@ def run_process(
             stderr=log,
             env=environment(settings, threads=threads, gpu=gpu),
             start_new_session=True,
-            pass_fds=hold.descriptors,  # held as long as torchrun lives, should this process be killed
+            pass_fds=lock.descriptors,  # so that torchrun keeps the lock if this process is killed
         )
         try:
-            _follow(process, spec.folder, on_event, hold)
+            _follow(process, spec.folder, on_event, lock)
         finally:
             stop(process)
     if not (spec.folder / RESULT_FILE).is_file():
@@ -85,7 +85,10 @@ def run_process(
 
 
 def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> list[str]:
-    """The torchrun command line; of several nodes, exactly one hosts the rendezvous and the others find it.
+    """The torchrun command line.
+
+    Args:
+        host: Whether this node hosts the rendezvous; exactly one of several nodes does.
 
     Raises:
         SettingsError: There are several nodes and no rendezvous.
@@ -94,7 +97,7 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
     if several and not settings.training_rendezvous:
         raise SettingsError(
             f"FORECACHE_TRAINING_NODES is {settings.training_nodes!r}, and FORECACHE_TRAINING_RENDEZVOUS is not set.",
-            remedy="Give all nodes the same, such as the first node's host:29400.",
+            remedy="Set it to the same value on all nodes, such as the first node's host:29400.",
         )
     return [
         *(sys.executable, "-m", "forecache.training.agent"),
@@ -102,7 +105,7 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
         f"--nproc-per-node={num_workers(settings)}",
         f"--max-restarts={settings.training_max_restarts}",
         "--rdzv-backend=c10d",
-        f"--log-dir={spec.folder / 'torchelastic'}",  # else a folder in /tmp stays behind for every run
+        f"--log-dir={spec.folder / 'torchelastic'}",  # by default every run leaves a folder in /tmp
         f"--rdzv-endpoint={settings.training_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={spec.pipeline}",
         *((f"--rdzv-conf=is_host={int(host)}",) if several else ("--local-addr=localhost",)),
@@ -111,7 +114,7 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
 
 
 def environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
-    """The workers' environment: this process's, the settings, and what makes restarts safe and results repeatable."""
+    """The workers' environment: this process's, the settings, and what safe restarts and repeatable results need."""
     threads = threads or max(1, (os.cpu_count() or 1) // num_workers(settings))
     paths = [path for path in sys.path if path]
     own = {
@@ -120,7 +123,7 @@ def environment(settings: Settings, *, threads: int | None = None, gpu: int | No
         "FORECACHE_PROJECT": settings.project,
         "FORECACHE_LAKE": settings.lake_uri,
         "FORECACHE_STORAGE_OPTIONS": json.dumps(settings.storage_options),
-        # Without it a restart after SIGKILL hangs in init_process_group (pytorch#135712).
+        # Without this a restart after SIGKILL hangs in init_process_group (pytorch#135712).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
@@ -132,7 +135,7 @@ def environment(settings: Settings, *, threads: int | None = None, gpu: int | No
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the workers to save and end, then kill the process group where they do not within torchrun's grace."""
+    """Ask the workers to save and exit; kill the process group if it has not exited after `GRACE_S`."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -142,7 +145,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
             process.wait()
 
 
-def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent, hold: Hold) -> None:
+def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent, lock: RunLock) -> None:
     metrics = folder / METRICS_FILE
     metrics.touch()
     with metrics.open() as lines:
@@ -151,10 +154,10 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent,
             ended = process.poll() is not None
             for event in _new_events(lines):
                 on_event(event)
-            # A user's error comes back at every restart: end at once instead.
+            # An error in the user's code would recur at every restart, so the run ends at once.
             if ended or (folder / ERROR_FILE).is_file():
                 return
-            hold.refuse_lost(process)
+            lock.stop_if_lost(process)
             time.sleep(_POLL_S)
 
 

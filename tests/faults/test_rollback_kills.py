@@ -11,7 +11,7 @@ from sample_project.pipelines.visits import returns
 from warm import start
 
 from forecache.cli.checks.state import check_rollbacks
-from forecache.operations.rollback import settle
+from forecache.operations.rollback import recover_interrupted
 from forecache.operations.steps import STEPS
 from forecache.registry.promotions import promotions, unfinished
 from forecache.registry.versions import models
@@ -36,7 +36,7 @@ def test_a_pin_between_the_kill_and_the_command_that_finishes_it_stays(
     killed(roll_back_until, settings, step)
     store = open_store(settings, "returns")
     store.pin(2)
-    settle(settings, returns)
+    recover_interrupted(settings, returns)
     assert (store.pointer().current, store.pointer().pinned) == (1, 2)
     assert models.champion(settings, returns).version == 1
 
@@ -50,12 +50,12 @@ def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
     assert models.champion(settings, returns).version == (1 if moved_before else 2)
     found = check_rollbacks(load_settings(home=settings.home_path, project="sample_project"))
     assert "promote of returns from model 2 to 1" in found.found
-    settle(settings, returns)
+    recover_interrupted(settings, returns)
     assert models.champion(settings, returns).version == 1
     assert models.model_version(settings, returns, 2).gate == "passed"  # nobody rolled back from it
     assert open_store(settings, "returns").quarantined() == {}
     assert [entry.verdict for entry in promotions(settings, "returns")][-2:] == ["begun", "passed"]
-    assert settle(settings, returns) is None
+    assert recover_interrupted(settings, returns) is None
 
 
 def killed(target: Callable[..., None], settings: Settings, when: object) -> None:
@@ -88,7 +88,7 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     assert ("returns from model 2 to 1" in found.found) == (begun and not ended)
     with open_store(settings, "returns").snapshot() as snapshot:  # readers have one whole version at all times
         assert len(dict(snapshot.items())) == snapshot.manifest.rows
-    done = settle(settings, returns)
+    done = recover_interrupted(settings, returns)
     assert (done is not None) == (begun and not ended)
     assert moved(settings) == (begun, begun)
     store = open_store(settings, "returns")
@@ -96,4 +96,4 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     assert models.model_version(settings, returns, 2).gate == ("rolled_back" if begun else "passed")
     verdicts = [entry.verdict for entry in promotions(settings, "returns")]
     assert verdicts == ["passed", "passed"] + (["begun", "passed"] if begun else [])
-    assert settle(settings, returns) is None
+    assert recover_interrupted(settings, returns) is None

@@ -103,7 +103,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(tmp_path:
     assert again["weights_digest"] == expected["weights_digest"]
     assert again["sample_digests"] == expected["sample_digests"]
     [warning] = [event["message"] for event in seen if event["event"] == "warning"]
-    assert warning == f"checkpoint {newest.name} is passed over: its content does not match its checksum"
+    assert warning == f"checkpoint {newest.name} is skipped: its content does not match its checksum"
 
 
 def test_a_killed_launcher_leaves_no_trainer_behind_and_can_be_started_again(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from forecache.folders import BucketFolder
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.exclusive import lease
-from forecache.training.exclusive.hold import holding
 from forecache.training.exclusive.lease import LEASE_FILE, Lease, leased, this_process
 from forecache.training.exclusive.lock import only_one
+from forecache.training.exclusive.run_lock import run_lock
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import run_torchrun
 
@@ -43,7 +43,7 @@ from forecache.training.exclusive import lease
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
 lease.this_process = lambda run_id: replace(found(run_id), **json.loads(sys.argv[4]))
-with lease.leased(BucketFolder(sys.argv[1], json.loads(sys.argv[2])), run_id="run-a", tell=print):
+with lease.leased(BucketFolder(sys.argv[1], json.loads(sys.argv[2])), run_id="run-a", report=print):
     print("held", flush=True)
     sys.stdin.read()
 print("released", flush=True)
@@ -87,7 +87,7 @@ def end(process: "subprocess.Popen[str]") -> None:
 def take(options: dict[str, str], said: list[str] | None = None) -> float:
     """Hold the lease for a moment; returns how long it took to get it."""
     started = time.monotonic()
-    with leased(BucketFolder(URI, options), run_id="run-b", tell=(said if said is not None else []).append):
+    with leased(BucketFolder(URI, options), run_id="run-b", report=(said if said is not None else []).append):
         return time.monotonic() - started
 
 
@@ -168,7 +168,7 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 ) -> None:
     first = holder(options, host="gpu-7", machine="another boot")
     first.send_signal(signal.SIGSTOP)
-    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None) as second:
+    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as second:
         first.send_signal(signal.SIGCONT)
         end(first)  # it releases what it thinks is its own
         time.sleep(3 * RENEW_S)
@@ -179,7 +179,7 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 
 
 def test_a_lease_that_was_deleted_from_outside_is_made_again(options: dict[str, str]) -> None:
-    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None) as own:
+    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as own:
         BucketFolder(URI, options).delete([LEASE_FILE])
         time.sleep(4 * RENEW_S)
         assert own.taken_by is None
@@ -197,7 +197,7 @@ def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkey
         return done
 
     monkeypatch.setattr("obstore.put", slow)
-    with leased(BucketFolder(URI, options), run_id="run-b", tell=lambda message: None):
+    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None):
         assert renewing.wait(10)
     assert held_by(options) is None
 
@@ -217,7 +217,7 @@ def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_
 def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
     place = BucketFolder(URI, options)
     place.write(LEASE_FILE, b"{")
-    with pytest.raises(ConflictError, match=f"{URI}/lease.json is no lease"):
+    with pytest.raises(ConflictError, match=f"{URI}/lease.json is not a lease"):
         take(options)
     place.delete([LEASE_FILE])
 
@@ -269,7 +269,7 @@ def test_the_second_training_of_a_machine_of_its_own_is_refused_before_it_writes
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     elsewhere = replace(spec, run_dir=str(tmp_path / "elsewhere"))
-    with holding(settings, spec, run_id="run-a", tell=lambda message: None):
+    with run_lock(settings, spec, run_id="run-a", report=lambda message: None):
         with pytest.raises(ConflictError, match="are being written by process"):
             run_torchrun(settings, elsewhere, on_event=lambda event: None)
         assert [path.name for path in elsewhere.folder.iterdir()] == ["lock"]
@@ -281,11 +281,11 @@ def test_checkpoints_in_a_folder_that_two_homes_share_are_locked_there(
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     shared = replace(spec, checkpoints=str(tmp_path / "shared" / "run"))
-    monkeypatch.setattr("forecache.training.exclusive.hold.GRACE_S", 0.5)
+    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.5)
     with (
-        holding(settings, shared, tell=lambda message: None),
+        run_lock(settings, shared, report=lambda message: None),
         pytest.raises(ConflictError, match="is writing checkpoints in .*shared/run"),
-        holding(settings, replace(shared, run_dir=str(tmp_path / "elsewhere")), tell=lambda message: None),
+        run_lock(settings, replace(shared, run_dir=str(tmp_path / "elsewhere")), report=lambda message: None),
     ):
         pass
     with only_one(tmp_path / "shared" / "run", "testing"):

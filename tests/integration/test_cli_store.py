@@ -145,7 +145,7 @@ def test_a_rollback_stands_where_the_remote_cannot_follow_and_push_mends_it(
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(remote))
     assert main(["rollback", "churn"]) == 7
     said = capsys.readouterr().err
-    assert "That stands here, but not everywhere churn is served" in said
+    assert "That is done here, but not in every replica of churn" in said
     assert "run `forecache push churn`" in said
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
     remote.unlink()

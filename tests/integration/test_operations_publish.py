@@ -44,7 +44,7 @@ def test_a_night_whose_drift_may_hold_it_up_is_published_only_after_that_was_mea
     write_night(settings, predictions(scores(50)))
     record_check(settings)
     blocking = replace(churn(), drift=Drift(blocking=True))
-    with pytest.raises(CheckError, match="drift of the night 1998-06-30 .* was not measured"):
+    with pytest.raises(CheckError, match="drift of as-of date 1998-06-30 .* was not measured"):
         publish_night(settings, blocking)
     assert publish_night(settings, churn()).rows == 50
 
@@ -55,7 +55,7 @@ def test_a_night_whose_check_failed_is_refused_and_another_is_not(settings: Sett
     write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
     record_check(settings, night=NEXT_NIGHT, problem="3 keys are there twice.")
     for unchecked in (False, True):
-        with pytest.raises(CheckError, match="failed its check: .*3 keys are there twice.*run the night again"):
+        with pytest.raises(CheckError, match="failed its check: .*3 keys are there twice.*run the as-of date again"):
             publish_night(settings, churn(), unchecked=unchecked)
     assert publish_night(settings, churn(), night=NEXT_NIGHT.replace(month=6, day=30)).rows == 50
 

@@ -19,7 +19,7 @@ from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.ledger import StageRecord, record
 from forecache.operations import rollback as operation
 from forecache.operations.publish import publish_night
-from forecache.operations.rollback import roll_back, roll_model_back, settle
+from forecache.operations.rollback import recover_interrupted, roll_back, roll_model_back
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.promotions import promotions, record_promotion
 from forecache.registry.report.page import write_report
@@ -178,11 +178,11 @@ def test_a_tampered_target_is_refused_before_anything_moves(home: Settings) -> N
     finally:
         (folder / "model.onnx").write_bytes(original)
     assert state(home) == (2, 2, [])
-    assert settle(home, PIPELINE) is None
+    assert recover_interrupted(home, PIPELINE) is None
 
 
 def test_to_where_the_pipeline_is_already_there_is_nothing_to_roll_back(home: Settings) -> None:
-    with pytest.raises(ConflictError, match="version 2 is the champion, and what it made is served"):
+    with pytest.raises(ConflictError, match="version 2 is the champion, and its predictions are served"):
         roll_model_back(home, PIPELINE, to=2, actor="person")
     with pytest.raises(NotFoundError, match="no good version that model 7 made"):
         roll_model_back(home, PIPELINE, to=7, actor="person")
@@ -225,14 +225,14 @@ def test_a_rollback_whose_target_is_gone_meanwhile_is_undone(home: Settings, mon
     cut_short(home, "quarantined", monkeypatch)
     assert state(home) == (1, 2, [2])
     open_store(home, "returns").layout.manifest(1).unlink()
-    done = settle(home, PIPELINE)
+    done = recover_interrupted(home, PIPELINE)
     assert done is not None
     assert done.entry is not None
     assert done.entry.verdict == "undone"
     assert "has no version 1" in done.entry.reason
     assert state(home) == (2, 2, [])
     assert models.model_version(home, PIPELINE, 2).gate == "passed"
-    assert settle(home, PIPELINE) is None
+    assert recover_interrupted(home, PIPELINE) is None
 
 
 @pytest.mark.parametrize("step", ["champion moved", "pointer moved"])
@@ -243,14 +243,14 @@ def test_a_rollback_whose_target_is_damaged_meanwhile_is_undone(
     store = open_store(home, "returns")
     [path] = store.layout.root.glob("segments/00000001-base-*/000.mdb")
     damage(path)
-    done = settle(home, PIPELINE)
+    done = recover_interrupted(home, PIPELINE)
     assert done is not None
     assert done.entry is not None
     assert done.entry.verdict == "undone"
     assert "000.mdb is damaged" in done.entry.reason
     assert state(home) == (2, 2, [])
     damage(store.layout.manifest(1))
-    assert settle(home, PIPELINE) is None
+    assert recover_interrupted(home, PIPELINE) is None
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, lambda path: damage(path)])
@@ -272,7 +272,7 @@ def test_a_version_published_past_a_rollback_that_was_cut_short_stays(
 ) -> None:
     cut_short(home, "begun", monkeypatch)
     republish(home)
-    settle(home, PIPELINE)
+    recover_interrupted(home, PIPELINE)
     assert state(home) == (1, 2, [2])
 
 
@@ -285,7 +285,7 @@ def test_a_pin_that_is_set_after_a_rollback_was_cut_short_outlasts_its_completio
     cut_short(home, step, monkeypatch, version=1)
     store.pin(2)
     said: list[str] = []
-    done = settle(home, PIPELINE, progress=lambda message, _: said.append(message))
+    done = recover_interrupted(home, PIPELINE, progress=lambda message, _: said.append(message))
     assert done is not None
     assert "version 2 stays pinned" in said[-1]
     assert (store.pointer().current, store.pointer().pinned) == (1, 2)
@@ -302,7 +302,7 @@ def test_a_pin_from_before_a_rollback_is_lifted_by_it_and_by_its_completion(
     store = open_store(home, "returns")
     store.pin(2)
     cut_short(home, "champion moved", monkeypatch, version=1)
-    settle(home, PIPELINE)
+    recover_interrupted(home, PIPELINE)
     assert (store.pointer().current, store.pointer().pinned) == (1, None)
 
 
@@ -320,7 +320,7 @@ def test_a_ledger_from_before_rollbacks_were_operations_is_read_and_added_to(hom
     older = DeltaTable(uri).to_pyarrow_table()
     new = ["operation", "from_published", "to_published", "predictions_version"]
     write_deltalake(uri, older.drop_columns(new), mode="overwrite", schema_mode="overwrite")
-    assert settle(home, PIPELINE) is None
+    assert recover_interrupted(home, PIPELINE) is None
     record_promotion(home, promotions(home, "returns")[-1])
     assert len(promotions(home, "returns")) == 3
 

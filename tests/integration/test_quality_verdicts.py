@@ -132,15 +132,15 @@ def test_a_verdict_on_a_raw_day_stands_while_its_rows_and_expectations_do(settin
         record(settings, [StageRecord("reconcile", table, day, states[day], table, -1, 1, 0.0, sums)])
     known = raw_verdicts(settings, SOURCE)
     assert known.refused == {DAYS[1]}
-    assert known.standing(files, last=DAYS[0]) == {DAYS[0]: ""}
-    assert list(known.standing(files, last=DAYS[2])) == DAYS[:2]
-    assert "id must be unique." in known.standing(files, last=DAYS[2])[DAYS[1]]
+    assert known.current_verdicts(files, last=DAYS[0]) == {DAYS[0]: ""}
+    assert list(known.current_verdicts(files, last=DAYS[2])) == DAYS[:2]
+    assert "id must be unique." in known.current_verdicts(files, last=DAYS[2])[DAYS[1]]
     corrected = [files[0], replace(files[1], raw_version=6)]
-    assert known.standing(corrected, last=DAYS[2]) == {DAYS[0]: ""}
+    assert known.current_verdicts(corrected, last=DAYS[2]) == {DAYS[0]: ""}
     relaxed = raw_verdicts(
         settings, replace(SOURCE, expectations=(expect("expect_table_row_count_to_equal", value=1),))
     )
-    assert relaxed.standing(files, last=DAYS[2]) == {}
+    assert relaxed.current_verdicts(files, last=DAYS[2]) == {}
 
 
 def _claim_more_rows(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from forecache.registry.challenger import find_challenger, name_challenger
 from forecache.registry.gate import gate as gate_module
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.gate import Verdict, run_gate
-from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.gate.verdicts import load_gate_plots
 from forecache.registry.promotions import promotions
 from forecache.registry.report.page import write_report
@@ -265,7 +265,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 def test_what_a_person_decided_is_not_judged_again(lake: Settings) -> None:
     judged(lake, sample.GOOD, CAREFUL)
     moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
-    with pytest.raises(CheckError, match="version 1 was rejected by a person, which stands"):
+    with pytest.raises(CheckError, match="version 1 was rejected by a person, which is final"):
         judge(lake, CAREFUL, version=1, actor="person")
 
 
@@ -336,8 +336,8 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     model = mlflow.pyfunc.load_model("models:/returns@champion")
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
-    scorer = open_scorer(models.verified_folder(lake, models.champion(lake, returns)), returns.output)
-    assert np.allclose(predicted["return_probability"], score(scorer, examples.features), atol=1e-6)
+    loaded = open_model(models.verified_folder(lake, models.champion(lake, returns)), returns.output)
+    assert np.allclose(predicted["return_probability"], score(loaded, examples.features), atol=1e-6)
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 
 
@@ -352,7 +352,7 @@ def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None
     assert "baseline_test_roc_auc" in run.data.metrics
     assert (run.data.metrics["cost_wasted_s"], run.data.metrics["cost_saving"]) == (12.0, 0.6)
     assert run.data.metrics["usage_stall_share"] == 0.02
-    assert run.data.tags["forecache.advice"].startswith("A worker needed 1.0 GiB of memory")
+    assert run.data.tags["forecache.advice"].startswith("A worker used at most 1.0 GiB of memory")
     assert len(client.get_metric_history(version.run_id, "validation_loss")) == 3
     assert run.inputs.dataset_inputs[0].dataset.name == "training_set_returns@2"
     plots = {Path(file.path).stem for file in client.list_artifacts(version.run_id, "plots")}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scoring_support as sample
 
-from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.gate.loaded_model import open_model, score
 from forecache.scoring.run import score as score_night
 from forecache.settings import Settings
 
@@ -148,9 +148,9 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     assert len(np.unique(night)) > 20
 
     features = np.column_stack([rows.column(name).to_numpy(zero_copy_only=False) for name in NAMES])
-    scorer = open_scorer(tmp_path / "model", PIPELINE.output)
-    assert scorer.spec.runtime == runtime
+    model = open_model(tmp_path / "model", PIPELINE.output)
+    assert model.spec.runtime == runtime
     for size in (1, 7, ROWS):
         few = features[: {1: 60, 7: 700}.get(size, ROWS)]
-        parts = [score(scorer, few[first : first + size]) for first in range(0, len(few), size)]
+        parts = [score(model, few[first : first + size]) for first in range(0, len(few), size)]
         np.testing.assert_array_equal(np.concatenate(parts), night[: len(few)])

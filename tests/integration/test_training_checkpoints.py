@@ -163,7 +163,7 @@ def test_an_upload_that_breaks_leaves_the_last_good_one(
             checkpoints.wait()
     found, refused = opened(place, group).latest()
     assert_equal(found, state(1))
-    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: it was never committed"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: it was never committed"]
     checkpoints.save(2, state(2), wait=True)
     assert_equal(checkpoints.latest()[0], state(2))
 
@@ -197,7 +197,7 @@ def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Folder, 
     place.write(f"{folder_of(place, 2)}/{MARKER}", b"\x00" * 20)
     found, refused = opened(place, group).latest()
     assert_equal(found, state(1))
-    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its marker cannot be read"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: its marker cannot be read"]
 
 
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Folder, g
     place.write(name, bytes(content))
     found, refused = checkpoints.latest()
     assert_equal(found, state(1))
-    assert refused == [f"checkpoint {folder_of(place, 2)} is passed over: its content does not match its checksum"]
+    assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: its content does not match its checksum"]
     place.delete([name])
     assert checkpoints.latest()[1] == refused
 

@@ -199,7 +199,7 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     settings = load_settings(home=tmp_path / "home", project="sample_project")
     version = write_training_set(settings, returns, rows_per_date=10)
     folder = run_folder(settings, returns, training_inputs(returns, version))
-    monkeypatch.setattr("forecache.training.exclusive.hold.GRACE_S", 0.0)
+    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.0)
     folder.mkdir(parents=True)
     with only_one(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
         with pytest.raises(ConflictError, match="Another process is training"):

@@ -80,7 +80,7 @@ def made_up_training(
         "device": "cpu",
         "cost": {"attempts": 2, "device_s": 80.0, "wasted_s": 12.0, "steps_repeated": 9, "saving": 0.6},
         "usage": {"stall_share": 0.02, "peak_memory_bytes": 1 << 30},
-        "advice": ["A worker needed 1.0 GiB of memory at its peak; 1.5 GiB for each are enough."],
+        "advice": ["A worker used at most 1.0 GiB of memory; 1.5 GiB per worker is enough."],
     }
     return StageResult(
         "train", pipeline.name, 3000, 1.0, (NIGHT,), pipeline.training_table, training_version, details=details

@@ -9,7 +9,7 @@ import pytest
 from sample_project.pipelines.visits import basket, returns
 
 from forecache.registry.gate import checks
-from forecache.registry.gate.scorers import Scorer
+from forecache.registry.gate.loaded_model import LoadedModel
 
 RNG = np.random.default_rng(11)
 ROWS = 4000
@@ -117,11 +117,11 @@ class Slow:
 def test_latency_check_holds_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_LATENCY_CALLS", 5)
     strict, lenient = (replace(returns.gate, max_latency_ms=limit) for limit in (1.0, 500.0))
-    failed = checks.check_latency(strict, cast(Scorer, Slow()), FEATURES)
+    failed = checks.check_latency(strict, cast(LoadedModel, Slow()), FEATURES)
     assert not failed.passed
     assert failed.value is not None
     assert failed.value >= 2.0
-    assert checks.check_latency(lenient, cast(Scorer, Slow()), FEATURES).passed
+    assert checks.check_latency(lenient, cast(LoadedModel, Slow()), FEATURES).passed
 
 
 def test_schema_check_names_what_changed() -> None:

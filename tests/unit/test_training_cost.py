@@ -75,7 +75,7 @@ def usage(**changed: float) -> dict[str, object]:
 
 
 def test_a_busy_worker_is_only_told_its_memory() -> None:
-    assert advice(usage()) == ["A worker needed 2.0 GiB of memory at its peak; 2.8 GiB for each are enough."]
+    assert advice(usage()) == ["A worker used at most 2.0 GiB of memory; 2.8 GiB per worker is enough."]
 
 
 def test_a_worker_that_waits_for_data_is_told_to_read_faster_and_not_to_shrink() -> None:

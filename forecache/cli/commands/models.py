@@ -72,14 +72,14 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     A version that was never judged is judged now; one that waits for approval is approved, unless its verdict was
     against another champion than today's.
     """
-    from forecache.operations.rollback import settle
+    from forecache.operations.rollback import recover_interrupted
     from forecache.pipeline import load_pipeline
     from forecache.registry.moves import promote as promote_by_hand
     from forecache.registry.versions.models import CHAMPION, model_version
 
     current = settings()
     declared = load_pipeline(current, pipeline)
-    settle(current, declared)
+    recover_interrupted(current, declared)
     judged_now = model_version(current, declared, version).gate == "pending"
     if judged_now:
         _judge(current, declared, version)

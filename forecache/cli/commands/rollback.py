@@ -31,7 +31,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     itself. `forecache models rollback` goes back to the champion before, however many versions ago that was.
     """
     from forecache.operations.rollback import roll_back
-    from forecache.operations.targets import stands_here
+    from forecache.operations.targets import reporting_replica_failure
     from forecache.pipeline.loading import find_pipeline
     from forecache.store.replicas.sync import sync_served
 
@@ -51,7 +51,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
             )
         else:  # a pipeline that is not declared any more has no model to move
             served = store.rollback(version)
-            with stands_here(pipeline, "Rolled back."):
+            with reporting_replica_failure(pipeline, "Rolled back."):
                 targets = sync_served(current, None, store, progress.update)
     if declared is None:
         show_in_dagster(current, f"published_{pipeline}", {"version": served.version, "reason": reason})

@@ -59,12 +59,12 @@ def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
     Raises:
         UnavailableError: They cannot be; the change here stands, which the message says.
     """
-    from forecache.operations.targets import stands_here
+    from forecache.operations.targets import reporting_replica_failure
     from forecache.pipeline.loading import find_pipeline
     from forecache.store.replicas.sync import sync_served
 
     current = settings()
-    with stands_here(store.pipeline, what), StageProgress() as progress:
+    with reporting_replica_failure(store.pipeline, what), StageProgress() as progress:
         return sync_served(current, find_pipeline(current, store.pipeline), store, progress.update)
 
 

@@ -19,7 +19,7 @@ from forecache.lake.splits import count_split
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.sampled_page import sampled_page
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.gate.scorers import open_scorer, score
+from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
 from forecache.reports.page import write_page
 from forecache.results import Progress, StageResult, no_progress
@@ -108,10 +108,10 @@ def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, 
     features = [name for name in pipeline.features.names if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
-    scorer = open_scorer(verified_folder(settings, model), pipeline.output)
-    inputs = scorer.inputs(model.features)
+    loaded = open_model(verified_folder(settings, model), pipeline.output)
+    inputs = loaded.inputs(model.features)
     drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
-    scores = score(scorer, drawn[list(inputs)].to_numpy(dtype=np.float32))
+    scores = score(loaded, drawn[list(inputs)].to_numpy(dtype=np.float32))
     return drawn[features].assign(**{pipeline.output.name: scores})
 
 

@@ -1,1 +1,1 @@
-"""The gate: whether a candidate becomes the champion."""
+"""The gate, which decides whether a candidate becomes the champion."""

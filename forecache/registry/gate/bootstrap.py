@@ -1,4 +1,7 @@
-"""Bootstrap intervals (Efron 1979) of a metric, and of its gain: there both scores are resampled with the same rows."""
+"""Bootstrap intervals (Efron 1979) of a metric and of its gain; for a gain both scores are resampled by the same rows.
+
+All arrays are float64 [n] over the same rows.
+"""
 
 from collections.abc import Callable
 
@@ -20,7 +23,7 @@ def gain_interval(
     resamples: int = 400,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """The interval in which the gain of `score` over `reference` lies with the given confidence, by percentiles."""
+    """Percentile confidence interval (low, high) of the gain of `score` over `reference`."""
     ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
     return bootstrap_interval(
         lambda weights: gain(metric, ours(weights), theirs(weights)),
@@ -34,14 +37,14 @@ def gain_interval(
 def metric_interval(
     metric: str, label: Array, score: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The interval in which the metric lies with the given confidence, by percentiles."""
+    """Percentile confidence interval (low, high) of the metric."""
     return bootstrap_interval(
         weighted_metric(metric, label, score), len(label), seed=seed, resamples=resamples, confidence=confidence
     )
 
 
 def weighted_metric(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
-    """The metric as a function of integer row weights alone, with what does not depend on them done once."""
+    """The metric as a function of integer row weights [n]; work that does not depend on them is done once."""
     if metric == "roc_auc":
         return _weighted_roc_auc(label, score)
     if metric in ("mae", "rmse", "brier", "log_loss"):

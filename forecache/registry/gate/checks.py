@@ -1,4 +1,7 @@
-"""The checks of the gate, each a plain function from measured values to a `Check` with its reason."""
+"""The checks of the gate, each a function from measured values to a `Check` with its reason.
+
+The arrays `label`, `score`, `baseline` and `champion` (the last three are scores) are float64 [n] over the same rows.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -9,8 +12,8 @@ from numpy.typing import NDArray
 
 from forecache.pipeline import Gate, Pipeline
 from forecache.registry.gate.bootstrap import gain_interval
+from forecache.registry.gate.loaded_model import LoadedModel
 from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, ece, gain
-from forecache.registry.gate.scorers import Scorer
 from forecache.statistics import bin_counts, psi, quantile_edges
 
 _SLICE_ROWS = 200
@@ -23,11 +26,12 @@ class Check:
     """One line of the verdict.
 
     Attributes:
-        value: What was measured; None where it could not be.
-        limit: What it was held against; None where it is only shown.
-        reason: A sentence's worth, for people.
-        low, high: The 95 percent interval of the value by bootstrap; None where there is none.
-        confirm: It could not be decided: a person has to confirm the model, whatever `Gate.approval` says.
+        value: The measured value; None if it could not be measured.
+        limit: The limit that the value is compared with; None if the value is only reported.
+        reason: The result in words.
+        low, high: The 95 % bootstrap interval of the value; None without one.
+        confirm: Whether the check could not decide, so that a person has to confirm the model even without
+            `Gate.approval`.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Check:
 
     @property
     def result(self) -> str:
-        """ "passed", "failed", "reported" where there is nothing to hold it against, or "to confirm"."""
+        """ "passed", "failed", "reported" for a value without a limit, or "to confirm"."""
         if not self.passed:
             return "failed"
         if self.confirm:
@@ -50,7 +54,7 @@ class Check:
 
 
 def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
-    """Each named metric is at least (or, where less is better, at most) its floor."""
+    """Each metric with a floor is at least (if less is better, at most) its floor."""
     for name, floor in gate.floors.items():
         value = metrics[name]
         passed = bool(gain(name, value, floor) >= 0)
@@ -59,7 +63,7 @@ def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
 
 
 def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Array) -> Check:
-    """The gate's metric beats the baseline's by the margin, and surely so: its interval lies above zero."""
+    """The gate's metric beats the baseline's by the margin, and the interval of the gain is above zero."""
     gate = pipeline.gate
     value, low, high = _gain(gate, label, score, baseline, seed=pipeline.training.seed)
     passed = bool(value >= gate.baseline_margin and low > 0)
@@ -78,7 +82,7 @@ def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Arr
 def compare_other_metrics(
     pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
 ) -> Iterator[Check]:
-    """Say by which of the metrics that the gate does not judge by the baseline is the better one; none is an error."""
+    """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
     gate = pipeline.gate
     worse = [
         f"{name} ({metrics[name]:.4f} against {value:.4f})"
@@ -86,8 +90,8 @@ def compare_other_metrics(
         if name != gate.metric and gain(name, metrics[name], value) < 0
     ]
     if worse:
-        told = f"{gate.baseline.feature} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
-        yield Check("other_metrics", True, None, None, told)
+        reason = f"{gate.baseline.feature} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        yield Check("other_metrics", True, None, None, reason)
 
 
 def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Array, *, version: int) -> Check:
@@ -109,7 +113,7 @@ def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Arr
 def check_slices(
     pipeline: Pipeline, features: NDArray[np.float32], label: Array, score: Array, champion: Array
 ) -> Iterator[Check]:
-    """No slice of the declared columns is surely worse than the champion's by more than is allowed."""
+    """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
     gate = pipeline.gate
     for column in gate.slices:
         values = features[:, pipeline.features.names.index(column)]
@@ -130,7 +134,7 @@ def check_slices(
 
 
 def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """A column cut into its distinct values where there are at most six, else into quarters; unknown on its own."""
+    """Masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN is a slice, too."""
     unknown = np.isnan(values)
     known = values[~unknown]
     distinct = np.unique(known)
@@ -147,8 +151,7 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
 
 
 def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterator[Check]:
-    """What is predicted is what happens, on average, in bins of equal mass; of a regression only where that is asked
-    for."""
+    """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set."""
     value, limit = ece(label, score), pipeline.gate.max_ece
     if limit is None and pipeline.label.kind == "regression":
         return
@@ -156,26 +159,27 @@ def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterato
     yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
 
 
-def check_latency(gate: Gate, scorer: Scorer, features: NDArray[np.float32]) -> Check:
-    """The median time of scoring one row, on one thread."""
+def check_latency(gate: Gate, model: LoadedModel, features: NDArray[np.float32]) -> Check:
+    """The median time, in milliseconds, of scoring one row on one thread."""
     row = np.ascontiguousarray(features[:1])
-    scorer.predict(row)
+    model.predict(row)
     times = []
     for _ in range(_LATENCY_CALLS):
         started = time.perf_counter()
-        scorer.predict(row)
+        model.predict(row)
         times.append(time.perf_counter() - started)
     value = float(np.median(times) * 1000)
     return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms a row")
 
 
 def check_size(gate: Gate, size_bytes: int) -> Check:
+    """The size, in megabytes, of what a scoring worker loads."""
     value, limit = size_bytes / 1e6, gate.max_size_bytes / 1e6
     return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
 
 
 def check_shift(gate: Gate, score: Array, champion: Array) -> Check:
-    """How far the scores moved from the champion's on the same rows, as a population stability index."""
+    """The population stability index (PSI) between the champion's scores and the candidate's on the same rows."""
     edges = quantile_edges(champion, _PSI_BINS)
     value = psi(bin_counts(edges, champion), bin_counts(edges, score))
     limit = gate.max_prediction_psi
@@ -183,10 +187,10 @@ def check_shift(gate: Gate, score: Array, champion: Array) -> Check:
 
 
 def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
-    """The model takes the features that the feature table has, as numbers, and gives the declared output.
+    """The model takes the features that the feature table has as numeric columns, and returns the declared output.
 
     Args:
-        published: Column types of the feature table by name; empty where there is none yet.
+        published: Column types of the feature table by name; empty if there is no table yet.
     """
     problem = ""
     if features != pipeline.features.names:

@@ -1,4 +1,4 @@
-"""Rows of a training table at a Delta version, and the baseline's score of them."""
+"""Rows of a training table at a Delta version, and the baseline's scores for them."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -29,11 +29,11 @@ class Examples:
 def read_examples(
     settings: Settings, pipeline: Pipeline, *, table: str, version: int, split: str, features: tuple[str, ...] = ()
 ) -> Examples:
-    """One split of a training table at a version, with the pipeline's features or those named, in a fixed order.
+    """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
     Raises:
-        NotFoundError: No such table or version.
-        InputError: A feature is missing from it, or the split is empty.
+        NotFoundError: The table or the version does not exist.
+        InputError: The table lacks a feature, or the split is empty.
     """
     names = features or pipeline.features.names
     delta = open_table(settings, table, version=version)
@@ -56,7 +56,7 @@ def read_examples(
 
 
 def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
-    """The baseline's score of each row: its feature times its scale, the median where the feature is unknown."""
+    """The baseline's scores, float64 [n]: its feature times its scale, with the median in place of NaN."""
     baseline = pipeline.gate.baseline
     values = features[:, pipeline.features.names.index(baseline.feature)].astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
@@ -67,7 +67,7 @@ def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
 
 
 def baseline_metrics(pipeline: Pipeline, examples: Examples) -> dict[str, float]:
-    """The baseline's metrics; a feature is no probability, so for a binary label only those of ranking."""
+    """The baseline's metrics by name; for a binary label only ranking metrics, as a feature is not a probability."""
     values = metrics_of(pipeline.label.kind, examples.label, baseline_score(pipeline, examples.features))
     if pipeline.label.kind == "binary":
         return {name: value for name, value in values.items() if name in RANKING}

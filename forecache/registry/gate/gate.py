@@ -1,4 +1,4 @@
-"""The gate: a candidate becomes the champion only if it is good enough, better than the baseline, and no step back.
+"""The gate: a candidate becomes the champion only if it reaches the floors, beats the baseline and is not a regression.
 
 Candidate and champion are scored on the same rows: the test split of the training table at the Delta version that
 the candidate was trained on.
@@ -28,9 +28,9 @@ from forecache.registry.gate.examples import (
     baseline_score,
     read_examples,
 )
+from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.gate.metrics import Array, metrics_of
 from forecache.registry.gate.plots import draw_verdict
-from forecache.registry.gate.scorers import open_scorer, score
 from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict
 from forecache.registry.moves import described_move, end_challenge, finish_move
 from forecache.registry.promotions import Promotion, promotions, record_promotion
@@ -49,19 +49,20 @@ from forecache.tracking.client import tracking
 
 
 def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
-    """Judge a version and move the alias `champion` to it where it passes.
+    """Judge a version and move the alias `champion` to it if it passes.
 
-    A version keeps its verdict, and nothing moves, as long as that holds (see `outdated`); what a person rejected or
-    rolled back keeps it for good. A version that fails stays registered with the tags `gate=failed` and `gate_reason`.
+    A version that was judged before keeps its verdict, and nothing moves, unless the verdict is outdated (see
+    `outdated`). A version that a person rejected or rolled back keeps its verdict for good. A version that fails stays
+    registered with the tags `gate=failed` and `gate_reason`.
 
-    Nothing is locked while it judges, which takes as long as the test split is large: a rollback does not wait. Where
-    the champion or the version has changed meanwhile, it judges again.
+    No lock is held while the gate judges, because that can take long and a rollback must not wait. If the champion or
+    the version changes meanwhile, the gate judges again.
 
     Args:
-        actor: Who or what asks, for the promotion ledger.
+        actor: Person or job that runs the gate, for the promotion ledger.
 
     Raises:
-        NotFoundError: No such version, or its training table is gone.
+        NotFoundError: The version does not exist, or its training table is gone.
         CheckError: The artifact does not match its checksums.
     """
     while True:
@@ -85,13 +86,13 @@ def _judge(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[Verdict, dict[str, str]]:
     table, table_version = candidate.training_table
-    scorer = open_scorer(verified_folder(settings, candidate), pipeline.output)
-    features = scorer.inputs(candidate.features)
+    model = open_model(verified_folder(settings, candidate), pipeline.output)
+    features = model.inputs(candidate.features)
     examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
-    scores = score(scorer, examples.features)
+    scores = score(model, examples.features)
     metrics = metrics_of(pipeline.label.kind, examples.label, scores)
     published = _published_types(settings, pipeline)
-    checks = [check_schema(pipeline, features, scorer.output, published)]
+    checks = [check_schema(pipeline, features, model.output, published)]
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
@@ -99,8 +100,8 @@ def _judge(
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
         checks += compare_other_metrics(pipeline, metrics, baseline)
         checks += check_calibration(pipeline, examples.label, scores)
-        checks.append(check_latency(pipeline.gate, scorer, examples.features))
-        checks.append(check_size(pipeline.gate, scorer.size_bytes))
+        checks.append(check_latency(pipeline.gate, model, examples.features))
+        checks.append(check_size(pipeline.gate, model.size_bytes))
     theirs: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
         found, theirs = _against_champion(settings, pipeline, candidate, before, examples, scores)
@@ -129,20 +130,20 @@ def _against_champion(
     examples: Examples,
     scores: Array,
 ) -> tuple[list[Check], Array | None]:
-    """The checks against the champion, and its scores of the candidate's rows; None where it cannot score them."""
+    """The checks against the champion, and its scores for the candidate's rows; None if it cannot score them."""
     table, table_version = candidate.training_table
     folder = verified_folder(settings, before)
     try:
-        scorer = open_scorer(folder, pipeline.output)
-        features = scorer.inputs(before.features)
+        model = open_model(folder, pipeline.output)
+        features = model.inputs(before.features)
         same_rows = read_examples(
             settings, pipeline, table=table, version=table_version, split="test", features=features
         )
     except InputError as error:
-        # Features that were dropped on purpose must not keep every later model out, nor may dropping one let any in.
+        # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
-    theirs = score(scorer, same_rows.features)
+    theirs = score(model, same_rows.features)
     checks = [
         check_champion(pipeline, examples.label, scores, theirs, version=before.version),
         *check_slices(pipeline, examples.features, examples.label, scores, theirs),
@@ -175,7 +176,7 @@ def _decide(
 
 
 def _is_row_of(entry: Promotion, verdict: Verdict) -> bool:
-    """Whether the ledger's last row is this verdict's, left by a decision that was cut short."""
+    """Whether an interrupted decision already wrote this verdict as the ledger's last row."""
     if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
         return False
     return verdict.state == "passed" or entry.from_version == verdict.champion_before
@@ -189,8 +190,8 @@ def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVe
 
 
 def _in_favour(checks: list[Check]) -> list[str]:
-    telling = ("baseline", "other_metrics", CHAMPION)
-    return [check.reason for check in checks if check.name in telling or check.name.startswith("floor")]
+    shown = ("baseline", "other_metrics", CHAMPION)
+    return [check.reason for check in checks if check.name in shown or check.name.startswith("floor")]
 
 
 def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:

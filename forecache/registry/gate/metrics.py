@@ -13,7 +13,7 @@ _SMALLEST_PROBABILITY = 1e-7
 
 
 def roc_auc(label: Array, score: Array) -> float:
-    """Probability that a positive scores above a negative, ties counting half; NaN where one class is missing."""
+    """Probability that a positive scores above a negative, ties counting half; NaN if one class is missing."""
     positives = label > 0.5
     n_positive, n_negative = int(positives.sum()), int((~positives).sum())
     if not n_positive or not n_negative:
@@ -60,13 +60,13 @@ def rmse(label: Array, score: Array) -> float:
 
 
 def r2(label: Array, score: Array) -> float:
-    """Share of the label's variance explained; NaN where the label does not vary."""
+    """Share of the label's variance that is explained; NaN if the label does not vary."""
     variance = np.mean((label - label.mean()) ** 2)
     return float(1 - np.mean((score - label) ** 2) / variance) if variance else float("nan")
 
 
 def spearman(label: Array, score: Array) -> float:
-    """Correlation of ranks; NaN where one side does not vary."""
+    """Rank correlation; NaN if the labels or the scores do not vary."""
     a, b = average_ranks(label), average_ranks(score)
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
@@ -95,7 +95,7 @@ RANKING = ("roc_auc", "average_precision", "spearman")
 
 
 def metrics_of(kind: Literal["binary", "regression"], label: Array, score: Array) -> dict[str, float]:
-    """Every metric of the kind by name."""
+    """Every metric for this kind of label, by name."""
     functions = BINARY if kind == "binary" else REGRESSION
     return {name: function(label, score) for name, function in functions.items()}
 

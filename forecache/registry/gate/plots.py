@@ -1,4 +1,4 @@
-"""The plots of a verdict: how much better the candidate is, and how its scores lie to the champion's."""
+"""The plots of a verdict: the candidate's gains, and its distribution of scores next to the champion's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _BINS = 40
 
 
 def draw_verdict(metric: str, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
-    """ "gains" and, where there is a champion, "shift", each as an SVG document that can be shown by itself."""
+    """The plots "gains" and, if there is a champion, "shift", each as a standalone SVG document."""
     compared = [check for check in checks if check.low is not None]
     plots = {}
     if compared:

@@ -1,4 +1,4 @@
-"""What the gate decided about a model version, kept with the version: tags, a table and plots in its MLflow run."""
+"""The gate's verdict on a model version, stored in MLflow as tags of the version, and a table and plots in its run."""
 
 import csv
 import hashlib
@@ -27,12 +27,12 @@ class Verdict:
 
     Attributes:
         passed: Every check passed.
-        reasons: Why not, or, where it passed, what speaks for it.
-        metrics: The candidate's metrics on the test split; `baseline` and `champion` likewise, on the same rows.
-        champion_before, champion_after: Versions behind the alias.
+        reasons: The reasons of the failed checks, or of the main checks if all passed.
+        metrics: The candidate's metrics on the test split; `baseline` and `champion` have theirs on the same rows.
+        champion_before, champion_after: Versions with the alias `champion` before and after the decision.
         checks: One row for each check, for display.
-        awaiting: It passed, and by `Gate.approval` or a check that could not be decided a person has to confirm it
-            before it goes live.
+        awaiting: The version passed, but a person has to confirm it first, because of `Gate.approval` or because a
+            check could not decide.
     """
 
     pipeline: str
@@ -57,8 +57,8 @@ class Verdict:
     @property
     def line(self) -> str:
         """The verdict and its reasons in one line."""
-        said = "passed and waits for approval" if self.awaiting else self.state
-        return f"{self.pipeline} {self.model_version} {said}: {'; '.join(self.reasons)}"
+        state = "passed and waits for approval" if self.awaiting else self.state
+        return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 
 
 def save_verdict(
@@ -66,7 +66,7 @@ def save_verdict(
 ) -> None:
     """Write a verdict to the version and its run: `gate/checks.csv`, `gate/verdict.json`, the plots, and tags.
 
-    The tag that says which declaration of the gate judged is written last, so that it says done.
+    The tag that identifies the gate's declaration is written last, so that its presence marks a complete verdict.
     """
     client.log_text(version.run_id, checks_csv(verdict), f"{FOLDER}/checks.csv")
     client.log_dict(version.run_id, asdict(verdict), f"{FOLDER}/verdict.json")
@@ -86,7 +86,7 @@ def save_verdict(
 
 
 def checks_csv(verdict: Verdict) -> str:
-    """The checks as a table that MLflow shows as one."""
+    """The checks as CSV, which MLflow displays as a table."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("result", "check", "value", "limit", "low", "high", "reason"))
@@ -96,7 +96,7 @@ def checks_csv(verdict: Verdict) -> str:
 
 
 def load_verdict(version: ModelVersion) -> Verdict | None:
-    """The verdict that the gate gave a version, None where it was not judged yet."""
+    """The gate's verdict on a version; None if it was not judged yet."""
     if "gate_verdict" not in version.tags:
         return None
     values = json.loads(version.tags["gate_verdict"])
@@ -110,13 +110,13 @@ def load_verdict(version: ModelVersion) -> Verdict | None:
 
 
 def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
-    """What a version's verdict rests on and what has changed since; empty where it still holds.
+    """Why a version's verdict is outdated, in words; empty if it still holds.
 
-    A verdict that made the version the champion is history, whoever is champion now; one that left the champion where
-    it was compared the version with that champion.
+    A verdict is outdated if the gate's declaration has changed. A verdict that did not make the version the champion is
+    also outdated if the champion with which the version was compared has changed.
 
     Args:
-        champion: The version that is the champion now, None where there is none.
+        champion: The version that is the champion now, None without one.
     """
     verdict = load_verdict(version)
     if verdict is None:
@@ -138,7 +138,7 @@ def _gate_inputs(pipeline: Pipeline) -> str:
 
 
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:
-    """The plots of a version's verdict by name, as SVG documents; none where it was not judged yet."""
+    """The plots of a version's verdict by name, as SVG documents; none if it was not judged yet."""
     client = tracking(settings)
     found = [item.path for item in client.list_artifacts(version.run_id, FOLDER) if item.path.endswith(".svg")]
     paths = [download(settings, run_id=version.run_id, artifact_path=path) for path in sorted(found)]

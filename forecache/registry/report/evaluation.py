@@ -1,4 +1,4 @@
-"""What a person wants to know of a candidate, as plain numbers: metrics, curves, distribution, importance."""
+"""Evaluation of a candidate as plain numbers: metrics, curves, distributions, feature importance."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.examples import Examples, baseline_metrics, baseline_score
+from forecache.registry.gate.loaded_model import LoadedModel, score
 from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain, metrics_of
-from forecache.registry.gate.scorers import Scorer, score
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -16,14 +16,14 @@ _IMPORTANCE_ROWS = 10_000
 _IMPORTANCE_REPEATS = 3
 
 
-def evaluate(pipeline: Pipeline, scorer: Scorer, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
-    """Evaluate an exported model on each split, and in depth on "test"; the values are JSON-serialisable.
+def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
+    """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
     Returns:
         `metrics` and `baseline` by split; `label_mean` by split and as-of date; for the test split `roc` (binary),
         `calibration`, `scores` (histogram) and `importance` (loss of the gate's metric when a feature is shuffled).
     """
-    scores = {name: score(scorer, examples.features) for name, examples in splits.items()}
+    scores = {name: score(model, examples.features) for name, examples in splits.items()}
     kind, test = pipeline.label.kind, splits["test"]
     result: dict[str, Any] = {
         "kind": kind,
@@ -35,7 +35,7 @@ def evaluate(pipeline: Pipeline, scorer: Scorer, splits: dict[str, Examples], *,
         "label_mean": [row for name in splits for row in label_means(name, splits[name])],
         "calibration": calibration(test.label, scores["test"]),
         "scores": distribution(kind, test.label, scores["test"]),
-        "importance": importance(pipeline, scorer, test, seed=seed),
+        "importance": importance(pipeline, model, test, seed=seed),
     }
     if kind == "binary":
         result["roc"] = {
@@ -60,7 +60,7 @@ def label_means(split: str, examples: Examples) -> list[dict[str, Any]]:
 
 
 def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
-    """False and true positive rates at most at 201 false positive rates, for a plot."""
+    """False and true positive rates at up to 201 false positive rates, for a plot."""
     order = np.argsort(-scores, kind="stable")
     positives = label[order] > 0.5
     last_of_score = np.append(np.diff(scores[order]) != 0, True)
@@ -81,7 +81,7 @@ def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
 
 
 def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float]]:
-    """Counts of scores in equal bins: by class for a binary label, else of predictions and labels up to the 99th
+    """Counts in bins of equal width: for a binary label scores by class, else predictions and labels up to the 99th
     percentile."""
     if kind == "binary":
         edges = np.linspace(0.0, 1.0, _HISTOGRAM_BINS + 1)
@@ -95,19 +95,19 @@ def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float
     return {"edges": edges.tolist(), **counts}
 
 
-def importance(pipeline: Pipeline, scorer: Scorer, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
-    """How much the gate's metric loses when a feature is shuffled (Breiman 2001), largest first."""
+def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
+    """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
     metric = {**BINARY, **REGRESSION}[pipeline.gate.metric]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
     features, label = examples.features[chosen], examples.label[chosen]
-    reference = metric(label, score(scorer, features))
+    reference = metric(label, score(model, features))
     result = []
     for position, name in enumerate(pipeline.features.names):
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
             shuffled[:, position] = rng.permutation(shuffled[:, position])
-            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(scorer, shuffled))))
+            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(model, shuffled))))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])

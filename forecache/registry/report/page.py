@@ -1,4 +1,4 @@
-"""The HTML report of a model version: one file a person reads, with nothing to load from elsewhere."""
+"""The HTML report of a model version: one self-contained file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +32,10 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
     """Write the report of a version and return its path, `HOME/reports/<pipeline>-<version>.html`.
 
     Args:
-        stages: Results of the run's stages for the first table; none leaves the table out.
+        stages: Results of the run's stages for the first table; without them the report has no such table.
 
     Raises:
-        NotFoundError: No such version.
+        NotFoundError: The version does not exist.
         CheckError: Its artifact does not match its checksums.
     """
     model = model_version(settings, pipeline, version)

@@ -1,4 +1,4 @@
-"""The plots of an evaluation as SVG, in the page's own colours (light and dark) or, standing alone, in light ones."""
+"""The plots of an evaluation as SVG, in the page's light and dark colours or, as standalone files, in light colours."""
 
 import functools
 import io
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Drawn in these and replaced by CSS variables: matplotlib knows no currentColor.
+# Placeholder colours that CSS variables replace, because matplotlib does not support currentColor.
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
 ACCENT, SECOND, SOFT = "#040404", "#050505", "#060606"
 _VARIABLES = {
@@ -24,15 +24,15 @@ def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, s
     """Every plot that the evaluation has data for, by name, as an SVG document.
 
     Args:
-        standalone: Put colours in for the CSS variables, so that the file can be shown by itself.
+        standalone: Use fixed colours instead of CSS variables, so that the file can be shown by itself.
     """
     return {name: _coloured(svg, standalone=standalone) for name, svg in _drawn(json.dumps(evaluation)).items()}
 
 
-# A run wants the plots of a model three times: for its MLflow run, its asset and its report.
+# A run needs the plots of a model three times: for its MLflow run, its asset and its report.
 @functools.lru_cache(maxsize=2)
 def _drawn(evaluation_json: str) -> Mapping[str, str]:
-    """Every plot by name, not yet coloured."""
+    """Every plot by name, in placeholder colours."""
     evaluation = json.loads(evaluation_json)
     plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
         "label_mean": _label_mean,
@@ -51,7 +51,7 @@ def _drawn(evaluation_json: str) -> Mapping[str, str]:
 def render(
     name: str, plot: Callable[[Any, Any], None], data: Any, *, standalone: bool, height: float | None = None
 ) -> str:
-    """`plot(axes, data)` as an SVG document, of a height in inches."""
+    """The result of `plot(axes, data)` as an SVG document; `height` is in inches."""
     return _coloured(_svg(name, plot, data, height), standalone=standalone)
 
 

@@ -1,4 +1,4 @@
-"""Logging a trained model's file to MLflow in the flavour of its library, none of which loads by a pickle."""
+"""Logging a trained model's file to MLflow in the flavour of its library; loading one never executes a pickle."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -23,24 +23,24 @@ def model_file(folder: Path) -> tuple[str, Path]:
     """The runtime and the file of the trained model in a run's folder.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The folder has no model file.
     """
     for runtime, name in MODEL_FILES.items():
         if (folder / name).is_file():
             return runtime, folder / name
     raise NotFoundError(
-        f"The folder {folder} holds no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
+        f"The folder {folder} has no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
     )
 
 
 def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
     """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
 
-    The signature is one float column for each feature and the declared output. The output's bounds are in
-    its metadata, for those who score it without the declaration.
+    The signature has one float column for each feature and the declared output. The output's bounds are in the model's
+    metadata, for scoring without the declaration.
     """
     runtime, path = model_file(run_dir)
-    # Named here: inferring them imports and runs the model, which costs several seconds.
+    # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
     packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
     limits = {BOUNDS: list(pipeline.output.limits)}
     common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
@@ -53,7 +53,7 @@ def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The installed ones of these packages with their versions."""
+    """Versions of those packages that are installed, by name."""
     found = {}
     for name in packages:
         try:

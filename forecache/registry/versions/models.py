@@ -1,4 +1,4 @@
-"""Models in MLflow: the versions, which of them is the champion, and their artifacts with checksums."""
+"""Models in MLflow: their versions, the champion among them, and their artifacts, which are verified by checksums."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -56,26 +56,26 @@ class ModelVersion:
 
     @property
     def is_own(self) -> bool:
-        """Whether Forecache registered it, so that its tags say where it comes from."""
+        """Whether Forecache registered the version, so that its tags name its training data."""
         return "training_table" in self.tags and "training_version" in self.tags
 
     @property
     def training_table(self) -> tuple[str, int]:
-        """Name and Delta version of the table it was trained on.
+        """Name and Delta version of the table that the model was trained on.
 
         Raises:
-            CheckError: Forecache did not register it.
+            CheckError: Forecache did not register the version.
         """
         if not self.is_own:
             raise CheckError(
-                f"Model {self.name!r} version {self.version} was not registered by Forecache: nothing says what it was "
-                "trained on, and the gate cannot judge it.",
+                f"Model {self.name!r} version {self.version} was not registered by Forecache: its training data is "
+                "unknown, and the gate cannot judge it.",
                 remedy=f"`forecache train {self.name}` makes a version that it can; `scoring_udf` scores any model.",
             )
         return self.tags["training_table"], int(self.tags["training_version"])
 
     def described(self) -> dict[str, Any]:
-        """The version with the stable keys of `--json`; of one that Forecache did not register, some are null."""
+        """The version with the stable keys of `--json`; some are null if Forecache did not register the version."""
         table, delta_version = self.training_table if self.is_own else (None, None)
         return {
             "name": self.name,
@@ -94,7 +94,7 @@ class ModelVersion:
 
 
 def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
-    """All versions of the pipeline's model, newest first; empty where none is registered."""
+    """All versions of the pipeline's model, newest first; empty if none is registered."""
     client = tracking(settings)
     found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
     aliases = _aliases(client, pipeline.name) if found else {}
@@ -103,7 +103,7 @@ def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
 
 
 def training_tables(settings: Settings) -> set[tuple[str, int]]:
-    """Name and Delta version of what every registered model was trained on, whether its pipeline is declared or not."""
+    """Names and Delta versions of all registered models' training tables, including models of undeclared pipelines."""
     client, found, token = tracking(settings), set[tuple[str, int]](), None
     while token != "":
         page = client.search_model_versions(max_results=1000, page_token=token)
@@ -114,10 +114,10 @@ def training_tables(settings: Settings) -> set[tuple[str, int]]:
 
 
 def model_version(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
-    """One version.
+    """The version with a number.
 
     Raises:
-        NotFoundError: No such version; the message lists those there are.
+        NotFoundError: The version does not exist; the message lists the existing ones.
     """
     known = list_models(settings, pipeline)
     for candidate in known:
@@ -128,7 +128,7 @@ def model_version(settings: Settings, pipeline: Pipeline, version: int) -> Model
 
 
 def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
-    """The version behind the alias `champion`.
+    """The version with the alias `champion`.
 
     Raises:
         NotFoundError: No version has passed the gate yet.
@@ -143,7 +143,7 @@ def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
 
 
 def find_champion(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
-    """The champion, None where there is none."""
+    """The champion, None without one."""
     try:
         return champion(settings, pipeline)
     except NotFoundError:
@@ -151,7 +151,7 @@ def find_champion(settings: Settings, pipeline: Pipeline) -> ModelVersion | None
 
 
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:
-    """The version's model folder on this machine, downloaded if need be, after its checksums have been compared.
+    """The version's model folder on this machine, downloaded if necessary, with its checksums verified.
 
     Raises:
         CheckError: A file was changed, added or removed since the version was registered.
@@ -163,7 +163,7 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
 
 @contextmanager
 def registry_lock(settings: Settings) -> Iterator[None]:
-    """One decision about aliases at a time on this machine."""
+    """Lock the model aliases on this machine, so that one decision about them is made at a time."""
     with lock(settings.home_path / "registry.lock"):
         yield
 

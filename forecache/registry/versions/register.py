@@ -1,4 +1,4 @@
-"""Registration: evaluate a trained model, log all that made it to the MLflow run that it trained in, register it."""
+"""Registration: evaluate a trained model, log its provenance to the MLflow run of its training, register it."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ from forecache.lake.code import code_version
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
-from forecache.registry.gate.scorers import open_scorer
+from forecache.registry.gate.loaded_model import open_model
 from forecache.registry.report.evaluation import evaluate
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.flavours import log_model, model_file, versions
@@ -43,8 +43,8 @@ def register(
 ) -> StageResult:
     """Register the model of a training run, or return the version that was registered for it before.
 
-    The version's flavour is ONNX for a network, whose torch export lies beside it in the run as `torch/model.pt2`, and
-    the library's own for an estimator: loading one executes no pickle. See `forecache.registry.versions.flavours`.
+    The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
+    library's own for an estimator. Loading one executes no pickle. See `forecache.registry.versions.flavours`.
 
     Args:
         training: The result of `forecache.training.launch.train`.
@@ -81,7 +81,7 @@ def register(
 
 
 def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> ModelVersion | None:
-    """The complete version with these inputs, None where there is none."""
+    """The completely registered version with these inputs, None without one."""
     for version in list_models(settings, pipeline):
         if version.tags.get("inputs") == inputs and CHECKSUMS_TAG in version.tags:
             return version
@@ -89,14 +89,14 @@ def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> Mode
 
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
-    """What `forecache.registry.report.evaluation.evaluate` found for a version, and its training history."""
+    """The result of `forecache.registry.report.evaluation.evaluate` for a version, and its training history."""
     path = download(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
 
 
 def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
-    """What `evaluate` finds for the logged model in a folder, by the kernel that will score with it."""
+    """Evaluate the logged model in a folder with the kernel that scoring uses."""
     details = training.details
     splits = {
         name: read_examples(
@@ -104,8 +104,8 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, fol
         )
         for name in _SPLITS
     }
-    scorer = open_scorer(folder, pipeline.output)
-    evaluation = evaluate(pipeline, scorer, splits, seed=pipeline.training.seed)
+    model = open_model(folder, pipeline.output)
+    evaluation = evaluate(pipeline, model, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
 
@@ -140,7 +140,7 @@ def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, traini
 
 
 def _declared(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
-    """What the declaration says about the training: for an estimator its own parameters, not a network's."""
+    """The declared training parameters; for an estimator its own parameters, not a network's."""
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
     described = training.details["estimator"]
@@ -158,7 +158,7 @@ def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -
 
 
 def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:
-    """What the run cost and used as metrics, the advice on the next one's size as a tag."""
+    """Log the run's cost and resource usage as metrics, and the advice on the next run's size as a tag."""
     from mlflow.entities import Metric, RunTag
 
     now, details = int(time.time() * 1000), training.details
@@ -193,7 +193,7 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
 
 
 def environment() -> dict[str, str]:
-    """Versions of what a repetition would need."""
+    """Versions of Python, the platform and libraries, which a repetition of the training would need."""
     return {"python": platform.python_version(), "platform": platform.platform(), **versions(*_LIBRARIES)}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from forecache.store import content_hash as hashing
 from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
-from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import read_back, row_blocks
 from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot, merged
@@ -42,9 +42,9 @@ def why_compact(publication: Publication, manifest: Manifest) -> str:
     return ""
 
 
-def compact(publication: Publication, candidate: Candidate, reason: str) -> Candidate:
-    """A candidate with the same content in one base. What the given one had made for itself is removed."""
-    layout, version = publication.store.layout, candidate.manifest
+def compact(publication: Publication, pending: PendingVersion, reason: str) -> PendingVersion:
+    """The same content in one base; the files that only the given version had are removed."""
+    layout, version = publication.store.layout, pending.manifest
     publication.progress(f"Merging {len(version.segments)} segments into a new base: {reason}", 0.3)
     segment_id = publication.segment_id("base")
     folder = publication.staging / segment_id
@@ -66,7 +66,7 @@ def compact(publication: Publication, candidate: Candidate, reason: str) -> Cand
     )
     step("merged base verified")
     _remove_own_files(publication, version)
-    return Candidate(manifest, {**candidate.details, "why_compacted": reason})
+    return PendingVersion(manifest, {**pending.details, "why_compacted": reason})
 
 
 def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
@@ -83,7 +83,7 @@ def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
 
 
 def _remove_own_files(publication: Publication, version: Manifest) -> None:
-    """Remove the delta and the filter that only the candidate had: no version will name them."""
+    """Remove the delta and the filter that only the pending version had: no version will name them."""
     assert publication.current is not None
     layout, current = publication.store.layout, publication.current
     for segment in version.segments:

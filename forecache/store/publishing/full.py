@@ -8,7 +8,7 @@ from forecache.store.encoding.prediction_source import share_out
 from forecache.store.manifest import SegmentInfo
 from forecache.store.publishing.full_jobs import EncodedRows, build, encode, verify
 from forecache.store.publishing.gates import check_gates, drift, statistics
-from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.steps import step
 from forecache.store.publishing.worker_pool import Pool
 from forecache.store.segment.writer import num_shards, suits
@@ -78,7 +78,7 @@ def _together(shares: list[EncodedRows]) -> EncodedRows:
     )
 
 
-def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reason: str) -> Candidate:
+def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reason: str) -> PendingVersion:
     """Build and verify a new base from an encoded night."""
     segment_id = publication.segment_id("base")
     folder = publication.staging / segment_id
@@ -115,4 +115,4 @@ def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reas
         rows=(night.rows, sum(rows for rows, _ in read)),
         sums=(night.content_sum, hashing.add(*(total for _, total in read))),
     )
-    return Candidate(manifest, {"changed": night.rows, "removed": 0, "why_full": reason})
+    return PendingVersion(manifest, {"changed": night.rows, "removed": 0, "why_full": reason})

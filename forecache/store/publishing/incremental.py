@@ -20,7 +20,7 @@ from forecache.store.publishing.changes.changes import ChangesUnavailable, KeyCh
 from forecache.store.publishing.changes.compare_partitions import compare_partitions
 from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
-from forecache.store.publishing.publication import Candidate, Publication, require_equal
+from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import present
 from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot
@@ -32,8 +32,8 @@ _BLOCK_KEYS = 1 << 13
 """Keys that are read back at a time, so that their entries need little memory."""
 
 
-def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
-    """A verified candidate with a small segment, or None and why there has to be a full publish."""
+def build_incremental(publication: Publication) -> tuple[PendingVersion | None, str]:
+    """A verified version with a small segment, or None and the reason for a full publish."""
     current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
     try:
@@ -65,7 +65,7 @@ def build_incremental(publication: Publication) -> tuple[Candidate | None, str]:
     check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, drifted=drifted)
     step("encoded")
     return (
-        _delta_candidate(
+        _pending_delta(
             publication,
             changes=changes,
             rows=rows,
@@ -117,7 +117,7 @@ def _moved_statistics(
     return nulls, histograms, drifted
 
 
-def _delta_candidate(
+def _pending_delta(
     publication: Publication,
     *,
     changes: KeyChanges,
@@ -128,7 +128,7 @@ def _delta_candidate(
     carried: int,
     statistics: dict[str, Any],
     details: dict[str, Any],
-) -> Candidate:
+) -> PendingVersion:
     """Build the segment of the changes, if there are any, and verify the version.
 
     Args:
@@ -163,7 +163,7 @@ def _delta_candidate(
         sums=(content_sum, read_sum),
     )
     removed = changes.removed
-    return Candidate(
+    return PendingVersion(
         manifest,
         {"changed": len(changes.keys) - removed, "added": changes.added, "removed": removed, **details},
     )

@@ -107,7 +107,7 @@ class Publication:
 
 
 @dataclass
-class Candidate:
+class PendingVersion:
     """A version whose segments are in place and verified, but which no pointer names."""
 
     manifest: Manifest

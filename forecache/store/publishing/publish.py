@@ -20,7 +20,7 @@ from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_p
 from forecache.store.publishing.compaction import compact, why_compact
 from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
-from forecache.store.publishing.publication import Candidate, Publication
+from forecache.store.publishing.publication import PendingVersion, Publication
 from forecache.store.publishing.steps import step
 from forecache.store.publishing.worker_pool import Pool, num_workers
 from forecache.store.replicas.sync import sync_targets
@@ -89,9 +89,9 @@ def publish(
             code_version=code_version(settings),
             progress=progress,
         )
-        candidate = _make_candidate(publication, why_full="asked for" if full else damage)
+        pending = _build_pending(publication, why_full="asked for" if full else damage)
         store.layout.lease(publication.version).touch()
-        write_durably(store.layout.manifest(publication.version), candidate.manifest.to_json())
+        write_durably(store.layout.manifest(publication.version), pending.manifest.to_json())
         step("manifest written")
         write_pointer(
             store.layout,
@@ -99,11 +99,11 @@ def publish(
         )
         step("pointer moved")
         publication.clean_up()
-        candidate.details["retired"] = retire(store, keep=pipeline.publish.keep)
+        pending.details["retired"] = retire(store, keep=pipeline.publish.keep)
         step("retired")
-        candidate.details["targets"] = sync_targets(settings, pipeline, store, progress)
+        pending.details["targets"] = sync_targets(settings, pipeline, store, progress)
     progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
-    return _result(pipeline, candidate.manifest, started, candidate.details, skipped=False)
+    return _result(pipeline, pending.manifest, started, pending.details, skipped=False)
 
 
 def content_inputs(pipeline: Pipeline, source: NightSource) -> str:
@@ -148,17 +148,17 @@ def _newest_before(store: Store, version: int) -> Manifest | None:
     return earlier[-1] if earlier else None
 
 
-def _make_candidate(publication: Publication, *, why_full: str) -> Candidate:
+def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion:
     """A verified version that is not current yet: incremental where that is possible and pays, else full.
 
     Where the deltas of an incremental one have become many or large, it is compacted.
     """
     why_full = why_full or _why_full(publication)
     if not why_full:
-        candidate, why_full = build_incremental(publication)
-        if candidate is not None:
-            reason = why_compact(publication, candidate.manifest)
-            return compact(publication, candidate, reason) if reason else candidate
+        pending, why_full = build_incremental(publication)
+        if pending is not None:
+            reason = why_compact(publication, pending.manifest)
+            return compact(publication, pending, reason) if reason else pending
     publication.progress(f"A full publish: {why_full}", 0.0)
     with Pool(num_workers(publication.source.num_rows or 0)) as pool:
         night = encode_night(publication, pool)

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from forecache.training.agent import end_with_parent, heed_signals
+from forecache.training.agent import end_with_parent, reset_sigterm
 from forecache.training.spec import RESULT_FILE, load_spec
 from forecache.training.worker.entry import write_error
 
@@ -15,13 +15,13 @@ from forecache.training.worker.entry import write_error
 def main() -> int:
     """Fit the estimator of a specification; returns the exit code."""
     launched_at = time.time()
-    heed_signals()
+    reset_sigterm()
     parser = argparse.ArgumentParser(prog="forecache.training.estimator")
     parser.add_argument("--spec", type=Path, required=True, help="spec.json of the run")
     spec = load_spec(parser.parse_args().spec)
     if (spec.folder / RESULT_FILE).is_file():
         return 0
-    # An orphan must not write its model beside that of the process that replaces it.
+    # An orphan must not overwrite the model of the process that replaces it.
     end_with_parent(signal.SIGKILL)
     os.environ["RANK"] = "0"
     from forecache.training.estimator.fit import fit_estimator

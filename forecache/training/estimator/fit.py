@@ -1,6 +1,6 @@
 """Fit a pipeline's estimator in this process: read, fit, save, check, and write the same records as torchrun's workers.
 
-A run that is killed leaves no model and starts again from the beginning: an estimator's state cannot be taken up.
+A killed run leaves no model and starts again from the beginning: an estimator cannot resume a fit.
 """
 
 import hashlib
@@ -34,16 +34,16 @@ _SMALLEST_PROBABILITY = 1e-7
 
 
 def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Fit, save, and write the result.
+    """Fit the estimator, save it, and write `result.json`.
 
     Args:
-        launched_at: When this process started, in seconds since 1970, for the record of what the run cost.
+        launched_at: When this process started, in seconds since 1970, for the cost record.
 
     Raises:
         InputError: A split cannot be used, or the label is binary and the training split has one class only.
-        SettingsError: The declared estimator cannot predict what the label needs.
-        CheckError: The estimator cannot be saved without code in its file, which is found out before it is fitted; or
-            the saved model predicts something else than the fitted one, or no probabilities.
+        SettingsError: The declared estimator cannot predict this kind of label.
+        CheckError: The estimator cannot be saved without code in its file (checked before it is fitted), the saved
+            model's predictions differ from the fitted one's, or they are not probabilities.
     """
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
@@ -54,7 +54,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     if pipeline.label.kind == "binary" and len(np.unique(train.label)) < 2:
         raise InputError(
             f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
-            remedy="Take more training dates, so that both outcomes occur.",
+            remedy="Use more training dates, so that both outcomes occur.",
         )
     refuse_unsaveable(estimator, train)
     heartbeat, events = Heartbeat(spec.folder / HEARTBEAT_FILE), Events(spec)
@@ -96,7 +96,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
 
 
 class Rounds:
-    """Keeps the losses of each boosting round and tells the parent, at most once a second, how far it is."""
+    """Records the losses of each boosting round and reports progress to the parent at most once a second."""
 
     def __init__(self, events: Events, heartbeat: Heartbeat, *, rows: int, total: int) -> None:
         self.events, self.heartbeat, self.rows, self.total = events, heartbeat, rows, total
@@ -121,18 +121,18 @@ class Rounds:
 def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
     estimator = model.build()
     wanted = ["fit", "get_params", "predict_proba" if pipeline.label.kind == "binary" else "predict"]
-    lacking = [name for name in wanted if not hasattr(estimator, name)]
-    if lacking:
+    missing = [name for name in wanted if not hasattr(estimator, name)]
+    if missing:
         raise SettingsError(
             f"Pipeline {pipeline.name!r} has a {pipeline.label.kind} label and builds a {type(estimator).__name__}, "
-            f"which has no {lacking[0]!r}.",
-            remedy="Return a classifier for a binary label, a regressor else, both in scikit-learn's way.",
+            f"which has no {missing[0]!r}.",
+            remedy="Return a classifier for a binary label, otherwise a regressor, with scikit-learn's interface.",
         )
     return estimator
 
 
 def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
-    """Load the file as scoring will, and compare it with the estimator; the loss where the library followed none."""
+    """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
     predict = _LOADERS[fitted.library](path.read_bytes())
     sample = validation.features[:_PARITY_ROWS]
     binary = pipeline.label.kind == "binary"
@@ -149,7 +149,7 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
         raise CheckError(
             f"The saved model of {pipeline.name!r} differs from the fitted one by {relative:.2e} relative on "
             f"{len(sample)} rows.",
-            remedy="Use an objective of the library's own, which its file format knows.",
+            remedy="Use one of the library's own objectives, which its file format can store.",
         )
     loss = _loss(binary, validation.label, predict(validation.features))
     return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
@@ -179,7 +179,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _usage(started: float) -> dict[str, Any]:
-    """The figures of `training.worker.reporting.usage`; an estimator has all its data first, so it never waits."""
+    """The figures of `training.worker.reporting.usage`; an estimator reads all data first, so it never waits for it."""
     wall, threads = time.perf_counter() - started, _environment()["threads"]
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -1,4 +1,4 @@
-"""How a training specification whose model is an estimator is run: in one process."""
+"""The command that fits a specification's estimator, in one process."""
 
 import sys
 
@@ -6,5 +6,5 @@ from forecache.training.spec import SPEC_FILE, TrainingSpec
 
 
 def command(spec: TrainingSpec) -> list[str]:
-    """The command line."""
+    """The command line for a specification."""
     return [sys.executable, "-m", "forecache.training.estimator", "--spec", str(spec.folder / SPEC_FILE)]

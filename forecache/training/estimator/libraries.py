@@ -1,4 +1,4 @@
-"""What differs between LightGBM, XGBoost and scikit-learn: how to follow their rounds, end early, and save a file."""
+"""Differences between LightGBM, XGBoost and scikit-learn: losses of each round, early stopping, and saving a file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ _XGBOOST_SCORES = ("auc", "aucpr", "map", "ndcg", "pre")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted estimator and what the library said about it.
+    """A fitted estimator and the library's account of the fit.
 
     Attributes:
-        library: Which of the three it is of.
-        model: What is saved: a Booster with the kept rounds only, or the scikit-learn estimator itself.
-        rounds: Boosting rounds that were fitted; 0 where the library does not count them.
-        best_round: The last one that is kept, from 0.
-        loss: Name of the library's loss, "" where none was followed.
+        library: The library that the estimator belongs to.
+        model: The object to save: a Booster with the kept rounds only, or the scikit-learn estimator itself.
+        rounds: Boosting rounds that were fitted; 0 for scikit-learn.
+        best_round: Number of the last round that is kept, from 0.
+        loss: Name of the loss that the library reported each round; "" without one.
     """
 
     library: Library
@@ -41,7 +41,7 @@ class Fitted:
 
 
 def library_of(estimator: Any) -> Library:
-    """Which library an estimator, or the class it is derived from, belongs to; scikit-learn's is the general one."""
+    """The library of an estimator or of one of its base classes; "sklearn" for all but LightGBM and XGBoost."""
     packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
     if "lightgbm" in packages:
         return "lightgbm"
@@ -49,12 +49,12 @@ def library_of(estimator: Any) -> Library:
 
 
 def num_rounds(estimator: Any) -> int:
-    """Boosting rounds that are asked for, 0 where the estimator has none."""
+    """Boosting rounds that the estimator is set to fit; 0 for scikit-learn."""
     return int(getattr(estimator, "n_estimators", 0) or 0) if library_of(estimator) != "sklearn" else 0
 
 
 def seeded(estimator: Any, seed: int) -> Any:
-    """The estimator with every `random_state` that it leaves open set to the seed, nested ones included."""
+    """Set every `random_state` that is None to the seed, those of nested estimators included."""
     own = estimator.get_params()
     open_states = [name for name in own if name.split("__")[-1] == "random_state" and own[name] is None]
     return estimator.set_params(**dict.fromkeys(open_states, seed)) if open_states else estimator
@@ -63,7 +63,7 @@ def seeded(estimator: Any, seed: int) -> Any:
 def fit(
     estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, *, patience: int | None, ended: Round
 ) -> Fitted:
-    """Fit on the training rows; the validation rows are evaluated after each round where the library has rounds."""
+    """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`."""
     library = library_of(estimator)
     if library == "lightgbm":
         return _fit_lightgbm(estimator, names, train, validation, patience, ended)
@@ -88,13 +88,13 @@ def _fit_lightgbm(
         trained = {name: value for _, name, value, _ in round_.model.eval_train()} if followed else {}
         ended(round_.iteration, trained.get(followed), losses.get(followed))
 
-    # Without these two, equal inputs can give other trees on another run.
+    # Without these two, equal inputs can give different trees in another run.
     repeatable = {"deterministic": True, "force_row_wise": True}
     known = estimator.get_params()
     chosen = any(name in known for name in (*repeatable, "force_col_wise"))
     estimator.set_params(**({} if chosen else repeatable))
     stop = [lightgbm.early_stopping(patience, verbose=False)] if patience else []
-    # Renamed in LightGBM 4.7, which warns of the former name.
+    # LightGBM 4.7 renamed the argument and warns about the former name.
     renamed = "eval_X" in signature(estimator.fit).parameters
     held_out = (
         {"eval_X": validation.features, "eval_y": validation.label}
@@ -144,10 +144,10 @@ def _fit_xgboost(
 
 
 def save(fitted: Fitted, folder: Path) -> Path:
-    """Write the model's file into the folder, whole or not at all; no format of them is a pickle.
+    """Write the model file into the folder atomically; none of the formats is a pickle.
 
     Raises:
-        CheckError: A scikit-learn estimator holds types that cannot be loaded without trusting code in the file.
+        CheckError: A scikit-learn estimator contains types that cannot be loaded without trusting code in the file.
     """
     path = folder / MODEL_FILES[fitted.library]
     with replacing(path) as unfinished:
@@ -159,10 +159,10 @@ def save(fitted: Fitted, folder: Path) -> Path:
 
 
 def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
-    """Find out on a few rows, before an hour of fitting, whether a scikit-learn estimator can be saved.
+    """Check on a few rows, before a long fit, that a scikit-learn estimator can be saved.
 
     Raises:
-        CheckError: It cannot be, or not without trusting code in its file.
+        CheckError: It cannot be saved, or its file cannot be loaded without trusting code in it.
     """
     if library_of(estimator) != "sklearn":
         return
@@ -173,13 +173,13 @@ def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
     rows = _sample_rows(train.label)
     try:
         trial = clone(estimator).fit(train.features[rows], train.label[rows])
-    except Exception:  # noqa: BLE001  (too few rows for it, perhaps: the fit of all rows says what is wrong)
+    except Exception:  # noqa: BLE001  (perhaps too few rows; the fit on all rows reports the error)
         return
     refuse_untrusted(_skops_of(trial))
 
 
 def _sample_rows(label: np.ndarray) -> np.ndarray:
-    """Up to 256 rows, among them the first ones of the smallest and the largest label."""
+    """Indices of up to 256 rows, among them the first rows with the smallest and with the largest label."""
     ends = [np.flatnonzero(label == value)[:64] for value in (label.min(), label.max())]
     return np.unique(np.concatenate([np.arange(min(len(label), 128)), *ends]))
 

@@ -1,4 +1,4 @@
-"""A split of the training table as matrices in memory, filled from batches: never more than one copy of it."""
+"""A split of the training table as matrices in memory, filled batch by batch so that only one copy exists."""
 
 import os
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Matrix:
 
 
 def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: str) -> Matrix:
-    """A split in the table's order: rows x (features + 1) x 4 bytes.
+    """Read a split in the table's order; it takes rows x (features + 1) x 4 bytes.
 
     Raises:
-        NotFoundError: No such table or version.
+        NotFoundError: The table or the version does not exist.
         InputError: A column is missing, the split is empty or larger than the machine's memory, or a label is null.
     """
     table, names, label = pipeline.training_table, pipeline.features.names, pipeline.label.name
@@ -32,7 +32,7 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
     if not rows:
         raise InputError(
             f"The split {split!r} of {table!r} has no row at version {version}.",
-            remedy="Build the training set for a night with enough history.",
+            remedy="Build the training set for an as-of date with enough history.",
         )
     _require_memory(rows * (len(names) + 1) * 4, rows, split)
     matrix = Matrix(np.empty((rows, len(names)), np.float32), np.empty(rows, np.float32))
@@ -62,5 +62,5 @@ def _require_memory(wanted: int, rows: int, split: str) -> None:
         raise InputError(
             f"The split {split!r} has {rows:,} rows, {wanted / (1 << 30):.1f} GiB as float32, and this machine has "
             f"{have / (1 << 30):.1f} GiB of memory.",
-            remedy="An estimator is fitted in memory: take fewer training dates, a larger machine, or a torch network.",
+            remedy="An estimator is fitted in memory: use fewer training dates, a larger machine, or a torch network.",
         )

@@ -1,9 +1,9 @@
-"""A lease in a bucket: of all machines, one process writes a run's checkpoints there.
+"""A lease in a bucket, so that one process of all machines writes a run's checkpoints there.
 
-The lease is a small object that a conditional put makes or replaces, so that of several contenders one wins. Its holder
-renews it. A contender watches it for as long as a renewal takes, and takes it over where none has come for `EXPIRES_S`
-seconds of the contender's own clock: clocks of two machines are never compared. A holder on this machine that has died
-is seen at once. Whoever finds its lease taken over has to stop without another write.
+The lease is a small object that is created or replaced by a conditional put, so that one of several contenders wins.
+Its holder renews it. A contender gives up at the first renewal that it sees, and takes the lease over if it sees none
+for `EXPIRES_S` seconds of its own clock: clocks of two machines are never compared. The death of a holder on the same
+machine is noticed at once. A process whose lease was taken over has to stop without another write.
 """
 
 import json
@@ -33,15 +33,15 @@ Tag = dict[str, Any]
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease.
+    """The process that holds a lease.
 
     Attributes:
-        machine: Boot and process namespace, within which a process id means one process; "" where that is not known.
-        started: When the process started, in ticks since the boot: process ids come again.
-        run_id: The orchestrator's, "" outside of it.
-        since: When it got the lease, in seconds since 1970 by its clock.
-        renewals: Counts up, so that no two states of the object are alike.
-        released: It has ended and is about to delete the object.
+        machine: Boot id and process namespace, within which process ids are unique; "" where they are unknown.
+        started: When the process started, in ticks since the boot, because process ids are reused.
+        run_id: The orchestrator's run id, "" without one.
+        since: When the process got the lease, in seconds since 1970 by its clock.
+        renewals: Counts up, so that no two states of the object are equal.
+        released: Whether the process has ended the lease and is about to delete the object.
     """
 
     host: str
@@ -60,7 +60,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it certainly is: it ran on this machine and does not any more."""
+        """Whether the process ran on this machine and has certainly ended."""
         return self.machine != "" and self.machine == _machine() and _started(self.pid) != self.started
 
 
@@ -68,7 +68,7 @@ class Lease:
     """A lease that this process holds, renewed by a thread.
 
     Attributes:
-        taken_by: Who took it over, None while it is held.
+        taken_by: The process that took the lease over; None while this one holds it.
     """
 
     def __init__(self, folder: BucketFolder, holder: Holder) -> None:
@@ -78,14 +78,14 @@ class Lease:
         self._renewing = threading.Lock()
         self.taken_by: Holder | None = None
 
-    def acquire(self, tell: Callable[[str], None]) -> None:
-        """Wait until it is free or has expired.
+    def acquire(self, report: Callable[[str], None]) -> None:
+        """Take the lease as soon as it is free or has expired.
 
         Args:
-            tell: Called with a sentence where there is something to wait for.
+            report: Called with a sentence if there is something to wait for.
 
         Raises:
-            ConflictError: Another process has renewed it meanwhile.
+            ConflictError: Another process holds the lease and renewed it meanwhile.
         """
         watched: Tag | None = None
         watched_since = 0.0
@@ -104,14 +104,14 @@ class Lease:
                     )
                 watched, watched_since = tag, time.monotonic()
                 if not other.released and not other.is_dead:
-                    tell(f"waiting up to {EXPIRES_S:.0f} s for {other}, which may be lost")
+                    report(f"waiting up to {EXPIRES_S:.0f} s for {other}, which may be lost")
             patience_s = _RELEASED_S if other.released else 0.0 if other.is_dead else EXPIRES_S
             if time.monotonic() - watched_since >= patience_s and self._put(tag):
                 return
             time.sleep(_POLL_S)
 
     def keep(self) -> None:
-        """Renew it until it is released or taken over. A store that does not answer is asked again."""
+        """Renew the lease until it is released or taken over; try again where the bucket does not answer."""
         from obstore.exceptions import BaseError
 
         while not self._ended.wait(RENEW_S):
@@ -120,24 +120,24 @@ class Lease:
                     if self._ended.is_set() or not self._renew():
                         return
             except (BaseError, OSError, ConflictError):
-                continue  # nobody can write there now; whether it is still ours, the next answer tells
+                continue  # the next answer shows whether this process still holds the lease
 
     def release(self) -> None:
-        """Delete it, where it is still held: by a conditional put first, as no store deletes conditionally."""
+        """Delete the lease if it is still held; a conditional put comes first, as no bucket deletes conditionally."""
         from obstore.exceptions import BaseError
 
         self._ended.set()
-        # A renewal under way changes the state that the put below has to name.
+        # A renewal in progress changes the tag that the put below has to name.
         if not self._renewing.acquire(timeout=EXPIRES_S) or self.taken_by is not None:
             return
         try:
             if self._put(self._tag, released=True):
                 self._folder.delete([LEASE_FILE])
         except (BaseError, OSError):
-            return  # it expires
+            return  # the lease will expire
 
     def _renew(self) -> bool:
-        """Renew it once; False where it is another's."""
+        """Renew the lease once; False if another process has it."""
         if self._put(self._tag):
             return True
         found = self._read()
@@ -150,7 +150,7 @@ class Lease:
             self._holder.pid,
             self._holder.since,
         ):
-            self._tag = tag  # an earlier put had arrived, its answer had not
+            self._tag = tag  # an earlier put succeeded, but its answer was lost
             return True
         self.taken_by = other
         return False
@@ -163,13 +163,13 @@ class Lease:
             holder = Holder(**json.loads(found[0]))
         except (ValueError, TypeError):
             raise ConflictError(
-                f"The object {self._folder}/{LEASE_FILE} is no lease that this version can read.",
-                remedy="See that nothing trains with these checkpoints, then delete it.",
+                f"The object {self._folder}/{LEASE_FILE} is not a lease that this version can read.",
+                remedy="Make sure that nothing trains with these checkpoints, then delete it.",
             ) from None
         return holder, found[1]
 
     def _put(self, tag: Tag | None, *, released: bool = False) -> bool:
-        """Write this process's name into the object if it still has this tag (None: if there is none)."""
+        """Write this process as the holder if the object still has this tag; None: if there is no object."""
         named = asdict(self._holder)
         renewals = self._holder.renewals + 1
         content = json.dumps({**named, "renewals": renewals, "released": released}).encode()
@@ -182,14 +182,14 @@ class Lease:
 
 
 @contextmanager
-def leased(folder: BucketFolder, *, run_id: str, tell: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the lease of a bucket's prefix.
+def leased(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) -> Iterator[Lease]:
+    """Acquire the lease of a bucket's prefix and renew it in a thread until the end of the block.
 
     Raises:
         ConflictError: Another process holds it; the message says which and where.
     """
     lease = Lease(folder, this_process(run_id))
-    lease.acquire(tell)
+    lease.acquire(report)
     keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
     keeper.start()
     try:
@@ -212,7 +212,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine started; "" where there is none, or it has ended and nobody has asked how."""
+    """When a process of this machine started, in ticks since the boot; "" if it does not exist or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""One process at a time in the folder of a run."""
+"""A file lock on the folder of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from forecache.errors import ConflictError
 from forecache.files import lock
 
 GRACE_S = 35.0
-"""How long the workers of a training that is told to stop, or whose launcher was killed, may take to save and end."""
+"""Seconds that workers may take to save and exit after a stop signal, or after their launcher was killed."""
 
 
 @contextmanager
 def only_one(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
-    """Hold the folder's lock; yields its file descriptor, which holds it as long as any process has it open.
+    """Lock the folder; yields the lock's file descriptor. The lock lasts as long as any process has that open.
 
     Args:
-        doing: What the folder is for, in a word, for the error.
-        wait_s: How long another holder may take to end: the workers of a launcher that was killed save first.
+        doing: What the lock is for, for the error message, such as "training".
+        wait_s: Seconds to wait for another process to exit: workers of a killed launcher save first.
 
     Raises:
-        ConflictError: Another process holds it.
+        ConflictError: Another process holds the lock.
     """
 
     def refused(_: str) -> ConflictError:

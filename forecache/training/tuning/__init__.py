@@ -1,1 +1,1 @@
-"""The search for hyperparameters."""
+"""Hyperparameter search."""

@@ -1,8 +1,8 @@
-"""A search for better hyperparameters: Optuna's TPE, trials in parallel, the hopeless ones ended early, resumable.
+"""A resumable hyperparameter search: Optuna's TPE, parallel trials, and pruning of trials worse than the median.
 
-The study lives in a journal file in the run's folder, each trial is a training run of its own (without export) and a
-child run in MLflow. The first trial is the declaration as it stands, so that the best is never worse than that. A
-search changes no declaration: it says which values to write there.
+The study is a journal file in the run's folder. Each trial is a training run without export, and a child run in MLflow.
+The first trial uses the declared values, so that the best is never worse than they are. A search does not change the
+declaration: it reports which values to write there.
 """
 
 import hashlib
@@ -57,23 +57,28 @@ def tune(
 ) -> StageResult:
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
-    A search that was interrupted goes on: its finished trials count, those that ran resume from their checkpoints.
-    As many trials run at once as the machine has cores, or GPUs where it trains on those, each with one worker.
+    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints.
+    As many trials run at once as the machine has GPUs, or cores without them, each with one worker.
+
+    Args:
+        night: As-of date under which the search is recorded.
+        trials: Trials to finish, those of earlier calls on the same inputs included.
+        run_id: The orchestrator's run id, "" without one.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
         failed, parallel, mlflow_run_id, inputs.
 
     Raises:
-        SettingsError: The model is an estimator, whose parameters are its own.
+        SettingsError: The model is an estimator.
         NotFoundError: There is no training set yet.
         ConflictError: Another process searches on the same inputs.
-        InputError: No trial came to an end with a validation loss.
+        InputError: No trial completed with a validation loss.
     """
     started = time.perf_counter()
     if not isinstance(pipeline.model, TorchModel):
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} has an estimator, and the search tries learning rates of networks.",
+            f"Pipeline {pipeline.name!r} has an estimator, but the search tunes networks only.",
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
@@ -97,7 +102,7 @@ def tune(
 
 
 def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
-    """One for each trial that may run at once: the number of its GPU, or None for a core each."""
+    """One slot per parallel trial: the index of its GPU, or None where each trial has a core."""
     found = gpus() if settings.device != "cpu" else 0
     return list(range(found)) if found else [None] * (os.cpu_count() or 1)
 
@@ -132,7 +137,7 @@ class _Search:
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     def run(self) -> int:
-        """Run the trials that are missing; returns how many that were."""
+        """Run the missing trials; returns their number."""
         missing = max(0, self.remaining)
         if missing:
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
@@ -149,12 +154,12 @@ class _Search:
         return missing
 
     def summary(self) -> dict[str, Any]:
-        """What the search found, over all its calls."""
+        """The search's result so far, earlier calls included."""
         complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
         if not complete:
             errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]
             raise InputError(
-                f"None of {len(errors)} trials of {self.pipeline.name!r} came to an end: {errors[0] if errors else ''}",
+                f"None of {len(errors)} trials of {self.pipeline.name!r} completed: {errors[0] if errors else ''}",
                 remedy="Check the label and the features for extreme values.",
             )
         best = min(complete, key=lambda trial: float(trial.value or 0.0))

@@ -1,4 +1,4 @@
-"""The Optuna study of a search, in a journal file: what it draws from, which trials count, which are tried again."""
+"""The Optuna study of a search, in a journal file: its search space, finished trials, and interrupted trials."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ERROR = "error"
-"""The attribute of a trial that failed by what was tried: what its training said."""
+"""User attribute of a trial that failed because of its values: the error message of its training."""
 
 _BATCH_SIZES = (256, 512, 1024, 2048, 4096)
 _START_UP_TRIALS = 4
@@ -32,7 +32,7 @@ def open_study(folder: Path, pipeline: Pipeline) -> "Study":
         load_if_exists=True,
     )
     known = len(study.get_trials(deepcopy=False))
-    # A search that goes on must not draw again what it drew before.
+    # A resumed search must not draw the same values again.
     study.sampler = optuna.samplers.TPESampler(seed=pipeline.training.seed + known, constant_liar=True)
     if not known:
         study.enqueue_trial(declared_values(pipeline.training))
@@ -40,12 +40,12 @@ def open_study(folder: Path, pipeline: Pipeline) -> "Study":
 
 
 def declared_values(training: Training) -> dict[str, Any]:
-    """What a trial varies, as it is declared."""
+    """The declared values of what a trial varies."""
     return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
 
 
 def suggest(trial: "Trial", training: Training) -> Training:
-    """The declaration with this trial's values; the ranges include what is declared."""
+    """The declared training with this trial's values; the ranges include the declared values."""
     sizes = sorted({*_BATCH_SIZES, training.batch_size})
     rate, decay = training.learning_rate, training.weight_decay
     return replace(
@@ -58,13 +58,13 @@ def suggest(trial: "Trial", training: Training) -> Training:
 
 
 def finished_trials(study: "Study") -> list["FrozenTrial"]:
-    """Trials that count: complete, pruned, or failed by what was tried rather than by an interruption."""
+    """Trials that are complete, pruned, or failed because of their values rather than by an interruption."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED") or ERROR in trial.user_attrs]
 
 
 def requeue_interrupted(study: "Study") -> None:
-    """Trials that ran when the process was killed are tried again with the same values, from their checkpoints."""
+    """Queue the trials that ran when the process was killed again, to continue from their checkpoints."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -78,4 +78,4 @@ class Pruned(Exception):
 
 
 class Stopped(Exception):
-    """The search was told to end."""
+    """The search was stopped."""

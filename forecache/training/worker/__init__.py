@@ -1,1 +1,1 @@
-"""What runs inside a torchrun worker. Only workers (and tests and benchmarks) import it: it loads torch."""
+"""The code of a torchrun worker. Only workers, tests and benchmarks import it, because it loads torch."""

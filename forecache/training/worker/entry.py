@@ -1,4 +1,4 @@
-"""What each worker of a training does, called by torchrun's agent in a process of its own."""
+"""Entry point of each training worker, which torchrun's agent calls in a process of its own."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from forecache.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_
 
 
 def work(spec_path: str, launched_at: float) -> None:
-    """Run one worker to its end, or until a stop is asked for.
+    """Run one worker until it is done or asked to stop.
 
     Args:
-        spec_path: Of the run's `spec.json`.
+        spec_path: Path of the run's `spec.json`.
         launched_at: When torchrun's agent started, in seconds since 1970.
     """
     spec = load_spec(Path(spec_path))
     if (spec.folder / RESULT_FILE).is_file():
         return
-    # An orphan must not go on writing checkpoints beside the worker that replaces it.
+    # An orphan must not continue to write checkpoints next to the worker that replaces it.
     end_with_parent(signal.SIGKILL)
     from forecache.training.worker.run import is_lost_peer, run_worker
 
@@ -34,7 +34,7 @@ def work(spec_path: str, launched_at: float) -> None:
 
 
 def write_error(spec: TrainingSpec, error: Exception) -> None:
-    """Leave what went wrong for the parent, whole or not at all; the first rank to fail wins."""
+    """Write `error.json` for the parent, atomically; the first rank to fail wins."""
     description = {
         "type": type(error).__name__,
         "message": error.message if isinstance(error, ForecacheError) else str(error),

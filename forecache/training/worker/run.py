@@ -1,4 +1,4 @@
-"""One worker's run from specification to exported model, in the order things happen."""
+"""One worker's run, from specification to exported model."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
 from forecache.training.worker.loop.session import Interrupted, Session
-from forecache.training.worker.loop.user_fit import OwnLoop
+from forecache.training.worker.loop.user_fit import UserFitLoop
 from forecache.training.worker.model.export import export
 from forecache.training.worker.model.model import (
     ExportedModel,
@@ -38,10 +38,10 @@ _PARITY_ROWS = 4096
 
 
 def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Train, or go on training, and export on rank 0; returns early where a stop was asked for.
+    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop.
 
     Args:
-        launched_at: When torchrun's agent started, in seconds since 1970, for the record of what the run cost.
+        launched_at: When torchrun's agent started, in seconds since 1970, for the cost record.
     """
     settings = load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
@@ -55,7 +55,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
             Events(spec)("interrupted")
     finally:
         group.close()
-    group.end_as_asked()
+    group.end_if_asked()
 
 
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
@@ -119,10 +119,10 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         events("done")
 
 
-def _loop(pipeline: Pipeline, session: Session) -> Loop | OwnLoop:
+def _loop(pipeline: Pipeline, session: Session) -> Loop | UserFitLoop:
     model, num_features = pipeline.network, len(pipeline.features.names)
     if model.fit is not None:
-        return OwnLoop(session, model.fit, build=model.build, num_features=num_features)
+        return UserFitLoop(session, model.fit, build=model.build, num_features=num_features)
     torch.manual_seed(session.training.seed)
     return Loop(session, model.build(num_features))
 
@@ -130,7 +130,7 @@ def _loop(pipeline: Pipeline, session: Session) -> Loop | OwnLoop:
 def _finish(
     spec: TrainingSpec,
     pipeline: Pipeline,
-    loop: Loop | OwnLoop,
+    loop: Loop | UserFitLoop,
     network: torch.nn.Module,
     statistics: Statistics,
     usage: dict[str, Any],
@@ -168,7 +168,7 @@ def _finish(
 
 
 def _evaluation_rows(training: Training) -> int:
-    """Rows of an evaluation's batch: several parts of a step, as no gradient is held, up to where more gain nothing."""
+    """Rows of an evaluation batch: several parts of a training step, as no gradients are kept, up to a useful size."""
     return min(_EVALUATION_ROWS, _EVALUATION_PARTS * -(-training.batch_size // training.accumulation))
 
 
@@ -193,11 +193,11 @@ def _environment(group: Group) -> dict[str, Any]:
 
 
 def _no_beat(step: int) -> None:
-    """The heartbeat of the other ranks: none."""
+    """The heartbeat of ranks other than 0: does nothing."""
 
 
 def is_lost_peer(error: Exception) -> bool:
-    """Whether the error only says that another worker is gone, which a restart mends."""
+    """Whether the error only reports that another worker was lost, which a restart fixes."""
     if isinstance(error, dist.DistError):
         return True
     text = str(error)

@@ -1,15 +1,15 @@
-"""Checkpoints that exist whole or not at all: a directory a step, a checksum of every file in the marker, written last.
+"""Atomic checkpoints: one directory per step, with a marker file, written last, that lists every file's SHA-256.
 
-A directory's name ends in a token of the process group that writes it, and a group deletes only what is its own or was
-there when it began: one that was suspended, and has lost its lease without knowing, writes over nothing and deletes
-nothing of the group that has taken over.
+A directory's name ends in a token of the process group that writes it, and a group deletes only its own directories and
+those that existed when it began. So a group that was suspended, and lost its lease without noticing, neither overwrites
+nor deletes anything of the group that took over.
 
-Tensors go through `torch.distributed.checkpoint`: each rank writes its shards of a DTensor. Plain tensors are equal on
-every rank and travel as one buffer, because DCP takes 0.4 ms a tensor; where there are no others rank 0 writes alone.
-What is no tensor lies beside them in `state.pt`.
+Tensors are written with `torch.distributed.checkpoint` (DCP): each rank writes its shards of a DTensor. Plain tensors
+are equal on every rank and are written as one buffer, because DCP takes 0.4 ms per tensor; without DTensors rank 0
+writes alone. Values that are not tensors are in `state.pt`.
 
-Writing runs in a thread of this module over a copy of the state, and not through DCP's `async_save`, whose end on one
-rank says nothing about the others' files: here the same thread gathers every rank's checksums and then commits.
+A thread of this module writes a copy of the state. DCP's `async_save` is not used, because its completion on one rank
+says nothing about the others' files; the thread here gathers every rank's checksums and then commits.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ class Checkpoints:
     """The checkpoints of one run; every rank has one and calls each method at the same point.
 
     Args:
-        files: Where the step directories lie; the same for all ranks.
-        inputs: What the run depends on; a checkpoint of other inputs is refused.
-        keep: Newest committed checkpoints that stay.
+        files: Folder of the step directories, the same on all ranks.
+        inputs: Text that identifies what the run depends on; a checkpoint with other inputs is refused.
+        keep: Number of newest committed checkpoints to keep.
     """
 
     def __init__(self, files: Folder, group: Group, *, inputs: str, keep: int) -> None:
         self.files, self.group, self.inputs, self.keep = files, group, inputs, keep
-        # A writer that held the interpreter for 5 ms (the default) would hold up every step beside it.
+        # With the default of 5 ms the writing thread would delay every training step.
         sys.setswitchinterval(0.0005)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -56,15 +56,18 @@ class Checkpoints:
         self._found: set[str] | None = None
 
     def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
-        """Write a checkpoint; returns before it is durable unless `wait`. An earlier write's error is raised here.
+        """Write a checkpoint; returns before it is durable unless `wait`.
 
         Args:
             state: Nested dictionaries, lists and tuples of tensors, DTensors and plain values.
+
+        Raises:
+            UnavailableError: The checkpoint before this one could not be written, or with `wait` this one.
         """
         self.wait()
         sharded = is_sharded(state)
         if sharded and self._writers is None:
-            # The training's own collectives go on meanwhile in the default group.
+            # The training's collectives use the default group meanwhile.
             self._writers = dist.new_group(backend="gloo")
         if sharded or self.group.rank == 0:
             writers = self._writers if sharded else None
@@ -76,18 +79,18 @@ class Checkpoints:
         """Block until the last checkpoint is durable.
 
         Raises:
-            UnavailableError: It could not be written; the one before it stands.
+            UnavailableError: It could not be written; the one before it remains.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
     def latest(self, like: dict[str, Any] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest checkpoint that is whole, on the CPU, and a sentence for each newer one that is not.
+        """The newest complete checkpoint, on the CPU, and a sentence for each newer one that is incomplete or damaged.
 
         Args:
-            like: A state whose DTensors say how to shard what was saved sharded, by any number of ranks; they are
-                filled and returned.
+            like: A state whose DTensors define the sharding to load into, whatever number of ranks saved the
+                checkpoint; they are filled and returned.
 
         Raises:
             ForecacheError: The checkpoint belongs to a run with other inputs.
@@ -101,12 +104,12 @@ class Checkpoints:
         names = self._look()
         for folder in sorted({name.split("/")[0] for name in names if name.startswith("step-")}, reverse=True):
             if f"{folder}/{MARKER}" not in names:
-                refused.append(f"checkpoint {folder} is passed over: it was never committed")
+                refused.append(f"checkpoint {folder} is skipped: it was never committed")
                 continue
             try:
                 marker = json.loads(self._content(f"{folder}/{MARKER}"))
             except ValueError:
-                refused.append(f"checkpoint {folder} is passed over: its marker cannot be read")
+                refused.append(f"checkpoint {folder} is skipped: its marker cannot be read")
                 continue
             if marker["inputs"] != self.inputs:
                 raise ForecacheError(
@@ -114,13 +117,13 @@ class Checkpoints:
                     remedy="Remove it to start anew.",
                 )
             if any(name not in names or self._digest(name) != sha256 for name, sha256 in marker["files"].items()):
-                refused.append(f"checkpoint {folder} is passed over: its content does not match its checksum")
+                refused.append(f"checkpoint {folder} is skipped: its content does not match its checksum")
                 continue
             return folder, refused
         return "", refused
 
     def _look(self) -> list[str]:
-        """Names of all files; the folders of the first look are those that others have left."""
+        """Names of all files; the first call records the folders that earlier process groups left."""
         names = self.files.names()
         if self._found is None:
             self._found = {name.split("/")[0] for name in names}
@@ -132,7 +135,7 @@ class Checkpoints:
         return state
 
     def _next_folder(self, step: int) -> str:
-        """A folder that no whole checkpoint has: a stop during an evaluation leaves one of the step that ends it."""
+        """Name of a new folder. A step can be saved twice: by a stop during the evaluation, and at the epoch's end."""
         folder, last = f"step-{step:010d}", self._last.rpartition("-")[0]
         if last.startswith(folder):
             folder = f"{folder}.{int(last.removeprefix(folder).removeprefix('.') or 0) + 1:03d}"
@@ -163,7 +166,7 @@ class Checkpoints:
         except Exception as error:
             raise UnavailableError(
                 f"The checkpoint of step {step} could not be written to {self.files}: {error}.",
-                remedy="Make room or restore access; the run goes on from the checkpoint before it.",
+                remedy="Make room or restore access; the run resumes from the checkpoint before it.",
             ) from error
 
     def _commit(self, folder: str, step: int, description: Description, files: dict[str, str]) -> None:
@@ -180,7 +183,7 @@ class Checkpoints:
         self.files.write(f"{folder}/{MARKER}", json.dumps(marker).encode())
 
     def _prune(self, newest: str) -> None:
-        """Keep the newest committed checkpoints; what a killed worker left unfinished before them goes too."""
+        """Delete all checkpoints but the newest committed ones, those that a killed worker left unfinished included."""
         names = self.files.names()
         committed = sorted(name.split("/")[0] for name in names if name.endswith(f"/{MARKER}"))
         kept = {newest, *committed[-self.keep :]}
@@ -192,7 +195,7 @@ class Checkpoints:
 
     def _delete(self, names: list[str]) -> None:
         markers = [name for name in names if name.endswith(f"/{MARKER}")]
-        self.files.delete(markers)  # first, so that a half-removed checkpoint is never taken for a whole one
+        self.files.delete(markers)  # first, so that a partly deleted checkpoint never looks complete
         self.files.delete([name for name in names if name not in markers])
 
     def _content(self, name: str) -> bytes:

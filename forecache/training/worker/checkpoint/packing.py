@@ -1,4 +1,4 @@
-"""A state as a few tensors and a description: DTensors by their path, all plain tensors as one buffer of bytes."""
+"""Pack a state into few tensors and a description: DTensors by their path, all plain tensors as one byte buffer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Description:
-    """All of a state but its tensors' content.
+    """A state without the content of its tensors.
 
     Attributes:
-        state: The nest, with None for each tensor, and lists for tuples.
+        state: The nested structure, with None for each tensor, and lists for tuples.
         tensors: The type and the shape of the tensor at each path.
         sharded: Paths of the DTensors.
     """
@@ -26,7 +26,7 @@ class Description:
     sharded: list[str]
 
     def empty(self, path: str) -> Tensor:
-        """A tensor like the one at the path, on the CPU, whatever it holds."""
+        """An uninitialised CPU tensor with the dtype and shape of the one at the path."""
         dtype, shape = self.tensors[path]
         return torch.empty(shape, dtype=dtype)
 
@@ -64,7 +64,7 @@ def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], 
 
     Args:
         load: Fills tensors as `pack` returned them.
-        like: A state whose DTensors say how to lay out the tensors at their paths; those are filled and returned.
+        like: A state whose DTensors define the sharding of the tensors at their paths; they are filled and returned.
     """
     wanted = {path: tensor for path, tensor in _tensors(like).items() if isinstance(tensor, DTensor)}
     plain = {path: description.empty(path) for path in description.tensors if path not in description.sharded}
@@ -88,7 +88,7 @@ def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
-    """The same nest with every tensor changed; a tensor's path is made of keys and positions."""
+    """The same nested structure with every tensor changed; a tensor's path consists of keys and positions."""
     if isinstance(value, Tensor):
         return change(path, value)
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ def _mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") ->
 
 
 def _filled(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
-    """The same nest with the tensors at their paths."""
+    """The same nested structure with the tensors at their paths."""
     if path in tensors:
         return tensors[path]
     if isinstance(value, dict):

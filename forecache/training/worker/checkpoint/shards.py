@@ -22,30 +22,30 @@ _BUFFER_BYTES = 1 << 20
 def save_shards(
     files: Folder, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
 ) -> dict[str, str]:
-    """Write tensors into an empty folder of it.
+    """Write tensors into the empty folder `folder` of `files`.
 
     Args:
-        tensors: On the CPU; of a DTensor each rank writes its shard.
-        group: All ranks of it must call; None: this process holds everything.
+        tensors: On the CPU; each rank writes its shard of a DTensor.
+        group: All its ranks must call; None: this process writes everything.
 
     Returns:
         SHA-256 of the files that this rank wrote, by name.
 
     Raises:
-        OSError: A rank could not write; so it is on every rank.
+        OSError: A rank could not write; raised on every rank.
     """
     system = _FileSystem(files)
     writer = dcp.FileSystemWriter(folder, sync_files=not files.durable)
     writer.fs = system
     writer.path = system.init_path(folder)
     planner = dcp.DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    with _in_one_process(group), _said_as_os_error():
+    with _in_one_process(group), _raised_as_os_error():
         dcp.save(dict(tensors), storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
     return system.digests
 
 
 def load_shards(files: Folder, folder: str, tensors: dict[str, Tensor]) -> None:
-    """Fill tensors from a folder of it, each rank on its own; a DTensor's shards may lie otherwise than saved.
+    """Fill tensors from the folder `folder` of `files`, each rank on its own; a DTensor's sharding may differ.
 
     Raises:
         OSError: A file or a tensor is missing.
@@ -55,12 +55,12 @@ def load_shards(files: Folder, folder: str, tensors: dict[str, Tensor]) -> None:
     reader.fs = system
     reader.path = system.init_path(folder)
     planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    with _in_one_process(None), _said_as_os_error():
+    with _in_one_process(None), _raised_as_os_error():
         dcp.load(tensors, storage_reader=reader, planner=planner, no_dist=True)
 
 
 class _FileSystem(FileSystemBase):
-    """The file operations of DCP's writer and reader on a folder; `digests` of what was written."""
+    """The file operations of DCP's writer and reader on a `Folder`; `digests` has the SHA-256 of each written file."""
 
     def __init__(self, files: Folder) -> None:
         self.files = files
@@ -88,7 +88,7 @@ class _FileSystem(FileSystemBase):
         self.digests[str(new_path)] = self.digests.pop(str(path))
 
     def mkdir(self, path: str | os.PathLike[str]) -> None:
-        """Folders are made as files need them."""
+        """Nothing to do: writing a file creates its folder."""
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -102,7 +102,7 @@ class _FileSystem(FileSystemBase):
 
 
 class _Hashed(io.RawIOBase):
-    """Writes through to a file and hashes; closing it leaves the file to its owner."""
+    """Writes through to a file and hashes the content; closing this object does not close the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest, self.written = file, hashlib.sha256(), 0
@@ -111,7 +111,7 @@ class _Hashed(io.RawIOBase):
         return True
 
     def write(self, content: Any) -> int:
-        own = bytes(content)  # a bucket's writer uploads later, and the caller reuses its buffer
+        own = bytes(content)  # a copy: the bucket's writer uploads later, and the caller reuses its buffer
         self.file.write(own)
         self.digest.update(own)
         self.written += len(own)
@@ -130,7 +130,7 @@ class _Hashed(io.RawIOBase):
 
 @contextmanager
 def _in_one_process(group: "dist.ProcessGroup | None") -> Generator[None, None, None]:
-    """DCP warns at every save and load without a group that there is none."""
+    """Silence the warning of DCP, at every save and load without a group, that there is none."""
     with warnings.catch_warnings():
         if group is None:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -138,8 +138,8 @@ def _in_one_process(group: "dist.ProcessGroup | None") -> Generator[None, None, 
 
 
 @contextmanager
-def _said_as_os_error() -> Generator[None, None, None]:
-    """DCP's own exception is a BaseException that carries a traceback of each rank in its text."""
+def _raised_as_os_error() -> Generator[None, None, None]:
+    """Raise DCP's exception as an OSError: DCP's is a BaseException whose text has a traceback of each rank."""
     try:
         yield
     except CheckpointException as error:

@@ -1,4 +1,4 @@
-"""The process group of a run: gloo on CPUs, NCCL beside it on GPUs, and the stop flag that all ranks agree on."""
+"""The process group of a run: gloo on CPUs, gloo and NCCL on GPUs, and the stop flag that all ranks agree on."""
 
 import os
 import signal
@@ -22,14 +22,14 @@ _MOST_CALLS = 16
 
 
 class Group:
-    """This process among the workers.
+    """The process group of the workers, as this rank uses it.
 
     Raises:
-        SettingsError: GPUs are asked for and this worker has none.
+        SettingsError: GPUs are required and this worker has none.
 
     Attributes:
         rank: 0 to world_size - 1.
-        device: Where the model lives.
+        device: The device of the model.
         asked_to_stop: Whether this process got SIGTERM; see `StopPoll`.
     """
 
@@ -67,7 +67,7 @@ class Group:
         return dict(sorted(item for part in gathered for item in part.items()))
 
     def share(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Overwrite tensors by rank 0's."""
+        """Overwrite tensors with rank 0's."""
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
@@ -78,10 +78,10 @@ class Group:
         return box[0]
 
     def by_first(self, work: Callable[[], T]) -> T:
-        """What rank 0's call returns, on every rank, however long it takes.
+        """Call `work` on rank 0 and return its result on every rank, however long it takes.
 
-        The others wait with a message every half minute: a collective of theirs would end in a timeout while rank 0
-        reads a large table or hashes a checkpoint.
+        Rank 0 sends the others a message every half minute: a single collective would time out while rank 0 reads a
+        large table or hashes a checkpoint.
         """
         if self.rank:
             while not self.broadcast(None):
@@ -101,8 +101,8 @@ class Group:
     def close(self) -> None:
         dist.destroy_process_group()
 
-    def end_as_asked(self) -> None:
-        """End this process if it got SIGTERM, and let one that still comes end it at once.
+    def end_if_asked(self) -> None:
+        """End this process if it got SIGTERM, and let a later SIGTERM end it at once.
 
         torchrun's agent sends SIGTERM to its workers when it ends. It then waits for their processes to end, while a
         worker that has returned waits for the agent.
@@ -127,10 +127,10 @@ def _require_devices(local: int, device: str, cuda: bool) -> None:
 
 
 class StopPoll:
-    """Whether any rank was asked to stop, looked up about twice a second at points that all ranks agree on.
+    """Whether any rank was asked to stop, checked about twice a second at the same call on all ranks.
 
-    After each look-up the slowest rank's time says how many calls pass until the next: fast steps are not held up, and
-    with slow ones each is a chance to save within the grace that a preemption gives.
+    The slowest rank's time per call decides after how many calls the next check comes: fast steps are not slowed down,
+    and each slow step is checked, to save within the grace period of a preemption.
     """
 
     def __init__(self, group: Group) -> None:
@@ -138,7 +138,7 @@ class StopPoll:
         self._calls, self._interval, self._polled_at = 0, 1, time.monotonic()
 
     def asked(self) -> bool:
-        """Call it after each step, or batch of an evaluation, on every rank."""
+        """Whether to stop; every rank must call it after each step, or each batch of an evaluation."""
         self._calls += 1
         if self._calls < self._interval:
             return False

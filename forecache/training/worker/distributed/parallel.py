@@ -1,7 +1,7 @@
-"""The network on all ranks: whole on each (DDP), or cut into shards (FSDP2) where one device cannot hold it.
+"""The network on all ranks: replicated (DDP), or sharded (FSDP2) if it does not fit on one device.
 
-Its state goes by parameter name, and each rank saves and loads its shards: a checkpoint of one kind resumes as the
-other, with any number of workers. Only the trained weights are gathered whole, on rank 0's host, for the export.
+Its state is keyed by parameter name, and each rank saves and loads its shards: a checkpoint of either kind resumes as
+the other, with any number of workers. Only the trained weights are gathered, on rank 0's host, for the export.
 """
 
 import os
@@ -30,7 +30,7 @@ Kind = Literal["ddp", "fsdp"]
 State = dict[str, Any]
 
 _COPIES = 5  # weights, gradient, AdamW's two moments, the best weights
-_USABLE_SHARE = 0.7  # the rest is for activations and what the library holds
+_USABLE_SHARE = 0.7  # the rest is for activations and the library's own memory
 _UNITS = 8
 _LARGEST_UNIT = 100_000_000
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -38,7 +38,7 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 @dataclass(frozen=True)
 class Placement:
-    """How a network is laid on the ranks, and the figures that decided it, in bytes a device."""
+    """How a network is distributed over the ranks, and the figures that decided it, in bytes per device."""
 
     kind: Kind
     needed_bytes: int
@@ -46,7 +46,7 @@ class Placement:
 
 
 def placement(network: nn.Module, group: Group, declared: Literal["auto", "ddp", "fsdp"]) -> Placement:
-    """What is declared; for "auto" FSDP where five copies of the parameters exceed 70% of the smallest device's memory.
+    """The declared kind; for "auto" FSDP if five copies of the parameters exceed 70% of the smallest device's memory.
 
     Every rank must call it at the same point.
     """
@@ -70,12 +70,12 @@ class Parallel:
     """A network that all ranks train together.
 
     Args:
-        network: Built on the CPU, equal on every rank; it is moved to the group's device, whole or a shard of it.
-        dtype: Of shards (FSDP) that are gathered to compute with; the shards themselves stay float32.
+        network: Built on the CPU, equal on every rank; it, or this rank's shard, is moved to the group's device.
+        dtype: Type in which FSDP gathers shards to compute with them; the shards themselves stay float32.
 
     Attributes:
-        network: Holds this rank's parameters; evaluation calls it.
-        forward: Called for a training step, so that gradients are averaged over the ranks.
+        network: The module with this rank's parameters, for evaluation.
+        forward: The module to call in a training step, which averages gradients over the ranks.
     """
 
     def __init__(self, group: Group, network: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
@@ -87,24 +87,23 @@ class Parallel:
             self.forward = network
         else:
             device_ids = [group.device.index] if group.device.type == "cuda" else None
-            # Looking for unused parameters keeps DDP from laying its buckets anew after the first step: a sum over
-            # three ranks or more depends on a value's place in its bucket, and a resumed run has a first step of its
-            # own.
+            # Looking for unused parameters keeps DDP from rebuilding its buckets after the first step: a sum over three
+            # or more ranks depends on a value's position in its bucket, and a resumed run has its own first step.
             self.forward = DistributedDataParallel(
                 network, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
             )
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a part of a step: DDP exchanges the sum of the parts once, with the last.
+        """Context for forward and backward of a part of a step: DDP exchanges the parts' sum once, with the last part.
 
-        FSDP reduces each part's gradient to its shard: whole gradients are what the device cannot hold.
+        FSDP reduces each part's gradient to its shard, because the device cannot hold whole gradients.
         """
         if isinstance(self.forward, DistributedDataParallel) and not last:
             return self.forward.no_sync()
         return nullcontext()
 
     def clip(self, max_norm: float) -> torch.Tensor:
-        """Scale the gradient down to a global norm; returns the norm before, float32 []."""
+        """Scale the gradient down to a global norm; returns the norm before scaling, float32 []."""
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), max_norm)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
@@ -115,7 +114,9 @@ class Parallel:
     def state(self, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         """The network's and the optimizer's state by parameter name, shards under FSDP."""
         if self.kind == "ddp" and optimizer.state:
-            return self.network.state_dict(), self._named(optimizer.state_dict())  # as below, at a tenth of the cost
+            return self.network.state_dict(), self._named(
+                optimizer.state_dict()
+            )  # equal to the line below, at a tenth of the cost
         return get_model_state_dict(self.network), get_optimizer_state_dict(self.network, optimizer)
 
     def _named(self, state: State) -> State:
@@ -129,11 +130,11 @@ class Parallel:
         }
 
     def load(self, network: State) -> None:
-        """Take over weights that lie as the network does."""
+        """Load weights that are laid out like the network's."""
         set_model_state_dict(self.network, network)
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: State) -> None:
-        """Take over an optimizer's state that lies as the network does."""
+        """Load an optimizer's state that is laid out like the network's."""
         set_optimizer_state_dict(self.network, optimizer, state)
 
 
@@ -143,14 +144,14 @@ def whole_weights(network: nn.Module) -> State:
 
 
 def _shard(network: nn.Module, group: Group, dtype: torch.dtype) -> None:
-    """Make units of FSDP: while one computes, only its parameters are whole on a device.
+    """Divide the network into FSDP units: while a unit computes, only its parameters are gathered on a device.
 
-    A unit is a layer of a `ModuleList` or `Sequential`, which is called and not reached into, with an eighth of the
-    parameters or 100 million at least; the rest is one unit more.
+    A unit is a layer of a `ModuleList` or `Sequential` that has at least an eighth of the parameters, or 100 million.
+    The network calls such a layer as a whole. The remaining parameters are one more unit.
     """
     mesh = init_device_mesh(group.device.type, (group.world_size,))
-    # A unit is gathered, kept for the backward pass and freed in the type that it computes in; gradients of all ranks
-    # are added up in float32.
+    # A unit is gathered, and kept for the backward pass, in the type that it computes in; the ranks' gradients are
+    # summed in float32.
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     least = min(_LARGEST_UNIT, sum(parameter.numel() for parameter in network.parameters()) // _UNITS)
     taken: set[nn.Parameter] = set()

@@ -1,7 +1,7 @@
 """The training loop: steps over the reader's order, early stopping, and an exact position to resume.
 
-All state that a later step depends on is in a checkpoint; random numbers of a step come from (seed, epoch, step, rank)
-alone. So a run that was interrupted ends with the same weights as one that was not.
+A checkpoint has all state that later steps depend on, and the random numbers of a step depend on (seed, epoch, step,
+rank) alone. So an interrupted run ends with the same weights as an uninterrupted one.
 """
 
 import time
@@ -22,7 +22,7 @@ _MIN_IMPROVEMENT = 1e-6
 
 
 class Loop:
-    """The network and the optimizer of a session.
+    """Trains the declared network in a session.
 
     Args:
         network: The declared network on the CPU; every rank builds it from the same seed.
@@ -56,7 +56,7 @@ class Loop:
         return self.session.epoch >= self.training.epochs or (self.best_epoch >= 0 and waited >= self.training.patience)
 
     def state(self) -> dict[str, Any]:
-        """What later steps depend on besides the session's position; every rank must call it at the same point."""
+        """The state that later steps depend on besides the session's position; every rank must call it together."""
         [loss_sum] = self.group.sum(float(self.loss_sum))
         self.loss_sum.fill_(loss_sum if self.group.rank == 0 else 0.0)
         return {
@@ -68,17 +68,17 @@ class Loop:
         }
 
     def layout(self) -> dict[str, Any] | None:
-        """A state whose shards say how those of a checkpoint are to lie; None where the network is whole."""
+        """A state whose DTensors define the sharding to load a checkpoint into; None under DDP."""
         return {**self.stepper.layout(), "best": self.best} if self.model.kind == "fsdp" else None
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue where a checkpoint was taken, with any number of workers, by either kind.
+        """Resume from a checkpoint that any number of workers saved, under DDP or FSDP.
 
         Args:
-            state: The checkpoint, laid as `layout` says.
+            state: The checkpoint, sharded like `layout`.
 
         Raises:
-            InputError: It was taken over another sample order.
+            InputError: The checkpoint belongs to another sample order.
         """
         self.session.restore(state)
         self.stepper.load(state)
@@ -93,7 +93,7 @@ class Loop:
             The best weights: whole, by name, on the CPU of rank 0; empty elsewhere.
 
         Raises:
-            Interrupted: A stop was asked for; a checkpoint holds the position.
+            Interrupted: The run was asked to stop; a checkpoint has the position.
         """
         while not self.finished:
             self.train_epoch()
@@ -102,11 +102,11 @@ class Loop:
         return whole_weights(self.model.network)
 
     def described(self) -> dict[str, Any]:
-        """For the run's result: how the network lay on the devices, and what it computed in."""
+        """Entries for the run's result: how the network was distributed, and its precision."""
         return {"parallel": asdict(self.placement), "precision": self.stepper.precision.name}
 
     def train_epoch(self) -> None:
-        """Make the steps that are left of the epoch."""
+        """Perform the epoch's remaining steps."""
         self.model.forward.train()
         for batch in self.session.batches():
             self._train_step(batch)
@@ -136,7 +136,7 @@ class Loop:
         session.report("epoch", **record, best_epoch=self.best_epoch, epochs=self.training.epochs)
 
     def _report_progress(self) -> None:
-        """At most once a second: the mean loss of this rank's rows since then, and what the last step was made with."""
+        """Report, at most once a second, rank 0's mean loss since the last report and the last step's learning rate."""
         if self.group.rank or time.monotonic() - self._reported_at < _REPORT_EVERY_S:
             return
         norm = self.stepper.gradient_norm

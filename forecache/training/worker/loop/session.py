@@ -1,5 +1,5 @@
-"""What every training of a run has, whichever loop makes the steps: a position in the data, a history, checkpoints,
-the stop that all ranks agree on, and the validation loss.
+"""What both training loops share: position in the data, history, checkpoints, the stop that all ranks agree on, and the
+validation loss.
 """
 
 import time
@@ -33,13 +33,13 @@ class Session:
     Args:
         train: The sample order of the training split.
         validation: The order of the validation split.
-        checkpoint_steps: A checkpoint is written every so many steps, and at the end of each epoch.
-        report: Called with an event's name and values; only rank 0's says anything.
+        checkpoint_steps: Steps between checkpoints; another one is written at the end of each epoch.
+        report: Called with an event's name and values; does nothing on ranks other than 0.
         beat: Called with the global step after each step.
 
     Attributes:
-        epoch: Being trained, from 0; `step` of its `train.num_steps` come next.
-        history: One record an epoch.
+        epoch: The epoch in training, from 0; its step `step`, of `train.num_steps`, comes next.
+        history: One record per epoch.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Session:
         return self.epoch * self.train.num_steps + self.step
 
     def position(self) -> dict[str, Any]:
-        """What it takes to go on from here, besides the network's and the optimizer's state."""
+        """What a resumed run needs besides the network's and the optimizer's state."""
         self.digests = self.group.merge(self.reader.digests)
         return {
             "epoch": self.epoch,
@@ -84,14 +84,14 @@ class Session:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a position, with any number of ranks.
+        """Resume from a position that any number of ranks saved.
 
         Raises:
-            InputError: It was taken over another sample order.
+            InputError: The position belongs to another sample order.
         """
         if state["order"] != self.train.fingerprint:
             raise InputError(
-                "The checkpoint was taken over other files than the pinned Delta version has now.",
+                "The checkpoint belongs to other data files than the pinned Delta version has now.",
                 remedy="Remove the run's folder to start anew.",
             )
         self.epoch, self.step = state["epoch"], state["step"]
@@ -100,9 +100,9 @@ class Session:
         self.reader.digests.update({lane: self.digests[lane] for lane in self.reader.lanes})
 
     def batches(self) -> Iterator[Batch]:
-        """This rank's batches of the rest of the epoch; call `step_done` after each.
+        """This rank's remaining batches of the epoch; call `step_done` after each.
 
-        Random numbers are seeded anew for each.
+        Random number generators are seeded before each batch.
         """
         self._stop = StopPoll(self.group)
         self._first_step, self._epoch_started = self.step, time.perf_counter()
@@ -112,31 +112,31 @@ class Session:
         self._trained_s = time.perf_counter() - self._epoch_started
 
     def _seed_step(self) -> None:
-        """Seed this rank's random numbers for the step, so that a resumed run draws the same."""
+        """Seed this rank's random number generators for the step, so that a resumed run draws the same numbers."""
         seed = hash((self.training.seed, self.epoch, self.step, self.group.rank)) % (1 << 63)
-        # `torch.manual_seed` keeps a stack trace for each kind of device that is missing: a fifth of a small step.
+        # `torch.manual_seed` records a stack trace for each missing kind of device: a fifth of a small step's time.
         torch.default_generator.manual_seed(seed)
         if self.group.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
     def step_done(self, make_state: MakeState) -> None:
-        """Count a step, and save where that is due.
+        """Count a step, and save a checkpoint when one is due.
 
         Raises:
-            Interrupted: A stop was asked for; the position is saved.
+            Interrupted: The run was asked to stop; the position is saved.
         """
         self.step += 1
         self.beat(self.global_step)
-        self._end_where_asked(self._stop, make_state)
+        self._stop_if_asked(self._stop, make_state)
         if self.global_step % self.checkpoint_steps == 0 and self.step < self.train.num_steps:
             self.save(make_state)
 
     def validation_loss(self, network: nn.Module, make_state: MakeState) -> float:
-        """The mean loss over the validation split, of all ranks' copies of the network together.
+        """The mean loss over the validation split, which all ranks compute together.
 
         Raises:
-            InputError: It is not a number.
-            Interrupted: A stop was asked for; the position before the evaluation is saved.
+            InputError: The loss is not a number.
+            Interrupted: The run was asked to stop; the position before the evaluation is saved.
         """
         network.eval()
         self.group.share(network.buffers())
@@ -146,11 +146,11 @@ class Session:
             for batch in reader.epoch(0):
                 with torch.no_grad():
                     here = batch.or_placeholder().on(self.group.device)
-                    # FSDP computes in the training's precision, here too; the loss is float32 as in a step.
+                    # FSDP computes in the training's precision here, too; the loss is float32 as in a step.
                     loss = self.objective(network(self.prepare(here.features)).float(), here.target)
                 if len(batch):
                     total += loss.double().cpu() * len(batch)
-                self._end_where_asked(stop, make_state)
+                self._stop_if_asked(stop, make_state)
         finally:
             reader.close()
         [loss_sum] = self.group.sum(float(total))
@@ -182,7 +182,7 @@ class Session:
         self.checkpoints.save(self.global_step, {**self.position(), **make_state()}, wait=wait)
         self.report("checkpoint", step=self.global_step)
 
-    def _end_where_asked(self, stop: StopPoll, make_state: MakeState) -> None:
+    def _stop_if_asked(self, stop: StopPoll, make_state: MakeState) -> None:
         if stop.asked():
             self.save(make_state, wait=True)
             raise Interrupted

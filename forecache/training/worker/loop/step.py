@@ -1,4 +1,4 @@
-"""One optimizer step: the gradient of the step's rows over all ranks, in parts where that saves memory, then AdamW."""
+"""One optimizer step: gradients of the step's rows on all ranks, accumulated in parts to save memory, then AdamW."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from forecache.training.worker.reading.batch import Batch
 
 
 class Stepper:
-    """Makes the steps of a run.
+    """Performs the optimizer steps of a run.
 
     Args:
         model: The network on all ranks.
-        precision: What it computes in, as the model was laid with.
+        precision: The precision that `model` was made for.
         num_steps: Steps of all epochs, for the learning rate's schedule.
     """
 
@@ -43,14 +43,14 @@ class Stepper:
         self.gradient_norm: torch.Tensor | None = None
 
     def state(self) -> dict[str, Any]:
-        """What later steps depend on; tensors lie as the network does."""
+        """The state that later steps depend on; tensors are laid out like the network's."""
         network, optimizer = self.model.state(self.optimizer)
         return {"network": network, "optimizer": optimizer, "scaler": self.precision.scaler.state_dict()}
 
     def layout(self) -> dict[str, Any]:
-        """A state whose shards say how those of a checkpoint are to lie; call it before the first step."""
+        """A state whose DTensors define the sharding to load a checkpoint into; call it before the first step."""
         state = self.state()
-        self.optimizer.state.clear()  # asking for it made a step of zeros, which AdamW would count
+        self.optimizer.state.clear()  # reading it made a step of zeros, which AdamW would count
         return state
 
     def load(self, state: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Stepper:
         self.precision.scaler.load_state_dict(state["scaler"])
 
     def step(self, batch: Batch, *, number: int, rows: int) -> torch.Tensor:
-        """Make step `number` (from 0, over all epochs) on this rank's batch; every rank must call it.
+        """Perform step `number` (from 0, over all epochs) on this rank's batch; every rank must call it.
 
         Args:
             rows: Rows of the step over all ranks.
@@ -70,7 +70,7 @@ class Stepper:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
-        parts = batch.on(self.group.device).parts(self.training.accumulation)  # as many on every rank
+        parts = batch.on(self.group.device).parts(self.training.accumulation)  # the same number on every rank
         for number_of_part, part in enumerate(parts):
             with self.model.part(last=number_of_part == len(parts) - 1):
                 loss_sum += self._add_gradient(part, rows)
@@ -91,6 +91,6 @@ class Stepper:
         with self.precision.computing():
             output = self.model.forward(prepared)
         loss = self.objective(output.float(), filled.target)
-        # The exchange averages over ranks: weighted by its rows, a part adds its share of the whole step's mean.
+        # The gradient exchange averages over ranks; weighted by its rows, a part adds its share of the step's mean.
         self.precision.scaler.scale(loss * (mine * self.group.world_size / rows)).backward()
         return loss.detach().double() * mine

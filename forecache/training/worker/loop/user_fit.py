@@ -1,4 +1,4 @@
-"""A training function of the user's own: what it gets of a run, and how what it returns goes on like the loop's."""
+"""User-defined training: the `FitRun` passed to `TorchModel.fit`, and how its result continues to export and record."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from forecache.training.worker.loop.session import Session
 
 
 class RankRun:
-    """The `FitRun` that the user's function gets."""
+    """The `FitRun` that is passed to the user's function."""
 
     def __init__(self, session: Session, build: Callable[[int], nn.Module], num_features: int) -> None:
         self._session, self._build, self.num_features = session, build, num_features
@@ -64,8 +64,8 @@ class RankRun:
         return self._session.group.sum(*values)
 
 
-class OwnLoop:
-    """Trains by a declared function instead of `Loop`."""
+class UserFitLoop:
+    """Trains with a declared function instead of `Loop`."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class OwnLoop:
         self.best_loss, self.best_epoch = float("inf"), -1
 
     def layout(self) -> None:
-        """The function lays what it restores by itself."""
+        """None: the function restores its state itself."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue where a checkpoint was taken."""
+        """Resume from a checkpoint."""
         self.session.restore(state)
         self.run.restored = state["own"]
 
@@ -91,8 +91,8 @@ class OwnLoop:
         """Call the function; returns the weights of the network it returned, whole on rank 0.
 
         Raises:
-            InputError: It ended no epoch.
-            Interrupted: A stop was asked for; a checkpoint holds the position.
+            InputError: The function returned without ending an epoch.
+            Interrupted: The run was asked to stop; a checkpoint has the position.
         """
         network = self._fit(self.run)
         losses = [record["validation_loss"] for record in self.session.history]
@@ -106,5 +106,5 @@ class OwnLoop:
         return whole_weights(network)
 
     def described(self) -> dict[str, Any]:
-        """For the run's result."""
+        """Entries for the run's result."""
         return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}

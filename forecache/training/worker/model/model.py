@@ -1,4 +1,4 @@
-"""The exported module: preprocessing, the declared network and the output's link, so that no caller can differ."""
+"""The exported module: preprocessing, the declared network and the output's link, so that all callers get the same."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class Prepare(nn.Module):
         super().__init__()
         self.register_buffer("mask", mask)
         self.register_buffer("mean", statistics.mean.float())
-        # A feature that never varied has untrained weights: it is held at 0 rather than let loose on new values.
+        # A feature that never varied has untrained weights: it stays 0, so that new values have no effect.
         inverse = torch.where(statistics.std > 0, 1 / statistics.std, torch.zeros_like(statistics.std))
         self.register_buffer("inverse_std", inverse.float())
 
@@ -76,7 +76,7 @@ class Prepare(nn.Module):
 class ExportedModel(nn.Module):
     """Raw features float32 [n, num_features] -> the output float32 [n, 1], in the label's unit.
 
-    The declared limits of the output are no part of it: scoring keeps to those that are declared then.
+    It does not clip the output: scoring applies the limits that are declared at that time.
     """
 
     def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Rows that a rank computes with."""
+"""A batch of rows of one rank."""
 
 from dataclasses import dataclass
 
@@ -25,11 +25,11 @@ class Batch:
         return self.rows[:, -1:]
 
     def parts(self, number: int) -> "list[Batch]":
-        """So many parts, of which some are empty where there are fewer rows."""
+        """The batch in `number` parts; some are empty if it has fewer rows."""
         return [Batch(rows) for rows in self.rows.tensor_split(number)]
 
     def or_placeholder(self) -> "Batch":
-        """Itself, or one row of zeros where it has none: a rank without rows still takes part in what all ranks do."""
+        """This batch, or one row of zeros if it is empty: a rank without rows still takes part in collectives."""
         return self if len(self) else Batch(self.rows.new_zeros((1, self.rows.shape[1])))
 
     def on(self, device: torch.device) -> "Batch":

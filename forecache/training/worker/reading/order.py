@@ -1,4 +1,4 @@
-"""The order of an epoch's rows: a function of seed and epoch, whatever the number of workers."""
+"""The order of an epoch's rows: a function of seed and epoch, independent of the number of workers."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,10 @@ from forecache.training.worker.reading.split import Chunk, Split
 
 
 class EpochOrder:
-    """The sample order of the epochs of a split; see the module's docstring.
+    """The sample order of the epochs of a split; see `forecache.training.worker.reading`.
 
     Args:
-        batch_rows: Rows of a step over all ranks; the last steps are not shorter, all differ by a few rows at most.
+        batch_rows: Rows of a step over all ranks; steps, the last one included, differ by a few rows at most.
         shuffle_rows: Rows over all lanes that are shuffled together; 0 keeps the table's order (evaluation).
     """
 

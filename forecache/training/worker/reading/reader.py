@@ -11,10 +11,10 @@ from forecache.training.worker.reading.order import EpochOrder
 
 
 class Reader:
-    """The batches of one rank, from any position; `digests` proves which rows were read, in which order.
+    """The batches of one rank, from any position; `digests` hashes the rows that were read, in their order, by lane.
 
     Each lane's next window is decoded in the background while the current one is consumed. Two threads do it: at the
-    start of an epoch nothing else runs, and each lane has to pass over the rows of a row group before its own.
+    start of an epoch nothing else runs, and each lane has to skip the rows of a row group before its own.
     """
 
     def __init__(self, order: EpochOrder, *, rank: int, world_size: int) -> None:
@@ -29,8 +29,7 @@ class Reader:
         self._pool.shutdown(cancel_futures=True)
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of steps `first_step` to the epoch's last; a batch can be empty where it has less rows than
-        there are lanes."""
+        """The batches of steps `first_step` to the epoch's last; a batch with fewer rows than lanes can be empty."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == epoch and first_step == 0:
             streams = ahead[1]
@@ -41,11 +40,11 @@ class Reader:
             yield Batch(rows)
 
     def prepare(self, epoch: int) -> None:
-        """Begin to read an epoch that comes next, while something else (the validation) is done."""
+        """Start to read the next epoch in the background, while the validation split is evaluated."""
         self._ahead = epoch, [_LaneStream(self, epoch, lane, 0) for lane in self.lanes]
 
     def submit(self, windows: Iterator[torch.Tensor]) -> "Future[torch.Tensor | None]":
-        """Have the background thread make a lane's next window; None follows the last."""
+        """Decode a lane's next window in the background; the result is None after the last."""
         return self._pool.submit(next, windows, None)
 
 

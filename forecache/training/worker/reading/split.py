@@ -1,4 +1,4 @@
-"""One split of the training table at a Delta version, in chunks that are read on their own."""
+"""One split of the training table at a Delta version, in chunks that can be read independently."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from forecache.errors import InputError
 
 SPLIT = "split"
 _BATCH_ROWS = 1 << 14
-# Per column and open lane. Without it Arrow reads a row group's columns whole, whose size the table's writer chose.
+# Per column and open lane. Without it Arrow reads whole columns of a row group, whose size the table's writer chose.
 _LOCAL_BUFFER_BYTES, _REMOTE_BUFFER_BYTES = 1 << 17, 1 << 20
 
 
@@ -34,7 +34,7 @@ class Split:
     """The rows of one split of a training table at a Delta version: where they are and how to decode them.
 
     Args:
-        cache_bytes: Where all rows fit in so many bytes, each row group is decoded once and kept.
+        cache_bytes: If all rows fit in this size, each row group is decoded once and kept in memory.
 
     Raises:
         InputError: The table lacks a column, or the split has no row.
@@ -51,14 +51,14 @@ class Split:
         if not self.rows:
             raise InputError(
                 f"The split {name!r} of {table.table_uri} has no row at version {table.version()}.",
-                remedy="Build the training set for a night with enough history.",
+                remedy="Build the training set for an as-of date with enough history.",
             )
         cached = self.rows * 4 * (len(features) + 1) <= cache_bytes
         self._cache: dict[Chunk, np.ndarray] | None = {} if cached else None
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the chunks: a position is valid only where they are the same."""
+        """Hash of the chunks; a position is valid only for the same chunks."""
         text = "\n".join(f"{chunk.path} {chunk.row_group} {chunk.rows}" for chunk in self.chunks)
         return xxhash.xxh3_64_hexdigest(text.encode())
 
@@ -86,7 +86,7 @@ class Split:
                 rows = batch.num_rows if mine is None else pc.sum(mine).as_py() or 0
                 first, last = max(0, start - done), min(rows, stop - done)
                 done += rows
-                if first < last:  # rows before `start` cost a tenth when they are not turned into a matrix
+                if first < last:  # skipping rows before `start` takes a tenth of converting them
                     wanted = batch if mine is None else batch.filter(mine)
                     yield self._matrix(wanted.slice(first, last - first), chunk)
                 if done >= stop:

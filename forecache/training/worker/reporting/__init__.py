@@ -1,1 +1,1 @@
-"""What a worker reports: events, heartbeat, use of the machine."""
+"""What a worker reports: events, heartbeat, resource usage."""

@@ -1,4 +1,4 @@
-"""What a run tells its parent: one JSON object a line, appended to the metrics file of the run's folder by rank 0."""
+"""Events that a run reports to its parent: rank 0 appends one JSON object per line to the metrics file of the run."""
 
 import json
 import time
@@ -19,4 +19,4 @@ class Events:
 
 
 def silent(event: str, **values: Any) -> None:
-    """The events of the other ranks: none."""
+    """Reports nothing, for ranks other than 0."""

@@ -1,4 +1,4 @@
-"""How far a run had come, kept across SIGKILL: step and time in a mapped file, a store to memory each step."""
+"""The progress of a run, which survives SIGKILL: step and time in a memory-mapped file, written after each step."""
 
 import mmap
 import struct
@@ -9,7 +9,7 @@ _LAYOUT = struct.Struct("<qd")
 
 
 class Heartbeat:
-    """Written by rank 0; `before` is what the attempt before this one left, (0, 0.0) for the first."""
+    """Written by rank 0; `before` is the (step, time) that the previous attempt left, (0, 0.0) in the first."""
 
     def __init__(self, path: Path) -> None:
         with path.open("a+b") as file:

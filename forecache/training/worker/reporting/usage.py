@@ -1,4 +1,4 @@
-"""What a worker used while it trained: processor time, memory at its peak, and time spent waiting for data."""
+"""Resource usage of a worker: processor time, peak memory, and time spent waiting for data."""
 
 import os
 import resource
@@ -14,14 +14,14 @@ from forecache.training.worker.reading.batch import Batch
 
 
 class Usage:
-    """Counts from its creation on, in this process."""
+    """Measures this process from the object's creation on."""
 
     def __init__(self) -> None:
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         self.training_s = self.stall_s = 0.0
 
     def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each is there counts as stall, the time until it is asked for as work."""
+        """The same batches; waiting for a batch counts as `stall_s`, waiting and training together as `training_s`."""
         asked = time.perf_counter()
         for batch in batches:
             ready = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Be the only one that trains a specification: here by a lock of its folder, elsewhere by one of its checkpoints."""
+"""Mutual exclusion of a training run: a file lock on this machine, a lease on its checkpoints across machines."""
 
 import os
 import signal
@@ -16,39 +16,41 @@ from forecache.training.spec import TrainingSpec
 
 
 @dataclass(frozen=True)
-class Hold:
-    """What keeps others out of a run.
+class RunLock:
+    """Keeps other processes out of a run.
 
     Attributes:
-        descriptors: Of the locks; they hold as long as any process has them open.
-        lease: Of checkpoints in a bucket, None where they lie in a folder.
+        descriptors: File descriptors of the locks, which last as long as any process has them open.
+        lease: The lease on checkpoints in a bucket; None for checkpoints in a folder.
     """
 
     descriptors: tuple[int, ...]
     lease: Lease | None = None
 
-    def refuse_lost(self, process: "subprocess.Popen[bytes]") -> None:
-        """Kill the training at once where its checkpoints are another's now: it must not save.
+    def stop_if_lost(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kill the training at once if its lease was taken over, because it must not save a checkpoint any more.
 
         Raises:
-            ConflictError: They are.
+            ConflictError: The lease was taken over.
         """
         if self.lease is None or self.lease.taken_by is None:
             return
         os.killpg(process.pid, signal.SIGKILL)
         raise ConflictError(
             f"The training was stopped: its lease had expired and was taken over by {self.lease.taken_by}.",
-            remedy="That one goes on from the last checkpoint. Check why this machine could not reach the checkpoints.",
+            remedy="The other process continues from the last checkpoint. Check why this machine could not reach it.",
         )
 
 
 @contextmanager
-def holding(settings: Settings, spec: TrainingSpec, *, run_id: str = "", tell: Callable[[str], None]) -> Iterator[Hold]:
-    """Hold the run of a specification.
+def run_lock(
+    settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
+) -> Iterator[RunLock]:
+    """Lock the run of a specification.
 
     Args:
-        run_id: The orchestrator's, for whoever finds the run held.
-        tell: Called with a sentence where there is something to wait for.
+        run_id: The orchestrator's run id, shown to another process that finds the run locked.
+        report: Called with a sentence if there is something to wait for.
 
     Raises:
         ConflictError: Another process trains in the same folder, or writes the same checkpoints.
@@ -57,12 +59,12 @@ def holding(settings: Settings, spec: TrainingSpec, *, run_id: str = "", tell: C
     with ExitStack() as stack:
         locks = [stack.enter_context(only_one(spec.folder, "training", wait_s=GRACE_S))]
         if not spec.checkpoints:
-            yield Hold(tuple(locks))
+            yield RunLock(tuple(locks))
             return
         folder = open_folder(spec.checkpoints, settings.storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
         if isinstance(folder, BucketFolder):
-            lease = stack.enter_context(leased(folder, run_id=run_id, tell=tell))
-            yield Hold(tuple(locks), lease)
+            lease = stack.enter_context(leased(folder, run_id=run_id, report=report))
+            yield RunLock(tuple(locks), lease)
         elif isinstance(folder, LocalFolder):
             locks.append(stack.enter_context(only_one(folder.root, "writing checkpoints", wait_s=GRACE_S)))
-            yield Hold(tuple(locks))
+            yield RunLock(tuple(locks))

@@ -1,4 +1,4 @@
-"""A registered model as a function from features to scores, loaded and run by the kernel that scores nights."""
+"""A registered model as a function from features to scores, run by the same kernel as in scoring."""
 
 import tempfile
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ _BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """A loaded model.
+class LoadedModel:
+    """A model that is ready to score.
 
     Attributes:
-        kernel, spec: As scoring has them: the same runtime, session options, bounds and casts.
-        output: Name of the output that is scored.
+        kernel, spec: The same as in scoring: runtime, session options, bounds and casts.
+        output: Name of the output to score.
         size_bytes: Size of what a scoring worker loads.
     """
 
@@ -38,33 +38,33 @@ class Scorer:
     size_bytes: int
 
     def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
-        """The columns that the model takes, in its order; those given where its signature names none."""
+        """The model's input columns in its order; `features` if its signature names none."""
         return self.spec.inputs or tuple(features)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
-        """Scores [n] of float32 [n, num_features] with NaN for unknown, the columns in the model's order."""
+        """Scores [n] for features float32 [n, num_features], NaN for unknown, the columns in the model's order."""
         columns = [from_numpy(np.ascontiguousarray(features[:, i])) for i in range(features.shape[1])]
         return score_values(self.kernel, self.spec, columns, self.output)
 
 
-def open_scorer(folder: Path, output: Output) -> Scorer:
-    """Load the model in an MLflow model's folder.
+def open_model(folder: Path, output: Output) -> LoadedModel:
+    """Load the model in an MLflow model folder.
 
     Args:
-        output: The declared output, with its limits; a model with one output gives that, whatever it is called.
+        output: The declared output, with its limits; the model's first output is used if none has that name.
 
     Raises:
-        NotFoundError: The folder holds no MLflow model.
+        NotFoundError: The folder has no MLflow model.
         InputError: The model needs another version of its inference package than the one installed.
     """
     plan = plan_scoring(str(folder), bounds=output.limits)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
     names = [column.name for column in plan.spec.outputs]
-    return Scorer(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))
+    return LoadedModel(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))
 
 
-def score(scorer: Scorer, features: NDArray[np.float32]) -> Array:
-    """The model's output for float32 [n, num_features], as float64 [n]."""
-    parts = [scorer.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
+def score(model: LoadedModel, features: NDArray[np.float32]) -> Array:
+    """The model's output, float64 [n], for features float32 [n, num_features]."""
+    parts = [model.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
     return np.concatenate(parts).astype(np.float64)
