@@ -1,7 +1,7 @@
-"""The thin online reader: an HTTP server over the precompute store, and its client.
+"""The thin online reader: an HTTP server for the precompute store, and its client.
 
-Depends on the store and nothing heavier. The names load when they are first used, so that a worker of the server does
-not load the client's HTTP library, nor a client the server.
+It depends on the store and nothing heavier. Names are imported at first use, so that a server worker does not load the
+client's HTTP library, nor a client the server.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Clients of the reader, blocking and asynchronous: typed answers, retries with backoff, one deadline for a call."""
+"""Clients of the reader, blocking and asynchronous: typed answers, retries with backoff, one deadline per call."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ from forecache.reader.wire import (
 
 @dataclass(frozen=True)
 class _Call:
-    """A request and what to make of its response."""
+    """A request, and how to read its response."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class _Call:
 
 
 class _Calls:
-    """What both clients ask, and how they retry; every call is a read, so each may be sent again."""
+    """Requests and retries of both clients; every call only reads, so that it may be sent again."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class _Calls:
         """Prepare a client; it connects at its first call.
 
         Args:
-            url: Where the reader listens, such as `http://127.0.0.1:8080`.
-            token: Bearer token, "" where the reader wants none.
+            url: Base URL of the reader, such as `http://127.0.0.1:8080`.
+            token: Bearer token, "" if the reader requires none.
             timeout_s: Longest wait for one attempt.
             deadline_s: Longest wait for a call with all its attempts.
             retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
-            backoff_s: Longest pause before the second attempt; it doubles with each further one, and a random part of
-                it is waited. A longer Retry-After of the reader is obeyed while the deadline allows it.
-            batch: Most keys in one request of `get_many`; the reader's `reader_max_keys`.
+            backoff_s: Longest pause before the second attempt; it doubles with each further attempt, and the client
+                waits a random part of it. A longer Retry-After is obeyed if the deadline allows it.
+            batch: Most keys in one request of `get_many`, at most the reader's `reader_max_keys`.
         """
         self._options: dict[str, Any] = {
             "base_url": url.rstrip("/"),
@@ -90,7 +90,7 @@ class _Calls:
         """Seconds to wait before the next attempt.
 
         Raises:
-            ForecacheError: `failure`, where no attempt is left or the deadline comes first.
+            ForecacheError: `failure`, if no attempt is left or the deadline comes first.
         """
         pause = max(retry_after_s, random.uniform(0, self._backoff_s * 2**attempt))
         if attempt >= self._retries or time.monotonic() + pause > deadline:
@@ -103,7 +103,7 @@ class _Calls:
             remedy="Check that it runs and that the address is right.",
         )
 
-    def _settle(self, call: _Call, response: httpx.Response) -> Outcome:
+    def _outcome(self, call: _Call, response: httpx.Response) -> Outcome:
         return outcome_of(response.status_code, response.headers, response.content, call.read)
 
 
@@ -119,16 +119,16 @@ class Client(_Calls):
         self._http = httpx.Client(**self._options)
 
     def get(self, pipeline: str, key: Key, *, fields: Sequence[str] = (), limit: int | None = None) -> Answer | None:
-        """The answer for one key, None where the published version does not have it.
+        """The answer for one key, None if the published version does not have it.
 
         Args:
             key: Text or an integer; for a composite key a tuple in column order.
-            fields: Only these fields; none: all.
+            fields: Names of the fields to return; empty: all.
             limit: Most items of each list, 1 to 1,000; None: all.
 
         Raises:
             NotFoundError: The reader does not know the pipeline.
-            InputError: The key, a field or the limit is wrong, or the token is.
+            InputError: The key, a field, the limit or the token is invalid.
             UnavailableError: The reader cannot be reached, has no published version, or only one that is too old.
         """
         answer: Answer | None = self._send(self._one(pipeline, key, fields, limit))
@@ -137,7 +137,7 @@ class Client(_Calls):
     def get_many(
         self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = (), limit: int | None = None
     ) -> list[Answer]:
-        """The answers for many keys, in their order; `found` is False where the version does not have one.
+        """The answers for many keys, in their order; `found` is False for keys that the version does not have.
 
         Raises:
             ForecacheError: As `get`.
@@ -145,7 +145,7 @@ class Client(_Calls):
         return [answer for call in self._many(pipeline, keys, fields, limit) for answer in self._send(call)]
 
     def metadata(self, pipeline: str) -> dict[str, Any]:
-        """What the pipeline serves: version, key, fields, policy, freshness."""
+        """Metadata of the served pipeline: version, key, fields, policy, freshness."""
         return dict(self._send(_Call("GET", pipeline_path(pipeline), dict)))
 
     def versions(self, pipeline: str) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ class Client(_Calls):
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:
-                outcome = self._settle(call, response)
+                outcome = self._outcome(call, response)
                 if outcome.failure is None:
                     return outcome.value
                 failure, after = outcome.failure, outcome.retry_after_s
@@ -186,7 +186,7 @@ class Client(_Calls):
 
 
 class AsyncClient(_Calls):
-    """The same for asyncio; close it with `await client.aclose()`, or use it in an `async with` block."""
+    """The same client for asyncio; close it with `await client.aclose()`, or use it in an `async with` block."""
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
@@ -236,7 +236,7 @@ class AsyncClient(_Calls):
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:
-                outcome = self._settle(call, response)
+                outcome = self._outcome(call, response)
                 if outcome.failure is None:
                     return outcome.value
                 failure, after = outcome.failure, outcome.retry_after_s

@@ -1,8 +1,8 @@
-"""Bearer tokens: created, listed and revoked in one file that holds their hashes and never the tokens.
+"""Bearer tokens: created, listed and revoked in one file, which has their hashes and never the tokens.
 
-A token is `fct_<id>_<secret>`; the secret is 256 random bits, so that one SHA-256 is enough to keep it at rest
-(slow hashes protect what people choose, not what a generator does). The file is JSON, readable by its owner alone,
-and replaced in one step, so that a reader that watches it never sees half of it.
+A token is `fct_<id>_<secret>`. The secret has 256 random bits, so that one SHA-256 is enough to protect it at rest
+(slow hashes protect passwords that people choose). The file is JSON, readable by its owner alone, and replaced
+atomically, so that a reader that watches it never sees half of it.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ _OWNER_ONLY = 0o600
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A token as the file keeps it.
+    """A token's entry in the file.
 
     Attributes:
-        id: Twelve hex digits, part of the token; names it in lists and when it is revoked.
-        name: Who or what uses it.
+        id: Twelve hex digits, part of the token; identifies it in lists and for revoking.
+        name: The user of the token.
         scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics.
         created_at: ISO 8601, UTC.
-        expires_at: ISO 8601, UTC; "" where it does not expire.
+        expires_at: ISO 8601, UTC; "" if it does not expire.
         sha256: Hash of the whole token, hex.
     """
 
@@ -50,19 +50,19 @@ class TokenRecord:
 
     @property
     def expires(self) -> float:
-        """Unix time from which the token is refused; infinity where it does not expire."""
+        """Unix time from which the token is refused; infinity if it does not expire."""
         return _moment(self.expires_at).timestamp() if self.expires_at else float("inf")
 
 
 class Tokens:
-    """The tokens of one file at one moment."""
+    """The tokens of a file as it was read."""
 
     def __init__(self, records: Sequence[TokenRecord]) -> None:
         self.records = tuple(records)
         self._by_id = {record.id: (bytes.fromhex(record.sha256), record.expires, record) for record in records}
 
     def find(self, token: str, now: float) -> TokenRecord | None:
-        """The record of a presented token, None where it is unknown, revoked or expired; in constant time."""
+        """The record of a presented token, None if it is unknown, revoked or expired; compares in constant time."""
         entry = self._by_id.get(token[4:16])
         if entry is None:
             return None
@@ -88,7 +88,7 @@ def load_tokens(path: Path) -> Tokens:
         return Tokens([_record(item) for item in json.loads(content)["tokens"]])
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
-            f"The token file {path} is not one: {type(error).__name__}: {error}.",
+            f"The file {path} is not a token file: {type(error).__name__}: {error}.",
             remedy="Restore it, or move it away and create the tokens again.",
         ) from None
 
@@ -96,13 +96,13 @@ def load_tokens(path: Path) -> Tokens:
 def create_token(
     path: Path, name: str, scopes: Sequence[str], *, expires_days: float | None = None
 ) -> tuple[str, TokenRecord]:
-    """Add a token to the file, which is created where it is missing.
+    """Add a token to the file, which is created if it is missing.
 
     Returns:
-        The token, which is shown this once and cannot be had again, and its record.
+        The token, which is shown only this once, and its record.
 
     Raises:
-        InputError: A scope is no pipeline name, `*` or `+metrics`; or the name is empty.
+        InputError: A scope is not a pipeline name, `*` or `+metrics`; or the name is empty.
     """
     if not name.strip() or len(name) > 100:
         raise InputError(f"The token name {name!r} is not usable.", remedy="Name who uses it, in 1 to 100 characters.")
@@ -128,12 +128,12 @@ def create_token(
 
 
 def list_tokens(path: Path) -> tuple[TokenRecord, ...]:
-    """Every token of the file in order of creation; none where there is no file yet."""
+    """Every token of the file in order of creation; none if there is no file yet."""
     return load_tokens(path).records if path.exists() else ()
 
 
 def revoke_token(path: Path, token_id: str) -> TokenRecord:
-    """Remove a token; running readers refuse it within a second or so.
+    """Remove a token; running readers refuse it within about a second.
 
     Raises:
         NotFoundError: The file has no token with that id.
@@ -159,7 +159,7 @@ def _record(item: dict[str, object]) -> TokenRecord:
     if len(bytes.fromhex(texts["sha256"])) != 32:
         raise ValueError("sha256 must have 64 hex digits")
     record = TokenRecord(scopes=tuple(scopes), **texts)
-    assert record.expires > 0  # an expiry that is no time is a ValueError here rather than at a request
+    assert record.expires > 0  # an invalid expiry is a ValueError here and not at a request
     return record
 
 

@@ -1,4 +1,4 @@
-"""The reader's protocol from the client's side: requests as they are sent, responses as typed answers or errors."""
+"""The client side of the reader's protocol: requests to send, responses as typed answers or errors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Key = str | int | tuple[str | int, ...]
 
 _AGAIN = (429, 502, 503, 504)
 _NOT_IN_A_PATH = frozenset({".", ".."})
-"""Keys that a path cannot say: dot segments are resolved on the way."""
+"""Keys that cannot be in a path: HTTP clients resolve dot segments."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the reader says about a key, and where that comes from.
+    """The reader's answer for a key, with its provenance.
 
     Attributes:
-        value: The served fields (or those asked for); None where `found` is False.
+        value: The served fields, or the requested ones; None if `found` is False.
         source: "precomputed".
-        as_of: The night that the value is about.
-        age_s: Seconds since the midnight (UTC) that ended `as_of`, when the reader answered.
-        stale: Whether that is more than the pipeline's declaration allows.
+        as_of: As-of date of the value.
+        age_s: Seconds from the midnight (UTC) that ended `as_of` until the reader answered.
+        stale: Whether `age_s` is more than the pipeline's declaration allows.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Answer:
 
 
 class Outcome(NamedTuple):
-    """A response made sense of: a value, or a failure and whether (and after how long) to ask again."""
+    """The outcome of a response: a value, or a failure and whether (and after how long) to try again."""
 
     value: Any = None
     failure: ForecacheError | None = None
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def pipeline_path(pipeline: str) -> str:
-    """Path of a pipeline; InputError where the name cannot be one (and so could change the path)."""
+    """Path of a pipeline; raises InputError for an invalid name, which could change the path."""
     if not NAME.fullmatch(pipeline):
         raise InputError(
             f"{pipeline!r} cannot be a pipeline's name.", remedy="Names are lower-case letters, digits and underscores."
@@ -65,12 +65,12 @@ def pipeline_path(pipeline: str) -> str:
 
 
 def versions_path(pipeline: str) -> str:
-    """Path of a pipeline's history; InputError as `pipeline_path`."""
+    """Path of a pipeline's history; raises InputError like `pipeline_path`."""
     return pipeline_path(pipeline).replace("/v1/", "/versions/")
 
 
 def key_text(key: Key) -> str:
-    """A key as the reader takes it: tuples are composite keys."""
+    """A key in the reader's text form; tuples are composite keys."""
     if isinstance(key, tuple):
         return "|".join(escape_part(str(part)) for part in key)
     return str(key)
@@ -79,7 +79,7 @@ def key_text(key: Key) -> str:
 def one_request(
     pipeline: str, key: str, fields: Sequence[str], limit: int | None
 ) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
-    """(method, path, query, body) that ask for one key."""
+    """(method, path, query, body) of the request for one key."""
     path = pipeline_path(pipeline)
     if key in _NOT_IN_A_PATH or not key:
         return "POST", path, None, many_request([key], fields, limit)
@@ -111,7 +111,7 @@ def answers_from(data: Mapping[str, Any]) -> list[Answer]:
 
 
 def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> Outcome:
-    """Make sense of a response; `read` turns the decoded body of a good one into the value."""
+    """Interpret a response; `read` turns the decoded body of a successful one into the value."""
     if status == 200:
         return Outcome(read(orjson.loads(content)))
     problem = _problem(status, content)

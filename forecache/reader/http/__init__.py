@@ -1,1 +1,1 @@
-"""HTTP: paths, limits, problems, formats."""
+"""The HTTP interface: paths, limits, problem details, formats."""

@@ -1,4 +1,4 @@
-"""Who may ask for what: bearer tokens from a file that is read again when it changes."""
+"""Authorisation by bearer tokens from a file, which is read again when it changes."""
 
 import logging
 import time
@@ -17,8 +17,8 @@ _MAX_TOKEN_CHARS = 256
 class Access:
     """Checks requests against a token file.
 
-    A file that becomes unreadable leaves the tokens of the last good one in force: a slip while rotating must neither
-    lock every client out nor let everybody in.
+    If the file becomes unreadable, the tokens of its last good state stay valid: a mistake in rotating tokens must
+    neither lock every client out nor let everybody in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class Access:
         self._signature = _signature(path)
 
     def reload(self) -> bool:
-        """Read the file again where it has changed; False where that failed, which is logged once a change."""
+        """Read the file again if it has changed; False if that failed, which is logged once per change."""
         signature = _signature(self.path)
         if signature == self._signature:
             return True
@@ -35,7 +35,7 @@ class Access:
         try:
             self._tokens = load_tokens(self.path)
         except SettingsError as error:
-            logger.error("The tokens read before stay in force: %s", error)
+            logger.error("The previously read tokens stay valid: %s", error)
             return False
         logger.info("Read %d tokens from %s.", len(self._tokens.records), self.path)
         return True
@@ -44,7 +44,7 @@ class Access:
         """The token record of a request.
 
         Raises:
-            Problem: 401 where the request has no valid token.
+            Problem: 401 without a valid token.
         """
         scheme, _, token = (headers.get("authorization") or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -59,7 +59,7 @@ class Access:
         """Refuse a request whose token does not cover `scope`.
 
         Raises:
-            Problem: 401 without a valid token, 403 where the token does not cover the scope.
+            Problem: 401 without a valid token, 403 if the token does not cover the scope.
         """
         record = self.identify(headers)
         if not record.covers(scope):

@@ -27,13 +27,13 @@ GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
 REAP_EVERY_S = 1.0
 SILENCE_TIMEOUTS = 1.5
-"""Request timeouts after which a silent connection is closed; HTTP/2 clients answer pings sooner than that."""
+"""A silent connection is closed after this many request timeouts; HTTP/2 clients answer pings sooner than that."""
 _ONE = ROUTE["one"]
 _JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 
 
 class _Done:
-    """What an answered request's handler returns: awaited at no cost."""
+    """The awaitable that the handler of an answered request returns; awaiting it costs nothing."""
 
     def __await__(self) -> Generator[None, None, None]:
         return _NOTHING
@@ -59,7 +59,7 @@ class ReaderApp:
         self._reap_at = 0.0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Threads that hold the interpreter for 5 ms (the default) would show in the tail of the latencies.
+        # With the default of 5 ms other threads would delay requests and raise tail latencies.
         sys.setswitchinterval(0.001)
         self.catalog.open()
         self.catalog.watch(loop, each_turn=self._each_turn)
@@ -91,7 +91,7 @@ class ReaderApp:
         return _DONE
 
     def _answer_one(self, scope: Any, proto: Any, answers: Any, key: str) -> bool:
-        """Answer the common request, one key with no more to it than a limit; False where it is not that or fails."""
+        """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
         now = time()
         if now >= answers.valid_until:
             answers.refresh(now)
@@ -119,7 +119,7 @@ class ReaderApp:
         try:
             _check_path(request)
             if self._access is not None:
-                self._access.identify(headers)  # strangers send no body
+                self._access.identify(headers)  # clients without a token must not send a body
             _check_media_type(headers.get("content-type"))
             request.body = await read_body(
                 proto, headers, self._bodies,
@@ -153,11 +153,11 @@ class ReaderApp:
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
             logger.error("%s %s failed: %s", request.method, quoted(request.path), error)
-            return _problem_reply(Problem(kind, "The reader's log says why."))
+            return _problem_reply(Problem(kind, "See the reader's log for the cause."))
         except Exception:
             logger.exception("%s %s failed.", request.method, quoted(request.path))
             self.catalog.suspect()
-            return _problem_reply(Problem(problems.INTERNAL, "The reader's log says why; it is a defect."))
+            return _problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
     def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:
         if reply.body:
@@ -167,7 +167,7 @@ class ReaderApp:
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - started)
 
     def _each_turn(self) -> None:
-        """What the watching thread does a few times a second."""
+        """Housekeeping that the watching thread does a few times a second."""
         if self._access is not None and not self._access.reload():
             self._metrics.count_token_error()
         now = monotonic()
@@ -191,7 +191,7 @@ def _problem_reply(problem: Problem) -> Reply:
 
 
 def _check_media_type(content_type: str | None) -> None:
-    """Accept JSON, and clients that do not say what they send."""
+    """Accept JSON, and requests without a media type."""
     if content_type is None or content_type == "application/json":
         return
     if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):

@@ -29,13 +29,14 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
     """Answer a Feast request.
 
     Args:
-        served: The served version of a pipeline by name; raises the problem where there is none.
+        served: Returns the served version of a pipeline by name; raises a `Problem` if there is none.
 
     Returns:
-        `pipeline=version` of what was read, the body, and per pipeline (its answers, keys found, keys missing).
+        `pipeline=version` of each version that was read, the body, and per pipeline (its answers, keys found, keys
+        missing).
 
     Raises:
-        Problem: The request is not one, or names what does not exist.
+        Problem: The request is malformed, or names something that does not exist.
     """
     data = json_object(body, _MEMBERS)
     entities = _entities(member(data, "entities", dict), max_keys)
@@ -97,14 +98,14 @@ def _entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
             raise Problem(problems.BAD_REQUEST, f"The entity column {quoted(name)} is not an array.")
         lengths.add(len(values))
     if len(lengths) != 1:
-        said = "no column" if not lengths else "columns of different lengths"
-        raise Problem(problems.BAD_REQUEST, f"The entities have {said}; send arrays of one length.")
+        found = "no column" if not lengths else "columns of different lengths"
+        raise Problem(problems.BAD_REQUEST, f"The entities have {found}; send arrays of one length.")
     check_count(lengths.pop(), max_keys)
     return entities
 
 
 def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple[Answers, list[str]]]:
-    """The pipelines of a request in the order of their first mention, with the fields asked of each."""
+    """The pipelines of a request in the order of their first mention, with the requested fields of each."""
     service = data.get("feature_service")
     if service is not None:
         answers = served(member(data, "feature_service", str))
@@ -115,7 +116,7 @@ def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple
         view, colon, field = reference.partition(":")
         if not colon or not field:
             raise Problem(
-                problems.BAD_REQUEST, f"The feature {quoted(reference)} is no reference; write pipeline:field."
+                problems.BAD_REQUEST, f"The feature {quoted(reference)} is not a reference; write pipeline:field."
             )
         wanted.setdefault(view.partition("@")[0], []).append(field)
     if not wanted:
@@ -128,7 +129,7 @@ def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple
 
 
 def _check_collisions(views: list[tuple[Answers, list[str]]], *, full_names: bool) -> None:
-    """Refuse two features of one name, as Feast does."""
+    """Refuse two features with the same name, as Feast does."""
     seen: dict[str, str] = {}
     for answers, fields in [] if full_names else views:
         for field in fields:

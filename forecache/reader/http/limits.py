@@ -1,4 +1,4 @@
-"""Limits on what clients may send: path, body size and time, and the memory of all bodies under way."""
+"""Limits on requests: path, body size and time, and the memory of all bodies in progress."""
 
 import asyncio
 from typing import Any
@@ -9,40 +9,40 @@ from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem
 
 MAX_PATH_BYTES = 4096
-"""Longest path and longest query; a key has at most 511 bytes, three times that when percent-encoded."""
+"""Longest path and longest query; a key has at most 511 bytes, three times as many when percent-encoded."""
 
 MAX_HEAD_BYTES = 16 * 1024
 """Largest request line and header fields together; the server itself refuses more, with 431."""
 
 
 WHOLE_BODY_BYTES = 16 * 1024
-"""Bodies up to here are read in one step and counted before they arrive, larger ones as they arrive."""
+"""Bodies up to this size are read in one step and counted before they arrive, larger ones as they arrive."""
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was whole; there is nobody to answer."""
+    """The client closed the connection before its request was complete; there is nobody to answer."""
 
 
 class BodyMemory:
-    """Memory that the bodies under way in a worker may take together.
+    """A limit on the memory of all request bodies in progress in a worker.
 
-    Thousands of connections may each send a body within its limit; without a limit for all of them the worker's memory
-    would be the product of both.
+    Thousands of connections may each send a body within the limit for one; without a limit for all of them the worker
+    could need the product of both.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.free_bytes = limit_bytes
 
     def take(self, size_bytes: int) -> None:
-        """Set memory aside; `give_back` returns it.
+        """Reserve memory; `give_back` returns it.
 
         Raises:
-            Problem: 503, where too little is left.
+            Problem: 503, if too little is left.
         """
         if size_bytes > self.free_bytes:
             raise Problem(
                 problems.OVERLOADED,
-                "The bodies of other requests take all the memory there is for them; ask again in a second.",
+                "The bodies of other requests take all the memory for bodies; ask again in a second.",
                 headers=[("retry-after", "1"), ("connection", "close")],
             )
         self.free_bytes -= size_bytes
@@ -52,11 +52,11 @@ class BodyMemory:
 
 
 async def read_body(proto: Any, headers: Any, memory: BodyMemory, *, limit_bytes: int, timeout_s: float) -> bytes:
-    """The whole body.
+    """Read the whole body.
 
     Raises:
-        Problem: It is larger than `limit_bytes` (found before it is read where the client says its length), there is
-            no memory for it, or it has not arrived after `timeout_s`.
+        Problem: It is larger than `limit_bytes` (refused unread if the client sends its length), there is no memory for
+            it, or it has not arrived after `timeout_s`.
         ClientGone: The client closed the connection first.
     """
     length = headers.get("content-length")
@@ -65,7 +65,7 @@ async def read_body(proto: Any, headers: Any, memory: BodyMemory, *, limit_bytes
         raise _too_large(limit_bytes)
     task = asyncio.current_task()
     assert task is not None, "granian runs handlers as tasks"
-    # A timer of its own: asyncio.wait_for would add a task and two turns of the loop to every request.
+    # A separate timer, because asyncio.wait_for would add a task and two turns of the loop to every request.
     timer = asyncio.get_running_loop().call_later(timeout_s, task.cancel)
     taken = 0
     try:

@@ -13,7 +13,7 @@ VERSION = "1"
 
 
 def document(settings: Settings) -> Schema:
-    """The document for a reader with these settings: its limits are in it, and whether it wants tokens."""
+    """The document for a reader with these settings, which includes its limits and whether it requires tokens."""
     secured = settings.reader_tokens is not None
     paths = {
         "/v1": {"get": _operation("List the served pipelines", "listPipelines", _ref("Pipelines"), 401)},
@@ -143,7 +143,7 @@ def _many_request(max_keys: int) -> Schema:
 
 
 def _feast_request(max_keys: int) -> Schema:
-    # Columns that no pipeline of the request has as a key may hold anything: Feast's clients send all they have.
+    # Columns that are not key columns may have any values: Feast's clients send all entity columns that they have.
     column = _array({}, maxItems=max_keys)
     return _object(
         {
@@ -162,7 +162,7 @@ _NUMBER: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _DATE: Schema = {"type": "string", "format": "date"}
-_VALUE: Schema = {"type": "object", "description": "The served fields (or those asked for)."}
+_VALUE: Schema = {"type": "object", "description": "The served fields, or the requested ones."}
 
 
 def _ref(name: str) -> Schema:
@@ -191,14 +191,14 @@ def _schemas() -> Schema:
     }
     provenance = {"source": {"enum": ["precomputed"]}, **version, **freshness}
     fallback = {
-        "fallback_for": _NUMBER | {"description": "The published version, where it is damaged and this one is served."}
+        "fallback_for": _NUMBER | {"description": "The published version, if it is damaged and this one replaces it."}
     }
     pipeline = {"pipeline": _TEXT, "keys": _NUMBER, **version, **freshness}
     typed = _array(_object({"name": _TEXT, "type": _TEXT}))
     result = _object(
         {"key": _TEXT, "found": _FLAG, "value": _VALUE, "model": model, "scored_at": _TIME},
         required=["key", "found"],
-        description="`value` where found. Own provenance members where the row was carried forward.",
+        description="`value` if found. Own provenance members if the row was carried forward.",
     )
     entry = _object(
         {**version, "kind": _TEXT, "keys": _NUMBER, "source_delta_version": _NUMBER, "content_hash": _TEXT,

@@ -1,4 +1,4 @@
-"""Paths, bodies and queries of requests: checked by hand, because it is little and happens at every request."""
+"""Parsing of paths, bodies and queries of requests; hand-written, because it is short and on the hot path."""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,8 +13,8 @@ MAX_LIMIT = 1000
 
 
 def pipeline_and_key(path: str) -> tuple[str, str, str] | None:
-    """The parts of `/v1/<pipeline>[/<key>]`: pipeline, the slash behind it or "", key; None for other paths."""
-    # A slice compares faster than startswith does, which pays for this call on the hot path.
+    """The parts of `/v1/<pipeline>[/<key>]`: pipeline, the slash after it or "", key; None for other paths."""
+    # Comparing a slice is faster than startswith, which makes up for this call on the hot path.
     return path[4:].partition("/") if path[:4] == "/v1/" else None
 
 
@@ -22,7 +22,7 @@ def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
     """The JSON object of a body.
 
     Raises:
-        Problem: It is not JSON, not an object, or has a member that nobody reads (most often a misspelt one).
+        Problem: The body is not JSON, not an object, or has an unknown member (most often a misspelt one).
     """
     try:
         data = orjson.loads(body)
@@ -40,10 +40,10 @@ def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A member of the wanted type.
+    """A member, which must have the type `kind`.
 
     Raises:
-        Problem: It has another type, or is missing where there is no default.
+        Problem: The member has another type, or is missing and has no default.
     """
     value = data.get(name, default)
     if type(value) is not kind:
@@ -76,12 +76,12 @@ def check_count(count: int, max_keys: int) -> None:
 
 
 def names(values: list[Any], what: str) -> list[str]:
-    """A list of distinct texts."""
+    """The values, which must be strings, without duplicates."""
     if len(values) > MAX_FIELDS:
         raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
     for value in values:
         if type(value) is not str or not value:
-            raise Problem(problems.BAD_REQUEST, f"The list {what!r} holds {_kind(value)}; it takes names.")
+            raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {_kind(value)} in it; it takes names.")
     return list(dict.fromkeys(values))
 
 

@@ -44,10 +44,10 @@ STALE = Kind(503, "stale", "The published version is older than the pipeline all
 
 KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
 CLIENT_GONE = 499
-"""Counted where the client left before its request was whole, as nginx does; never sent."""
+"""Counted, as nginx does, if the client left before its request was complete; never sent."""
 
 STATUSES = tuple(sorted({200, 304, CLIENT_GONE, *(kind.status for kind in KINDS)}))
-"""Every status that the reader's own code answers with or counts."""
+"""Every status that the reader sends or counts."""
 
 
 class Problem(Exception):
@@ -55,7 +55,7 @@ class Problem(Exception):
 
     Attributes:
         detail: One sentence with the thing, the value and the remedy.
-        headers: Header fields that the status calls for, such as `allow`.
+        headers: Header fields that the status requires, such as `allow`.
         members: Further members of the problem object.
     """
 
@@ -90,6 +90,6 @@ class Problem(Exception):
 
 
 def quoted(value: object, *, limit: int = 60) -> str:
-    """A value as a detail shows it: quoted, and short however long it is."""
+    """A value for display in a detail: quoted, and cut to `limit` characters."""
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -1,4 +1,4 @@
-"""What is at each path: from a request to a reply, or to a problem."""
+"""Routing: from a request to its reply, or to a problem."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 
 @dataclass(slots=True)
 class Request:
-    """A request as the routes see it; `route` is the index in the metrics, set once it is known."""
+    """A parsed request; `route` is its index in the metrics, set once it is known."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Request:
 
 
 class Routes:
-    """The reader's paths. Handlers never wait: what they take from the catalog is theirs until they return."""
+    """The handlers of the reader's paths. They never wait, so that the `Answers` in use stay open until they return."""
 
     def __init__(
         self, settings: Settings, catalog: Catalog, runtime: Runtime, metrics: WorkerMetrics, access: Access | None
@@ -74,8 +74,8 @@ class Routes:
         """The reply to a request.
 
         Raises:
-            Problem: The request fails in a way that the client is told about.
-            ForecacheError: The same, found by the store.
+            Problem: The request fails with an error for the client.
+            ForecacheError: The store found such an error.
         """
         fixed = self._fixed.get(request.path)
         if fixed is not None:
@@ -112,7 +112,7 @@ class Routes:
         if name in self._catalog.failures:
             raise Problem(
                 problems.UNREADABLE,
-                f"The published version of {name} cannot be read; the reader's log says why.",
+                f"The published version of {name} cannot be read; see the reader's log for the cause.",
                 headers=retry,
             )
         if not self._catalog.warm:
@@ -193,10 +193,10 @@ class Routes:
         return Reply(200, _NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: Request) -> Reply:
-        """Ready while a pipeline is served, all are warm and whole, and nobody has told the reader to stop."""
+        """Ready while a pipeline is served, all are warm and undamaged, and the reader is not draining."""
         reason = ""
         if self._runtime.draining:
-            reason = "The reader is draining: it has been told to stop."
+            reason = "The reader is draining: it got a signal to stop."
         elif self._catalog.warm and not self._catalog.answers and not self._catalog.damaged:
             reason = "No pipeline has a published version that can be read."
         elif not self._catalog.warm:

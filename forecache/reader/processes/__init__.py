@@ -1,1 +1,1 @@
-"""The reader's processes, the memory they share, and their metrics."""
+"""The reader's processes, their shared memory, and their metrics."""

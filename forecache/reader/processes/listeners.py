@@ -1,4 +1,4 @@
-"""The sockets that a reader listens on, one for each worker."""
+"""The listening sockets of a reader, one for each worker."""
 
 import errno
 import ipaddress
@@ -7,19 +7,19 @@ import socket
 from forecache.errors import ConflictError, SettingsError
 
 BACKLOG = 4096
-"""Most connections that wait in the kernel until a worker takes them."""
+"""Most connections that wait in the kernel until a worker accepts them."""
 
 
 def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
-    """Sockets that listen on a port, which nobody else can then.
+    """Open sockets that listen on a port, so that no other process can.
 
     Args:
-        anonymous: Whether an address that other machines reach may be used.
-        count: How many; the kernel spreads connections over them.
+        anonymous: Whether other machines may reach the address.
+        count: Number of sockets; the kernel spreads connections over them.
 
     Raises:
-        ConflictError: Something listens there.
-        SettingsError: The address is not this machine's, the port is reserved, or others would reach it.
+        ConflictError: Another process listens on the port.
+        SettingsError: The address is not this machine's, the port is reserved, or other machines could reach it.
     """
     listeners: list[socket.socket] = []
     try:
@@ -28,18 +28,18 @@ def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[soc
             raise SettingsError(
                 f"The reader has no tokens, and other machines would reach it on {host}.",
                 remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
-                "FORECACHE_READER_ANONYMOUS=true where the network keeps strangers out.",
+                "FORECACHE_READER_ANONYMOUS=true if the network is trusted.",
             )
         for number in range(count):
             listener = socket.socket(family, kind)
             listeners.append(listener)
-            # Restarting must not wait for connections of the reader before; two that listen are refused all the same.
+            # A restart must not wait for connections of the previous reader; two listeners are refused all the same.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if number:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(listeners[0].getsockname() if number else address)
             listener.listen(BACKLOG)
-            # The first took the port for itself; only from here on others of this process may share it.
+            # The first socket took the port exclusively; from here on this process's other sockets may share it.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.set_inheritable(True)
             listener.setblocking(False)
@@ -49,7 +49,7 @@ def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[soc
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
                 f"Port {port} on {host} is in use.",
-                remedy="Stop what listens there, or choose another with --port or FORECACHE_READER_PORT.",
+                remedy="Stop the process that listens there, or choose another with --port or FORECACHE_READER_PORT.",
             ) from None
         raise SettingsError(
             f"The reader cannot listen on {host} port {port}: {error.strerror}.",

@@ -1,7 +1,7 @@
 """Counters of a worker, in shared memory so that any worker can answer a scrape with the sums over all of them.
 
-Each worker counts in a slot of its own, one 64-bit cell per series, so that counting is one addition without a lock
-and no sum ever goes back: the slot of a worker that died keeps counting for the totals.
+Each worker has a slot of its own, with one 64-bit cell per series, so that counting is one addition without a lock. No
+sum ever decreases: the slot of a dead worker stays part of the totals.
 """
 
 import os
@@ -27,7 +27,7 @@ PIPELINE_CELLS = (
 HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, DAMAGED, VERIFIED = range(
     len(PIPELINE_CELLS)
 )
-"""A key that is found counts under `hits`, or under `stale_hits` where the answer says that it is stale."""
+"""A key that is found counts under `hits`, or under `stale_hits` if its answer is stale."""
 MAX_PIPELINES = 512
 _NAME_BYTES = 64
 
@@ -38,7 +38,7 @@ SECONDS = LATENCY + len(ROUTES) * BUCKETS
 _PIPELINES = SECONDS + len(ROUTES)
 _CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
 SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES
-"""Memory that one worker counts in."""
+"""Size of one worker's slot."""
 
 _STALE_HEARTBEAT_S = 10.0
 
@@ -47,7 +47,7 @@ class WorkerMetrics:
     """The cells of one worker.
 
     Args:
-        memory: `SLOT_BYTES`, zeroed or as another worker left it.
+        memory: A slot of `SLOT_BYTES`, zeroed or as another worker left it.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -57,7 +57,7 @@ class WorkerMetrics:
 
     @classmethod
     def claimed(cls, runtime: Runtime) -> "WorkerMetrics":
-        """Those of this process; what an earlier worker counted in them stays, what it served does not."""
+        """Claim a slot for this process; an earlier worker's counters stay, its gauges are reset."""
         metrics = cls(runtime.claim())
         metrics.cells[_PID] = os.getpid()
         for _, offset in metrics.pipelines():
@@ -73,7 +73,7 @@ class WorkerMetrics:
         cells[SECONDS + route] += elapsed_ns
 
     def pipeline_offset(self, pipeline: str) -> int:
-        """First of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
+        """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
         if pipeline not in self._names:
             assert len(self._names) < MAX_PIPELINES, "more pipelines than the metrics hold"
             start = _CELLS * 8 + len(self._names) * _NAME_BYTES
@@ -83,7 +83,7 @@ class WorkerMetrics:
         return _PIPELINES + self._names.index(pipeline) * len(PIPELINE_CELLS)
 
     def beat(self) -> None:
-        """Say that the worker is alive; its gauges count while it does."""
+        """Record that the worker is alive; only gauges of live workers are reported."""
         self.cells[_HEARTBEAT] = int(time.time())
 
     def count_token_error(self) -> None:
@@ -93,16 +93,16 @@ class WorkerMetrics:
         self.cells[BODIES_REFUSED] += 1
 
     def count_connections(self, open_now: int, closed: int) -> None:
-        """Note the worker's open connections, and add those that were closed for being silent."""
+        """Set the number of open connections, and add those that were closed for being silent."""
         self.cells[CONNECTIONS] = open_now
         self.cells[CLOSED_EARLY] += closed
 
     def count_swap(self, offset: int, version: int, *, seconds: float, mapped_bytes: int, fallback: bool) -> None:
-        """Note the version that a pipeline is served from.
+        """Record the version that is served for a pipeline.
 
         Args:
-            seconds: That it took to open and warm it.
-            fallback: Whether it is served for a damaged one.
+            seconds: Time to open and warm it.
+            fallback: Whether it is served instead of a damaged version.
         """
         cells = self.cells
         cells[offset + SWAP_US] = int(seconds * 1e6)

@@ -1,4 +1,4 @@
-"""Process metrics under the names that Prometheus clients give them, summed over a reader's processes."""
+"""Process metrics under the standard names of Prometheus clients, summed over a reader's processes."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ _USER, _SYSTEM, _STARTED, _RESIDENT = 11, 12, 19, 21  # fields of proc(5)'s stat
 
 
 def process_values(workers: Iterable[int]) -> Iterator[tuple[str, str, str, object]]:
-    """(name, type, help, value) of each metric; none where the system has no /proc.
+    """(name, type, help, value) of each metric; none if the system has no /proc.
 
     Args:
         workers: Process ids of the workers, all children of the main process.
@@ -21,7 +21,7 @@ def process_values(workers: Iterable[int]) -> Iterator[tuple[str, str, str, obje
     if not stats:
         return
     yield (
-        "process_cpu_seconds_total", "counter", "Processor time of the reader's processes that are alive.",
+        "process_cpu_seconds_total", "counter", "Processor time of the reader's live processes.",
         f"{sum(int(stat[_USER]) + int(stat[_SYSTEM]) for stat in stats.values()) * _TICK_S:.2f}",
     )  # fmt: skip
     yield (
@@ -29,7 +29,7 @@ def process_values(workers: Iterable[int]) -> Iterator[tuple[str, str, str, obje
         sum(int(stat[_RESIDENT]) for stat in stats.values()) * os.sysconf("SC_PAGE_SIZE"),
     )  # fmt: skip
     yield "process_open_fds", "gauge", "Open files and connections.", sum(map(_num_open, stats))
-    yield "process_max_fds", "gauge", "Most of them that one process may have.", resource.getrlimit(_FILES)[0]
+    yield "process_max_fds", "gauge", "Most open files and connections of one process.", resource.getrlimit(_FILES)[0]
     with open("/proc/uptime") as file:
         booted = time.time() - float(file.read().split()[0])
     started = min(int(stat[_STARTED]) for stat in stats.values())

@@ -37,8 +37,8 @@ def render(runtime: Runtime, ages: dict[str, float], *, build: dict[str, str]) -
     """All workers' metrics in Prometheus' text format, version 0.0.4.
 
     Args:
-        ages: Seconds since the end of the as-of date by pipeline, as the answering worker serves it.
-        build: Labels of the build: version of the package, of the code, of Python.
+        ages: Seconds since the end of the served as-of date by pipeline, in the worker that answers.
+        build: Labels of the build: versions of the package, the code and Python.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
     cells = [worker.cells for worker in workers]
@@ -52,15 +52,15 @@ def render(runtime: Runtime, ages: dict[str, float], *, build: dict[str, str]) -
     )  # fmt: skip
     for name, kind, help_, value in (
         ("token_file_errors_total", "counter", "Reloads of the token file that failed.", _sum(cells, TOKEN_ERRORS)),
-        ("bodies_refused_total", "counter", "Bodies refused because those under way took all the memory for them.",
+        ("bodies_refused_total", "counter", "Bodies refused because those in progress took all the memory for bodies.",
          _sum(cells, BODIES_REFUSED)),
         ("connections", "gauge", "Open connections, counted each second.",
          _sum([each.cells for each in live], CONNECTIONS)),
         ("silent_connections_closed_total", "counter", "Connections closed for being silent.",
          _sum(cells, CLOSED_EARLY)),
         ("workers", "gauge", "Workers that are alive.", len(live)),
-        ("worker_crashes_total", "counter", "Workers that ended without having been told to.", runtime.crashes),
-        ("draining", "gauge", "1 once the reader has been told to stop.", int(runtime.draining)),
+        ("worker_crashes_total", "counter", "Workers that ended unexpectedly.", runtime.crashes),
+        ("draining", "gauge", "1 once the reader got a signal to stop.", int(runtime.draining)),
     ):  # fmt: skip
         page.family(f"forecache_reader_{name}", kind, help_, [({}, value)])
     page.family("forecache_reader_build_info", "gauge", "What is running; the value is 1.", [(build, 1)])
@@ -73,7 +73,7 @@ Rows = list[list[int]]
 
 
 class _Page:
-    """Text of metrics, put together a family at a time."""
+    """Builds the text, one metric family at a time."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -113,7 +113,7 @@ def _requests(page: _Page, cells: Sequence[Sequence[int]]) -> None:
         (({"route": route, "status": str(code)}, count) for (route, code), count in counts.items() if count),
     )  # fmt: skip
     name = "forecache_reader_request_duration_seconds"
-    page.head(name, "histogram", "Time from a request's handler starting to its answer being handed to the server.")
+    page.head(name, "histogram", "Time from the start of a request's handler until the server gets the answer.")
     for number, route in enumerate(ROUTES):
         buckets = [_sum(cells, LATENCY + number * BUCKETS + bucket) for bucket in range(BUCKETS)]
         if not any(buckets):
@@ -128,11 +128,11 @@ def _requests(page: _Page, cells: Sequence[Sequence[int]]) -> None:
 
 
 def _pipelines(page: _Page, workers: list[WorkerMetrics], live: list[WorkerMetrics]) -> None:
-    """Counts over all workers there have been, and gauges of those that are alive."""
+    """Counters of all workers, past ones included, and gauges of live workers."""
     totals = _pipeline_values(workers)
     for metric, help_, count in (
         ("hits_total", "Keys found.", lambda row: row[HITS] + row[STALE_HITS]),
-        ("stale_answers_total", "Keys found whose answer said that it is stale.", lambda row: row[STALE_HITS]),
+        ("stale_answers_total", "Keys found whose answer was stale.", lambda row: row[STALE_HITS]),
         ("misses_total", "Keys not found.", lambda row: row[MISSES]),
         ("swaps_total", "Versions swapped in, over all workers.", lambda row: row[SWAPS]),
         ("swap_failures_total", "Versions that could not be opened, over all workers.", lambda row: row[SWAP_FAILURES]),

@@ -1,11 +1,11 @@
 """Closes connections that have sent nothing for too long, which the server's own timeouts do not cover.
 
-Granian times out a request head once it has begun. A client that connects and stays silent, one that stops in the
-middle of HTTP/2's preface, and one that does not read its answer would each hold a connection for ever; a few thousand
-of them would leave none for others. The kernel knows how long each has been quiet (TCP_INFO), at no cost to requests.
+Granian times out a request head only once it has begun. A client that connects and stays silent, one that stops within
+HTTP/2's preface, and one that does not read its answer would each keep a connection for ever; a few thousand of them
+would leave none for others. The kernel knows how long each has been silent (TCP_INFO), at no cost to requests.
 
-While most connections are taken the silent ones go much sooner, those of the address that holds the most first: behind
-a balancer every connection has one address, so nothing is refused for its address alone.
+While most connections are taken, silent ones are closed much sooner, first those of the address with the most
+connections. Behind a balancer all connections have one address, so that nothing is refused for its address alone.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 SUPPORTED = sys.platform == "linux"
 PRESSURE_SHARE = 0.5
-"""Share of the connections from which silent ones are closed early, until no more than this is taken."""
+"""While a larger share of the connections is open, silent ones are closed early."""
 PRESSURE_SILENCE_S = 0.5
 """Silence after which a connection may be closed early: longer than a round trip around the world."""
 
@@ -37,10 +37,10 @@ def close_silent(port: int, *, after_s: float, most: int) -> tuple[int, int]:
     """Close this process's connections on a listening port whose clients have been silent for `after_s`, or sooner.
 
     Args:
-        most: Connections that the process takes at once.
+        most: Most connections that the process accepts at once.
 
     Returns:
-        Open connections that stay, and how many were closed.
+        The numbers of connections that stay open and that were closed.
     """
     connections = list(_connections(port))
     chosen = choose(connections, after_s=after_s, most=most)
@@ -49,7 +49,7 @@ def close_silent(port: int, *, after_s: float, most: int) -> tuple[int, int]:
 
 
 def choose(connections: list[Connection], *, after_s: float, most: int) -> list[Connection]:
-    """Those to close: all that are silent for too long; under pressure more, from the address that holds the most."""
+    """The connections to close: all that are silent for too long, and under pressure more of the busiest address."""
     late = [each for each in connections if each.silent_s >= after_s]
     over = len(connections) - len(late) - int(most * PRESSURE_SHARE)
     if over <= 0:
@@ -71,7 +71,7 @@ def _connections(port: int) -> Iterator[Connection]:
                     continue
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
                 peer = connection.getpeername()[:2]
-            except OSError:  # it listens, or went away by itself
+            except OSError:  # it is a listening socket, or closed by itself
                 continue
         state, silent_ms = _STATE.unpack_from(info)
         if state == _ESTABLISHED:
@@ -84,7 +84,7 @@ def _close(chosen: Connection) -> bool:
         return False
     with connection:
         try:
-            if connection.getpeername()[:2] != chosen.peer:  # another has taken its place
+            if connection.getpeername()[:2] != chosen.peer:  # another connection has reused the descriptor
                 return False
             connection.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -93,7 +93,7 @@ def _close(chosen: Connection) -> bool:
 
 
 def _duplicate(descriptor: int) -> socket.socket | None:
-    """A TCP socket of this process under a descriptor of its own, which nobody closes and reuses meanwhile."""
+    """A TCP socket of this process under a new descriptor, which no other thread can close and reuse."""
     try:
         copy = os.dup(descriptor)
     except OSError:

@@ -1,4 +1,4 @@
-"""Starting and stopping the reader: Granian's RSGI server, one process per worker."""
+"""Starts and stops the reader: Granian's RSGI server, one process per worker."""
 
 import logging
 import os
@@ -29,19 +29,18 @@ from forecache.settings import Settings
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
 HTTP2_WINDOW_BYTES = 256 * 1024
-"""What an HTTP/2 client may send before it is read, of one request and of all requests of a connection."""
+"""Bytes that an HTTP/2 client may send ahead of being read, for one request and for all of a connection."""
 HTTP2_STREAMS = 64
 CRASHES_ALLOWED, CRASHES_WITHIN_S = 10, 60.0
-"""Ends of a worker within a time after which it is replaced; where there are more the reader stops, so that whatever
-supervises it sees that something is wrong."""
+"""Most unexpected ends of workers within a time; after more the reader stops, so that its supervisor notices."""
 STOP_TIMEOUT_S = 10
-"""Seconds that requests under way have once the reader has stopped accepting."""
+"""Seconds that requests in progress have once the reader has stopped accepting."""
 
 
 class _Server(Granian):  # type: ignore[valid-type,misc]
-    """Granian with a pause between the signal to stop and the end of accepting: load balancers look at readiness.
+    """Granian with a pause between the stop signal and the end of accepting, so that load balancers notice.
 
-    Each worker accepts from a socket of its own that the main process listens on. Nobody else can take the port, the
+    Each worker accepts from its own socket, which the main process opened. No other process can take the port, the
     kernel spreads connections over the sockets, and while a worker is replaced its connections wait.
     """
 
@@ -52,7 +51,7 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
     _crashes: Sequence[float] = ()
 
     def _init_shared_socket(self) -> None:
-        self._ssp = None  # Granian would listen by itself, where anybody else may too
+        self._ssp = None  # Granian's own socket would let other processes listen on the port
 
     def _spawn_worker(self, idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sso: Any = self.listeners[idx]
@@ -65,7 +64,7 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
 
     def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
         ended = [self.wrks[index] for index in workers if not self.wrks[index].is_alive()]
-        for worker in ended:  # those that are alive are being replaced on purpose
+        for worker in ended:  # live workers are being replaced on purpose
             self.last_end = _end(worker)
             self.runtime.count_crash()
             logger.error("A worker ended unexpectedly, by %s; %d have so far.", self.last_end, self.runtime.crashes)
@@ -77,11 +76,11 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
             self.main_loop_interrupt.set()
             return
         super()._respawn_workers(workers, *args, **kwargs)
-        # Granian gives up where one worker ends twice within seconds, whatever the others do.
+        # Granian would stop if one worker ends twice within seconds, even if the others work.
         self.respawned_wrks.clear()
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
-        if self.runtime.draining:  # told twice: now
+        if self.runtime.draining:  # the second signal: stop now
             self._stop()
             return
         self.runtime.drain()
@@ -89,7 +88,7 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
 
     def _stop(self) -> None:
         super().signal_handler_interrupt()
-        # Granian's own kill timeout takes a worker that has just ended for one that refuses to, now and then.
+        # Granian's own kill timeout sometimes takes a worker that has just ended for one that does not end.
         _later(STOP_TIMEOUT_S, self._kill_workers)
 
     def _kill_workers(self) -> None:
@@ -99,7 +98,7 @@ class _Server(Granian):  # type: ignore[valid-type,misc]
 
 
 def _end(worker: Any) -> str:
-    """What ended a worker's process, in words."""
+    """The signal or exit code with which a worker's process ended, in words."""
     code = worker.inner.exitcode
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
@@ -131,13 +130,13 @@ def serve(
     Raises:
         ConflictError: The port is taken.
         SettingsError: The address cannot be used or is open to others without tokens, or the token file cannot be read.
-        UnavailableError: The workers ended again and again.
+        UnavailableError: The workers ended unexpectedly again and again.
     """
     given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     host, port = settings.reader_host, settings.reader_port
     if settings.reader_tokens is not None:
-        Access(settings.reader_tokens)  # a wrong file is found here, in words, rather than in every worker
+        Access(settings.reader_tokens)  # report a wrong file once, here, and not in every worker
     _raise_file_limit(settings.reader_max_connections)
     anonymous = settings.reader_tokens is not None or settings.reader_anonymous
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
@@ -152,7 +151,7 @@ def _serve(
     settings: Settings, listeners: Sequence[socket.socket], *, drain_s: float, on_start: Callable[[str], None] | None
 ) -> None:
     host, port = listeners[0].getsockname()[:2]
-    # Two slots a worker: where workers are replaced on SIGHUP, the old one counts on until the new one has started.
+    # Two slots per worker: on SIGHUP the old worker keeps counting until the new one has started.
     runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES)
     timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
     server = _Server(
@@ -186,7 +185,7 @@ def _serve(
     except SystemExit:
         raise UnavailableError(
             f"The reader stops: its workers ended {runtime.crashes} times, the last by {server.last_end}.",
-            remedy="The log above says why; a supervisor may start it again.",
+            remedy="See the log above for the cause; a supervisor may start the reader again.",
         ) from None
     finally:
         runtime.remove()
@@ -194,7 +193,7 @@ def _serve(
 
 def load_worker(settings: Settings, shared: Path) -> ReaderApp:
     """Build a worker's application, in the worker's process."""
-    # A process group of its own: Ctrl-C in a terminal reaches the main process alone, which drains first.
+    # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
@@ -202,7 +201,7 @@ def load_worker(settings: Settings, shared: Path) -> ReaderApp:
 
 
 def _raise_file_limit(max_connections: int) -> None:
-    """Allow as many open files as the system lets this process have: connections and segments are files."""
+    """Raise this process's limit of open files as far as the system allows: connections and segments need them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections * 2 + 4096
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

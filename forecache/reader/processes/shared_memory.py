@@ -1,7 +1,7 @@
-"""Memory that the processes of one reader share: the draining flag, how often workers ended, the workers' counters.
+"""Shared memory of one reader's processes: the draining flag, the number of crashes, the workers' counters.
 
-All of it is reserved before the first worker starts, in a file that exists in memory only: a full disk or a full folder
-for temporary files can neither keep a reader from starting nor end a worker that counts.
+All of it is reserved before the first worker starts, in a file that exists in memory only, so that a full disk or
+temporary folder can neither keep a reader from starting nor end a worker that counts.
 """
 
 import fcntl
@@ -21,10 +21,10 @@ _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kin
 
 
 class Runtime:
-    """The shared memory of one reader; every process of the reader opens it for itself.
+    """The shared memory of one reader, which each of its processes opens.
 
-    Behind a head of one page lie slots of equal size. A worker claims one and a lock says so until its process ends;
-    the worker that replaces it goes on counting where it stopped.
+    A head of one page is followed by slots of equal size. A worker claims a slot with a lock that lasts until its
+    process ends; the worker that replaces it continues its counters.
     """
 
     def __init__(self, path: Path, slot_bytes: int) -> None:
@@ -41,11 +41,11 @@ class Runtime:
         """New shared memory, every page of it reserved.
 
         Raises:
-            OSError: There is not enough of it.
+            OSError: There is not enough memory.
         """
         size = _HEAD_BYTES + num_slots * slot_bytes
         if hasattr(os, "memfd_create"):
-            # Never closed: the workers find it among the descriptors of this process, for as long as it lives.
+            # Never closed: the workers open it through this process's descriptors.
             descriptor = os.memfd_create("forecache-reader")
             path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
         else:
@@ -56,12 +56,12 @@ class Runtime:
         return cls(path, slot_bytes)
 
     def claim(self) -> memoryview:
-        """Memory of a slot that no living worker has; memory of this process alone where none is left."""
+        """Memory of a slot that no live worker has; memory of this process alone if none is free."""
         for index in range(self.num_slots):
             if index not in self._claimed and self._lock(index):
                 self._claimed.add(index)
                 return self.slot(index)
-        logger.error("All %d counters are taken; what this worker answers is not counted.", self.num_slots)
+        logger.error("All %d slots for counters are taken; this worker's requests are not counted.", self.num_slots)
         return memoryview(bytearray(self.slot_bytes))
 
     def slot(self, index: int) -> memoryview:
@@ -69,8 +69,8 @@ class Runtime:
         return memoryview(self._map)[start : start + self.slot_bytes]
 
     def _lock(self, index: int) -> bool:
-        # The kernel takes the lock away from a process that ends, however it ends. The lock is the open file's: one of
-        # the process's would be lost as soon as a copy of any descriptor of this file was closed.
+        # The kernel releases the lock when the process ends, however it ends. The lock belongs to the open file: a
+        # process's lock would be lost as soon as a copy of any descriptor of this file was closed.
         try:
             if hasattr(fcntl, "F_OFD_SETLK"):
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0))
@@ -82,7 +82,7 @@ class Runtime:
 
     @property
     def draining(self) -> bool:
-        """Whether the reader has been told to stop: it still answers, and readiness says no."""
+        """Whether the reader got a signal to stop: it still answers, but is not ready."""
         return self._head[_DRAINING] != 0
 
     def drain(self) -> None:
@@ -90,7 +90,7 @@ class Runtime:
 
     @property
     def crashes(self) -> int:
-        """How many workers ended without having been told to."""
+        """How many workers ended unexpectedly."""
         return self._head[_CRASHES]
 
     def count_crash(self) -> None:

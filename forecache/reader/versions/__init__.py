@@ -1,1 +1,1 @@
-"""Which version is served, whether it is whole, and answers of it."""
+"""The served versions: choice, verification, and answers."""

@@ -1,4 +1,4 @@
-"""Answers of one published version, put together from bytes that are made once per version or once per second."""
+"""Answers from one published version, assembled from bytes that are made once per version or once per second."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -41,18 +41,18 @@ class Version(Protocol):
 
 
 class Answers:
-    """A snapshot as the reader serves it.
+    """Answers from an open version.
 
-    Everything that changes with time (age, stale, the header with the ETag) is made for one second: callers call
+    Everything that changes with time (age, stale, the header with the ETag) is made anew each second: callers call
     `refresh(now)` when `now >= valid_until`.
 
     Attributes:
-        headers: Header fields of an answer of this version.
-        etag: Weak, because the age in the body moves on while the version stays.
+        headers: Header fields of an answer from this version.
+        etag: Weak, because the age in the body changes while the version does not.
         refused: Whether the version is too old to be served under its policy.
         offset: First metrics cell of the pipeline.
         found_cell: Metrics cell that counts the keys found.
-        fallback_for: The version that should be served and is damaged; None where this one should be.
+        fallback_for: The damaged version instead of which this one is served; None if this one is current.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
@@ -87,7 +87,7 @@ class Answers:
         self.refresh(0.0)
 
     def refresh(self, now: float) -> None:
-        """Make what is valid for the second of `now` (Unix time)."""
+        """Make the parts of answers that are valid for the second of `now` (Unix time)."""
         manifest = self.manifest
         second = int(now)
         past = second >= self._stale_from
@@ -105,22 +105,22 @@ class Answers:
         self.tail = b"," + self._common + self._moment
 
     def check_served(self) -> None:
-        """Refuse where the version is too old for its policy."""
+        """Raise a `Problem` if the version is too old for its policy."""
         if self.refused:
             manifest = self.manifest
             raise Problem(
                 problems.STALE,
                 f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, older than the "
-                f"{manifest.policy.max_age_h:g} h that its declaration allows; publish a newer night.",
+                f"{manifest.policy.max_age_h:g} h that its declaration allows; publish a newer as-of date.",
                 headers=[("retry-after", "60")],
                 members={"store_version": manifest.version, "as_of": manifest.as_of, "age_s": self.age_s},
             )
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
-        """The answer for one key, None where the version does not have it.
+        """The answer for one key as JSON, None if the version does not have it.
 
         Args:
-            fields: Only these fields; none: all.
+            fields: Names of the fields to return; empty: all.
             limit: Most items of each list; 0: all.
         """
         entry = self.get_entry(key)
@@ -137,11 +137,11 @@ class Answers:
         return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
 
     def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
-        """The answer for several keys in their order, and how many of them were found; the arguments as of `one`."""
+        """The answer for several keys in their order as JSON, and how many were found; arguments as for `one`."""
         if not keys:
             return b'{"results":[],' + self._common + self._moment, 0
         entries: list[Any] = self.get_entries(keys)
-        # The answer is four columns, joined row by row at once: as fast as copying its bytes.
+        # The rows are four columns that are joined in one call, which is as fast as copying their bytes.
         count, missing = len(keys), entries.count(None)
         marks, ends = [_FOUND] * count, [_NEXT] * count
         if missing:
@@ -165,7 +165,7 @@ class Answers:
         return b"".join(parts), count - missing
 
     def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
-        """The decoded values of several keys; None where a key is missing."""
+        """The decoded values of several keys; None for a missing key."""
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
     def check_fields(self, fields: Sequence[str]) -> None:
@@ -178,16 +178,16 @@ class Answers:
                 )
 
     def _split(self, entry: bytes) -> tuple[bytes, bytes]:
-        """The value of an entry of two lines, and the members of the provenance that the second one names."""
+        """The value of an entry that names its own provenance in a second line, and that provenance's members."""
         value, provenance = split_entry(entry)
         return value, self._own[provenance]
 
 
 def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:
-    """The keys (never empty) as they stand between the quotes of a JSON text."""
+    """The keys (at least one) as the content of JSON strings, without the quotes."""
     if b"".join(keys).isalnum():
         return keys
-    # Inside a JSON text a quote follows a backslash, so that three bytes `","` are always the end of one.
+    # Inside a JSON string a quote follows a backslash, so that the bytes `","` always separate two strings.
     return orjson.dumps(list(map(bytes.decode, keys)))[2:-2].split(b'","')
 
 

@@ -1,4 +1,4 @@
-"""Which version of each pipeline is served: what is new in the store is opened, warmed and swapped in."""
+"""The served version of each pipeline: new versions in the store are opened, warmed and swapped in."""
 
 import asyncio
 import logging
@@ -24,19 +24,19 @@ Install = Callable[[str, Answers | None], None]
 
 
 def _mark(manifest: Manifest) -> int:
-    """64 bits that name a version, for a cell."""
+    """A 64-bit hash that identifies a version, for a metrics cell."""
     return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
 
 
 class Catalog:
-    """What is served.
+    """The served versions of all pipelines.
 
-    Only the event loop's thread changes `answers`, and handlers never wait between taking one and being done with it.
-    So once a swap has run on the loop, nobody uses the old snapshot, and the watching thread closes it.
+    Only the event loop's thread changes `answers`, and handlers never wait while they use one. So once a swap has run
+    on the loop, nobody uses the old snapshot any more, and the watching thread closes it.
 
     Attributes:
         answers: The served version of each pipeline.
-        waiting: Pipelines whose store holds no published version.
+        waiting: Pipelines whose store has no published version.
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
         damaged: Pipelines with no undamaged version left to serve.
         history: The retained versions of each pipeline, newest first, as JSON.
@@ -52,7 +52,7 @@ class Catalog:
         self.history: dict[str, bytes] = {}
         self.warm = False
         self._damage = Damage()
-        self._scrub = Scrub(self._local, self._rotten, every_s=settings.reader_scrub_s)
+        self._scrub = Scrub(self._local, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
         self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
@@ -60,9 +60,9 @@ class Catalog:
         self._watcher: Watcher | None = None
 
     def open(self) -> None:
-        """Open, before the first request, what the worker in whose place this one is had verified.
+        """Open, before the first request, the versions that this worker's predecessor had verified.
 
-        Everything else is opened and verified by the watching thread.
+        The watching thread opens and verifies everything else.
         """
         for name in self._pipelines():
             store = open_store(self.settings, name)
@@ -74,7 +74,7 @@ class Catalog:
                 answers = Answers(store.snapshot(manifest.version), offset=offset)
                 self._install(name, self._ready(name, answers, time.perf_counter()))
             except (ForecacheError, OSError):
-                continue  # the watching thread says what is wrong
+                continue  # the watching thread reports the error
 
     def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
         """Start the watching thread; `each_turn` runs in it a few times a second."""
@@ -94,7 +94,7 @@ class Catalog:
         self._scrub.start()
 
     def suspect(self) -> None:
-        """A read has failed in a way that it cannot on sound files: look for damage now."""
+        """Look for damage now, because a read failed in a way that is impossible with undamaged files."""
         self._scrub.ask()
 
     def close(self) -> None:
@@ -112,14 +112,14 @@ class Catalog:
         return {name for name in names if NAME.fullmatch(name)}
 
     def _local(self) -> list[tuple[Store, Snapshot]]:
-        """What is served from stores on this machine."""
+        """The served snapshots of stores on this machine."""
         served = [(open_store(self.settings, name), each.snapshot) for name, each in list(self.answers.items())]
         return [(store, snapshot) for store, snapshot in served if isinstance(snapshot, Snapshot)]
 
-    def _rotten(self, store: Store, snapshot: Snapshot, reason: str) -> None:
-        """Have the watching thread serve another version than one whose bytes are not those that were written.
+    def _replace_damaged(self, store: Store, snapshot: Snapshot, reason: str) -> None:
+        """Have the watching thread replace a served version whose bytes differ from those that were written.
 
-        The other version may share files with this one: they are verified again before it is served.
+        Another version may share files with this one, so that they are verified again before it is served.
         """
         snapshot.distrust()
         self._damage.note(store, snapshot.manifest.identity, reason)
@@ -130,9 +130,9 @@ class Catalog:
             try:
                 snapshot.warm()
             except DamagedError as error:
-                self._rotten(store, snapshot, error.message)
+                self._replace_damaged(store, snapshot, error.message)
             except ConflictError:
-                continue  # its files are being replaced: the next look opens it anew
+                continue  # its files are being replaced: the next poll opens it anew
 
     def _poll(self, install: Install) -> None:
         found = self._pipelines()
@@ -143,7 +143,7 @@ class Catalog:
                 if not self._follow(name, store, install):
                     waiting.add(name)
             except DamagedError as error:
-                self._fail(name, error)  # first: a request in between is told that the version cannot be read
+                self._fail(name, error)  # first, so that a request in between gets this error
                 self._withdraw(name, store, install)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
                 self._fail(name, error)
@@ -153,12 +153,12 @@ class Catalog:
         if self._redis is not None:
             waiting |= self._poll_redis(self._redis, install, here=found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
-            # A folder that is not there now is more often a mount that blinked than a pipeline taken out of service.
-            self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to serve it no more."))
+            # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
+            self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it."))
         self.waiting = frozenset(waiting - self.answers.keys())
 
     def _poll_redis(self, source: remote.RedisSource, install: Install, *, here: set[str]) -> set[str]:
-        """Serve from Redis the pipelines that no store here serves; those of them that wait for their first version."""
+        """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
         waiting: set[str] = set()
         current = source.look()
         if current is None:
@@ -179,10 +179,10 @@ class Catalog:
         return waiting
 
     def _follow(self, name: str, store: Store, install: Install) -> bool:
-        """Serve what the store says is current, or the last good version before it; whether it says anything.
+        """Serve the store's current version, or the last undamaged one before it; False if none is published.
 
         Raises:
-            DamagedError: No version that could be served is good.
+            DamagedError: All versions that could be served are damaged.
         """
         pointer = store.pointer()
         served = self.answers.get(name)
@@ -220,7 +220,7 @@ class Catalog:
         return answers
 
     def _withdraw(self, name: str, store: Store, install: Install) -> None:
-        """Serve a pipeline no more whose served version is damaged."""
+        """Stop serving a pipeline whose served version is damaged."""
         served = self.answers.get(name)
         if served is not None and not self._damage.reason(store, served.manifest.identity):
             return  # only the pointer is damaged
@@ -242,5 +242,5 @@ class Catalog:
         reason = f"{type(error).__name__}: {error}"
         if self.failures.get(name) != reason:
             self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
-            logger.error("What the store of %s says is current cannot be served.", name, exc_info=error)
+            logger.error("The current version of %s cannot be served.", name, exc_info=error)
         self.failures[name] = reason

@@ -1,4 +1,4 @@
-"""Versions that are damaged: found when they are opened, or by a scrub of what is served, and what to serve instead."""
+"""Damaged versions: found when they are opened or by scrubbing served ones, and replaced by the last good one."""
 
 import logging
 import threading
@@ -13,19 +13,19 @@ from forecache.store.integrity import Pace, verify_file, version_files
 
 logger = logging.getLogger("forecache.reader")
 SCRUB_BYTES_PER_S = 50e6
-"""About 1 percent of a core."""
+"""Reading at this pace takes about 1 % of a core."""
 _REST = 10
-"""After a scrub that was asked for, wait this many times its duration before the next."""
+"""After a requested scrub, wait this many times its duration before the next."""
 
 
 class Damage:
-    """The damaged versions that are known. One is forgotten when its files are written anew."""
+    """The versions that are known to be damaged. A version is forgotten when its files are written anew."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
 
     def note(self, store: Store, identity: tuple[str, int], reason: str) -> None:
-        """Remember and log that a version is damaged.
+        """Record and log that a version is damaged.
 
         Args:
             identity: See `Manifest.identity`.
@@ -36,7 +36,7 @@ class Damage:
         self._known[key] = (_signature(store, identity[1]), reason)
 
     def reason(self, store: Store, identity: tuple[str, int]) -> str:
-        """Why a version is damaged; "" where it is not known to be, or its files were written anew since."""
+        """Why a version is damaged; "" if it is not known to be, or its files were written anew since."""
         key = (store.pipeline, *identity)
         known = self._known.get(key)
         if known is None:
@@ -49,7 +49,7 @@ class Damage:
 
 
 def _signature(store: Store, version: int) -> object:
-    """What changes when a file of a version is written anew."""
+    """A value that changes when a file of a version is written anew."""
     paths = [store.layout.manifest(version)]
     with suppress(DamagedError, NotFoundError):  # the manifest itself may be what is damaged
         paths += [path for path, _, _ in version_files(store.layout, store.manifest(version))]
@@ -65,16 +65,16 @@ def _stat(path: Path) -> object:
 
 
 def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: Damage) -> Snapshot:
-    """The version that the pointer names, verified; where it is damaged, the newest good one before it.
+    """Open the version that the pointer names, verified; if it is damaged, the newest undamaged one before it.
 
-    Quarantined versions do not count. What is served already stays open and is returned where it is the choice, unless
-    its files were replaced: then it is opened anew.
+    Quarantined versions are skipped. If the served version is the choice, it is returned as it is, unless its files
+    were replaced: then it is opened anew.
 
     Args:
-        served: What is served of this store, or of one that this one has taken the place of.
+        served: The served version of this store, or of one that this store has replaced.
 
     Raises:
-        DamagedError: None is good.
+        DamagedError: All versions are damaged.
     """
     why = ""
     for number in _candidates(store, pointer):
@@ -105,11 +105,11 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
         and not damage.reason(store, served.manifest.identity)
     ):
         return served
-    raise DamagedError(f"No version of {store.pipeline} that could be served is whole: {why}")
+    raise DamagedError(f"Every version of {store.pipeline} that could be served is damaged: {why}")
 
 
 def _candidates(store: Store, pointer: Pointer) -> Iterator[int]:
-    # Nearly always the first is the choice: the disk is asked for the others only where it is not.
+    # The first is nearly always the choice: the disk is read for the others only if it is not.
     assert pointer.serving is not None
     yield pointer.serving
     bad = store.quarantined()
@@ -117,7 +117,7 @@ def _candidates(store: Store, pointer: Pointer) -> Iterator[int]:
 
 
 def open_verified(store: Store, version: int) -> Snapshot:
-    """Open a version and read all of it; DamagedError where a file is not what was written."""
+    """Open a version and read all of it; raises DamagedError if a file differs from what was written."""
     snapshot = store.snapshot(version)
     try:
         snapshot.warm()
@@ -128,12 +128,12 @@ def open_verified(store: Store, version: int) -> Snapshot:
 
 
 class Scrub:
-    """A slow thread that reads again what is served, for bytes that rot under a running reader.
+    """A slow thread that reads the served versions again, to find bytes that decay while the reader runs.
 
     Args:
-        served: What is served now: the store and the snapshot of each pipeline.
+        served: Returns the store and the snapshot of each served pipeline.
         found: Called with each damaged version: its store, its snapshot, and why.
-        every_s: From the end of one scrub to the start of the next; 0: only when asked.
+        every_s: Seconds from the end of one scrub to the start of the next; 0: only on request.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Scrub:
         self._thread.start()
 
     def ask(self) -> None:
-        """Scrub now and fast: a read has failed in a way that it cannot on sound files."""
+        """Scrub now and fast, because a read failed in a way that is impossible with undamaged files."""
         self._wake.set()
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class Scrub:
             try:
                 self._turn(None if asked else Pace(SCRUB_BYTES_PER_S))
             except Exception:
-                logger.exception("A scrub of what is served failed; the next one comes.")
+                logger.exception("A scrub of the served versions failed; the next one will follow.")
             if asked:
                 self._closed.wait(_REST * (time.monotonic() - started))
                 self._wake.clear()
@@ -183,7 +183,7 @@ class Scrub:
                 for path, _, info in version_files(store.layout, snapshot.manifest):
                     if self._closed.is_set():
                         return
-                    # What was removed is still mapped, and cannot be read any more.
+                    # A removed file is still mapped, but cannot be read by its path any more.
                     if path.exists():
                         verify_file(path, info, pace=pace)
             except DamagedError as error:

@@ -1,4 +1,4 @@
-"""What the reader says about versions themselves: a pipeline's metadata, its history, the list of pipelines."""
+"""Descriptions of versions: a pipeline's metadata, its history, the list of pipelines."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +12,7 @@ from forecache.store import Manifest, Store
 
 
 def build_labels(settings: Settings) -> dict[str, str]:
-    """What is running: version of the package, of the code where a setting says it, of Python."""
+    """Versions of the package, of Python and, if a setting names it, of the code."""
     try:
         package = version("forecache")
     except PackageNotFoundError:
@@ -37,7 +37,7 @@ def pipeline_row(answers: Answers) -> dict[str, Any]:
 
 
 def metadata(answers: Answers) -> dict[str, Any]:
-    """Everything a client may want to know about what a pipeline serves."""
+    """The metadata of a served pipeline, for clients."""
     manifest = answers.manifest
     return {
         **pipeline_row(answers),

@@ -1,7 +1,7 @@
-"""Versions that Redis holds, for the pipelines that have no store on this machine.
+"""Versions in Redis, for pipelines without a store on this machine.
 
-An answer then costs a round trip during which the worker answers nobody else, so waits are short, and after a failure
-Redis is left alone for a moment.
+Each answer needs a round trip during which the worker serves no other request. So timeouts are short, and after a
+failure Redis is not asked again for a moment.
 """
 
 import logging
@@ -21,7 +21,7 @@ from forecache.store.redis.versions import RedisStore, pipelines_in_redis
 logger = logging.getLogger("forecache.reader")
 TIMEOUT_S = 0.5
 PAUSE_S = 0.5
-"""How long Redis is not asked again after it has failed."""
+"""Seconds after a failure during which Redis is not asked again."""
 
 _T = TypeVar("_T")
 
@@ -40,12 +40,12 @@ class RedisSource:
         """The result of a call that talks to Redis.
 
         Raises:
-            UnavailableError: Redis does not answer, or has not a moment ago.
+            UnavailableError: Redis does not answer, or did not a moment ago.
         """
         import redis
 
         if time.monotonic() < self._rest_until:
-            raise UnavailableError("Redis did not answer a moment ago.", remedy="Start it, or look at the network.")
+            raise UnavailableError("Redis did not answer a moment ago.", remedy="Start it, or check the network.")
         try:
             return question()
         except redis.RedisError as error:
@@ -53,7 +53,7 @@ class RedisSource:
             raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
 
     def look(self) -> dict[str, Manifest | None] | None:
-        """What `current` returns; None where Redis cannot be read, which is logged once."""
+        """The result of `current`; None if Redis cannot be read, which is logged once."""
         try:
             found = self.current()
         except Exception as error:  # noqa: BLE001  # the watching thread outlives Redis
@@ -65,7 +65,7 @@ class RedisSource:
         return found
 
     def current(self) -> dict[str, Manifest | None]:
-        """The served version of every pipeline in Redis, None where the first load is under way.
+        """The served version of every pipeline in Redis, None during the first load.
 
         Raises:
             UnavailableError: Redis does not answer.
@@ -84,19 +84,19 @@ class RedisSource:
         return found
 
     def evicting(self, pipeline: str) -> str:
-        """The policy under which Redis may have dropped entries since they were last compared; "" where it has not."""
+        """The policy under which Redis may have evicted entries since they were last compared; "" if it has not."""
         return self._unsure.get(pipeline, ("", ""))[0]
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
-        """Reads of a version that `current` has named."""
+        """Open a version that `current` returned."""
         return RemoteVersion(self, self._client, manifest)
 
 
 class RemoteVersion:
-    """One version in Redis, with the calls of `Snapshot` that the reader uses.
+    """One version in Redis, with the methods of `Snapshot` that the reader uses.
 
-    Raises from every read:
-        UnavailableError: Redis does not answer, or does not hold this version any more.
+    Every read raises:
+        UnavailableError: Redis does not answer, or does not have this version any more.
     """
 
     mapped_bytes = 0
@@ -121,10 +121,10 @@ class RemoteVersion:
                 remedy="Set it to noeviction, and load again with `forecache push`.",
             )
         if None in found and not self._ask(lambda: self._store.holds(self.manifest)):
-            # A key that is gone because its version is must not look like a key that never was.
+            # A key that is missing because its version was removed must not look like an unknown key.
             raise UnavailableError(
-                f"Redis does not hold version {self.manifest.version} of {self.manifest.pipeline} any more.",
-                remedy="Ask again: the reader is about to move on.",
+                f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
+                remedy="Ask again: the reader is about to serve the next version.",
             )
         return found
 
@@ -136,10 +136,10 @@ class RemoteVersion:
         return 0
 
     def close(self) -> None:
-        """Nothing to give back: the connections belong to the source."""
+        """Nothing to close: the connections belong to the source."""
 
 
 def history(manifest: Manifest) -> bytes:
-    """What `/versions/{pipeline}` answers: Redis knows only the served version."""
+    """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
     row = {**summary(manifest), "state": ["serving", "current"]}
     return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

@@ -1,4 +1,4 @@
-"""The keys of requests, as they stand in paths and JSON bodies, as the bytes that a version is searched for."""
+"""Conversion of the keys in paths and JSON bodies to the key bytes of a version."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class RequestKeys:
     def of_all(self, values: Sequence[object]) -> list[bytes]:
         """Key bytes of the keys in a JSON body, in their order; raises as `of`."""
         if self._takes_text and values:
-            # What most keys are, plain text, is checked and encoded for all of them together.
+            # Plain text, the common case, is checked and encoded for all keys together.
             try:
                 text = "\n".join(values)  # type: ignore[arg-type]
             except TypeError:
@@ -42,7 +42,7 @@ class RequestKeys:
         """Key bytes of a key in a JSON body: text as in a URL, or an integer.
 
         Raises:
-            InputError: It is neither, or not of the pipeline's key type.
+            InputError: The value is neither, or not of the pipeline's key type.
         """
         if type(value) is str:
             return self.encode(value)
@@ -52,13 +52,13 @@ class RequestKeys:
 
 
 def _text_encoder(schema: KeySchema) -> Callable[[str], bytes]:
-    """`parse_key` for keys of this schema, with the common cases first."""
+    """A faster `parse_key` for keys of this schema, which handles common cases first."""
 
     def general(text: str) -> bytes:
         return parse_key(schema, text)
 
     def string(text: str) -> bytes:
-        # A surrogate cannot be encoded; parse_key says so in its own words.
+        # A surrogate cannot be encoded; parse_key raises the error for it.
         key = text.encode("utf-8", "surrogatepass")
         return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
 

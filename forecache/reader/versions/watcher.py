@@ -1,4 +1,4 @@
-"""A thread that looks at the store again and again, and has what it finds done on the event loop."""
+"""A thread that polls the store and runs the resulting changes on the event loop."""
 
 import asyncio
 import logging
@@ -12,11 +12,11 @@ POLL_S = 0.25
 
 
 class Watcher:
-    """Calls `turn` a few times a second until it is closed; where the reader's main process is gone, the worker stops.
+    """Calls `turn` a few times a second until it is closed; if the reader's main process is gone, the worker stops.
 
     Args:
-        turn: Looks; an error of it is logged.
-        beat: Says that this worker is alive.
+        turn: Polls the store; its errors are logged.
+        beat: Records that this worker is alive.
     """
 
     def __init__(self, turn: Callable[[], None], beat: Callable[[], None]) -> None:
@@ -30,7 +30,7 @@ class Watcher:
         self._thread.start()
 
     def run_on(self, loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-        """Run on the loop's thread, and wait until that has happened."""
+        """Run an action on the loop's thread and wait until it is done."""
         done = threading.Event()
 
         def run() -> None:
@@ -50,7 +50,7 @@ class Watcher:
             try:
                 self._turn()
             except Exception:
-                logger.exception("Looking at the store failed; what is served stays.")
+                logger.exception("Polling the store failed; the served versions stay.")
             if self._stop.wait(POLL_S):
                 return
             self._beat()
