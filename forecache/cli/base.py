@@ -1,4 +1,4 @@
-"""What every command shares: `--json` and `--debug`, lazy loading, and the types of its arguments."""
+"""Shared parts of all commands: `--json` and `--debug`, lazy loading, and argument types."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 
 @dataclass
 class Flags:
-    """How this invocation answers; `debug` is read again when an error is shown."""
+    """The output flags of this invocation; `debug` is read again when an error is shown."""
 
     json: bool = False
     debug: bool = False
@@ -32,7 +32,7 @@ def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -
 
 
 class Command(click.Command):
-    """A click command that also takes `--json` and `--debug` and keeps the lines of its examples."""
+    """A click command with `--json` and `--debug`, whose examples keep their line breaks."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
 
 
 class DefaultGroup(LazyGroup):
-    """A LazyGroup whose command "list" is meant where the first argument names none."""
+    """A LazyGroup that runs its command "list" if the first argument is not a command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.lazy and args[0] not in ctx.help_option_names):
@@ -144,12 +144,12 @@ def one_range(night: date | None, nights: tuple[date, date] | None) -> tuple[dat
 
 
 def settings() -> "Settings":
-    """The settings of this invocation; variables that look like settings and are none are told on standard error."""
+    """The settings of this invocation; warns on standard error of variables that look like settings but are not."""
     from forecache.settings import load_settings, unknown_variables
 
     for name, close in unknown_variables().items():
         if name not in _TOLD:
             _TOLD.add(name)
-            hint = f"Did you mean {close}?" if close else "`forecache settings` lists those there are."
+            hint = f"Did you mean {close}?" if close else "`forecache settings` lists all settings."
             click.echo(f"Warning: there is no setting {name}. {hint}", err=True)
     return load_settings()

@@ -1,4 +1,4 @@
-"""What a command has changed, shown in Dagster's UI with the name of the person who gave it."""
+"""Shows in Dagster's UI what a command changed, with the name of the person who ran it."""
 
 import getpass
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from forecache.settings import Settings
 
 
 def actor() -> str:
-    """Who asks, for the promotion ledger."""
+    """The person who runs this command, for the promotion ledger."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user id without a name, as in many containers
@@ -37,12 +37,13 @@ def shown_where_it_stands(settings: Settings, pipeline: str, reason: str) -> Ite
 
 
 def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | None = None, **made: Any) -> None:
-    """Record an event of an asset: who gave the command of this invocation, and what came of it.
+    """Record an event of an asset: who ran this command, and its result.
 
-    The change is done: what fails here is a warning. Where the home has no Dagster instance, nobody would see it.
+    The change itself is done, so that a failure here is only a warning. Without a Dagster instance in the home nothing
+    is recorded.
 
     Args:
-        metadata: What came of it; None as a value is "none".
+        metadata: The result; None as a value is shown as "none".
         made: See `assets.by_hand.report`.
     """
     if find_spec("dagster") is None or not settings.dagster_home.is_dir():

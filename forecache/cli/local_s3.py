@@ -1,4 +1,4 @@
-"""A MinIO server on this machine for `forecache demo --s3`, and the settings that put everything on it."""
+"""A local MinIO server for `forecache demo --s3`, and the settings that put everything on it."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _STOP_S = 20.0
 
 @contextmanager
 def local_s3(home: Path) -> Iterator[None]:
-    """Run MinIO on a folder below `home` while the block runs, with settings in the environment that use it.
+    """Run MinIO on a folder below `home` during the block, and set environment variables so that settings use it.
 
     Landing zone, lake, training checkpoints and the store's remote are in the bucket; the rest is in `home`.
 
@@ -67,7 +67,7 @@ def _settings(home: Path, endpoint: str, password: str) -> dict[str, str]:
 
 
 def _password(file: Path) -> str:
-    """The server's password: made at the first start and kept where only this user reads it."""
+    """The server's password, made at the first start and stored in a file that only this user can read."""
     if not file.exists():
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
             opened.write(secrets.token_urlsafe(24))

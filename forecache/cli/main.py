@@ -10,44 +10,44 @@ from forecache.errors import ForecacheError
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
-    "init": (f"{_COMMANDS}.init:init", "Make a new project with one pipeline to edit."),
+    "init": (f"{_COMMANDS}.init:init", "Create a new project with one pipeline to edit."),
     "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on demo data, from files to a served answer."),
     "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
-    "run": (f"{_COMMANDS}.run:run", "Run pipelines for a night or a range of nights."),
+    "run": (f"{_COMMANDS}.run:run", "Run pipelines for an as-of date or a range of them."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
     "tune": (f"{_COMMANDS}.tune:tune", "Search for better hyperparameters."),
-    "ingest": (f"{_COMMANDS}.run:ingest", "Bring new landing files into the lake."),
+    "ingest": (f"{_COMMANDS}.run:ingest", "Ingest new landing files into the lake."),
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, judge, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
-    "challenge": (f"{_COMMANDS}.scoring:challenge", "Name a version that is scored beside the champion."),
-    "shadow": (f"{_COMMANDS}.scoring:shadow", "Score a night with champion and challenger, and compare them."),
-    "drift": (f"{_COMMANDS}.scoring:drift", "How far a night's scores have moved."),
-    "monitor": (f"{_COMMANDS}.monitor:monitor", "What moved, how well it does, and whether to train again."),
-    "publish": (f"{_COMMANDS}.store:publish", "Publish a night's predictions to the store."),
+    "challenge": (f"{_COMMANDS}.scoring:challenge", "Choose a version to score together with the champion."),
+    "shadow": (f"{_COMMANDS}.scoring:shadow", "Score an as-of date with champion and challenger, and compare them."),
+    "drift": (f"{_COMMANDS}.scoring:drift", "Show how far an as-of date's scores have moved."),
+    "monitor": (f"{_COMMANDS}.monitor:monitor", "Drift, realised performance, and whether to train again."),
+    "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
-    "pin": (f"{_COMMANDS}.store:pin", "Serve one version, whatever is published."),
+    "pin": (f"{_COMMANDS}.store:pin", "Serve one version, even if newer ones are published."),
     "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
     "release": (f"{_COMMANDS}.store:release", "Lift the quarantine of a version."),
-    "diff": (f"{_COMMANDS}.store:diff", "What changed between two published versions."),
+    "diff": (f"{_COMMANDS}.store:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
-    "maintain": (f"{_COMMANDS}.maintain:maintain", "Merge the lake's small files, remove what nothing needs any more."),
-    "push": (f"{_COMMANDS}.distribution:push_command", "Bring Redis and a remote up to the served versions."),
-    "pull": (f"{_COMMANDS}.distribution:pull_command", "Bring this replica up to what a remote serves."),
+    "maintain": (f"{_COMMANDS}.maintain:maintain", "Merge the lake's small files, remove files that nothing needs."),
+    "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
+    "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
-    "tokens": (f"{_COMMANDS}.reader:tokens", "Make, list and revoke the reader's bearer tokens."),
+    "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
     "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model, run and code."),
-    "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and where that comes from."),
-    "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs and say what to do."),
-    "version": (f"{_COMMANDS}.settings:version", "The version of Forecache and of what it runs on."),
+    "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),
+    "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs, with a remedy for each problem."),
+    "version": (f"{_COMMANDS}.settings:version", "The versions of Forecache and of the software that it runs on."),
 }
 
 _EPILOG = """
-Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 somebody else holds it;
-6 a check or gate said no; 7 something outside is missing; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 conflict with another process;
+6 a check or gate failed; 7 something outside is unavailable; 130 interrupted.
 """
 
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted; what was committed is kept, run again to continue.", err=True)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone, as in `forecache query ... | head`; nothing is left to tell anyone.
+        # The reader of this output has exited, as in `forecache query ... | head`; nothing more can be printed.
         sys.stdout = None
         return 141
     except ForecacheError as error:

@@ -1,4 +1,4 @@
-"""What the gate said of models, with their figures: for `demo`, `run` and `train`."""
+"""The gate's verdicts on models, with their metrics: for `demo`, `run` and `train`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def verdicts(
     settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """What the gate said of models, with their figures.
+    """The gate's verdicts on models, with their metrics.
 
     Args:
-        versions: Which version of each pipeline; else its champion, or the newest where there is none.
+        versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
     """
     from forecache.registry.gate.verdicts import load_verdict
     from forecache.registry.versions.models import find_champion, list_models, model_version
@@ -52,7 +52,7 @@ def verdicts(
 
 
 def show_models(models: list[dict[str, Any]]) -> None:
-    """Metrics beside the baseline's, and the verdict in a line."""
+    """Print metrics next to the baseline's, and the verdict in a line."""
     rows = [
         (
             f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",

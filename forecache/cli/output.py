@@ -1,4 +1,4 @@
-"""What commands print: JSON for scripts, tables for people. rich is imported only when a table is shown."""
+"""Output of commands: JSON for scripts, tables for people. rich is imported only when a table is shown."""
 
 import json
 import sys
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_WIDTH = 200
-"""Columns where output is not a terminal, so that nothing is cut in a log or a pipe."""
+"""Width of output that is not a terminal, so that nothing is cut in a log or a pipe."""
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON takes it; dates in ISO format, timestamps in UTC with `Z`."""
+    """A value that JSON can represent; dates in ISO format, timestamps in UTC with `Z`."""
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -53,7 +53,7 @@ def wants_json() -> bool:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A rich console that does not wrap in pipes and colours nothing there."""
+    """A rich console that neither wraps nor colours its output in a pipe."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -73,8 +73,8 @@ def show_table(
 
     Args:
         columns: Headings.
-        rows: Cells; anything but text is shown as `cell` shows it.
-        right: The headings whose columns hold figures.
+        rows: Cells; values other than text are formatted by `cell`.
+        right: Headings of the columns to align right, such as figures.
     """
     from rich import box
     from rich.table import Table
@@ -98,7 +98,7 @@ def show_table(
 
 
 def cell(value: Any) -> str:
-    """A value as people read it in a table."""
+    """A value formatted for a table."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -113,7 +113,7 @@ def cell(value: Any) -> str:
 
 
 def size(num_bytes: int | float) -> str:
-    """Bytes in the unit that keeps the figure short: 9.5 MB."""
+    """A number of bytes in a suitable unit, such as 9.5 MB."""
     value = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -123,7 +123,7 @@ def size(num_bytes: int | float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min, 28 years."""
+    """A duration in suitable units: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min, 28 years."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -153,7 +153,7 @@ def stage_dict(result: StageResult) -> dict[str, Any]:
 
 
 def nights_text(nights: Sequence[date]) -> str:
-    """One night, or first..last with their number."""
+    """One as-of date, or first..last with their number."""
     if not nights:
         return "-"
     if len(nights) == 1:
@@ -162,7 +162,7 @@ def nights_text(nights: Sequence[date]) -> str:
 
 
 def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
-    """The table of stages: what each wrote, and what was already current."""
+    """Print the table of stages: what each wrote, and which were already current."""
     rows = [
         (
             result.stage,
@@ -178,7 +178,7 @@ def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
 
 
 def outcome(result: StageResult) -> str:
-    """What a stage left behind, in a few words."""
+    """The result of a stage in a few words."""
     if result.skipped:
         return "already current"
     details = result.details
@@ -200,7 +200,7 @@ def outcome(result: StageResult) -> str:
 
 
 def _pace(details: Mapping[str, Any]) -> str:
-    """Rows per second, cost and memory of a scoring run, beside what was predicted."""
+    """Rows per second, cost and memory of a scoring run, next to the estimate."""
     actual, predicted = details["actual"], details["predicted"]
     parts = [f"{cell(actual['rows_per_second'])} rows/s"]
     parts += [f"{cell(predicted['rows_per_second'])} predicted"] if predicted else []

@@ -15,10 +15,10 @@ PLAIN_INTERVAL_S = 5.0
 
 
 class StageProgress:
-    """Shows what runs now and each stage as it ends; silent with `--json`.
+    """Shows the running stage and each finished one; silent with `--json`.
 
     Use as a context manager; `update` is a `Progress` callback, `done` takes each finished `StageResult`.
-    Everything goes to standard error, so that standard output holds only the answer.
+    Everything goes to standard error, so that standard output has only the result.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class StageProgress:
             self._live.stop()
 
     def update(self, message: str, share: float | None = None) -> None:
-        """A `Progress`: says what runs now."""
+        """A `Progress`: shows what runs now."""
         if self._quiet:
             return
         if self._live is not None:
@@ -71,7 +71,7 @@ class StageProgress:
         click.echo(f"[{now - self._started:6.1f} s]   {message}{percent}", err=True)
 
     def done(self, result: StageResult) -> None:
-        """One line for a finished stage."""
+        """Print one line for a finished stage."""
         if self._quiet:
             return
         nights = f" {nights_text(result.nights)}" if result.nights else ""
@@ -82,7 +82,7 @@ class StageProgress:
         self.say(f"{'=' if result.skipped else '+'} {text}")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays on the screen."""
         if self._quiet:
             return
         if self._live is not None:

@@ -1,4 +1,4 @@
-"""A reader started as a child process, for the demo: on a free port, asked over HTTP, stopped at the end."""
+"""A reader as a child process, for the demo: on a free port, queried over HTTP, stopped at the end."""
 
 import json
 import os
@@ -24,7 +24,7 @@ AGAIN_S = 0.1
 
 
 def free_port(host: str, wanted: int) -> int:
-    """The wanted port where it is free, else one that the system picks."""
+    """The wanted port if it is free, else one that the system picks."""
     if port_is_free(host, wanted):
         return wanted
     with socket.socket() as probe:
@@ -34,7 +34,7 @@ def free_port(host: str, wanted: int) -> int:
 
 
 class ReaderProcess:
-    """`forecache serve` as a child; a context manager that stops it on the way out unless `keep` was called."""
+    """`forecache serve` as a child process; a context manager that stops it at the end unless `keep` was called."""
 
     def __init__(self, settings: Settings) -> None:
         self.host = settings.reader_host
@@ -55,7 +55,7 @@ class ReaderProcess:
     def __enter__(self) -> "ReaderProcess":
         command = [sys.executable, "-m", "forecache.cli.main", "serve", "--host", self.host, "--port", str(self.port)]
         with open(self.log, "wb") as log:
-            # A session of its own: it survives the terminal where --keep asks for that.
+            # A separate session, so that with --keep the reader outlives the terminal.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -88,11 +88,11 @@ class ReaderProcess:
         return f"/v1/{pipeline}/{quote(key, safe='')}"
 
     def stop(self) -> None:
-        """SIGTERM twice, for no load balancer has to notice first; SIGKILL for its group where that does not end it."""
+        """Send SIGTERM twice, as no load balancer has to notice first; SIGKILL to the group if that is not enough."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()
-        time.sleep(AGAIN_S)  # signals of a kind that wait together arrive as one
+        time.sleep(AGAIN_S)  # pending signals of the same kind arrive as one
         self._process.terminate()
         try:
             self._process.wait(timeout=STOP_S)
@@ -113,6 +113,6 @@ class ReaderProcess:
                 time.sleep(0.05)
         said = self.log.read_text(errors="replace").strip().splitlines()
         raise UnavailableError(
-            f"The reader did not start on {self.address}: {said[-1] if said else 'it said nothing'}.",
+            f"The reader did not start on {self.address}: {said[-1] if said else 'it printed nothing'}.",
             remedy=f"Its log is {self.log}.",
         )

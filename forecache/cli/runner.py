@@ -1,4 +1,4 @@
-"""The bridge to the orchestrator, Dagster: loaded by name, so that the engine imports none."""
+"""The bridge to the orchestrator, Dagster: loaded by name, so that the package does not import it."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ Job = Literal["nightly", "training", "ingest", "full"]
 
 
 def orchestrator(module: str) -> ModuleType:
-    """A module beside the engine, such as `jobs.runner`."""
+    """A module of the orchestrator's packages, such as `jobs.runner`."""
     return importlib.import_module(module)
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The names given, each checked, or those of all pipelines where none is given."""
+    """The given names, each checked; the names of all pipelines if none is given."""
     if not names:
         return list(load_pipelines(settings))
     return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]
@@ -35,11 +35,11 @@ def run_job(
     on_stage: Callable[[StageResult], None],
     rebuild: bool = False,
 ) -> list[StageResult]:
-    """Run a job through the orchestrator, so that the run is in its UI; results in the order stages ended.
+    """Run a job through the orchestrator, so that its UI shows the run; returns results in the order stages ended.
 
     Raises:
         PipelinesFailed: Some of several pipelines failed.
-        ForecacheError: What made the only pipeline fail.
+        ForecacheError: The error of a single pipeline.
     """
     results = orchestrator("jobs.runner").run(
         settings, pipelines=pipelines, nights=nights, job=job, progress=progress, on_stage=on_stage, rebuild=rebuild

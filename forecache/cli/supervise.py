@@ -1,4 +1,4 @@
-"""Runs a program that has children of its own, and ends with all of them, however it is told to."""
+"""Runs a program and ends it with all its child processes, whichever signal stops this process."""
 
 import ctypes
 import os
@@ -7,27 +7,27 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-_TOLD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _INTERRUPTED_S, _TERMINATED_S = 15.0, 5.0
-"""Seconds that processes have to end once interrupted, and once terminated; then they are killed."""
+"""Seconds that processes have to end after SIGINT, and then after SIGTERM, before they are killed."""
 _SET_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program until it ends, or this process is told to by SIGINT, SIGTERM or SIGHUP; its children end with it.
+    """Run a program until it ends or this process gets SIGINT, SIGTERM or SIGHUP; its child processes end with it.
 
-    A shell that starts a command in the background lets it ignore SIGINT, and children inherit that: here they do not.
-    Where this process is killed, the program is interrupted.
+    A command that a shell starts in the background ignores SIGINT, and child processes inherit that; here they do not.
+    If this process is killed, the program gets SIGINT.
 
     Returns:
-        The program's exit code; 0 where it ended because it was told to.
+        The program's exit code; 0 if a signal to this process ended it.
     """
     prctl = _prctl()
-    prctl(_SET_CHILD_SUBREAPER, 1)  # what outlives the program becomes a child of this process
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD | {signal.SIGCHLD})
+    prctl(_SET_CHILD_SUBREAPER, 1)  # processes that outlive the program become children of this process
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD})
 
     def begin() -> None:
-        for number in (*_TOLD, signal.SIGQUIT):
+        for number in (*_STOP_SIGNALS, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         prctl(_SET_DEATH_SIGNAL, signal.SIGINT)
@@ -35,7 +35,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
     process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=begin)
     try:
         while process.poll() is None:
-            if signal.sigwait(_TOLD | {signal.SIGCHLD}) != signal.SIGCHLD:
+            if signal.sigwait(_STOP_SIGNALS | {signal.SIGCHLD}) != signal.SIGCHLD:
                 return 0
         return process.returncode
     finally:

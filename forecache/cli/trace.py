@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
-    """The chain from an answer to its sources, one entry a link.
+    """The chain from an answer to its sources, one entry per link.
 
     Returns:
-        `answer`, `store`, `prediction`, `features`, `raw` (a list, one a source) and `model`. A link whose Delta
-        version has been vacuumed, or whose model was deleted, holds `missing` with the reason.
+        `answer`, `store`, `prediction`, `features`, `raw` (a list, one per source) and `model`. A link whose Delta
+        version was vacuumed, or whose model was deleted, has `missing` with the reason.
 
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
@@ -73,7 +73,7 @@ def _store(manifest: "Manifest") -> dict[str, Any]:
 
 
 def _row(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
-    """The one row of a key and night at a Delta version of a table."""
+    """The row of a key and as-of date at a Delta version of a table."""
     link: dict[str, Any] = {"table": table, "delta_version": version}
     rows = _rows(current, table, version, {**where, "as_of": night}, link)
     if rows:
@@ -102,7 +102,7 @@ def _rows(
 def _recorded(
     current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
 ) -> dict[str, Any]:
-    """What the stage ledger says about the stage that made a night (at a Delta version where one is given)."""
+    """The ledger's record of the stage that made an as-of date, at `delta_version` if given."""
     filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
     if delta_version is not None:
         filters.append(("delta_version", "=", delta_version))
@@ -114,7 +114,7 @@ def _recorded(
 
 
 def _raw_version(inputs: str, table: str) -> int | None:
-    """The raw table's Delta version inside a features record's `inputs` ("raw_purchases@12 code=...")."""
+    """The raw table's Delta version in the `inputs` of a features record ("raw_purchases@12 code=...")."""
     for word in inputs.split():
         name, at, version = word.partition("@")
         if at and name == table and version.lstrip("-").isdigit():
@@ -123,7 +123,7 @@ def _raw_version(inputs: str, table: str) -> int | None:
 
 
 def _events(current: Settings, table: str, version: int | None, where: dict[str, Any], night: date) -> dict[str, Any]:
-    """The events of a key up to the night, and the landing files that they came from."""
+    """The events of a key up to the as-of date, and their landing files."""
     link: dict[str, Any] = {"table": table, "delta_version": version}
     rows = [row for row in _rows(current, table, version, where, link) if row["event_day"] <= night]
     rows.sort(key=lambda row: (row["event_day"], row["source_file"], row["source_line"]))
@@ -135,7 +135,7 @@ def _events(current: Settings, table: str, version: int | None, where: dict[str,
 
 
 def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
-    """The registered version that made the row, with its run and what it was trained on."""
+    """The model version that made the row, with its run and training data."""
     from forecache.registry.versions.models import model_version
 
     version = row.get("model_version", manifest.provenance.model_version)

@@ -57,7 +57,7 @@ def test_drift_is_told_in_words_and_figures_and_a_challenger_is_named_scored_and
     assert cli.main(["drift", "returns", "--night", str(NIGHT + timedelta(days=1))]) == 3
 
     assert cli.main(["shadow", "returns"]) == 3
-    assert "Nobody challenges the champion of 'returns'." in capsys.readouterr().err
+    assert "Pipeline 'returns' has no challenger." in capsys.readouterr().err
     assert cli.main(["challenge", "returns"]) == 2
     assert cli.main(["challenge", "returns", "1"]) == 6
     assert answer(capsys, "challenge", "returns", "2") == {"pipeline": "returns", "challenger": 2}

@@ -372,7 +372,7 @@ def test_the_command_line_says_that_it_finished_a_rollback_and_doctor_that_one_i
     assert found.state == "warn"
     assert "returns from model 2 to 1" in found.found
     assert main(["rollback", "returns"]) == 0
-    assert "Finished the rollback that was cut short. Model 1 is the champion again" in capsys.readouterr().out
+    assert "Finished the interrupted rollback. Model 1 is the champion again" in capsys.readouterr().out
     assert check_rollbacks(load_settings()).state == "ok"
 
 
@@ -384,7 +384,7 @@ def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
     capsys.readouterr()
     assert main(["rollback", "returns"]) == 0
     said = capsys.readouterr().out
-    assert "Version 2 was pinned meanwhile and stays so: `forecache unpin returns` serves version 1." in said
+    assert "Version 2 was pinned meanwhile and stays pinned: `forecache unpin returns` serves version 1." in said
     assert "Served now: version 2 of returns" in said
 
 

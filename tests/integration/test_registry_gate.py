@@ -258,7 +258,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
     moves.promote(lake, CAREFUL, 3, actor="person")
     judged(lake, sample.USELESS, CAREFUL)
     assert main(["models", "judge", "returns", "4"]) == 6
-    assert "The gate turned model returns 4 down: roc_auc" in capsys.readouterr().err
+    assert "The gate refused model returns 4: roc_auc" in capsys.readouterr().err
 
 
 @pytest.mark.slow

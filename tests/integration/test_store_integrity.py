@@ -331,7 +331,7 @@ def test_one_pipeline_that_nothing_is_published_for_keeps_no_other_from_travelli
     push(open_store(settings, "churn"), open_remote(str(tmp_path / "remote"), {}))
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
     assert main(["pull"]) == 7
-    assert "Went through: churn." in " ".join(capsys.readouterr().err.split())
+    assert "Done for: churn." in " ".join(capsys.readouterr().err.split())
     assert Store(tmp_path / "replica" / "churn").pointer().current == 3
 
 

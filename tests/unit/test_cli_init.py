@@ -34,8 +34,8 @@ def test_a_project_has_a_pipeline_that_loads_under_its_name(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("full",), "The folder {tmp}/full is not empty. Name a new or an empty one."),
-        (("9-lives",), "A project's package cannot be named '9_lives'. Give --package with small letters,"),
+        (("full",), "The folder {tmp}/full is not empty. Name a new or an empty folder."),
+        (("9-lives",), "A project's package cannot be named '9_lives'. Give --package with lower-case letters,"),
         (("new", "--package", "class"), "A project's package cannot be named 'class'."),
         (("new", "--package", "jobs"), "There is a Python package 'jobs' already. Give another name with --package."),
     ],

@@ -116,7 +116,7 @@ def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(
     assert main(["settings"]) == 0
     told = capsys.readouterr().err
     assert "there is no setting FORECACHE_HOEM. Did you mean FORECACHE_HOME?" in told
-    assert "there is no setting FORECACHE_XYZZY. `forecache settings` lists those there are." in told
+    assert "there is no setting FORECACHE_XYZZY. `forecache settings` lists all settings." in told
     assert "SERVICE_HOST" not in told
     finding = check_variables()
     assert finding.state == "warn"

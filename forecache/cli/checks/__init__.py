@@ -1,1 +1,1 @@
-"""What `forecache doctor` looks at: each check is a function that returns one finding."""
+"""The checks of `forecache doctor`: each is a function that returns one finding."""

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check of `forecache doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome; `remedy` is empty where nothing is to be done."""
+    """One check's outcome; `remedy` is empty if nothing has to be done."""
 
     check: str
     state: State

@@ -1,4 +1,4 @@
-"""What the machine has: Java, jars, disk, memory and free ports."""
+"""Checks of the machine: Java, jars, disk, memory and free ports."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def check_java(settings: Settings) -> Finding:
 
 
 def java_major(java: Path) -> int | None:
-    """The major version that a `java` reports; None where it does not run."""
+    """The major version that a `java` reports; None if it does not run."""
     try:
         done = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -52,11 +52,13 @@ def check_jars(settings: Settings) -> Finding:
 def check_disk(settings: Settings) -> Finding:
     folder = next(path for path in (settings.home_path, *settings.home_path.parents) if path.is_dir())
     if not os.access(folder, os.W_OK):
-        return Finding("home", "fail", f"{folder} is not writable", "Set FORECACHE_HOME to a folder of yours.")
+        return Finding(
+            "home", "fail", f"{folder} is not writable", "Set FORECACHE_HOME to a folder that you can write to."
+        )
     free = shutil.disk_usage(folder).free
     text = f"{settings.home_path}, {size(free)} free"
     if free < NEEDED_DISK_BYTES:
-        return Finding("home", "warn", text, f"Free some: a pipeline wants {size(NEEDED_DISK_BYTES)} to work in.")
+        return Finding("home", "warn", text, f"Free some space: a pipeline needs {size(NEEDED_DISK_BYTES)}.")
     return Finding("home", "ok", text)
 
 
@@ -66,18 +68,18 @@ def check_memory(settings: Settings) -> Finding:
     available = psutil.virtual_memory().available
     text = f"{size(available)} available, Spark driver {settings.spark_driver_memory}"
     if available < NEEDED_MEMORY_BYTES:
-        return Finding("memory", "warn", text, "Close something, or lower FORECACHE_SPARK_DRIVER_MEMORY.")
+        return Finding("memory", "warn", text, "Close other programs, or lower FORECACHE_SPARK_DRIVER_MEMORY.")
     return Finding("memory", "ok", text)
 
 
 def check_port(name: str, variable: str, host: str, port: int) -> Finding:
     if port_is_free(host, port):
         return Finding(name, "ok", f"{host}:{port} is free")
-    return Finding(name, "warn", f"{host}:{port} is in use", f"Stop what listens there, or set {variable}.")
+    return Finding(name, "warn", f"{host}:{port} is in use", f"Stop the process that listens there, or set {variable}.")
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """True where this process could listen on host:port."""
+    """Whether this process can listen on host:port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

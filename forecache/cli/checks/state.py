@@ -1,4 +1,4 @@
-"""What the settings name: the project, the lake, MLflow, the stores."""
+"""Checks of what the settings name: the project, the lake, MLflow, the stores."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def check_variables() -> Finding:
     if not unknown:
         return Finding("settings", "ok", "read from the environment and .env")
     meant = [f"{name} (did you mean {close}?)" if close else name for name, close in unknown.items()]
-    remedy = "Rename or remove them; `forecache settings` lists those there are."
+    remedy = "Rename or remove them; `forecache settings` lists all settings."
     return Finding("settings", "warn", f"no such setting: {', '.join(meant)}", remedy)
 
 
@@ -26,8 +26,8 @@ def check_project(settings: Settings) -> Finding:
     pipelines = project.pipelines
     if project.broken:
         usable = f"; usable: {', '.join(pipelines) or 'none'}"
-        told = " ".join(str(error) for error in project.broken.values())
-        return Finding("pipelines", "fail", f"{told.rstrip('.')}{usable}", "Mend them; the others go on meanwhile.")
+        errors = " ".join(str(error) for error in project.broken.values())
+        return Finding("pipelines", "fail", f"{errors.rstrip('.')}{usable}", "Fix them; the others run meanwhile.")
     if not pipelines:
         return Finding(
             "pipelines", "warn", f"none in {settings.project}.pipelines", "Declare one; see CONTRIBUTING.md."
@@ -49,10 +49,10 @@ def check_lake(settings: Settings) -> Finding:
 def check_mlflow(settings: Settings) -> Finding:
     uri = settings.mlflow_tracking_uri
     if not uri.startswith("sqlite:///"):
-        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not asked)")
+        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not contacted)")
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.is_file():
-        return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run makes it.")
+        return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run creates it.")
     import sqlite3
     from contextlib import closing
 
@@ -65,7 +65,7 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Whether the served versions' files are there in their sizes; `check_bytes` reads them."""
+    """Whether the served versions' files exist and have their sizes; `check_bytes` reads them."""
     from forecache.store.checkup import stores_here
     from forecache.store.integrity import check_sizes
 
@@ -79,13 +79,13 @@ def check_stores(settings: Settings) -> Finding:
         except (UnavailableError, NotFoundError) as error:
             problems.append(f"{store.pipeline}: {error.message}")
     if problems:
-        remedy = "`forecache verify` says what is damaged and what mends it."
+        remedy = "`forecache verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
     return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
 
 
 def check_bytes(settings: Settings) -> Finding:
-    """Whether every byte of every version in the stores is the one that was written."""
+    """Whether every byte of every version in the stores is as it was written."""
     from forecache.store.checkup import verify_stores
 
     found = verify_stores(settings)
@@ -97,24 +97,24 @@ def check_rollbacks(settings: Settings) -> Finding:
     from forecache.registry.promotions import promotions, unfinished
     from forecache.store import open_store
 
-    cut_short = []
+    interrupted = []
     for name in load_pipelines(settings):
         entry, store = unfinished(promotions(settings, name)), open_store(settings, name)
         current = store.pointer().current
         if entry is not None:
-            cut_short.append(
+            interrupted.append(
                 f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
             )
-        elif current in store.quarantined():  # of the store alone: the pointer moves after the quarantine
-            cut_short.append(f"{name} from version {current}, which is quarantined and still current")
-    if cut_short:
+        elif current in store.quarantined():  # a rollback of the store alone moves the pointer after the quarantine
+            interrupted.append(f"{name} from version {current}, which is quarantined and still current")
+    if interrupted:
         return Finding(
             "rollbacks",
             "warn",
-            f"cut short: {', '.join(cut_short)}",
-            "Give the same command again: it finishes that one and does nothing else. A run finishes a model's, too.",
+            f"interrupted: {', '.join(interrupted)}",
+            "Run the same command again: it finishes that one and does nothing else. A run also finishes a model's.",
         )
-    return Finding("rollbacks", "ok", "none was cut short")
+    return Finding("rollbacks", "ok", "none was interrupted")
 
 
 def check_files(settings: Settings) -> Finding:

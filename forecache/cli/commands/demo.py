@@ -1,4 +1,4 @@
-"""`forecache demo`: the main job on the project's demo data, from landing files to a served answer, told in full."""
+"""`forecache demo`: the main job on the project's demo data, from landing files to a served answer, step by step."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
     """Run the main job on the project's demo data and show what happened.
 
     Lands the data, ingests and checks them, builds features, trains with torchrun, registers the model, judges it
-    by the gate, scores every key, publishes, starts the reader and asks it. Run again, it redoes only what has
+    by the gate, scores every key, publishes, starts the reader and queries it. Another run redoes only what has
     changed.
     """
     if not s3:
@@ -102,13 +102,13 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
 
 
 def last_night(pipelines: list[Pipeline]) -> date:
-    """The newest night that every pipeline's data reaches."""
+    """The newest as-of date that every pipeline's data reaches."""
     yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
     return min(pipeline.end or yesterday for pipeline in pipelines)
 
 
 def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str]:
-    """Three keys worth asking for: the lowest, the middle and the highest output of the night."""
+    """Three example keys: those with the lowest, the middle and the highest output of the as-of date."""
     from forecache.lake.query import query
 
     columns = ", ".join(pipeline.key)
@@ -130,7 +130,7 @@ def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str
 
 
 def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResult]) -> str:
-    """The report of the version that this run registered; its path."""
+    """Write the report of the version that this run registered; returns its path."""
     from forecache.registry.report.page import write_report
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
@@ -154,7 +154,7 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     columns = ("asked for", "answered", "store version", "model", "as of", "stale")
     show_table(columns, rows, title="Answers of the reader", right=("store version",))
     if any(answer["stale"] for answer in answers):
-        click.echo("The data end before today: the answers are flagged as stale, as the declarations ask for.")
+        click.echo("The data end before today, so that the answers are flagged as stale, as the pipelines declare.")
     click.echo()
 
 
@@ -166,7 +166,7 @@ def _say_what_next(
         click.echo(f"Report of {name}: {path}")
     if settings.lake_is_remote:
         click.echo(f"The lake was {settings.lake_uri}, the store's remote {settings.store_remote}.")
-        click.echo(f"The server that held them was stopped; all is under {settings.home_path}.\n")
+        click.echo(f"Their server was stopped; everything is under {settings.home_path}.\n")
         return
     click.echo(f"Everything is under {settings.home_path}.")
     click.echo("\nWhat next:")
@@ -184,7 +184,7 @@ def _say_what_next(
 
 
 def _say_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) -> None:
-    """The last lines: the reader's address and an answer it served."""
+    """Print the last lines: the reader's address and an answer that it served."""
     state = f"runs as process {reader.pid}; stop it with: kill {reader.pid}" if keep else "was stopped again"
     click.echo(f"Reader: {reader.address} ({state})")
     served = {name: value for name, value in answer.items() if name != "pipeline"}

@@ -18,16 +18,18 @@ from forecache.errors import ConflictError, UnavailableError
 @click.option("--port", type=click.IntRange(1, 65535), help="Port; default: FORECACHE_DAGSTER_PORT.")
 @click.pass_context
 def dev(context: click.Context, host: str, port: int | None) -> None:
-    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM ends all of it."""
+    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM stops all its processes."""
     current = settings()
     port = port or current.dagster_port
     if not port_is_free(host, port):
-        raise ConflictError(f"Port {port} on {host} is in use.", remedy="Stop what listens there, or give --port.")
+        raise ConflictError(
+            f"Port {port} on {host} is in use.", remedy="Stop the process that listens there, or give --port."
+        )
     program = Path(sys.executable).with_name("dagster")
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
     home = orchestrator("resources.instance").ensure_instance(current)
-    # Dagster would begin by advising another command, which this environment does not have.
+    # Dagster would first recommend another command, which this environment does not have.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
     own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
     environment = {**os.environ, **own}

@@ -1,4 +1,4 @@
-"""Versions on other machines: `push`, `pull`."""
+"""Exchange of versions with other machines: `push`, `pull`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE
 def _each(
     chosen: list[str], do: Callable[[str], dict[str, Any]], *, nothing_there: Callable[[str], bool]
 ) -> list[dict[str, Any]]:
-    """Do something for every pipeline, whatever fails for others; one row each.
+    """Call `do` for every pipeline, even if it fails for others; returns one row per pipeline.
 
     Args:
-        nothing_there: Whether there is nothing of a pipeline to travel; then it is a row with `skipped`, no failure.
+        nothing_there: Whether a pipeline has nothing to exchange; it then gets a row with `skipped` and is no failure.
 
     Raises:
-        ForecacheError: The failure of the first pipeline that failed, once all have been tried.
+        ForecacheError: The failure of the first pipeline that failed, after all have been tried.
     """
     rows: list[dict[str, Any]] = []
     failures: list[ForecacheError] = []
@@ -41,7 +41,7 @@ def _each(
                 failures.append(error)
     if failures:
         done = [row["pipeline"] for row in rows if "skipped" not in row]
-        click.echo(f"Went through: {', '.join(done) or 'no pipeline'}.", err=True)
+        click.echo(f"Done for: {', '.join(done) or 'no pipeline'}.", err=True)
         for failure in failures[1:]:
             click.echo(str(failure), err=True)
         raise failures[0]
@@ -51,7 +51,7 @@ def _each(
 def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
-    """Push or pull the pipelines; what travelled, one row a pipeline."""
+    """Push or pull the pipelines; returns what was transferred, one row per pipeline."""
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.replicas.sync import remote_pipelines
 
@@ -62,7 +62,7 @@ def _exchange(
             "There is no remote to exchange versions with.", remedy="Set FORECACHE_STORE_REMOTE or give --remote."
         )
     opened = open_remote(uri, current.storage_options)
-    # A replica has no declarations: what it pulls by itself is what the remote serves.
+    # A replica has no declarations: without names it pulls all pipelines that the remote serves.
     for name in names:
         check_name("pipeline", name)
     here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
@@ -90,7 +90,7 @@ def _unpublished(current: Settings, name: str) -> bool:
 
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Bring Redis up to the served versions of those pipelines that it serves; one row each."""
+    """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
     from forecache.store import open_redis_store, open_store
 
     current = settings()
@@ -106,7 +106,7 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of pipelines that something was done for; says of the others why not."""
+    """The rows of pipelines that were not skipped; prints the reasons for the others."""
     for row in rows:
         if "skipped" in row:
             click.echo(f"Skipped: {row['skipped']}", err=True)
@@ -122,10 +122,10 @@ def _show(rows: list[dict[str, Any]], where: str) -> None:
 @_PIPELINES
 @_REMOTE
 def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
-    """Bring the remote up to the served versions of PIPELINEs (default: all); only what it lacks travels.
+    """Copy the served versions of PIPELINEs (default: all) to the remote; only missing files are transferred.
 
-    Pipelines that are declared to be served from Redis are brought up there too, unless --remote is given: every entry
-    there is compared with the one here, and those that Redis has dropped are loaded again.
+    Pipelines that are declared to be served from Redis are loaded there, too, unless --remote is given: every entry in
+    Redis is compared with the one here, and those that Redis has evicted are loaded again.
     """
     in_redis = [] if remote else _load_redis(pipelines)
     rows = [] if in_redis and not settings().store_remote else _exchange(pipelines, remote, pulling=False)
@@ -143,11 +143,12 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
 @command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store")
 @_PIPELINES
 @_REMOTE
-@click.option("--verify", is_flag=True, help="Read what is here already, too, and fetch anew what is damaged.")
+@click.option("--verify", is_flag=True, help="Also read the files that are here already, and fetch damaged ones again.")
 def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -> None:
-    """Bring this replica up to what the remote serves of PIPELINEs, checked before it is served.
+    """Copy the served versions of PIPELINEs from the remote to this replica, and verify them before they are served.
 
-    Without names, all that the remote serves; declarations are not needed here. One that fails keeps no other back.
+    Without names, all pipelines that the remote serves; no declarations are needed here. If one fails, the others are
+    still pulled.
     """
     rows = _exchange(pipelines, remote, pulling=True, verify=verify)
     if wants_json():

@@ -1,4 +1,4 @@
-"""`forecache doctor`: checks what Forecache needs and says what to do about what is missing."""
+"""`forecache doctor`: checks what Forecache needs, and gives a remedy for what is missing."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
 
 
 def examine(*, deep: bool = False) -> list[Finding]:
-    """Every check's finding; a check that raises a ForecacheError is a failed one with that error's sentence."""
+    """Every check's finding; a check that raises a ForecacheError has failed, with that error's message."""
     try:
         settings = load_settings()
     except ForecacheError as error:

@@ -74,7 +74,7 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
             f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}",
             f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}"
             if model["training_table"]
-            else "not registered by Forecache: nothing says what it was trained on",
+            else "not registered by Forecache: its training data is unknown",
             "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items())
             if model["metrics"]
             else "",

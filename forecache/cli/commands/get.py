@@ -1,4 +1,4 @@
-"""Answers from the store, read in this process: `get`."""
+"""Reads answers from the store in this process: `get`."""
 
 import json
 import time
@@ -58,7 +58,7 @@ def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: d
 
 
 def provenance_text(answer: dict[str, Any]) -> str:
-    """Where an answer comes from, in a line."""
+    """The provenance of an answer in one line."""
     model = answer["model"]
     text = (
         f"{answer['source']}: store version {answer['store_version']}, model {model['name']} {model['version']}, "

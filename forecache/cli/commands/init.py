@@ -21,9 +21,9 @@ _BIN = "@BIN@"
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--package", help="Name of the project's Python package; default: the folder's name.")
 def init(folder: Path, package: str | None) -> None:
-    """Make a project in DIR, a new or empty folder: one pipeline to edit, its tests, a Makefile, a CI file.
+    """Create a project in DIR, a new or empty folder: one pipeline to edit, its tests, a Makefile, a CI file.
 
-    `make demo` there runs it from landing files to a served answer, on data of its own.
+    `make demo` in the project runs it from landing files to a served answer, on generated data.
     """
     name = package or re.sub(r"\W", "_", folder.resolve().name)
     files = make_project(folder, name)
@@ -43,21 +43,21 @@ def init(folder: Path, package: str | None) -> None:
 def make_project(folder: Path, package: str) -> list[str]:
     """Write the template's files for a package of this name; returns their paths in the folder.
 
-    Cut short and run again, it writes what is missing.
+    Run again after an interruption, it writes the missing files.
 
     Raises:
-        InputError: The folder has something else in it, or no package can have the name.
+        InputError: The folder has other files in it, or a package cannot have the name.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or package == "tests" or iskeyword(package):
         raise InputError(
             f"A project's package cannot be named {package!r}.",
-            remedy="Give --package with small letters, digits and _, such as --package shop.",
+            remedy="Give --package with lower-case letters, digits and _, such as --package shop.",
         )
     files = _files(package)
     for path in folder.rglob("*"):
         content = files.get(str(path.relative_to(folder)))
         if path.is_file() and not (content and content.startswith(path.read_bytes())):  # a part of it was cut short
-            raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty one.")
+            raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty folder.")
     taken = find_spec(package)
     if taken and taken.origin and not taken.origin.startswith(f"{folder.resolve()}/"):  # without __init__.py: no origin
         raise InputError(f"There is a Python package {package!r} already.", remedy="Give another name with --package.")
@@ -68,7 +68,7 @@ def make_project(folder: Path, package: str) -> list[str]:
 
 
 def _files(package: str) -> dict[str, bytes]:
-    """What the template holds for a package of this name, by path in the project."""
+    """The template's files for a package of this name, by path in the project."""
     files = {}
     for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         parts = source.relative_to(TEMPLATE).parts

@@ -1,4 +1,4 @@
-"""Looking into the lake: `query`, `tables`."""
+"""Reads the lake: `query`, `tables`."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
 
 TABLE_LIMIT = 50
-"""Rows that a table for people shows unless `--limit` says otherwise."""
+"""Rows that a table on the terminal shows without `--limit`."""
 
 
 @command(

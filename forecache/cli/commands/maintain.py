@@ -1,4 +1,4 @@
-"""`forecache maintain`: merge the lake's small files and remove what nothing can ask for any more."""
+"""`forecache maintain`: merge the lake's small files and remove files that nothing refers to any more."""
 
 import click
 
@@ -11,12 +11,12 @@ from forecache.cli.progress import StageProgress
     "maintain", examples="forecache maintain --dry-run\nforecache maintain\nforecache maintain raw_purchases --json"
 )
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be merged and removed.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be merged and removed.")
 def maintain(tables: tuple[str, ...], dry_run: bool) -> None:
     """Merge small files of TABLEs (default: all of the lake) and remove files that no version needs.
 
-    Files of the newest version stay, those of versions that a published version, the ledger, a model or a training run
-    names, and whatever was in use in the last 7 days. Safe at any time, beside any run.
+    It keeps the files of the newest version, of versions to which a published version, the ledger, a model or a
+    training run refers, and files that were in use in the last 7 days. It is safe at any time, also during a run.
     """
     from forecache.operations.maintain import maintain as maintain_lake
 

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 
 _COMMANDS = {
-    "list": (f"{__name__}:list_all", "Registered models, what the gate said of each, and the champion (default)."),
-    "diff": (f"{__name__}:diff", "What differs between two versions of a model."),
-    "judge": (f"{__name__}:judge", "Have the gate judge a version; again where the champion has changed since."),
-    "reject": (f"{__name__}:reject", "Turn down a version that waits for approval."),
-    "rollback": ("forecache.cli.commands.rollback:model_rollback", "Go back to an earlier champion and what it made."),
+    "list": (f"{__name__}:list_all", "Registered models, their gate verdicts, and the champion (default)."),
+    "diff": (f"{__name__}:diff", "Differences between two versions of a model."),
+    "judge": (f"{__name__}:judge", "Have the gate judge a version, again if the champion has changed since."),
+    "reject": (f"{__name__}:reject", "Reject a version that waits for approval."),
+    "rollback": (
+        "forecache.cli.commands.rollback:model_rollback",
+        "Go back to an earlier champion and its predictions.",
+    ),
 }
 
 
@@ -32,7 +35,7 @@ def models() -> None:
 @command("list", examples="forecache models\nforecache models list churn --json")
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 def list_all(pipelines: tuple[str, ...]) -> None:
-    """List the registered models of PIPELINEs (default: all), what the gate said of each, and the champion."""
+    """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
     from forecache.cli.runner import chosen_pipelines
     from forecache.pipeline import load_pipeline
     from forecache.registry.versions.models import list_models
@@ -64,13 +67,15 @@ def list_all(pipelines: tuple[str, ...]) -> None:
 @click.argument("version", type=int)
 @click.option("--reason", default="", help="Why, for the promotion ledger.")
 @click.option(
-    "--outdated-verdict", is_flag=True, help="Approve although champion or gate changed since; the ledger says so."
+    "--outdated-verdict",
+    is_flag=True,
+    help="Approve even if the champion or the gate has changed since; the ledger records it.",
 )
 def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) -> None:
-    """Make VERSION of PIPELINE's model the champion, if the gate lets it through.
+    """Make VERSION of PIPELINE's model the champion, if it passes the gate.
 
-    A version that was never judged is judged now; one that waits for approval is approved, unless its verdict was
-    against another champion than today's.
+    A version that was never judged is judged now. A version that waits for approval is approved, unless it was compared
+    with another champion than the present one.
     """
     from forecache.operations.rollback import recover_interrupted
     from forecache.pipeline import load_pipeline
@@ -99,8 +104,9 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
 def judge(pipeline: str, version: int) -> None:
     """Have the gate judge VERSION of PIPELINE's model, without training.
 
-    A verdict that still holds is shown as it is. One that failed or waits is made anew where the champion has changed
-    since, any but a person's where the gate's declaration has. Passing moves the champion, as after a training.
+    A verdict that is not outdated is shown as it is. A version that failed or waits is judged again if the champion has
+    changed since, and any version that no person decided about if the gate's declaration has. A version that passes
+    becomes the champion, as after a training.
     """
     from forecache.pipeline import load_pipeline
     from forecache.registry.versions.models import model_version
@@ -119,7 +125,7 @@ def judge(pipeline: str, version: int) -> None:
 @click.argument("version", type=int)
 @click.option("--reason", required=True, help="Why, for the promotion ledger.")
 def reject(pipeline: str, version: int, reason: str) -> None:
-    """Turn down VERSION of PIPELINE's model, which waits for approval; the champion stays what it is."""
+    """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
     from forecache.operations.approval import approve
     from forecache.pipeline import load_pipeline
     from forecache.registry.versions.models import model_version
@@ -131,7 +137,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     if wants_json():
         print_json(model_version(current, declared, version).described())
     else:
-        click.echo(f"Model {pipeline} {version} is rejected; the champion stays what it was.")
+        click.echo(f"Model {pipeline} {version} is rejected; the champion does not change.")
 
 
 @command("diff", examples="forecache models diff churn 3 4\nforecache models diff churn 3 4 --json")
@@ -139,7 +145,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
 @click.argument("first", type=int)
 @click.argument("second", type=int)
 def diff(pipeline: str, first: int, second: int) -> None:
-    """What differs between the versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
+    """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
     from forecache.pipeline import load_pipeline
     from forecache.registry.moves import diff_models
 
@@ -161,12 +167,12 @@ def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict"
     if not wants_json():
         show_verdict(verdict)
     if not verdict.passed:
-        raise CheckError(f"The gate turned model {pipeline.name} {version} down: {'; '.join(verdict.reasons)}.")
+        raise CheckError(f"The gate refused model {pipeline.name} {version}: {'; '.join(verdict.reasons)}.")
     return verdict
 
 
 def show_verdict(verdict: "Verdict") -> None:
-    """The gate's checks, one a line."""
+    """Print the gate's checks, one per line."""
     rows = [
         (check.result if check.passed else "FAILED", check.name, check.value, check.limit, check.reason)
         for check in verdict.checks

@@ -1,4 +1,4 @@
-"""`forecache monitor`: what moved in a pipeline, how well it turned out to do, and whether that asks for training."""
+"""`forecache monitor`: drift and realised performance of a pipeline, and whether they call for training."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("pipeline", metavar="PIPELINE")
-@click.option("--night", type=Night(), help="The night to measure; default: the newest that was scored.")
+@click.option("--night", type=Night(), help="The as-of date to measure; default: the newest that was scored.")
 def monitor(pipeline: str, night: date | None) -> None:
-    """Measure a scored night of PIPELINE: drift since the champion was trained, and realised performance.
+    """Measure a scored as-of date of PIPELINE: drift since the champion was trained, and realised performance.
 
     The effect of a feature or an output is its population stability index; of a metric, how much worse it is than on
-    the test split. The figures are kept in the table `monitoring`. The verdict says whether they ask for a training; it
-    starts none.
+    the test split. The figures are kept in the table `monitoring`. The verdict says whether they call for training, but
+    does not start it.
     """
     from forecache.lake.spark.session import spark_session
     from forecache.monitoring.stage import monitor as measure
@@ -68,7 +68,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     if decision is None:
         click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
     else:
-        click.echo(f"{'Train again' if decision.retrain else 'No training asked for'}: {decision.reason}")
+        click.echo(f"{'Train again' if decision.retrain else 'No training needed'}: {decision.reason}")
 
 
 def _decision(current: "Settings", pipeline: "Pipeline") -> "Decision | None":

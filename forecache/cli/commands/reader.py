@@ -22,7 +22,7 @@ from forecache.errors import SettingsError
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: FORECACHE_READER_PORT.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
-    """Answer from the published versions over HTTP until interrupted; new versions are taken up by themselves."""
+    """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
     from forecache.reader import serve as run_reader
 
     def say(url: str) -> None:
@@ -37,20 +37,20 @@ _HERE = "forecache.cli.commands.reader"
 @click.group(
     cls=LazyGroup,
     lazy={
-        "create": (f"{_HERE}:create", "Make a token; it is shown this once."),
-        "list": (f"{_HERE}:list_all", "The tokens there are, without their secrets."),
+        "create": (f"{_HERE}:create", "Create a token, which is shown only once."),
+        "list": (f"{_HERE}:list_all", "List the tokens, without their secrets."),
         "revoke": (f"{_HERE}:revoke", "Remove a token; running readers refuse it at once."),
     },
 )
 def tokens() -> None:
-    """Make, list and revoke the bearer tokens that readers ask for where FORECACHE_READER_TOKENS names a file."""
+    """Create, list and revoke the bearer tokens that readers require if FORECACHE_READER_TOKENS names a file."""
 
 
 def _token_file(file: Path | None) -> Path:
     path = file or settings().reader_tokens
     if path is None:
         raise SettingsError(
-            "There is no token file.", remedy="Set FORECACHE_READER_TOKENS to one, for the reader too, or give --file."
+            "There is no token file.", remedy="Set FORECACHE_READER_TOKENS, also for the reader, or give --file."
         )
     return path
 
@@ -70,7 +70,7 @@ _FILE = click.option("--file", type=click.Path(path_type=Path), help="Token file
 @click.option("--expires-days", type=click.FloatRange(min=0, min_open=True), help="Default: it does not expire.")
 @_FILE
 def create(name: str, scopes: tuple[str, ...], expires_days: float | None, file: Path | None) -> None:
-    """Make a token for NAME and show it, this once: the file holds only its hash."""
+    """Create a token for NAME and show it, only this once: the file has only its hash."""
     from forecache.reader.tokens import create_token
 
     path = _token_file(file)
@@ -86,7 +86,7 @@ def create(name: str, scopes: tuple[str, ...], expires_days: float | None, file:
 @command("list", examples="forecache tokens list\nforecache tokens list --json")
 @_FILE
 def list_all(file: Path | None) -> None:
-    """List the tokens: who uses them, for what, until when."""
+    """List the tokens with their users, scopes and expiry."""
     from forecache.reader.tokens import list_tokens
 
     found = [_public(record) for record in list_tokens(_token_file(file))]

@@ -21,14 +21,14 @@ _REASON = click.option("--reason", default="", help="Why, for the promotion ledg
 
 @command("rollback", examples="forecache rollback churn\nforecache rollback churn --to 16 --reason 'scores too low'")
 @_PIPELINE
-@click.option("--to", "version", type=int, help="The version to go back to; default: the newest good one before.")
+@click.option("--to", "version", type=int, help="The version to go back to; default: the newest undamaged one before.")
 @click.option("--keep-model", is_flag=True, help="Leave the champion as it is, whichever model made the version.")
 @_REASON
 def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) -> None:
-    """Serve an earlier version of PIPELINE again; the model that made it becomes the champion, in the same step.
+    """Serve an earlier version of PIPELINE again; in the same step, the model that made it becomes the champion.
 
-    The version left is quarantined, and so is its model where another made the one served: neither comes back by
-    itself. `forecache models rollback` goes back to the champion before, however many versions ago that was.
+    The present version is quarantined and, if another model made it, so is that model: neither comes back by itself.
+    `forecache models rollback` goes back to the previous champion, even if that was many versions ago.
     """
     from forecache.operations.rollback import roll_back
     from forecache.operations.targets import reporting_replica_failure
@@ -65,14 +65,14 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
 )
 @_PIPELINE
 @click.option(
-    "--to", type=int, metavar="VERSION", help="The model version to go back to; default: the champion before."
+    "--to", type=int, metavar="VERSION", help="The model version to go back to; default: the previous champion."
 )
-@click.option("--model-only", is_flag=True, help="Leave what is served as it is until the next publish.")
+@click.option("--model-only", is_flag=True, help="Leave the served version as it is until the next publish.")
 @_REASON
 def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str) -> None:
-    """Make an earlier champion of PIPELINE the champion again, and serve what it made last, in the same step.
+    """Make an earlier champion of PIPELINE the champion again and, in the same step, serve its newest version.
 
-    The model left and every version that it made since are quarantined: none comes back by itself.
+    The present champion and every later version that it made are quarantined: none comes back by itself.
     """
     from forecache.operations.rollback import roll_model_back
     from forecache.pipeline import load_pipeline
@@ -96,8 +96,8 @@ def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -
     entry = done.entry
     if entry is not None and entry.verdict == "undone":
         raise CheckError(
-            f"A {entry.action} of {store.pipeline} that was cut short cannot be finished and is {entry.reason}",
-            remedy="Run the command again to roll back from what is served now.",
+            f"An interrupted {entry.action} of {store.pipeline} cannot be finished and is {entry.reason}",
+            remedy="Run the command again to roll back from the version that is served now.",
         )
     served = store.pointer().current
     show_in_dagster(current, f"published_{store.pipeline}", {"version": served, "reason": reason})
@@ -106,16 +106,14 @@ def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -
         show_in_dagster(current, f"model_{store.pipeline}", moved)
     what = "Rolled back."
     if done.resumed and entry is not None:
-        what = f"Finished the {entry.action} that was cut short."
+        what = f"Finished the interrupted {entry.action}."
     if entry is not None and entry.to_version != entry.from_version:
         what += f" Model {entry.to_version} is the champion again, {entry.from_version} is not."
     elif entry is None:
-        what += " The champion stays what it was."
+        what += " The champion does not change."
     pointer = store.pointer()
     if pointer.pinned is not None:
-        what += (
-            f" Version {pointer.pinned} was pinned meanwhile and stays so: `forecache unpin {store.pipeline}` serves "
-        )
-        what += f"version {pointer.current}."
+        what += f" Version {pointer.pinned} was pinned meanwhile and stays pinned: "
+        what += f"`forecache unpin {store.pipeline}` serves version {pointer.current}."
     champions = {"from": entry.from_version, "to": entry.to_version} if entry else None
     say_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})

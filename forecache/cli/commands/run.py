@@ -28,7 +28,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
     else:
         project = read_project(current)
         pipelines = list(project.pipelines)
-        # What cannot be loaded does not run, which must not look like success.
+        # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
     if failures and not pipelines:
         raise PipelinesFailed(failures, of=len(failures))
@@ -68,7 +68,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
 
 
 def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
-    """The metrics and the gate's verdict on each model that was registered."""
+    """Print the metrics and the gate's verdict on each model that was registered."""
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
         from forecache.cli.model_figures import show_models, verdicts
@@ -97,14 +97,14 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     show_default=True,
     help="nightly: ingest to publish with the champion; training: ingest to gate; full: both.",
 )
-@click.option("--rebuild", is_flag=True, help="Build, train and score again also what is already current.")
+@click.option("--rebuild", is_flag=True, help="Build, train and score again even if the results are current.")
 def run(
     pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, job: Job, rebuild: bool
 ) -> None:
-    """Run PIPELINEs (default: all) for a night or a range of nights.
+    """Run PIPELINEs (default: all) for an as-of date or a range of them.
 
-    What is already current is skipped; a run that was killed continues where it stopped. Where one pipeline fails, the
-    others go on; the exit code tells of it at the end.
+    Stages that are current are skipped; a run that was killed continues where it stopped. If one pipeline fails, the
+    others continue, and the command fails at the end.
     """
     if rebuild and job == "ingest":
         raise click.UsageError("Give --rebuild or --job ingest, not both: a landing file is read once.")
@@ -115,7 +115,7 @@ def run(
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @_NIGHT
 def train(pipelines: tuple[str, ...], night: date | None) -> None:
-    """Train PIPELINEs (default: all) as of a night, register the models and judge them by the gate."""
+    """Train PIPELINEs (default: all) for an as-of date, register the models and have the gate judge them."""
     _run(pipelines, one_range(night, None), "training")
 
 
@@ -124,5 +124,5 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
 @_NIGHT
 @_NIGHTS
 def ingest(pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None) -> None:
-    """Bring the landing files of PIPELINEs' sources (default: all) into the lake, bad rows into quarantine."""
+    """Ingest the landing files of PIPELINEs' sources (default: all) into the lake, bad rows into quarantine."""
     _run(pipelines, one_range(night, nights), "ingest")

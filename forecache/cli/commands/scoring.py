@@ -1,4 +1,4 @@
-"""Beside the nightly: `drift`, `challenge`, `shadow`."""
+"""Scoring commands besides the nightly run: `drift`, `challenge`, `shadow`."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ _NIGHT = click.option("--night", type=Night(), help="The as-of date; default: th
 @_NIGHT
 @click.option("--report", is_flag=True, help="Write the sampled HTML report; it starts Spark.")
 def drift(pipeline: str, night: date | None, report: bool) -> None:
-    """How far a night's scores of PIPELINE have moved from the nights before and from its model's test split.
+    """Show how far PIPELINE's scores have moved from earlier as-of dates and from the model's test split.
 
-    It only looks: what blocks a publish is what the nightly found.
+    It only reports: a publish is blocked by the drift that the nightly run measured.
     """
     from forecache.monitoring.drift.drift import prediction_drift
     from forecache.pipeline import load_pipeline
@@ -57,7 +57,7 @@ def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
     newest = newest_night(current, "score", pipeline.name)
     if newest is None:
         raise NotFoundError(
-            f"No night of pipeline {pipeline.name!r} was scored yet.",
+            f"No as-of date of pipeline {pipeline.name!r} was scored yet.",
             remedy=f"`forecache run {pipeline.name}` scores the newest one.",
         )
     return newest
@@ -93,11 +93,11 @@ def _show_drift(found: "DriftReport") -> None:
 )
 @_PIPELINE
 @click.argument("version", type=int, required=False)
-@click.option("--stop", is_flag=True, help="Take the alias away.")
+@click.option("--stop", is_flag=True, help="Remove the alias.")
 def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     """Give VERSION of PIPELINE's model the alias `challenger`.
 
-    A pipeline that is declared with `shadow=True` scores it every night beside the champion, into its own table.
+    A pipeline that is declared with `shadow=True` scores it every night together with the champion, into its own table.
     """
     from forecache.pipeline import load_pipeline
     from forecache.registry.challenger import dismiss_challenger, name_challenger
@@ -112,7 +112,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     if wants_json():
         print_json({"pipeline": pipeline, "challenger": None if stop or named is None else named.version})
     elif named is None:
-        click.echo(f"Nobody challenges the champion of {pipeline}.")
+        click.echo(f"{pipeline} has no challenger.")
     elif stop:
         click.echo(f"Model {pipeline} {named.version} is no longer the challenger.")
     else:
@@ -121,8 +121,8 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
 def _when(pipeline: "Pipeline") -> str:
     if pipeline.shadow:
-        return " The next run scores it beside the champion."
-    return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` in its declaration every nightly does."
+        return " The next run scores it together with the champion."
+    return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` declared every nightly run does."
 
 
 @command("shadow", examples="forecache shadow churn\nforecache shadow churn --night 1998-06-30 --version 5 --json")
@@ -130,9 +130,9 @@ def _when(pipeline: "Pipeline") -> str:
 @_NIGHT
 @click.option("--version", type=int, help="The version to score; default: the challenger.")
 def shadow(pipeline: str, night: date | None, version: int | None) -> None:
-    """Score a night of PIPELINE with the challenger, and with the champion where it has not been, and compare them.
+    """Score an as-of date of PIPELINE with the challenger, and the champion if necessary, and compare the two.
 
-    The challenger's predictions go to a table of their own; nothing publishes from it.
+    The challenger's predictions go to a separate table, which is never published.
     """
     from forecache.lake.spark.session import spark_session
     from forecache.pipeline import load_pipeline
@@ -145,7 +145,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:
         raise NotFoundError(
-            f"Nobody challenges the champion of {pipeline!r}.",
+            f"Pipeline {pipeline!r} has no challenger.",
             remedy=f"Name one with `forecache challenge {pipeline} VERSION`, or give --version.",
         )
     chosen = night or newest_scored(current, declared)

@@ -1,4 +1,4 @@
-"""What this installation is: `settings`, `version`."""
+"""The settings and versions of this installation: `settings`, `version`."""
 
 import platform
 from pathlib import Path
@@ -15,7 +15,7 @@ HIDDEN = "***"
 
 
 def without_secrets(value: Any) -> Any:
-    """The value with what may be a secret hidden: object store options, and passwords inside URLs."""
+    """The value with possible secrets hidden: object store options, and passwords in URLs."""
     if isinstance(value, dict):
         return dict.fromkeys(value, HIDDEN)
     if isinstance(value, str) and "://" in value and "@" in value:
@@ -25,16 +25,16 @@ def without_secrets(value: Any) -> Any:
 
 
 def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
-    """Every setting: variable, value, default, source, what it takes, description.
+    """Every setting: variable, value, default, source, accepted values, description.
 
-    `source` is "environment", ".env" or "default". Without `current` (a setting is wrong) values are as written.
+    `source` is "environment", ".env" or "default". Without `current` (a setting is invalid) values are as written.
     """
     from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
     from pydantic_settings.exceptions import SettingsError as Unreadable
 
     try:
         given = ((".env", DotEnvSettingsSource(Settings)()), ("environment", EnvSettingsSource(Settings)()))
-    except Unreadable:  # one is no JSON: all as they are written
+    except Unreadable:  # one is not JSON: show all as they are written
         written = {name.removeprefix(PREFIX).lower(): text for name, text in given_variables().items()}
         given = ((".env", {}), ("environment", written))
     rows = []
@@ -60,7 +60,7 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
 
 
 def _takes(field: Any) -> str:
-    """What a setting takes, in words: "integer, at least 1"."""
+    """The accepted values of a setting in words, such as "integer, at least 1"."""
     kind = field.annotation
     names = {
         "int": "integer",
@@ -89,12 +89,12 @@ def _text(value: Any) -> str:
 @command("settings", examples="forecache settings\nFORECACHE_SPARK_MASTER='local[4]' forecache settings --json")
 @click.option("--markdown", is_flag=True, help="Print the table of variables and defaults for a document.")
 def show_settings(markdown: bool) -> None:
-    """Show every setting, its value and where that comes from; a wrong one is shown too, and exits with 2."""
+    """Show every setting, its value and its source; an invalid one is shown, too, and the exit code is 2."""
     current, wrong = None, None
     try:
         current = settings()
     except SettingsError as error:
-        wrong = SettingsError(error.message, remedy="The column `takes` says what it takes.")
+        wrong = SettingsError(error.message, remedy="The column `takes` shows the accepted values.")
     rows = setting_rows(current)
     if wants_json():
         print_json(rows)
@@ -127,7 +127,7 @@ def _portable(default: Any) -> Any:
 
 @command("version", examples="forecache version\nforecache version --json")
 def version() -> None:
-    """Show the version of Forecache and of what it runs on."""
+    """Show the versions of Forecache and of the software that it runs on."""
     from importlib.metadata import version as version_of
 
     from forecache.lake.code import code_version

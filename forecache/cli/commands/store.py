@@ -19,7 +19,7 @@ _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 
 def open_pipeline_store(pipeline: str) -> "Store":
-    """The store of a pipeline that is declared, or that has left a published version behind."""
+    """The store of a declared pipeline, or of a former one that still has a published version."""
     from forecache.pipeline import load_pipeline
     from forecache.store import open_store
 
@@ -54,10 +54,10 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
 
 
 def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
-    """Bring Redis and the remote up to what is served here now; what was done, by target.
+    """Update Redis and the remote to the version that is served here; returns what was done, by target.
 
     Raises:
-        UnavailableError: They cannot be; the change here stands, which the message says.
+        UnavailableError: One of them failed; the message says that the local change is done.
     """
     from forecache.operations.targets import reporting_replica_failure
     from forecache.pipeline.loading import find_pipeline
@@ -75,7 +75,7 @@ def say_served(
     targets: dict[str, Any],
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Say what is served now after a change; `more` are further keys of the JSON."""
+    """Print which version is served after a change; `more` has further keys of the JSON."""
     if wants_json():
         served = None if manifest is None else manifest_dict(manifest, store.state(manifest.version))
         print_json(None if served is None and not more else {**(served or {}), "targets": targets, **(more or {})})
@@ -90,13 +90,13 @@ def say_served(
 @command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
 @_PIPELINE
 @click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
-@click.option("--full", is_flag=True, help="Write a whole new base even where a small segment would do.")
-@click.option("--unchecked", is_flag=True, help="Publish also a night that was not checked since its rows changed.")
+@click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
+@click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
 def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> None:
-    """Publish a night of PIPELINE's prediction table: built, verified, then served at once.
+    """Publish an as-of date of PIPELINE's prediction table: build, verify, then serve it at once.
 
-    A night is published only if it passed its checks as it is now; `forecache run` checks it. One that failed them is
-    never published.
+    An as-of date is published only if its present rows passed their checks, which `forecache run` makes. One that
+    failed them is never published.
     """
     from forecache.operations.publish import publish_night
     from forecache.pipeline import load_pipeline
@@ -158,7 +158,7 @@ def ago(moment: datetime) -> str:
 @_PIPELINE
 @click.argument("version", type=int)
 def pin(pipeline: str, version: int) -> None:
-    """Serve VERSION of PIPELINE until it is unpinned, whatever is published meanwhile."""
+    """Serve VERSION of PIPELINE until it is unpinned, even if newer versions are published."""
     store = open_pipeline_store(pipeline)
     served = store.pin(version)
     show_in_dagster(settings(), f"published_{pipeline}", {"pinned": version})
@@ -168,7 +168,7 @@ def pin(pipeline: str, version: int) -> None:
 @command("unpin", examples="forecache unpin churn")
 @_PIPELINE
 def unpin(pipeline: str) -> None:
-    """Serve the newest good version of PIPELINE again."""
+    """Serve the newest version of PIPELINE again that is not quarantined."""
     store = open_pipeline_store(pipeline)
     served = store.unpin()
     show_in_dagster(settings(), f"published_{pipeline}", {"pinned": None})
@@ -181,7 +181,7 @@ def unpin(pipeline: str) -> None:
 def release(pipeline: str, version: int) -> None:
     """Lift the quarantine of VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
 
-    What is served does not change. Releasing a version that is not quarantined does nothing.
+    The served version does not change. Releasing a version that is not quarantined does nothing.
     """
     store = open_pipeline_store(pipeline)
     was_quarantined = version in store.quarantined()
@@ -201,7 +201,7 @@ def release(pipeline: str, version: int) -> None:
 @click.argument("after", type=int)
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
-    """What changed from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
+    """Show the changes from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
     from forecache.store.read.compare_versions import diff_versions
 
     found = diff_versions(open_pipeline_store(pipeline), before, after, top=top)

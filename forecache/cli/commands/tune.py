@@ -9,14 +9,20 @@ from forecache.cli.output import print_json, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
 
-@command("tune", examples="forecache tune churn\nforecache tune churn --trials 50   # goes on where 20 ended")
+@command("tune", examples="forecache tune churn\nforecache tune churn --trials 50   # continues after 20")
 @click.argument("pipeline", metavar="PIPELINE")
-@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Finished trials in all.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Finished trials, including earlier ones.",
+)
 @click.option("--night", type=Night(), help="The date shown with the runs; default: today.")
 def tune(pipeline: str, trials: int, night: date | None) -> None:
     """Search learning rate, weight decay and batch size on PIPELINE's newest training set.
 
-    Changes nothing: it says which values to write into the declaration. An interrupted search goes on where it was.
+    It changes nothing, but prints the values to write into the declaration. An interrupted search resumes.
     """
     from forecache.pipeline import load_pipeline
     from forecache.training.tuning.search import tune as search
@@ -34,4 +40,4 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
     caption = f"{details['trials']} trials, {details['pruned']} ended early, {details['failed']} failed"
     show_table(("", "declared", "best"), rows, right=("declared", "best"), caption=caption)
     written = ", ".join(f"{name}={value!r}" for name, value in details["best"].items())
-    click.echo(f"To take it, declare training=Training(..., {written}).")
+    click.echo(f"To use these values, declare training=Training(..., {written}).")

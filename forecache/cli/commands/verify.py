@@ -1,4 +1,4 @@
-"""`forecache verify`: read what the stores hold and compare it with what was published."""
+"""`forecache verify`: read the stores' files and compare them with what was published."""
 
 import click
 
@@ -8,14 +8,14 @@ from forecache.cli.output import print_json, show_table, size, wants_json
 
 @command("verify", examples="forecache verify\nforecache verify churn --content --json\nforecache verify --mb-per-s 50")
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
-@click.option("--content", is_flag=True, help="Look up every key, too, and compare with the published content hash.")
-@click.option("--mb-per-s", type=click.FloatRange(min=1), help="Most to read in a second; default: as fast as it goes.")
+@click.option("--content", is_flag=True, help="Also look up every key, and compare with the published content hash.")
+@click.option("--mb-per-s", type=click.FloatRange(min=1), help="Most megabytes to read per second; default: unlimited.")
 @click.pass_context
 def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb_per_s: float | None) -> None:
     """Read every byte of every retained version of PIPELINEs (default: all stores here); exit 6 if one is damaged.
 
-    Disks and copies lose bits without a word. A schedule of this finds them before a rollback needs that version;
-    readers look for themselves, at what they serve.
+    Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
+    readers check the versions that they serve themselves.
     """
     from forecache.store.checkup import DamagedStores, verify_stores
     from forecache.store.integrity import Pace

@@ -11,7 +11,7 @@ NUM_VISITORS, NUM_DAYS = 400, 59
 
 
 def landing_days() -> Iterator[tuple[Source, date, list[tuple[str, date, int]]]]:
-    """Each day of the source and its rows, in the order of its columns. The same every time."""
+    """Each day of the source and its rows, with values in the order of its columns. Every call yields the same rows."""
     chance = random.Random(7)
     rates = [chance.random() ** 2 / 2 for _ in range(NUM_VISITORS)]
     for number in range(NUM_DAYS):

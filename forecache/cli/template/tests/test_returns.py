@@ -1,4 +1,4 @@
-"""The pipeline's functions on events that a person can follow."""
+"""The pipeline's functions on a few hand-written events."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -25,7 +25,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def visits(spark: Any, *rows: tuple[str, date, int]) -> dict[str, Any]:
-    """Events as the functions get them, all of one as-of date."""
+    """Events in the form that the functions receive, all of one as-of date."""
     frame = [(visitor, day, pages, day, AS_OF) for visitor, day, pages in rows]
     return {"visits": spark.createDataFrame(frame, "visitor string, day date, pages int, event_day date, as_of date")}
 
@@ -54,7 +54,7 @@ def test_features_count_visits_within_their_windows(spark: Any) -> None:
     }  # fmt: skip
 
 
-def test_the_label_tells_who_came_back(spark: Any) -> None:
+def test_the_label_is_one_for_visitors_who_came_back(spark: Any) -> None:
     entities = spark.createDataFrame([("ann", AS_OF), ("bob", AS_OF)], "visitor string, as_of date")
     after = visits(spark, ("ann", date(2026, 2, 3), 1), ("ann", date(2026, 2, 5), 1))
     assert {row["visitor"]: row["returned"] for row in returned(entities, after).collect()} == {"ann": 1.0, "bob": 0.0}

@@ -30,7 +30,7 @@ VISITS = Source(
     ),
     event_time="day",
     start=date(2026, 1, 1),
-    end=date(2026, 2, 28),  # the demo's data end here; remove this where files go on arriving
+    end=date(2026, 2, 28),  # the demo's data end here; remove this if files keep arriving
 )
 
 
@@ -48,7 +48,7 @@ def visit_features(events: Mapping[str, Any]) -> Any:
 
 
 def returned(entities: Any, events: Mapping[str, Any]) -> Any:
-    """1.0 where the visitor came in the seven days after the as-of date, which are the events here."""
+    """1.0 if the visitor came in the seven days after the as-of date; `events` has only these days."""
     from pyspark.sql import functions as F
 
     came = events["visits"].select("visitor", "as_of").distinct().withColumn("came", F.lit(1.0))
@@ -91,5 +91,5 @@ returns = Pipeline(
         ),
         max_latency_ms=100.0,
     ),
-    drift=Drift(report_rows=0),  # the HTML report on drift takes a while; without this line there is one every night
+    drift=Drift(report_rows=0),  # without this line every nightly run writes an HTML drift report, which takes a while
 )
