@@ -1,4 +1,4 @@
-"""The engine's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
+"""The framework's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
 
 import time
 from collections.abc import Iterator, Mapping

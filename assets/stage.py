@@ -1,4 +1,4 @@
-"""One step of a run: an asset calls a stage of the engine, with progress, errors and retries, the same for all."""
+"""One step of a run: an asset calls a stage of the framework, with progress, errors and retries, the same for all."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ class Step:
         return self._spark.session()
 
     def run(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
-        """Call a stage of the engine with this run's id and progress; its result goes to the log and to the session."""
+        """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""
         self._last_logged = float("-inf")
         result = stage(*arguments, **more, run_id=self.context.run_id, progress=self.progress)
         self.context.log.info(_sentence(result))

@@ -1,1 +1,1 @@
-"""Dagster resources: each builds one core object of the engine from the settings."""
+"""Dagster resources: each builds one core object of the framework from the settings."""

@@ -2,7 +2,7 @@
 
 The process and all that it starts, the readers' threads and worker processes included, have the first CORES cores.
 
-Every variant runs the engine's own loop, network and batch; only where the rows come from, or how often a checkpoint is
+Every variant runs the framework's loop, network and batch; only where the rows come from, or how often a checkpoint is
 written, differs. The variants take turns, so that a busier minute of the machine meets them all.
 """
 

@@ -1,4 +1,4 @@
-"""The bridge to the orchestrator, Dagster: loaded by name, so that the package does not import it."""
+"""The bridge to the orchestrator, Dagster: loaded by name, so that the framework does not import it."""
 
 import importlib
 from collections.abc import Callable, Sequence

@@ -87,7 +87,7 @@ def published_by(store: Store, model: int) -> Manifest:
     raise NotFoundError(
         f"The store of {store.pipeline} retains no good version that model {model} made; it has {retained}.",
         remedy=f"Move the model with `forecache models rollback {store.pipeline} --to {model} --model-only`, "
-        f"then `forecache run {store.pipeline}` scores the newest night with it and publishes that.",
+        f"then `forecache run {store.pipeline}` scores the newest as-of date with it and publishes that.",
     )
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A torch network. Scaling, imputation and the output's link are added by the engine and exported with it.
+    """A torch network. Scaling, imputation and the output's link are added by the framework and exported with it.
 
     Attributes:
         build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, 1]:
             logits where the label is binary, the (transformed) target where it is a regression.
         target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
         loss: Loss over (output [n, 1], target [n, 1]) as a scalar mean; None: binary cross-entropy or Huber.
-        fit: A training function of your own in place of the engine's loop: every worker calls `fit(run)` with a
+        fit: A training function of your own in place of the framework's loop: every worker calls `fit(run)` with a
             `forecache.pipeline.FitRun`, and it returns the trained network, whose weights have the
             names of `build`'s. Of `Training`, only the dates, `batch_size`, `seed` and `deterministic` then apply.
     """

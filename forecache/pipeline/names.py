@@ -1,4 +1,4 @@
-"""Names that the engine puts into tables itself, and the checks of those that a declaration gives."""
+"""Names that the framework puts into tables itself, and the checks of those that a declaration gives."""
 
 from collections.abc import Sequence
 

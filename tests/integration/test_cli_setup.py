@@ -1,4 +1,4 @@
-"""`make setup` run again: no network, nothing written; what it installs is what the engine asks for."""
+"""`make setup` run again: no network, nothing written; what it installs is what the package asks for."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What an operator applies is valid for Kubernetes, and says what the engine expects."""
+"""What an operator applies is valid for Kubernetes, and says what the framework expects."""
 
 import importlib.metadata
 import re

@@ -35,7 +35,7 @@ slow = replace(
 
 
 def by_momentum(run: Any) -> Any:
-    """Stochastic gradient descent with momentum under DDP: a loop that the engine does not have."""
+    """Stochastic gradient descent with momentum under DDP: a loop that the framework does not have."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
 
