@@ -48,9 +48,9 @@ def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | N
     """
     if find_spec("dagster") is None or not settings.dagster_home.is_dir():
         return
-    told = {"by": actor(), "command": click.get_current_context().command_path}
-    told |= {name: "none" if value in (None, "") else value for name, value in (metadata or {}).items()}
+    shown = {"by": actor(), "command": click.get_current_context().command_path}
+    shown |= {name: "none" if value in (None, "") else value for name, value in (metadata or {}).items()}
     try:
-        orchestrator("assets.by_hand").report(settings, asset, told, **made)
+        orchestrator("assets.by_hand").report(settings, asset, shown, **made)
     except Exception as error:  # noqa: BLE001  (Dagster's state is not worth failing a rollback for)
         click.echo(f"Warning: this is done, but Dagster's UI does not show it: {error}", err=True)

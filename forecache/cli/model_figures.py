@@ -66,9 +66,9 @@ def show_models(models: list[dict[str, Any]]) -> None:
     ]
     columns = ("model", "on the test split", "value", "baseline", "the baseline is")
     show_table(columns, rows, title="Models", right=("value", "baseline"))
-    said = {"failed": "failed the gate", "passed": "passed the gate"}
+    texts = {"failed": "failed the gate", "passed": "passed the gate"}
     for model in models:
         alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
-        state = said.get(model["state"], "passed the gate and waits for approval")
+        state = texts.get(model["state"], "passed the gate and waits for approval")
         click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
     click.echo()

@@ -111,8 +111,8 @@ class ReaderProcess:
                 return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.05)
-        said = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace").strip().splitlines()
         raise UnavailableError(
-            f"The reader did not start on {self.address}: {said[-1] if said else 'it printed nothing'}.",
+            f"The reader did not start on {self.address}: {lines[-1] if lines else 'it printed nothing'}.",
             remedy=f"Its log is {self.log}.",
         )

@@ -30,8 +30,8 @@ def plan_move(
         ConflictError: The model is the champion and the version is current: there is nothing to move.
     """
     entries = promotions(settings, pipeline.name)
-    current, left = champion(settings, pipeline).version, store.pointer().current
-    if model == current and (published is None or published.version == left):
+    current, served = champion(settings, pipeline).version, store.pointer().current
+    if model == current and (published is None or published.version == served):
         raise ConflictError(f"Model {pipeline.name!r} version {model} is the champion, and its predictions are served.")
     known = past_champions(entries)
     if model not in known:
@@ -47,7 +47,7 @@ def plan_move(
         return entry
     return replace(
         entry,
-        from_published=left,
+        from_published=served,
         from_pinned=store.pointer().pinned,
         to_published=published.version,
         predictions_version=published.source.delta_version,
@@ -62,8 +62,8 @@ def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
     """
     current = champion(settings, pipeline).version
     entries = promotions(settings, pipeline.name)
-    left = rolled_back(entries) | {current}
-    past = [version for version in past_champions(entries) if version not in left]
+    excluded = rolled_back(entries) | {current}
+    past = [version for version in past_champions(entries) if version not in excluded]
     if not past:
         raise NotFoundError(
             f"Model {pipeline.name!r} version {current} is its first champion.",
@@ -91,7 +91,7 @@ def published_by(store: Store, model: int) -> Manifest:
     )
 
 
-def versions_left(store: Store, entry: Promotion) -> list[int]:
+def versions_to_quarantine(store: Store, entry: Promotion) -> list[int]:
     """Store versions that a rollback quarantines: the one it leaves, and earlier ones by the model that it leaves."""
     assert entry.from_published is not None
     assert entry.to_published is not None

@@ -58,9 +58,9 @@ def _refuse_rolled_back(settings: Settings, pipeline: Pipeline, source: NightSou
             f"A {interrupted.action} of {pipeline.name} was interrupted a moment ago.",
             remedy="Publish again: that finishes it first.",
         )
-    left = rolled_back(entries)
-    model = source.provenance.model_version if left else None
-    if model in left:
+    bad = rolled_back(entries)
+    model = source.provenance.model_version if bad else None
+    if model in bad:
         raise CheckError(
             f"The predictions of {pipeline.name} for {source.night} were made by model {model}, which was rolled back.",
             remedy=f"`forecache run {pipeline.name} --night {source.night}` scores them with the champion first.",

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from forecache.errors import DamagedError, NotFoundError
-from forecache.operations.plan import plan_move, previous_champion, published_by, versions_left
+from forecache.operations.plan import plan_move, previous_champion, published_by, versions_to_quarantine
 from forecache.operations.steps import step
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline import Pipeline
@@ -72,14 +72,14 @@ def roll_back(
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
-        cut_short = unfinished(promotions(settings, pipeline.name))
-        if cut_short is not None:
-            return _resume(settings, pipeline, store, cut_short, progress)
+        interrupted = unfinished(promotions(settings, pipeline.name))
+        if interrupted is not None:
+            return _resume(settings, pipeline, store, interrupted, progress)
         target = store.rollback_target(version)
-        left = store.pointer().current
-        assert left is not None
-        if keep_model or _model_of(store, left) in (None, target.model):
-            return _store_alone(settings, pipeline, store, left, target, progress)
+        current = store.pointer().current
+        assert current is not None
+        if keep_model or _model_of(store, current) in (None, target.model):
+            return _move_store_only(settings, pipeline, store, current, target, progress)
         model = target.provenance.model_version
         entry = plan_move(settings, pipeline, store, model=model, published=target, actor=actor, reason=reason)
         return _begin(settings, pipeline, store, entry, progress)
@@ -111,9 +111,9 @@ def roll_model_back(
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
-        cut_short = unfinished(promotions(settings, pipeline.name))
-        if cut_short is not None:
-            return _resume(settings, pipeline, store, cut_short, progress)
+        interrupted = unfinished(promotions(settings, pipeline.name))
+        if interrupted is not None:
+            return _resume(settings, pipeline, store, interrupted, progress)
         model = previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
         published = published_by(store, model) if anything and not keep_published else None
@@ -154,11 +154,11 @@ def _model_of(store: Store, version: int) -> dict[str, Any] | None:
         return None
 
 
-def _store_alone(
-    settings: Settings, pipeline: Pipeline, store: Store, left: int, target: Manifest, progress: Progress
+def _move_store_only(
+    settings: Settings, pipeline: Pipeline, store: Store, current: int, target: Manifest, progress: Progress
 ) -> RolledBack:
-    """Move the pointer only, because one model made both versions or the champion is to stay."""
-    store.quarantine(left, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
+    """Quarantine the current version and move the pointer to another one; the champion stays."""
+    store.quarantine(current, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
     store.serve_again(target.version)
     with reporting_replica_failure(pipeline.name, "Rolled back."):
         return RolledBack(target, targets=sync_targets(settings, pipeline, store, progress))
@@ -179,7 +179,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
         mark_rolled_back(settings, pipeline, entry.from_version)
     step("model marked")
     if entry.to_published is not None:
-        for version in versions_left(store, entry):
+        for version in versions_to_quarantine(store, entry):
             store.quarantine(version, _quarantine_reason(entry))
         step("quarantined")
         # A version that was published after this rollback began stays current: nobody decided about it.

@@ -18,6 +18,7 @@ on_step: Callable[[str], None] | None = None
 
 
 def step(name: str) -> None:
+    """Report that a step is done."""
     assert name in STEPS, name
     if on_step is not None:
         on_step(name)

@@ -92,6 +92,7 @@ def one_request(
 
 
 def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> dict[str, Any]:
+    """The body of the request for many keys."""
     body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
     if fields:
         body["fields"] = list(fields)

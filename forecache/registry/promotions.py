@@ -101,13 +101,13 @@ def past_champions(entries: Sequence[Promotion]) -> list[int]:
 
 def rolled_back(entries: Sequence[Promotion]) -> set[int]:
     """Versions that a rollback left and that were not promoted again since."""
-    left: set[int] = set()
+    versions: set[int] = set()
     for entry in entries:
         if entry.verdict == "passed" and entry.to_version is not None:
             if entry.action == "rollback" and entry.from_version is not None:
-                left.add(entry.from_version)
-            left.discard(entry.to_version)
-    return left
+                versions.add(entry.from_version)
+            versions.discard(entry.to_version)
+    return versions
 
 
 def _schema() -> Any:

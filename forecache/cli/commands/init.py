@@ -56,7 +56,9 @@ def make_project(folder: Path, package: str) -> list[str]:
     files = _files(package)
     for path in folder.rglob("*"):
         content = files.get(str(path.relative_to(folder)))
-        if path.is_file() and not (content and content.startswith(path.read_bytes())):  # a part of it was cut short
+        if path.is_file() and not (
+            content and content.startswith(path.read_bytes())
+        ):  # an interrupted init can leave the start of a file
             raise InputError(f"The folder {folder} is not empty.", remedy="Name a new or an empty folder.")
     taken = find_spec(package)
     if taken and taken.origin and not taken.origin.startswith(f"{folder.resolve()}/"):  # without __init__.py: no origin

@@ -87,7 +87,7 @@ def _show_drift(found: "DriftReport") -> None:
 @command(
     "challenge",
     examples="""
-    forecache challenge churn 5             # version 5 is scored beside the champion from now on
+    forecache challenge churn 5             # version 5 is scored with the champion from now on
     forecache challenge churn --stop
     """,
 )

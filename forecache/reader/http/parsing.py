@@ -67,6 +67,7 @@ def keys_fields_and_limit(body: bytes, max_keys: int) -> tuple[list[Any], list[s
 
 
 def check_count(count: int, max_keys: int) -> None:
+    """Raise a `Problem` (422) if a request asks for too many keys."""
     if count > max_keys:
         raise Problem(
             problems.TOO_MANY_KEYS,

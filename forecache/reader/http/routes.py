@@ -24,6 +24,8 @@ VERSIONS_PATH = "/versions/"
 
 
 class Reply(NamedTuple):
+    """Status, header fields and body of a response."""
+
     status: int
     headers: Headers
     body: bytes

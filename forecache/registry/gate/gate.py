@@ -102,9 +102,9 @@ def _judge(
         checks += check_calibration(pipeline, examples.label, scores)
         checks.append(check_latency(pipeline.gate, model, examples.features))
         checks.append(check_size(pipeline.gate, model.size_bytes))
-    theirs: Array | None = None
+    champion_scores: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
-        found, theirs = _against_champion(settings, pipeline, candidate, before, examples, scores)
+        found, champion_scores = _against_champion(settings, pipeline, candidate, before, examples, scores)
         checks += found
     failed = [check.reason for check in checks if not check.passed]
     verdict = Verdict(
@@ -114,12 +114,12 @@ def _judge(
         reasons=tuple(failed or _in_favour(checks)),
         metrics=metrics,
         baseline=baseline,
-        champion={} if theirs is None else metrics_of(pipeline.label.kind, examples.label, theirs),
+        champion={} if champion_scores is None else metrics_of(pipeline.label.kind, examples.label, champion_scores),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
-    return verdict, draw_verdict(pipeline.gate.metric, checks, scores, theirs)
+    return verdict, draw_verdict(pipeline.gate.metric, checks, scores, champion_scores)
 
 
 def _against_champion(
@@ -143,13 +143,13 @@ def _against_champion(
         # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
-    theirs = score(model, same_rows.features)
+    champion_scores = score(model, same_rows.features)
     checks = [
-        check_champion(pipeline, examples.label, scores, theirs, version=before.version),
-        *check_slices(pipeline, examples.features, examples.label, scores, theirs),
-        check_shift(pipeline.gate, scores, theirs),
+        check_champion(pipeline, examples.label, scores, champion_scores, version=before.version),
+        *check_slices(pipeline, examples.features, examples.label, scores, champion_scores),
+        check_shift(pipeline.gate, scores, champion_scores),
     ]
-    return checks, theirs
+    return checks, champion_scores
 
 
 def _decide(

@@ -41,6 +41,7 @@ def log_loss(label: Array, score: Array) -> float:
 
 
 def brier(label: Array, score: Array) -> float:
+    """Mean squared difference between probability and label."""
     return float(np.mean((score - label) ** 2))
 
 
@@ -52,10 +53,12 @@ def ece(label: Array, score: Array, *, bins: int = 15) -> float:
 
 
 def mae(label: Array, score: Array) -> float:
+    """Mean absolute error."""
     return float(np.mean(np.abs(score - label)))
 
 
 def rmse(label: Array, score: Array) -> float:
+    """Root mean squared error."""
     return float(np.sqrt(np.mean((score - label) ** 2)))
 
 

@@ -53,6 +53,7 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
 
 
 def machine_memory_bytes() -> int:
+    """The size of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -58,12 +58,8 @@ def tune(
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
     An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints.
-    As many trials run at once as the machine has GPUs, or cores without them, each with one worker.
-
-    Args:
-        night: As-of date under which the search is recorded.
-        trials: Trials to finish, those of earlier calls on the same inputs included.
-        run_id: The orchestrator's run id, "" without one.
+    As many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is
+    recorded under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,

@@ -32,6 +32,7 @@ class Description:
 
 
 def is_sharded(state: Any) -> bool:
+    """Whether a state contains a DTensor."""
     return any(isinstance(tensor, DTensor) for tensor in _tensors(state).values())
 
 

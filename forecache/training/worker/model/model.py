@@ -27,6 +27,7 @@ class Statistics:
 
 
 def log_mask(pipeline: Pipeline) -> torch.Tensor:
+    """Whether log1p is declared for each feature, bool [num_features]."""
     return torch.tensor([feature.log for feature in pipeline.features.columns])
 
 
