@@ -92,7 +92,7 @@ def published_by(store: Store, model: int) -> Manifest:
 
 
 def versions_to_quarantine(store: Store, entry: Promotion) -> list[int]:
-    """Store versions that a rollback quarantines: the one it leaves, and earlier ones by the model that it leaves."""
+    """Store versions that a rollback quarantines: the current one, and those after its target by models it leaves."""
     assert entry.from_published is not None
     assert entry.to_published is not None
     if entry.from_published == entry.to_published:

@@ -13,7 +13,7 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Counts of a day's landing rows, and of the tables that have them now.
+    """Counts of a day's landing rows, and of where they are now.
 
     Attributes:
         raw: Rows of these files in the raw table.

@@ -122,7 +122,7 @@ def _key_column(expectation: Expectation) -> str:
 
 
 def _nan_as_null(frame: "DataFrame") -> "DataFrame":
-    """Replace NaN by null: in Spark NaN is larger than all numbers and would pass an expectation with a minimum."""
+    """Replace NaN by null: in Spark NaN is larger than every number and would meet any declared minimum."""
     from pyspark.sql import functions as F
 
     floats = [field.name for field in frame.schema.fields if field.dataType.typeName() in ("float", "double")]

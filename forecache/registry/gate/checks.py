@@ -134,7 +134,7 @@ def check_slices(
 
 
 def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN is a slice, too."""
+    """Names and masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN apart."""
     unknown = np.isnan(values)
     known = values[~unknown]
     distinct = np.unique(known)
