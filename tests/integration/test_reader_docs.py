@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from list_tables import SERVED
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
 from forecache.reader import create_token
@@ -47,6 +48,15 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningRe
         settings.store_path, "route_delay", {("JFK", "LAX"): {"delay": 7.5}}, key=route,
         fields=(Field("delay", "double"),),
     )  # fmt: skip
+    items = [("milk", 0.91, "bought last week"), ("bread", 0.87, None), ("tea", 0.5, None)]
+    recommended = {
+        "items": [dict(zip(("item", "score", "reason"), each, strict=True)) for each in items],
+        "vector": [0.25, -0.5, 1.0],
+    }
+    write_version(
+        settings.store_path, "recommended", {"1234": recommended},
+        fields=(Field("items", SERVED["items"]), Field("vector", SERVED["vector"])),
+    )  # fmt: skip
     token, _ = create_token(folder / "tokens.json", "docs", ["*"])
     with running_reader(settings, reader_tokens=str(folder / "tokens.json")) as running:
         yield running, token
@@ -69,7 +79,7 @@ def test_a_documented_request_is_answered(reader: tuple[RunningReader, str], com
     assert status == ("304" if "If-None-Match" in command else "200")
 
 
-@pytest.mark.parametrize(("command", "answer"), shown(), ids=["one", "many", "feast"])
+@pytest.mark.parametrize(("command", "answer"), shown(), ids=["one", "many", "lists", "feast"])
 def test_a_documented_answer_is_the_answer(reader: tuple[RunningReader, str], command: str, answer: Any) -> None:
     assert shape(json.loads(curl(reader, command))) == shape(answer)
 
@@ -93,6 +103,7 @@ def test_the_documented_client_runs(reader: tuple[RunningReader, str], capsys: p
     assert "nobody False None" in said
     assert said.count("Answer(key='00042'") == 1
     assert "Answer(key='JFK|LAX'" in said
+    assert "\nmilk\n" in said
 
 
 def test_the_document_knows_the_paths_the_problems_and_the_metrics_there_are(reader: tuple[RunningReader, str]) -> None:

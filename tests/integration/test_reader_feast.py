@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from list_tables import SERVED, top
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
 from forecache.settings import PROJECT_ROOT, load_settings
 from forecache.store import Field, KeyColumn, KeySchema
 
 ROWS = churn_rows(300) | {"nulls": {"churn_probability": None, "risk_segment": "low"}}
+LISTS = {"items": top(3), "vector": [0.5, -0.25], "tags": ["a", "sjö"]}
 PYTHON = PROJECT_ROOT / ".tools" / "feast" / "bin" / "python"
 
 SDK = """
@@ -25,7 +27,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.infra.online_stores.remote import RemoteOnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.types import Float64, Int64, String
+from feast.types import Array, Float32, Float64, Int64, String
 
 url, folder = sys.argv[1], Path(sys.argv[2])
 config = RepoConfig(
@@ -34,6 +36,7 @@ config = RepoConfig(
 )
 source = folder / "none.parquet"
 pd.DataFrame({"customer_id": ["x"], "user": [1], "churn_probability": [0.1], "risk_segment": ["a"], "amount": [1],
+              "items": ["[]"], "vector": [[0.5]], "tags": [["a"]],
               "event_timestamp": [pd.Timestamp("2026-01-01", tz="UTC")]}).to_parquet(source)
 file = FileSource(path=str(source), timestamp_field="event_timestamp")
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
@@ -44,7 +47,10 @@ churn = FeatureView(name="churn", entities=[customer], ttl=timedelta(0), source=
 spend = FeatureView(name="spend", entities=[user], ttl=timedelta(0), source=file, schema=[
     Field(name="user", dtype=Int64), Field(name="amount", dtype=Int64)])
 store = FeatureStore(config=config)
-store.apply([customer, user, churn, spend, FeatureService(name="churn", features=[churn])])
+lists = FeatureView(name="lists", entities=[customer], ttl=timedelta(0), source=file, schema=[
+    Field(name="customer_id", dtype=String), Field(name="items", dtype=String),
+    Field(name="vector", dtype=Array(Float32)), Field(name="tags", dtype=Array(String))])
+store.apply([customer, user, churn, spend, lists, FeatureService(name="churn", features=[churn])])
 
 out = {}
 def ask(features, rows, **options):
@@ -55,6 +61,7 @@ out["some"] = ask(["churn:churn_probability", "churn:risk_segment"], rows)
 out["full"] = ask(["churn:risk_segment"], rows, full_feature_names=True)
 out["service"] = ask(store.get_feature_service("churn"), rows)
 out["integers"] = ask(["spend:amount"], [{"user": 7}, {"user": 8}])
+out["lists"] = ask(["lists:items", "lists:vector", "lists:tags"], [{"customer_id": key} for key in ("a", "nobody")])
 out["many"] = ask(["churn:churn_probability"], [{"customer_id": f"{i:05d}"} for i in range(300)])
 try:
     ask(["unknown:x"], rows)
@@ -85,6 +92,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     write_version(settings.store_path, "churn", ROWS)
     key = KeySchema((KeyColumn("user", "int"),))
     write_version(settings.store_path, "spend", {7: {"amount": 12}}, key=key, fields=(Field("amount", "bigint"),))
+    write_version(settings.store_path, "lists", {"a": LISTS}, fields=tuple(Field(name, SERVED[name]) for name in LISTS))
     with running_reader(settings) as running:
         yield running
 
@@ -116,6 +124,14 @@ def test_features_come_through_the_sdk(said: dict[str, Any]) -> None:
     assert said["service"] == said["some"]
     assert said["integers"] == {"user": [7, 8], "amount": [12, None]}
     assert said["many"]["churn_probability"] == [ROWS[f"{i:05d}"]["churn_probability"] for i in range(300)]
+
+
+@pytest.mark.slow
+def test_lists_come_through_the_sdk_those_of_structures_as_the_text_of_their_json(said: dict[str, Any]) -> None:
+    text, missing = said["lists"]["items"]
+    assert (json.loads(text), missing) == (LISTS["items"], None)
+    assert said["lists"]["vector"] == [LISTS["vector"], None]
+    assert said["lists"]["tags"] == [LISTS["tags"], None]
 
 
 @pytest.mark.slow
