@@ -12,13 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from list_tables import SERVED, top
+from reader_support import write_version
 from store_services import redis_server
 
 from forecache.cli.main import main
 from forecache.lake.delta.tables import append_rows
 from forecache.pipeline import load_pipeline
 from forecache.settings import load_settings
-from forecache.store import open_redis_store
+from forecache.store import Field, open_redis_store
 
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
@@ -89,6 +91,18 @@ def test_get_of_several_keys_keeps_their_order_and_marks_missing_ones(capsys: py
     assert [(item["key"], item["found"]) for item in results] == [("00003", True), ("99999", False), ("00001", True)]
     assert main(["get", "churn", "00003", "99999"]) == 0
     assert "no such key" in capsys.readouterr().out
+
+
+def test_get_cuts_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {key: {"items": top(20)} for key in ("1234", "1235")}
+    write_version(load_settings().store_path, "recommended", rows, fields=(Field("items", SERVED["items"]),))
+    assert answer(capsys, "get", "recommended", "1234")["value"] == {"items": top(20)}
+    assert answer(capsys, "get", "recommended", "1234", "--limit", "3")["value"] == {"items": top(3)}
+    several = answer(capsys, "get", "recommended", "1234", "1235", "--limit", "3")["results"]
+    assert [each["value"] for each in several] == [{"items": top(3)}] * 2
+    assert main(["get", "recommended", "1234", "--limit", "1"]) == 0
+    assert "P000000" in capsys.readouterr().out
+    assert main(["get", "recommended", "1234", "--limit", "0"]) == 2
 
 
 @pytest.mark.usefixtures("two_versions")

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from forecache.store import Manifest
 
 
-@command("get", examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json")
+@command(
+    "get",
+    examples="forecache get churn 00042\nforecache get churn 00042 00043 --version 17 --json\n"
+    "forecache get recommended 1234 --limit 10",
+)
 @click.argument("pipeline", metavar="PIPELINE")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--version", type=int, help="A retained version; default: the served one.")
-def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Most items of each list; default: all.")
+def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | None) -> None:
     """Read the answers for KEYs from PIPELINE's store in this process, as the reader would give them.
 
     A composite key is its parts joined by `|`.
@@ -32,13 +37,13 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None) -> None:
         answers.refresh(time.time())
         key_bytes = [parse_key(snapshot.manifest.key, key) for key in keys]
         if len(keys) == 1:
-            found = answers.one(key_bytes[0])
+            found = answers.one(key_bytes[0], (), limit or 0)
             if found is None:
                 raise no_such_key(snapshot.manifest, keys[0])
             answer = json.loads(found)
             results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
         else:
-            found, _ = answers.many(key_bytes)
+            found, _ = answers.many(key_bytes, (), limit or 0)
             answer = json.loads(found)
             results = answer.pop("results")
         if wants_json():
