@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import orjson
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
-from _common.rows import Asked, Row, Value
+from _common.rows import HEADS, Asked, Row, Value, text_table
 from deltalake import write_deltalake
 
 from _store import rows, servers
 from _store.answers import ask
 from _store.load import Target, run_load
-from _store.processes import ROOT, BenchmarkError
+from _store.processes import ROOT, SERVER_CORE, BenchmarkError, free_port
 from _store.progress import say
 from _store.sizes import SIZES, Sizes
 from forecache.pipeline import Pipeline, Publish, Segment
@@ -41,43 +42,57 @@ TARGETS = {
 }
 """Surfaces by name: the pipeline, and the query behind the key."""
 _MOST_KEYS = 100_000
+_ROUNDS, _ROUND_S = 8, 1.0
+"""Rounds for each repeat of the chosen size, and the seconds of each surface in one."""
 _FIELD = "items"
 _ITEM = pa.struct([("item", pa.string()), ("score", pa.float64()), ("reason", pa.string())])
 
 
 def measure(work: Path, sizes: Sizes, number: int) -> dict[str, Any]:
-    """One pass: rounds in which every surface is put under load, so that what else the machine does meets all."""
-    home, num_keys = work / "lists", min(sizes.http_keys, _MOST_KEYS)
+    """One pass: short rounds in which every surface is put under load, so that what else the machine does meets all.
+
+    A round also has the processor time that the reader took for each request, which others' load hardly touches.
+    """
+    home, num_keys, port = work / "lists", min(sizes.http_keys, _MOST_KEYS), free_port()
     publish_lists(home, num_keys)
     surfaces: dict[str, Any] = {name: {"one core": []} for name in TARGETS}
-    with servers.started(servers.Server("lists", servers.reader(home), ()), one_core=True) as port:
-        for name, (pipeline, suffix) in TARGETS.items():
-            surfaces[name]["content"] = _check(Target(port, "get", f"/v1/{pipeline}/", suffix=suffix), name, num_keys)
-        for repeat in range(2 * sizes.repeats + 1):
-            say(f"pass {number}: lists, round {repeat}")
-            for name, (pipeline, suffix) in TARGETS.items():
-                target = Target(port, "get", f"/v1/{pipeline}/", suffix=suffix)
-                seconds, seed = (sizes.load_s if repeat else sizes.warm_s), 100 * number + repeat
-                load = run_load(target, "one", num_keys=num_keys, seconds=seconds, seed=seed, one_core=True)
-                if repeat:
-                    surfaces[name]["one core"].append(asdict(load))
+    with servers.reader(home)(port, SERVER_CORE) as pid:
+        targets = {
+            name: Target(port, "get", f"/v1/{pipeline}/", suffix=suffix) for name, (pipeline, suffix) in TARGETS.items()
+        }
+        for name, target in targets.items():
+            surfaces[name]["content"] = _check(target, name, num_keys)
+        say(f"pass {number}: lists")
+        for repeat in range(_ROUNDS * sizes.repeats + 1):
+            for name, target in targets.items():
+                before = _cpu_s(pid)
+                load = run_load(
+                    target, "one", num_keys=num_keys, seconds=_ROUND_S, seed=100 * number + repeat, one_core=True
+                )
+                if repeat:  # the first round warms up
+                    cpu_us = 1e6 * (_cpu_s(pid) - before) / load.requests
+                    surfaces[name]["one core"].append({**asdict(load), "cpu_us": cpu_us})
     return {"surfaces": surfaces, "keys": num_keys}
 
 
+def _cpu_s(pid: int) -> float:
+    """Processor time of the reader with all its processes."""
+    reader = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in (reader, *reader.children(recursive=True)))
+
+
 def table_rows(passes: list[dict[str, Any]]) -> list[Row]:
-    """Every list beside the text: the ratio of the medians over the rounds, and what is asked of the first ten."""
-    rates = {
-        name: [load["requests_per_s"] for each in passes for load in each["surfaces"][name]["one core"]]
-        for name in TARGETS
-    }
-    text = Value.of(rates[TEXT])
+    """Every list beside the text: the ratio is the median over the rounds, and is asked of the first ten."""
+    rounds = {name: [load for each in passes for load in each["surfaces"][name]["one core"]] for name in TARGETS}
     found = []
-    for name, values in rates.items():
-        if name == TEXT:
-            continue
-        ratio = statistics.median(value / base for value, base in zip(values, rates[TEXT], strict=True))
-        asked = None if name.endswith("whole") else Asked(FLOOR)
-        found.append(Row(f"{name}: requests per second", Value.of(values), "/s", TEXT, text, ratio, asked, ""))
+    for name in [name for name in TARGETS if name != TEXT]:
+        for member, what, unit in (("requests_per_s", "requests per second", "/s"), ("cpu_us", "processor time", "us")):
+            ours, theirs = ([load[member] for load in rounds[each]] for each in (name, TEXT))
+            ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+            # "How many times better" is meant: of a time the smaller is the better.
+            ratio = statistics.median(ratios if unit == "/s" else [1 / each for each in ratios])
+            asked = Asked(FLOOR) if unit == "/s" and not name.endswith("whole") else None
+            found.append(Row(f"{name}: {what}", Value.of(ours), unit, TEXT, Value.of(theirs), ratio, asked))
     return found
 
 
@@ -93,7 +108,8 @@ def lists(index: np.ndarray, length: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(0, count + 1, length, dtype=np.int32)), structs)
 
 
-def _column(pipeline: str, index: np.ndarray) -> pa.Array:
+def column(pipeline: str, index: np.ndarray) -> pa.Array:
+    """What a pipeline serves for these keys."""
     first = lists(index, STORED if pipeline == "items" else ASKED)
     if pipeline != "text":
         return first
@@ -118,7 +134,7 @@ def publish_lists(home: Path, num_keys: int) -> None:
         say(f"publishing {num_keys:,} keys of {name}")
         index = np.arange(num_keys)
         table = rows.table(index, np.zeros(num_keys, np.uint16), rows.FIRST_NIGHT).drop_columns(list(rows.FIELDS[1:]))
-        table = table.append_column(_FIELD, _column(name, index))
+        table = table.append_column(_FIELD, column(name, index))
         declared = _declared(name)
         write_deltalake(
             settings.table_uri(declared.prediction_table), table, partition_by=["as_of"], mode="overwrite",
@@ -145,6 +161,4 @@ if __name__ == "__main__":
     found = measure(ROOT / ".forecache" / "bench-store" / chosen.name, chosen, 1)
     for surface, record in found["surfaces"].items():
         print(f"{surface}: {record['content']}, failed: {sum(load['failed'] for load in record['one core'])}")
-    print(
-        *(f"{row.what}: {row.ours.median:,.0f}, {row.ratio:.2f} of the text" for row in table_rows([found])), sep="\n"
-    )
+    print(text_table(HEADS, [row.cells(spread=True) for row in table_rows([found])]))

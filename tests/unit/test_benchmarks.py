@@ -16,6 +16,8 @@ from reader_support import write_version
 
 from forecache.reader.versions.answers import Answers
 from forecache.store import Field, Store
+from forecache.store.encoding.json_texts import json_texts, served_type
+from forecache.store.lists import cut_lists
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
@@ -24,7 +26,7 @@ if str(BENCHMARKS) not in sys.path:
 import figures  # noqa: E402  # the benchmarks are no package
 from _common import machine, results  # noqa: E402
 from _common.rows import Asked, Row, Value  # noqa: E402
-from _store import answers, backends, open_loop, rows, servers, summary  # noqa: E402
+from _store import answers, backends, lists, open_loop, rows, servers, summary  # noqa: E402
 from _store.lake import Curtain  # noqa: E402
 from _store.processes import BenchmarkError  # noqa: E402
 
@@ -195,6 +197,25 @@ def test_duckdb_with_onnx_runtime_scores_as_the_network_alone(tmp_path: Path) ->
     matrix = np.column_stack([column.to_numpy() for column in features.columns[1:]]).astype(np.float32)
     (wanted,) = onnxruntime.InferenceSession(network(20)).run(None, {"x": matrix})
     np.testing.assert_allclose(found["prediction"].to_numpy(), wanted[:, 0], rtol=1e-6)
+
+
+def test_a_text_has_as_many_bytes_as_the_first_items_of_each_list() -> None:
+    index = np.arange(200)
+    columns = {name: lists.column(name, index) for name in ("text", "first", "items")}
+    entries = {name: json_texts(column, served_type(column.type) or "").to_pylist() for name, column in columns.items()}
+    assert list(map(len, entries["text"])) == list(map(len, entries["first"]))
+    cut = [cut_lists(entry.encode(), lists.ASKED).decode() for entry in entries["items"]]
+    assert cut == entries["first"]
+
+
+def test_lists_are_compared_with_the_text_round_by_round() -> None:
+    def rounds(*rates: float) -> dict[str, Any]:
+        return {"one core": [{"requests_per_s": rate, "cpu_us": 1e6 / rate} for rate in rates]}
+
+    found = {name: rounds(900.0, 90.0, 9.0) for name in lists.TARGETS} | {lists.TEXT: rounds(1000.0, 100.0, 90.0)}
+    rows = lists.table_rows([{"surfaces": found}])
+    assert [round(row.ratio or 0, 9) for row in rows] == [0.9] * 6
+    assert [row.met for row in rows] == [True, None, True, None, None, None]
 
 
 def test_a_stall_is_counted_from_when_each_request_was_due() -> None:
