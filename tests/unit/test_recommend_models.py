@@ -53,7 +53,7 @@ EVERY: list[Recommender] = [
     RepeatPurchase(),
     Ease(l2=10.0, dropout=0.3, weight_power=0.5, activity_power=0.2),
     Als(factors=8, regularization=1.0, iterations=5),
-    TwoTowers(factors=8, hidden=8, epochs=3, batch_size=64),
+    TwoTowers(factors=8, hidden=8, epochs=3, batch_users=16),
     WithFallback(RepeatPurchase(half_life_days=None)),
 ]
 NAMES = [type(each).__name__ for each in EVERY]
@@ -168,7 +168,7 @@ def test_als_solves_a_users_vector_by_the_formula_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Ease(l2=5.0), Als(factors=4, regularization=0.1), TwoTowers(epochs=30, batch_size=64)]
+    "model", [Ease(l2=5.0), Als(factors=4, regularization=0.1), TwoTowers(epochs=60, batch_users=16)]
 )
 def test_models_learn_which_items_go_together(model: Recommender) -> None:
     found = clusters()
@@ -284,8 +284,8 @@ def test_nothing_to_learn_from_is_refused(model: Recommender) -> None:
         (lambda: Als(factors=0), "`Als` has factors=0"),
         (lambda: Als(factors=2.5), r"factors=2\.5"),  # type: ignore[arg-type]
         (lambda: Als(regularization=float("nan")), "regularization=nan"),
-        (lambda: TwoTowers(batch_size=1), "`TwoTowers` has batch_size=1"),
-        (lambda: TwoTowers(history_dropout=1.0), "history_dropout"),
+        (lambda: TwoTowers(batch_users=0), "`TwoTowers` has batch_users=0"),
+        (lambda: TwoTowers(target_share=1.0), "target_share"),
         (lambda: WithFallback("ease"), "`WithFallback` has model='ease'"),  # type: ignore[arg-type]
     ],
 )

@@ -1,6 +1,7 @@
 """Matrix factorization for implicit feedback by alternating least squares, through the library `implicit`."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,9 +88,14 @@ class FittedAls(Factors):
         if not history.shape[0]:
             return np.zeros((0, self.item_vectors.shape[1]), np.float32)
         with threadpool_limits(1, "blas"):
-            model = _implicit(factors=self.item_vectors.shape[1], regularization=self.regularization)
-            model.item_factors = np.array(self.item_vectors)  # it takes none that is mapped from a file
-            return np.asarray(model.recalculate_user(np.arange(history.shape[0]), _confidences(history, self.alpha)))
+            solver, confidences = self._solver, _confidences(history, self.alpha)
+            return np.asarray(solver.recalculate_user(np.arange(history.shape[0]), confidences))
+
+    @cached_property
+    def _solver(self) -> Any:
+        model = _implicit(factors=self.item_vectors.shape[1], regularization=self.regularization)
+        model.item_factors = np.array(self.item_vectors)  # it takes none that is mapped from a file
+        return model
 
 
 def _implicit(**parameters: Any) -> Any:

@@ -38,28 +38,34 @@ def _train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str,
     drawn = torch.Generator().manual_seed(seed)
     towers = _initialized(model, history.shape[1], drawn)
     optimizer = torch.optim.AdamW(towers.values(), lr=model.learning_rate, weight_decay=model.weight_decay)
-    rows = torch.from_numpy(np.repeat(np.arange(history.shape[0]), np.diff(history.indptr)))
-    items = torch.from_numpy(history.indices.astype(np.int64))
-    histories = _Histories(history, model.history_dropout, drawn)
-    frequency = torch.bincount(items, minlength=history.shape[1]).double().clamp(min=1)
-    log_share = (frequency / frequency.sum()).log().float()
+    histories = _Histories(history, model.target_share, drawn)
+    users = torch.from_numpy(np.flatnonzero(np.diff(history.indptr)))
+    log_chance = _log_chance(model, history, len(users))
     for _ in range(model.epochs):
-        order = torch.randperm(len(items), generator=drawn)
-        for some in order.split(model.batch_size):
-            if len(some) < 2:
+        order = users[torch.randperm(len(users), generator=drawn)]
+        for some in order.split(model.batch_users):
+            bags, rows, targets = histories.divided(some)
+            candidates, place = torch.unique(targets, return_inverse=True)
+            if len(candidates) < 2:
                 continue  # alone in a batch, an item has no negatives
-            target = items[some]
-            user = _user_vectors(towers, *histories.bags(rows[some], target))
-            logits = user @ towers["items"][target].T + towers["bias"][target] - log_share[target]
-            # Another place of the same item is no negative.
-            same = (target[:, None] == target[None, :]).fill_diagonal_(fill_value=False)
-            loss = torch.nn.functional.cross_entropy(logits.masked_fill(same, float("-inf")), torch.arange(len(some)))
+            logits = _user_vectors(towers, *bags) @ towers["items"][candidates].T
+            logits = logits + towers["bias"][candidates] - log_chance[candidates]
+            loss = -torch.log_softmax(logits, dim=1)[rows, place].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     found = {name: tensor.detach().numpy() for name, tensor in towers.items()}
     vectors = np.hstack([found.pop("items"), found.pop("bias")[:, None]])
     return {"item_vectors": vectors, **found}
+
+
+def _log_chance(model: "TwoTowers", history: "csr_matrix", num_users: int) -> Any:
+    """Logarithm of the chance that an item is among the candidates of a batch, float32 [items]."""
+    import torch
+
+    users_of_item = np.maximum(np.bincount(history.indices, minlength=history.shape[1]), 1)
+    expected = users_of_item * model.target_share * min(1.0, model.batch_users / num_users)
+    return torch.from_numpy(np.log(-np.expm1(-expected)).astype(np.float32))
 
 
 def _initialized(model: "TwoTowers", num_items: int, drawn: Any) -> dict[str, Any]:
@@ -81,32 +87,37 @@ def _initialized(model: "TwoTowers", num_items: int, drawn: Any) -> dict[str, An
 
 
 class _Histories:
-    """The users' items, from which a step takes those of its users."""
+    """The users' items, which are divided anew in each step."""
 
-    def __init__(self, history: "csr_matrix", dropout: float, drawn: Any) -> None:
+    def __init__(self, history: "csr_matrix", target_share: float, drawn: Any) -> None:
         import torch
 
         self._starts = torch.from_numpy(history.indptr[:-1].astype(np.int64))
         self._counts = torch.from_numpy(np.diff(history.indptr).astype(np.int64))
         self._items = torch.from_numpy(history.indices.astype(np.int64))
         self._weights = torch.from_numpy(history.data)
-        self._dropout, self._drawn = dropout, drawn
+        self._share, self._drawn = target_share, drawn
 
-    def bags(self, users: Any, target: Any) -> tuple[Any, Any, Any, Any]:
-        """Items and weights of some users one after the other, where each begins, and the sum of each one's weights.
+    def divided(self, users: Any) -> tuple[tuple[Any, ...], Any, Any]:
+        """A random share of each user's items as targets, and the others as what the user tower gets.
 
-        A user's target weighs nothing.
+        Returns:
+            The tower's input (items one user after the other, their weights, where each user begins, the sum of each
+            one's weights), and for each target the row of its user and the item.
         """
         import torch
 
         counts = self._counts[users]
-        offsets = counts.cumsum(0) - counts
+        first = counts.cumsum(0) - counts
         row = torch.arange(len(users)).repeat_interleave(counts)
-        flat = self._starts[users][row] + torch.arange(len(row)) - offsets[row]
-        items = self._items[flat]
-        kept = torch.rand(len(flat), generator=self._drawn) >= self._dropout
-        weights = self._weights[flat] * (kept & (items != target[row]))
-        return items, weights, offsets, torch.zeros(len(users)).index_add_(0, row, weights)
+        flat = self._starts[users][row] + torch.arange(len(row)) - first[row]
+        is_target = torch.rand(len(flat), generator=self._drawn) < self._share
+        kept, row_kept = flat[~is_target], row[~is_target]
+        weights = self._weights[kept]
+        num_kept = torch.bincount(row_kept, minlength=len(users))
+        total = torch.zeros(len(users)).index_add_(0, row_kept, weights)
+        bags = (self._items[kept], weights, num_kept.cumsum(0) - num_kept, total)
+        return bags, row[is_target], self._items[flat[is_target]]
 
 
 def _user_vectors(towers: dict[str, Any], items: Any, weights: Any, offsets: Any, total: Any) -> Any:

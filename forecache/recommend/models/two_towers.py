@@ -18,40 +18,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TwoTowers(Recommender):
-    """Learn both towers with a softmax over the items of each batch.
+    """Learn both towers by predicting a random share of each user's items from the others.
 
     The user tower sums the embeddings of the user's items, over the square root of their weight, and adds what a layer
-    with ReLU makes of it (Covington, Adams and Sargin, "Deep Neural Networks for YouTube Recommendations", 2016); the
-    item that is to be predicted is left out. An item has an embedding and a bias. Items of a batch are negatives for
-    each other, corrected for how often they occur (Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus
-    Item Recommendations", 2019). Trained with torch on the CPU; scoring needs numpy only.
+    with ReLU makes of it (Covington, Adams and Sargin, "Deep Neural Networks for YouTube Recommendations", 2016). An
+    item has an embedding and a bias. The loss is a softmax over the items of the batch, corrected for the chance that
+    each is in it (Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019).
+    Trained with torch on one core; scoring needs numpy only.
 
     Attributes:
         factors: Numbers in an embedding.
         hidden: Width of the layer.
-        history_dropout: Share of a user's items that are left out at random in each step, in [0, 1).
+        epochs: How often each user is seen.
+        batch_users: Users of a step.
+        target_share: Share of a user's items that are to be predicted, drawn anew each time, in (0, 1).
         weight_power: Power of a pair's summed weight: 0 counts each item of a user as 1, whatever its weights.
-        batch_size: Pairs of user and item in a step.
     """
 
     factors: int = 64
     hidden: int = 64
-    epochs: int = 20
-    batch_size: int = 1024
+    epochs: int = 50
+    batch_users: int = 128
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    history_dropout: float = 0.5
+    weight_decay: float = 0.1
+    target_share: float = 0.5
     weight_power: float = 0.0
 
     def __post_init__(self) -> None:
         owner = "`TwoTowers`"
         check_fields(owner, self)
-        check_least(owner, self, 1, "factors", "hidden", "epochs")
-        check_least(owner, self, 2, "batch_size")
+        check_least(owner, self, 1, "factors", "hidden", "epochs", "batch_users")
         check_least(owner, self, 0, "learning_rate", above=True)
         check_least(owner, self, 0, "weight_decay")
-        share, rule = self.history_dropout, "It is at least 0, less than 1."
-        check_value(owner, "history_dropout", share, 0 <= share < 1, rule)
+        check_value(owner, "target_share", self.target_share, 0 < self.target_share < 1, "It is above 0, less than 1.")
         check_range(owner, self, ("weight_power",), 0, 2)
 
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedTwoTowers":

@@ -1,0 +1,149 @@
+"""Judge a recommender on the users of a test: metrics user by user, and its gain over simple models with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecache.errors import InputError
+from forecache.recommend import metrics
+from forecache.recommend.filters import Filters
+from forecache.recommend.interactions import Codes, Interactions
+from forecache.recommend.models import Factors, Fitted, Popularity, Recommender, RepeatPurchase, WithFallback
+from forecache.recommend.split import Split
+from forecache.recommend.top_k import Score, top_k, top_k_of_factors
+from forecache.statistics import mean_difference_interval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+MODEL, POPULARITY, REPEAT_PURCHASE = "model", "popularity", "repeat_purchase"
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """How good one model's lists are.
+
+    Attributes:
+        per_user: "ndcg", "recall", "precision" and "novelty" of each user, float64 [users].
+        coverage: Share of all items that are on at least one list.
+    """
+
+    per_user: Mapping[str, metrics.PerUser]
+    coverage: float
+
+    def mean(self, metric: str) -> float:
+        return float(np.nanmean(self.per_user[metric]))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the mean of a metric is above that of another model, and the 95 percent interval of that."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Models on the same users.
+
+    Attributes:
+        users: Codes of the users who have something relevant in the test, int32 [users].
+        models: By name; `MODEL` is the one that is judged.
+    """
+
+    k: int
+    users: Codes
+    models: Mapping[str, Judged]
+
+    def gain(self, metric: str, reference: str, *, model: str = MODEL, seed: int = 0) -> Gain:
+        """The gain of a model over a reference, by a bootstrap of users in which both have the same ones (paired)."""
+        ours, theirs = (self.models[name].per_user[metric] for name in (model, reference))
+        low, high = mean_difference_interval(ours, theirs, seed=seed)
+        return Gain(float((ours - theirs).mean()), low, high)
+
+
+def judge(
+    recommender: Recommender, split: Split, *, seed: int, k: int = 10, exclude_seen: bool, threads: int = 1
+) -> Evaluation:
+    """Fit a recommender and the simple ones to the training side, and judge all by the test.
+
+    The simple ones are popularity and, where users may get again what they had, repeat purchase filled up with
+    popularity.
+
+    Args:
+        exclude_seen: Items of a user's training side are on no list, and not relevant.
+    """
+    simple: dict[str, Recommender] = {POPULARITY: Popularity()}
+    if not exclude_seen:
+        simple[REPEAT_PURCHASE] = WithFallback(RepeatPurchase())
+    fitted = {name: each.fit(split.train, seed=seed) for name, each in {MODEL: recommender, **simple}.items()}
+    return evaluate(fitted, split, k=k, exclude_seen=exclude_seen, threads=threads)
+
+
+def evaluate(
+    fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude_seen: bool, threads: int = 1
+) -> Evaluation:
+    """Judge fitted models by the lists that they make of the training side for the users of the test.
+
+    Raises:
+        InputError: No user has anything relevant in the test, or k is larger than the number of items.
+    """
+    relevant = split.test.matrix()
+    seen = split.train.matrix()
+    if exclude_seen:
+        relevant = relevant - relevant.multiply(seen > 0)
+    relevant.eliminate_zeros()
+    users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int32)
+    if not len(users):
+        raise InputError(
+            "No user of the test has an item that could be recommended.",
+            remedy="Choose a longer test, or let lists hold what users had before.",
+        )
+    filters = Filters(seen=seen[users]) if exclude_seen else Filters()
+    num_trained = int(np.count_nonzero(np.diff(seen.indptr)))
+    share = np.bincount(seen.indices, minlength=seen.shape[1]) / max(1, num_trained)
+    models = {}
+    for name, each in fitted.items():
+        lists = lists_of(each, split.train, users, k, filters=filters, threads=threads)
+        models[name] = _judged(lists, relevant[users], share)
+    return Evaluation(k, users, models)
+
+
+def lists_of(
+    fitted: Fitted, interactions: Interactions, users: Codes, k: int, *, filters: Filters, threads: int = 1
+) -> Codes:
+    """The k best items of some users of the interactions, int32 [users, k]; -1 behind the end of a shorter list."""
+    history = fitted.history(interactions)[users]
+    if isinstance(fitted, Factors):
+        filters = _only(filters, fitted)
+        parts = top_k_of_factors(fitted.user_vectors(history), fitted.item_vectors, k, filters=filters, threads=threads)
+    else:
+        parts = top_k(_scored(fitted, history), len(users), fitted.num_items, k, filters=filters, threads=threads)
+    return np.concatenate([part.items for part in parts])
+
+
+def _scored(fitted: Fitted, history: "csr_matrix") -> Score:
+    def score(first: int, last: int, out: np.ndarray) -> None:
+        fitted.score(history[first:last], out=out)
+
+    return score
+
+
+def _only(filters: Filters, fitted: Factors) -> Filters:
+    """The filters with those items only that training saw: a dot product ranks the others, too."""
+    available = fitted.known_items if filters.available is None else filters.available & fitted.known_items
+    return replace(filters, available=available)
+
+
+def _judged(lists: Codes, relevant: "csr_matrix", share: np.ndarray) -> Judged:
+    per_user = {
+        "ndcg": metrics.ndcg(lists, relevant),
+        "recall": metrics.recall(lists, relevant),
+        "precision": metrics.precision(lists, relevant),
+        "novelty": metrics.novelty(lists, share),
+    }
+    return Judged(per_user, metrics.coverage(lists, relevant.shape[1]))
