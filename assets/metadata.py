@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from forecache.pipeline import AS_OF, Pipeline, Source
+from forecache.pipeline import AS_OF, Pipeline, Recommender, Source
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -96,6 +96,25 @@ def key_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
 
 def feature_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
     return [dg.TableColumn(f.name, "float", description=f.description) for f in pipeline.features.columns]
+
+
+def recommendation_schema(recommender: Recommender) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            dg.TableColumn(recommender.user, recommender.key_type, description="Key."),
+            dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
+            dg.TableColumn(
+                recommender.output_columns[0],
+                "array<struct<item, score: float, reason: string>>",
+                description="The items, the best first; the reason is the user's own item that counted most.",
+            ),
+            dg.TableColumn("model_name", "string", description="Name of the recommender."),
+            dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),
+            dg.TableColumn("feature_version", "bigint", description="Delta version of the interactions."),
+            dg.TableColumn("scored_at", "timestamp", description="When."),
+            dg.TableColumn("run_id", "string", description="Run that ranked."),
+        ]
+    )
 
 
 def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from forecache.pipeline import Pipeline, Source
+from forecache.pipeline import Served, Source
 
 
 def daily(start: date, end: date | None) -> dg.DailyPartitionsDefinition:
@@ -20,5 +20,5 @@ def source_partitions(source: Source) -> dg.DailyPartitionsDefinition:
     return daily(source.start, source.end)
 
 
-def pipeline_partitions(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
+def pipeline_partitions(pipeline: Served) -> dg.DailyPartitionsDefinition:
     return daily(pipeline.start, pipeline.end)

@@ -12,16 +12,18 @@ import dagster as dg
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
 from assets.stage import Step, explained
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Recommender, Served
 from resources.settings import SettingsResource
 
 
-def published_name(pipeline: Pipeline) -> str:
+def published_name(pipeline: Served) -> str:
     return f"published_{pipeline.name}"
 
 
-def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
+def build_published(pipeline: Served) -> dg.AssetsDefinition:
     """The current store version of a pipeline."""
+
+    stage = "recommend" if isinstance(pipeline, Recommender) else "score"
 
     @dg.asset(
         name=published_name(pipeline),
@@ -38,7 +40,7 @@ def build_published(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.operations.publish import publish_night
 
         step = Step(context, settings.load())
-        newest = newest_night(step.settings, "score", pipeline.name)
+        newest = newest_night(step.settings, stage, pipeline.name)
         result = step.run(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)

@@ -71,6 +71,13 @@ def tuning_view(pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
     }
 
 
+def ranking_view(result: StageResult) -> dg.MarkdownMetadataValue:
+    """The newest date's gate: the metric of the model and of the baselines on the same users."""
+    newest = result.details["nights"][max(result.details["nights"])]
+    rows = [(name, value) for name, value in newest.get("figures", {}).items()]
+    return markdown_table((newest.get("metric", "metric"), f"{newest.get('users', 0):,} users"), rows)
+
+
 def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     """Each metric of a model by split, and the baseline's on the test split."""
     splits = details["metrics"]

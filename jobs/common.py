@@ -4,7 +4,7 @@ from datetime import date, timezone
 
 import dagster as dg
 
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Served
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -22,7 +22,7 @@ def night_tags(first: date, last: date) -> dict[str, str]:
     return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
 
 
-def newest_night_schedule(pipeline: Pipeline, job: AssetJob, *, cron: str, description: str) -> dg.ScheduleDefinition:
+def newest_night_schedule(pipeline: Served, job: AssetJob, *, cron: str, description: str) -> dg.ScheduleDefinition:
     """Each day, for the night that has just ended; for a pipeline whose data have ended, their last night."""
 
     @dg.schedule(

@@ -14,8 +14,9 @@ from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
+from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
-from forecache.pipeline import Pipeline, Source, TorchModel
+from forecache.pipeline import Pipeline, Recommender, Served, Source, TorchModel
 from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
@@ -23,7 +24,7 @@ from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.maintenance import build_maintenance_job, build_maintenance_schedule
 from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
-from jobs.nightly import build_nightly_job, build_nightly_schedule
+from jobs.nightly import build_nightly_job, build_nightly_schedule, build_recommender_job
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
 from jobs.verification import build_verification_job, build_verification_schedule
@@ -49,7 +50,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         SettingsError: The project package cannot be imported.
     """
     project = read_project(settings)
-    pipelines = list(project.pipelines.values())
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     return dg.Definitions.merge(
         dg.Definitions(
@@ -57,8 +57,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        *(source_definitions(source) for source in sources_of(pipelines)),
-        *(pipeline_definitions(pipeline) for pipeline in pipelines),
+        *(source_definitions(source) for source in sources_of(project.served.values())),
+        *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
+        *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
 
@@ -106,6 +107,15 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     )
 
 
+def recommender_definitions(recommender: Recommender) -> dg.Definitions:
+    nightly = build_recommender_job(recommender)
+    return dg.Definitions(
+        assets=[build_recommendations(recommender), build_published(recommender)],
+        jobs=[nightly],
+        schedules=[build_nightly_schedule(recommender, nightly)],
+    )
+
+
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every stage, and what the declaration asks for beside them."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build(pipeline) for build in PIPELINE_ASSETS]
@@ -116,8 +126,8 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     return assets
 
 
-def sources_of(pipelines: Iterable[Pipeline]) -> list[Source]:
-    """The sources of all pipelines, each once."""
+def sources_of(pipelines: Iterable[Served]) -> list[Source]:
+    """The sources of all pipelines and recommenders, each once."""
     return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
 
 

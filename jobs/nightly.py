@@ -8,13 +8,13 @@ import dagster as dg
 
 from assets.drift_report import drift_report_name
 from assets.published import published_name
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, Recommender, Served
 from jobs.common import AssetJob, newest_night_schedule
 
 CRON = "0 3 * * *"
 
 
-def nightly_job_name(pipeline: Pipeline) -> str:
+def nightly_job_name(pipeline: Served) -> str:
     return f"nightly_{pipeline.name}"
 
 
@@ -35,7 +35,17 @@ def build_nightly_job(pipeline: Pipeline) -> AssetJob:
     )
 
 
-def build_nightly_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
+def build_recommender_job(recommender: Recommender) -> AssetJob:
+    """Ingest, fit, rank and publish."""
+    return dg.define_asset_job(
+        nightly_job_name(recommender),
+        selection=dg.AssetSelection.assets(recommender.prediction_table, published_name(recommender)),
+        description=f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefinition:
     """At 03:00 UTC, the night that has just ended; for a pipeline whose data have ended, their last night."""
     about = f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended."
     return newest_night_schedule(pipeline, job, cron=CRON, description=about)

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
-from forecache.pipeline import Pipeline, Source, load_pipeline
+from forecache.pipeline import Pipeline, Recommender, Served, Source, load_served
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -48,7 +48,7 @@ def run(
         PipelinesFailed: Some of several pipelines failed; the others ran to their end.
         ForecacheError: What made a stage or a blocking check of the only pipeline fail. Stages before it stay done.
     """
-    chosen = [load_pipeline(settings, name) for name in pipelines]
+    chosen = [load_served(settings, name) for name in pipelines]
     if not chosen:
         return []
     failures: dict[str, BaseException] = {}
@@ -70,7 +70,7 @@ def run(
 
 def _run_all(
     session: "Session",
-    chosen: Sequence[Pipeline],
+    chosen: Sequence[Pipeline | Recommender],
     spans: Mapping[str, Nights],
     failures: dict[str, BaseException],
     *,
@@ -97,7 +97,7 @@ def _run_all(
                     raise lacking[0]
                 if pipeline.name in spans:
                     runner.run(
-                        f"{job}_{pipeline.name}",
+                        f"{'nightly' if isinstance(pipeline, Recommender) else job}_{pipeline.name}",
                         nights=spans[pipeline.name],
                         config=_config(pipeline, job, spans),
                         rebuild=rebuild,
@@ -131,14 +131,14 @@ def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Ni
         runner.run(ingest_job_name(source), nights=span)
 
 
-def _config(pipeline: Pipeline, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
-    if job != "training":
+def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
+    if job != "training" or isinstance(pipeline, Recommender):
         return {}
     night = spans[pipeline.name][1].isoformat()
     return {"ops": {pipeline.training_table: {"config": {"night": night}}}}
 
 
-def _span(pipeline: Pipeline, nights: Nights | None) -> Nights:
+def _span(pipeline: Served, nights: Nights | None) -> Nights:
     """The nights asked for, or the newest one."""
     newest = min(_yesterday(), pipeline.end or date.max)
     span = nights or (newest, newest)

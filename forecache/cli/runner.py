@@ -6,7 +6,7 @@ from datetime import date
 from types import ModuleType
 from typing import Literal
 
-from forecache.pipeline import load_pipeline, load_pipelines
+from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served, read_project
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -18,8 +18,15 @@ def orchestrator(module: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+def chosen_served(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The given names, each checked; those of all pipelines and recommenders if none is given."""
+    if not names:
+        return list(read_project(settings).served)
+    return [load_served(settings, name).name for name in dict.fromkeys(names)]
+
+
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The given names, each checked; the names of all pipelines if none is given."""
+    """The given names, each checked; those of all pipelines, without the recommenders, if none is given."""
     if not names:
         return list(load_pipelines(settings))
     return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]

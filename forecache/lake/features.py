@@ -15,7 +15,7 @@ from forecache.lake.ingest.ingested import ingested_files, raw_state, require_da
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import AS_OF, Pipeline, Served
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
@@ -182,7 +182,7 @@ def require_nights(settings: Settings, pipeline: Pipeline, nights: Sequence[date
         require_days(settings, source, nights)
 
 
-def last_night(pipeline: Pipeline, today: date) -> date:
+def last_night(pipeline: Served, today: date) -> date:
     """The newest night of a pipeline: yesterday, or the last day of its data."""
     yesterday = today - timedelta(days=1)
     return min(yesterday, pipeline.end) if pipeline.end else yesterday

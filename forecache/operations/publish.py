@@ -8,7 +8,7 @@ from datetime import date
 
 from forecache.errors import CheckError, ConflictError
 from forecache.operations.rollback import recover_interrupted
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, Served
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress
@@ -19,7 +19,7 @@ from forecache.store.publishing.publish import publish
 
 def publish_night(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Served,
     *,
     night: date | None = None,
     full: bool = False,
@@ -43,14 +43,15 @@ def publish_night(
         if unchecked:
             refuse_failed(settings, pipeline.prediction_table, source.night)
         else:
-            table, blocking = pipeline.prediction_table, pipeline.drift.blocking
+            table, blocking = pipeline.prediction_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
             require_passed(settings, table, source.night, state=source.digest, drift=blocking)
 
-    recover_interrupted(settings, pipeline, progress=progress)
+    if isinstance(pipeline, Pipeline):
+        recover_interrupted(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
 
 
-def _refuse_rolled_back(settings: Settings, pipeline: Pipeline, source: NightSource) -> None:
+def _refuse_rolled_back(settings: Settings, pipeline: Served, source: NightSource) -> None:
     entries = promotions(settings, pipeline.name)
     interrupted = unfinished(entries)
     if interrupted is not None:

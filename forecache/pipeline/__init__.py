@@ -1,18 +1,20 @@
 """The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
 
-A project is a package with a `pipelines` sub-package; every module-level `Pipeline` in it is found by
-`load_pipelines`. Declarations hold plain values and functions; heavy libraries are imported inside those functions.
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline` or `Recommender` in it is found
+by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those functions.
 """
 
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
 from forecache.pipeline.fit_run import FitRun
-from forecache.pipeline.loading import load_pipeline, load_pipelines
+from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
+from forecache.pipeline.recommender import RankingGate, Recommender
+from forecache.pipeline.served import Served
 from forecache.pipeline.source import Column, ColumnType, Source
 
 __all__ = [
@@ -34,12 +36,16 @@ __all__ = [
     "Output",
     "Pipeline",
     "Publish",
+    "RankingGate",
+    "Recommender",
     "Retraining",
     "Segment",
+    "Served",
     "Source",
     "TorchModel",
     "Training",
     "expect",
     "load_pipeline",
     "load_pipelines",
+    "load_served",
 ]

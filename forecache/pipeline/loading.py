@@ -11,14 +11,15 @@ import logging
 import pkgutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from forecache.errors import ForecacheError, NotFoundError, SettingsError
+from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
 from forecache.pipeline.code.location import add_project
 from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.recommender import Recommender
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -30,12 +31,19 @@ class Project:
     """What was found in a project.
 
     Attributes:
-        pipelines: By name, in alphabetical order.
+        pipelines, recommenders: By name, in alphabetical order.
         broken: By the name of a module whose pipelines cannot be used, why.
     """
 
     pipelines: dict[str, Pipeline]
     broken: dict[str, SettingsError]
+    recommenders: dict[str, Recommender] = field(default_factory=dict)
+
+    @property
+    def served(self) -> dict[str, Pipeline | Recommender]:
+        """All of them by name, in alphabetical order."""
+        both: dict[str, Pipeline | Recommender] = {**self.pipelines, **self.recommenders}
+        return {name: both[name] for name in sorted(both)}
 
 
 def read_project(settings: Settings) -> Project:
@@ -47,16 +55,20 @@ def read_project(settings: Settings) -> Project:
     package_name = f"{settings.project}.pipelines"
     package = import_from_project(settings, package_name)
     modules = [f"{package_name}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
-    found: dict[str, list[Pipeline]] = {}
+    found: dict[str, list[Pipeline | Recommender]] = {}
     broken: dict[str, SettingsError] = {}
     for module in modules:
         try:
-            found[module] = _pipelines_in(module)
+            found[module] = _declared_in(module)
         except SettingsError as error:
             broken[module] = error
     broken |= _ambiguous(found)
-    pipelines = {p.name: p for module, some in found.items() if module not in broken for p in some}
-    return Project(dict(sorted(pipelines.items())), broken)
+    usable = sorted((each.name, each) for module, some in found.items() if module not in broken for each in some)
+    return Project(
+        {name: each for name, each in usable if isinstance(each, Pipeline)},
+        broken,
+        {name: each for name, each in usable if isinstance(each, Recommender)},
+    )
 
 
 def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
@@ -70,27 +82,43 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
     return project.pipelines
 
 
-def load_pipeline(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name.
+def load_served(settings: Settings, name: str) -> Pipeline | Recommender:
+    """One pipeline or recommender by name.
 
     Raises:
-        NotFoundError: No pipeline has that name; the message lists those there are.
-        SettingsError: None has, and a module is broken that may declare it.
+        NotFoundError: Nothing has that name; the message lists what there is.
+        SettingsError: Nothing has, and a module is broken that may declare it.
     """
     project = read_project(settings)
     found = _find(project, name)
     if found is None:
-        close = difflib.get_close_matches(name, project.pipelines, n=1)
+        close = difflib.get_close_matches(name, project.served, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(project.pipelines) or "none"
+        listed = ", ".join(project.served) or "none"
         raise NotFoundError(
             f"There is no pipeline {name!r}.", remedy=f"{hint}Pipelines in {settings.project}: {listed}."
         )
     return found
 
 
-def find_pipeline(settings: Settings, name: str) -> Pipeline | None:
-    """One pipeline by name, None where it is not declared.
+def load_pipeline(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name, with a model that is trained, registered and judged.
+
+    Raises:
+        InputError: It is a recommender.
+        Others as `load_served`.
+    """
+    found = load_served(settings, name)
+    if isinstance(found, Recommender):
+        raise InputError(
+            f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
+            remedy=f"`forecache run {name}` fits and publishes it.",
+        )
+    return found
+
+
+def find_served(settings: Settings, name: str) -> Pipeline | Recommender | None:
+    """One pipeline or recommender by name, None where it is not declared.
 
     Raises:
         SettingsError: No pipeline has that name, and a module is broken that may declare it.
@@ -98,12 +126,12 @@ def find_pipeline(settings: Settings, name: str) -> Pipeline | None:
     return _find(read_project(settings), name)
 
 
-def _find(project: Project, name: str) -> Pipeline | None:
+def _find(project: Project, name: str) -> Pipeline | Recommender | None:
     _warn(project)
-    if name not in project.pipelines and project.broken:
+    if name not in project.served and project.broken:
         own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
         raise (own or list(project.broken.values()))[0]
-    return project.pipelines.get(name)
+    return project.served.get(name)
 
 
 def _warn(project: Project) -> None:
@@ -139,12 +167,12 @@ def import_from_project(settings: Settings, module: str) -> ModuleType:
         ) from error
 
 
-def _pipelines_in(module_name: str) -> list[Pipeline]:
+def _declared_in(module_name: str) -> list[Pipeline | Recommender]:
     try:
         module = importlib.import_module(module_name)
-        found = {id(value): value for value in vars(module).values() if isinstance(value, Pipeline)}
-        for pipeline in found.values():
-            assert pipeline.fingerprints  # of the source as it was loaded, and refused here where it cannot be told
+        found = {id(value): value for value in vars(module).values() if isinstance(value, (Pipeline, Recommender))}
+        for each in found.values():
+            assert each.fingerprint  # of the source as it was loaded, and refused here where it cannot be told
         return list(found.values())
     except (Exception, SystemExit) as error:
         what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
@@ -154,7 +182,7 @@ def _pipelines_in(module_name: str) -> list[Pipeline]:
         ) from error
 
 
-def _ambiguous(found: dict[str, list[Pipeline]]) -> dict[str, SettingsError]:
+def _ambiguous(found: Mapping[str, Sequence[Pipeline | Recommender]]) -> dict[str, SettingsError]:
     """The modules that declare a pipeline or a source of the same name in different ways."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
@@ -178,4 +206,5 @@ def _ambiguous(found: dict[str, list[Pipeline]]) -> dict[str, SettingsError]:
 
 def _differ(values: Iterable[object]) -> bool:
     first, *others = values
-    return any(other is not first and (isinstance(first, Pipeline) or other != first) for other in others)
+    by_identity = isinstance(first, (Pipeline, Recommender))
+    return any(other is not first and (by_identity or other != first) for other in others)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Expectation, Pipeline, Source, expect
+from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Expectation, Pipeline, Recommender, Served, Source, expect
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
@@ -36,7 +36,14 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     return (*_keyed(pipeline), *derived, *pipeline.expectations)
 
 
-def _keyed(pipeline: Pipeline) -> tuple[Expectation, ...]:
+def recommendation_expectations(recommender: Recommender) -> tuple[Expectation, ...]:
+    """Of one as-of date of a recommender's table: each user once, with a list, with provenance."""
+    columns = (*recommender.output_columns, *PROVENANCE_COLUMNS)
+    derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
+    return (*_keyed(recommender), *derived)
+
+
+def _keyed(pipeline: Served) -> tuple[Expectation, ...]:
     key = (*pipeline.key, AS_OF)
     return (
         expect("expect_table_row_count_to_be_between", min_value=1),

@@ -23,7 +23,7 @@ def check_project(settings: Settings) -> Finding:
     from forecache.pipeline.loading import read_project
 
     project = read_project(settings)
-    pipelines = project.pipelines
+    pipelines = project.served
     if project.broken:
         usable = f"; usable: {', '.join(pipelines) or 'none'}"
         errors = " ".join(str(error) for error in project.broken.values())
@@ -93,12 +93,12 @@ def check_bytes(settings: Settings) -> Finding:
 
 
 def check_rollbacks(settings: Settings) -> Finding:
-    from forecache.pipeline import load_pipelines
+    from forecache.pipeline.loading import read_project
     from forecache.registry.promotions import promotions, unfinished
     from forecache.store import open_store
 
     interrupted = []
-    for name in load_pipelines(settings):
+    for name in read_project(settings).served:
         entry, store = unfinished(promotions(settings, name)), open_store(settings, name)
         current = store.pointer().current
         if entry is not None:

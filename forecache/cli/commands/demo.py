@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,11 +13,13 @@ from forecache.cli.model_figures import show_models, verdicts
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
-from forecache.cli.runner import chosen_pipelines, run_job
+from forecache.cli.runner import chosen_served, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.pipeline import Pipeline, load_pipeline
+from forecache.pipeline import Pipeline, Recommender, Served, load_served
 from forecache.results import StageResult
 from forecache.settings import Settings
+
+_MOST_ITEMS = 3
 
 
 @command(
@@ -50,7 +53,8 @@ def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
 def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
-    pipelines = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
+    pipelines = [load_served(current, name) for name in chosen_served(current, names)]
+    trained = [pipeline for pipeline in pipelines if isinstance(pipeline, Pipeline)]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
@@ -65,7 +69,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        reports = {pipeline.name: _write_report(current, pipeline, stages) for pipeline in pipelines}
+        reports = {pipeline.name: _write_report(current, pipeline, stages) for pipeline in trained}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
@@ -75,7 +79,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             ]
             if keep:
                 reader.keep()
-    models = verdicts(current, pipelines)
+    models = verdicts(current, trained)
     if wants_json():
         print_json(
             {
@@ -91,7 +95,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         return
     click.echo()
     show_stages(stages, title="Stages")
-    show_models(models)
+    if models:
+        show_models(models)
     _show_answers(answers)
     _say_what_next(current, pipelines, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
@@ -101,22 +106,23 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     _say_served(reader, answers[0], keep=keep)
 
 
-def last_night(pipelines: list[Pipeline]) -> date:
+def last_night(pipelines: Sequence[Served]) -> date:
     """The newest as-of date that every pipeline's data reaches."""
     yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
     return min(pipeline.end or yesterday for pipeline in pipelines)
 
 
-def sample_keys(settings: Settings, pipeline: Pipeline, night: date) -> list[str]:
-    """Three example keys: those with the lowest, the middle and the highest output of the as-of date."""
+def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: date) -> list[str]:
+    """Three example keys: those with the lowest, the middle and the highest output, or key of a list."""
     from forecache.lake.query import query
 
     columns = ", ".join(pipeline.key)
+    order = columns if isinstance(pipeline, Recommender) else f"{pipeline.output.name}, {columns}"
     rows = query(
         settings,
         f"""
         with ranked as (
-            select {columns}, row_number() over (order by {pipeline.output.name}, {columns}) as place,
+            select {columns}, row_number() over (order by {order}) as place,
                 count(*) over () as n
             from {pipeline.prediction_table} where as_of = date '{night.isoformat()}'
         )
@@ -143,7 +149,7 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     rows = [
         (
             f"{answer['pipeline']}/{answer['key']}",
-            ", ".join(f"{name} {cell(value)}" for name, value in answer["value"].items()),
+            ", ".join(f"{name} {_shown(value)}" for name, value in answer["value"].items()),
             answer["store_version"],
             f"{answer['model']['name']} {answer['model']['version']}",
             answer["as_of"],
@@ -158,8 +164,16 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     click.echo()
 
 
+def _shown(value: object) -> str:
+    """A value for people; of a list the first items."""
+    if not isinstance(value, list):
+        return cell(value)
+    items = [str(item["item"]) if isinstance(item, dict) else cell(item) for item in value]
+    return f"{', '.join(items[:_MOST_ITEMS])}{' ...' if len(items) > _MOST_ITEMS else ''}"
+
+
 def _say_what_next(
-    settings: Settings, pipelines: list[Pipeline], reports: dict[str, str], answers: list[dict[str, Any]]
+    settings: Settings, pipelines: Sequence[Served], reports: dict[str, str], answers: list[dict[str, Any]]
 ) -> None:
     first = pipelines[0]
     for name, path in reports.items():

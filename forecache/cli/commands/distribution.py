@@ -8,9 +8,9 @@ import click
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import chosen_pipelines
+from forecache.cli.runner import chosen_served
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
-from forecache.pipeline import load_pipeline
+from forecache.pipeline import load_served
 from forecache.pipeline.names import check_name
 from forecache.settings import Settings
 
@@ -66,7 +66,7 @@ def _exchange(
     for name in names:
         check_name("pipeline", name)
     here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
-    chosen = here if pulling else chosen_pipelines(current, names)
+    chosen = here if pulling else chosen_served(current, names)
     with StageProgress() as progress:
 
         def exchange(name: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     from forecache.store import open_redis_store, open_store
 
     current = settings()
-    chosen = [load_pipeline(current, name) for name in chosen_pipelines(current, names)]
+    chosen = [load_served(current, name) for name in chosen_served(current, names)]
     with StageProgress() as progress:
 
         def load(name: str) -> dict[str, Any]:

@@ -32,14 +32,15 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     """
     from forecache.operations.rollback import roll_back
     from forecache.operations.targets import reporting_replica_failure
-    from forecache.pipeline.loading import find_pipeline
+    from forecache.pipeline import Pipeline
+    from forecache.pipeline.loading import find_served
     from forecache.store.replicas.sync import sync_served
 
     current = settings()
     store = open_pipeline_store(pipeline)
-    declared = find_pipeline(current, pipeline)
+    declared = find_served(current, pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
-        if declared is not None:
+        if isinstance(declared, Pipeline):
             done = roll_back(
                 current,
                 declared,
@@ -49,11 +50,11 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
                 reason=reason,
                 progress=progress.update,
             )
-        else:  # a pipeline that is not declared any more has no model to move
+        else:  # neither a recommender nor a pipeline that is not declared any more has a model to move
             served = store.rollback(version)
             with reporting_replica_failure(pipeline, "Rolled back."):
-                targets = sync_served(current, None, store, progress.update)
-    if declared is None:
+                targets = sync_served(current, declared, store, progress.update)
+    if not isinstance(declared, Pipeline):
         show_in_dagster(current, f"published_{pipeline}", {"version": served.version, "reason": reason})
         say_served(store, served, "Rolled back.", targets)
     else:

@@ -8,7 +8,7 @@ import click
 from forecache.cli.base import Night, NightRange, command, one_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import Job, chosen_pipelines, run_job
+from forecache.cli.runner import Job, chosen_pipelines, chosen_served, run_job
 from forecache.errors import ForecacheError, PipelinesFailed
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
@@ -24,10 +24,10 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
     current = settings()
     failures: dict[str, BaseException] = {}
     if names:
-        pipelines = chosen_pipelines(current, names)
+        pipelines = (chosen_pipelines if job == "training" else chosen_served)(current, names)
     else:
         project = read_project(current)
-        pipelines = list(project.pipelines)
+        pipelines = list(project.pipelines if job == "training" else project.served)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
     if failures and not pipelines:

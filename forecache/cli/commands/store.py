@@ -20,13 +20,13 @@ _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 def open_pipeline_store(pipeline: str) -> "Store":
     """The store of a declared pipeline, or of a former one that still has a published version."""
-    from forecache.pipeline import load_pipeline
+    from forecache.pipeline import load_served
     from forecache.store import open_store
 
     current = settings()
     store = open_store(current, pipeline)
     if not store.version_numbers():
-        load_pipeline(current, pipeline)
+        load_served(current, pipeline)
     return store
 
 
@@ -60,12 +60,12 @@ def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
         UnavailableError: One of them failed; the message says that the local change is done.
     """
     from forecache.operations.targets import reporting_replica_failure
-    from forecache.pipeline.loading import find_pipeline
+    from forecache.pipeline.loading import find_served
     from forecache.store.replicas.sync import sync_served
 
     current = settings()
     with reporting_replica_failure(store.pipeline, what), StageProgress() as progress:
-        return sync_served(current, find_pipeline(current, store.pipeline), store, progress.update)
+        return sync_served(current, find_served(current, store.pipeline), store, progress.update)
 
 
 def say_served(
@@ -99,10 +99,10 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> N
     failed them is never published.
     """
     from forecache.operations.publish import publish_night
-    from forecache.pipeline import load_pipeline
+    from forecache.pipeline import load_served
 
     current = settings()
-    declared = load_pipeline(current, pipeline)
+    declared = load_served(current, pipeline)
     with StageProgress() as progress:
         result = publish_night(current, declared, night=night, full=full, unchecked=unchecked, progress=progress.update)
     if not result.skipped:

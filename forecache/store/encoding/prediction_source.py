@@ -12,7 +12,7 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.comparison.partition import PartitionReader, Piece
 from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Pipeline
+from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Served
 from forecache.settings import Settings
 from forecache.store.encoding.entries import provenance_counts, provenance_of
 from forecache.store.manifest import Provenance, Source
@@ -59,7 +59,7 @@ class NightSource:
         return _commonest_provenance(self.reader, self.source)
 
 
-def open_night(settings: Settings, pipeline: Pipeline, night: date | None) -> NightSource:
+def open_night(settings: Settings, pipeline: Served, night: date | None) -> NightSource:
     """The given or the newest night of the pipeline's prediction table.
 
     Raises:

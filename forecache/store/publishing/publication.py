@@ -7,7 +7,7 @@ from typing import Any
 
 from forecache.errors import CheckError
 from forecache.files import move_durably, sync
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Served
 from forecache.results import Progress
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
@@ -29,7 +29,7 @@ class Publication:
     """
 
     settings: Settings
-    pipeline: Pipeline
+    pipeline: Served
     store: Store
     source: NightSource
     key: KeySchema

@@ -8,7 +8,7 @@ from typing import Any
 from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.lake.code import code_version
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Served
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.encoding.entries import field_list, key_schema
@@ -30,7 +30,7 @@ from forecache.store.store import Store, open_store
 
 def publish(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Served,
     *,
     night: date | None = None,
     full: bool = False,
@@ -106,7 +106,7 @@ def publish(
     return _result(pipeline, pending.manifest, started, pending.details, skipped=False)
 
 
-def content_inputs(pipeline: Pipeline, source: NightSource) -> str:
+def content_inputs(pipeline: Served, source: NightSource) -> str:
     """What the content of a version depends on."""
     rules = pipeline.publish
     parts = [*pipeline.key, "->", *pipeline.served_fields, rules.max_age_h, rules.on_stale, source.source.as_of]
@@ -180,7 +180,7 @@ def _why_full(publication: Publication) -> str:
 
 
 def _result(
-    pipeline: Pipeline, manifest: Manifest, started: float, details: dict[str, Any], *, skipped: bool
+    pipeline: Served, manifest: Manifest, started: float, details: dict[str, Any], *, skipped: bool
 ) -> StageResult:
     return StageResult(
         stage="publish",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forecache.folders import Folder, open_folder
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Served
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.locks import publisher_lock
@@ -27,7 +27,7 @@ def remote_pipelines(remote: Folder) -> list[str]:
 
 
 def sync_targets(
-    settings: Settings, pipeline: Pipeline | None, store: Store, progress: Progress = no_progress
+    settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """Bring every other place that serves this store up to the version served here, after a publish, rollback or pin.
 
@@ -53,7 +53,7 @@ def sync_targets(
 
 
 def sync_served(
-    settings: Settings, pipeline: Pipeline | None, store: Store, progress: Progress = no_progress
+    settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """`sync_targets` under the publisher's lock, which keeps a publish meanwhile from being overwritten by older news.
 

@@ -1,0 +1,77 @@
+"""Recommendations: a list of items for every user, ranked by a model that is fitted anew on what users took so far.
+
+The lists of an as-of date are written only where the model passes its gate: it ranks what users took in the last weeks,
+which it was not shown, better than popularity and repeat purchase do. Partitioned by as-of date.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import checks
+from assets.freshness import nightly_freshness
+from assets.metadata import details_json, recommendation_schema, stage_metadata
+from assets.partitions import pipeline_partitions
+from assets.stage import Step, explained
+from assets.views import ranking_view
+from assets.waiting import ingest_waiting
+from forecache.pipeline import AS_OF, Recommender
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+
+def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
+    """The prediction table of a recommender."""
+    table = recommender.prediction_table
+    partitions = pipeline_partitions(recommender)
+
+    @dg.asset(
+        name=table,
+        deps=[recommender.source.raw_table],
+        description=f"{recommender.description}\n\n{__doc__}",
+        group_name="predictions",
+        kinds={"deltalake", "numpy"},
+        owners=[recommender.owner],
+        metadata={"dagster/column_schema": recommendation_schema(recommender)},
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=nightly_freshness(recommender.end),
+        check_specs=checks.expectation_specs(table, partitions, about="Each user once, with a list."),
+    )
+    @explained
+    def recommendations(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
+        from forecache.lake.delta.digest import partition_digests
+        from forecache.lake.delta.tables import open_table
+        from forecache.quality.expectations import recommendation_expectations
+        from forecache.quality.verdicts import check_nights
+        from forecache.recommend.stage import recommend
+
+        step = Step(context, settings.load(), spark)
+        current, nights = step.settings, step.nights
+        ingest_waiting(step, recommender.source, last=max(nights))
+        result = step.run(recommend, current, recommender, nights, rebuild=step.rebuild)
+        yield dg.MaterializeResult(
+            metadata={
+                **stage_metadata(current, result),
+                "ranking": ranking_view(result),
+                "details": details_json(result),
+            }
+        )
+
+        step.tell(f"checking {table}")
+        checked = open_table(current, table)
+        reports = check_nights(
+            step.session(),
+            current,
+            table,
+            recommendation_expectations(recommender),
+            column=AS_OF,
+            states=partition_digests(checked, AS_OF, nights),
+            version=checked.version(),
+        )
+        yield from checks.expectation_events(context, table, reports)
+
+    return recommendations

@@ -1,0 +1,164 @@
+"""A recommender: from interactions of users with items to a list of items for every user, every night."""
+
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Any, Literal
+
+from forecache.errors import SettingsError
+from forecache.key_types import ALLOWED, DECLARED
+from forecache.pipeline.checking import check_fields, check_least, check_value
+from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
+from forecache.pipeline.policies import Publish
+from forecache.pipeline.source import Column, Source
+
+_NUMBERS = ("int", "bigint", "double")
+
+
+@dataclass(frozen=True)
+class RankingGate:
+    """What a recommender has to reach before its lists replace those of yesterday.
+
+    Each night the model is fitted once without the last `test_days`, and ranks for the users who did something in them
+    what they then chose. The same users are ranked for by popularity and by repeat purchase.
+
+    Attributes:
+        metric: "ndcg" (order counts), "recall" or "precision", of the first `at` places.
+        test_days: Days that the model does not see.
+        floor: Least mean of the metric over users.
+        margin: How much better than the better of the two baselines the model has to be: the 95% bootstrap interval of
+            the difference per user lies above it. None: the baselines are shown and do not judge.
+        most_users: Users judged by, drawn by hash where there are more.
+    """
+
+    metric: Literal["ndcg", "recall", "precision"] = "ndcg"
+    at: int = 10
+    test_days: int = 28
+    floor: float = 0.0
+    margin: float | None = 0.0
+    most_users: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_fields("`RankingGate`", self)
+        check_least("`RankingGate`", self, 1, "at", "test_days", "most_users")
+        check_least("`RankingGate`", self, 0, "floor", "margin")
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """Recommendations for every user of a source of interactions.
+
+    Attributes:
+        name: Part of the names of the table, jobs, the store and the reader's route.
+        source: Interactions as landing files: one row for each time that a user took an item.
+        user, item: Its key columns; the answer is asked for by user.
+        weight: Its column of how much an interaction counts, such as a quantity; None: each counts 1.
+        model: From `forecache.recommend`, such as `Ease(l2=300)`.
+        k: Items on a list.
+        history_days: Days of interactions that count; None: all.
+        exclude_days: A user is not recommended what the user took in the last days; 0: may be, None: never again.
+        group: A column of the source, such as a category, by which lists are kept varied.
+        most_of_group: Most items of one group on a list; needs `group`.
+        gate: What the model has to reach.
+        publish: What is served, when it counts as stale, and what a new version may not do.
+        seed: Of everything that is drawn.
+    """
+
+    name: str
+    source: Source
+    user: str
+    item: str
+    model: Any
+    weight: str | None = None
+    k: int = 50
+    history_days: int | None = None
+    exclude_days: int | None = 0
+    group: str | None = None
+    most_of_group: int | None = None
+    gate: RankingGate = field(default_factory=RankingGate)
+    publish: Publish = field(default_factory=Publish)
+    seed: int = 7
+    description: str = ""
+    owner: str = "ml-platform@example.com"
+
+    def __post_init__(self) -> None:
+        owner = f"Recommender {self.name!r}"
+        check_fields(owner, self)
+        check_name("recommender", self.name)
+        check_column("A recommender", self.user)
+        check_least(owner, self, 1, "k", "history_days", "most_of_group")
+        check_least(owner, self, 0, "exclude_days", "seed")
+        check_value(owner, "k", self.k, self.k <= 1000, "A list has at most 1,000 items.")
+        rule = "It is a model of forecache.recommend, such as Ease()."
+        check_value(owner, "model", self.model, callable(getattr(self.model, "fit", None)), rule)
+        if (self.group is None) != (self.most_of_group is None):
+            raise SettingsError(f"{owner} has group or most_of_group without the other.", remedy="Give both or none.")
+        check_unique("column", owner, [self.user, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        for name in (self.user, self.item):
+            if self._column(name).type not in DECLARED:
+                raise SettingsError(
+                    f"{owner} has the key column {name!r}, which is a {self._column(name).type}.", remedy=ALLOWED
+                )
+        for what, column, types in (("weight", self.weight, _NUMBERS), ("group", self.group, DECLARED)):
+            kind = column and self._column(column).type
+            rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
+            check_value(owner, what, column, kind is None or kind in types, rule)
+        unknown = set(self.publish.fields or ()) - set(self.output_columns)
+        if unknown:
+            raise SettingsError(
+                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
+                remedy=f"It has {', '.join(self.output_columns)}.",
+            )
+
+    def _column(self, name: str) -> Column:
+        for column in self.source.columns:
+            if column.name == name:
+                return column
+        raise SettingsError(
+            f"Recommender {self.name!r} has the column {name!r}, which source {self.source.name!r} does not declare.",
+            remedy=f"Its columns are {', '.join(column.name for column in self.source.columns)}.",
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.user,)
+
+    @property
+    def key_type(self) -> str:
+        return self._column(self.user).type
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.source,)
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        return ("recommended",)
+
+    @property
+    def served_fields(self) -> tuple[str, ...]:
+        return self.publish.fields or self.output_columns
+
+    @property
+    def prediction_table(self) -> str:
+        """Delta table: user, as_of (date, partition), recommended (list of item, score, reason), PROVENANCE_COLUMNS."""
+        return PREDICTIONS + self.name
+
+    @property
+    def start(self) -> date:
+        return self.source.start
+
+    @property
+    def end(self) -> date | None:
+        return self.source.end
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what the lists depend on besides the interactions."""
+        return fingerprint(
+            columns=(self.user, self.item, self.weight, self.group),
+            model=self.model,
+            lists=(self.k, self.history_days, self.exclude_days, self.most_of_group, self.seed),
+            gate=self.gate,
+        )

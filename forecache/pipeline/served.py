@@ -1,0 +1,36 @@
+"""What every declaration of predictions has, whatever makes them: what publishing and the nightly job need."""
+
+from datetime import date
+from typing import Protocol
+
+from forecache.pipeline.policies import Publish
+from forecache.pipeline.source import Source
+
+
+class Served(Protocol):
+    """A declaration whose prediction table is published: a `Pipeline` or a `Recommender`.
+
+    Attributes:
+        start, end: First and last as-of date; `end` is None while the sources go on.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> tuple[str, ...]: ...
+    @property
+    def sources(self) -> tuple[Source, ...]: ...
+    @property
+    def publish(self) -> Publish: ...
+    @property
+    def served_fields(self) -> tuple[str, ...]: ...
+    @property
+    def prediction_table(self) -> str: ...
+    @property
+    def start(self) -> date: ...
+    @property
+    def end(self) -> date | None: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def owner(self) -> str: ...

@@ -1,0 +1,122 @@
+"""Whether a recommender ranks well enough: on the last days, which it was not shown, against two plain rules."""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.errors import CheckError
+from forecache.hashes import row_hashes
+from forecache.pipeline import Recommender
+from forecache.recommend import metrics
+from forecache.recommend.interactions import Interactions
+from forecache.recommend.lists import filters_of, rank
+from forecache.recommend.models import Popularity, RepeatPurchase
+from forecache.recommend.split import Split, split_by_day
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_METRICS = {"ndcg": metrics.ndcg, "recall": metrics.recall, "precision": metrics.precision}
+_RESAMPLES, _TAIL = 1000, 2.5
+
+
+def judge(
+    recommender: Recommender, interactions: Interactions, night: date, groups: Mapping[Any, Any] | None = None
+) -> dict[str, Any]:
+    """Fit the model and both baselines without the last days, and compare them on the users who did something then.
+
+    What the declaration keeps off a list is kept off here too, and is not expected on it.
+
+    Returns:
+        `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
+        with `low` and `high`, the 95% bootstrap interval of its mean over users.
+
+    Raises:
+        CheckError: The model misses the declared floor, or is not surely better than the better baseline.
+        InputError: Nothing happened in the last days, or before.
+    """
+    gate = recommender.gate
+    first = night - timedelta(days=gate.test_days - 1)
+    split = split_by_day(interactions, first, num_days=gate.test_days)
+    users = _judged(split, gate.most_users)
+    relevant = _relevant(recommender, split, users)
+    models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
+    values = {name: _values(recommender, model, split, users, relevant, groups) for name, model in models.items()}
+    counted = ~np.isnan(values["model"])
+    means = {name: float(each[counted].mean()) if counted.any() else 0.0 for name, each in values.items()}
+    against = max(("popularity", "repeat_purchase"), key=lambda name: means[name])
+    low, high = _interval((values["model"] - values[against])[counted], recommender.seed)
+    found = {
+        "metric": f"{gate.metric}@{gate.at}",
+        "users": int(counted.sum()),
+        "figures": {name: round(mean, 4) for name, mean in means.items()},
+        "against": against,
+        "difference": round(means["model"] - means[against], 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+    _refuse(recommender, night, found)
+    return found
+
+
+def _judged(split: Split, most: int) -> np.ndarray:
+    """Users who did something in the test, those of the smallest hashes where there are too many; ascending codes."""
+    users = np.unique(split.test.users)
+    if len(users) <= most:
+        return users
+    hashes = row_hashes([split.test.user_keys.take(users)])
+    return np.asarray(np.sort(users[np.argsort(hashes, kind="stable")[:most]]))
+
+
+def _relevant(recommender: Recommender, split: Split, users: np.ndarray) -> "csr_matrix":
+    """What each user chose in the test, without what may not be on a list then; CSR [users, items]."""
+    relevant = split.test.matrix()[users]
+    if recommender.exclude_days is None:
+        seen = split.train.matrix()[users]
+        relevant = relevant - relevant.multiply(seen > 0)
+        relevant.eliminate_zeros()
+    return relevant.tocsr()
+
+
+def _values(
+    recommender: Recommender,
+    model: Any,
+    split: Split,
+    users: np.ndarray,
+    relevant: "csr_matrix",
+    groups: Mapping[Any, Any] | None,
+) -> np.ndarray:
+    """The metric of each user's list, float64 [users]; NaN for a user who chose nothing that may be on it."""
+    fitted = model.fit(split.train, seed=recommender.seed)
+    history = fitted.weighted(split.train)
+    last_day = split.train.last_day
+    filters = filters_of(recommender, fitted, split.train, last_day, groups, users)
+    parts = list(rank(fitted, history[users], recommender.gate.at, filters))
+    return np.asarray(_METRICS[recommender.gate.metric](np.concatenate([part.items for part in parts]), relevant))
+
+
+def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
+    """The bootstrap's 95% interval of a mean over users (Efron 1979)."""
+    if not len(differences):
+        return 0.0, 0.0
+    rng = np.random.default_rng(seed)
+    means = [differences[rng.integers(0, len(differences), len(differences))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, [_TAIL, 100 - _TAIL])
+    return float(low), float(high)
+
+
+def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any]) -> None:
+    gate, figures = recommender.gate, found["figures"]
+    about = f"The model of {recommender.name} has {found['metric']} {figures['model']:.4f} on {found['users']:,} users"
+    remedy = f"Nothing was written for {night}; the lists before stay. Try another model, or change the gate."
+    if figures["model"] < gate.floor:
+        raise CheckError(f"{about}; at least {gate.floor:g} is wanted.", remedy=remedy)
+    if gate.margin is not None and found["low"] <= gate.margin:
+        rule = found["against"].replace("_", " ")
+        raise CheckError(
+            f"{about}, {found['difference']:+.4f} against {rule} ({found['low']:+.4f} to {found['high']:+.4f}); surely "
+            f"more than {gate.margin:+g} is wanted.",
+            remedy=remedy,
+        )

@@ -1,0 +1,125 @@
+"""Lists of items for every user of a fitted model, as Arrow."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.pipeline import Recommender
+from forecache.recommend.filters import Filters
+from forecache.recommend.interactions import Interactions
+from forecache.recommend.models import Factors, Fitted
+from forecache.recommend.top_k import TopK, top_k, top_k_of_factors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_USERS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of all users, made while they are read.
+
+    Attributes:
+        user_keys: The users by code.
+    """
+
+    user_keys: pa.Array
+    history: "csr_matrix"
+    fitted: Fitted
+    found: Iterator[TopK]
+
+    def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Keys and lists of users, at least `rows` at a time: list of (item, score float32, reason)."""
+        waiting: list[pa.Array] = []
+        first = 0
+        for top in self.found:
+            waiting.append(self._as_arrow(top))
+            last = top.first + len(top.items)
+            if last - first >= rows or last == len(self.user_keys):
+                yield self.user_keys.slice(first, last - first), pa.concat_arrays(waiting)
+                waiting, first = [], last
+
+    def _as_arrow(self, top: TopK) -> pa.Array:
+        users = slice(top.first, top.first + len(top.items))
+        there = top.items >= 0
+        reasons = self.fitted.reasons(self.history[users], top.items)[there]
+        offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+        keys = self.fitted.item_keys
+        why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
+        items = pa.StructArray.from_arrays(
+            [keys.take(pa.array(top.items[there])), pa.array(top.scores[there]), why], names=["item", "score", "reason"]
+        )
+        return pa.ListArray.from_arrays(pa.array(offsets), items).cast(pa.list_(pa.field("element", items.type)))
+
+
+def lists_of(
+    recommender: Recommender,
+    fitted: Fitted,
+    interactions: Interactions,
+    night: date,
+    groups: Mapping[Any, Any] | None,
+) -> Lists:
+    """Rank for every user of the interactions.
+
+    Args:
+        groups: Group by item key, where the declaration limits how many of a group are on a list.
+    """
+    known = interactions.recoded(item_keys=fitted.item_keys)
+    history = fitted.weighted(known)
+    filters = filters_of(recommender, fitted, known, night, groups)
+    return Lists(interactions.user_keys, history, fitted, rank(fitted, history, recommender.k, filters))
+
+
+def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
+    """The k best items, or all where there are fewer, for each row of a history (see `Fitted.history`)."""
+    threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
+    if isinstance(fitted, Factors):
+        users = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in _starts(history.shape[0])]
+        return top_k_of_factors(np.concatenate(users), fitted.item_vectors, k, filters=filters, threads=threads)
+
+    def score(first: int, last: int, out: np.ndarray) -> None:
+        fitted.score(history[first:last], out=out)
+
+    return top_k(score, history.shape[0], fitted.num_items, k, filters=filters, threads=threads)
+
+
+def _starts(num_users: int) -> range:
+    return range(0, num_users, _USERS_AT_ONCE)
+
+
+def filters_of(
+    recommender: Recommender,
+    fitted: Fitted,
+    known: Interactions,
+    night: date,
+    groups: Mapping[Any, Any] | None,
+    users: np.ndarray | None = None,
+) -> Filters:
+    """What the declaration keeps off the lists of an as-of date.
+
+    Args:
+        known: The interactions in the model's item codes.
+        users: Codes of the users ranked for, int [n]; None: all.
+    """
+    seen = None
+    if recommender.exclude_days is None:
+        seen = known.matrix()
+    elif recommender.exclude_days:
+        seen = known.between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()
+    codes = None
+    if groups is not None:
+        names = [groups[key] for key in fitted.item_keys.to_pylist()]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        codes = np.array([numbers[name] for name in names])
+    return Filters(
+        seen=seen if seen is None or users is None else seen[users],
+        available=fitted.known_items if isinstance(fitted, Factors) else None,
+        group_of_item=codes,
+        most_of_group=recommender.most_of_group,
+    )

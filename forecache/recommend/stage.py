@@ -1,0 +1,206 @@
+"""The nightly stage of a recommender: fit, judge, rank for every user, and write the lists, each as-of date once."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from forecache.lake.delta.commit import Target
+from forecache.lake.delta.files import place_of, write_file
+from forecache.lake.delta.partitions import Seen, find_committed, look, replace_partitions
+from forecache.lake.delta.tables import open_table, table_version
+from forecache.lake.delta.writers import new_folder, new_path
+from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
+from forecache.lake.stage import Done, Stage
+from forecache.lake.turn import own_turn
+from forecache.pipeline import AS_OF, Recommender
+from forecache.recommend.gate import judge
+from forecache.recommend.interactions import Interactions
+from forecache.recommend.lists import Lists, lists_of
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.recommend.models import Fitted
+
+STAGE = "recommend"
+_ROWS_AT_ONCE = 8192
+
+
+def recommend(
+    settings: Settings,
+    recommender: Recommender,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the lists of the as-of dates whose interactions or declaration changed since they were written.
+
+    Args:
+        rebuild: Write those of all the dates.
+
+    Returns:
+        Rows (users) over all dates asked for; `details` has `built` (dates written), `rows_by_night` and, by date,
+        `nights` with the gate's figures, the number of items and what the steps took.
+
+    Raises:
+        InputError: A date has no landing file, or its interactions cannot be learned from.
+        CheckError: The gate refuses the model; what was written before stays.
+        ConflictError: Another run wrote one of the dates from other inputs meanwhile.
+    """
+    started = time.perf_counter()
+    source, table = recommender.source, recommender.prediction_table
+    with own_turn(settings, table, run_id, progress):
+        require_days(settings, source, nights)
+        seen = look(settings, table, AS_OF)
+        files = ingested_files(settings, source)
+        versions = {night: raw_state(settings, source, night, files=files) for night in nights}
+        inputs = {n: f"{source.raw_table}@{v} declared={recommender.fingerprint}" for n, v in versions.items()}
+
+        def work(some: Sequence[date]) -> dict[date, Done]:
+            run = _Night(settings, recommender, some[0], versions[some[0]], run_id, progress)
+            return {some[0]: run.write(seen, inputs[some[0]])}
+
+        def find(stale: Mapping[date, str]) -> dict[date, Done]:
+            written = find_committed(settings, table, column=AS_OF, inputs=stale)
+            return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
+
+        records, built = Stage(settings, STAGE, recommender.name, run_id).nights(
+            inputs, work, at_once=1, rebuild=rebuild, find=find
+        )
+    return StageResult(
+        stage=STAGE,
+        subject=recommender.name,
+        rows=sum(row.rows for row in records.values()),
+        seconds=time.perf_counter() - started,
+        nights=tuple(sorted(nights)),
+        table=table,
+        delta_version=table_version(settings, table),
+        skipped=not built,
+        details={
+            "built": [night.isoformat() for night in built],
+            "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
+            "nights": {night.isoformat(): dict(records[night].details) for night in sorted(records)},
+        },
+    )
+
+
+class _Night:
+    """The lists of one as-of date."""
+
+    def __init__(
+        self, settings: Settings, recommender: Recommender, night: date, version: int, run_id: str, progress: Progress
+    ) -> None:
+        self._settings = settings
+        self._recommender = recommender
+        self._night = night
+        self._version = version
+        self._run_id = run_id
+        self._progress = progress
+
+    def write(self, seen: Seen, inputs: str) -> Done:
+        recommender, night = self._recommender, self._night
+        self._progress(f"reading the interactions up to {night}", 0.0)
+        interactions, groups = read_interactions(self._settings, recommender, night)
+        self._progress(f"judging the model of {recommender.name}", 0.1)
+        verdict = judge(recommender, interactions, night, groups)
+        self._progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
+        started = time.perf_counter()
+        fitted = recommender.model.fit(interactions, seed=recommender.seed)
+        fit_s, started = time.perf_counter() - started, time.perf_counter()
+        lists = lists_of(recommender, fitted, interactions, night, groups)
+        version = self._commit(lists, fitted, seen, inputs)
+        return Done(
+            interactions.num_users,
+            {
+                **verdict,
+                "items": fitted.num_items,
+                "interactions": len(interactions),
+                "fit_s": round(fit_s, 2),
+                "rank_s": round(time.perf_counter() - started, 2),
+            },
+            recommender.prediction_table,
+            version,
+        )
+
+    def _commit(self, lists: Lists, fitted: "Fitted", seen: Seen, inputs: str) -> int:
+        from deltalake import Schema
+
+        table, night = self._recommender.prediction_table, self._night
+        schema = table_schema(self._recommender, lists.user_keys.type, fitted.item_keys.type)
+        filesystem = place_of(self._settings, table).open()
+        path = new_path(new_folder(), {AS_OF: night})
+        file = write_file(filesystem, path, schema.remove(schema.get_field_index(AS_OF)), self._rows(lists, schema))
+        committed = replace_partitions(
+            Target(self._settings, table, Schema.from_arrow(schema), (AS_OF,), change_feed=True),
+            [file],
+            column=AS_OF,
+            values=[night],
+            seen=seen,
+            inputs={night: inputs},
+            note={"forecache": f"recommend {self._recommender.name} {night}", "run_id": self._run_id},
+        )
+        return committed.versions[night]
+
+    def _rows(self, lists: Lists, schema: pa.Schema) -> Iterator[pa.Table]:
+        done, scored_at = 0, datetime.now(timezone.utc)
+        for keys, items in lists.parts(_ROWS_AT_ONCE):
+            done += len(keys)
+            self._progress(f"lists of {done:,} users", 0.5 + 0.5 * done / len(lists.user_keys))
+            stamp = {
+                "model_name": self._recommender.name,
+                "model_version": int(f"{self._night:%Y%m%d}"),
+                "feature_version": self._version,
+                "scored_at": scored_at,
+                "run_id": self._run_id,
+            }
+            same = [pa.repeat(pa.scalar(value, schema.field(name).type), len(keys)) for name, value in stamp.items()]
+            names = [self._recommender.user, *self._recommender.output_columns, *stamp]
+            yield pa.Table.from_arrays([keys, items, *same], names=names)
+
+
+def table_schema(recommender: Recommender, users: pa.DataType, items: pa.DataType) -> pa.Schema:
+    """Columns of the prediction table."""
+    item = pa.struct([("item", items), ("score", pa.float32()), ("reason", pa.string())])
+    return pa.schema(
+        [
+            (recommender.user, users),
+            (AS_OF, pa.date32()),
+            (recommender.output_columns[0], pa.list_(pa.field("element", item))),
+            ("model_name", pa.string()),
+            ("model_version", pa.int32()),
+            ("feature_version", pa.int64()),
+            ("scored_at", pa.timestamp("us", tz="UTC")),
+            ("run_id", pa.string()),
+        ]
+    )
+
+
+def read_interactions(
+    settings: Settings, recommender: Recommender, night: date
+) -> tuple[Interactions, dict[Any, Any] | None]:
+    """The interactions up to an as-of date, and the group of each item: its latest one.
+
+    Raises:
+        InputError: There are none.
+    """
+    import pyarrow.dataset as ds
+
+    source = recommender.source
+    columns = {recommender.user, recommender.item, source.event_time, recommender.weight, recommender.group} - {None}
+    chosen = ds.field("event_day") <= night
+    if recommender.history_days is not None:
+        chosen &= ds.field("event_day") > night - timedelta(days=recommender.history_days)
+    rows = open_table(settings, source.raw_table).to_pyarrow_dataset().to_table(sorted(map(str, columns)), chosen)
+    interactions = Interactions.from_table(
+        rows, user=recommender.user, item=recommender.item, time=source.event_time, weight=recommender.weight
+    )
+    if recommender.group is None:
+        return interactions, None
+    ordered = rows.select([recommender.item, recommender.group, source.event_time]).sort_by(source.event_time)
+    groups = dict(zip(ordered[recommender.item].to_pylist(), ordered[recommender.group].to_pylist(), strict=True))
+    return interactions, groups

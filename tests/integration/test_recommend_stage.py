@@ -1,0 +1,102 @@
+"""A recommender's night: its lists are those of the model written out by hand, once, and only where the gate passes."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from shelf_lake import LAST, copy_of, ingested, landing_of, lists_by_hand, rows_of
+from shelf_project.pipelines.shelf import PURCHASES, offers
+
+from forecache.errors import CheckError, InputError
+from forecache.lake.delta.tables import table_exists
+from forecache.pipeline import RankingGate
+from forecache.recommend.stage import recommend
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="module")
+def lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return ingested(spark, tmp_path_factory.mktemp("shelf") / "home")
+
+
+@pytest.fixture
+def home(lake: Settings, tmp_path: Path) -> Settings:
+    return copy_of(lake, tmp_path / "home")
+
+
+def test_lists_are_those_of_the_model_written_out_by_hand(home: Settings) -> None:
+    earlier = LAST - timedelta(days=7)
+    result = recommend(home, offers, [LAST, earlier])
+    assert result.details["built"] == [earlier.isoformat(), LAST.isoformat()]
+    rows = rows_of(home)
+    for night in (earlier, LAST):
+        expected = lists_by_hand(home, night)
+        found = {row["customer"]: row["recommended"] for row in rows if row["as_of"] == night}
+        assert len([row for row in rows if row["as_of"] == night]) == len(found) == len(expected)
+        assert {key: [item["item"] for item in items] for key, items in found.items()} == expected
+        for items in found.values():
+            assert [item["score"] for item in items] == sorted((item["score"] for item in items), reverse=True)
+    assert {row["model_version"] for row in rows} == {int(f"{earlier:%Y%m%d}"), int(f"{LAST:%Y%m%d}")}
+    assert result.rows == len(rows)
+
+
+def test_a_reason_is_an_article_that_the_customer_has_bought(home: Settings) -> None:
+    recommend(home, offers, [LAST])
+    from shelf_lake import purchases
+
+    bought = {(row["customer"], row["article"]) for row in purchases(home, LAST)}
+    reasons = [(row["customer"], item["reason"]) for row in rows_of(home) for item in row["recommended"]]
+    assert sum(reason is not None for _, reason in reasons) > len(reasons) / 2
+    assert {pair for pair in reasons if pair[1] is not None} <= bought
+
+
+def test_what_is_current_is_not_done_again_and_a_changed_declaration_or_a_late_file_is(
+    home: Settings, spark: "SparkSession"
+) -> None:
+    from forecache.lake.ingest.ingest import ingest
+
+    assert not recommend(home, offers, [LAST]).skipped
+    assert recommend(home, offers, [LAST]).skipped
+    described = replace(offers, description="Other words.")
+    assert recommend(home, described, [LAST]).skipped
+    shorter = replace(offers, k=3)
+    assert not recommend(home, shorter, [LAST]).skipped
+    assert {len(row["recommended"]) for row in rows_of(home)} == {3}
+    day = LAST - timedelta(days=3)
+    late = landing_of(home) / PURCHASES.name / f"{day}-late.csv"
+    late.write_text(f"customer,article,shelf,quantity,day\nnewcomer,tools-00,tools,1,{day}\n")
+    ingest(spark, home, PURCHASES)
+    assert not recommend(home, offers, [LAST]).skipped
+    found = {row["customer"]: [item["item"] for item in row["recommended"]] for row in rows_of(home)}
+    assert found == lists_by_hand(home, LAST)
+    assert "newcomer" in found
+
+
+def test_a_model_that_ranks_no_better_than_the_rules_is_refused_and_nothing_is_written(home: Settings) -> None:
+    with pytest.raises(CheckError, match=r"ndcg@10 0\.\d+ on \d+ users; at least 0.99 is wanted. Nothing was written"):
+        recommend(home, replace(offers, gate=RankingGate(test_days=14, floor=0.99)), [LAST])
+    with pytest.raises(CheckError, match=r"against popularity \(.* to .*\); surely more than \+0.5 is wanted"):
+        recommend(home, replace(offers, gate=RankingGate(test_days=14, margin=0.5)), [LAST])
+    assert not table_exists(home, offers.prediction_table)
+
+
+def test_the_gate_s_figures_are_in_the_result(home: Settings) -> None:
+    night = recommend(home, offers, [LAST]).details["nights"][LAST.isoformat()]
+    figures = night["figures"]
+    assert figures["model"] > figures["popularity"] > 0
+    assert figures["repeat_purchase"] == 0  # nobody buys an article twice
+    assert 0 < night["low"] <= night["difference"] <= night["high"]
+    assert (night["metric"], night["against"]) == ("ndcg@10", "popularity")
+
+
+def test_a_day_without_a_file_and_a_test_without_history_are_refused(home: Settings) -> None:
+    with pytest.raises(InputError, match="has no landing file for that day"):
+        recommend(home, offers, [LAST + timedelta(days=1)])
+    with pytest.raises(InputError, match="There are no interactions before"):
+        recommend(home, replace(offers, gate=RankingGate(test_days=365)), [LAST])
+    assert not table_exists(home, offers.prediction_table)
