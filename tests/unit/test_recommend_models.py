@@ -18,6 +18,7 @@ from forecache.recommend.models import (
     Ease,
     Factors,
     Fitted,
+    Habits,
     Popularity,
     Recommender,
     RepeatPurchase,
@@ -51,6 +52,7 @@ BASKETS = interactions([("a", 1, 2, 0), ("a", 1, 1, 10), ("a", 2, 1, 20), ("b", 
 EVERY: list[Recommender] = [
     Popularity(half_life_days=30.0),
     RepeatPurchase(),
+    Habits(half_lives_days=(5.0, 50.0)),
     Ease(l2=10.0, dropout=0.3, weight_power=0.5, activity_power=0.2),
     Als(factors=8, regularization=1.0, iterations=5),
     TwoTowers(factors=8, hidden=8, epochs=3, batch_users=16),
@@ -66,6 +68,16 @@ def test_popularity_sums_weights_that_halve_with_each_half_life() -> None:
     assert Popularity().fit(BASKETS).totals.tolist() == [3, 5, 1]
     assert fitted.can_rank(csr_matrix((3, 3))).all()
     assert fitted.similar(np.array([0], np.int32)) is None
+
+
+def test_habits_add_decayed_counts_and_popularity_and_rank_own_items_only() -> None:
+    fitted = Habits(half_lives_days=(10.0, 20.0), popularity=0.5).fit(BASKETS)
+    history = fitted.history(BASKETS)
+    # By half-lives of 10 and 20 days: purchases 0 and 10 days ago; 20 days ago; two of today.
+    counts = np.array([[1 + 0.5 + 1 + 0.5**0.5, 0.25 + 0.5, 0], [0, 2, 2]])
+    with np.errstate(divide="ignore"):
+        expected = np.log(counts) + 0.5 * np.log1p([3, 5, 1])
+    np.testing.assert_allclose(fitted.score(history), expected, rtol=1e-6)
 
 
 def test_repeat_purchase_counts_purchases_by_recency_and_ranks_own_items_only() -> None:

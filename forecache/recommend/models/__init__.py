@@ -4,6 +4,7 @@ from forecache.recommend.models.als import Als
 from forecache.recommend.models.base import Factors, Fitted, Recommender
 from forecache.recommend.models.ease import Ease
 from forecache.recommend.models.fallback import WithFallback
+from forecache.recommend.models.habits import Habits
 from forecache.recommend.models.popularity import Popularity
 from forecache.recommend.models.repeat_purchase import RepeatPurchase
 from forecache.recommend.models.two_towers import TwoTowers
@@ -13,6 +14,7 @@ __all__ = [
     "Ease",
     "Factors",
     "Fitted",
+    "Habits",
     "Popularity",
     "Recommender",
     "RepeatPurchase",

@@ -126,6 +126,14 @@ def without_itself(scores: Scores, items: Codes) -> Scores:
     return scores
 
 
+def own_items(history: "csr_matrix", items: Codes) -> Codes:
+    """As reasons: the item itself, where the user had it; int32 [n, k]."""
+    rows = np.arange(len(items))[:, None]
+    owned = history[np.broadcast_to(rows, items.shape).ravel(), np.maximum(items, 0).ravel()]
+    is_own = np.asarray(owned).reshape(items.shape) > 0
+    return np.where(is_own & (items >= 0), items, -1).astype(np.int32)
+
+
 def powered(matrix: "csr_matrix", power: float) -> "csr_matrix":
     """The weights of a history to a power, 0: all 1. Pairs whose weight is 0 are left out."""
     found = matrix.copy()

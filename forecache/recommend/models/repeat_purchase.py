@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from forecache.pipeline.checking import check_fields, check_least
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed
+from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed, own_items
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -57,8 +57,4 @@ class FittedRepeatPurchase(Fitted):
         return scores
 
     def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
-        """The item itself, where the user had it."""
-        rows = np.arange(len(items))[:, None]
-        owned = history[np.broadcast_to(rows, items.shape).ravel(), np.maximum(items, 0).ravel()]
-        is_own = np.asarray(owned).reshape(items.shape) > 0
-        return np.where(is_own & (items >= 0), items, -1).astype(np.int32)
+        return own_items(history, items)

@@ -18,13 +18,22 @@ from forecache.recommend.models.als import FittedAls
 from forecache.recommend.models.base import Fitted
 from forecache.recommend.models.ease import FittedEase
 from forecache.recommend.models.fallback import FittedWithFallback
+from forecache.recommend.models.habits import FittedHabits
 from forecache.recommend.models.popularity import FittedPopularity
 from forecache.recommend.models.repeat_purchase import FittedRepeatPurchase
 from forecache.recommend.models.two_towers import FittedTwoTowers
 
 KINDS: dict[str, type[Fitted]] = {
     each.kind: each
-    for each in (FittedAls, FittedEase, FittedPopularity, FittedRepeatPurchase, FittedTwoTowers, FittedWithFallback)
+    for each in (
+        FittedAls,
+        FittedEase,
+        FittedHabits,
+        FittedPopularity,
+        FittedRepeatPurchase,
+        FittedTwoTowers,
+        FittedWithFallback,
+    )
 }
 _DESCRIPTION, _FORMAT = "model.json", 1
 

@@ -1,0 +1,1 @@
+"""Recommendations of a grocery, for 2,469 households."""

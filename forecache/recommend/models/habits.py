@@ -1,0 +1,73 @@
+"""A user's own items, by how often and how lately they were bought on several time scales, and by popularity."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.pipeline.checking import check_fields, check_least, check_value
+from forecache.recommend.interactions import Codes, Interactions
+from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed, own_items
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class Habits(Recommender):
+    """Rank a user's own items by log(sum of decayed purchases) + popularity * log(1 + purchases by everybody).
+
+    A short and a long half-life together tell what is bought often now from what is bought regularly. It cannot rank
+    items that a user never had: `WithFallback` fills them in.
+
+    Attributes:
+        half_lives_days: The decays whose counts are added.
+        popularity: Weight of an item's own popularity: what everybody buys often is sooner bought again.
+    """
+
+    half_lives_days: tuple[float, ...] = (60.0, 240.0)
+    popularity: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields("`Habits`", self)
+        rule = "Give at least one, each more than 0."
+        lives = self.half_lives_days
+        check_value("`Habits`", "half_lives_days", lives, bool(lives) and all(life > 0 for life in lives), rule)
+        check_least("`Habits`", self, 0, "popularity")
+
+    def fit(self, interactions: Interactions, *, seed: int = 0) -> "FittedHabits":
+        check_not_empty(interactions, "`Habits`")
+        totals = np.bincount(interactions.items, interactions.weights, minlength=interactions.num_items)
+        prior = np.float32(self.popularity) * np.log1p(totals).astype(np.float32)
+        return FittedHabits(interactions.item_keys, prior, np.array(self.half_lives_days, np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHabits(Fitted):
+    """Attributes:
+    prior: What popularity adds to an item's score, float32 [items].
+    """
+
+    kind = "habits"
+    item_keys: pa.Array
+    prior: Scores
+    half_lives_days: NDArray[np.float64]
+
+    def weighted(self, interactions: Interactions) -> "csr_matrix":
+        """The sum of the decayed counts, CSR [users, items]; as of another day the order may change a little."""
+        if not len(interactions):
+            return interactions.matrix()
+        decays = np.stack([decayed(interactions, life) for life in self.half_lives_days])
+        return interactions.matrix(decays.sum(axis=0))
+
+    def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
+        scores = np.empty((history.shape[0], self.num_items), np.float32) if out is None else out
+        scores[:] = -np.inf
+        rows = np.repeat(np.arange(history.shape[0]), np.diff(history.indptr))
+        scores[rows, history.indices] = np.log(history.data) + self.prior[history.indices]
+        return scores
+
+    def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
+        return own_items(history, items)
