@@ -288,7 +288,7 @@ def test_the_command_prints_the_figures_and_the_verdict(
     monkeypatch.setenv("FORECACHE_PROJECT", "monitored_project")
     assert main(["monitor", "returns"]) == 0
     printed = capsys.readouterr().out
-    assert "Night 2024-08-07" in printed
+    assert "As-of date 2024-08-07" in printed
     assert "Train again: Champion 1: " in printed
     assert main(["monitor", "returns", "--night", "2024-08-02", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

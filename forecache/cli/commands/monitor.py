@@ -83,4 +83,4 @@ def _show(night: date, found: "list[Measurement]") -> None:
         for row in sorted(found, key=lambda row: (row.kind, -row.effect))
     ]
     figures = ("effect", "JS distance", "value", "reference", "rows")
-    show_table(("kind", "of", "against", *figures), rows, title=f"Night {night}", right=figures)
+    show_table(("kind", "of", "against", *figures), rows, title=f"As-of date {night}", right=figures)
