@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SMALLEST_SHARE = 1e-4
 """A share below this counts as this much, so that an empty bin does not make the index infinite."""
 
+_SMALLEST_PROBABILITY = 1e-7
+
 Floats = NDArray[np.floating[Any]]
 Numbers = Sequence[float] | NDArray[Any]
 
@@ -53,6 +55,12 @@ def psi(reference: Numbers, counts: Numbers) -> float:
     p = np.maximum(old / old.sum(), _SMALLEST_SHARE)
     q = np.maximum(new / new.sum(), _SMALLEST_SHARE)
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def cross_entropy(label: Floats, probability: Floats) -> NDArray[np.float64]:
+    """Of each row, in nats, float64 [n]; probabilities are clipped to [1e-7, 1 - 1e-7]."""
+    clipped = np.clip(probability.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))
 
 
 def quantile_edges(values: Floats, bins: int) -> NDArray[np.float64]:

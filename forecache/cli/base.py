@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from forecache.pipeline import Pipeline
     from forecache.settings import Settings
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -153,3 +154,11 @@ def settings() -> "Settings":
             hint = f"Did you mean {close}?" if close else "`forecache settings` lists all settings."
             click.echo(f"Warning: there is no setting {name}. {hint}", err=True)
     return load_settings()
+
+
+def declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
+    """The settings of this invocation, and the pipeline of that name."""
+    from forecache.pipeline import load_pipeline
+
+    current = settings()
+    return current, load_pipeline(current, name)

@@ -140,14 +140,9 @@ def duration(seconds: float) -> str:
 def stage_dict(result: StageResult) -> dict[str, Any]:
     """A stage's result with the stable keys of `--json`."""
     return {
-        "stage": result.stage,
-        "subject": result.subject,
+        **vars(result),
         "nights": [night.isoformat() for night in result.nights],
-        "rows": result.rows,
         "seconds": round(result.seconds, 3),
-        "table": result.table,
-        "delta_version": result.delta_version,
-        "skipped": result.skipped,
         "details": dict(result.details),
     }
 

@@ -9,6 +9,7 @@ from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 BATCH_ROWS = 1 << 16
 _SPLIT = "split"
@@ -22,6 +23,23 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
     return int(dataset.count_rows(filter=ds.field(_SPLIT) == split))
 
 
+def open_with_columns(settings: Settings, table: str, columns: Sequence[str], *, version: int) -> "DeltaTable":
+    """A training table at a version.
+
+    Raises:
+        NotFoundError: No such table or version.
+        InputError: One of the columns is missing from it.
+    """
+    delta = open_table(settings, table, version=version)
+    missing = set(columns) - {field.name for field in delta.schema().fields}
+    if missing:
+        raise InputError(
+            f"The table {table!r} has no column {min(missing)!r} at version {version}.",
+            remedy="A model can only be trained and judged on rows that have its features.",
+        )
+    return delta
+
+
 def split_batches(
     settings: Settings, table: str, *, version: int, split: str, columns: Sequence[str]
 ) -> Iterator["pa.RecordBatch"]:
@@ -33,14 +51,7 @@ def split_batches(
     """
     import pyarrow.dataset as ds
 
-    delta = open_table(settings, table, version=version)
-    missing = set(columns) - {field.name for field in delta.schema().fields}
-    if missing:
-        raise InputError(
-            f"The table {table!r} has no column {min(missing)!r} at version {version}.",
-            remedy="A model can only be trained and judged on rows that have its features.",
-        )
-    dataset = delta.to_pyarrow_dataset()
+    dataset = open_with_columns(settings, table, columns, version=version).to_pyarrow_dataset()
     for fragment in sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path)):
         batches = fragment.to_batches(
             schema=dataset.schema,

@@ -5,13 +5,15 @@ does it again; neither changes the result.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 from forecache.lake.ledger import StageRecord, last_record, last_records, record
 from forecache.settings import Settings
+
+_Night = TypeVar("_Night", date, date | None)
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Done:
     Attributes:
         delta_version: Delta version of `table` that it committed; -1 where it wrote none.
         details: JSON-serialisable figures.
+        seconds: None: an equal share of the time that the nights took which were done together.
     """
 
     rows: int
     details: Mapping[str, Any] = field(default_factory=dict)
     table: str = ""
     delta_version: int = -1
+    seconds: float | None = None
 
 
 NightsDone = Mapping[date, Done]
@@ -69,9 +73,7 @@ class Stage:
             return known, True
         started = time.perf_counter()
         done = work()
-        row = self._row(night, inputs, done, time.perf_counter() - started)
-        record(self.settings, [row])
-        return row, False
+        return self.record({night: done}, {night: inputs}, time.perf_counter() - started)[night], False
 
     def nights(
         self,
@@ -95,35 +97,67 @@ class Stage:
         Returns:
             Each night's record, and the nights worked on.
         """
-        before = {} if rebuild else last_records(self.settings, self.name, self.subject)
-        records = {n: before[n] for n in inputs if n in before and before[n].inputs == inputs[n]}
-        pending = sorted(set(inputs) - set(records))
+        before = last_records(self.settings, self.name, self.subject)
+        pending = stale(inputs, before, rebuild=inputs if rebuild else ())
+        records = {night: before[night] for night in inputs if night not in pending}
         if find is not None and not rebuild:
-            records |= self._record(find({night: inputs[night] for night in pending}), inputs, 0.0)
+            records |= self.record(find({night: inputs[night] for night in pending}), inputs, 0.0)
             pending = [night for night in pending if night not in records]
         for first in range(0, len(pending), at_once):
             some = pending[first : first + at_once]
             progress(some, first / len(pending))
             started = time.perf_counter()
             done = work(some)
-            records |= self._record(done, inputs, time.perf_counter() - started)
+            records |= self.record(done, inputs, time.perf_counter() - started)
         return records, pending
 
-    def _record(self, done: NightsDone, inputs: Mapping[date, str], seconds: float) -> dict[date, StageRecord]:
-        rows = {night: self._row(night, inputs[night], each, seconds / len(done)) for night, each in done.items()}
+    def record_news(self, inputs: Mapping[date, str], found: NightsDone, seconds: float) -> None:
+        """Record what was found about nights, but for those whose last record says just that."""
+        before = last_records(self.settings, self.name, self.subject) if found else {}
+        news = {
+            night: done
+            for night, done in found.items()
+            if night not in before or (before[night].inputs, before[night].details) != (inputs[night], done.details)
+        }
+        self.record(news, inputs, seconds * len(news) / max(1, len(found)))
+
+    def record(
+        self, done: Mapping[_Night, Done], inputs: Mapping[_Night, str], seconds: float
+    ) -> dict[_Night, StageRecord]:
+        """Record nights that were done together, or None for a stage without nights.
+
+        Args:
+            seconds: What they took together.
+        """
+        rows = {
+            night: StageRecord(
+                self.name,
+                self.subject,
+                night,
+                inputs[night],
+                each.table,
+                each.delta_version,
+                each.rows,
+                seconds / len(done) if each.seconds is None else each.seconds,
+                each.details,
+                run_id=self.run_id,
+            )
+            for night, each in done.items()
+        }
         record(self.settings, list(rows.values()))
         return rows
 
-    def _row(self, night: date | None, inputs: str, done: Done, seconds: float) -> StageRecord:
-        return StageRecord(
-            self.name,
-            self.subject,
-            night,
-            inputs,
-            done.table,
-            done.delta_version,
-            done.rows,
-            seconds,
-            done.details,
-            run_id=self.run_id,
-        )
+
+def stale(
+    inputs: Mapping[date, str],
+    before: Mapping[date | None, StageRecord],
+    *,
+    rebuild: Collection[date] = (),
+    usable: Callable[[StageRecord], bool] = lambda _: True,
+) -> list[date]:
+    """The nights to do, ascending: those to rebuild, and those whose last record has other inputs or is not usable."""
+    return sorted(
+        night
+        for night, text in inputs.items()
+        if night in rebuild or night not in before or before[night].inputs != text or not usable(before[night])
+    )

@@ -7,7 +7,6 @@ from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import table_exists, table_version
 from forecache.lake.features import feature_inputs, feature_versions
 from forecache.lake.ledger import StageRecord, last_records
@@ -20,6 +19,7 @@ from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import ModelVersion, champion, list_models
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night import STAGE as SCORE
+from forecache.scoring.night import require_scored
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,11 +97,7 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
     known = [night for night in nights if night in run.scored]
     versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
     for night in nights:
-        if night not in run.scored:
-            raise NotFoundError(
-                f"Pipeline {run.pipeline.name!r} has no predictions for the night {night}.",
-                remedy=f"`forecache run {run.pipeline.name} --night {night}` scores it.",
-            )
+        require_scored(run.pipeline, night, run.scored)
         labelled = run.scored.get(_labelled(run.pipeline, night))
         inputs[night] = (
             f"champion={run.champion.version} {run.pipeline.feature_table}"

@@ -14,7 +14,6 @@ from typing import Any
 
 from forecache.errors import DamagedError, NotFoundError
 from forecache.operations.plan import plan_move, previous_champion, published_by, versions_to_quarantine
-from forecache.operations.steps import step
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline import Pipeline
 from forecache.registry.moves import ended, finish_move, mark_rolled_back, undo_move
@@ -22,6 +21,7 @@ from forecache.registry.promotions import Promotion, promotions, record_promotio
 from forecache.registry.versions.models import model_version, registry_lock
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
+from forecache.steps import rollback_step
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest, timestamp
 from forecache.store.replicas.sync import sync_targets
@@ -165,40 +165,40 @@ def _move_store_only(
 
 
 def _begin(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
-    step("planned")
+    rollback_step("planned")
     record_promotion(settings, entry)
-    step("begun")
+    rollback_step("begun")
     return _complete(settings, pipeline, store, entry, progress)
 
 
 def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
     """Carry out the operation of an opening ledger row and write the closing row; every step is idempotent."""
     finish_move(settings, pipeline, entry)
-    step("champion moved")
+    rollback_step("champion moved")
     if entry.action == "rollback" and entry.from_version is not None and entry.from_version != entry.to_version:
         mark_rolled_back(settings, pipeline, entry.from_version)
-    step("model marked")
+    rollback_step("model marked")
     if entry.to_published is not None:
         for version in versions_to_quarantine(store, entry):
             store.quarantine(version, _quarantine_reason(entry))
-        step("quarantined")
+        rollback_step("quarantined")
         # A version that was published after this rollback began stays current: nobody decided about it.
         pointer = store.pointer()
         if pointer.current == entry.from_published:
             # A pin that was set after the rollback began is a later decision, and stays.
             pinned = None if pointer.pinned == entry.from_pinned else pointer.pinned
             store.serve_again(entry.to_published, pinned=pinned)
-        step("pointer moved")
+        rollback_step("pointer moved")
     targets: dict[str, Any] = {}
     try:
         if entry.to_published is not None:
             with reporting_replica_failure(pipeline.name, "Rolled back."):
                 targets = sync_targets(settings, pipeline, store, progress)
-            step("targets synced")
+            rollback_step("targets synced")
     finally:
         closing = ended(entry)
         record_promotion(settings, closing)
-    step("recorded")
+    rollback_step("recorded")
     return RolledBack(store.current(), closing, targets)
 
 

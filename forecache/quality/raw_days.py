@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from forecache.lake.ingest.ingested import IngestedFile, read_days
-from forecache.lake.ledger import StageRecord, last_of_stages, last_records, record
+from forecache.lake.ledger import StageRecord, last_of_stages
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import Source
 from forecache.quality.expectations import raw_expectations
 from forecache.quality.reconcile import DayCounts, Reconciliation, day_counts, reconcile
@@ -75,18 +76,11 @@ def reconcile_days(
     """Reconcile days with the present raw and quarantine tables, and record each verdict that is new."""
     started = time.perf_counter()
     found = reconcile(settings, source, days, ingested=files)
+    table = source.raw_table
+    done = {
+        day: Done(outcome.landing, {"success": outcome.success, "sentence": outcome.sentence}, table)
+        for day, outcome in found.items()
+    }
     states = row_states(source, day_counts(files, days))
-    before = last_records(settings, RECONCILE, source.raw_table) if found else {}
-    rows = []
-    for day, outcome in found.items():
-        details = {"success": outcome.success, "sentence": outcome.sentence}
-        if day not in before or (before[day].inputs, before[day].details) != (states[day], details):
-            seconds = (time.perf_counter() - started) / len(found)
-            table = source.raw_table
-            rows.append(
-                StageRecord(
-                    RECONCILE, table, day, states[day], table, -1, outcome.landing, seconds, details, run_id=run_id
-                )
-            )
-    record(settings, rows)
+    Stage(settings, RECONCILE, table, run_id).record_news(states, done, time.perf_counter() - started)
     return found

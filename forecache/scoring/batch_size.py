@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
-from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.stage import Done, Stage
 from forecache.scoring.night import Night
 from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.tasks.job import model_features, scorer_here
@@ -72,25 +72,22 @@ def calibrate(work: Work, nights: Sequence[Night]) -> Calibration:
     memory = _memory(settings)
     model = f"{work.stamp.model_name}@{work.stamp.model_version}"
     inputs = f"{model} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
-    known = last_record(settings, stage, pipeline.name)
+
+    def measure() -> Done:
+        sample, keys, read_s = _read_sample(work, largest)
+        a_row, num_rows = _bytes_a_row(plan, sample), len(sample[0])
+        sizes = [size for size in SIZES if size <= num_rows] or [num_rows]
+        sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
+        rates = sweep(_as_a_worker(work, sample, keys), sizes, sample_rows=num_rows)
+        rates = {size: 1 / (1 / rate + read_s / num_rows) for size, rate in rates.items()}
+        return Done(num_rows, {"rates": rates, "bytes_a_row": a_row})
+
     # A sample half as large says as much; a much smaller one was too small for the larger sizes.
-    if known is not None and known.inputs == inputs and 2 * known.rows >= wanted:
-        rates = {int(size): rate for size, rate in known.details["rates"].items()}
-        return _chosen(rates, "kept", known.details["bytes_a_row"], memory)
-    started = time.perf_counter()
-    sample, keys, read_s = _read_sample(work, largest)
-    a_row, num_rows = _bytes_a_row(plan, sample), len(sample[0])
-    sizes = [size for size in SIZES if size <= num_rows] or [num_rows]
-    sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
-    rates = sweep(_as_a_worker(work, sample, keys), sizes, sample_rows=num_rows)
-    rates = {size: 1 / (1 / rate + read_s / num_rows) for size, rate in rates.items()}
-    details = {"rates": rates, "bytes_a_row": a_row}
-    seconds = time.perf_counter() - started
-    record(
-        settings,
-        [StageRecord(stage, pipeline.name, None, inputs, "", -1, num_rows, seconds, details, run_id=work.run_id)],
+    row, kept = Stage(settings, stage, pipeline.name, work.run_id).once(
+        inputs, measure, usable=lambda known: 2 * known.rows >= wanted
     )
-    return _chosen(rates, "calibrated", a_row, memory)
+    rates = {int(size): rate for size, rate in row.details["rates"].items()}
+    return _chosen(rates, "kept" if kept else "calibrated", row.details["bytes_a_row"], memory)
 
 
 def sweep(

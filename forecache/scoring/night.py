@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError
+from forecache.errors import InputError, NotFoundError
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.code import code_version
 from forecache.lake.delta.log import active_files, grouped
@@ -131,3 +131,12 @@ def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[Fe
         for night in nights
     }
     return {night: tuple(sorted(some, key=lambda f: (-f.rows, f.path))) for night, some in files.items()}
+
+
+def require_scored(pipeline: Pipeline, night: date, there: Container[date | None]) -> None:
+    """Refuse a night that is not among those with predictions; NotFoundError."""
+    if night not in there:
+        raise NotFoundError(
+            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
+            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
+        )

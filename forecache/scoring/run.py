@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
 from forecache.inference.choose_runtime import plan_scoring
-from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.stage import stale
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion, champion, verified_folder
@@ -101,7 +102,13 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
     seen = look(settings, run.table, AS_OF)
     before = last_records(settings, run.stage, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before, compared_with=run.compared_with)
-    pending = [n for n in described if n.night in rebuild or not _is_current(n, before, seen)]
+    to_do = stale(
+        {night.night: night.inputs for night in described},
+        before,
+        rebuild=rebuild,
+        usable=lambda last: last.rows == seen.rows.get(f"{last.night}"),  # the table still has it
+    )
+    pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": run.engine}
     if pending:
@@ -125,12 +132,6 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
         skipped=not pending,
         details={**outcome, "rows_by_night": {night.isoformat(): count for night, count in rows.items()}},
     )
-
-
-def _is_current(night: Night, before: Mapping[date | None, StageRecord], seen: Seen) -> bool:
-    """Whether a night was scored from these inputs and the table still has it."""
-    last = before.get(night.night)
-    return last is not None and (last.inputs, last.rows) == (night.inputs, seen.rows.get(night.night.isoformat()))
 
 
 def _predicted(

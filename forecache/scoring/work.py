@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.inference.choose_runtime import Plan
 from forecache.lake.delta.partitions import Seen
+from forecache.lake.stage import Stage
 from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import Progress
@@ -45,6 +46,11 @@ class Run:
     progress: Progress
     compared_with: str = ""
     details: Details = lambda night: {}
+
+    @property
+    def ledger(self) -> Stage:
+        """Where the nights are recorded."""
+        return Stage(self.settings, self.stage, self.pipeline.name, self.run_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,9 @@ from forecache.tracking.runs import training_run
 from forecache.training.advice import advice
 from forecache.training.cost import cost_record, priced
 from forecache.training.devices import num_workers, resolved_precision
-from forecache.training.estimator import launch as estimator
 from forecache.training.exclusive.run_lock import run_lock
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
-from forecache.training.torchrun import command, read_events, run_process
+from forecache.training.torchrun import command, estimator_command, read_events, run_process
 
 STAGE = "train"
 _FORMAT = 3
@@ -96,7 +95,7 @@ def _train(
 ) -> Done:
     """Run the specification, in one process or under torchrun, and follow it in MLflow."""
     folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
-    arguments = estimator.command(spec) if alone else command(settings, spec)
+    arguments = estimator_command(spec) if alone else command(settings, spec)
 
     def report(message: str) -> None:
         progress(f"training {pipeline.name}: {message}", None)

@@ -113,6 +113,11 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
     ]
 
 
+def estimator_command(spec: TrainingSpec) -> list[str]:
+    """The command line that fits the estimator of a specification, in one process."""
+    return [sys.executable, "-m", "forecache.training.estimator", "--spec", str(spec.folder / SPEC_FILE)]
+
+
 def environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
     """The workers' environment: this process's, the settings, and what safe restarts and repeatable results need."""
     threads = threads or max(1, (os.cpu_count() or 1) // num_workers(settings))

@@ -12,13 +12,15 @@ from warm import start
 
 from forecache.cli.checks.state import check_rollbacks
 from forecache.operations.rollback import recover_interrupted
-from forecache.operations.steps import STEPS
 from forecache.registry.promotions import promotions, unfinished
 from forecache.registry.versions import models
 from forecache.settings import Settings, load_settings
+from forecache.steps import rollback_step
 from forecache.store import open_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+STEPS = rollback_step.names
 
 
 @pytest.fixture(scope="module")

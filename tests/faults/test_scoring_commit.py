@@ -16,9 +16,9 @@ from warm import assert_valid_log, die, log_of, processes, start
 
 from forecache.lake.delta.comparison.partition import plain
 from forecache.lake.ledger import last_records
-from forecache.lake.steps import STEPS
 from forecache.scoring.night import STAGE
 from forecache.settings import Settings, load_settings
+from forecache.steps import COMMIT_STEPS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -103,7 +103,7 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         assert all(ledger[night].rows == ROWS for night in taken)
 
     steps = killed(lake, some(), new)
-    assert set(steps) == set(STEPS)
+    assert set(steps) == set(COMMIT_STEPS)
     for step in range(1, len(steps)):
         taken = some()
         end(taken, killed(lake, taken, new, step=step))

@@ -12,8 +12,8 @@ import pytest
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 
 from forecache.settings import Settings
+from forecache.steps import MERGE_STEPS, publish_step
 from forecache.store import Store, open_store, publish
-from forecache.store.publishing.steps import MERGE_STEPS, STEPS
 
 pytestmark = pytest.mark.faults
 
@@ -26,7 +26,8 @@ from store_tables import OPEN_RULES, churn
 from forecache.settings import load_settings
 from forecache.store import publish
 from forecache.store.segment import writer as build
-from forecache.store.publishing import steps, worker_pool
+from forecache.steps import publish_step
+from forecache.store.publishing import worker_pool
 
 def kill(name):
     if name == sys.argv[2]:
@@ -34,7 +35,7 @@ def kill(name):
 
 build.SHARD_ROWS = 200
 worker_pool.INLINE_ROWS = int(sys.argv[4])
-steps.on_step = kill
+publish_step.on_step = kill
 rules = replace(OPEN_RULES, max_segments=int(sys.argv[5]))
 publish(load_settings(home=sys.argv[1]), churn(rules=rules))
 """
@@ -74,7 +75,7 @@ def referenced(store: Store) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "step"),
     [
-        *(("full", step) for step in STEPS if step not in MERGE_STEPS),
+        *(("full", step) for step in publish_step.names if step not in MERGE_STEPS),
         *(("feed", step) for step in ("encoded", "built", "segments moved", "verified", "manifest written")),
         *(("partition", step) for step in ("built", "segments moved", "manifest written")),
         *(("merge", step) for step in ("verified", *MERGE_STEPS, "manifest written", "pointer moved")),
@@ -100,7 +101,7 @@ def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_c
         write_night(settings, predictions(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
     max_segments = 1 if kind == "merge" else 16
     killed_publish(settings, step, max_segments=max_segments)
-    flipped = STEPS.index(step) >= STEPS.index("pointer moved")
+    flipped = publish_step.names.index(step) >= publish_step.names.index("pointer moved")
     pointer = store.pointer()
     assert pointer.serving == (2 if flipped else 1)
     found = content(store)

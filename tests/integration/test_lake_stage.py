@@ -70,3 +70,14 @@ def test_work_that_was_committed_and_not_recorded_is_recorded_and_not_done(stage
         NIGHTS[0]: (1, -1),
         NIGHTS[1]: (2, 3),
     }
+
+
+def test_what_is_found_again_about_a_night_is_no_news(stage: Stage) -> None:
+    inputs = dict.fromkeys(NIGHTS[:2], "a")
+    stage.record_news(inputs, {NIGHTS[0]: Done(1, {"found": 1}), NIGHTS[1]: Done(1, {"found": 1})}, 4.0)
+    stage.record_news(inputs, {NIGHTS[0]: Done(2, {"found": 1}), NIGHTS[1]: Done(2, {"found": 2})}, 4.0)
+    recorded = last_records(stage.settings, "score", "churn")
+    assert [recorded[night].rows for night in NIGHTS[:2]] == [1, 2]
+    assert [recorded[night].seconds for night in NIGHTS[:2]] == [2.0, 2.0]
+    stage.record_news({**inputs, NIGHTS[0]: "b"}, {NIGHTS[0]: Done(3, {"found": 1})}, 1.0)
+    assert last_records(stage.settings, "score", "churn")[NIGHTS[0]].rows == 3

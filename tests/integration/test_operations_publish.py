@@ -13,9 +13,9 @@ from forecache.operations.publish import publish_night
 from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
+from forecache.steps import publish_step
 from forecache.store import open_store, publish
 from forecache.store.encoding.prediction_source import NightSource
-from forecache.store.publishing import steps
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,7 +76,7 @@ def test_the_night_is_opened_and_approved_under_the_publishers_lock(
         with pytest.raises(ConflictError, match=r"being changed by process \d+ \(publish\)"):
             open_store(settings, "churn").rollback()
 
-    monkeypatch.setattr(steps, "on_step", at)
+    monkeypatch.setattr(publish_step, "on_step", at)
     published = publish(settings, churn(), approve=approve)
     assert approved == [published.delta_version] == [1]
     with open_store(settings, "churn").snapshot() as snapshot:

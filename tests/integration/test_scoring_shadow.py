@@ -21,7 +21,6 @@ from scoring_support import (
 )
 
 from forecache.errors import CheckError
-from forecache.lake import steps
 from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
 from forecache.lake.turn import own_turn
@@ -35,6 +34,7 @@ from forecache.scoring.night import STAGE
 from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
 from forecache.settings import Settings
+from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -259,10 +259,10 @@ def test_what_a_killed_run_committed_is_recorded_and_not_written_again(
         if step == "committed" and passed.count("checked") == sides[side]:
             raise Killed
 
-    monkeypatch.setattr(steps, "on_step", kill)
+    monkeypatch.setattr(lake_step, "on_step", kill)
     with pytest.raises(Killed):
         score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="killed")
-    monkeypatch.setattr(steps, "on_step", None)
+    monkeypatch.setattr(lake_step, "on_step", None)
     result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="next")
     assert result.details["champion_written"] is False
     names = (PIPELINE.prediction_table, PIPELINE.challenger_table)

@@ -18,10 +18,10 @@ from forecache.cli.checks.state import check_bytes, check_stores
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.settings import Settings
+from forecache.steps import publish_step
 from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push
 from forecache.store.checkup import DamagedStores, verify_store, verify_stores
 from forecache.store.manifest import Manifest
-from forecache.store.publishing import steps
 from forecache.store.redis.versions import RedisStore
 from forecache.store.retention import retire
 
@@ -355,4 +355,4 @@ def test_a_rolled_back_night_stays_refused_when_a_check_is_about_it(settings: Se
     store.rollback()
     with pytest.raises(CheckError, match="quarantined"):
         publish(settings, churn())
-    assert steps.on_step is None
+    assert publish_step.on_step is None

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from forecache.errors import ConflictError
-from forecache.lake import steps
 from forecache.lake.delta.commit import Target
 from forecache.lake.delta.partitions import look, replace_partitions
 from forecache.lake.delta.tables import append_rows
 from forecache.lake.delta.writers import plain_types, write_rows
 from forecache.settings import Settings, load_settings
+from forecache.steps import lake_step
 
 DAY = date(2026, 1, 1)
 
@@ -52,7 +52,7 @@ def write_at_once(home: Path, process: int, rounds: int, barrier: Any, told: Any
             waiting = False
             barrier.wait(30)
 
-    steps.on_step = meet
+    lake_step.on_step = meet
     for number in range(rounds):
         said = []
         for inputs in (("same", "same"), ("again", "again"), ("mine 0", "mine 1")):

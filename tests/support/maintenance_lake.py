@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 
-from forecache.lake import steps
 from forecache.lake.delta.tables import append_rows, replace_table, table_names
 from forecache.lake.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, record
 from forecache.operations.maintain import maintain
 from forecache.settings import Settings, load_settings
+from forecache.steps import lake_step
 
 DAY = date(2026, 1, 1)
 TRAINING = "training_set_orders"
@@ -86,7 +86,7 @@ def maintain_until(home: Path, last: int, told: Any) -> None:
             os.kill(os.getpid(), 9)
         done += 1
 
-    steps.on_step = tell
+    lake_step.on_step = tell
     maintain(load_settings(home=home, code_version="fixed"))
 
 

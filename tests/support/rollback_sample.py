@@ -15,7 +15,6 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, record
-from forecache.operations import steps
 from forecache.operations.rollback import roll_back
 from forecache.pipeline import Pipeline
 from forecache.registry import moves
@@ -23,6 +22,7 @@ from forecache.registry.gate.gate import run_gate
 from forecache.registry.versions.register import register
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
+from forecache.steps import rollback_step
 from forecache.store import publish
 
 FIRST, SECOND = sample.SLIGHTLY_WORSE, sample.GOOD
@@ -67,7 +67,7 @@ def roll_back_until(home: Path, step: str) -> None:
         if name == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.on_step = die
+    rollback_step.on_step = die
     roll_back(load_settings(home=home), returns, actor="killed")
 
 

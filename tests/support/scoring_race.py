@@ -14,13 +14,13 @@ from deltalake import write_deltalake
 from scoring_support import NIGHT, features_table, make_pipeline, register_model
 
 from forecache.errors import ConflictError
-from forecache.lake import steps
 from forecache.lake.ledger import StageRecord, record
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import StageResult
 from forecache.scoring import run
 from forecache.scoring.partitions import shards
 from forecache.settings import Settings, load_settings
+from forecache.steps import lake_step
 
 PIPELINE = make_pipeline()
 ROWS = 60
@@ -70,7 +70,7 @@ def run_until(home: Path, nights: Sequence[date], model: Model, last: int, told:
         if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.on_step = die
+    lake_step.on_step = die
     score_nights(load_settings(home=home, code_version="fixed"), nights, model, "killed")
 
 
@@ -85,7 +85,7 @@ def race(home: Path, lake: str, rounds: Sequence[tuple[date, Model]], barrier: A
             met = True
             barrier.wait(30)
 
-    steps.on_step = meet
+    lake_step.on_step = meet
     for position, (night, model) in enumerate(rounds):
         met = False
         barrier.wait(30)
@@ -100,7 +100,7 @@ def race(home: Path, lake: str, rounds: Sequence[tuple[date, Model]], barrier: A
 
 def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -> None:
     """Score a night, hold before the commit until told to go on, and tell what is said and how it ended."""
-    steps.on_step = lambda name: go.wait(60) if name == "checked" else None
+    lake_step.on_step = lambda name: go.wait(60) if name == "checked" else None
     settings = load_settings(home=home, code_version="fixed")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "verified_folder", lambda *_: model.folder)

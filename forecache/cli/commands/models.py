@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings
+from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, declared_pipeline, settings
 from forecache.cli.by_hand import actor, show_in_dagster
 from forecache.cli.output import cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
@@ -78,12 +78,10 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     with another champion than the present one.
     """
     from forecache.operations.rollback import recover_interrupted
-    from forecache.pipeline import load_pipeline
     from forecache.registry.moves import promote as promote_by_hand
     from forecache.registry.versions.models import CHAMPION, model_version
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     recover_interrupted(current, declared)
     judged_now = model_version(current, declared, version).gate == "pending"
     if judged_now:
@@ -108,11 +106,9 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.pipeline import load_pipeline
     from forecache.registry.versions.models import model_version
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     verdict = _judge(current, declared, version)
     if wants_json():
         print_json(model_version(current, declared, version).described())
@@ -127,11 +123,9 @@ def judge(pipeline: str, version: int) -> None:
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
     from forecache.operations.approval import approve
-    from forecache.pipeline import load_pipeline
     from forecache.registry.versions.models import model_version
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import Night, command, declared_pipeline
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.commands.scoring import newest_scored
 from forecache.cli.output import print_json, show_table, wants_json
@@ -38,10 +38,8 @@ def monitor(pipeline: str, night: date | None) -> None:
     from forecache.lake.spark.session import spark_session
     from forecache.monitoring.stage import monitor as measure
     from forecache.monitoring.table import measurements
-    from forecache.pipeline import load_pipeline
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)

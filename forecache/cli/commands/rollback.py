@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import command, settings
+from forecache.cli.base import command, declared_pipeline, settings
 from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
@@ -76,10 +76,8 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     The present champion and every later version that it made are quarantined: none comes back by itself.
     """
     from forecache.operations.rollback import roll_model_back
-    from forecache.pipeline import load_pipeline
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
         done = roll_model_back(
             current,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import Night, command, declared_pipeline
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -37,10 +37,8 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
     It only reports: a publish is blocked by the drift that the nightly run measured.
     """
     from forecache.monitoring.drift.drift import prediction_drift
-    from forecache.pipeline import load_pipeline
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     found = prediction_drift(current, declared, night or newest_scored(current, declared))
     page = _write_report(current, declared, found.night) if report else None
     if wants_json():
@@ -99,13 +97,11 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     A pipeline that is declared with `shadow=True` scores it every night together with the champion, into its own table.
     """
-    from forecache.pipeline import load_pipeline
     from forecache.registry.challenger import dismiss_challenger, name_challenger
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
     if named is not None:
         show_in_dagster(current, f"model_{pipeline}", {"challenger": version})
@@ -135,13 +131,11 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     The challenger's predictions go to a separate table, which is never published.
     """
     from forecache.lake.spark.session import spark_session
-    from forecache.pipeline import load_pipeline
     from forecache.registry.challenger import find_challenger
     from forecache.registry.versions.models import model_version
     from forecache.scoring.challenger.shadow import score_shadow
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:
         raise NotFoundError(

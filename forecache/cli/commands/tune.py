@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import Night, command, declared_pipeline
 from forecache.cli.output import print_json, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
@@ -24,11 +24,9 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
 
     It changes nothing, but prints the values to write into the declaration. An interrupted search resumes.
     """
-    from forecache.pipeline import load_pipeline
     from forecache.training.tuning.search import tune as search
 
-    current = settings()
-    declared = load_pipeline(current, pipeline)
+    current, declared = declared_pipeline(pipeline)
     with StageProgress() as progress:
         result = search(current, declared, night or date.today(), trials=trials, progress=progress.update)
     if wants_json():

@@ -17,8 +17,8 @@ from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
 from forecache.lake.delta.files import DataFile, place_of, statistics_json
 from forecache.lake.delta.log import active_files, open_if_exists, read_entry
-from forecache.lake.steps import step
 from forecache.settings import Settings
+from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
@@ -108,9 +108,9 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             if _is_done(state, change):
                 return state.version
             version = state.version + 1
-            step("decided")
+            lake_step("decided")
             _write_entry(target, state, change, {**(note or {}), MARK: mark})
-            step("committed")
+            lake_step("committed")
             return version
         except ForecacheError:
             raise

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.lake.steps import step
+from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from forecache.settings import Settings
@@ -121,7 +121,7 @@ def write_file(filesystem: Any, path: str, schema: pa.Schema, rows: Iterable[pa.
             writer.write_table(some)
     written = describe_file(filesystem, path, filesystem.get_file_info(path).size)
     assert written is not None, path
-    step("file written")
+    lake_step("file written")
     return written
 
 

@@ -15,8 +15,8 @@ import pyarrow.fs
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import active_files, read_entry
 from forecache.lake.delta.tables import open_table
-from forecache.lake.steps import step
 from forecache.settings import Settings
+from forecache.steps import lake_step
 
 _ENTRIES_AT_ONCE = 16
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
@@ -118,7 +118,7 @@ def remove(settings: Settings, name: str, files: Sequence[Any]) -> None:
             filesystem.delete_file(info.path)
         if not settings.lake_is_remote:
             _tidy(root, root / info.path)
-        step("file removed")
+        lake_step("file removed")
 
 
 def _tidy(root: Path, file: Path) -> None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forecache.errors import NotFoundError
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ledger import StageRecord, last_records, record
+from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.distribution import binned_counts
 from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
 from forecache.registry.versions.models import ModelVersion, list_models
 from forecache.registry.versions.register import load_evaluation
-from forecache.scoring.night import STAGE
+from forecache.scoring.night import STAGE, require_scored
 from forecache.settings import Settings
 from forecache.statistics import distance, merge_bins, quantile_edges
 
@@ -55,30 +55,14 @@ def check_drift(
     digests = _digests(settings, pipeline, nights)
     reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
     states = _states(settings, pipeline)
-    before = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
-    seconds = (time.perf_counter() - started) / max(1, len(reports))
-    rows = [
-        StageRecord(
-            stage=DRIFT_STAGE,
-            subject=pipeline.prediction_table,
-            night=night,
-            inputs=f"{digests[night]} {states[night]}",
-            table="",
-            delta_version=-1,
-            rows=sum(report.counts),
-            seconds=seconds,
-            details={**report.metadata(), "blocks": report.sentence if report.blocks else ""},
-            run_id=run_id,
-        )
+    done = {
+        night: Done(sum(report.counts), {**report.metadata(), "blocks": report.sentence if report.blocks else ""})
         for night, report in reports.items()
-    ]
-    # A night that is looked at again and found the same is no news.
-    record(settings, [row for row in rows if not _is_known(row, before.get(row.night))])
+    }
+    inputs = {night: f"{digests[night]} {states[night]}" for night in reports}
+    stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
+    stage.record_news(inputs, done, time.perf_counter() - started)
     return reports
-
-
-def _is_known(row: StageRecord, before: StageRecord | None) -> bool:
-    return before is not None and (before.inputs, before.details) == (row.inputs, row.details)
 
 
 def measure_drift(
@@ -98,7 +82,7 @@ def measure_drift(
     """
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:
-        _require(pipeline, night, scored)
+        require_scored(pipeline, night, scored)
     by_model: dict[int | None, list[date]] = {}
     for night in sorted(set(nights)):
         by_model.setdefault(_model_of(scored[night]), []).append(night)
@@ -112,7 +96,7 @@ def measure_drift(
         wanted = {*group, *(day for days in before.values() for day in days)}
         counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
         for night in group:
-            _require(pipeline, night, counts)
+            require_scored(pipeline, night, counts)
             reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
     return dict(sorted(reports.items()))
 
@@ -145,14 +129,6 @@ def _report(
         models_before=tuple(sorted({_model_of(scored[day]) or 0 for day in past})),
         limits=pipeline.drift,
     )
-
-
-def _require(pipeline: Pipeline, night: date, there: Iterable[date]) -> None:
-    if night not in there:
-        raise NotFoundError(
-            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
-            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
-        )
 
 
 def _model_of(scored: StageRecord) -> int | None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.splits import count_split
@@ -24,6 +23,7 @@ from forecache.registry.versions.models import ModelVersion, list_models, verifi
 from forecache.reports.page import write_page
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night import STAGE as SCORE_STAGE
+from forecache.scoring.night import require_scored
 from forecache.settings import Settings
 from forecache.tracking.client import tracking
 
@@ -61,11 +61,7 @@ def write_drift_report(
     """
     started = time.perf_counter()
     scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
-    if night not in scored:
-        raise NotFoundError(
-            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
-            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
-        )
+    require_scored(pipeline, night, scored)
     model = _model(settings, pipeline, scored[night])
     before = max((day for day in scored if day < night), default=None)
     has_test = model is not None and "training_table" in model.tags

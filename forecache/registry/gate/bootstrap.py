@@ -8,9 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
-from forecache.statistics import bootstrap_interval
-
-_SMALLEST_PROBABILITY = 1e-7
+from forecache.statistics import bootstrap_interval, cross_entropy
 
 
 def gain_interval(
@@ -74,12 +72,11 @@ def _weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
 
 
 def _weighted_mean(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
-    clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     losses = {
         "mae": np.abs(score - label),
         "rmse": (score - label) ** 2,
         "brier": (score - label) ** 2,
-        "log_loss": -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped)),
+        "log_loss": cross_entropy(label, score),
     }[metric]
 
     def mean(weights: Array) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.lake.delta.tables import open_table
+from forecache.lake.splits import open_with_columns
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.metrics import RANKING, Array, metrics_of
 from forecache.settings import Settings
@@ -36,13 +36,7 @@ def read_examples(
         InputError: The table lacks a feature, or the split is empty.
     """
     names = features or pipeline.features.names
-    delta = open_table(settings, table, version=version)
-    missing = set(names) - {field.name for field in delta.schema().fields}
-    if missing:
-        raise InputError(
-            f"The table {table!r} has no column {min(missing)!r} at version {version}.",
-            remedy="A model can only be judged on rows that have the features it was trained on.",
-        )
+    delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, pipeline.label.name]
     rows: pa.Table = delta.to_pyarrow_table(columns=columns, filters=[("split", "=", split)])
     if not rows.num_rows:

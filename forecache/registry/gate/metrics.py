@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from forecache.statistics import cross_entropy
+
 Array = NDArray[np.float64]
 
 LESS_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse"})
-_SMALLEST_PROBABILITY = 1e-7
 
 
 def roc_auc(label: Array, score: Array) -> float:
@@ -36,8 +37,7 @@ def average_precision(label: Array, score: Array) -> float:
 
 def log_loss(label: Array, score: Array) -> float:
     """Mean cross-entropy in nats, scores clipped to [1e-7, 1 - 1e-7]."""
-    clipped = np.clip(score, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    return float(-np.mean(np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))))
+    return float(np.mean(cross_entropy(label, score)))
 
 
 def brier(label: Array, score: Array) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.code import code_version
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.loaded_model import open_model
@@ -74,8 +74,7 @@ def register(
     }
     seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
     if not skipped:
-        row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, rows, seconds, details, run_id=run_id)
-        record(settings, [row])
+        Stage(settings, STAGE, pipeline.name, run_id).record({None: Done(rows, details)}, {None: inputs}, seconds)
         progress(f"registered {pipeline.name} version {known.version}", 1.0)
     return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
 

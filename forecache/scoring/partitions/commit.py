@@ -10,8 +10,8 @@ from forecache.lake.costs import core_cost
 from forecache.lake.delta.commit import Target
 from forecache.lake.delta.partitions import Committed, Seen, Writer, replace_partitions
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ledger import StageRecord, last_records, record
-from forecache.lake.steps import step
+from forecache.lake.ledger import last_records
+from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import Night, partition_files
 from forecache.scoring.partitions.checks import check_partition
@@ -19,6 +19,7 @@ from forecache.scoring.partitions.shards import Staged
 from forecache.scoring.partitions.staged_files import StagedFile, describe_committed
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 from forecache.scoring.work import Work
+from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,16 +40,16 @@ def commit(work: Work, chunk: Sequence[Night], staged: Staged) -> Outcome:
         CheckError: The predictions of a night are wrong; nothing has become visible.
         ConflictError: Another run changed one of the nights meanwhile, from other inputs.
     """
-    step("staged")
+    lake_step("staged")
     started = time.perf_counter()
     checks = _check(work, chunk, staged)
-    step("checked")
+    lake_step("checked")
     inputs = {night.night: night.inputs for night in chunk}
     done = commit_nights(work, staged.files, seen=_seen(work.seen, staged), inputs=inputs)
     for night, run_id in done.taken_over.items():
         work.progress(f"run {run_id} was faster with {night}: its predictions are taken over", None)
     _record(work, chunk, staged, done, checks, seconds=staged.seconds + time.perf_counter() - started)
-    step("recorded")
+    lake_step("recorded")
     return Outcome(
         {night.isoformat(): figures for night, figures in checks.items()},
         {night.isoformat(): run_id for night, run_id in done.taken_over.items()},
@@ -97,34 +98,36 @@ def _record(
 ) -> None:
     """Enter nights in the ledger, but for those taken over from a run that has done so itself."""
     known = last_records(work.settings, work.stage, work.pipeline.name) if done.taken_over else {}
-    total = sum(night.rows for night in chunk)
-    rows = [
-        StageRecord(
-            stage=work.stage,
-            subject=work.pipeline.name,
-            night=night.night,
-            inputs=night.inputs,
-            table=work.table,
-            delta_version=done.versions[night.night],
-            rows=night.rows,
-            seconds=seconds * night.rows / total,
-            details={
-                "model_version": work.stamp.model_version,
-                "feature_version": night.feature_version,
-                "engine": work.engine,
-                "runtime": work.plan.spec.runtime,
-                "checks": checks[night.night],
-                "cost": core_cost(work.settings, seconds * work.cores * night.rows / total),
-                **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
-                **staged.details,
-                **work.details(night.night),
-            },
-            run_id=work.run_id,
-        )
+    nights = [
+        night
         for night in chunk
         if not (night.night in done.taken_over and night.night in known and known[night.night].inputs == night.inputs)
     ]
-    record(work.settings, rows)
+    of_a_row = seconds / sum(night.rows for night in chunk)
+    work.ledger.record(
+        {
+            night.night: Done(
+                rows=night.rows,
+                details={
+                    "model_version": work.stamp.model_version,
+                    "feature_version": night.feature_version,
+                    "engine": work.engine,
+                    "runtime": work.plan.spec.runtime,
+                    "checks": checks[night.night],
+                    "cost": core_cost(work.settings, of_a_row * work.cores * night.rows),
+                    **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
+                    **staged.details,
+                    **work.details(night.night),
+                },
+                table=work.table,
+                delta_version=done.versions[night.night],
+                seconds=of_a_row * night.rows,
+            )
+            for night in nights
+        },
+        {night.night: night.inputs for night in nights},
+        seconds,
+    )
 
 
 def commit_nights(

@@ -15,7 +15,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
-from forecache.lake.steps import step
+from forecache.steps import lake_step
 
 ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group: enough that readers skip and scan it well, and few enough to wait in memory."""
@@ -90,7 +90,7 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Outpu
                 with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
                     while chunk := draft.read(_CHUNK):
                         buffered.write(chunk)  # deltalake's stream takes bytes, which only this makes of a buffer
-        step("file written")
+        lake_step("file written")
 
 
 @contextmanager

@@ -10,12 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import read_back, row_blocks
-from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot, merged
 from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.segment.writer import PAGE, write_sorted
@@ -51,10 +51,10 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     folder.mkdir()
     with Snapshot(layout, version) as before:
         shards = [_merge(before, shard, folder) for shard in range(len(version.segments[0].shards))]
-    step("merged")
+    publish_step("merged")
     segment = SegmentInfo(segment_id, "base", sum(shard.entries for shard in shards), 0, tuple(shards))
     publication.move_segment(folder, segment)
-    step("merged base moved")
+    publish_step("merged base moved")
     manifest = replace(version, kind="compacted", segments=(segment,), tombstones=0, filter=None)
     publication.progress("Verifying the new base", 0.7)
     with Snapshot(layout, manifest) as after:
@@ -64,7 +64,7 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
         rows=(version.rows, sum(rows for rows, _ in read)),
         sums=(hashing.from_hex(version.content_hash), hashing.add(*(total for _, total in read))),
     )
-    step("merged base verified")
+    publish_step("merged base verified")
     _remove_own_files(publication, version)
     return PendingVersion(manifest, {**pending.details, "why_compacted": reason})
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from forecache.errors import CheckError
+from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.prediction_source import share_out
 from forecache.store.manifest import SegmentInfo
 from forecache.store.publishing.full_jobs import EncodedRows, build, encode, verify
 from forecache.store.publishing.gates import check_gates, drift, statistics
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
-from forecache.store.publishing.steps import step
 from forecache.store.publishing.worker_pool import Pool
 from forecache.store.segment.writer import num_shards, suits
 
@@ -50,7 +50,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
         nulls=night.nulls,
         drifted={} if current is None else drift(current, night.samples),
     )
-    step("encoded")
+    publish_step("encoded")
     return night
 
 
@@ -90,10 +90,10 @@ def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reas
         [{"folders": night.folders, "shard": shard, "target": folder} for shard in range(shards)],
         done=lambda count: publication.progress("Building", 0.4 + 0.4 * count / shards),
     )
-    step("built")
+    publish_step("built")
     segment = SegmentInfo(segment_id, "base", night.rows, 0, tuple(built))
     publication.move_segment(folder, segment)
-    step("segments moved")
+    publish_step("segments moved")
     manifest = publication.manifest(
         kind="full",
         segments=(segment,),

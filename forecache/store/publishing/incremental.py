@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.statistics import bin_counts, psi
+from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
@@ -22,7 +23,6 @@ from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import present
-from forecache.store.publishing.steps import step
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes
@@ -63,7 +63,7 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
         return None, f"another run made {carried:,} of {rows:,} rows"
     nulls, histograms, drifted = _moved_statistics(current, row_changes)
     check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, drifted=drifted)
-    step("encoded")
+    publish_step("encoded")
     return (
         _pending_delta(
             publication,
@@ -141,8 +141,8 @@ def _pending_delta(
         segments = (*segments, _build_delta(publication, changes))
         filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
     else:
-        step("built")
-    step("segments moved")
+        publish_step("built")
+    publish_step("segments moved")
     manifest = publication.manifest(
         kind="incremental",
         segments=segments,
@@ -185,7 +185,7 @@ def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
             rows = [column.take(here) for column in rows]
         built.append(write_shard(folder / shard_file(shard), *(column.cast(pa.binary()) for column in rows)))
     segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
-    step("built")
+    publish_step("built")
     publication.move_segment(folder, segment)
     return segment
 

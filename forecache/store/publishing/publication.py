@@ -10,13 +10,13 @@ from forecache.files import move_durably, sync
 from forecache.pipeline import Served
 from forecache.results import Progress
 from forecache.settings import Settings
+from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding
 from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.keys import KeySchema
 from forecache.store.layout import remove_tree
 from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
-from forecache.store.publishing.steps import step
 from forecache.store.store import Store
 
 
@@ -126,4 +126,4 @@ def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tupl
             f" content hash {hashing.to_hex(sums[1])} where the source has {hashing.to_hex(sums[0])}.",
             remedy="Nothing was published. Publish again, with --full if it repeats.",
         )
-    step("verified")
+    publish_step("verified")

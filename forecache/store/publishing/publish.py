@@ -11,6 +11,7 @@ from forecache.lake.code import code_version
 from forecache.pipeline import Served
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+from forecache.steps import publish_step
 from forecache.store.encoding.entries import field_list, key_schema
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.integrity import verify_overdue
@@ -21,7 +22,6 @@ from forecache.store.publishing.compaction import compact, why_compact
 from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
 from forecache.store.publishing.publication import PendingVersion, Publication
-from forecache.store.publishing.steps import step
 from forecache.store.publishing.worker_pool import Pool, num_workers
 from forecache.store.replicas.sync import sync_targets
 from forecache.store.retention import clean, retire
@@ -61,13 +61,13 @@ def publish(
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
     with publisher_lock(store.layout, action="publish"):
-        step("locked")
+        publish_step("locked")
         # Under the lock, so that what was opened before another publish is not published after it.
         source = open_night(settings, pipeline, night)
         approve(source)
         inputs = content_inputs(pipeline, source)
         clean(store)
-        step("cleaned")
+        publish_step("cleaned")
         pointer = read_pointer(store.layout)
         current, damage = _current(store, pointer)
         if current is not None and current.inputs == inputs and not full and not damage:
@@ -92,15 +92,15 @@ def publish(
         pending = _build_pending(publication, why_full="asked for" if full else damage)
         store.layout.lease(publication.version).touch()
         write_durably(store.layout.manifest(publication.version), pending.manifest.to_json())
-        step("manifest written")
+        publish_step("manifest written")
         write_pointer(
             store.layout,
             pointer.moved(store=publication.store_id, current=publication.version, last=publication.version),
         )
-        step("pointer moved")
+        publish_step("pointer moved")
         publication.clean_up()
         pending.details["retired"] = retire(store, keep=pipeline.publish.keep)
-        step("retired")
+        publish_step("retired")
         pending.details["targets"] = sync_targets(settings, pipeline, store, progress)
     progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
     return _result(pipeline, pending.manifest, started, pending.details, skipped=False)

@@ -20,6 +20,7 @@ from forecache.files import write_durably
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
 from forecache.settings import load_settings
+from forecache.statistics import cross_entropy
 from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
@@ -30,7 +31,6 @@ _LOADERS = {"lightgbm": lightgbm.load_booster, "xgboost": xgboost.load_booster, 
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
 _TOLERANCE = 1e-5
-_SMALLEST_PROBABILITY = 1e-7
 
 
 def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
@@ -158,8 +158,7 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
 def _loss(binary: bool, label: np.ndarray, predicted: np.ndarray) -> float:
     if not binary:
         return float(np.mean((predicted - label) ** 2))
-    clipped = np.clip(predicted.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    return float(-np.mean(np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))))
+    return float(np.mean(cross_entropy(label, predicted)))
 
 
 def _described(estimator: Any, fitted: Fitted) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, SettingsError
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.stage import Done, Stage
 from forecache.pipeline import Pipeline, TorchModel, Training
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -92,8 +92,7 @@ def tune(
     seconds = time.perf_counter() - started
     finished = details["trials"]
     if ran:
-        row = StageRecord(STAGE, pipeline.name, None, inputs, "", -1, finished, seconds, details, run_id=run_id)
-        record(settings, [row])
+        Stage(settings, STAGE, pipeline.name, run_id).record({None: Done(finished, details)}, {None: inputs}, seconds)
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
 
 

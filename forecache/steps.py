@@ -1,0 +1,41 @@
+"""The named steps of work that a kill may cut short anywhere, so that tests can kill it at each."""
+
+from collections.abc import Callable
+
+
+class Steps:
+    """Called with a step's name just after the step is done.
+
+    Attributes:
+        names: Of the steps, in order.
+        on_step: Called with each name; only tests set it.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.on_step: Callable[[str], None] | None = None
+
+    def __call__(self, name: str) -> None:
+        assert name in self.names, name
+        if self.on_step is not None:
+            self.on_step(name)
+
+
+COMMIT_STEPS = ("file written", "staged", "checked", "decided", "committed", "recorded")
+"""From a table's first new data file to the ledger's row."""
+
+lake_step = Steps(*COMMIT_STEPS, "file removed")
+
+MERGE_STEPS = ("merged", "merged base moved", "merged base verified")
+"""Only where base and deltas are merged into a new base."""
+
+publish_step = Steps(
+    *("locked", "cleaned", "encoded", "built", "segments moved", "verified"),
+    *MERGE_STEPS,
+    *("manifest written", "pointer moved", "retired"),
+)
+
+rollback_step = Steps(
+    *("planned", "begun", "champion moved", "model marked", "quarantined", "pointer moved"),
+    *("targets synced", "recorded"),
+)
