@@ -48,7 +48,7 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
-    from forecache.lake.delta.small_tables import append_rows
+    from forecache.lake.delta.small_tables import append_rows, row_schema
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [
@@ -60,9 +60,8 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
         }
         for row in records
     ]
-    append_rows(
-        settings, LEDGER_TABLE, _schema(), lambda newest: [{**row, "commit_version": newest + 1} for row in rows]
-    )
+    schema = row_schema(StageRecord)
+    append_rows(settings, LEDGER_TABLE, schema, lambda newest: [{**row, "commit_version": newest + 1} for row in rows])
 
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
@@ -102,25 +101,3 @@ def _rows(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Stage
     # Rows without a version were written before there were any.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))
     return records
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("stage", pa.string()),
-            ("subject", pa.string()),
-            ("night", pa.date32()),
-            ("inputs", pa.string()),
-            ("table", pa.string()),
-            ("delta_version", pa.int64()),
-            ("rows", pa.int64()),
-            ("seconds", pa.float64()),
-            ("details", pa.string()),
-            ("code_version", pa.string()),
-            ("run_id", pa.string()),
-            ("recorded_at", pa.timestamp("us", tz="UTC")),
-            ("commit_version", pa.int64()),
-        ]
-    )

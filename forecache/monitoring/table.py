@@ -53,11 +53,11 @@ class Measurement:
 
 def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
     """Append figures in one commit; a figure that is there already is superseded by the newer one."""
-    from forecache.lake.delta.small_tables import append_rows
+    from forecache.lake.delta.small_tables import append_rows, row_schema
 
     now = datetime.now(timezone.utc)
     values = [{**vars(row), "recorded_at": now} for row in rows]
-    append_rows(settings, MONITORING_TABLE, _schema(), lambda _: values)
+    append_rows(settings, MONITORING_TABLE, row_schema(Measurement), lambda _: values)
 
 
 def measurements(
@@ -77,15 +77,3 @@ def newest(rows: Iterable[Measurement]) -> list[Measurement]:
     """Of figures in the order they were recorded, the last of each; by night, in that order otherwise."""
     last = {(row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
     return sorted(last.values(), key=lambda row: row.night)
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    types = {
-        **dict.fromkeys(("night", "as_of"), pa.date32()),
-        **dict.fromkeys(("model_version", "rows", "reference_rows"), pa.int64()),
-        **dict.fromkeys(("effect", "effect_low", "effect_high", "js", "value", "reference_value"), pa.float64()),
-        "recorded_at": pa.timestamp("us", tz="UTC"),
-    }
-    return pa.schema([(name, types.get(name, pa.string())) for name in Measurement.__dataclass_fields__])

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from forecache.lake.code import code_version
 from forecache.settings import Settings
@@ -18,7 +17,7 @@ from forecache.settings import Settings
 PROMOTION_TABLE = "promotion_ledger"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promotion:
     """One decision.
 
@@ -40,18 +39,18 @@ class Promotion:
         outdated_verdict: A person promoted the version although its verdict was outdated; `reason` says why it was.
     """
 
+    recorded_at: datetime
     pipeline: str
     action: str
     actor: str
     from_version: int | None
     to_version: int | None
+    candidate: int | None = None
     verdict: str
     reason: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
     training_table: str
     training_version: int
-    recorded_at: datetime
-    candidate: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
     code_version: str = ""
     run_id: str = ""
     operation: str = ""
@@ -70,10 +69,11 @@ class Promotion:
 
 def record_promotion(settings: Settings, entry: Promotion) -> None:
     """Append a decision to the ledger; this sets `code_version` and `position`."""
-    from forecache.lake.delta.small_tables import append_rows
+    from forecache.lake.delta.small_tables import append_rows, row_schema
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
-    append_rows(settings, PROMOTION_TABLE, _schema(), lambda newest: [{**row, "position": newest}])
+    schema = row_schema(Promotion, int32=("from_version", "to_version", "candidate"))
+    append_rows(settings, PROMOTION_TABLE, schema, lambda newest: [{**row, "position": newest}])
 
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
@@ -108,33 +108,3 @@ def rolled_back(entries: Sequence[Promotion]) -> set[int]:
                 versions.add(entry.from_version)
             versions.discard(entry.to_version)
     return versions
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("recorded_at", pa.timestamp("us", tz="UTC")),
-            ("pipeline", pa.string()),
-            ("action", pa.string()),
-            ("actor", pa.string()),
-            ("from_version", pa.int32()),
-            ("to_version", pa.int32()),
-            ("candidate", pa.int32()),
-            ("verdict", pa.string()),
-            ("reason", pa.string()),
-            ("metrics", pa.string()),
-            ("training_table", pa.string()),
-            ("training_version", pa.int64()),
-            ("code_version", pa.string()),
-            ("run_id", pa.string()),
-            ("operation", pa.string()),
-            ("from_published", pa.int64()),
-            ("to_published", pa.int64()),
-            ("predictions_version", pa.int64()),
-            ("from_pinned", pa.int64()),
-            ("outdated_verdict", pa.bool_()),
-            ("position", pa.int64()),
-        ]
-    )

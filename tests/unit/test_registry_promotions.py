@@ -19,7 +19,19 @@ from forecache.settings import Settings
 
 def row(action: str, before: int | None, after: int | None, verdict: str = "passed", **more: Any) -> Promotion:
     now = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    return Promotion("churn", action, "test", before, after, verdict, "", "training_set_churn", 1, now, **more)
+    return Promotion(
+        recorded_at=now,
+        pipeline="churn",
+        action=action,
+        actor="test",
+        from_version=before,
+        to_version=after,
+        verdict=verdict,
+        reason="",
+        training_table="training_set_churn",
+        training_version=1,
+        **more,
+    )
 
 
 UP = [row("gate", None, 1), row("gate", 1, 1, "failed", candidate=2), row("gate", 1, 3), row("gate", 3, 4)]

@@ -8,8 +8,10 @@ look-ups ask for, in the commit of its own rows.
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -37,6 +39,14 @@ MOST_SMALL_FILES = 200
 _SMALL_FILE_ROWS = 16_384
 _KEPT_FILE_ROWS = 1_024
 _GROUP_ROWS = 2_048
+
+_ARROW_TYPES = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    date: pa.date32(),
+    datetime: pa.timestamp("us", tz="UTC"),
+}
 
 Filter = tuple[str, str, Any]
 
@@ -67,6 +77,21 @@ def append_rows(
         return rows_added(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
 
     return commit(target_of(settings, name, schema), decide)
+
+
+def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
+    """The columns for the fields of a dataclass; choices and mappings, which are kept as JSON, are texts.
+
+    Args:
+        int32: Fields that are kept in 32 bits.
+    """
+    hints = get_type_hints(kind)
+    return pa.schema([(name, pa.int32() if name in int32 else _arrow_type(hint)) for name, hint in hints.items()])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    known = get_args(hint)[0] if isinstance(hint, UnionType) else hint  # of `int | None` the first
+    return _ARROW_TYPES.get(known, pa.string())
 
 
 def target_of(settings: Settings, name: str, schema: pa.Schema) -> Target:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from forecache.errors import InputError
 from forecache.lake.delta.commit import Change, State, commit
-from forecache.lake.delta.small_tables import read_rows, rows_added, target_of
+from forecache.lake.delta.small_tables import read_rows, row_schema, rows_added, target_of
 from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -59,7 +59,7 @@ def enter_files(
     Args:
         require: Called before each attempt to commit; what it raises goes through.
     """
-    rows = _to_arrow(files)
+    rows = pa.Table.from_pylist([vars(file) for file in files], schema=row_schema(IngestedFile))
 
     def decide(state: State) -> Change:
         require()
@@ -115,16 +115,3 @@ def raw_state(settings: Settings, source: Source, night: date, *, files: list[In
     files = ingested_files(settings, source) if files is None else files
     versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
     return max(versions, default=-1)
-
-
-def _to_arrow(files: Sequence[IngestedFile]) -> pa.Table:
-    time_type = pa.timestamp("us", tz="UTC")
-    types = {
-        "event_day": pa.date32(),
-        "modified_at": time_type,
-        "ingested_at": time_type,
-        **dict.fromkeys(("size_bytes", "landing_rows", "raw_rows", "quarantined_rows", "raw_version"), pa.int64()),
-    }
-    names = IngestedFile.__dataclass_fields__
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    return pa.Table.from_pylist([vars(file) for file in files], schema=schema)
