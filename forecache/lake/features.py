@@ -13,7 +13,7 @@ from forecache.lake.delta.tables import open_table, table_version, write_partiti
 from forecache.lake.events import known_events
 from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline, Served
 from forecache.results import Progress, StageResult, no_progress
@@ -109,7 +109,7 @@ def _build_stale(
         return _done(settings, table, {night: writer.version for night, writer in written.items()})
 
     def tell(some: Sequence[date], share: float) -> None:
-        progress(f"features of {pipeline.name} for {_span(some)}", share)
+        progress(f"features of {pipeline.name} for {span(some)}", share)
 
     stage = Stage(settings, STAGE, pipeline.name, run_id)
     records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
@@ -186,7 +186,3 @@ def last_night(pipeline: Served, today: date) -> date:
     """The newest night of a pipeline: yesterday, or the last day of its data."""
     yesterday = today - timedelta(days=1)
     return min(yesterday, pipeline.end) if pipeline.end else yesterday
-
-
-def _span(nights: Sequence[date]) -> str:
-    return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"

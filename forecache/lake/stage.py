@@ -161,3 +161,8 @@ def stale(
         for night, text in inputs.items()
         if night in rebuild or night not in before or before[night].inputs != text or not usable(before[night])
     )
+
+
+def span(nights: Sequence[date]) -> str:
+    """The nights, ascending, for people."""
+    return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"

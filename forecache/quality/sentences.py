@@ -6,16 +6,6 @@ from typing import Any
 from forecache.pipeline import Expectation
 
 
-def subject(expectation: Expectation) -> str:
-    """The column or columns that an expectation constrains, "" for the table as a whole."""
-    arguments = expectation.arguments
-    if "column" in arguments:
-        return str(arguments["column"])
-    if "column_A" in arguments:
-        return f"{arguments['column_A']}, {arguments['column_B']}"
-    return ", ".join(arguments.get("column_list", ()))
-
-
 def sentence(
     expectation: Expectation,
     success: bool,
@@ -24,7 +14,7 @@ def sentence(
     unexpected_percent: float | None,
 ) -> str:
     """The expectation in one sentence and, if it failed, by how much."""
-    wanted = f"{subject(expectation) or 'The table'} {_demand(expectation)}"
+    wanted = f"{', '.join(expectation.columns) or 'The table'} {_demand(expectation)}"
     if success:
         return f"{wanted}: holds."
     if unexpected_count is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import CheckError, SettingsError
 from forecache.pipeline import Expectation
 from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.sentences import sentence, subject
+from forecache.quality.sentences import sentence
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -102,14 +102,8 @@ def load() -> Any:
     return known
 
 
-def _columns(expectation: Expectation) -> list[str]:
-    arguments = expectation.arguments
-    single = [arguments[name] for name in ("column", "column_A", "column_B") if name in arguments]
-    return [*single, *arguments.get("column_list", ())]
-
-
 def _require_columns(frame: "DataFrame", expectation: Expectation, name: str) -> None:
-    missing = [column for column in _columns(expectation) if column not in frame.columns]
+    missing = [column for column in expectation.columns if column not in frame.columns]
     if missing:
         raise CheckError(
             f"{name} lacks the column {missing[0]!r}, which {expectation.type} is about.",
@@ -118,7 +112,7 @@ def _require_columns(frame: "DataFrame", expectation: Expectation, name: str) ->
 
 
 def _key_column(expectation: Expectation) -> str:
-    return "__key_" + "__".join(_columns(expectation))
+    return "__key_" + "__".join(expectation.columns)
 
 
 def _nan_as_null(frame: "DataFrame") -> "DataFrame":
@@ -132,7 +126,7 @@ def _nan_as_null(frame: "DataFrame") -> "DataFrame":
 def _with_keys(frame: "DataFrame", expectations: Sequence[Expectation]) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    keys = {_key_column(e): F.struct(*_columns(e)) for e in expectations if e.type in _UNIQUE}
+    keys = {_key_column(e): F.struct(*e.columns) for e in expectations if e.type in _UNIQUE}
     return frame.withColumns(keys) if keys else frame
 
 
@@ -161,7 +155,7 @@ def _read(expectation: Expectation, outcome: Any, rows: int) -> CheckResult:
     percent = None if count is None else 100.0 * count / rows if rows else 0.0
     return CheckResult(
         expectation=expectation.type,
-        subject=subject(expectation),
+        subject=", ".join(expectation.columns),
         severity=expectation.severity,
         success=success,
         sentence=sentence(expectation, success, observed, count, percent),

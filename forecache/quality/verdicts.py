@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from forecache.errors import CheckError
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Done, Stage, span
 from forecache.pipeline import Expectation
 from forecache.quality.report import CheckReport
 from forecache.quality.validate import validate
@@ -143,11 +143,10 @@ class _Bisection:
         from pyspark.sql import functions as F
 
         self._left -= 1
-        span = str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"
         # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
         dates = ", ".join(f"DATE '{night.isoformat()}'" for night in nights)
         chosen = F.expr(f"`{self._column}` IN ({dates})")
-        return validate(self._frame.where(chosen), self._expectations, name=f"{self._table} for {span}")
+        return validate(self._frame.where(chosen), self._expectations, name=f"{self._table} for {span(nights)}")
 
 
 def _fingerprint(expectations: Sequence[Expectation]) -> str:

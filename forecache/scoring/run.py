@@ -16,7 +16,7 @@ from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.stage import stale
+from forecache.lake.stage import span, stale
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion, champion, verified_folder
@@ -25,7 +25,7 @@ from forecache.scoring.batch_size import Calibration, calibrate
 from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
 from forecache.scoring.incremental.incremental import Base, Mode, find_base
 from forecache.scoring.night import STAGE, Night, describe_nights
-from forecache.scoring.partitions.commit import commit, record_committed, span
+from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
 from forecache.scoring.tasks.prediction_rows import Stamp
 from forecache.scoring.work import Engine, Run, Work, num_cores

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, declared_pipeline, settings
+from forecache.cli.base import Night, command, settings
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress

@@ -11,7 +11,7 @@ from forecache.lake.delta.commit import Target
 from forecache.lake.delta.partitions import Committed, Seen, Writer, replace_partitions
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import Done
+from forecache.lake.stage import Done, span
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import Night, partition_files
 from forecache.scoring.partitions.checks import check_partition
@@ -165,8 +165,3 @@ def table_schema(work: Work) -> "pa.Schema":
     features = pa.schema(open_table(work.settings, work.pipeline.feature_table).schema())
     keys = [pa.field(name, features.field(name).type) for name in work.pipeline.key]
     return pa.schema([*keys, (AS_OF, pa.date32()), *prediction_fields(layout_of(work.pipeline))])
-
-
-def span(nights: Sequence[date]) -> str:
-    """The nights, ascending, for people."""
-    return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"

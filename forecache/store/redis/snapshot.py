@@ -62,9 +62,14 @@ def read_all(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
     """The values of several names in one round trip (one per node of a cluster); None where there is none."""
     if not is_cluster(client):
         return list(client.mget(names))
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.get(name)
+    return in_one_trip(client, "get", [(name,) for name in names])
+
+
+def in_one_trip(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """What a command returns for each of these arguments, in one round trip per node of a cluster."""
+    pipe = cluster.pipeline(transaction=False)
+    for arguments in calls:
+        getattr(pipe, command)(*arguments)
     return list(pipe.execute())
 
 

@@ -20,7 +20,7 @@ from forecache.settings import Settings
 from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json, now
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.redis.client import connect, evicting_policy, is_cluster
-from forecache.store.redis.snapshot import RedisSnapshot, entry_key, key_prefix, read_all
+from forecache.store.redis.snapshot import RedisSnapshot, entry_key, in_one_trip, key_prefix, read_all
 from forecache.store.store import Store
 
 _BATCH = 1000
@@ -148,13 +148,10 @@ class RedisStore:
     def _set_many(self, entries: dict[bytes, bytes]) -> None:
         if not entries:
             return
-        if not is_cluster(self.client):
+        if is_cluster(self.client):
+            in_one_trip(self.client, "set", entries.items())
+        else:
             self.client.mset(entries)
-            return
-        pipe = self.client.pipeline(transaction=False)
-        for key, entry in entries.items():
-            pipe.set(key, entry)
-        pipe.execute()
 
     def _verify(self, snapshot: Snapshot, complete: set[str]) -> None:
         """Compare what Redis reads with the local version: every key of the segments that were loaded."""
@@ -188,10 +185,7 @@ class RedisStore:
     def _unlink_many(self, keys: list[bytes]) -> int:
         if not is_cluster(self.client):
             return int(self.client.unlink(*keys))
-        pipe = self.client.pipeline(transaction=False)
-        for key in keys:
-            pipe.unlink(key)
-        return sum(pipe.execute())
+        return sum(in_one_trip(self.client, "unlink", [(key,) for key in keys]))
 
 
 def pipelines_in_redis(client: Any) -> set[str]:
