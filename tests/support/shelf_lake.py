@@ -14,8 +14,8 @@ import shelf_project
 from deltalake import DeltaTable
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
-from forecache.lake import steps
 from forecache.settings import Settings, load_settings
+from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -86,6 +86,6 @@ def recommend_until(home: Path, step: str, told: Any) -> None:
             told.send(name)
             os.kill(os.getpid(), 9)
 
-    steps.on_step = die
+    lake_step.on_step = die
     result = recommend(load_settings(home=home, project="shelf_project", code_version="fixed"), offers, [LAST])
     told.send(json.dumps(result.details["built"]))
