@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from list_tables import SERVED, TYPES, list_table, recommended, top
 from reader_support import value_json
 from store_services import redis_server
@@ -212,6 +213,35 @@ def test_batches_hold_few_rows_where_lists_are_long(settings: Settings) -> None:
     assert (piece.rows, piece.values, source.values_of(10)) == (200, 4000, 200)
     batches = list(source.reader.batches(piece, ["items"], batch_rows=1000))
     assert {len(batch) for batch in batches} == {50}
+
+
+def test_a_row_group_with_lists_is_decoded_batch_by_batch(settings: Settings) -> None:
+    from forecache.store.encoding.prediction_source import open_night
+
+    lists = pa.array([top(50)], TYPES["items"]).take(pa.array([0] * 40_000))
+    table = list_table({f"{number:05d}": {} for number in range(40_000)})
+    table = table.set_column(table.schema.get_field_index("items"), "items", lists)
+    write_night(settings, table)
+    whole = lists.nbytes
+    del lists, table
+    reader = open_night(settings, recommended(), None).reader
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for batch in reader.batches(reader.pieces[0], ["customer_id", "items"]):
+        most, rows = max(most, pa.total_allocated_bytes() - before), rows + len(batch)
+    assert rows == 40_000
+    assert most < whole / 4
+
+
+@pytest.mark.parametrize(("first", "second"), [("items", "tags"), ("items", "orders"), ("orders", "active")])
+def test_a_column_that_an_older_file_lacks_is_null(settings: Settings, first: str, second: str) -> None:
+    write_night(settings, list_table({"old": ROWS["plain"]}, columns=(first,)))
+    more = list_table({"new": ROWS["plain"]}, columns=(first, second))
+    uri = settings.table_uri("predictions_churn")
+    write_deltalake(uri, more, mode="append", schema_mode="merge", partition_by=["as_of"])
+    publish(settings, recommended((first, second)))
+    found = served(open_store(settings, "churn"))
+    assert (found["new"][first], found["new"][second]) == (ROWS["plain"][first], ROWS["plain"][second])
+    assert (found["old"][first], found["old"][second]) == (ROWS["plain"][first], None)
 
 
 def test_a_replica_and_redis_serve_the_same_lists(settings: Settings, tmp_path: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 BATCH_ROWS = 1 << 17
@@ -43,6 +44,7 @@ class PartitionReader:
         dataset = table.to_pyarrow_dataset(partitions=[(column, "=", value)])
         found = dataset.get_fragments(filter=ds.field(column) == date.fromisoformat(value))
         self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
+        self._column, self._table_schema = column, dataset.schema
         self.schema = plain(dataset.schema.empty_table()).schema
         self.pieces = [
             Piece(fragment.path, group.id, group.num_rows, _most_values(fragment.metadata.row_group(group.id)))
@@ -52,12 +54,34 @@ class PartitionReader:
 
     def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The rows of a piece, in batches of bounded size: about `batch_rows` rows, or items of lists."""
+        if piece.values > piece.rows and self._column not in columns:
+            yield from self._list_batches(piece, columns, max(1, batch_rows * piece.rows // piece.values))
+            return
         group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
-        batch_rows = max(1, batch_rows * piece.rows // max(1, piece.values))
+        # By the table's schema, as a file that is older than a column lacks it.
         for batch in group.to_batches(
-            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1
-        ):
+            self._table_schema,
+            columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1,
+        ):  # fmt: skip
             yield plain(batch)
+
+    def _list_batches(self, piece: Piece, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a piece with lists, decoded batch by batch.
+
+        A dataset decodes a whole row group at once, which takes gigabytes where each row has a list.
+        """
+        fragment = self._fragments[piece.path]
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        with pq.ParquetFile(fragment.open(), metadata=fragment.metadata, coerce_int96_timestamp_unit="us") as file:
+            there = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_rows, row_groups=[piece.row_group], columns=there, use_threads=False):
+                arrays = [
+                    batch.column(field.name).cast(field.type)
+                    if field.name in there
+                    else pa.nulls(len(batch), field.type)
+                    for field in schema
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 _PLAIN = {
