@@ -134,7 +134,7 @@ class Recommender:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        return ("recommended",)
+        return ("items",)
 
     @property
     def served_fields(self) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Recommender:
 
     @property
     def prediction_table(self) -> str:
-        """Delta table: user, as_of (date, partition), recommended (list of item, score, reason), PROVENANCE_COLUMNS."""
+        """Delta table: user, as_of (date, partition), items (list of item, score, reason), PROVENANCE_COLUMNS."""
         return PREDICTIONS + self.name
 
     @property

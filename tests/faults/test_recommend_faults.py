@@ -37,7 +37,7 @@ def run(settings: Settings, step: str) -> str:
 
 def assert_whole(settings: Settings) -> None:
     rows = rows_of(settings)
-    found = {row["customer"]: [item["item"] for item in row["recommended"]] for row in rows}
+    found = {row["customer"]: [item["item"] for item in row["items"]] for row in rows}
     assert len(found) == len(rows)
     assert found == lists_by_hand(settings, LAST)
     assert_valid_log(settings.table_uri(offers.prediction_table))

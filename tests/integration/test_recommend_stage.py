@@ -36,7 +36,7 @@ def test_lists_are_those_of_the_model_written_out_by_hand(home: Settings) -> Non
     rows = rows_of(home)
     for night in (earlier, LAST):
         expected = lists_by_hand(home, night)
-        found = {row["customer"]: row["recommended"] for row in rows if row["as_of"] == night}
+        found = {row["customer"]: row["items"] for row in rows if row["as_of"] == night}
         assert len([row for row in rows if row["as_of"] == night]) == len(found) == len(expected)
         assert {key: [item["item"] for item in items] for key, items in found.items()} == expected
         for items in found.values():
@@ -50,7 +50,7 @@ def test_a_reason_is_an_article_that_the_customer_has_bought(home: Settings) -> 
     from shelf_lake import purchases
 
     bought = {(row["customer"], row["article"]) for row in purchases(home, LAST)}
-    reasons = [(row["customer"], item["reason"]) for row in rows_of(home) for item in row["recommended"]]
+    reasons = [(row["customer"], item["reason"]) for row in rows_of(home) for item in row["items"]]
     assert sum(reason is not None for _, reason in reasons) > len(reasons) / 2
     assert {pair for pair in reasons if pair[1] is not None} <= bought
 
@@ -66,13 +66,13 @@ def test_what_is_current_is_not_done_again_and_a_changed_declaration_or_a_late_f
     assert recommend(home, described, [LAST]).skipped
     shorter = replace(offers, k=3)
     assert not recommend(home, shorter, [LAST]).skipped
-    assert {len(row["recommended"]) for row in rows_of(home)} == {3}
+    assert {len(row["items"]) for row in rows_of(home)} == {3}
     day = LAST - timedelta(days=3)
     late = landing_of(home) / PURCHASES.name / f"{day}-late.csv"
     late.write_text(f"customer,article,shelf,quantity,day\nnewcomer,tools-00,tools,1,{day}\n")
     ingest(spark, home, PURCHASES)
     assert not recommend(home, offers, [LAST]).skipped
-    found = {row["customer"]: [item["item"] for item in row["recommended"]] for row in rows_of(home)}
+    found = {row["customer"]: [item["item"] for item in row["items"]] for row in rows_of(home)}
     assert found == lists_by_hand(home, LAST)
     assert "newcomer" in found
 
