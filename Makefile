@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTHON ?= python3.12
 
 .PHONY: test-gpu
-.PHONY: help setup setup-s3 demo demo-s3 dev test services lint types imports unit integration faults e2e format \
+.PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
         bench bench-store bench-scoring bench-training bench-demo bench-history figures settings-doc docs clean clean-state distclean
 
 help: ## List the targets
@@ -29,6 +29,9 @@ setup-s3: ## `make setup`, and what Spark needs for a lake on S3
 demo-s3: setup-s3 ## The same with landing zone, lake, checkpoints and store on an S3 server (MinIO, built here)
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/forecache demo --s3 $(ARGS)
+
+demo-shop: setup ## Recommend products to households, from a grocery's year of purchases (examples/shop)
+	@bash scripts/demo_shop.sh $(ARGS)
 
 dev: setup ## Open the Dagster UI on the same state
 	@bash scripts/dev.sh

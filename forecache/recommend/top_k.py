@@ -14,14 +14,13 @@ import numpy as np
 
 from forecache.errors import InputError
 from forecache.recommend.filters import Filters
+from forecache.recommend.largest import best, bound_of, padded
 
 USERS_AT_ONCE = 1024
 """Users of a part, which one thread works on; results come in parts."""
 _ROWS = 64
 _FIRST_ITEMS = 2048
 _SAMPLE, _WORTHWHILE_SHARE = 256, 0.8
-_EMPTY = np.iinfo(np.int64).min
-_LOWEST = np.float32(np.finfo(np.float32).min)
 # Norms are compared in float64 with scores that were summed in float32.
 _SLACK = 1 - 1e-4
 
@@ -66,14 +65,14 @@ def top_k(
 
     def part(first: int, last: int) -> TopK:
         found = []
-        buffer = np.empty((_ROWS, _padded(num_items, depth)), np.float32)
+        buffer = np.empty((_ROWS, padded(num_items, depth)), np.float32)
         for start in range(first, last, _ROWS):
             rows = np.arange(start, min(start + _ROWS, last))
             block = buffer[: len(rows)]
             score(start, start + len(rows), block[:, :num_items])
             filters.apply(block[:, :num_items], rows)
             block[:, num_items:] = -np.inf
-            found.append(_best(block, k, filters))
+            found.append(best(block, k, filters))
         return TopK(first, *_stacked(found))
 
     return _in_order(part, num_users, threads)
@@ -119,7 +118,7 @@ class _RankedItems:
         self._rising = -norms[order]
         self._depth = filters.depth(k)
         # Padded, so that every block of scores is one piece of memory.
-        self._items = np.zeros((item_vectors.shape[1], _padded(len(order), self._depth)), np.float32)
+        self._items = np.zeros((item_vectors.shape[1], padded(len(order), self._depth)), np.float32)
         self._items[:, : len(order)] = item_vectors[order].T
         self._users = user_vectors
         self._k = k
@@ -142,14 +141,14 @@ class _RankedItems:
         for start in range(0, len(rows), _ROWS):
             some = order[start : start + _ROWS]
             block = self._scores(rows[some], int(needed[some].max(initial=0)), buffer)
-            items[some], scores[some] = _best(block, self._k, self._filters, codes=self._codes)
+            items[some], scores[some] = best(block, self._k, self._filters, codes=self._codes)
         return TopK(first, items, scores)
 
     def _scores(self, rows: np.ndarray, width: int, buffer: np.ndarray) -> np.ndarray:
-        """Scores of the first `width` items, float32 [rows, padded]; -inf in the padding."""
-        padded = _padded(width, self._depth)
-        block = buffer[: len(rows) * padded].reshape(len(rows), padded)
-        np.matmul(self._users[rows], self._items[:, :padded], out=block)
+        """Scores of the first `width` items, float32 [rows, columns]; -inf in the padding."""
+        columns = padded(width, self._depth)
+        block = buffer[: len(rows) * columns].reshape(len(rows), columns)
+        np.matmul(self._users[rows], self._items[:, :columns], out=block)
         self._filters.apply(block[:, :width], rows)
         block[:, width:] = -np.inf
         return block
@@ -159,7 +158,7 @@ class _RankedItems:
         bounds = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), _ROWS):
             some = slice(start, start + _ROWS)
-            bounds[some] = _bound(self._scores(rows[some], _FIRST_ITEMS, buffer), self._depth)
+            bounds[some] = bound_of(self._scores(rows[some], _FIRST_ITEMS, buffer), self._depth)
         norms = np.linalg.norm(self._users[rows].astype(np.float64), axis=1)
         # A bound of zero or less is reached by items of any norm.
         least = np.where(bounds > 0, bounds / np.maximum(norms, 1e-300) * _SLACK, 0)
@@ -172,73 +171,6 @@ def _check_k(k: int, num_items: int) -> None:
             f"A list of the {k} best items was asked for, and there are {num_items}.",
             remedy=f"Ask for 1 to {num_items}.",
         )
-
-
-def _groups(depth: int) -> int:
-    """Groups of items whose maxima bound the best `depth` scores closely."""
-    return int(max(256, 1 << (2 * depth - 1).bit_length()))
-
-
-def _padded(width: int, depth: int) -> int:
-    """Columns of a block: whole groups of items."""
-    groups = _groups(depth)
-    return -(-max(width, 1) // groups) * groups
-
-
-def _bound(block: np.ndarray, depth: int) -> np.ndarray:
-    """A score that at least `depth` items of each row reach where it has so many, float32 [rows]."""
-    rows, width = block.shape
-    groups = _groups(depth)
-    maxima = block.reshape(rows, width // groups, groups).max(axis=1)
-    if np.isnan(maxima).any():
-        raise InputError("A score is not a number.", remedy="Train the model again, and look at its factors first.")
-    return np.maximum(np.partition(maxima, groups - depth, axis=1)[:, groups - depth], _LOWEST)
-
-
-def _best(
-    block: np.ndarray, k: int, filters: Filters, *, codes: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of a block's columns by (score descending, code ascending)."""
-    depth = filters.depth(k)
-    items, scores = _sorted(block, _bound(block, depth), depth, codes)
-    if not filters.limits_groups:
-        return items, scores
-    items, scores, complete = filters.spread(items, scores, k)
-    for row in np.flatnonzero(~complete):
-        everything = _sorted(block[row : row + 1], np.array([_LOWEST]), block.shape[1], codes)
-        items[row], scores[row], _ = (each[0] for each in filters.spread(*everything, k))
-    return items, scores
-
-
-def _sorted(block: np.ndarray, bound: np.ndarray, k: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of those columns of each row that reach its bound; -1 and -inf where there are fewer."""
-    rows, width = block.shape
-    flat = np.flatnonzero(block >= bound[:, None])
-    row, column = np.divmod(flat, width)
-    counts = np.bincount(row, minlength=rows)
-    starts = np.cumsum(counts) - counts
-    table = np.full((rows, max(k, int(counts.max(initial=0)))), _EMPTY)
-    items = column if codes is None else codes[column]
-    table[row, np.arange(len(flat)) - starts[row]] = _sort_keys(block.reshape(-1)[flat], items)
-    table.sort(axis=1)
-    return _from_sort_keys(table[:, : -k - 1 : -1])
-
-
-def _sort_keys(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """int64 that sort as (score ascending, item descending): the order of a list, read from its end."""
-    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0.0 is 0.0
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    return np.asarray((bits << 32) | (0xFFFFFFFF - items.astype(np.int64)))
-
-
-def _from_sort_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    empty = keys == _EMPTY
-    bits = keys >> 32
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    scores = bits.astype(np.int32).view(np.float32)
-    items = (0xFFFFFFFF - (keys & 0xFFFFFFFF)).astype(np.int32)
-    scores[empty], items[empty] = -np.inf, -1
-    return items, scores
 
 
 def _stacked(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
