@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forecache.errors import CheckError
+from forecache.errors import CheckError, InputError
 from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
 from forecache.recommend import metrics
@@ -14,12 +14,12 @@ from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import filters_of, rank
 from forecache.recommend.models import Popularity, RepeatPurchase
 from forecache.recommend.split import Split, split_by_day
+from forecache.statistics import mean_difference_interval
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _METRICS = {"ndcg": metrics.ndcg, "recall": metrics.recall, "precision": metrics.precision}
-_RESAMPLES, _TAIL = 1000, 2.5
 
 
 def judge(
@@ -45,9 +45,14 @@ def judge(
     models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
     values = {name: _values(recommender, model, split, users, relevant, groups) for name, model in models.items()}
     counted = ~np.isnan(values["model"])
-    means = {name: float(each[counted].mean()) if counted.any() else 0.0 for name, each in values.items()}
+    if not counted.any():
+        raise InputError(
+            f"Nobody chose an item in the {gate.test_days} days up to {night} that could be on a list.",
+            remedy="Declare a longer test_days in the gate.",
+        )
+    means = {name: float(each[counted].mean()) for name, each in values.items()}
     against = max(("popularity", "repeat_purchase"), key=lambda name: means[name])
-    low, high = _interval((values["model"] - values[against])[counted], recommender.seed)
+    low, high = mean_difference_interval(values["model"][counted], values[against][counted], seed=recommender.seed)
     found = {
         "metric": f"{gate.metric}@{gate.at}",
         "users": int(counted.sum()),
@@ -95,16 +100,6 @@ def _values(
     filters = filters_of(recommender, fitted, split.train, last_day, groups, users)
     parts = list(rank(fitted, history[users], recommender.gate.at, filters))
     return np.asarray(_METRICS[recommender.gate.metric](np.concatenate([part.items for part in parts]), relevant))
-
-
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    """The bootstrap's 95% interval of a mean over users (Efron 1979)."""
-    if not len(differences):
-        return 0.0, 0.0
-    rng = np.random.default_rng(seed)
-    means = [differences[rng.integers(0, len(differences), len(differences))].mean() for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, [_TAIL, 100 - _TAIL])
-    return float(low), float(high)
 
 
 def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any]) -> None:

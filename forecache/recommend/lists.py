@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,9 @@ def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Ite
     """The k best items, or all where there are fewer, for each row of a history (see `Fitted.history`)."""
     threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
     if isinstance(fitted, Factors):
+        # A dot product ranks also what training never saw.
+        known = fitted.known_items if filters.available is None else filters.available & fitted.known_items
+        filters = replace(filters, available=known)
         users = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in _starts(history.shape[0])]
         return top_k_of_factors(np.concatenate(users), fitted.item_vectors, k, filters=filters, threads=threads)
 
@@ -119,7 +122,6 @@ def filters_of(
         codes = np.array([numbers[name] for name in names])
     return Filters(
         seen=seen if seen is None or users is None else seen[users],
-        available=fitted.known_items if isinstance(fitted, Factors) else None,
         group_of_item=codes,
         most_of_group=recommender.most_of_group,
     )
