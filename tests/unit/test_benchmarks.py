@@ -26,6 +26,7 @@ if str(BENCHMARKS) not in sys.path:
 import figures  # noqa: E402  # the benchmarks are no package
 from _common import machine, results  # noqa: E402
 from _common.rows import Asked, Row, Value  # noqa: E402
+from _recommend import report as recommend  # noqa: E402
 from _store import answers, backends, lists, open_loop, rows, servers, summary  # noqa: E402
 from _store.lake import Curtain  # noqa: E402
 from _store.processes import BenchmarkError  # noqa: E402
@@ -307,6 +308,21 @@ def test_a_limit_is_on_the_ratio_or_on_the_figure() -> None:
     assert (memory.met, memory.asked_text) == (False, "<= 1,500 MB **missed**")
     faster = Row("speed", Value.of([2.0]), "s", "peer", Value.of([4.0]), 2.0, Asked(2.0))
     assert (faster.met, faster.asked_text) == (True, ">= 2 x")
+
+
+def test_every_recommender_that_was_measured_is_beside_ease_and_its_floors_are_on_its_own_figures() -> None:
+    names = ("ease", "ease_plain", "als", "two_towers", "popularity", "implicit_als", "implicit_bpr", "implicit_bm25")
+    models = {name: {"ndcg": [0.4], "recall": [0.2], "fit_s": [2.0]} for name in names}
+    models["ease"] = {"ndcg": [0.47, 0.49, 0.5], "recall": [0.25], "fit_s": [1.0]}
+    section = {"size": "full", "machine": MOMENT, "models": models, "gains": [[0.1, 0.2], [-0.01, 0.2], [0.2, 0.3]]}
+    rows = recommend.rows_of("movielens", section)
+    asked = {row.key: (row.asked_text, row.met) for row in rows if row.asked is not None}
+    assert asked == {
+        "ndcg": (">= 48 %", True), "gain": (">= 0 % **missed**", False), "seconds": ("<= 5 s", True),
+    }  # fmt: skip
+    beside = [row for row in rows if row.what == "nDCG@10 of EASE"]
+    assert len(beside) == len(names) - 1
+    assert all(row.ratio == pytest.approx(0.49 / 0.4) for row in beside)
 
 
 def test_readme_and_the_document_hold_what_the_results_say() -> None:
