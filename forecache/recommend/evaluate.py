@@ -1,7 +1,7 @@
 """Judge a recommender on the users of a test: metrics user by user, and its gain over simple models with intervals."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,9 @@ from forecache.errors import InputError
 from forecache.recommend import metrics
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models import Factors, Fitted, Popularity, Recommender, RepeatPurchase, WithFallback
+from forecache.recommend.lists import rank
+from forecache.recommend.models import Fitted, Popularity, Recommender, RepeatPurchase, WithFallback
 from forecache.recommend.split import Split
-from forecache.recommend.top_k import Score, top_k, top_k_of_factors
 from forecache.statistics import mean_difference_interval
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class Evaluation:
         return Gain(float((ours - theirs).mean()), low, high)
 
 
-def judge(
-    recommender: Recommender, split: Split, *, seed: int, k: int = 10, exclude_seen: bool, threads: int = 1
-) -> Evaluation:
+def judge(recommender: Recommender, split: Split, *, seed: int, k: int = 10, exclude_seen: bool) -> Evaluation:
     """Fit a recommender and the simple ones to the training side, and judge all by the test.
 
     The simple ones are popularity and, where users may get again what they had, repeat purchase filled up with
@@ -81,16 +79,14 @@ def judge(
     if not exclude_seen:
         simple[REPEAT_PURCHASE] = WithFallback(RepeatPurchase())
     fitted = {name: each.fit(split.train, seed=seed) for name, each in {MODEL: recommender, **simple}.items()}
-    return evaluate(fitted, split, k=k, exclude_seen=exclude_seen, threads=threads)
+    return evaluate(fitted, split, k=k, exclude_seen=exclude_seen)
 
 
-def evaluate(
-    fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude_seen: bool, threads: int = 1
-) -> Evaluation:
+def evaluate(fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude_seen: bool) -> Evaluation:
     """Judge fitted models by the lists that they make of the training side for the users of the test.
 
     Raises:
-        InputError: No user has anything relevant in the test, or k is larger than the number of items.
+        InputError: No user has anything relevant in the test.
     """
     relevant = split.test.matrix()
     seen = split.train.matrix()
@@ -108,35 +104,14 @@ def evaluate(
     share = np.bincount(seen.indices, minlength=seen.shape[1]) / max(1, num_trained)
     models = {}
     for name, each in fitted.items():
-        lists = lists_of(each, split.train, users, k, filters=filters, threads=threads)
+        lists = lists_of(each, split.train, users, k, filters=filters)
         models[name] = _judged(lists, relevant[users], share)
     return Evaluation(k, users, models)
 
 
-def lists_of(
-    fitted: Fitted, interactions: Interactions, users: Codes, k: int, *, filters: Filters, threads: int = 1
-) -> Codes:
+def lists_of(fitted: Fitted, interactions: Interactions, users: Codes, k: int, *, filters: Filters) -> Codes:
     """The k best items of some users of the interactions, int32 [users, k]; -1 behind the end of a shorter list."""
-    history = fitted.history(interactions)[users]
-    if isinstance(fitted, Factors):
-        filters = _only(filters, fitted)
-        parts = top_k_of_factors(fitted.user_vectors(history), fitted.item_vectors, k, filters=filters, threads=threads)
-    else:
-        parts = top_k(_scored(fitted, history), len(users), fitted.num_items, k, filters=filters, threads=threads)
-    return np.concatenate([part.items for part in parts])
-
-
-def _scored(fitted: Fitted, history: "csr_matrix") -> Score:
-    def score(first: int, last: int, out: np.ndarray) -> None:
-        fitted.score(history[first:last], out=out)
-
-    return score
-
-
-def _only(filters: Filters, fitted: Factors) -> Filters:
-    """The filters with those items only that training saw: a dot product ranks the others, too."""
-    available = fitted.known_items if filters.available is None else filters.available & fitted.known_items
-    return replace(filters, available=available)
+    return np.concatenate([part.items for part in rank(fitted, fitted.history(interactions)[users], k, filters)])
 
 
 def _judged(lists: Codes, relevant: "csr_matrix", share: np.ndarray) -> Judged:
