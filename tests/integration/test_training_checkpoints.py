@@ -4,14 +4,14 @@ import hashlib
 import itertools
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import sharded_job
 import torch
+from ranks import run_ranks
 from store_services import minio_server
 
 from forecache.errors import ForecacheError, UnavailableError
@@ -19,7 +19,6 @@ from forecache.folders import BucketFolder, Folder, LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import MARKER, Checkpoints
 from forecache.training.worker.distributed.group import Group
 
-SUPPORT = Path(__file__).parents[1] / "support"
 _PREFIXES = itertools.count()
 
 
@@ -234,31 +233,11 @@ def test_nothing_of_an_upload_to_a_bucket_that_was_killed_is_visible(s3: dict[st
 @pytest.mark.slow
 @pytest.mark.parametrize(("saved_by", "loaded_by"), [(2, 2), (2, 1), (1, 2)])
 def test_a_sharded_state_is_taken_up_by_another_number_of_ranks(tmp_path: Path, saved_by: int, loaded_by: int) -> None:
-    run_ranks(tmp_path, "save", saved_by)
+    run_ranks(sharded_job.save, saved_by, tmp_path / "save", place=tmp_path)
     folder = folder_of(LocalFolder(tmp_path / "checkpoints"), 3)
     files = {path.name for path in (tmp_path / "checkpoints" / folder).iterdir()}
     assert files == {*(f"__{rank}_0.distcp" for rank in range(saved_by)), ".metadata", "state.pt", MARKER}
-    run_ranks(tmp_path, "load", loaded_by)
-
-
-def run_ranks(folder: Path, what: str, world_size: int) -> None:
-    """Run `sharded_job.py` as each of the ranks; its own assertions fail it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, SUPPORT / "sharded_job.py", folder, what],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        assert [process.wait(120) for process in ranks] == [0] * world_size
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(sharded_job.load, loaded_by, tmp_path / "load", place=tmp_path)
 
 
 def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Folder, group: Group) -> None:

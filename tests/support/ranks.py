@@ -1,6 +1,5 @@
 """Several ranks of a process group on this machine: real processes, real gloo, what each returns."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from warm import processes
 
 TIMEOUT_S = 300
 
@@ -22,9 +22,8 @@ def run_ranks(
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
-    context = multiprocessing.get_context("spawn")
     ranks = [
-        context.Process(target=_rank, args=(job, rank, world_size, port, folder, device, arguments))
+        processes().Process(target=_rank, args=(job, rank, world_size, port, folder, device, arguments))
         for rank in range(world_size)
     ]
     for process in ranks:

@@ -1,10 +1,5 @@
-"""A rank of a sharded run: `python sharded_job.py FOLDER save|load`, with torchrun's variables in the environment.
+"""What each rank of a sharded run does: save a network's state, and take it up again on another number of ranks."""
 
-`save` trains an FSDP network for three steps, saves it, and leaves its weights after one more in FOLDER/expected.pt.
-`load` takes it up again on this many ranks, makes that step, and compares.
-"""
-
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +22,46 @@ from forecache.training.worker.distributed.group import Group
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def main() -> None:
-    folder, what = Path(sys.argv[1]), sys.argv[2]
-    group = Group("cpu")
+def save(group: Group, place: Path) -> None:
+    """Train an FSDP network for three steps, save it, and leave its weights after one more in expected.pt."""
+    network, optimizer, checkpoints = prepared(group, place)
+    for step in range(3):
+        train(network, optimizer, step)
+    checkpoints.save(3, {**state_of(network, optimizer), "step": 3})
+    train(network, optimizer, 3)  # goes on while the checkpoint is written
+    checkpoints.wait()
+    whole = go_on(network, optimizer, checkpoints)
+    if group.rank == 0:
+        torch.save(whole, place / "expected.pt")
+
+
+def load(group: Group, place: Path) -> None:
+    """Take it up again on these ranks, make that step, and compare."""
+    network, optimizer, checkpoints = prepared(group, place)
+    whole = go_on(network, optimizer, checkpoints)
+    if group.rank == 0:
+        for name, tensor in torch.load(place / "expected.pt").items():
+            torch.testing.assert_close(whole[name], tensor)
+
+
+def prepared(group: Group, place: Path) -> tuple[nn.Module, torch.optim.Optimizer, Checkpoints]:
     torch.manual_seed(3)
     network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
     if group.world_size > 1:
         fully_shard(network, mesh=init_device_mesh("cpu", (group.world_size,)))
-    optimizer = torch.optim.AdamW(network.parameters())
-    checkpoints = Checkpoints(LocalFolder(folder / "checkpoints"), group, inputs="sharded", keep=1)
-    if what == "save":
-        for step in range(3):
-            train(network, optimizer, step)
-        checkpoints.save(3, {**state_of(network, optimizer), "step": 3})
-        train(network, optimizer, 3)  # goes on while the checkpoint is written
-        checkpoints.wait()
-        found, _ = checkpoints.latest(state_of(network, optimizer))
-    else:
-        found, _ = checkpoints.latest(state_of(network, optimizer))
+    checkpoints = Checkpoints(LocalFolder(place / "checkpoints"), group, inputs="sharded", keep=1)
+    return network, torch.optim.AdamW(network.parameters()), checkpoints
+
+
+def go_on(network: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints) -> dict[str, Any]:
+    """The weights after the step that follows the newest checkpoint."""
+    found, _ = checkpoints.latest(state_of(network, optimizer))
     assert found is not None
     assert found["step"] == 3
     set_model_state_dict(network, found["network"])
     set_optimizer_state_dict(network, optimizer, found["optimizer"])
     train(network, optimizer, 3)
-    whole = get_model_state_dict(network, options=_WHOLE)
-    if what == "save" and group.rank == 0:
-        torch.save(whole, folder / "expected.pt")
-    elif group.rank == 0:
-        for name, tensor in torch.load(folder / "expected.pt").items():
-            torch.testing.assert_close(whole[name], tensor)
-    group.close()
+    return get_model_state_dict(network, options=_WHOLE)
 
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -68,7 +73,3 @@ def train(network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> No
 
 def state_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"network": get_model_state_dict(network), "optimizer": get_optimizer_state_dict(network, optimizer)}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Real processes that start warm: forked from a server that has imported what scoring needs and opened nothing."""
+"""Real processes that start warm: forked from a server that has imported much and opened nothing."""
 
 import json
 import multiprocessing
@@ -20,6 +20,9 @@ _MODULES = [
     "onnx",
     "onnxruntime",
     "pyarrow.dataset",
+    # What a rank of a training needs, as forecache.training.agent has it.
+    "forecache.training.worker.run",
+    "torch._dynamo",
 ]
 
 
