@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +48,71 @@ def contents(settings: Settings) -> dict[str, list[list[Any]]]:
     return found
 
 
-def undisturbed(spark: Any, settings: Settings, *landings: dict[str, str]) -> dict[str, list[list[Any]]]:
-    for files in landings:
-        land(settings, files)
-        ingest(spark, settings, ORDERS)
-    return contents(settings)
+@pytest.fixture(scope="module")
+def undisturbed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The contents after one ingestion of each of these landings, one after the other."""
+
+    def ingested(settings: Settings, *landings: dict[str, str]) -> Iterator[Any]:
+        for files in landings:
+            land(settings, files)
+            ingest(spark, settings, ORDERS)
+            yield contents(settings)
+
+    first, both = ingested(settings_of(tmp_path_factory.mktemp("quiet")), FIRST, LATER)
+    (at_once,) = ingested(settings_of(tmp_path_factory.mktemp("quiet")), FIRST | LATER)
+    return {"first": first, "first, then later": both, "all at once": at_once}
 
 
 @pytest.fixture(scope="module")
-def quiet(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Any]:
-    """The contents after an ingestion of all files, or after one of the first and one of the later files."""
-
-    @cache
-    def after(one_by_one: bool) -> Any:
-        landings = (FIRST, LATER) if one_by_one else (FIRST | LATER,)
-        return undisturbed(spark, settings_of(tmp_path_factory.mktemp("quiet")), *landings)
-
-    return after
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
+    alive: list[Worker] = []
+    yield alive
+    for worker in alive:
+        worker.close()
 
 
+@pytest.fixture
+def take(pool: list[Worker], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[Worker]]:
+    """Gives so many warm workers; those that earlier tests left alive, and new ones where they do not suffice."""
+
+    def some(count: int) -> list[Worker]:
+        pool[:] = [worker for worker in pool if worker.process.poll() is None]
+        new = [Worker(tmp_path_factory.mktemp("warm") / "home") for _ in range(count - len(pool))]
+        for worker in new:
+            worker.wait_until_ready()
+        pool.extend(new)
+        return pool[:count]
+
+    return some
+
+
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_two_ingestions_at_once_leave_each_file_once(
+    undisturbed: dict[str, Any], take: Callable[[int], list[Worker]], tmp_path: Path, unlocked: bool
+) -> None:
+    workers = take(2)
+    # Without the lock each overtaken ingestion judges anew; tests/integration/test_lake_ingest_commit.py has many more.
+    for number in range(2 if unlocked else 5):
+        settings = settings_of(tmp_path / f"home-{number}")
+        for files, expected in ((FIRST, "first"), (LATER, "first, then later")):
+            land(settings, files)
+            at = time.time() + 0.2
+            for worker in workers:
+                worker.tell(home=settings.home_path, start_at=at, unlocked=unlocked)
+            answers = [worker.answer() for worker in workers]
+            assert all("files" in answer for answer in answers), answers
+            assert len(files) <= sum(answer["files"] for answer in answers) <= 2 * len(files)
+            assert contents(settings) == undisturbed[expected], (number, answers)
+
+
+# After the races, whose workers it kills.
 @pytest.mark.parametrize("step", STEPS)
 def test_ingestion_killed_after_a_step_is_made_good_by_the_next(
-    spark: Any, quiet: Callable[[bool], Any], tmp_path: Path, step: str
+    spark: Any, undisturbed: dict[str, Any], take: Callable[[int], list[Worker]], tmp_path: Path, step: str
 ) -> None:
     settings = settings_of(tmp_path / "killed")
     land(settings, FIRST)
-    worker = Worker(tmp_path / "warm")
-    worker.wait_until_ready()
+    (worker,) = take(1)
     worker.tell(home=settings.home_path, kill_after=step)
     assert worker.answer() is None
     assert worker.process.wait(timeout=60) == -signal.SIGKILL
@@ -87,34 +124,4 @@ def test_ingestion_killed_after_a_step_is_made_good_by_the_next(
     land(settings, LATER)
     ingest(spark, settings, ORDERS)
     # Files that were not entered are judged together with those that landed since.
-    assert contents(settings) == quiet(step == STEPS[-1])
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
-    started = [Worker(tmp_path_factory.mktemp("warm") / "home") for _ in range(2)]
-    for worker in started:
-        worker.wait_until_ready()
-    yield started
-    for worker in started:
-        worker.close()
-
-
-@pytest.mark.parametrize("unlocked", [False, True])
-def test_two_ingestions_at_once_leave_each_file_once(
-    spark: Any, workers: list[Worker], tmp_path: Path, unlocked: bool
-) -> None:
-    first = undisturbed(spark, settings_of(tmp_path / "quiet"), FIRST)
-    both = undisturbed(spark, settings_of(tmp_path / "quiet"), LATER)
-    # Without the lock each overtaken ingestion judges anew; tests/integration/test_lake_ingest_commit.py has many more.
-    for number in range(2 if unlocked else 5):
-        settings = settings_of(tmp_path / f"home-{number}")
-        for files, expected in ((FIRST, first), (LATER, both)):
-            land(settings, files)
-            at = time.time() + 0.2
-            for worker in workers:
-                worker.tell(home=settings.home_path, start_at=at, unlocked=unlocked)
-            answers = [worker.answer() for worker in workers]
-            assert all("files" in answer for answer in answers), answers
-            assert len(files) <= sum(answer["files"] for answer in answers) <= 2 * len(files)
-            assert contents(settings) == expected, (number, answers)
+    assert contents(settings) == undisturbed["first, then later" if step == STEPS[-1] else "all at once"]
