@@ -1,5 +1,7 @@
 """scikit-learn: an estimator that Forecache trained and saved with skops, of types that run no code of the file."""
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ SAFE_TYPES = (
 """Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
 
 Trees are walked by compiled code that looks at no bounds; `forecache.inference.runtimes.trees` does."""
+_IMPORTS_TORCH = "sklearn.externals.array_api_compat.torch"
 _ROW_BY_ROW = frozenset(
     f"{name}{kind}"
     for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting")
@@ -75,25 +78,38 @@ def load_predict(payload: bytes) -> Predict:
     return lambda matrix: in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
 
 
+def skops_io() -> ModuleType:
+    """The module `skops.io`, imported without torch.
+
+    skops lists scikit-learn's estimators, and so imports every package of it. One of them imports torch where that is
+    installed: three of the six seconds of CPU that the import took.
+    """
+    if "skops.io" not in sys.modules and "torch" not in sys.modules:
+        sys.modules[_IMPORTS_TORCH] = None  # type: ignore[assignment]  # passed over as one that cannot be imported
+        try:
+            import skops.io
+        finally:
+            sys.modules.pop(_IMPORTS_TORCH, None)
+    import skops.io
+
+    return skops.io
+
+
 def load_skops(payload: bytes) -> Any:
     """A scikit-learn estimator from a skops file.
 
     Raises:
         CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
     """
-    import skops.io
-
     refuse_untrusted(payload)
-    estimator = skops.io.loads(payload, trusted=list(SAFE_TYPES))
+    estimator = skops_io().loads(payload, trusted=list(SAFE_TYPES))
     refuse_unsound_trees(estimator)
     return estimator
 
 
 def refuse_untrusted(payload: bytes) -> None:
     """Refuse a skops file that would run code when it is loaded; see `load_skops`."""
-    import skops.io
-
-    untrusted = [name for name in skops.io.get_untrusted_types(data=payload) if name not in SAFE_TYPES]
+    untrusted = [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",

@@ -193,10 +193,10 @@ def _save_skops(estimator: Any, path: Path) -> None:
 
 
 def _skops_of(estimator: Any) -> bytes:
-    import skops.io
+    from forecache.inference.runtimes.sklearn import skops_io
 
     try:
-        return bytes(skops.io.dumps(estimator))
+        return bytes(skops_io().dumps(estimator))
     except (TypeError, NotImplementedError) as error:
         raise CheckError(
             f"The estimator cannot be saved without a pickle: {error}.",
