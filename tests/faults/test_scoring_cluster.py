@@ -26,7 +26,7 @@ from scoring_support import (
     save_onnx,
     write_features,
 )
-from spark_cluster import Cluster, kill_group
+from spark_cluster import SHORT_JVM, Cluster, kill_group
 
 from forecache.inference.kernel_spec import BOUNDS
 from forecache.scoring.run import score
@@ -62,7 +62,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def run(
     settings: Settings, cluster: Cluster, program: str, *arguments: str, conf: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    conf = {"spark.executor.memory": "512m", "spark.executor.cores": "1", "spark.cores.max": "2"} | (conf or {})
+    conf = {
+        "spark.executor.memory": "512m",
+        "spark.executor.cores": "1",
+        "spark.cores.max": "2",
+        "spark.executor.extraJavaOptions": SHORT_JVM,
+    } | (conf or {})
     environment = {
         **os.environ,
         "FORECACHE_HOME": str(settings.home),
@@ -220,6 +225,47 @@ def test_models_of_every_kind_reach_executors_that_share_no_disk_and_load_once(
     assert {tuple(rest) for _, *rest in workers} == {("1", "yes")}
 
 
+ENTRY_POINT = """
+import os, subprocess
+from pathlib import Path
+from scoring_support import column_signature, network, save_onnx
+from forecache.scoring import scoring_udf
+from pyspark.sql import functions as F
+context = spark.sparkContext
+conf = dict(context.getConf().getAll())
+options = [*conf["spark.executor.extraJavaOptions"].split(), f"-Dspark.driver.port={conf['spark.driver.port']}"]
+given = {
+    "SPARK_DRIVER_URL": f"spark://CoarseGrainedScheduler@127.0.0.1:{conf['spark.driver.port']}",
+    "SPARK_EXECUTOR_ID": "7", "SPARK_EXECUTOR_CORES": "1", "SPARK_EXECUTOR_MEMORY": "512m",
+    "SPARK_APPLICATION_ID": context.applicationId, "SPARK_EXECUTOR_POD_IP": "127.0.0.1",
+    "SPARK_RESOURCE_PROFILE_ID": "0", "SPARK_EXECUTOR_POD_NAME": "executor-7",
+    **{f"SPARK_JAVA_OPT_{i}": option for i, option in enumerate(options)},
+}
+log = open(settings.home_path / "executor.log", "wb")
+work = settings.home_path / "executor"  # where an executor puts the jars that it fetches from the driver
+work.mkdir()
+command = [str(Path("deploy/executor.sh").resolve()), "executor"]
+subprocess.Popen(command, env={**os.environ, **given}, stdout=log, stderr=log, cwd=work)
+names = [f"f{i}" for i in range(20)]
+folder = save_onnx(settings.home_path / "model", network(output="p"), column_signature(names, {"p": "float"}))
+model = scoring_udf(spark, str(folder))
+frame = spark.range(100, numPartitions=4).select(*(F.lit(0.0).cast("float").alias(name) for name in names))
+print("rows", frame.select(model().alias("p")).where("p between 0 and 1").count(), flush=True)
+"""
+
+
+def test_the_entry_point_of_an_executor_s_container_joins_the_driver_and_scores(
+    settings: Settings, cluster: Cluster
+) -> None:
+    # No worker has as many cores, so the cluster starts no executor of its own.
+    process = run(settings, cluster, ENTRY_POINT, conf={"spark.executor.cores": "3", "spark.cores.max": "3"})
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        kill_group(process)
+    assert output.splitlines()[-1] == "rows 100", (settings.home_path / "executor.log").read_text()[-2000:]
+
+
 SCORE = """
 from scoring_support import NIGHT, make_pipeline
 from forecache.scoring.tasks import spark_engine
@@ -256,46 +302,3 @@ def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, clu
     here = predictions(settings, pipeline)
     columns = ["user_id", "as_of", "probability", "band", "feature_version"]
     assert by_cluster.select(columns).equals(here.select(columns))
-
-
-ENTRY_POINT = """
-import os, subprocess
-from pathlib import Path
-from scoring_support import column_signature, network, save_onnx
-from forecache.scoring import scoring_udf
-from pyspark.sql import functions as F
-context = spark.sparkContext
-conf = dict(context.getConf().getAll())
-options = [*conf["spark.executor.extraJavaOptions"].split(), f"-Dspark.driver.port={conf['spark.driver.port']}"]
-given = {
-    "SPARK_DRIVER_URL": f"spark://CoarseGrainedScheduler@127.0.0.1:{conf['spark.driver.port']}",
-    "SPARK_EXECUTOR_ID": "7", "SPARK_EXECUTOR_CORES": "1", "SPARK_EXECUTOR_MEMORY": "512m",
-    "SPARK_APPLICATION_ID": context.applicationId, "SPARK_EXECUTOR_POD_IP": "127.0.0.1",
-    "SPARK_RESOURCE_PROFILE_ID": "0", "SPARK_EXECUTOR_POD_NAME": "executor-7",
-    **{f"SPARK_JAVA_OPT_{i}": option for i, option in enumerate(options)},
-}
-log = open(settings.home_path / "executor.log", "wb")
-work = settings.home_path / "executor"  # where an executor puts the jars that it fetches from the driver
-work.mkdir()
-command = [str(Path("deploy/executor.sh").resolve()), "executor"]
-subprocess.Popen(command, env={**os.environ, **given}, stdout=log, stderr=log, cwd=work)
-names = [f"f{i}" for i in range(20)]
-folder = save_onnx(settings.home_path / "model", network(output="p"), column_signature(names, {"p": "float"}))
-model = scoring_udf(spark, str(folder))
-frame = spark.range(100, numPartitions=4).select(*(F.lit(0.0).cast("float").alias(name) for name in names))
-print("rows", frame.select(model().alias("p")).where("p between 0 and 1").count(), flush=True)
-"""
-
-
-def test_the_entry_point_of_an_executor_s_container_joins_the_driver_and_scores(
-    settings: Settings, tmp_path: Path
-) -> None:
-    alone = Cluster(tmp_path)
-    try:
-        alone.start(workers=0)
-        process = run(settings, alone, ENTRY_POINT)
-        output, _ = process.communicate(timeout=120)
-    finally:
-        kill_group(process)
-        alone.stop()
-    assert output.splitlines()[-1] == "rows 100", (settings.home_path / "executor.log").read_text()[-2000:]

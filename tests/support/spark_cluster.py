@@ -11,6 +11,7 @@ from pathlib import Path
 import pyspark
 
 HOST = "127.0.0.1"
+SHORT_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # as `spark_jvm` has it for short runs
 
 
 def free_port() -> int:
@@ -55,7 +56,8 @@ class Cluster:
 
     def _launch(self, name: str, spark_class: str, *arguments: str) -> None:
         home = Path(pyspark.__file__).parent
-        environment = {**os.environ, "SPARK_LOCAL_IP": HOST, "SPARK_DAEMON_MEMORY": "512m", "SPARK_HOME": str(home)}
+        own = {"SPARK_LOCAL_IP": HOST, "SPARK_DAEMON_MEMORY": "512m", "SPARK_HOME": str(home)}
+        environment = {**os.environ, **own, "SPARK_DAEMON_JAVA_OPTS": SHORT_JVM}
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes.append(
                 subprocess.Popen(
