@@ -1,8 +1,10 @@
 """Fixtures that every test folder shares: settings with a home of their own, and one Spark session per worker."""
 
-from collections.abc import Iterator
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -24,6 +26,25 @@ def mlflow_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """What a test saves without naming a server goes to a folder of its own, not into the checkout."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plots_once() -> Iterator[None]:
+    """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
+    from forecache.registry.report import plots
+
+    draw, drawn = plots._svg, dict[bytes, str]()
+
+    def once(name: str, plot: Callable[..., None], data: Any, height: float | None) -> str:
+        about = pickle.dumps((name, plot.__module__, plot.__qualname__, data, height))
+        key = hashlib.sha256(about).digest()
+        if key not in drawn:
+            drawn[key] = draw(name, plot, data, height)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plots, "_svg", once)
         yield
 
 
