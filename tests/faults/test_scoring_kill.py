@@ -2,12 +2,14 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
 
@@ -85,35 +87,36 @@ def _shards(settings: Settings, pipeline: Pipeline) -> list[Path]:
     return [path for path in folder.glob("*/shard=*") if path.is_dir()] if folder.is_dir() else []
 
 
-@pytest.fixture
-def scored(settings: Settings) -> tuple[Settings, Pipeline]:
-    pipeline = make_pipeline()
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with features and a champion."""
+    home, pipeline = tmp_path_factory.mktemp("prepared") / "home", make_pipeline()
+    settings = load_settings(home=home)
     write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
     register_model(settings, pipeline)
-    return settings, pipeline
+    return home
 
 
-def expected_table(settings: Settings, pipeline: Pipeline, home: Path) -> list[object]:
+@pytest.fixture(scope="module")
+def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """The table of a run that nobody kills, on a lake of its own."""
-    import shutil
-
-    shutil.copytree(settings.home_path, home)
-    copied = load_settings(home=home)
-    shutil.rmtree(copied.table_uri(pipeline.prediction_table), ignore_errors=True)
-    score(None, copied, pipeline, [NIGHT], engine="arrow")
-    return _content(copied, pipeline)
+    home = tmp_path_factory.mktemp("whole") / "home"
+    shutil.copytree(prepared, home)
+    settings, pipeline = load_settings(home=home), make_pipeline()
+    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    return _content(settings, pipeline)
 
 
-def _content(settings: Settings, pipeline: Pipeline) -> list[object]:
-    return predictions(settings, pipeline).drop_columns(["scored_at", "run_id"]).to_pylist()
+def _content(settings: Settings, pipeline: Pipeline) -> pa.Table:
+    return predictions(settings, pipeline).drop_columns(["scored_at", "run_id"])
 
 
 @pytest.mark.parametrize("engine", ["arrow", "spark"])
 def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extra_work(
-    scored: tuple[Settings, Pipeline], tmp_path: Path, engine: str
+    prepared: Path, expected: pa.Table, settings: Settings, engine: str
 ) -> None:
-    settings, pipeline = scored
-    expected = expected_table(settings, pipeline, tmp_path / "whole")
+    pipeline = make_pipeline()
+    shutil.copytree(prepared, settings.home_path)
     moments = random.Random(5)
     for _ in range(3):
         process = start(settings, engine)
@@ -129,7 +132,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extr
     output, _ = process.communicate(timeout=300)
     assert output.splitlines()[-1] == f"scored {left}"
     assert 0 < left < FILES * ROWS
-    assert _content(settings, pipeline) == expected
+    assert _content(settings, pipeline).equals(expected)
 
 
 def _wait_for_shards(settings: Settings, pipeline: Pipeline, process: subprocess.Popen[str], *, more: int) -> None:
