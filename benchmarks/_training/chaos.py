@@ -32,7 +32,7 @@ class ChaosReport:
     Attributes:
         kills: By kind: "worker" (SIGKILL of one), "all" (SIGKILL of all and their agent), "terminate" (SIGTERM).
         steps: Steps of the whole run; `steps_repeated` of them were done again after a kill.
-        seconds: Wall time, `seconds_alone` without kills.
+        seconds: Wall time, `seconds_alone` of the run without kills where it was run here.
     """
 
     kills: dict[str, int]
@@ -45,11 +45,25 @@ class ChaosReport:
     equal_history: bool
 
 
-def run_chaos(settings: Settings, spec: TrainingSpec, folder: Path, *, kills: int, seed: int) -> ChaosReport:
-    """Run the specification in `folder`/alone and, killed `kills` times, in `folder`/killed."""
-    alone, killed = (replace(spec, run_dir=str(folder / name)) for name in ("alone", "killed"))
+def run_chaos(
+    settings: Settings,
+    spec: TrainingSpec,
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    alone: TrainingSpec | None = None,
+) -> ChaosReport:
+    """Run the specification in `folder`/killed, kill it `kills` times, and compare it with one that is left alone.
+
+    Args:
+        alone: A finished run of the same; None: it is run first, in `folder`/alone.
+    """
+    killed = replace(spec, run_dir=str(folder / "killed"))
     started = time.monotonic()
-    _finish(settings, alone)
+    if alone is None:
+        alone = replace(spec, run_dir=str(folder / "alone"))
+        _finish(settings, alone)
     seconds_alone = time.monotonic() - started
     started = time.monotonic()
     done = _kill_repeatedly(settings, killed, kills, random.Random(seed))

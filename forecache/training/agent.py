@@ -3,8 +3,9 @@
 It differs from `torchrun` in two ways:
 
 - It receives SIGTERM when its parent process dies, so that its workers save and exit instead of running on as orphans.
-- Its workers are forked from a process that imports torch once, while the agent imports it too. This halves the launch
-  time, and a worker that replaces a killed one starts at once.
+- Its workers are forked from a server that has imported what they need, and the server is forked from the agent once
+  that has imported torch. A launch takes half as long and imports torch once, and a worker that replaces a killed one
+  starts at once.
 """
 
 import ctypes
@@ -12,8 +13,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from multiprocessing import forkserver
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker, util
 
 _PR_SET_PDEATHSIG = 1
 
@@ -34,19 +39,46 @@ def reset_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
+def start_server() -> None:
+    """Fork the server of the workers from this process; multiprocessing would start another interpreter for it."""
+    resource_tracker.ensure_running()
+    interpreter, util.spawnv_passfds = util.spawnv_passfds, _fork_instead  # type: ignore[attr-defined]
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = interpreter  # type: ignore[attr-defined]
+
+
+def _fork_instead(_: object, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Run the program after `-c` in a fork of this process that keeps only some file descriptors; returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        kept = sorted([sys.stderr.fileno(), *descriptors])
+        for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(below + 1, above)
+        forkserver._forkserver._lock = threading.Lock()  # type: ignore[attr-defined]  # the caller's is held for ever
+        exec(arguments[-1], {})
+    except Exception:  # noqa: BLE001  (nobody else would tell of it)
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
 def main() -> None:
     """Run the workers of the specification that the last argument names, as torchrun would."""
     started = time.time()
     reset_sigterm()
     end_with_parent(signal.SIGTERM)
-    # The latter two are imported at first use: by torch's optimizers, and by pyarrow.
-    multiprocessing.set_forkserver_preload(["forecache.training.worker.run", "torch._dynamo", "pandas"])
-    forkserver.ensure_running()
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
     from forecache.training.worker.entry import work
 
+    # The latter two are imported at first use: by torch's optimizers, and by pyarrow.
+    multiprocessing.set_forkserver_preload(["forecache.training.worker.run", "torch._dynamo", "pandas"])
+    start_server()
     options = parse_args(["--start-method=forkserver", *sys.argv[1:]])
     config, _, _ = config_from_args(options)
     elastic_launch(config, entrypoint=work)(options.training_script, started)
