@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -42,24 +43,24 @@ def reset_sigterm() -> None:
 def start_server() -> None:
     """Fork the server of the workers from this process; multiprocessing would start another interpreter for it."""
     resource_tracker.ensure_running()
-    interpreter, util.spawnv_passfds = util.spawnv_passfds, _fork_instead  # type: ignore[attr-defined]
+    interpreter, util.spawnv_passfds = util.spawnv_passfds, _fork_instead
     try:
         forkserver.ensure_running()
     finally:
-        util.spawnv_passfds = interpreter  # type: ignore[attr-defined]
+        util.spawnv_passfds = interpreter
 
 
-def _fork_instead(_: object, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+def _fork_instead(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
     """Run the program after `-c` in a fork of this process that keeps only some file descriptors; returns its id."""
     process = os.fork()
     if process:
         return process
     try:
-        kept = sorted([sys.stderr.fileno(), *descriptors])
+        kept = sorted([sys.stderr.fileno(), *passfds])
         for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
             os.closerange(below + 1, above)
         forkserver._forkserver._lock = threading.Lock()  # type: ignore[attr-defined]  # the caller's is held for ever
-        exec(arguments[-1], {})
+        exec(args[-1], {})
     except Exception:  # noqa: BLE001  (nobody else would tell of it)
         traceback.print_exc()
     finally:

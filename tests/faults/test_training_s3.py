@@ -27,7 +27,7 @@ from forecache.training.worker.checkpoint.checkpoint import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-TRAINING = Training(epochs=30, batch_size=64, patience=1000)
+TRAINING = Training(epochs=15, batch_size=64, patience=1000)
 PIPELINE = replace(returns, training=TRAINING)
 _SCRIPT = """
 import json, sys
