@@ -1,7 +1,7 @@
 """Matrix factorization for implicit feedback by alternating least squares, through the library `implicit`."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,13 +44,11 @@ class Als(Recommender):
         check_range("`Als`", self, ("weight_power",), 0, 2)
 
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedAls":
-        from threadpoolctl import threadpool_limits
-
         check_not_empty(interactions, "`Als`")
         history = powered(interactions.matrix(), self.weight_power)
         known = np.bincount(history.indices, minlength=interactions.num_items) > 0
         # `implicit` has threads of its own, which those of BLAS would be in the way of.
-        with threadpool_limits(1, "blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             model = _implicit(
                 factors=self.factors,
                 regularization=self.regularization,
@@ -83,11 +81,9 @@ class FittedAls(Factors):
 
     def user_vectors(self, history: "csr_matrix") -> Scores:
         """The least squares solution that one more half of an iteration would have, by Cholesky."""
-        from threadpoolctl import threadpool_limits
-
         if not history.shape[0]:
             return np.zeros((0, self.item_vectors.shape[1]), np.float32)
-        with threadpool_limits(1, "blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             solver, confidences = self._solver, _confidences(history, self.alpha)
             return np.asarray(solver.recalculate_user(np.arange(history.shape[0]), confidences))
 
@@ -96,6 +92,15 @@ class FittedAls(Factors):
         model = _implicit(factors=self.item_vectors.shape[1], regularization=self.regularization)
         model.item_factors = np.array(self.item_vectors)  # it takes none that is mapped from a file
         return model
+
+
+@cache
+def _blas() -> Any:
+    """The threads of the loaded BLAS libraries, which are looked for once: that takes a block of users three ms."""
+    import implicit.cpu.als  # noqa: F401  # what it loads has to be there
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _implicit(**parameters: Any) -> Any:
