@@ -1,29 +1,25 @@
 """The nightly stage of a recommender: fit, judge, rank for every user, and write the lists, each as-of date once."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from forecache.lake.delta.commit import Target
-from forecache.lake.delta.files import place_of, write_file
-from forecache.lake.delta.partitions import Seen, find_committed, look, replace_partitions
+from forecache.lake.delta.partitions import Seen, find_committed, look
 from forecache.lake.delta.tables import open_table, table_version
-from forecache.lake.delta.writers import new_folder, new_path
 from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Recommender
 from forecache.recommend.gate import judge
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import Lists, lists_of
+from forecache.recommend.lists import lists_of
+from forecache.recommend.write import write_lists
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.recommend.models import Fitted
+    pass
 
 STAGE = "recommend"
 _ROWS_AT_ONCE = 8192
@@ -113,7 +109,17 @@ class _Night:
         fitted = recommender.model.fit(interactions, seed=recommender.seed)
         fit_s, started = time.perf_counter() - started, time.perf_counter()
         lists = lists_of(recommender, fitted, interactions, night, groups)
-        version = self._commit(lists, fitted, seen, inputs)
+        version = write_lists(
+            self._settings,
+            recommender,
+            lists,
+            night,
+            source_version=self._version,
+            seen=seen,
+            inputs=inputs,
+            run_id=self._run_id,
+            progress=self._progress,
+        )
         return Done(
             interactions.num_users,
             {
@@ -126,58 +132,6 @@ class _Night:
             recommender.prediction_table,
             version,
         )
-
-    def _commit(self, lists: Lists, fitted: "Fitted", seen: Seen, inputs: str) -> int:
-        from deltalake import Schema
-
-        table, night = self._recommender.prediction_table, self._night
-        schema = table_schema(self._recommender, lists.user_keys.type, fitted.item_keys.type)
-        filesystem = place_of(self._settings, table).open()
-        path = new_path(new_folder(), {AS_OF: night})
-        file = write_file(filesystem, path, schema.remove(schema.get_field_index(AS_OF)), self._rows(lists, schema))
-        committed = replace_partitions(
-            Target(self._settings, table, Schema.from_arrow(schema), (AS_OF,), change_feed=True),
-            [file],
-            column=AS_OF,
-            values=[night],
-            seen=seen,
-            inputs={night: inputs},
-            note={"forecache": f"recommend {self._recommender.name} {night}", "run_id": self._run_id},
-        )
-        return committed.versions[night]
-
-    def _rows(self, lists: Lists, schema: pa.Schema) -> Iterator[pa.Table]:
-        done, scored_at = 0, datetime.now(timezone.utc)
-        for keys, items in lists.parts(_ROWS_AT_ONCE):
-            done += len(keys)
-            self._progress(f"lists of {done:,} users", 0.5 + 0.5 * done / len(lists.user_keys))
-            stamp = {
-                "model_name": self._recommender.name,
-                "model_version": int(f"{self._night:%Y%m%d}"),
-                "feature_version": self._version,
-                "scored_at": scored_at,
-                "run_id": self._run_id,
-            }
-            same = [pa.repeat(pa.scalar(value, schema.field(name).type), len(keys)) for name, value in stamp.items()]
-            names = [self._recommender.user, *self._recommender.output_columns, *stamp]
-            yield pa.Table.from_arrays([keys, items, *same], names=names)
-
-
-def table_schema(recommender: Recommender, users: pa.DataType, items: pa.DataType) -> pa.Schema:
-    """Columns of the prediction table."""
-    item = pa.struct([("item", items), ("score", pa.float32()), ("reason", pa.string())])
-    return pa.schema(
-        [
-            (recommender.user, users),
-            (AS_OF, pa.date32()),
-            (recommender.output_columns[0], pa.list_(pa.field("element", item))),
-            ("model_name", pa.string()),
-            ("model_version", pa.int32()),
-            ("feature_version", pa.int64()),
-            ("scored_at", pa.timestamp("us", tz="UTC")),
-            ("run_id", pa.string()),
-        ]
-    )
 
 
 def read_interactions(
