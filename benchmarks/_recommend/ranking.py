@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from _common.memory import high_water_bytes
 from scipy.sparse import csr_matrix
 
-from _common.memory import high_water_bytes
 from forecache.lake.delta.partitions import look
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Column, Recommender, Source
