@@ -18,6 +18,8 @@ _SMALLEST_SHARE = 1e-4
 """A share below this counts as this much, so that an empty bin does not make the index infinite."""
 
 _SMALLEST_PROBABILITY = 1e-7
+_RESAMPLES = 400
+_TAIL = (1 - 0.95) / 2
 
 Floats = NDArray[np.floating[Any]]
 Numbers = Sequence[float] | NDArray[Any]
@@ -113,40 +115,26 @@ def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> 
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[np.float64]], float],
-    rows: int,
-    *,
-    seed: int,
-    resamples: int = 400,
-    confidence: float = 0.95,
+    statistic: Callable[[NDArray[np.float64]], float], rows: int, *, seed: int
 ) -> tuple[float, float]:
-    """The interval in which a statistic lies with the given confidence, by percentiles of a bootstrap (Efron 1979).
+    """The 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
 
     Args:
         statistic: Of how often each row was drawn, float64 [rows]; NaN where it is not defined is left out.
     """
     rng = np.random.default_rng(seed)
-    values = np.empty(resamples)
-    for number in range(resamples):
+    values = np.empty(_RESAMPLES)
+    for number in range(_RESAMPLES):
         weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
         values[number] = statistic(weights)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
+    low, high = np.nanquantile(values, [_TAIL, 1 - _TAIL])
     return float(low), float(high)
 
 
-def mean_difference_interval(
-    ours: Floats, theirs: Floats, *, seed: int, resamples: int = 400, confidence: float = 0.95
-) -> tuple[float, float]:
+def mean_difference_interval(ours: Floats, theirs: Floats, *, seed: int) -> tuple[float, float]:
     """The interval of the mean of ours - theirs, float [rows] each, where both are of the same rows (paired)."""
     difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    return bootstrap_interval(
-        lambda weights: float(weights @ difference / weights.sum()),
-        len(difference),
-        seed=seed,
-        resamples=resamples,
-        confidence=confidence,
-    )
+    return bootstrap_interval(lambda weights: float(weights @ difference / weights.sum()), len(difference), seed=seed)
 
 
 def _jensen_shannon(old: Floats, new: Floats) -> float:

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
+from forecache.lake.delta.files import place_of
 from forecache.lake.stage import Done, Stage
 from forecache.scoring.night import Night
-from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.tasks.job import model_features, scorer_here
 from forecache.scoring.tasks.prediction_rows import file_schema
 from forecache.scoring.work import Work
@@ -145,7 +145,7 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
 
     started = time.perf_counter()
     names = model_features(work.pipeline, work.plan.spec.inputs)
-    with lake_filesystem(work.settings, work.pipeline.feature_table).open_input_file(night.files[0].path) as opened:
+    with place_of(work.settings, work.pipeline.feature_table).open().open_input_file(night.files[0].path) as opened:
         parquet = pq.ParquetFile(opened)
         stored = [name for name in names if name in parquet.schema_arrow.names]
         batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*work.pipeline.key, *stored], use_threads=False))

@@ -89,7 +89,7 @@ def verify_filter(layout: Layout, manifest: Manifest, *, pace: Pace | None = Non
     return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
 
 
-def verify_version(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
+def verify_version(layout: Layout, manifest: Manifest) -> int:
     """Verify every file of a version and remember when; the bytes read.
 
     Raises:
@@ -97,9 +97,9 @@ def verify_version(layout: Layout, manifest: Manifest, *, pace: Pace | None = No
     """
     read_bytes = 0
     for segment in manifest.segments:
-        read_bytes += verify_segment(layout, segment, pace=pace)
+        read_bytes += verify_segment(layout, segment)
         _remember(layout, segment)
-    return read_bytes + verify_filter(layout, manifest, pace=pace)
+    return read_bytes + verify_filter(layout, manifest)
 
 
 def verify_overdue(layout: Layout, manifest: Manifest) -> None:

@@ -11,9 +11,10 @@ import pytest
 from scoring_support import make_pipeline
 
 from forecache.hashes import row_hashes
+from forecache.lake.delta.files import place_of
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions import unique_keys as uniqueness
-from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
+from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.settings import Settings
 
 PIPELINE = make_pipeline(num_features=2)
@@ -21,7 +22,7 @@ PIPELINE = make_pipeline(num_features=2)
 
 def staged(settings: Settings, tables: Sequence[pa.Table]) -> list[StagedFile]:
     Path(settings.table_uri("predictions")).mkdir(parents=True, exist_ok=True)
-    filesystem = lake_filesystem(settings, "predictions")
+    filesystem = place_of(settings, "predictions").open()
     files = []
     for number, table in enumerate(tables):
         with filesystem.open_output_stream(f"{number}.parquet") as sink:

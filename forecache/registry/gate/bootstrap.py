@@ -11,34 +11,15 @@ from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
 from forecache.statistics import bootstrap_interval, cross_entropy
 
 
-def gain_interval(
-    metric: str,
-    label: Array,
-    score: Array,
-    reference: Array,
-    *,
-    seed: int,
-    resamples: int = 400,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile confidence interval (low, high) of the gain of `score` over `reference`."""
+def gain_interval(metric: str, label: Array, score: Array, reference: Array, *, seed: int) -> tuple[float, float]:
+    """95 percent confidence interval (low, high) of the gain of `score` over `reference`."""
     ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
-    return bootstrap_interval(
-        lambda weights: gain(metric, ours(weights), theirs(weights)),
-        len(label),
-        seed=seed,
-        resamples=resamples,
-        confidence=confidence,
-    )
+    return bootstrap_interval(lambda weights: gain(metric, ours(weights), theirs(weights)), len(label), seed=seed)
 
 
-def metric_interval(
-    metric: str, label: Array, score: Array, *, seed: int, resamples: int = 400, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Percentile confidence interval (low, high) of the metric."""
-    return bootstrap_interval(
-        weighted_metric(metric, label, score), len(label), seed=seed, resamples=resamples, confidence=confidence
-    )
+def metric_interval(metric: str, label: Array, score: Array, *, seed: int) -> tuple[float, float]:
+    """95 percent confidence interval (low, high) of the metric."""
+    return bootstrap_interval(weighted_metric(metric, label, score), len(label), seed=seed)
 
 
 def weighted_metric(metric: str, label: Array, score: Array) -> Callable[[Array], float]:

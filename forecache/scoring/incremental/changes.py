@@ -22,12 +22,12 @@ from forecache.lake.delta.comparison.compare import MOST_THREADS, differing_rows
 from forecache.lake.delta.comparison.feed import feed_side, read_feed
 from forecache.lake.delta.comparison.hashed_partition import HashedPartition
 from forecache.lake.delta.comparison.partition import PartitionReader, plain
+from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.incremental.carry_forward import identity
 from forecache.scoring.night import partition_files
-from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.scratch import scratch_folder
 from forecache.scoring.work import num_cores
 from forecache.settings import Settings
@@ -76,7 +76,7 @@ def find_changes(settings: Settings, pipeline: Pipeline, base: State, target: St
 def feed_share(settings: Settings, pipeline: Pipeline, base: State, target: State) -> float:
     """Size of the change data between two versions relative to the night's partition, from the log alone; about 0.01
     where one row in a hundred was updated, about 2 where the partition was written again."""
-    filesystem = lake_filesystem(settings, pipeline.feature_table)
+    filesystem = place_of(settings, pipeline.feature_table).open()
     day = target.night.isoformat()
     changed = 0
     for version in range(base.version + 1, target.version + 1):

@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from forecache.errors import CheckError, NotFoundError
 from forecache.lake.delta.comparison.partition import plain_type
+from forecache.lake.delta.files import place_of
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import Pipeline
 from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type, identity, new_file
 from forecache.scoring.incremental.changes import Changes, State, feed_share, find_changes
 from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
-from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.tasks.job import scorer_here
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema
@@ -152,7 +152,7 @@ def score_changes(work: Work, night: Night, base: Base, folder: str) -> Carried:
     changes = find_changes(work.settings, pipeline, base.state, State(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
     schema = file_schema(scorer.spec.layout, [pa.field(key.name, plain_type(key.type)) for key in keys])
-    target = lake_filesystem(work.settings, work.table)
+    target = place_of(work.settings, work.table).open()
     same_night = base.state.night == night.night
     copier = Copier(target, pipeline.key, schema, _drop_set(pipeline, changes), folder, same_night)
     with ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-carry") as pool:

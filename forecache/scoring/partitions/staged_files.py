@@ -48,11 +48,6 @@ class StagedFile:
         return DataFile(self.path, self.size_bytes, {AS_OF: self.night.isoformat()}, self.statistics)
 
 
-def lake_filesystem(settings: Settings, table: str) -> Any:
-    """A pyarrow file system rooted at a table, local or in an object store."""
-    return place_of(settings, table).open()
-
-
 def staging_folder(night: Night, *, shared: bool = False) -> str:
     """A folder of this attempt's own, relative to the table: two runs of one night never write into each other's.
 
@@ -65,7 +60,7 @@ def staging_folder(night: Night, *, shared: bool = False) -> str:
 
 def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[StagedFile]:
     """The files in a folder that holds one night."""
-    shards = _by_shard(lake_filesystem(settings, table), folder, night)
+    shards = _by_shard(place_of(settings, table).open(), folder, night)
     return [file for files in shards.values() for file in files]
 
 
@@ -73,7 +68,7 @@ def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[
     """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them."""
     from pyarrow import fs
 
-    filesystem = lake_filesystem(settings, table)
+    filesystem = place_of(settings, table).open()
     base, since = f"{AS_OF}={night.night.isoformat()}", datetime.now(timezone.utc) - _RESUMED
     segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
     for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
@@ -139,7 +134,7 @@ def _by_shard(filesystem: Any, folder: str, night: date, since: datetime | None 
 
 def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[StagedFile]:
     """The files of a night's partition, with their statistics."""
-    found = describe_files(lake_filesystem(settings, table), [(file.path, file.size_bytes) for file in files])
+    found = describe_files(place_of(settings, table).open(), [(file.path, file.size_bytes) for file in files])
     staged = [StagedFile.of(file, night, WHOLE) for file in found if file is not None]
     assert len(staged) == len(files)
     return staged

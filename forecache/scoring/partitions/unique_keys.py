@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from forecache.hashes import row_hashes
 from forecache.lake.delta.comparison.hash_buckets import BUCKETS, HashBuckets
+from forecache.lake.delta.files import place_of
 from forecache.pipeline import Pipeline
-from forecache.scoring.partitions.staged_files import StagedFile, lake_filesystem
+from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.scoring.scratch import scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import disk_full_named
 from forecache.scoring.work import num_cores
@@ -39,7 +40,7 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
         UnavailableError: No space is left on the device.
     """
     rows = sum(file.rows for file in files)
-    filesystem = lake_filesystem(settings, table)
+    filesystem = place_of(settings, table).open()
     threads = ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-keys")
     buckets = HashBuckets(scratch_folder(settings), numbers=1, waiting_bytes=_WAITING_BYTES)
 

@@ -9,7 +9,6 @@ from forecache.inference.outputs import output_position
 from forecache.lake.delta.files import place_of
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
-from forecache.scoring.partitions.staged_files import lake_filesystem
 from forecache.scoring.scratch import scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Scorer, Task, row_groups
@@ -97,7 +96,7 @@ def tasks_of(work: Work, job: Job) -> list[Task]:
 def _by_row_group(work: Work, file: FeatureFile) -> Iterator[FeatureFile]:
     import pyarrow.parquet as pq
 
-    with lake_filesystem(work.settings, work.pipeline.feature_table).open_input_file(file.path) as opened:
+    with place_of(work.settings, work.pipeline.feature_table).open().open_input_file(file.path) as opened:
         groups = row_groups(pq.read_metadata(opened))
     for rows in groups:
         first = max(rows.start, file.first)
