@@ -29,6 +29,21 @@ def movielens(size: str) -> dict[str, Any]:
     return _job("_recommend.movielens", str(seeds))
 
 
+def ranking(size: str) -> dict[str, Any]:
+    """The 50 best of 20,000 items for every user, on two cores: into Delta, and beside Spark and implicit."""
+    many, few = {"tiny": (20_000, 2_000), "hour": (1_000_000, 10_000), "full": (1_000_000, 50_000)}[size]
+    return {part: _job("_recommend.ranking", part, str(users)) for part, users in (("delta", many), ("peers", few))}
+
+
+def reading(size: str) -> dict[str, Any]:
+    """Lists over HTTP beside a text of as many bytes."""
+    from _store import lists
+    from _store.sizes import SIZES
+
+    subprocess.run(["bash", str(ROOT / "scripts" / "install_test_services.sh"), "wrk"], check=True)
+    return lists.measure(ROOT / ".forecache" / "bench-store" / size, SIZES[size], 1)
+
+
 def _job(module: str, *arguments: str) -> dict[str, Any]:
     """What a module's process prints as its last line, JSON; BLAS and OpenMP have one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -39,7 +54,7 @@ def _job(module: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {"movielens": movielens}
+MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {"movielens": movielens, "ranking": ranking, "reading": reading}
 
 
 def main() -> int:

@@ -6,6 +6,8 @@ from _common.rows import Asked, Row, Value
 
 SECTIONS = {
     "movielens": "MovieLens 100k, a random quarter of each user's ratings held out, training items left out",
+    "ranking": "The 50 best of 20,000 items, 64 factors, two cores; peers with the factors of a trained Spark ALS",
+    "reading": "Lists over HTTP, one key a request, one core for the reader, beside a text of as many bytes",
 }
 _NAMES = {
     "popularity": "popularity",
@@ -21,7 +23,7 @@ _METRICS = {"ndcg": "nDCG@10", "recall": "recall@10"}
 
 def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
     """A section's rows; each ratio is of figures of that section."""
-    return {"movielens": _movielens}[name](section)
+    return {"movielens": _movielens, "ranking": _ranking, "reading": _reading}[name](section)
 
 
 def _movielens(section: dict[str, Any]) -> list[Row]:
@@ -47,6 +49,34 @@ def _movielens(section: dict[str, Any]) -> list[Row]:
         what = f"seconds to train {_NAMES[model]}, one core"
         rows.append(Row(what, seconds[model], "s", _NAMES["implicit_als"], theirs, ratio))
     return rows
+
+
+def _ranking(section: dict[str, Any]) -> list[Row]:
+    delta, peers = section["delta"], section["peers"]
+    most = Asked(120, at_least=False, of_ratio=False, unit="s")
+    memory = Asked(2000, at_least=False, of_ratio=False, unit="MB")
+    rows = [
+        Row(
+            f"lists of {delta['users']:,} users into Delta, no item left out",
+            Value.of([delta["seconds"]]),
+            "s",
+            asked=most,
+        ),
+        Row("most memory while doing so", Value.of([delta["peak_mb"]]), "MB", asked=memory),
+    ]
+    ours = Value.of(peers["users"] / each for each in peers["forecache_s"])
+    for peer, said, asked in (("spark", "Spark's recommendForAllUsers", 30), ("implicit", "implicit's topk", 2)):
+        theirs = Value.of(peers["users"] / each for each in peers[f"{peer}_s"])
+        rows.append(
+            Row(f"users per second, {peers['users']:,} users", ours, "/s", said, theirs, ours / theirs, Asked(asked))
+        )
+    return rows
+
+
+def _reading(section: dict[str, Any]) -> list[Row]:
+    from _store import lists
+
+    return lists.table_rows([section])
 
 
 def _percent(samples: list[float]) -> Value:
