@@ -18,7 +18,7 @@ from _recommend.peers import Peer
 from _recommend.ratings import movielens
 from forecache.recommend.evaluate import MODEL, evaluate
 from forecache.recommend.metrics import ndcg
-from forecache.recommend.models import Als, Ease, Recommender, TwoTowers
+from forecache.recommend.models import Als, Ease, RecommenderModel, TwoTowers
 from forecache.recommend.split import Split, split_by_user
 
 _INNER_SEED = 1000
@@ -29,7 +29,7 @@ def grid(**values: list[Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(values, each, strict=True))
 
 
-CANDIDATES: dict[str, list[Recommender | Peer]] = {
+CANDIDATES: dict[str, list[RecommenderModel | Peer]] = {
     "ease": [
         Ease(**each)
         for each in grid(
@@ -63,7 +63,7 @@ def nested(seed: int) -> Split:
     return split_by_user(train, test_share=TEST_SHARE, seed=_INNER_SEED + seed)
 
 
-def figure(model: Recommender | Peer, split: Split) -> float:
+def figure(model: RecommenderModel | Peer, split: Split) -> float:
     """Mean nDCG@10 over the users of the inner test side."""
     if isinstance(model, Peer):
         relevant: csr_matrix = split.test.matrix()

@@ -14,7 +14,7 @@ from forecache.recommend import metrics
 from forecache.recommend.evaluate import lists_of
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import Als, Ease, Popularity, Recommender, TwoTowers
+from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, TwoTowers
 from forecache.recommend.split import split_by_user
 from forecache.statistics import mean_difference_interval
 
@@ -35,7 +35,7 @@ PEERS = {
 }
 
 
-MODELS: dict[str, Recommender] = {
+MODELS: dict[str, RecommenderModel] = {
     "ease": EASE,
     "ease_plain": Ease(l2=300.0),
     "als": ALS,
@@ -72,7 +72,9 @@ def _lists(name: str, train: Interactions, users: np.ndarray, *, seed: int) -> t
     return lists_of_ours(MODELS[name], train, users, seed=seed)
 
 
-def lists_of_ours(model: Recommender, train: Interactions, users: np.ndarray, *, seed: int) -> tuple[np.ndarray, float]:
+def lists_of_ours(
+    model: RecommenderModel, train: Interactions, users: np.ndarray, *, seed: int
+) -> tuple[np.ndarray, float]:
     """Lists, int32 [users, k], and the seconds that fitting took."""
     started = time.perf_counter()
     fitted = model.fit(train, seed=seed)

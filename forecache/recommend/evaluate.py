@@ -11,7 +11,7 @@ from forecache.recommend import metrics
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.lists import rank
-from forecache.recommend.models import Fitted, Popularity, Recommender, RepeatPurchase, WithFallback
+from forecache.recommend.models import Fitted, Popularity, RecommenderModel, RepeatPurchase, WithFallback
 from forecache.recommend.split import Split
 from forecache.statistics import mean_difference_interval
 
@@ -66,7 +66,7 @@ class Evaluation:
         return Gain(float((ours - theirs).mean()), low, high)
 
 
-def judge(recommender: Recommender, split: Split, *, seed: int, k: int = 10, exclude_seen: bool) -> Evaluation:
+def judge(recommender: RecommenderModel, split: Split, *, seed: int, k: int = 10, exclude_seen: bool) -> Evaluation:
     """Fit a recommender and the simple ones to the training side, and judge all by the test.
 
     The simple ones are popularity and, where users may get again what they had, repeat purchase filled up with
@@ -75,7 +75,7 @@ def judge(recommender: Recommender, split: Split, *, seed: int, k: int = 10, exc
     Args:
         exclude_seen: Items of a user's training side are on no list, and not relevant.
     """
-    simple: dict[str, Recommender] = {POPULARITY: Popularity()}
+    simple: dict[str, RecommenderModel] = {POPULARITY: Popularity()}
     if not exclude_seen:
         simple[REPEAT_PURCHASE] = WithFallback(RepeatPurchase())
     fitted = {name: each.fit(split.train, seed=seed) for name, each in {MODEL: recommender, **simple}.items()}

@@ -20,7 +20,7 @@ from forecache.recommend.models import (
     Fitted,
     Habits,
     Popularity,
-    Recommender,
+    RecommenderModel,
     RepeatPurchase,
     TwoTowers,
     WithFallback,
@@ -49,7 +49,7 @@ def clusters(seed: int = 0, *, users: int = 60, items: int = 20) -> Interactions
 
 
 BASKETS = interactions([("a", 1, 2, 0), ("a", 1, 1, 10), ("a", 2, 1, 20), ("b", 2, 4, 0), ("b", 3, 1, 0)])
-EVERY: list[Recommender] = [
+EVERY: list[RecommenderModel] = [
     Popularity(half_life_days=30.0),
     RepeatPurchase(),
     Habits(half_lives_days=(5.0, 50.0)),
@@ -182,7 +182,7 @@ def test_als_solves_a_users_vector_by_the_formula_of_the_paper() -> None:
 @pytest.mark.parametrize(
     "model", [Ease(l2=5.0), Als(factors=4, regularization=0.1), TwoTowers(epochs=60, batch_users=16)]
 )
-def test_models_learn_which_items_go_together(model: Recommender) -> None:
+def test_models_learn_which_items_go_together(model: RecommenderModel) -> None:
     found = clusters()
     fitted = model.fit(found, seed=3)
     history = fitted.history(found)
@@ -197,7 +197,7 @@ def test_models_learn_which_items_go_together(model: Recommender) -> None:
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
 def test_the_same_seed_gives_the_same_model_and_a_saved_one_is_equal_to_the_bit(
-    model: Recommender, tmp_path: Path
+    model: RecommenderModel, tmp_path: Path
 ) -> None:
     found = clusters()
     one, again = model.fit(found, seed=5), model.fit(found, seed=5)
@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_model_and_a_saved_one_is_equal_to_the_bit(
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_scores_go_into_the_callers_array_and_rows_do_not_depend_on_their_block(model: Recommender) -> None:
+def test_scores_go_into_the_callers_array_and_rows_do_not_depend_on_their_block(model: RecommenderModel) -> None:
     found = clusters()
     fitted = model.fit(found, seed=5)
     history = fitted.history(found)
@@ -279,7 +279,7 @@ def test_a_fallback_never_changes_the_models_order(rows: list[list[float | None]
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_nothing_to_learn_from_is_refused(model: Recommender) -> None:
+def test_nothing_to_learn_from_is_refused(model: RecommenderModel) -> None:
     for nothing in (BASKETS.before(date(2000, 1, 1)), interactions([("a", 1, 0, 0)])):
         with pytest.raises(InputError, match="has no interactions to learn from"):
             model.fit(nothing, seed=0)

@@ -1,7 +1,7 @@
 """Recommenders behind one interface: declared, fitted to interactions, saved to and loaded from a folder."""
 
 from forecache.recommend.models.als import Als
-from forecache.recommend.models.base import Factors, Fitted, Recommender
+from forecache.recommend.models.base import Factors, Fitted, RecommenderModel
 from forecache.recommend.models.ease import Ease
 from forecache.recommend.models.fallback import WithFallback
 from forecache.recommend.models.habits import Habits
@@ -16,7 +16,7 @@ __all__ = [
     "Fitted",
     "Habits",
     "Popularity",
-    "Recommender",
+    "RecommenderModel",
     "RepeatPurchase",
     "TwoTowers",
     "WithFallback",

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from forecache.errors import InputError
 from forecache.pipeline.checking import check_fields, check_least
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Factors, Recommender, Scores, check_not_empty, check_range, powered
+from forecache.recommend.models.base import Factors, RecommenderModel, Scores, check_not_empty, check_range, powered
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
-class Als(Recommender):
+class Als(RecommenderModel):
     """Factorize the matrix of users and items, pairs that were seen with a confidence of 1 + alpha * weight.
 
     Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (2008).

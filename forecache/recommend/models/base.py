@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Scores = NDArray[np.float32]
 
 
-class Recommender(ABC):
+class RecommenderModel(ABC):
     """A declared recommender: a frozen dataclass of hyper-parameters, checked when it is made."""
 
     @abstractmethod

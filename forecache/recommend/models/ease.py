@@ -12,7 +12,7 @@ from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.models.base import (
     Fitted,
-    Recommender,
+    RecommenderModel,
     Scores,
     check_not_empty,
     check_range,
@@ -28,7 +28,7 @@ _REASON_PAIRS = 1 << 22
 
 
 @dataclass(frozen=True)
-class Ease(Recommender):
+class Ease(RecommenderModel):
     """Predict a user's items from the user's other items: X ~ X B, where no item predicts itself (diag B = 0).
 
     Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (2019). The solution is B = I - P / diag(P) with the

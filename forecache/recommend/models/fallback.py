@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.pipeline.checking import check_fields
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, Recommender, Scores
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores
 from forecache.recommend.models.popularity import Popularity
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WithFallback(Recommender):
+class WithFallback(RecommenderModel):
     """Rank with a model, and with a fallback what the model cannot rank.
 
     A user whom the model cannot rank for gets the fallback's scores. Where it leaves out items of a user, they follow
@@ -27,8 +27,8 @@ class WithFallback(Recommender):
         fallback: A model that needs no history, such as `Popularity`.
     """
 
-    model: Recommender
-    fallback: Recommender = field(default_factory=Popularity)
+    model: RecommenderModel
+    fallback: RecommenderModel = field(default_factory=Popularity)
 
     def __post_init__(self) -> None:
         check_fields("`WithFallback`", self)

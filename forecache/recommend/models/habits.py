@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed, own_items
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed, own_items
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
-class Habits(Recommender):
+class Habits(RecommenderModel):
     """Rank a user's own items by log(sum of decayed purchases) + popularity * log(1 + purchases by everybody).
 
     A short and a long half-life together tell what is bought often now from what is bought regularly. It cannot rank

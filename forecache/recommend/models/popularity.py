@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from forecache.pipeline.checking import check_fields, check_least
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
-class Popularity(Recommender):
+class Popularity(RecommenderModel):
     """Rank items by the sum of their interactions' weights.
 
     Attributes:

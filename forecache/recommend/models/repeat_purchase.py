@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from forecache.pipeline.checking import check_fields, check_least
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, Recommender, Scores, check_not_empty, decayed, own_items
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed, own_items
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
-class RepeatPurchase(Recommender):
+class RepeatPurchase(RecommenderModel):
     """Rank a user's own items by how often they were bought, each purchase counting less the older it is.
 
     It cannot rank items that a user never had: `WithFallback` fills them in.

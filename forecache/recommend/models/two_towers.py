@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from forecache.errors import InputError
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Factors, Recommender, Scores, check_not_empty, check_range, powered
+from forecache.recommend.models.base import Factors, RecommenderModel, Scores, check_not_empty, check_range, powered
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
-class TwoTowers(Recommender):
+class TwoTowers(RecommenderModel):
     """Learn both towers by predicting a random share of each user's items from the others.
 
     The user tower sums the embeddings of the user's items, over the square root of their weight, and adds what a layer
