@@ -57,23 +57,16 @@ ABSENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one environment after the other is: the modules that several of them have are compiled once."""
-    return tmp_path_factory.mktemp("extras")
-
-
 @pytest.mark.parametrize("extra", SURFACES)
-def test_an_extra_alone_is_enough_for_what_it_is_for(extra: str, place: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(place / "venv"), "UV_LINK_MODE": "symlink"}
-    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "PYTHONPYCACHEPREFIX": str(place / "compiled")}
-    environment |= {"FORECACHE_HOME": str(tmp_path / "home")}
+def test_an_extra_alone_is_enough_for_what_it_is_for(extra: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "venv"), "UV_LINK_MODE": "symlink"}
+    environment |= {"PYTHONPATH": str(PROJECT_ROOT), "FORECACHE_HOME": str(tmp_path / "home")}
     wanted = ["--extra", extra] if extra else []
     subprocess.run(
         [UV, "sync", "--quiet", "--frozen", "--no-dev", "--no-install-project", "--python", sys.executable, *wanted],
         cwd=PROJECT_ROOT, env=environment, check=True, timeout=300,
     )  # fmt: skip
-    python = str(place / "venv" / "bin" / "python")
+    python = str(tmp_path / "venv" / "bin" / "python")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
