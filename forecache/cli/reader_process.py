@@ -80,12 +80,13 @@ class ReaderProcess:
         with urllib.request.urlopen(f"{self.address}{path}", timeout=10) as response:
             return json.load(response)
 
-    def answer(self, pipeline: str, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(self.answer_path(pipeline, key))
+    def answer(self, pipeline: str, key: str, *, limit: int | None = None) -> dict[str, Any]:
+        """The answer for a key; with `limit`, the first items of its lists."""
+        found: dict[str, Any] = self.get(self.answer_path(pipeline, key, limit=limit))
         return found
 
-    def answer_path(self, pipeline: str, key: str) -> str:
-        return f"/v1/{pipeline}/{quote(key, safe='')}"
+    def answer_path(self, pipeline: str, key: str, *, limit: int | None = None) -> str:
+        return f"/v1/{pipeline}/{quote(key, safe='')}{f'?limit={limit}' if limit else ''}"
 
     def stop(self) -> None:
         """Send SIGTERM twice, as no load balancer has to notice first; SIGKILL to the group if that is not enough."""

@@ -9,9 +9,10 @@ import pytest
 from shelf_lake import LAST, copy_of, ingested, landing_of, lists_by_hand, rows_of
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
-from forecache.errors import CheckError, InputError
+from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import table_exists
 from forecache.pipeline import RankingGate
+from forecache.recommend.report import write_report
 from forecache.recommend.stage import recommend
 from forecache.settings import Settings
 
@@ -100,3 +101,18 @@ def test_a_day_without_a_file_and_a_test_without_history_are_refused(home: Setti
     with pytest.raises(InputError, match="There are no interactions before"):
         recommend(home, replace(offers, gate=RankingGate(test_days=365)), [LAST])
     assert not table_exists(home, offers.prediction_table)
+
+
+def test_the_page_shows_the_gate_and_the_lists_of_three_customers(home: Settings) -> None:
+    with pytest.raises(NotFoundError, match="offers has no lists of"):
+        write_report(home, offers, LAST)
+    recommend(home, offers, [LAST])
+    page = write_report(home, offers, LAST).read_text()
+    lists = lists_by_hand(home, LAST)
+    shown = [customer for customer in lists if f"customer {customer}<" in page]
+    assert len(shown) == 3
+    for customer in shown:
+        for article in lists[customer]:
+            assert f">{article}<" in page
+    assert "The model passed its gate" in page
+    assert "above popularity" in page

@@ -69,11 +69,11 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        reports = {pipeline.name: _write_report(current, pipeline, stages) for pipeline in trained}
+        reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in pipelines}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
-                reader.answer(pipeline.name, key) | {"pipeline": pipeline.name}
+                reader.answer(pipeline.name, key, limit=_limit(pipeline)) | {"pipeline": pipeline.name}
                 for pipeline in pipelines
                 for key in sample_keys(current, pipeline, night)
             ]
@@ -135,9 +135,17 @@ def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: dat
     return [part[0] if len(part) == 1 else "|".join(escape_part(text) for text in part) for part in parts]
 
 
-def _write_report(settings: Settings, pipeline: Pipeline, stages: list[StageResult]) -> str:
-    """Write the report of the version that this run registered; returns its path."""
+def _limit(pipeline: Pipeline | Recommender) -> int | None:
+    return _MOST_ITEMS if isinstance(pipeline, Recommender) else None
+
+
+def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
+    """Write the report of the version that this run registered, or of the lists; returns its path."""
+    from forecache.recommend.report import write_report as write_list_report
     from forecache.registry.report.page import write_report
+
+    if isinstance(pipeline, Recommender):
+        return str(write_list_report(settings, pipeline, night))
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
     subjects = {pipeline.name, *(source.name for source in pipeline.sources)}
@@ -168,8 +176,7 @@ def _shown(value: object) -> str:
     """A value for people; of a list the first items."""
     if not isinstance(value, list):
         return cell(value)
-    items = [str(item["item"]) if isinstance(item, dict) else cell(item) for item in value]
-    return f"{', '.join(items[:_MOST_ITEMS])}{' ...' if len(items) > _MOST_ITEMS else ''}"
+    return ", ".join(str(item["item"]) if isinstance(item, dict) else cell(item) for item in value)
 
 
 def _say_what_next(
@@ -202,5 +209,6 @@ def _say_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) ->
     state = f"runs as process {reader.pid}; stop it with: kill {reader.pid}" if keep else "was stopped again"
     click.echo(f"Reader: {reader.address} ({state})")
     served = {name: value for name, value in answer.items() if name != "pipeline"}
-    click.echo(f"GET {reader.answer_path(answer['pipeline'], answer['key'])}")
+    limit = _MOST_ITEMS if any(isinstance(value, list) for value in answer["value"].values()) else None
+    click.echo(f"GET {reader.answer_path(answer['pipeline'], answer['key'], limit=limit)}")
     click.echo(json.dumps(served))
