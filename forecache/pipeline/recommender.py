@@ -53,12 +53,14 @@ class Recommender:
         name: Part of the names of the table, jobs, the store and the reader's route.
         source: Interactions as landing files: one row for each time that a user took an item.
         user, item: Its key columns; the answer is asked for by user.
-        weight: Its column of how much an interaction counts, such as a quantity; None: each counts 1.
+        weight: Its column of how much an interaction counts, such as a quantity, with a minimum of 0 or more; None:
+            each counts 1.
         model: From `forecache.recommend`, such as `Ease(l2=300)`.
         k: Items on a list.
-        history_days: Days of interactions that count; None: all.
+        history_days: Days of interactions that count, for the model and for what a user took; None: all.
         exclude_days: A user is not recommended what the user took in the last days; 0: may be, None: never again.
-        group: A column of the source, such as a category, by which lists are kept varied.
+        group: A column of the source, such as a category, by which lists are kept varied. An item's group is the latest
+            one; an item without any is not limited.
         most_of_group: Most items of one group on a list; needs `group`.
         gate: What the model has to reach.
         publish: What is served, when it counts as stale, and what a new version may not do.
@@ -91,7 +93,8 @@ class Recommender:
         check_least(owner, self, 0, "exclude_days", "seed")
         check_value(owner, "k", self.k, self.k <= 1000, "A list has at most 1,000 items.")
         rule = "It is a model of forecache.recommend, such as Ease()."
-        check_value(owner, "model", self.model, callable(getattr(self.model, "fit", None)), rule)
+        fits = callable(getattr(self.model, "fit", None)) and not isinstance(self.model, type)
+        check_value(owner, "model", self.model, fits, rule)
         if (self.group is None) != (self.most_of_group is None):
             raise SettingsError(f"{owner} has group or most_of_group without the other.", remedy="Give both or none.")
         check_unique("column", owner, [self.user, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
@@ -100,6 +103,8 @@ class Recommender:
                 raise SettingsError(
                     f"{owner} has the key column {name!r}, which is a {self._column(name).type}.", remedy=ALLOWED
                 )
+        self._check_roles(owner)
+        self._check_days(owner)
         for what, column, types in (("weight", self.weight, _NUMBERS), ("group", self.group, DECLARED)):
             kind = column and self._column(column).type
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
@@ -110,6 +115,26 @@ class Recommender:
                 f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
                 remedy=f"It has {', '.join(self.output_columns)}.",
             )
+
+    def _check_roles(self, owner: str) -> None:
+        """Refuse what a landed row could make every later night fail with."""
+        roles = [self.user, self.item, self.source.event_time, self.weight, self.group]
+        check_unique("column", owner, [name for name in roles if name is not None])
+        for what, name in (("user", self.user), ("item", self.item), ("weight", self.weight)):
+            fits = name is None or self._column(name).required
+            check_value(owner, what, name, fits, "That column may be null: declare it as required.")
+        least = None if self.weight is None else self._column(self.weight).minimum
+        fits = self.weight is None or (least is not None and least >= 0)
+        check_value(owner, "weight", self.weight, fits, "Declare a minimum of 0 or more for that column.")
+
+    def _check_days(self, owner: str) -> None:
+        if self.history_days is None:
+            return
+        rule = f"The gate does not show the last {self.gate.test_days} of them to the model: give more than that."
+        check_value(owner, "history_days", self.history_days, self.history_days > self.gate.test_days, rule)
+        rule = f"What was taken longer ago than history_days={self.history_days} is not read."
+        fits = self.exclude_days is not None and self.exclude_days <= self.history_days
+        check_value(owner, "exclude_days", self.exclude_days, fits, rule)
 
     def _column(self, name: str) -> Column:
         for column in self.source.columns:

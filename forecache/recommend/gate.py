@@ -11,7 +11,7 @@ from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
 from forecache.recommend import metrics
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import filters_of, rank
+from forecache.recommend.lists import filters_of, rank, seen_of
 from forecache.recommend.models import Popularity, RepeatPurchase
 from forecache.recommend.split import Split, split_by_day
 from forecache.statistics import mean_difference_interval
@@ -25,9 +25,10 @@ _METRICS = {"ndcg": metrics.ndcg, "recall": metrics.recall, "precision": metrics
 def judge(
     recommender: Recommender, interactions: Interactions, night: date, groups: Mapping[Any, Any] | None = None
 ) -> dict[str, Any]:
-    """Fit the model and both baselines without the last days, and compare them on the users who did something then.
+    """Fit the model and both baselines without the last days, and compare their lists.
 
-    What the declaration keeps off a list is kept off here too, and is not expected on it.
+    The users are those who did something then and before. What the declaration keeps off a list is kept off here too,
+    and is not expected on it.
 
     Returns:
         `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
@@ -41,48 +42,57 @@ def judge(
     first = night - timedelta(days=gate.test_days - 1)
     split = split_by_day(interactions, first, num_days=gate.test_days)
     users = _judged(split, gate.most_users)
-    relevant = _relevant(recommender, split, users)
-    models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
-    values = {name: _values(recommender, model, split, users, relevant, groups) for name, model in models.items()}
-    counted = ~np.isnan(values["model"])
-    if not counted.any():
+    relevant = _relevant(recommender, split, users, first)
+    wanted = np.diff(relevant.indptr) > 0
+    if not wanted.any():
         raise InputError(
-            f"Nobody chose an item in the {gate.test_days} days up to {night} that could be on a list.",
-            remedy="Declare a longer test_days in the gate.",
+            f"Nobody with a history chose an item in the {gate.test_days} days up to {night} that could be on a list.",
+            remedy="Declare another test_days in the gate, or run again once there are more days.",
         )
-    means = {name: float(each[counted].mean()) for name, each in values.items()}
+    users, relevant = users[wanted], relevant[wanted]
+    models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
+    values = {
+        name: _values(recommender, model, split, users, relevant, first, groups) for name, model in models.items()
+    }
+    means = {name: float(each.mean()) for name, each in values.items()}
     against = max(("popularity", "repeat_purchase"), key=lambda name: means[name])
-    low, high = mean_difference_interval(values["model"][counted], values[against][counted], seed=recommender.seed)
+    low, high = mean_difference_interval(values["model"], values[against], seed=recommender.seed)
     found = {
         "metric": f"{gate.metric}@{gate.at}",
-        "users": int(counted.sum()),
+        "users": len(users),
         "figures": {name: round(mean, 4) for name, mean in means.items()},
         "against": against,
         "difference": round(means["model"] - means[against], 4),
         "low": round(low, 4),
         "high": round(high, 4),
     }
-    _refuse(recommender, night, found)
+    _refuse(recommender, night, found, mean=means["model"], low=low)
     return found
 
 
 def _judged(split: Split, most: int) -> np.ndarray:
-    """Users who did something in the test, those of the smallest hashes where there are too many; ascending codes."""
-    users = np.unique(split.test.users)
+    """Users who did something in the test and before, those of the smallest hashes where there are too many; ascending.
+
+    Nobody else would have had a list.
+    """
+    users = np.intersect1d(split.test.users, split.train.users)
     if len(users) <= most:
         return users
     hashes = row_hashes([split.test.user_keys.take(users)])
     return np.asarray(np.sort(users[np.argsort(hashes, kind="stable")[:most]]))
 
 
-def _relevant(recommender: Recommender, split: Split, users: np.ndarray) -> "csr_matrix":
-    """What each user chose in the test, without what may not be on a list then; CSR [users, items]."""
+def _relevant(recommender: Recommender, split: Split, users: np.ndarray, first: date) -> "csr_matrix":
+    """What each user chose in the test, without what was not to be on a list then; CSR [users, items], above 0."""
     relevant = split.test.matrix()[users]
-    if recommender.exclude_days is None:
-        seen = split.train.matrix()[users]
-        relevant = relevant - relevant.multiply(seen > 0)
-        relevant.eliminate_zeros()
-    return relevant.tocsr()
+    seen = seen_of(recommender, split.train, first - timedelta(days=1))
+    if seen is not None:
+        kept_off = seen[users]
+        kept_off.data[:] = 1  # that it was taken counts, with whatever weight
+        relevant = relevant - relevant.multiply(kept_off)
+    relevant = relevant.tocsr()
+    relevant.eliminate_zeros()
+    return relevant
 
 
 def _values(
@@ -91,24 +101,25 @@ def _values(
     split: Split,
     users: np.ndarray,
     relevant: "csr_matrix",
+    first: date,
     groups: Mapping[Any, Any] | None,
 ) -> np.ndarray:
-    """The metric of each user's list, float64 [users]; NaN for a user who chose nothing that may be on it."""
+    """The metric of each user's list on the eve of the test, float64 [users]."""
     fitted = model.fit(split.train, seed=recommender.seed)
     history = fitted.weighted(split.train)
-    last_day = split.train.last_day
-    filters = filters_of(recommender, fitted, split.train, last_day, groups, users)
+    filters = filters_of(recommender, fitted, split.train, first - timedelta(days=1), groups, users)
     parts = list(rank(fitted, history[users], recommender.gate.at, filters))
     return np.asarray(_METRICS[recommender.gate.metric](np.concatenate([part.items for part in parts]), relevant))
 
 
-def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any]) -> None:
+def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any], *, mean: float, low: float) -> None:
+    """Raise if figures, which `found` has rounded, miss what is declared."""
     gate, figures = recommender.gate, found["figures"]
     about = f"The model of {recommender.name} has {found['metric']} {figures['model']:.4f} on {found['users']:,} users"
     remedy = f"Nothing was written for {night}; the lists before stay. Try another model, or change the gate."
-    if figures["model"] < gate.floor:
+    if mean < gate.floor:
         raise CheckError(f"{about}; at least {gate.floor:g} is wanted.", remedy=remedy)
-    if gate.margin is not None and found["low"] <= gate.margin:
+    if gate.margin is not None and low <= gate.margin:
         rule = found["against"].replace("_", " ")
         raise CheckError(
             f"{about}, {found['difference']:+.4f} against {rule} ({found['low']:+.4f} to {found['high']:+.4f}); surely "

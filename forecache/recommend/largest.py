@@ -1,5 +1,7 @@
 """The largest scores of a block of users, exactly: a bound that enough items reach, and a sort of what is above it."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from forecache.errors import InputError
@@ -31,16 +33,27 @@ def bound_of(block: np.ndarray, depth: int) -> np.ndarray:
 
 
 def best(
-    block: np.ndarray, k: int, filters: Filters, *, codes: np.ndarray | None = None
+    block: np.ndarray,
+    k: int,
+    filters: Filters,
+    *,
+    codes: np.ndarray | None = None,
+    whole: Callable[[int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of a block's columns by (score descending, code ascending)."""
+    """The k best of a block's columns by (score descending, code ascending).
+
+    Args:
+        codes: The item of each column; None: its number.
+        whole: Where the block has not all items: a row's scores of all of them, float32 [1, columns].
+    """
     depth = filters.depth(k)
     items, scores = _sorted(block, bound_of(block, depth), depth, codes)
     if not filters.limits_groups:
         return items, scores
     items, scores, complete = filters.spread(items, scores, k)
     for row in np.flatnonzero(~complete):
-        everything = _sorted(block[row : row + 1], np.array([_LOWEST]), block.shape[1], codes)
+        scored = block[row : row + 1] if whole is None else whole(int(row))
+        everything = _sorted(scored, np.array([_LOWEST]), scored.shape[1], codes)
         items[row], scores[row], _ = (each[0] for each in filters.spread(*everything, k))
     return items, scores
 

@@ -68,7 +68,8 @@ def lists_of(
     """Rank for every user of the interactions.
 
     Args:
-        groups: Group by item key, where the declaration limits how many of a group are on a list.
+        groups: Group by item key, where the declaration limits how many of a group are on a list; an item that is not
+            there has none.
     """
     known = interactions.recoded(item_keys=fitted.item_keys)
     history = fitted.weighted(known)
@@ -110,18 +111,24 @@ def filters_of(
         known: The interactions in the model's item codes.
         users: Codes of the users ranked for, int [n]; None: all.
     """
-    seen = None
-    if recommender.exclude_days is None:
-        seen = known.matrix()
-    elif recommender.exclude_days:
-        seen = known.between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()
+    seen = seen_of(recommender, known, night)
     codes = None
     if groups is not None:
-        names = [groups[key] for key in fitted.item_keys.to_pylist()]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        codes = np.array([numbers[name] for name in names])
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(groups.values()))}
+        # An item without a group is one of its own.
+        items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
+        codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
     return Filters(
         seen=seen if seen is None or users is None else seen[users],
         group_of_item=codes,
         most_of_group=recommender.most_of_group,
     )
+
+
+def seen_of(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
+    """What users are not recommended on an as-of date since they took it, CSR [users, items]; entries count."""
+    if recommender.exclude_days is None:
+        return known.matrix()
+    if not recommender.exclude_days:
+        return None
+    return known.between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.lake.delta.partitions import Seen, find_committed, look
 from forecache.lake.delta.tables import open_table, table_version
@@ -18,11 +18,7 @@ from forecache.recommend.write import write_lists
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
 STAGE = "recommend"
-_ROWS_AT_ONCE = 8192
 
 
 def recommend(
@@ -137,7 +133,7 @@ class _Night:
 def read_interactions(
     settings: Settings, recommender: Recommender, night: date
 ) -> tuple[Interactions, dict[Any, Any] | None]:
-    """The interactions up to an as-of date, and the group of each item: its latest one.
+    """The interactions up to an as-of date, and the group by item: the latest one that is not null.
 
     Raises:
         InputError: There are none.
@@ -155,6 +151,8 @@ def read_interactions(
     )
     if recommender.group is None:
         return interactions, None
-    ordered = rows.select([recommender.item, recommender.group, source.event_time]).sort_by(source.event_time)
+    named = rows.filter(ds.field(recommender.group).is_valid())
+    # Of several on one day the last by name, whatever the order in which the files hold them.
+    ordered = named.sort_by([(name, "ascending") for name in (source.event_time, recommender.group)])
     groups = dict(zip(ordered[recommender.item].to_pylist(), ordered[recommender.group].to_pylist(), strict=True))
     return interactions, groups

@@ -8,6 +8,7 @@ bound are not even scored: a dot product is at most the product of the two norms
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,9 +141,15 @@ class _RankedItems:
         order = np.argsort(needed, kind="stable")  # users who need about as many items share a block
         for start in range(0, len(rows), _ROWS):
             some = order[start : start + _ROWS]
-            block = self._scores(rows[some], int(needed[some].max(initial=0)), buffer)
-            items[some], scores[some] = best(block, self._k, self._filters, codes=self._codes)
+            users, width = rows[some], int(needed[some].max(initial=0))
+            block = self._scores(users, width, buffer)
+            whole = None if width >= len(self._codes) else partial(self._of_one, users)
+            items[some], scores[some] = best(block, self._k, self._filters, codes=self._codes, whole=whole)
         return TopK(first, items, scores)
+
+    def _of_one(self, users: np.ndarray, row: int) -> np.ndarray:
+        """Scores of all items for one of some users: what its best items lack of other groups may be anywhere."""
+        return self._scores(users[row : row + 1], len(self._codes), np.empty(self._items.shape[1], np.float32))
 
     def _scores(self, rows: np.ndarray, width: int, buffer: np.ndarray) -> np.ndarray:
         """Scores of the first `width` items, float32 [rows, columns]; -inf in the padding."""

@@ -42,6 +42,8 @@ def test_a_recommender_is_run_published_read_and_rolled_back(
 
     assert main(["train", "offers"]) == 4
     assert "'offers' is a recommender: it is fitted anew every night" in capsys.readouterr().err
+    assert main(["train"]) == 3
+    assert "shelf_project has no pipeline to train, but recommenders" in capsys.readouterr().err
     assert main(["publish", "offers", "--full", "--json"]) == 0
     assert main(["rollback", "offers"]) == 0
     assert "version 1 of offers" in capsys.readouterr().out

@@ -139,3 +139,16 @@ def test_what_cannot_be_listed_is_said() -> None:
 
 def test_no_user_has_no_list() -> None:
     assert list(top_k_of_factors(np.empty((0, 4), np.float32), np.ones((3, 4), np.float32), 2)) == []
+
+
+def test_items_of_other_groups_are_found_behind_many_of_one() -> None:
+    """The items of large norms, which alone are scored at first, are all of two groups."""
+    rng = np.random.default_rng(0)
+    sizes = np.linspace(3, 0.01, 9000, dtype=np.float32)[:, None] ** 2
+    item_vectors = rng.normal(size=(9000, 8)).astype(np.float32) * sizes
+    user_vectors = rng.normal(size=(50, 8)).astype(np.float32)
+    numbers = np.arange(9000)
+    groups = np.where(numbers < 3000, 0, np.where(numbers < 4000, 1, numbers % 50 + 2))
+    filters = Filters(group_of_item=groups, most_of_group=2)
+    found = np.concatenate([part.items for part in top_k_of_factors(user_vectors, item_vectors, 10, filters=filters)])
+    assert np.array_equal(found, by_sorting(user_vectors @ item_vectors.T, 10, filters))

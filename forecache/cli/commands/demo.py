@@ -191,8 +191,11 @@ def _say_what_next(
         return
     click.echo(f"Everything is under {settings.home_path}.")
     click.echo("\nWhat next:")
+    answer = f"{first.name} {answers[0]['key']}"
     steps = [
-        (f"forecache explain {first.name} {answers[0]['key']}", "follow an answer back to its data and model"),
+        (f"forecache get {answer}", "read an answer from the store")
+        if isinstance(first, Recommender)
+        else (f"forecache explain {answer}", "follow an answer back to its data and model"),
         (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
         ("forecache serve", "start the reader again"),
         ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),

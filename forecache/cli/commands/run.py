@@ -9,7 +9,7 @@ from forecache.cli.base import Night, NightRange, command, one_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import Job, chosen_pipelines, chosen_served, run_job
-from forecache.errors import ForecacheError, PipelinesFailed
+from forecache.errors import ForecacheError, NotFoundError, PipelinesFailed
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
 
@@ -30,6 +30,11 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
         pipelines = list(project.pipelines if job == "training" else project.served)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
+        if not pipelines and not failures and project.recommenders:
+            raise NotFoundError(
+                f"{current.project} has no pipeline to train, but recommenders, which are fitted anew every night.",
+                remedy="`forecache run` fits and publishes them.",
+            )
     if failures and not pipelines:
         raise PipelinesFailed(failures, of=len(failures))
     results: list[StageResult] = []

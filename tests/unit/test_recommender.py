@@ -1,0 +1,49 @@
+"""What a recommender refuses when it is declared, since a landed row or a night would fail by it later."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from forecache.errors import SettingsError
+from forecache.pipeline import Column, Recommender, Source
+from forecache.recommend.models import Ease
+
+SOURCE = Source(
+    name="visits",
+    columns=(
+        Column("who", "bigint"),
+        Column("what", "string"),
+        Column("maybe", "int", required=False, minimum=0),
+        Column("spent", "double"),
+        Column("times", "int", minimum=0),
+        Column("day", "date"),
+    ),
+    event_time="day",
+    start=date(2026, 1, 1),
+)
+
+
+def declared(**changes: Any) -> Recommender:
+    return Recommender(**{"name": "r", "source": SOURCE, "user": "who", "item": "what", "model": Ease(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"user": "maybe"}, "has user='maybe'. That column may be null"),
+        ({"item": "maybe"}, "has item='maybe'. That column may be null"),
+        ({"weight": "maybe"}, "has weight='maybe'. That column may be null"),
+        ({"weight": "spent"}, "has weight='spent'. Declare a minimum of 0 or more"),
+        ({"item": "who"}, "declares the column 'who' twice"),
+        ({"item": "day"}, "declares the column 'day' twice"),
+        ({"group": "what", "most_of_group": 1}, "declares the column 'what' twice"),
+        ({"model": Ease}, r"It is a model of forecache.recommend, such as Ease\(\)"),
+        ({"history_days": 28}, "has history_days=28. The gate does not show the last 28 of them"),
+        ({"history_days": 60, "exclude_days": 61}, "has exclude_days=61. What was taken longer ago than"),
+        ({"history_days": 60, "exclude_days": None}, "has exclude_days=None. What was taken longer ago than"),
+    ],
+)
+def test_what_a_night_would_fail_by_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        declared(**changes)
