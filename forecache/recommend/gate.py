@@ -40,6 +40,12 @@ def judge(
     """
     gate = recommender.gate
     first = night - timedelta(days=gate.test_days - 1)
+    if not len(interactions.before(first)):
+        raise InputError(
+            f"{recommender.name} cannot be judged for {night}: there are no interactions before {first}, and the "
+            f"{gate.test_days} days from then on are the gate's test.",
+            remedy="Begin with a later night, or declare a shorter test_days in the gate.",
+        )
     split = split_by_day(interactions, first, num_days=gate.test_days)
     users = _judged(split, gate.most_users)
     relevant = _relevant(recommender, split, users, first)

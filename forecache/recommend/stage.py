@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forecache.lake.delta.partitions import Seen, find_committed, look
 from forecache.lake.delta.tables import open_table, table_version
@@ -17,6 +17,9 @@ from forecache.recommend.lists import lists_of
 from forecache.recommend.write import write_lists
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STAGE = "recommend"
 
@@ -151,8 +154,15 @@ def read_interactions(
     )
     if recommender.group is None:
         return interactions, None
-    named = rows.filter(ds.field(recommender.group).is_valid())
-    # Of several on one day the last by name, whatever the order in which the files hold them.
-    ordered = named.sort_by([(name, "ascending") for name in (source.event_time, recommender.group)])
-    groups = dict(zip(ordered[recommender.item].to_pylist(), ordered[recommender.group].to_pylist(), strict=True))
-    return interactions, groups
+    return interactions, _groups(rows, recommender.item, recommender.group, source.event_time)
+
+
+def _groups(rows: "pa.Table", item: str, group: str, time: str) -> dict[Any, Any]:
+    """Of several on one day an item has the last by name, whatever the order in which the files hold them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    named = rows.select([item, group, time]).filter(pc.field(group).is_valid())
+    ordered = named.sort_by([(name, "ascending") for name in (time, group)])
+    latest = pa.TableGroupBy(ordered, item, use_threads=False).aggregate([(group, "last")])
+    return dict(zip(latest[item].to_pylist(), latest[f"{group}_last"].to_pylist(), strict=True))

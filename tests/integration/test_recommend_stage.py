@@ -98,7 +98,7 @@ def test_the_gate_s_figures_are_in_the_result(home: Settings) -> None:
 def test_a_day_without_a_file_and_a_test_without_history_are_refused(home: Settings) -> None:
     with pytest.raises(InputError, match="has no landing file for that day"):
         recommend(home, offers, [LAST + timedelta(days=1)])
-    with pytest.raises(InputError, match="There are no interactions before"):
+    with pytest.raises(InputError, match="offers cannot be judged for .*: there are no interactions before"):
         recommend(home, replace(offers, gate=RankingGate(test_days=365)), [LAST])
     assert not table_exists(home, offers.prediction_table)
 
