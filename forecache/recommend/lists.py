@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _USERS_AT_ONCE = 4096
+_NONE = np.float32(-np.inf)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,16 @@ def lists_of(
 
 
 def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
-    """The k best items, or all where there are fewer, for each row of a history (see `Fitted.history`)."""
+    """The k best items, or all where there are fewer, for each row of a history (see `Fitted.history`).
+
+    None for a user about whom the model cannot say anything: all its scores would be equal.
+    """
+    for part in _ranked(fitted, history, k, filters):
+        users = fitted.can_rank(history[part.first : part.first + len(part.items)])[:, None]
+        yield replace(part, items=np.where(users, part.items, np.int32(-1)), scores=np.where(users, part.scores, _NONE))
+
+
+def _ranked(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
     threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
     if isinstance(fitted, Factors):
         # A dot product ranks also what training never saw.

@@ -1,5 +1,6 @@
 """Whom the gate judges by, and what it expects on their lists."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from forecache.pipeline import Column, RankingGate, Recommender, Source
 from forecache.recommend.gate import judge
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
-from forecache.recommend.models import Popularity
+from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback
 from forecache.recommend.stage import read_interactions
 from forecache.settings import load_settings
 
@@ -91,3 +92,22 @@ def test_an_item_has_its_latest_group_and_one_without_is_not_limited(tmp_path: P
     fitted = declared.model.fit(found, seed=1)
     ((_, lists),) = lists_of(declared, fitted, found, NIGHT, groups).parts(1)
     assert [item["item"] for item in lists[0].as_py()] == ["ale", "cod", "dip"]
+
+
+@pytest.mark.parametrize("model", [Ease(l2=1.0), Als(factors=2)])
+def test_a_user_about_whom_a_model_knows_nothing_has_no_list_but_by_a_fallback(model: RecommenderModel) -> None:
+    table = pa.table(
+        {
+            "who": ["ann", "ann", "bob", "new"],
+            "what": ["ale", "bun", "bun", "bun"],
+            "times": [1.0, 1.0, 2.0, 0.0],
+            "day": [NIGHT] * 4,
+        }
+    )
+    found = Interactions.from_table(table, user="who", item="what", time="day", weight="times")
+    # A weight of 0 is no reason to recommend anything.
+    weighted = replace(model, weight_power=1.0)
+    for fitting, expected in ((weighted, [2, 2, 0]), (WithFallback(weighted), [2, 2, 2])):
+        declared = replace(recommender(gate={}), model=fitting)
+        ((_, lists),) = lists_of(declared, fitting.fit(found, seed=1), found, NIGHT, None).parts(10)
+        assert [len(items) for items in lists.to_pylist()] == expected
