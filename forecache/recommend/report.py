@@ -9,7 +9,7 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.pipeline import AS_OF, Recommender
-from forecache.recommend.stage import STAGE
+from forecache.recommend.stage import STAGE, read_days
 from forecache.reports.page import make_page, write_page
 from forecache.settings import Settings
 
@@ -49,8 +49,7 @@ def _examples(settings: Settings, recommender: Recommender, night: date) -> list
     import pyarrow.dataset as ds
 
     user, item, time = recommender.user, recommender.item, recommender.source.event_time
-    raw = open_table(settings, recommender.source.raw_table).to_pyarrow_dataset()
-    taken = raw.to_table([user, item, time], ds.field("event_day") <= night)
+    taken = read_days(settings, recommender, night, [user, item, time])
     counts = (
         taken.group_by(user)
         .aggregate([(item, "count")])

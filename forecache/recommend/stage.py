@@ -141,20 +141,25 @@ def read_interactions(
     Raises:
         InputError: There are none.
     """
-    import pyarrow.dataset as ds
-
     source = recommender.source
     columns = {recommender.user, recommender.item, source.event_time, recommender.weight, recommender.group} - {None}
-    chosen = ds.field("event_day") <= night
-    if recommender.history_days is not None:
-        chosen &= ds.field("event_day") > night - timedelta(days=recommender.history_days)
-    rows = open_table(settings, source.raw_table).to_pyarrow_dataset().to_table(sorted(map(str, columns)), chosen)
+    rows = read_days(settings, recommender, night, sorted(map(str, columns)))
     interactions = Interactions.from_table(
         rows, user=recommender.user, item=recommender.item, time=source.event_time, weight=recommender.weight
     )
     if recommender.group is None:
         return interactions, None
     return interactions, _groups(rows, recommender.item, recommender.group, source.event_time)
+
+
+def read_days(settings: Settings, recommender: Recommender, night: date, columns: list[str]) -> "pa.Table":
+    """Columns of the interactions that count for an as-of date."""
+    import pyarrow.dataset as ds
+
+    chosen = ds.field("event_day") <= night
+    if recommender.history_days is not None:
+        chosen &= ds.field("event_day") > night - timedelta(days=recommender.history_days)
+    return open_table(settings, recommender.source.raw_table).to_pyarrow_dataset().to_table(columns, chosen)
 
 
 def _groups(rows: "pa.Table", item: str, group: str, time: str) -> dict[Any, Any]:

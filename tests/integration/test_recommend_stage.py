@@ -12,6 +12,7 @@ from shelf_project.pipelines.shelf import PURCHASES, offers
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import table_exists
 from forecache.pipeline import RankingGate
+from forecache.recommend.models import Popularity
 from forecache.recommend.report import write_report
 from forecache.recommend.stage import recommend
 from forecache.settings import Settings
@@ -116,3 +117,14 @@ def test_the_page_shows_the_gate_and_the_lists_of_three_customers(home: Settings
             assert f">{article}<" in page
     assert "The model passed its gate" in page
     assert "above popularity" in page
+
+
+def test_the_page_shows_only_customers_whose_interactions_count(home: Settings) -> None:
+    lately = replace(
+        offers, history_days=3, exclude_days=3, gate=RankingGate(test_days=1, margin=None), model=Popularity()
+    )
+    recommend(home, lately, [LAST])
+    page = write_report(home, lately, LAST).read_text()
+    having = {row["customer"] for row in rows_of(home)}
+    assert len(having) < len(lists_by_hand(home, LAST))
+    assert sum(f"customer {customer}<" in page for customer in having) == 3
