@@ -92,6 +92,8 @@ class Recommender:
         check_least(owner, self, 1, "k", "history_days", "most_of_group")
         check_least(owner, self, 0, "exclude_days", "seed")
         check_value(owner, "k", self.k, self.k <= 1000, "A list has at most 1,000 items.")
+        rule = f"It judges the first {self.gate.at} places: give at least as many."
+        check_value(owner, "k", self.k, self.k >= self.gate.at, rule)
         rule = "It is a model of forecache.recommend, such as Ease()."
         fits = callable(getattr(self.model, "fit", None)) and not isinstance(self.model, type)
         check_value(owner, "model", self.model, fits, rule)

@@ -26,7 +26,7 @@ def write_report(settings: Settings, recommender: Recommender, night: date) -> P
         NotFoundError: Nothing was recommended for that date.
     """
     record = last_record(settings, STAGE, recommender.name, night)
-    if record is None or "figures" not in record.details:
+    if record is None:
         raise NotFoundError(
             f"{recommender.name} has no lists of {night}.", remedy=f"`forecache run {recommender.name}` makes them."
         )

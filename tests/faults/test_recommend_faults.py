@@ -9,6 +9,7 @@ from shelf_project.pipelines.shelf import offers
 from warm import assert_valid_log, processes, start
 
 from forecache.lake.ledger import last_record
+from forecache.recommend.report import write_report
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def test_a_run_that_is_killed_after_a_step_is_finished_by_the_next(lake: Setting
     assert run(settings, step) == step
     assert run(settings, "") in (f'["{LAST}"]', "[]")
     assert_whole(settings)
+    assert "The model passed its gate" in write_report(settings, offers, LAST).read_text()
 
 
 def test_of_two_runs_at_once_one_writes(lake: Settings, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_is_current_is_not_done_again_and_a_changed_declaration_or_a_late_f
     assert recommend(home, offers, [LAST]).skipped
     described = replace(offers, description="Other words.")
     assert recommend(home, described, [LAST]).skipped
-    shorter = replace(offers, k=3)
+    shorter = replace(offers, k=3, gate=RankingGate(test_days=14, at=3))
     assert not recommend(home, shorter, [LAST]).skipped
     assert {len(row["items"]) for row in rows_of(home)} == {3}
     day = LAST - timedelta(days=3)
