@@ -83,10 +83,10 @@ def test_a_rollback_that_the_remote_cannot_follow_is_told_too(
     (tmp_path / "remote").touch()  # no folder can be made there
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
     assert main(["rollback", "returns", "--reason", "too low"]) == 7
-    assert "That stands here, but not everywhere returns is served" in capsys.readouterr().err
+    assert "That is done here, but not in every replica of returns" in capsys.readouterr().err
     (event,) = events(home, "published_returns")
     assert (event["version"], event["reason"], event["by"]) == (1, "too low", BY)
-    assert "Rolled back. That stands here" in str(event["not_everywhere"])
+    assert "Rolled back. That is done here" in str(event["not_everywhere"])
 
 
 def test_a_home_without_dagster_gets_none(home: Settings) -> None:
