@@ -204,7 +204,7 @@ def cut_short(settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch, *,
             raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(operation, "step", stop)
+        patch.setattr(operation, "rollback_step", stop)
         with pytest.raises(Stopped):
             roll_back(settings, PIPELINE, version=version, actor="person", reason="complaints")
 
