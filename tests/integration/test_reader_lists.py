@@ -119,6 +119,11 @@ def test_a_limit_in_a_body_that_is_none_is_a_problem(http: httpx.Client, limit: 
     assert "1 to 1,000" in response.json()["detail"]
 
 
+def test_a_limit_of_thousands_of_digits_is_answered_too(http: httpx.Client) -> None:
+    assert http.get("/v1/recommended/00050?limit=" + "9" * 3000).status_code == 400
+    assert http.get("/v1/recommended/00050?limit=" + "9" * 5000).status_code == 414
+
+
 def test_a_key_that_is_not_there_stays_a_problem(http: httpx.Client) -> None:
     assert http.get("/v1/recommended/nobody?limit=5").status_code == 404
 

@@ -10,6 +10,7 @@ from forecache.reader.http.problems import Problem, quoted
 
 MAX_FIELDS = 256
 MAX_LIMIT = 1000
+_LIMIT_DIGITS = 9
 
 
 def pipeline_and_key(path: str) -> tuple[str, str, str] | None:
@@ -90,7 +91,8 @@ def plain_limit(query: str) -> int:
     """The limit of a query that is `limit=10` and nothing more; 0 for every other query."""
     # What is asked most often is not worth a parser: this is on the hot path.
     digits = query[6:]
-    if query[:6] == "limit=" and digits.isdecimal() and digits.isascii():
+    # Python refuses to read a number of thousands of digits.
+    if query[:6] == "limit=" and len(digits) <= _LIMIT_DIGITS and digits.isdecimal() and digits.isascii():
         limit = int(digits)
         return limit if limit <= MAX_LIMIT else 0
     return 0
