@@ -17,7 +17,7 @@ EXTRA_OF = {
     "delta": "spark",
     "great_expectations": "spark",
     "pyspark": "spark",
-    "jinja2": "train",
+    "jinja2": "recommend",
     "matplotlib": "train",
     "onnxscript": "train",
     "optuna": "train",
