@@ -1,6 +1,6 @@
 """Predictions: every entity of a night scored by the champion, once. Partitioned by night; this is what SQL reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,7 +12,7 @@ from assets.model import model_name
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
 from assets.views import scoring_view
-from forecache.pipeline import AS_OF, Pipeline, TorchModel
+from forecache.pipeline import AS_OF, Expectation, Pipeline, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -43,12 +43,9 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.delta.digest import partition_digests
-        from forecache.lake.delta.tables import open_table
         from forecache.monitoring.drift.drift import check_drift
         from forecache.operations.rollback import recover_interrupted
         from forecache.quality.expectations import prediction_expectations
-        from forecache.quality.verdicts import check_nights
         from forecache.scoring.nightly import score_nights
 
         step = Step(context, settings.load(), spark)
@@ -59,18 +56,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
         )
 
-        step.tell(f"checking {table}")
-        checked = open_table(current, table)
-        reports = check_nights(
-            step.session(),
-            current,
-            table,
-            prediction_expectations(pipeline),
-            column=AS_OF,
-            states=partition_digests(checked, AS_OF, nights),
-            version=checked.version(),
-        )
-        yield from checks.expectation_events(context, table, reports)
+        yield from check_predictions(step, table, prediction_expectations(pipeline))
         moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
         yield from drift.drift_events(context, pipeline, moved)
         if pipeline.shadow:
@@ -78,3 +64,23 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from drift.challenger_events(context, pipeline, result, nights)
 
     return predictions
+
+
+def check_predictions(step: Step, table: str, expectations: Sequence[Expectation]) -> Iterator[Any]:
+    """Check the step's as-of dates of a prediction table as it is now; yields both checks of `expectation_specs`."""
+    from forecache.lake.delta.digest import partition_digests
+    from forecache.lake.delta.tables import open_table
+    from forecache.quality.verdicts import check_nights
+
+    step.tell(f"checking {table}")
+    checked = open_table(step.settings, table)
+    reports = check_nights(
+        step.session(),
+        step.settings,
+        table,
+        expectations,
+        column=AS_OF,
+        states=partition_digests(checked, AS_OF, step.nights),
+        version=checked.version(),
+    )
+    yield from checks.expectation_events(step.context, table, reports)

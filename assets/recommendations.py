@@ -13,10 +13,11 @@ from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, recommendation_schema, stage_metadata
 from assets.partitions import pipeline_partitions
+from assets.predictions import check_predictions
 from assets.stage import Step, explained
 from assets.views import ranking_view
 from assets.waiting import ingest_waiting
-from forecache.pipeline import AS_OF, Recommender
+from forecache.pipeline import Recommender
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -43,10 +44,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
     def recommendations(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.delta.digest import partition_digests
-        from forecache.lake.delta.tables import open_table
         from forecache.quality.expectations import recommendation_expectations
-        from forecache.quality.verdicts import check_nights
         from forecache.recommend.stage import recommend
 
         step = Step(context, settings.load(), spark)
@@ -61,17 +59,6 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
             }
         )
 
-        step.tell(f"checking {table}")
-        checked = open_table(current, table)
-        reports = check_nights(
-            step.session(),
-            current,
-            table,
-            recommendation_expectations(recommender),
-            column=AS_OF,
-            states=partition_digests(checked, AS_OF, nights),
-            version=checked.version(),
-        )
-        yield from checks.expectation_events(context, table, reports)
+        yield from check_predictions(step, table, recommendation_expectations(recommender))
 
     return recommendations

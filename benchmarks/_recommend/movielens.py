@@ -11,7 +11,7 @@ import numpy as np
 from _recommend.peers import Peer
 from _recommend.ratings import movielens
 from forecache.recommend import metrics
-from forecache.recommend.evaluate import lists_of
+from forecache.recommend.evaluate import best_items
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, TwoTowers
@@ -79,7 +79,7 @@ def lists_of_ours(
     started = time.perf_counter()
     fitted = model.fit(train, seed=seed)
     fit_s = time.perf_counter() - started
-    return lists_of(fitted, train, users, K, filters=Filters(seen=train.matrix()[users])), fit_s
+    return best_items(fitted, train, users, K, filters=Filters(seen=train.matrix()[users])), fit_s
 
 
 def lists_of_peer(peer: Peer, train: Interactions, users: np.ndarray, *, seed: int) -> tuple[np.ndarray, float]:

@@ -11,14 +11,14 @@ from forecache.recommend import metrics
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.lists import rank
-from forecache.recommend.models import Fitted, Popularity, RecommenderModel, RepeatPurchase, WithFallback
+from forecache.recommend.models import Fitted
 from forecache.recommend.split import Split
 from forecache.statistics import mean_difference_interval
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-MODEL, POPULARITY, REPEAT_PURCHASE = "model", "popularity", "repeat_purchase"
+MODEL = "model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,22 +66,6 @@ class Evaluation:
         return Gain(float((ours - theirs).mean()), low, high)
 
 
-def judge(recommender: RecommenderModel, split: Split, *, seed: int, k: int = 10, exclude_seen: bool) -> Evaluation:
-    """Fit a recommender and the simple ones to the training side, and judge all by the test.
-
-    The simple ones are popularity and, where users may get again what they had, repeat purchase filled up with
-    popularity.
-
-    Args:
-        exclude_seen: Items of a user's training side are on no list, and not relevant.
-    """
-    simple: dict[str, RecommenderModel] = {POPULARITY: Popularity()}
-    if not exclude_seen:
-        simple[REPEAT_PURCHASE] = WithFallback(RepeatPurchase())
-    fitted = {name: each.fit(split.train, seed=seed) for name, each in {MODEL: recommender, **simple}.items()}
-    return evaluate(fitted, split, k=k, exclude_seen=exclude_seen)
-
-
 def evaluate(fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude_seen: bool) -> Evaluation:
     """Judge fitted models by the lists that they make of the training side for the users of the test.
 
@@ -104,12 +88,12 @@ def evaluate(fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude
     share = np.bincount(seen.indices, minlength=seen.shape[1]) / max(1, num_trained)
     models = {}
     for name, each in fitted.items():
-        lists = lists_of(each, split.train, users, k, filters=filters)
+        lists = best_items(each, split.train, users, k, filters=filters)
         models[name] = _judged(lists, relevant[users], share)
     return Evaluation(k, users, models)
 
 
-def lists_of(fitted: Fitted, interactions: Interactions, users: Codes, k: int, *, filters: Filters) -> Codes:
+def best_items(fitted: Fitted, interactions: Interactions, users: Codes, k: int, *, filters: Filters) -> Codes:
     """The k best items of some users of the interactions, int32 [users, k]; -1 behind the end of a shorter list."""
     return np.concatenate([part.items for part in rank(fitted, fitted.history(interactions)[users], k, filters)])
 

@@ -10,8 +10,9 @@ from forecache.errors import CheckError, InputError
 from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
 from forecache.recommend import metrics
+from forecache.recommend.evaluate import best_items
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import filters_of, rank, seen_of
+from forecache.recommend.lists import filters_of, seen_of
 from forecache.recommend.models import Popularity, RepeatPurchase
 from forecache.recommend.split import Split, split_by_day
 from forecache.statistics import mean_difference_interval
@@ -112,10 +113,9 @@ def _values(
 ) -> np.ndarray:
     """The metric of each user's list on the eve of the test, float64 [users]."""
     fitted = model.fit(split.train, seed=recommender.seed)
-    history = fitted.weighted(split.train)
     filters = filters_of(recommender, fitted, split.train, first - timedelta(days=1), groups, users)
-    parts = list(rank(fitted, history[users], recommender.gate.at, filters))
-    return np.asarray(_METRICS[recommender.gate.metric](np.concatenate([part.items for part in parts]), relevant))
+    lists = best_items(fitted, split.train, users, recommender.gate.at, filters=filters)
+    return _METRICS[recommender.gate.metric](lists, relevant)
 
 
 def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any], *, mean: float, low: float) -> None:

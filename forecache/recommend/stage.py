@@ -57,8 +57,14 @@ def recommend(
         inputs = {n: f"{source.raw_table}@{v} declared={recommender.fingerprint}" for n, v in versions.items()}
 
         def work(some: Sequence[date]) -> dict[date, Done]:
-            run = _Night(settings, recommender, some[0], versions[some[0]], run_id, progress)
-            return {some[0]: run.write(seen, inputs[some[0]])}
+            [night] = some
+            source_version, wanted = versions[night], inputs[night]
+            return {
+                night: _write_night(
+                    settings, recommender, night,
+                    source_version=source_version, seen=seen, inputs=wanted, run_id=run_id, progress=progress,
+                )
+            }  # fmt: skip
 
         def find(stale: Mapping[date, str]) -> dict[date, Done]:
             written = find_committed(settings, table, column=AS_OF, inputs=stale)
@@ -84,53 +90,45 @@ def recommend(
     )
 
 
-class _Night:
-    """The lists of one as-of date."""
-
-    def __init__(
-        self, settings: Settings, recommender: Recommender, night: date, version: int, run_id: str, progress: Progress
-    ) -> None:
-        self._settings = settings
-        self._recommender = recommender
-        self._night = night
-        self._version = version
-        self._run_id = run_id
-        self._progress = progress
-
-    def write(self, seen: Seen, inputs: str) -> Done:
-        recommender, night = self._recommender, self._night
-        self._progress(f"reading the interactions up to {night}", 0.0)
-        interactions, groups = read_interactions(self._settings, recommender, night)
-        self._progress(f"judging the model of {recommender.name}", 0.1)
-        verdict = judge(recommender, interactions, night, groups)
-        self._progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
-        started = time.perf_counter()
-        fitted = recommender.model.fit(interactions, seed=recommender.seed)
-        fit_s, started = time.perf_counter() - started, time.perf_counter()
-        lists = lists_of(recommender, fitted, interactions, night, groups)
-        version = write_lists(
-            self._settings,
-            recommender,
-            lists,
-            night,
-            source_version=self._version,
-            seen=seen,
-            inputs=inputs,
-            run_id=self._run_id,
-            progress=self._progress,
-        )
-        return Done(
-            interactions.num_users,
-            {
-                **verdict,
-                "items": fitted.num_items,
-                "interactions": len(interactions),
-                "fit_s": round(fit_s, 2),
-                "rank_s": round(time.perf_counter() - started, 2),
-            },
-            recommender.prediction_table,
-            version,
-        )
+def _write_night(
+    settings: Settings,
+    recommender: Recommender,
+    night: date,
+    *,
+    source_version: int,
+    seen: Seen,
+    inputs: str,
+    run_id: str,
+    progress: Progress,
+) -> Done:
+    """Judge, fit and rank for one as-of date, and commit its lists."""
+    progress(f"reading the interactions up to {night}", 0.0)
+    interactions, groups = read_interactions(settings, recommender, night)
+    progress(f"judging the model of {recommender.name}", 0.1)
+    verdict = judge(recommender, interactions, night, groups)
+    progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
+    started = time.perf_counter()
+    fitted = recommender.model.fit(interactions, seed=recommender.seed)
+    fit_s, started = time.perf_counter() - started, time.perf_counter()
+    version = write_lists(
+        settings,
+        recommender,
+        lists_of(recommender, fitted, interactions, night, groups),
+        night,
+        source_version=source_version,
+        seen=seen,
+        inputs=inputs,
+        run_id=run_id,
+        progress=progress,
+    )
+    figures = {
+        **verdict,
+        "items": fitted.num_items,
+        "interactions": len(interactions),
+        "fit_s": round(fit_s, 2),
+        "rank_s": round(time.perf_counter() - started, 2),
+    }
+    return Done(interactions.num_users, figures, recommender.prediction_table, version)
 
 
 def read_interactions(

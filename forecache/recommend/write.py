@@ -9,6 +9,7 @@ from forecache.lake.delta.commit import Target
 from forecache.lake.delta.files import place_of, write_file
 from forecache.lake.delta.partitions import Seen, replace_partitions
 from forecache.lake.delta.writers import new_folder, new_path
+from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
 from forecache.recommend.lists import Lists
 from forecache.results import Progress, no_progress
@@ -83,10 +84,6 @@ def table_schema(recommender: Recommender, lists: Lists) -> pa.Schema:
             (recommender.user, lists.user_keys.type),
             (AS_OF, pa.date32()),
             (recommender.output_columns[0], pa.list_(pa.field("element", item))),
-            ("model_name", pa.string()),
-            ("model_version", pa.int32()),
-            ("feature_version", pa.int64()),
-            ("scored_at", pa.timestamp("us", tz="UTC")),
-            ("run_id", pa.string()),
+            *PROVENANCE_FIELDS,
         ]
     )

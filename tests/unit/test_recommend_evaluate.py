@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from forecache.errors import InputError
-from forecache.recommend.evaluate import MODEL, POPULARITY, REPEAT_PURCHASE, evaluate, judge, lists_of
+from forecache.recommend.evaluate import MODEL, Evaluation, best_items, evaluate
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import Als, Ease, Factors, Popularity, RepeatPurchase, WithFallback
+from forecache.recommend.models import Als, Ease, Factors, Popularity, RecommenderModel, RepeatPurchase, WithFallback
 from forecache.recommend.split import Split, split_by_day, split_by_user
 
 DAY = date(2024, 6, 1)
@@ -33,10 +33,18 @@ def temporal() -> Split:
     return split_by_day(interactions(ROWS + TEST), DAY, num_days=7)
 
 
+POPULARITY = "popularity"
+
+
+def judge(model: RecommenderModel, split: Split, *, k: int, exclude_seen: bool) -> Evaluation:
+    """A model and popularity, both fitted to the training side."""
+    fitted = {name: each.fit(split.train, seed=0) for name, each in {MODEL: model, POPULARITY: Popularity()}.items()}
+    return evaluate(fitted, split, k=k, exclude_seen=exclude_seen)
+
+
 def test_users_with_something_in_the_test_are_judged_by_hand_computed_figures() -> None:
-    found = judge(WithFallback(RepeatPurchase()), temporal(), seed=0, k=2, exclude_seen=False)
+    found = judge(WithFallback(RepeatPurchase()), temporal(), k=2, exclude_seen=False)
     assert found.users.tolist() == [0, 1, 2]
-    assert set(found.models) == {MODEL, POPULARITY, REPEAT_PURCHASE}
     # Popularity lists 0, then 1 (the smaller of equal ones).
     assert found.models[POPULARITY].per_user["recall"].tolist() == [0.5, 1.0, 1.0]
     second = 1 / np.log2(3)
@@ -51,20 +59,19 @@ def test_users_with_something_in_the_test_are_judged_by_hand_computed_figures() 
 
 def test_items_of_the_training_side_are_neither_listed_nor_relevant_where_excluded() -> None:
     split = temporal()
-    found = judge(Popularity(), split, seed=0, k=2, exclude_seen=True)
-    assert set(found.models) == {MODEL, POPULARITY}
+    found = judge(Popularity(), split, k=2, exclude_seen=True)
     assert found.users.tolist() == [0, 1, 2]
     assert found.models[MODEL].per_user["recall"].tolist() == [1.0, 1.0, 1.0]
     fitted = Popularity().fit(split.train)
     seen = split.train.matrix()[found.users]
-    lists = lists_of(fitted, split.train, found.users, 4, filters=Filters(seen=seen))
+    lists = best_items(fitted, split.train, found.users, 4, filters=Filters(seen=seen))
     assert lists.tolist() == [[2, 3, -1, -1], [1, 2, 3, -1], [0, 1, 2, 3]]
 
 
 def test_a_test_without_anything_new_is_refused() -> None:
     split = split_by_day(interactions([("a", 0, -1), ("a", 0, 0)]), DAY, num_days=1)
     with pytest.raises(InputError, match="No user of the test has an item"):
-        judge(Popularity(), split, seed=0, k=1, exclude_seen=True)
+        judge(Popularity(), split, k=1, exclude_seen=True)
 
 
 def clusters() -> Split:
@@ -74,7 +81,7 @@ def clusters() -> Split:
 
 
 def test_a_model_that_knows_what_goes_together_surely_gains_on_popularity() -> None:
-    found = judge(Ease(l2=5.0), clusters(), seed=0, k=5, exclude_seen=True)
+    found = judge(Ease(l2=5.0), clusters(), k=5, exclude_seen=True)
     gain = found.gain("ndcg", POPULARITY)
     assert 0 < gain.low < gain.value < gain.high
     assert gain.value == pytest.approx(found.models[MODEL].mean("ndcg") - found.models[POPULARITY].mean("ndcg"))
@@ -89,11 +96,11 @@ def test_factors_are_listed_as_their_scores_say_without_items_that_training_did_
     fitted = Als(factors=8, regularization=0.1, iterations=5).fit(train, seed=0)
     assert isinstance(fitted, Factors)
     users = np.arange(80, dtype=np.int32)
-    lists = lists_of(fitted, train, users, 29, filters=Filters())
+    lists = best_items(fitted, train, users, 29, filters=Filters())
     scores = fitted.score(fitted.history(train))
     np.testing.assert_array_equal(lists, np.argsort(-scores, axis=1, kind="stable")[:, :29])
     assert rare not in lists
-    assert (lists_of(fitted, train, users, 30, filters=Filters())[:, -1] == -1).all()
+    assert (best_items(fitted, train, users, 30, filters=Filters())[:, -1] == -1).all()
 
 
 def test_no_list_depends_on_what_the_test_holds() -> None:

@@ -1,7 +1,6 @@
-"""Recommenders against values worked out by hand, saved and loaded, repeated, and with bad input."""
+"""Recommenders against values worked out by hand, repeated, and with bad input."""
 
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from forecache.errors import ConflictError, InputError, NotFoundError, SettingsError
+from forecache.errors import InputError, SettingsError
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import (
     Als,
     Ease,
     Factors,
-    Fitted,
     Habits,
     Popularity,
     RecommenderModel,
@@ -25,7 +23,6 @@ from forecache.recommend.models import (
     TwoTowers,
     WithFallback,
 )
-from forecache.recommend.models.saved import load, save
 
 LAST = date(2024, 3, 1)
 NONE = np.float32(-np.inf)
@@ -196,20 +193,15 @@ def test_models_learn_which_items_go_together(model: RecommenderModel) -> None:
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_the_same_seed_gives_the_same_model_and_a_saved_one_is_equal_to_the_bit(
-    model: RecommenderModel, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_model_to_the_bit(model: RecommenderModel) -> None:
     found = clusters()
     one, again = model.fit(found, seed=5), model.fit(found, seed=5)
-    save(one, tmp_path / "model")
     history = one.history(found)
     lists = np.tile(np.arange(4, dtype=np.int32), (history.shape[0], 1))
-    for other in (again, load(tmp_path / "model"), load(tmp_path / "model", mapped=True)):
-        assert type(other) is type(one)
-        assert other.item_keys.equals(one.item_keys)
-        assert (other.history(found) != history).nnz == 0
-        np.testing.assert_array_equal(other.score(history), one.score(history))
-        np.testing.assert_array_equal(other.reasons(history, lists), one.reasons(history, lists))
+    assert again.item_keys.equals(one.item_keys)
+    assert (again.history(found) != history).nnz == 0
+    np.testing.assert_array_equal(again.score(history), one.score(history))
+    np.testing.assert_array_equal(again.reasons(history, lists), one.reasons(history, lists))
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
@@ -309,43 +301,3 @@ def test_a_value_that_a_field_cannot_take_is_refused_when_declared(declare: Any,
 def test_two_towers_that_diverge_are_refused() -> None:
     with pytest.raises(InputError, match="vectors that are no numbers.*learning_rate"):
         TwoTowers(learning_rate=1e30, epochs=3).fit(clusters(), seed=0)
-
-
-def fitted_folder(tmp_path: Path) -> tuple[Fitted, Path]:
-    fitted = Ease(l2=1.0).fit(BASKETS)
-    save(fitted, tmp_path / "model")
-    return fitted, tmp_path / "model"
-
-
-def test_a_folder_that_holds_something_is_not_written_over(tmp_path: Path) -> None:
-    fitted, folder = fitted_folder(tmp_path)
-    with pytest.raises(ConflictError, match="is not empty"):
-        save(fitted, folder)
-
-
-def test_a_folder_without_a_whole_or_known_model_is_refused(tmp_path: Path) -> None:
-    _, folder = fitted_folder(tmp_path)
-    with pytest.raises(NotFoundError, match="no recommender in"):
-        load(tmp_path)
-    text = (folder / "model.json").read_text()
-    (folder / "model.json").write_text(text.replace('"ease"', '"svd"'))
-    with pytest.raises(InputError, match="kind 'svd' and format 1.*reads format 1 of als, ease"):
-        load(folder)
-    (folder / "model.json").write_text("{")
-    with pytest.raises(InputError, match="does not describe a recommender"):
-        load(folder)
-    (folder / "model.json").write_text(text)
-    content = (folder / "weights.npy").read_bytes()
-    (folder / "weights.npy").write_bytes(content[:-4])
-    with pytest.raises(InputError, match="is damaged"):
-        load(folder)
-    (folder / "weights.npy").unlink()
-    with pytest.raises(InputError, match="is damaged"):
-        load(folder)
-
-
-def test_a_pickle_in_an_array_is_not_executed(tmp_path: Path) -> None:
-    _, folder = fitted_folder(tmp_path)
-    np.save(folder / "weights.npy", np.array([object()]), allow_pickle=True)
-    with pytest.raises(InputError, match="is damaged"):
-        load(folder)

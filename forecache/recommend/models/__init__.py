@@ -1,4 +1,4 @@
-"""Recommenders behind one interface: declared, fitted to interactions, saved to and loaded from a folder."""
+"""Recommenders behind one interface: declared, and fitted to interactions."""
 
 from forecache.recommend.models.als import Als
 from forecache.recommend.models.base import Factors, Fitted, RecommenderModel

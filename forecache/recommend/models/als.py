@@ -68,7 +68,6 @@ class Als(RecommenderModel):
 class FittedAls(Factors):
     """Item vectors. A user's vector is solved from the history that is asked about, so new users have one too."""
 
-    kind = "als"
     item_keys: pa.Array
     item_vectors: Scores
     known_items: NDArray[np.bool_]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +31,12 @@ class RecommenderModel(ABC):
 
 
 class Fitted(ABC):
-    """What a recommender learned: a frozen dataclass of arrays and numbers, so that `saved` can write it.
+    """What a recommender learned: a frozen dataclass of arrays and numbers.
 
     Attributes:
-        kind: The name that a saved model is found under.
         item_keys: The items by code, an Arrow array: all that the model was fitted with.
     """
 
-    kind: ClassVar[str]
     item_keys: pa.Array
 
     @property

@@ -118,7 +118,6 @@ class FittedEase(Fitted):
     known_items: Items that training saw, bool [items]; the others cannot be ranked.
     """
 
-    kind = "ease"
     item_keys: pa.Array
     weights: Scores
     known_items: NDArray[np.bool_]

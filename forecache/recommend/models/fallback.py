@@ -42,7 +42,6 @@ class WithFallback(RecommenderModel):
 class FittedWithFallback(Fitted):
     """Both fitted models; the history is the model's."""
 
-    kind = "with_fallback"
     item_keys: pa.Array
     model: Fitted
     fallback: Fitted

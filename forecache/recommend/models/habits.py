@@ -50,7 +50,6 @@ class FittedHabits(Fitted):
     prior: What popularity adds to an item's score, float32 [items].
     """
 
-    kind = "habits"
     item_keys: pa.Array
     prior: Scores
     half_lives_days: NDArray[np.float64]

@@ -42,7 +42,6 @@ class FittedPopularity(Fitted):
     totals: The sum of each item's weights, float32 [items]; it is the score.
     """
 
-    kind = "popularity"
     item_keys: pa.Array
     totals: Scores
 

@@ -39,7 +39,6 @@ class RepeatPurchase(RecommenderModel):
 class FittedRepeatPurchase(Fitted):
     """Nothing is learned: all of it is in the history."""
 
-    kind = "repeat_purchase"
     item_keys: pa.Array
     half_life_days: float | None
 

@@ -80,7 +80,6 @@ class FittedTwoTowers(Factors):
     hidden_weights, hidden_bias, output_weights, output_bias: The user tower's layer, [d, h], [h], [h, d], [d].
     """
 
-    kind = "two_towers"
     item_keys: pa.Array
     item_vectors: Scores
     known_items: NDArray[np.bool_]

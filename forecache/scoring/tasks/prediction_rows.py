@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.inference.arrays import from_numpy
+from forecache.lake.provenance import PROVENANCE_FIELDS
 
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
@@ -58,11 +59,7 @@ def prediction_fields(layout: Layout) -> list[pa.Field]:
     return [
         pa.field(layout.output, pa.float64()),
         *(pa.field(band.name, pa.string()) for band in layout.bands),
-        pa.field("model_name", pa.string()),
-        pa.field("model_version", pa.int32()),
-        pa.field("feature_version", pa.int64()),
-        pa.field("scored_at", pa.timestamp("us", tz="UTC")),
-        pa.field("run_id", pa.string()),
+        *PROVENANCE_FIELDS,
     ]
 
 
