@@ -29,8 +29,8 @@ def drift_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[str]) ->
             blocking=limits.blocking,
             partitions_def=partitions,
             description=(
-                f"{pipeline.output.name} against the {limits.last} nights before and the model's test split: a PSI "
-                f"above {limits.small_psi:g} warns, above {limits.large_psi:g} is an error"
+                f"{pipeline.main_output.name} against the {limits.last} nights before and the model's test split: "
+                f"a PSI above {limits.small_psi:g} warns, above {limits.large_psi:g} is an error"
                 f"{', and nothing is published' if limits.blocking else ''}."
             ),
         )

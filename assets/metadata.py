@@ -121,7 +121,7 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
     from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
     texts = {
-        pipeline.output.name: pipeline.output.description,
+        pipeline.main_output.name: pipeline.main_output.description,
         **{segment.name: segment.description for segment in pipeline.segments},
         "model_name": "Registered name of the model.",
         "model_version": "Its version.",

@@ -113,7 +113,7 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
     return {
         **{name: result.details[name] for name in shown if name in result.details},
         **plan_view(result.details),
-        "distribution": bars((f"{pipeline.output.name} on {last}", "rows"), bins),
+        "distribution": bars((f"{pipeline.main_output.name} on {last}", "rows"), bins),
         **{name: bars((name, "rows"), counts) for name, counts in segments.items()},
     }
 

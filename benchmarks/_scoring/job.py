@@ -33,7 +33,7 @@ def fresh(number: int) -> Any:
 
 
 def _limited(maximum: float) -> Any:
-    return dataclasses.replace(PIPELINE, output=dataclasses.replace(PIPELINE.output, maximum=maximum))
+    return dataclasses.replace(PIPELINE, outputs=(dataclasses.replace(PIPELINE.main_output, maximum=maximum),))
 
 
 class Contenders:
@@ -219,8 +219,10 @@ def answers(home: str, rows: int, setting: str) -> dict[str, Any]:
     peer = Setting.named(setting, Path(home), trees=False)
     contenders = Contenders(settings, network_model(Path(home)), peer=peer)
     contenders.score()
-    stage = open_table(settings, PIPELINE.prediction_table).to_pyarrow_table(columns=["user_id", PIPELINE.output.name])
-    wanted = stage.sort_by("user_id")[PIPELINE.output.name].to_numpy()
+    stage = open_table(settings, PIPELINE.prediction_table).to_pyarrow_table(
+        columns=["user_id", PIPELINE.main_output.name]
+    )
+    wanted = stage.sort_by("user_id")[PIPELINE.main_output.name].to_numpy()
     found = {}
     for name in ("udf", "mlflow", "map_in_arrow", *ALONE):
         out = contenders.out

@@ -60,7 +60,7 @@ def pipeline() -> Pipeline:
         features=Features(compute=_never, columns=(Feature("recency_days"),)),
         label=Label("label", "binary", 30, _never),
         model=TorchModel(build=_never),
-        output=Output(FIELDS[0], minimum=0.0, maximum=1.0),
+        outputs=(Output(FIELDS[0], minimum=0.0, maximum=1.0),),
         gate=Gate("roc_auc", {"roc_auc": 0.5}, Baseline("recency_days")),
         training=Training(),
         segments=tuple(Segment(name, **cut) for name in FIELDS[1:]),

@@ -63,7 +63,7 @@ churn = Pipeline(
     label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
     model=TorchModel(build=network),
     training=Training(num_as_of=5, every_days=30, epochs=30, batch_size=4096, learning_rate=0.004),
-    output=Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),
+    outputs=(Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),),
     segments=(
         Segment(
             "risk_segment",

@@ -51,7 +51,7 @@ spend = Pipeline(
     label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
     model=TorchModel(build=network, loss=absolute_error),
     training=Training(num_as_of=5, every_days=30, epochs=20, batch_size=4096, learning_rate=0.004),
-    output=Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days, at the median."),
+    outputs=(Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days, at the median."),),
     gate=Gate(
         metric="mae",
         floors={"mae": 8.9},

@@ -36,7 +36,7 @@ def labelled_predictions(
 
     rows = partition_rows(settings, pipeline.prediction_table, as_of)
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
-    entity, output, label = [*pipeline.key, AS_OF], pipeline.output.name, pipeline.label.name
+    entity, output, label = [*pipeline.key, AS_OF], pipeline.main_output.name, pipeline.label.name
     predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
     predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
         *entity, F.col(output).alias("_score")

@@ -36,8 +36,8 @@ class Pipeline:
         sources: Landing files that features and label are computed from.
         features, label: Functions from events to what the model learns from, and to what it learns.
         model, training: What is trained, and how.
-        output: The column of the prediction table that the model returns.
-        segments: Columns that are cut from the output, such as "low" and "high".
+        outputs: The columns of the prediction table that the model returns.
+        segments: Columns that are cut from an output, such as "low" and "high".
         gate: What a trained model has to pass before it scores.
         publish: What is served, when it counts as stale, and what a new version may not do.
         drift: How far a night's scores may be from those of other nights.
@@ -53,7 +53,7 @@ class Pipeline:
     features: Features
     label: Label
     model: TorchModel | EstimatorModel
-    output: Output
+    outputs: tuple[Output, ...]
     gate: Gate
     training: Training = field(default_factory=Training)
     segments: tuple[Segment, ...] = ()
@@ -71,6 +71,7 @@ class Pipeline:
         check_name("pipeline", self.name)
         if not self.key or not self.sources:
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
         for source in self.sources:
             missing = set(self.key) - {column.name for column in source.columns}
             if missing:
@@ -112,10 +113,10 @@ class Pipeline:
                     remedy=f"Its features are {', '.join(self.features.names)}.",
                 )
         for segment in self.segments:
-            if segment.of != self.output.name or len(segment.labels) != len(segment.bounds) + 1:
+            if segment.of != self.main_output.name or len(segment.labels) != len(segment.bounds) + 1:
                 raise SettingsError(
                     f"{owner} has a wrong segment {segment.name!r}.",
-                    remedy=f"It must be cut from {self.output.name!r} and have one label more than bounds.",
+                    remedy=f"It must be cut from {self.main_output.name!r} and have one label more than bounds.",
                 )
         if self.label.kind == "binary" and isinstance(self.model, TorchModel):
             rule = "log1p is for a regression; a binary label takes 'identity'."
@@ -131,8 +132,13 @@ class Pipeline:
             )
 
     @property
+    def main_output(self) -> Output:
+        """The output that the label, the gate and the drift checks are about: the first."""
+        return self.outputs[0]
+
+    @property
     def output_columns(self) -> tuple[str, ...]:
-        return (self.output.name, *(segment.name for segment in self.segments))
+        return (*(output.name for output in self.outputs), *(segment.name for segment in self.segments))
 
     @property
     def served_fields(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin
     Raises:
         NotFoundError: There is no prediction table.
     """
-    column = f'"{pipeline.output.name}"'
+    column = f'"{pipeline.main_output.name}"'
     rows = query(
         settings,
         f"""

@@ -27,7 +27,7 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     """For one as-of date of the prediction table: each entity once, outputs present and in range, with provenance."""
     columns = (*pipeline.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
-    output = pipeline.output
+    output = pipeline.main_output
     if output.minimum is not None or output.maximum is not None:
         derived.append(_between(output.name, output.minimum, output.maximum))
     for segment in pipeline.segments:

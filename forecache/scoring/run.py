@@ -112,7 +112,7 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": run.engine}
     if pending:
-        plan = plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.output.limits)
+        plan = plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.main_output.limits)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
         work = Work(**vars(run), plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}

@@ -208,7 +208,7 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     assert spend.min() >= 0
     assert spend.std() > 1
     for maximum in (float(np.sort(spend)[len(spend) // 2]), None):  # other limits score again, and never train
-        limited = replace(basket_trees, output=replace(basket_trees.output, maximum=maximum))
+        limited = replace(basket_trees, outputs=(replace(basket_trees.main_output, maximum=maximum),))
         assert train(settings, limited, NIGHT).skipped
         assert not score(None, settings, limited, [NIGHT], engine="arrow").skipped
         again = predicted(settings, limited).column("expected_spend").to_numpy()

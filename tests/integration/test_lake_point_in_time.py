@@ -78,7 +78,7 @@ PIPELINE = Pipeline(
     label=Label(name="next", kind="regression", horizon_days=HORIZON, compute=_label),
     model=TorchModel(build=lambda num_features: None),
     training=Training(num_as_of=7, every_days=2),
-    output=Output("next_value"),
+    outputs=(Output("next_value"),),
     gate=Gate(metric="mae", floors={}, baseline=Baseline("visits")),
 )
 

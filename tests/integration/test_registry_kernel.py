@@ -15,7 +15,7 @@ from forecache.settings import Settings
 WIDTH, ROWS = 6, 3000
 PIPELINE = sample.make_pipeline(WIDTH)
 NAMES = list(PIPELINE.features.names)
-OUTPUT = PIPELINE.output.name
+OUTPUT = PIPELINE.main_output.name
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     assert len(np.unique(night)) > 20
 
     features = np.column_stack([rows.column(name).to_numpy(zero_copy_only=False) for name in NAMES])
-    model = open_model(tmp_path / "model", PIPELINE.output)
+    model = open_model(tmp_path / "model", PIPELINE.main_output)
     assert model.spec.runtime == runtime
     for size in (1, 7, ROWS):
         few = features[: {1: 60, 7: 700}.get(size, ROWS)]

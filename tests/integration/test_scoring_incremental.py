@@ -67,7 +67,7 @@ def enter(settings: Settings, night: date = NIGHT) -> None:
 def full_outputs(settings: Settings, night: date, *, seed: int = 0) -> np.ndarray:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(network(WIDTH, seed=seed, output=PIPELINE.output.name))
+    session = onnxruntime.InferenceSession(network(WIDTH, seed=seed, output=PIPELINE.main_output.name))
     table = features(settings, night)
     matrix = np.column_stack([table[f"f{i}"].to_numpy().astype(np.float32) for i in range(WIDTH)])
     return session.run(None, {"x": matrix})[0][:, 0].astype(np.float64)

@@ -34,13 +34,13 @@ def write_onnx(path: Path, pipeline: Pipeline, weights: tuple[float, ...]) -> No
         helper.make_node("Where", ["unknown", "zero", "features"], ["known"]),
         helper.make_node("MatMul", ["known", "weights"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["sum"]),
-        helper.make_node("Sigmoid" if binary else "Relu", ["sum"], [pipeline.output.name]),
+        helper.make_node("Sigmoid" if binary else "Relu", ["sum"], [pipeline.main_output.name]),
     ]
     graph = helper.make_graph(
         nodes,
         "linear",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(weights)])],
-        [helper.make_tensor_value_info(pipeline.output.name, TensorProto.FLOAT, ["rows", 1])],
+        [helper.make_tensor_value_info(pipeline.main_output.name, TensorProto.FLOAT, ["rows", 1])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -50,7 +50,7 @@ def make_pipeline(num_features: int = 20) -> Pipeline:
         features=Features(_unused, tuple(Feature(f"f{i}") for i in range(num_features))),
         label=Label("bought", "binary", 30, _unused),
         model=TorchModel(_unused),
-        output=Output("probability", minimum=0.0, maximum=1.0),
+        outputs=(Output("probability", minimum=0.0, maximum=1.0),),
         segments=(Segment("band", "probability", (0.3, 0.7), ("low", "medium", "high")),),
         gate=Gate("roc_auc", {}, Baseline("f0")),
     )
@@ -156,11 +156,11 @@ def register_model(
         shutil.copytree(_new_database(), database.parent, dirs_exist_ok=True)
     client = tracking(settings)
     names = list(pipeline.features.names)
-    signature = column_signature(names, {pipeline.output.name: "float"})
+    signature = column_signature(names, {pipeline.main_output.name: "float"})
     if folder is None:
         folder = Path(settings.home_path) / f"model-{pipeline.name}-{len(names)}-{seed}"
         if not folder.exists():
-            save_onnx(folder, network(len(names), seed=seed, output=pipeline.output.name), signature)
+            save_onnx(folder, network(len(names), seed=seed, output=pipeline.main_output.name), signature)
     if not client.search_registered_models(f"name='{pipeline.name}'"):
         client.create_registered_model(pipeline.name)
     tags = {CHECKSUMS_TAG: json.dumps(checksums(folder)), "features": json.dumps(names), "gate": "passed"}
@@ -195,4 +195,4 @@ def predictions(settings: Settings, pipeline: Pipeline, *, night: date = NIGHT, 
 
 
 def with_output(pipeline: Pipeline, **changes: object) -> Pipeline:
-    return dataclasses.replace(pipeline, output=dataclasses.replace(pipeline.output, **changes))
+    return dataclasses.replace(pipeline, outputs=(dataclasses.replace(pipeline.main_output, **changes),))

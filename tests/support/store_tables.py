@@ -49,7 +49,7 @@ def churn(key: Sequence[str] = ("customer_id",), rules: Publish = OPEN_RULES, **
         features=Features(compute=_unused, columns=(Feature("recency"),)),
         label=Label("churned", "binary", 90, compute=_unused),
         model=TorchModel(build=_unused),
-        output=Output("churn_probability"),
+        outputs=(Output("churn_probability"),),
         segments=(Segment("risk_segment", "churn_probability", (0.5,), ("low", "high")),),
         gate=Gate("roc_auc", {}, Baseline("recency")),
         publish=rules,

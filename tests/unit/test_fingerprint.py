@@ -133,7 +133,7 @@ def test_values_of_a_declaration_whose_functions_are_elsewhere_count() -> None:
     changes: dict[str, Any] = {
         "scoring": {"segments": (dataclasses.replace(cut, bounds=(0.9,)),)},
         "scoring ": {"segments": (dataclasses.replace(cut, labels=("cold", "hot")),)},
-        "scoring  ": {"output": Output("return_probability", minimum=0.0, maximum=0.5)},
+        "scoring  ": {"outputs": (Output("return_probability", minimum=0.0, maximum=0.5),)},
         "training": {
             "features": Features(
                 returns.features.compute, (*returns.features.columns[:2], logged, *returns.features.columns[3:])

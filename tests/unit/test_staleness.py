@@ -165,8 +165,8 @@ TREES = [
     (
         "a new segment",
         V,
-        'output=Output("score"),',
-        'output=Output("score"), segments=(Segment("half", "score", (0.5,), ("low", "high")),),',
+        'outputs=(Output("score"),),',
+        'outputs=(Output("score"),), segments=(Segment("half", "score", (0.5,), ("low", "high")),),',
         {SCORING, PUBLISH},
     ),
     ("seed", V, "seed=1", "seed=2", {TRAINING}),

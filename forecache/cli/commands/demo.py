@@ -117,7 +117,7 @@ def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: dat
     from forecache.lake.query import query
 
     columns = ", ".join(pipeline.key)
-    order = columns if isinstance(pipeline, Recommender) else f"{pipeline.output.name}, {columns}"
+    order = columns if isinstance(pipeline, Recommender) else f"{pipeline.main_output.name}, {columns}"
     rows = query(
         settings,
         f"""

@@ -118,7 +118,7 @@ def _report(
         references[TEST_SPLIT] = tuple(test[1])
     return DriftReport(
         pipeline=pipeline.name,
-        output=pipeline.output.name,
+        output=pipeline.main_output.name,
         night=night,
         model_version=_model_of(scored[night]),
         edges=tuple(edges),
@@ -202,7 +202,7 @@ def _counts(
     }
     left = sorted(set(nights) - set(counts))
     if left:
-        counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.output.name, left, edges)
+        counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.main_output.name, left, edges)
     return counts
 
 
@@ -218,7 +218,7 @@ def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[floa
     delta = open_table(settings, pipeline.prediction_table)
     dataset = delta.to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
     digest: list[float] = []
-    for batch in dataset.to_batches(columns=[pipeline.output.name], batch_size=131_072):
+    for batch in dataset.to_batches(columns=[pipeline.main_output.name], batch_size=131_072):
         if batch.num_rows:
             digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
     return quantile_edges(np.asarray(digest), _BINS).tolist() if digest else []

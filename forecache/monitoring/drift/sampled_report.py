@@ -104,18 +104,18 @@ def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, 
     features = [name for name in pipeline.features.names if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
-    loaded = open_model(verified_folder(settings, model), pipeline.output)
+    loaded = open_model(verified_folder(settings, model), pipeline.main_output)
     inputs = loaded.inputs(model.features)
     drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
     scores = score(loaded, drawn[list(inputs)].to_numpy(dtype=np.float32))
-    return drawn[features].assign(**{pipeline.output.name: scores})
+    return drawn[features].assign(**{pipeline.main_output.name: scores})
 
 
 def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
     """Features and scores of a sample of a night's rows."""
     from pyspark.sql import functions as F
 
-    names = [*pipeline.features.names, pipeline.output.name]
+    names = [*pipeline.features.names, pipeline.main_output.name]
     version = scored.details.get("feature_version")
     features = read_table(spark, settings, pipeline.feature_table, version=version)
     frames = (

@@ -29,7 +29,7 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    features, label, output = pipeline.features, pipeline.label, pipeline.output
+    features, label, output = pipeline.features, pipeline.label, pipeline.main_output
     rows: dict[str, Any] = {"key": pipeline.key, "features": features.names}
     return Fingerprints(
         features=fingerprint(**rows, compute=features.compute),

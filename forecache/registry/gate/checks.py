@@ -196,8 +196,8 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
     if features != pipeline.features.names:
         changed = sorted(set(features) ^ set(pipeline.features.names)) or ["their order"]
         problem = f"the model's features are not the pipeline's: {', '.join(changed)}"
-    elif output != pipeline.output.name:
-        problem = f"the model's output is {output!r}, the pipeline's {pipeline.output.name!r}"
+    elif output != pipeline.main_output.name:
+        problem = f"the model's output is {output!r}, the pipeline's {pipeline.main_output.name!r}"
     elif published:
         missing = [name for name in features if published.get(name) not in ("float", "double", "integer", "long")]
         problem = f"the feature table has no numeric column {missing[0]!r}" if missing else ""

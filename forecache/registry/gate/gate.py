@@ -86,7 +86,7 @@ def _judge(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[Verdict, dict[str, str]]:
     table, table_version = candidate.training_table
-    model = open_model(verified_folder(settings, candidate), pipeline.output)
+    model = open_model(verified_folder(settings, candidate), pipeline.main_output)
     features = model.inputs(candidate.features)
     examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
     scores = score(model, examples.features)
@@ -134,7 +134,7 @@ def _against_champion(
     table, table_version = candidate.training_table
     folder = verified_folder(settings, before)
     try:
-        model = open_model(folder, pipeline.output)
+        model = open_model(folder, pipeline.main_output)
         features = model.inputs(before.features)
         same_rows = read_examples(
             settings, pipeline, table=table, version=table_version, split="test", features=features

@@ -42,7 +42,7 @@ def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
     runtime, path = model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
     packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
-    limits = {BOUNDS: list(pipeline.output.limits)}
+    limits = {BOUNDS: list(pipeline.main_output.limits)}
     common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
     if runtime == "onnx":
         return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
@@ -69,7 +69,7 @@ def _signature(pipeline: Pipeline, output_type: str) -> Any:
 
     return ModelSignature(
         Schema([ColSpec("float", name) for name in pipeline.features.names]),
-        Schema([ColSpec(output_type, pipeline.output.name)]),
+        Schema([ColSpec(output_type, pipeline.main_output.name)]),
     )
 
 

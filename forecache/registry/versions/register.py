@@ -103,7 +103,7 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, fol
         )
         for name in _SPLITS
     }
-    model = open_model(folder, pipeline.output)
+    model = open_model(folder, pipeline.main_output)
     evaluation = evaluate(pipeline, model, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
@@ -216,7 +216,7 @@ def _register(
     tags = {
         "inputs": inputs,
         "features": json.dumps(pipeline.features.names),
-        "output": pipeline.output.name,
+        "output": pipeline.main_output.name,
         "flavour": model_file(Path(training.details["run_dir"]))[0],
         "training_table": training.details["training_table"],
         "training_version": str(training.details["training_version"]),

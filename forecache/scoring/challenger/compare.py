@@ -24,7 +24,7 @@ def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, An
     """
     keys = ", ".join(f'"{name}"' for name in pipeline.key)
     differs = [f'count_if(champion."{s.name}" IS DISTINCT FROM challenger."{s.name}")' for s in pipeline.segments]
-    old, new = (f'{side}."{pipeline.output.name}"' for side in ("champion", "challenger"))
+    old, new = (f'{side}."{pipeline.main_output.name}"' for side in ("champion", "challenger"))
     with scratch_database(settings) as connection:
         for side, table in (("champion", pipeline.prediction_table), ("challenger", pipeline.challenger_table)):
             rows = open_table(settings, table).to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])

@@ -28,7 +28,7 @@ def check_partition(
     Raises:
         CheckError: A check failed, with the figures; nothing has become visible.
     """
-    pipeline, output = work.pipeline, work.pipeline.output
+    pipeline, output = work.pipeline, work.pipeline.main_output
     rows = sum(file.rows for file in files)
     nulls = {
         name: sum(file.statistics["nullCount"][name] for file in files)

@@ -50,7 +50,7 @@ def job_spec(work: Work, *, part_rows: int) -> JobSpec:
     Raises:
         InputError: The model takes a column that the pipeline does not compute, or returns no output of its name.
     """
-    output_position(work.plan.spec, work.pipeline.output.name)
+    output_position(work.plan.spec, work.pipeline.main_output.name)
     return JobSpec(
         place_of(work.settings, work.pipeline.feature_table),
         place_of(work.settings, work.table),

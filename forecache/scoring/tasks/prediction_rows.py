@@ -51,7 +51,7 @@ class Layout:
 
 def layout_of(pipeline: "Pipeline") -> Layout:
     bands = tuple(Band(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
-    return Layout(pipeline.key, pipeline.output.name, bands)
+    return Layout(pipeline.key, pipeline.main_output.name, bands)
 
 
 def prediction_fields(layout: Layout) -> list[pa.Field]:

@@ -66,7 +66,7 @@ def _pipeline(name: str, build: Any, training: Training) -> Pipeline:
         label=Label(LABEL, "binary", 30, no_events),
         model=TorchModel(build=build),
         training=training,
-        output=Output("probability", minimum=0.0, maximum=1.0),
+        outputs=(Output("probability", minimum=0.0, maximum=1.0),),
         gate=Gate(metric="roc_auc", floors={"roc_auc": 0.5}, baseline=Baseline(NAMES[0])),
     )
 

@@ -42,7 +42,7 @@ def export(model: ExportedModel, pipeline: Pipeline, folder: Path, sample: torch
             dynamo=True,
             external_data=False,
             input_names=[INPUT],
-            output_names=[pipeline.output.name],
+            output_names=[pipeline.main_output.name],
             verbose=False,
         )
     return _parity(model, folder / ONNX_FILE, sample)

@@ -65,7 +65,7 @@ trips = Pipeline(
     label=Label(name="next_day", kind="regression", horizon_days=1, compute=spends_next_day),
     model=TorchModel(build=network),
     training=Training(num_as_of=2, every_days=1, epochs=20, batch_size=64, learning_rate=0.05),
-    output=Output("next_spend"),
+    outputs=(Output("next_spend"),),
     segments=(Segment("rider_class", of="next_spend", bounds=(8.0,), labels=("light", "heavy")),),
     gate=Gate(metric="mae", floors={"mae": 8.0}, baseline=Baseline("spent")),
 )

@@ -55,7 +55,7 @@ returns = Pipeline(
     label=Label("returned", "binary", 30, label),
     model=TorchModel(build=network),
     training=Training(epochs=4, batch_size=256, learning_rate=0.01),
-    output=Output("return_probability", minimum=0.0, maximum=1.0),
+    outputs=(Output("return_probability", minimum=0.0, maximum=1.0),),
     gate=Gate(
         metric="roc_auc", floors={"roc_auc": 0.6}, baseline=Baseline("recency", scale=-1.0), baseline_margin=0.005
     ),
@@ -69,6 +69,6 @@ basket = Pipeline(
     label=Label("spent", "regression", 30, label),
     model=TorchModel(build=network, target="log1p"),
     training=Training(epochs=20, batch_size=256, learning_rate=0.01),
-    output=Output("expected_spend", minimum=0.0),
+    outputs=(Output("expected_spend", minimum=0.0),),
     gate=Gate(metric="mae", floors={"mae": 20.0}, baseline=Baseline("amount")),
 )

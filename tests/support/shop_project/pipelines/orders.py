@@ -68,6 +68,6 @@ orders = Pipeline(
     label=Label(name="next_day", kind="regression", horizon_days=1, compute=spends_next_day),
     model=TorchModel(build=network),
     training=Training(num_as_of=1, every_days=1, epochs=1),
-    output=Output("next_spend"),
+    outputs=(Output("next_spend"),),
     gate=Gate(metric="mae", floors={"mae": 0.0}, baseline=Baseline("spent")),
 )

@@ -55,7 +55,7 @@ visits = Pipeline(
     label=Label("returned", "binary", 30, Labeller(least=1)),
     model=TorchModel(build=lambda num_features: Network(num_features, width=8), loss=robust_loss(0.5)),
     training=Training(num_as_of=4, epochs=3),
-    output=Output("probability", minimum=0.0, maximum=1.0),
+    outputs=(Output("probability", minimum=0.0, maximum=1.0),),
     segments=(Segment("band", of="probability", bounds=(0.5,), labels=("low", "high")),),
     gate=Gate("roc_auc", floors={"roc_auc": 0.6}, baseline=Baseline("recency")),
     publish=Publish(max_psi=0.5),
@@ -71,7 +71,7 @@ trees = Pipeline(
     label=Label("back", "binary", 15, Labeller(least=3)),
     model=EstimatorModel(build=tree),
     training=Training(seed=1),
-    output=Output("score"),
+    outputs=(Output("score"),),
     gate=Gate("roc_auc", floors={}, baseline=Baseline("recency")),
 )
 

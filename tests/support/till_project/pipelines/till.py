@@ -57,7 +57,7 @@ till = Pipeline(
     label=Label(name="next_day", kind="regression", horizon_days=1, compute=spends_next_day),
     model=EstimatorModel(build=ridge),
     training=Training(num_as_of=1, every_days=1),
-    output=Output("next_spend", maximum=1000.0),
+    outputs=(Output("next_spend", maximum=1000.0),),
     segments=(Segment("size", of="next_spend", bounds=(25.0,), labels=("small", "large")),),
     gate=Gate("mae", floors={"mae": 900.0}, baseline=Baseline("spent"), baseline_margin=-1e6, max_latency_ms=1e6),
     publish=Publish(max_psi=None),

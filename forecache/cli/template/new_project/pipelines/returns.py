@@ -82,7 +82,7 @@ returns = Pipeline(
     label=Label(name="returned", kind="binary", horizon_days=7, compute=returned),
     model=EstimatorModel(build=logistic_regression),
     training=Training(num_as_of=2, every_days=7),
-    output=Output("return_probability", minimum=0.0, maximum=1.0),
+    outputs=(Output("return_probability", minimum=0.0, maximum=1.0),),
     gate=Gate(
         metric="roc_auc",
         floors={"roc_auc": 0.6},
