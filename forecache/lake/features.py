@@ -10,9 +10,9 @@ from forecache.lake.contracts import require_numbers
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
-from forecache.lake.events import known_events
-from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import last_records
+from forecache.lake.sources.rows import known_rows
+from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline, Served
@@ -34,7 +34,7 @@ def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     """
     from pyspark.sql import functions as F
 
-    computed = pipeline.features.compute(known_events(spark, settings, pipeline, nights))
+    computed = pipeline.features.compute(known_rows(spark, settings, pipeline.sources, nights))
     require_numbers(computed, pipeline, pipeline.features.names, pipeline.features.compute, "feature")
     features = (F.col(name).cast("float").alias(name) for name in pipeline.features.names)
     return computed.select(*pipeline.key, AS_OF, *features)
@@ -42,16 +42,9 @@ def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
 
 def feature_inputs(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
     """For each night, what its features depend on: the raw tables' state up to it, and the declaration."""
-    files = {source.name: ingested_files(settings, source) for source in pipeline.sources}
-    return {
-        night: " ".join(
-            [
-                *(f"{s.raw_table}@{raw_state(settings, s, night, files=files[s.name])}" for s in pipeline.sources),
-                f"code={pipeline.fingerprints.features}",
-            ]
-        )
-        for night in nights
-    }
+    states = [source_state(settings, source, nights) for source in pipeline.sources]
+    code = f"code={pipeline.fingerprints.features}"
+    return {night: " ".join([*(state[night] for state in states), code]) for night in nights}
 
 
 def build_features(
@@ -169,7 +162,7 @@ def stale_nights(settings: Settings, pipeline: Pipeline) -> tuple[date, ...]:
 
 
 def require_nights(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> None:
-    """Refuse nights outside the pipeline's dates or without landing files; see `ingest.require_days`."""
+    """Refuse nights outside the pipeline's dates or without landing files; see `require_delivered`."""
     if not nights:
         raise InputError(f"No night was given for pipeline {pipeline.name!r}.", remedy="Give at least one.")
     for night in (min(nights), max(nights)):
@@ -179,7 +172,7 @@ def require_nights(settings: Settings, pipeline: Pipeline, nights: Sequence[date
                 remedy=f"Its nights go from {pipeline.start} to {pipeline.end or 'yesterday'}.",
             )
     for source in pipeline.sources:
-        require_days(settings, source, nights)
+        require_delivered(settings, source, nights)
 
 
 def last_night(pipeline: Served, today: date) -> date:

@@ -10,8 +10,8 @@ from forecache.lake.contracts import require_labels, require_numbers, require_on
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.events import horizon_events
 from forecache.lake.features import feature_frame, feature_inputs, require_nights
+from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
@@ -175,6 +175,7 @@ def label_frame(
     """
     from pyspark.sql import functions as F
 
-    labels = pipeline.label.compute(entities, horizon_events(spark, settings, pipeline, nights))
+    happened = horizon_rows(spark, settings, pipeline.sources, nights, pipeline.label.horizon_days)
+    labels = pipeline.label.compute(entities, happened)
     require_numbers(labels, pipeline, [pipeline.label.name], pipeline.label.compute, "label")
     return labels.select(*pipeline.key, AS_OF, F.col(pipeline.label.name).cast("double"))

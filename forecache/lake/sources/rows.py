@@ -1,39 +1,37 @@
-"""Point-in-time events: what was known on each as-of date, and what happened in the horizon after it.
+"""The rows of sources, point in time: what was known on each as-of date, and what happened in the horizon after it.
 
-Declarations only ever see events through these two cuts, so a feature cannot use the future.
+Declarations only ever see sources through these two, so a feature cannot use the future.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import AS_OF, Source
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def known_events(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]
+def known_rows(
+    spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date]
 ) -> dict[str, "DataFrame"]:
-    """By source, the events up to and including each night: the raw columns and `as_of`."""
+    """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`."""
     return {
         source.name: cut_events(read_table(spark, settings, source.raw_table), nights, after=None, until=0)
-        for source in pipeline.sources
+        for source in sources
     }
 
 
-def horizon_events(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]
+def horizon_rows(
+    spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date], horizon_days: int
 ) -> dict[str, "DataFrame"]:
-    """By source, the events in (night, night + horizon]: the raw columns and `as_of`."""
+    """By name of the source, the rows in (night, night + horizon]: its columns, `event_day` and `as_of`."""
     return {
-        source.name: cut_events(
-            read_table(spark, settings, source.raw_table), nights, after=0, until=pipeline.label.horizon_days
-        )
-        for source in pipeline.sources
+        source.name: cut_events(read_table(spark, settings, source.raw_table), nights, after=0, until=horizon_days)
+        for source in sources
     }
 
 
