@@ -13,7 +13,7 @@ from assets.candidate import candidate_name
 from assets.metadata import plots, stage_metadata
 from assets.stage import Step, explained
 from assets.views import evaluation_plots, metrics_view, verdict_view
-from forecache.pipeline import Pipeline, TorchModel
+from forecache.pipeline import Pipeline, RegisteredModel, TorchModel
 from forecache.results import StageResult
 from resources.settings import SettingsResource
 
@@ -31,10 +31,22 @@ def _how_to_approve(pipeline: Pipeline, version: int) -> str:
     )
 
 
+def registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec:
+    """The model of a pipeline that others train and register: this project only watches it."""
+    return dg.AssetSpec(
+        model_name(pipeline),
+        description=f"{model.uri} in MLflow, which is resolved whenever a night is scored.",
+        group_name="registry",
+        kinds={"mlflow"},
+        owners=[pipeline.owner],
+        metadata={"model_uri": model.uri},
+    )
+
+
 def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The registered versions of a pipeline's model."""
     asset = model_name(pipeline)
-    gate = pipeline.gate
+    gate = pipeline.trained_gate
 
     @dg.asset(
         name=asset,

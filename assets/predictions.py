@@ -12,7 +12,7 @@ from assets.model import model_name
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
 from assets.views import scoring_view
-from forecache.pipeline import AS_OF, Expectation, Pipeline, TorchModel
+from forecache.pipeline import AS_OF, Expectation, Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -25,7 +25,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[pipeline.feature_table, model_name(pipeline)],
+        deps=[pipeline.feature_table, *_models(pipeline)],
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
@@ -64,6 +64,12 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from drift.challenger_events(context, pipeline, result, nights)
 
     return predictions
+
+
+def _models(pipeline: Pipeline) -> list[str]:
+    """The asset of the model, where there is one: a function and an SQL expression stand in the declaration."""
+    has_asset = pipeline.is_trained or isinstance(pipeline.model, RegisteredModel)
+    return [model_name(pipeline)] if has_asset else []
 
 
 def check_predictions(step: Step, table: str, expectations: Sequence[Expectation]) -> Iterator[Any]:

@@ -30,7 +30,7 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
         deps=[pipeline.prediction_table],
         description=__doc__,
         group_name="serving",
-        kinds={pipeline.publish.backend, "http"},
+        kinds={pipeline.publishing.backend, "http"},
         owners=[pipeline.owner],
         freshness_policy=nightly_freshness(pipeline.end),
     )

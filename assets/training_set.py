@@ -21,7 +21,7 @@ SEPARATE = "splits_are_apart"
 
 def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The training set of a pipeline; each build is a Delta version, which the model's run pins."""
-    table, label = pipeline.training_table, pipeline.label
+    table, label = pipeline.training_table, pipeline.trained_label
     columns = [
         *key_columns(pipeline),
         dg.TableColumn("split", "string", description="train, validation or test."),

@@ -9,14 +9,14 @@ from assets.challenger import build_challenger
 from assets.drift_report import build_drift_report
 from assets.features import build_features
 from assets.landing import build_landing, build_landing_check
-from assets.model import build_model
+from assets.model import build_model, registered_model
 from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
 from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
-from forecache.pipeline import Pipeline, Recommender, Served, Source, TorchModel
+from forecache.pipeline import Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
 from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
@@ -32,15 +32,8 @@ from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
-PIPELINE_ASSETS = (
-    build_features,
-    build_training_set,
-    build_candidate,
-    build_model,
-    build_predictions,
-    build_published,
-    build_monitoring,
-)
+TRAINING_ASSETS = (build_training_set, build_candidate, build_model, build_monitoring)
+"""The stages of a pipeline that trains its model."""
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
@@ -90,16 +83,22 @@ def source_definitions(source: Source) -> dg.Definitions:
 
 
 def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
-    nightly, training = build_nightly_job(pipeline), build_training_job(pipeline)
-    monitoring = build_monitoring_job(pipeline)
+    nightly = build_nightly_job(pipeline)
+    defined = dg.Definitions(
+        assets=pipeline_assets(pipeline), jobs=[nightly], schedules=[build_nightly_schedule(pipeline, nightly)]
+    )
+    return dg.Definitions.merge(defined, training_definitions(pipeline)) if pipeline.is_trained else defined
+
+
+def training_definitions(pipeline: Pipeline) -> dg.Definitions:
+    """The jobs of a pipeline that trains its model, beside the nightly one."""
+    training, monitoring = build_training_job(pipeline), build_monitoring_job(pipeline)
     # An estimator's parameters are its own, and its library searches them.
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
-    approval = [build_approval_job(pipeline)] if pipeline.gate.approval else []
+    approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
     return dg.Definitions(
-        assets=pipeline_assets(pipeline),
-        jobs=[nightly, training, build_full_job(pipeline), monitoring, *searches, *approval],
+        jobs=[training, build_full_job(pipeline), monitoring, *searches, *approval],
         schedules=[
-            build_nightly_schedule(pipeline, nightly),
             build_training_schedule(pipeline, training),
             build_monitoring_schedule(pipeline, monitoring),
         ],
@@ -118,7 +117,13 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
 
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every stage, and what the declaration asks for beside them."""
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build(pipeline) for build in PIPELINE_ASSETS]
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_features(pipeline), build_predictions(pipeline)]
+    if pipeline.is_trained:
+        assets += [build(pipeline) for build in TRAINING_ASSETS]
+    if isinstance(pipeline.model, RegisteredModel):
+        assets.append(registered_model(pipeline, pipeline.model))
+    if pipeline.publish is not None:
+        assets.append(build_published(pipeline))
     if pipeline.drift.report_rows:
         assets.append(build_drift_report(pipeline))
     if pipeline.shadow:

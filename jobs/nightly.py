@@ -19,7 +19,9 @@ def nightly_job_name(pipeline: Served) -> str:
 
 
 def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
-    assets = [pipeline.feature_table, pipeline.prediction_table, published_name(pipeline)]
+    assets = [pipeline.feature_table, pipeline.prediction_table]
+    if pipeline.publish is not None:
+        assets.append(published_name(pipeline))
     if pipeline.drift.report_rows:
         assets.append(drift_report_name(pipeline))
     return dg.AssetSelection.assets(*assets)

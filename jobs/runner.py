@@ -97,7 +97,7 @@ def _run_all(
                     raise lacking[0]
                 if pipeline.name in spans:
                     runner.run(
-                        f"{'nightly' if isinstance(pipeline, Recommender) else job}_{pipeline.name}",
+                        f"{job if _trains(pipeline) else 'nightly'}_{pipeline.name}",
                         nights=spans[pipeline.name],
                         config=_config(pipeline, job, spans),
                         rebuild=rebuild,
@@ -131,8 +131,13 @@ def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Ni
         runner.run(ingest_job_name(source), nights=span)
 
 
+def _trains(pipeline: Pipeline | Recommender) -> bool:
+    """Whether it has the jobs "training" and "full"; without, the nightly one is all."""
+    return isinstance(pipeline, Pipeline) and pipeline.is_trained
+
+
 def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
-    if job != "training" or isinstance(pipeline, Recommender):
+    if job != "training" or not isinstance(pipeline, Pipeline) or not pipeline.is_trained:
         return {}
     night = spans[pipeline.name][1].isoformat()
     return {"ops": {pipeline.training_table: {"config": {"night": night}}}}

@@ -156,6 +156,14 @@ def settings() -> "Settings":
     return load_settings()
 
 
+def trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
+    """The settings of this invocation, and the pipeline of that name, which trains its model."""
+    from forecache.pipeline.loading import load_trained
+
+    current = settings()
+    return current, load_trained(current, name)
+
+
 def declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """The settings of this invocation, and the pipeline of that name."""
     from forecache.pipeline import load_pipeline

@@ -33,7 +33,7 @@ def verdicts(
         verdict = load_verdict(version) if version is not None else None
         if version is None or verdict is None:
             continue
-        metrics = sorted(verdict.metrics, key=lambda metric: metric != pipeline.gate.metric)
+        metrics = sorted(verdict.metrics, key=lambda metric: metric != pipeline.trained_gate.metric)
         found.append(
             {
                 "pipeline": pipeline.name,
@@ -42,8 +42,8 @@ def verdicts(
                 "passed": verdict.passed,
                 "state": verdict.state,
                 "reasons": list(verdict.reasons),
-                "decided_by": pipeline.gate.metric,
-                "baseline_feature": pipeline.gate.baseline.feature,
+                "decided_by": pipeline.trained_gate.metric,
+                "baseline_feature": pipeline.trained_gate.baseline.feature,
                 "metrics": {metric: verdict.metrics[metric] for metric in metrics},
                 "baseline": dict(verdict.baseline),
             }

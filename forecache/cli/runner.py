@@ -6,7 +6,7 @@ from datetime import date
 from types import ModuleType
 from typing import Literal
 
-from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served, read_project
+from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served, load_trained, read_project
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -30,6 +30,13 @@ def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
     if not names:
         return list(load_pipelines(settings))
     return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]
+
+
+def chosen_trained(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The given names, each checked; those of all pipelines that train their model if none is given."""
+    if not names:
+        return [name for name, pipeline in load_pipelines(settings).items() if pipeline.is_trained]
+    return [load_trained(settings, name).name for name in dict.fromkeys(names)]
 
 
 def run_job(

@@ -51,7 +51,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     """
     import pyarrow.compute as pc
 
-    label, function = pipeline.label, name_of(pipeline.label.compute)
+    label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
     values = written[label.name]
     wrong = pc.invert(pc.fill_null(pc.is_finite(values), False))
     rule = f"Return a number from {function} for each entity that it returns, and leave out those that have none."
@@ -81,7 +81,7 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
     twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
     if twice:
         where = ", ".join(f"{name} {twice[0][name]}" for name in entity)
-        functions = f"{name_of(pipeline.features.compute)} and {name_of(pipeline.label.compute)}"
+        functions = f"{name_of(pipeline.features.compute)} and {name_of(pipeline.trained_label.compute)}"
         raise InputError(
             f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",

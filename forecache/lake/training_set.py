@@ -32,7 +32,7 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     Raises:
         InputError: The pipeline's data does not reach back far enough for a single training date.
     """
-    horizon = timedelta(days=pipeline.label.horizon_days)
+    horizon = timedelta(days=pipeline.trained_label.horizon_days)
     step = timedelta(days=pipeline.training.every_days)
     newest = night - 3 * horizon
     train = [newest - i * step for i in range(pipeline.training.num_as_of)]
@@ -111,7 +111,7 @@ def _build(
     schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
-    groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.label.name, "mean"), (AS_OF, "count")])
+    groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.trained_label.name, "mean"), (AS_OF, "count")])
     by_date = {(row["split"], row[AS_OF]): row for row in groups.to_pylist()}
     empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
     if empty:
@@ -124,7 +124,7 @@ def _build(
         "splits": {s: sum(by_date[s, day][f"{AS_OF}_count"] for day in dates[s]) for s in SPLITS},
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
         "label_mean": {
-            day.isoformat(): by_date[s, day][f"{pipeline.label.name}_mean"] for s in SPLITS for day in dates[s]
+            day.isoformat(): by_date[s, day][f"{pipeline.trained_label.name}_mean"] for s in SPLITS for day in dates[s]
         },
     }
     return Done(written.num_rows, details, pipeline.training_table, version)
@@ -138,7 +138,7 @@ def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFi
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    label = pipeline.label.name
+    label = pipeline.trained_label.name
     parts = [pa.schema([("split", pa.string()), (AS_OF, pa.date32()), (label, pa.float64())]).empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
     for file in files:
@@ -175,7 +175,7 @@ def label_frame(
     """
     from pyspark.sql import functions as F
 
-    happened = horizon_rows(spark, settings, pipeline.sources, nights, pipeline.label.horizon_days)
-    labels = pipeline.label.compute(entities, happened)
-    require_numbers(labels, pipeline, [pipeline.label.name], pipeline.label.compute, "label")
-    return labels.select(*pipeline.key, AS_OF, F.col(pipeline.label.name).cast("double"))
+    happened = horizon_rows(spark, settings, pipeline.sources, nights, pipeline.trained_label.horizon_days)
+    labels = pipeline.trained_label.compute(entities, happened)
+    require_numbers(labels, pipeline, [pipeline.trained_label.name], pipeline.trained_label.compute, "label")
+    return labels.select(*pipeline.key, AS_OF, F.col(pipeline.trained_label.name).cast("double"))

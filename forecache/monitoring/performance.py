@@ -36,7 +36,7 @@ def labelled_predictions(
 
     rows = partition_rows(settings, pipeline.prediction_table, as_of)
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
-    entity, output, label = [*pipeline.key, AS_OF], pipeline.main_output.name, pipeline.label.name
+    entity, output, label = [*pipeline.key, AS_OF], pipeline.main_output.name, pipeline.trained_label.name
     predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
     predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
         *entity, F.col(output).alias("_score")
@@ -65,7 +65,7 @@ def performance(
     Returns:
         None where the metric has no value on these rows, such as an area under the curve of one class.
     """
-    metric = pipeline.gate.metric
+    metric = pipeline.trained_gate.metric
     value = {**BINARY, **REGRESSION}[metric](label, score)
     if np.isnan(value):
         return None
@@ -74,7 +74,7 @@ def performance(
     low, high = sorted(-gain(metric, end, expected) for end in ends)
     return Measurement(
         pipeline=pipeline.name,
-        night=as_of + timedelta(days=pipeline.label.horizon_days),
+        night=as_of + timedelta(days=pipeline.trained_label.horizon_days),
         as_of=as_of,
         kind="performance",
         name=metric,

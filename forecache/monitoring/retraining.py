@@ -31,7 +31,7 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
     return decide(
         pipeline.retraining,
         # The figures of a metric that was the gate's before are still in the table.
-        [row for row in figures if row.kind != "performance" or row.name == pipeline.gate.metric],
+        [row for row in figures if row.kind != "performance" or row.name == pipeline.trained_gate.metric],
         champion=model.version if model else None,
         last=last,
         now=now or datetime.now(timezone.utc),

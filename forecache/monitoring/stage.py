@@ -111,8 +111,8 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
 def declared_inputs(pipeline: Pipeline) -> str:
     """What the figures depend on of the declaration itself; the drift's limits only judge them."""
     return (
-        f"label={pipeline.fingerprints.training_set} metric={pipeline.gate.metric} nights_before={pipeline.drift.last} "
-        f"format={_FORMAT}"
+        f"label={pipeline.fingerprints.training_set} metric={pipeline.trained_gate.metric} "
+        f"nights_before={pipeline.drift.last} format={_FORMAT}"
     )
 
 
@@ -122,7 +122,7 @@ def _state(scored: StageRecord) -> str:
 
 def _labelled(pipeline: Pipeline, night: date) -> date:
     """The as-of date whose labels are known by a night."""
-    return night - timedelta(days=pipeline.label.horizon_days)
+    return night - timedelta(days=pipeline.trained_label.horizon_days)
 
 
 def _measure(run: _Run, nights: Sequence[date]) -> dict[date, Done]:
@@ -167,7 +167,7 @@ def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
 
 def _performance(run: _Run, nights: Sequence[date]) -> dict[date, tuple[Measurement | None, str]]:
     """The performance that each night reveals, or why there is none."""
-    metric = run.pipeline.gate.metric
+    metric = run.pipeline.trained_gate.metric
     result: dict[date, tuple[Measurement | None, str]] = {}
     models: dict[date, ModelVersion] = {}
     for night in nights:

@@ -9,6 +9,7 @@ from datetime import date
 from forecache.errors import CheckError, ConflictError
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import Pipeline, Served
+from forecache.pipeline.trained import require_published
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress
@@ -34,6 +35,7 @@ def publish_night(
         unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
 
     Raises:
+        InputError: The pipeline is not published.
         CheckError: The rows were not checked or failed, or their model was rolled back; and what `publish` raises.
         ConflictError: A rollback was interrupted a moment ago.
     """
@@ -46,6 +48,7 @@ def publish_night(
             table, blocking = pipeline.prediction_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
             require_passed(settings, table, source.night, state=source.digest, drift=blocking)
 
+    require_published(pipeline)
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
@@ -59,7 +62,8 @@ def _refuse_rolled_back(settings: Settings, pipeline: Served, source: NightSourc
             f"A {interrupted.action} of {pipeline.name} was interrupted a moment ago.",
             remedy="Publish again: that finishes it first.",
         )
-    bad = rolled_back(entries)
+    # Versions of a model that is not trained here are numbers of another kind.
+    bad = rolled_back(entries) if isinstance(pipeline, Pipeline) and pipeline.is_trained else set()
     model = source.provenance.model_version if bad else None
     if model in bad:
         raise CheckError(

@@ -4,6 +4,7 @@ A project is a package with a `pipelines` sub-package; every module-level `Pipel
 by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those functions.
 """
 
+from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
@@ -31,17 +32,21 @@ __all__ = [
     "Feature",
     "Features",
     "FitRun",
+    "FunctionModel",
     "Gate",
     "Label",
+    "Labelled",
     "Output",
     "Pipeline",
     "Publish",
     "RankingGate",
     "Recommender",
+    "RegisteredModel",
     "Retraining",
     "Segment",
     "Served",
     "Source",
+    "SqlModel",
     "TorchModel",
     "Training",
     "expect",

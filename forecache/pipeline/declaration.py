@@ -7,6 +7,7 @@ from functools import cached_property
 
 from forecache.errors import SettingsError
 from forecache.key_types import ALLOWED, DECLARED
+from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
@@ -22,8 +23,9 @@ from forecache.pipeline.names import (
     check_unique,
 )
 from forecache.pipeline.output import Output, Segment
-from forecache.pipeline.policies import METRICS, Drift, Gate, Publish, Retraining
+from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
 from forecache.pipeline.source import Source
+from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Pipeline:
         name: Part of the names of tables, jobs, the store and the reader's route.
         key: Columns that a prediction is about; every source has them.
         sources: Landing files that features and label are computed from.
-        features, label: Functions from events to what the model learns from, and to what it learns.
-        model, training: What is trained, and how.
+        features, label: Functions from events to what the model learns from, and to what it learns; a model that is
+            not trained here has no label.
+        model, training: What is trained, and how; or what is applied as it is.
         outputs: The columns of the prediction table that the model returns.
         segments: Columns that are cut from an output, such as "low" and "high".
-        gate: What a trained model has to pass before it scores.
-        publish: What is served, when it counts as stale, and what a new version may not do.
+        gate: What a model that is trained here has to pass before it scores.
+        publish: What is served, when it counts as stale, and what a new version may not do; None: the prediction table
+            is all that there is.
         drift: How far a night's scores may be from those of other nights.
         shadow: Every night scores a challenger beside the champion, where one is named.
         retraining: What asks for a training before the scheduled one; None: nothing does.
@@ -51,13 +55,13 @@ class Pipeline:
     key: tuple[str, ...]
     sources: tuple[Source, ...]
     features: Features
-    label: Label
-    model: TorchModel | EstimatorModel
+    model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
     outputs: tuple[Output, ...]
-    gate: Gate
+    label: Label | None = None
+    gate: Gate | None = None
     training: Training = field(default_factory=Training)
     segments: tuple[Segment, ...] = ()
-    publish: Publish = field(default_factory=Publish)
+    publish: Publish | None = field(default_factory=Publish)
     drift: Drift = field(default_factory=Drift)
     shadow: bool = False
     retraining: Retraining | None = None
@@ -86,45 +90,20 @@ class Pipeline:
                         remedy=ALLOWED,
                     )
         check_unique("source", owner, [source.name for source in self.sources])
-        check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, self.label.name])
+        label = [] if self.label is None else [self.label.name]
+        check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, *label])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
-        if self.gate.baseline.feature not in self.features.names:
-            raise SettingsError(
-                f"{owner} has the baseline feature {self.gate.baseline.feature!r}, which it does not compute.",
-                remedy=f"Its features are {', '.join(self.features.names)}.",
-            )
-        known = METRICS[self.label.kind]
-        for metric in (self.gate.metric, *self.gate.floors):
-            if metric not in known:
-                raise SettingsError(
-                    f"{owner} judges a {self.label.kind} label by {metric!r} in its gate, which is no metric of it.",
-                    remedy=f"Those are {', '.join(known)}.",
-                )
-        for column in self.gate.slices:
-            if column not in self.features.names:
-                raise SettingsError(
-                    f"{owner} slices its gate by {column!r}, which is not a feature.",
-                    remedy=f"Its features are {', '.join(self.features.names)}.",
-                )
-        for column in self.retraining.ignore if self.retraining else ():
-            if column not in self.features.names:
-                raise SettingsError(
-                    f"{owner} ignores {column!r} in its retraining, which is not a feature.",
-                    remedy=f"Its features are {', '.join(self.features.names)}.",
-                )
+        check_training(owner, self)
         for segment in self.segments:
             if segment.of != self.main_output.name or len(segment.labels) != len(segment.bounds) + 1:
                 raise SettingsError(
                     f"{owner} has a wrong segment {segment.name!r}.",
                     remedy=f"It must be cut from {self.main_output.name!r} and have one label more than bounds.",
                 )
-        if self.label.kind == "binary" and isinstance(self.model, TorchModel):
-            rule = "log1p is for a regression; a binary label takes 'identity'."
-            check_value(owner, "model.target", self.model.target, self.model.target == "identity", rule)
         computed = [*self.key, AS_OF, *self.features.names]
         check_columns(f"{owner}, in its features,", self.features.expectations, computed)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
-        unknown = set(self.publish.fields or ()) - set(self.output_columns)
+        unknown = set(self.publish.fields or () if self.publish else ()) - set(self.output_columns)
         if unknown:
             raise SettingsError(
                 f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
@@ -142,7 +121,45 @@ class Pipeline:
 
     @property
     def served_fields(self) -> tuple[str, ...]:
-        return self.publish.fields or self.output_columns
+        return self.publishing.fields or self.output_columns
+
+    @property
+    def publishing(self) -> Publish:
+        """How the predictions are published.
+
+        Raises:
+            InputError: They are not.
+        """
+        if self.publish is None:
+            raise not_published(self.name)
+        return self.publish
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained here, rather than applied as it is."""
+        return isinstance(self.model, TRAINED)
+
+    @property
+    def trained_label(self) -> Label:
+        """The label of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.label is None:
+            raise not_trained(self)
+        return self.label
+
+    @property
+    def trained_gate(self) -> Gate:
+        """The gate of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.gate is None:
+            raise not_trained(self)
+        return self.gate
 
     @property
     def network(self) -> TorchModel:

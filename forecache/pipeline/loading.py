@@ -20,6 +20,7 @@ from forecache.errors import ForecacheError, InputError, NotFoundError, Settings
 from forecache.pipeline.code.location import add_project
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.recommender import Recommender
+from forecache.pipeline.trained import not_trained
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def load_served(settings: Settings, name: str) -> Pipeline | Recommender:
 
 
 def load_pipeline(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name, with a model that is trained, registered and judged.
+    """One pipeline by name that is no recommender.
 
     Raises:
         InputError: It is a recommender.
@@ -114,6 +115,19 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
             f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
             remedy=f"`forecache run {name}` fits and publishes it.",
         )
+    return found
+
+
+def load_trained(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name, with a model that is trained here.
+
+    Raises:
+        InputError: It is a recommender, or its model is not trained here.
+        Others as `load_served`.
+    """
+    found = load_pipeline(settings, name)
+    if not found.is_trained:
+        raise not_trained(found)
     return found
 
 

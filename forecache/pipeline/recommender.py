@@ -168,6 +168,10 @@ class Recommender:
         return self.publish.fields or self.output_columns
 
     @property
+    def publishing(self) -> Publish:
+        return self.publish
+
+    @property
     def prediction_table(self) -> str:
         """Delta table: user, as_of (date, partition), items (list of item, score, reason), PROVENANCE_COLUMNS."""
         return PREDICTIONS + self.name

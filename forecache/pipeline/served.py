@@ -11,6 +11,7 @@ class Served(Protocol):
     """A declaration whose prediction table is published: a `Pipeline` or a `Recommender`.
 
     Attributes:
+        publish: None where the predictions are not published; `publishing` raises InputError then.
         start, end: First and last as-of date; `end` is None while the sources go on.
     """
 
@@ -21,7 +22,9 @@ class Served(Protocol):
     @property
     def sources(self) -> tuple[Source, ...]: ...
     @property
-    def publish(self) -> Publish: ...
+    def publish(self) -> Publish | None: ...
+    @property
+    def publishing(self) -> Publish: ...
     @property
     def served_fields(self) -> tuple[str, ...]: ...
     @property

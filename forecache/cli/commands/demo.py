@@ -54,7 +54,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
     pipelines = [load_served(current, name) for name in chosen_served(current, names)]
-    trained = [pipeline for pipeline in pipelines if isinstance(pipeline, Pipeline)]
+    trained = [pipeline for pipeline in pipelines if isinstance(pipeline, Pipeline) and pipeline.is_trained]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
@@ -69,12 +69,14 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in pipelines}
+        reported = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender) or pipeline.is_trained]
+        reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
                 reader.answer(pipeline.name, key, limit=_limit(pipeline)) | {"pipeline": pipeline.name}
                 for pipeline in pipelines
+                if pipeline.publish is not None
                 for key in sample_keys(current, pipeline, night)
             ]
             if keep:
@@ -103,7 +105,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     click.echo(
         f"Done in {duration(time.perf_counter() - started)}: {len(stages)} stages, {skipped} of them already current."
     )
-    _say_served(reader, answers[0], keep=keep)
+    if answers:
+        _say_served(reader, answers[0], keep=keep)
 
 
 def last_night(pipelines: Sequence[Served]) -> date:
@@ -191,11 +194,8 @@ def _say_what_next(
         return
     click.echo(f"Everything is under {settings.home_path}.")
     click.echo("\nWhat next:")
-    answer = f"{first.name} {answers[0]['key']}"
     steps = [
-        (f"forecache get {answer}", "read an answer from the store")
-        if isinstance(first, Recommender)
-        else (f"forecache explain {answer}", "follow an answer back to its data and model"),
+        *(_how_to_ask(next(each for each in pipelines if each.publish is not None), answers[0]) if answers else ()),
         (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
         ("forecache serve", "start the reader again"),
         ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),
@@ -205,6 +205,13 @@ def _say_what_next(
     for what, why in steps:
         click.echo(f"  {what:<{width}}  {why}")
     click.echo()
+
+
+def _how_to_ask(pipeline: Served, answer: dict[str, Any]) -> list[tuple[str, str]]:
+    asked = f"{pipeline.name} {answer['key']}"
+    if isinstance(pipeline, Recommender):
+        return [(f"forecache get {asked}", "read an answer from the store")]
+    return [(f"forecache explain {asked}", "follow an answer back to its data and model")]
 
 
 def _say_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) -> None:

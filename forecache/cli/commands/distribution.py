@@ -101,7 +101,8 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
             store = open_store(current, name)
             return open_redis_store(current, name).load(store, verify=True, progress=progress.update)
 
-        in_redis = [pipeline.name for pipeline in chosen if pipeline.publish.backend == "redis"]
+        published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
+        in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]
         return _each(in_redis, load, nothing_there=lambda name: not names and _unpublished(current, name))
 
 

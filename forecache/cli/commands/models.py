@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, declared_pipeline, settings
+from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster
 from forecache.cli.output import cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
@@ -81,7 +81,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     from forecache.registry.moves import promote as promote_by_hand
     from forecache.registry.versions.models import CHAMPION, model_version
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     recover_interrupted(current, declared)
     judged_now = model_version(current, declared, version).gate == "pending"
     if judged_now:
@@ -108,7 +108,7 @@ def judge(pipeline: str, version: int) -> None:
     """
     from forecache.registry.versions.models import model_version
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     verdict = _judge(current, declared, version)
     if wants_json():
         print_json(model_version(current, declared, version).described())
@@ -125,7 +125,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     from forecache.operations.approval import approve
     from forecache.registry.versions.models import model_version
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():
@@ -140,11 +140,9 @@ def reject(pipeline: str, version: int, reason: str) -> None:
 @click.argument("second", type=int)
 def diff(pipeline: str, first: int, second: int) -> None:
     """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
-    from forecache.pipeline import load_pipeline
     from forecache.registry.moves import diff_models
 
-    current = settings()
-    changed = diff_models(current, load_pipeline(current, pipeline), first, second)
+    changed = diff_models(*trained_pipeline(pipeline), first, second)
     if wants_json():
         print_json({name: {"first": one, "second": other} for name, (one, other) in changed.items()})
         return

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, declared_pipeline
+from forecache.cli.base import Night, command, trained_pipeline
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.commands.scoring import newest_scored
 from forecache.cli.output import print_json, show_table, wants_json
@@ -39,7 +39,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     from forecache.monitoring.stage import monitor as measure
     from forecache.monitoring.table import measurements
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import command, declared_pipeline, settings
+from forecache.cli.base import command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
@@ -40,7 +40,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     store = open_pipeline_store(pipeline)
     declared = find_served(current, pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
-        if isinstance(declared, Pipeline):
+        if isinstance(declared, Pipeline) and declared.is_trained:
             done = roll_back(
                 current,
                 declared,
@@ -50,11 +50,11 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
                 reason=reason,
                 progress=progress.update,
             )
-        else:  # neither a recommender nor a pipeline that is not declared any more has a model to move
+        else:  # of a recommender, an undeclared pipeline, or a model that is not trained here, only the store moves
             served = store.rollback(version)
             with reporting_replica_failure(pipeline, "Rolled back."):
                 targets = sync_served(current, declared, store, progress.update)
-    if not isinstance(declared, Pipeline):
+    if not isinstance(declared, Pipeline) or not declared.is_trained:
         show_in_dagster(current, f"published_{pipeline}", {"version": served.version, "reason": reason})
         say_served(store, served, "Rolled back.", targets)
     else:
@@ -77,7 +77,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     """
     from forecache.operations.rollback import roll_model_back
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
         done = roll_model_back(
             current,

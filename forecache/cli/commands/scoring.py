@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, declared_pipeline
+from forecache.cli.base import Night, command, declared_pipeline, trained_pipeline
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -101,7 +101,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
     if named is not None:
         show_in_dagster(current, f"model_{pipeline}", {"challenger": version})
@@ -135,7 +135,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     from forecache.registry.versions.models import model_version
     from forecache.scoring.challenger.shadow import score_shadow
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:
         raise NotFoundError(

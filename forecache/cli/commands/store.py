@@ -21,12 +21,13 @@ _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 def open_pipeline_store(pipeline: str) -> "Store":
     """The store of a declared pipeline, or of a former one that still has a published version."""
     from forecache.pipeline import load_served
+    from forecache.pipeline.trained import require_published
     from forecache.store import open_store
 
     current = settings()
     store = open_store(current, pipeline)
     if not store.version_numbers():
-        load_served(current, pipeline)
+        require_published(load_served(current, pipeline))
     return store
 
 

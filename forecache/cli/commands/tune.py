@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from forecache.cli.base import Night, command, declared_pipeline
+from forecache.cli.base import Night, command, trained_pipeline
 from forecache.cli.output import print_json, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
@@ -26,7 +26,7 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
     """
     from forecache.training.tuning.search import tune as search
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = trained_pipeline(pipeline)
     with StageProgress() as progress:
         result = search(current, declared, night or date.today(), trials=trials, progress=progress.update)
     if wants_json():

@@ -36,11 +36,11 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
         training_set=fingerprint(
             **rows,
             compute=features.compute,
-            label=(label.name, label.kind, label.horizon_days, label.compute),
+            label=label and (label.name, label.kind, label.horizon_days, label.compute),
         ),
         training=fingerprint(
             features=[(feature.name, feature.log) for feature in features.columns],
-            label=(label.name, label.kind),
+            label=label and (label.name, label.kind),
             output=output.name,
             model=pipeline.model,
             training=_training(pipeline),

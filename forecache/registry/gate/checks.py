@@ -64,7 +64,7 @@ def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
 
 def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Array) -> Check:
     """The gate's metric beats the baseline's by the margin, and the interval of the gain is above zero."""
-    gate = pipeline.gate
+    gate = pipeline.trained_gate
     value, low, high = _gain(gate, label, score, baseline, seed=pipeline.training.seed)
     passed = bool(value >= gate.baseline_margin and low > 0)
     return Check(
@@ -83,7 +83,7 @@ def compare_other_metrics(
     pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
 ) -> Iterator[Check]:
     """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
-    gate = pipeline.gate
+    gate = pipeline.trained_gate
     worse = [
         f"{name} ({metrics[name]:.4f} against {value:.4f})"
         for name, value in baseline.items()
@@ -96,7 +96,7 @@ def compare_other_metrics(
 
 def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Array, *, version: int) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
-    gate = pipeline.gate
+    gate = pipeline.trained_gate
     value, low, high = _gain(gate, label, score, champion, seed=pipeline.training.seed)
     return Check(
         "champion",
@@ -114,11 +114,13 @@ def check_slices(
     pipeline: Pipeline, features: NDArray[np.float32], label: Array, score: Array, champion: Array
 ) -> Iterator[Check]:
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
-    gate = pipeline.gate
+    gate = pipeline.trained_gate
     for column in gate.slices:
         values = features[:, pipeline.features.names.index(column)]
         for name, rows in slices(values):
-            if rows.sum() < _SLICE_ROWS or (pipeline.label.kind == "binary" and len(np.unique(label[rows])) < 2):
+            if rows.sum() < _SLICE_ROWS or (
+                pipeline.trained_label.kind == "binary" and len(np.unique(label[rows])) < 2
+            ):
                 continue
             value, low, high = _gain(gate, label[rows], score[rows], champion[rows], seed=pipeline.training.seed)
             yield Check(
@@ -152,8 +154,8 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
 
 def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterator[Check]:
     """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set."""
-    value, limit = ece(label, score), pipeline.gate.max_ece
-    if limit is None and pipeline.label.kind == "regression":
+    value, limit = ece(label, score), pipeline.trained_gate.max_ece
+    if limit is None and pipeline.trained_label.kind == "regression":
         return
     wanted = "" if limit is None else f", at most {limit:g} wanted"
     yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")

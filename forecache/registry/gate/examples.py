@@ -37,7 +37,7 @@ def read_examples(
     """
     names = features or pipeline.features.names
     delta = open_with_columns(settings, table, names, version=version)
-    columns = [*pipeline.key, AS_OF, *names, pipeline.label.name]
+    columns = [*pipeline.key, AS_OF, *names, pipeline.trained_label.name]
     rows: pa.Table = delta.to_pyarrow_table(columns=columns, filters=[("split", "=", split)])
     if not rows.num_rows:
         raise InputError(f"The split {split!r} of {table!r} is empty at version {version}.")
@@ -45,13 +45,13 @@ def read_examples(
     matrix = np.empty((rows.num_rows, len(names)), dtype=np.float32)
     for position, name in enumerate(names):
         matrix[:, position] = rows.column(name).to_numpy()
-    label = rows.column(pipeline.label.name).to_numpy().astype(np.float64)
+    label = rows.column(pipeline.trained_label.name).to_numpy().astype(np.float64)
     return Examples(matrix, label, tuple(rows.column(AS_OF).to_pylist()))
 
 
 def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
     """The baseline's scores, float64 [n]: its feature times its scale, with the median in place of NaN."""
-    baseline = pipeline.gate.baseline
+    baseline = pipeline.trained_gate.baseline
     values = features[:, pipeline.features.names.index(baseline.feature)].astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():
@@ -62,7 +62,7 @@ def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
 
 def baseline_metrics(pipeline: Pipeline, examples: Examples) -> dict[str, float]:
     """The baseline's metrics by name; for a binary label only ranking metrics, as a feature is not a probability."""
-    values = metrics_of(pipeline.label.kind, examples.label, baseline_score(pipeline, examples.features))
-    if pipeline.label.kind == "binary":
+    values = metrics_of(pipeline.trained_label.kind, examples.label, baseline_score(pipeline, examples.features))
+    if pipeline.trained_label.kind == "binary":
         return {name: value for name, value in values.items() if name in RANKING}
     return values

@@ -90,18 +90,18 @@ def _judge(
     features = model.inputs(candidate.features)
     examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
     scores = score(model, examples.features)
-    metrics = metrics_of(pipeline.label.kind, examples.label, scores)
+    metrics = metrics_of(pipeline.trained_label.kind, examples.label, scores)
     published = _published_types(settings, pipeline)
     checks = [check_schema(pipeline, features, model.output, published)]
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
-        checks += check_floors(pipeline.gate, metrics)
+        checks += check_floors(pipeline.trained_gate, metrics)
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
         checks += compare_other_metrics(pipeline, metrics, baseline)
         checks += check_calibration(pipeline, examples.label, scores)
-        checks.append(check_latency(pipeline.gate, model, examples.features))
-        checks.append(check_size(pipeline.gate, model.size_bytes))
+        checks.append(check_latency(pipeline.trained_gate, model, examples.features))
+        checks.append(check_size(pipeline.trained_gate, model.size_bytes))
     champion_scores: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
         found, champion_scores = _against_champion(settings, pipeline, candidate, before, examples, scores)
@@ -114,12 +114,14 @@ def _judge(
         reasons=tuple(failed or _in_favour(checks)),
         metrics=metrics,
         baseline=baseline,
-        champion={} if champion_scores is None else metrics_of(pipeline.label.kind, examples.label, champion_scores),
+        champion={}
+        if champion_scores is None
+        else metrics_of(pipeline.trained_label.kind, examples.label, champion_scores),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
-    return verdict, draw_verdict(pipeline.gate.metric, checks, scores, champion_scores)
+    return verdict, draw_verdict(pipeline.trained_gate.metric, checks, scores, champion_scores)
 
 
 def _against_champion(
@@ -147,7 +149,7 @@ def _against_champion(
     checks = [
         check_champion(pipeline, examples.label, scores, champion_scores, version=before.version),
         *check_slices(pipeline, examples.features, examples.label, scores, champion_scores),
-        check_shift(pipeline.gate, scores, champion_scores),
+        check_shift(pipeline.trained_gate, scores, champion_scores),
     ]
     return checks, champion_scores
 
@@ -155,7 +157,7 @@ def _against_champion(
 def _decide(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
 ) -> Verdict:
-    asked = pipeline.gate.approval or any(check.confirm for check in verdict.checks)
+    asked = pipeline.trained_gate.approval or any(check.confirm for check in verdict.checks)
     if verdict.passed and asked and verdict.champion_before != candidate.version:
         verdict = replace(verdict, awaiting=True)
     state = verdict.state

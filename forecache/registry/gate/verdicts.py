@@ -134,7 +134,7 @@ def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) ->
 
 
 def _gate_inputs(pipeline: Pipeline) -> str:
-    return hashlib.sha256(repr(pipeline.gate).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(pipeline.trained_gate).encode()).hexdigest()[:16]
 
 
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:

@@ -24,14 +24,14 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         `calibration`, `scores` (histogram) and `importance` (loss of the gate's metric when a feature is shuffled).
     """
     scores = {name: score(model, examples.features) for name, examples in splits.items()}
-    kind, test = pipeline.label.kind, splits["test"]
+    kind, test = pipeline.trained_label.kind, splits["test"]
     result: dict[str, Any] = {
         "kind": kind,
-        "metric": pipeline.gate.metric,
+        "metric": pipeline.trained_gate.metric,
         "rows": {name: len(examples.label) for name, examples in splits.items()},
         "metrics": {name: metrics_of(kind, splits[name].label, scores[name]) for name in splits},
         "baseline": {name: baseline_metrics(pipeline, splits[name]) for name in splits},
-        "baseline_feature": pipeline.gate.baseline.feature,
+        "baseline_feature": pipeline.trained_gate.baseline.feature,
         "label_mean": [row for name in splits for row in label_means(name, splits[name])],
         "calibration": calibration(test.label, scores["test"]),
         "scores": distribution(kind, test.label, scores["test"]),
@@ -97,7 +97,7 @@ def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float
 
 def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
-    metric = {**BINARY, **REGRESSION}[pipeline.gate.metric]
+    metric = {**BINARY, **REGRESSION}[pipeline.trained_gate.metric]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
     features, label = examples.features[chosen], examples.label[chosen]
@@ -108,6 +108,6 @@ def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, se
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
             shuffled[:, position] = rng.permutation(shuffled[:, position])
-            losses.append(gain(pipeline.gate.metric, reference, metric(label, score(model, shuffled))))
+            losses.append(gain(pipeline.trained_gate.metric, reference, metric(label, score(model, shuffled))))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])

@@ -27,7 +27,7 @@ SMALL_STORE_ROWS = 1000
 def most_changed_rows(publication: Publication) -> int:
     """Rows that deltas may hold over the current base, and that may differ from the published ones."""
     assert publication.current is not None
-    share = publication.pipeline.publish.compact_share * publication.current.segments[0].entries
+    share = publication.pipeline.publishing.compact_share * publication.current.segments[0].entries
     return max(int(share), SMALL_STORE_ROWS)
 
 
@@ -35,7 +35,7 @@ def why_compact(publication: Publication, manifest: Manifest) -> str:
     """Why a version in the making should rather be one base; "" where its deltas are small and few."""
     base, *deltas = manifest.segments
     entries = sum(segment.entries for segment in deltas)
-    if deltas and len(manifest.segments) > min(publication.pipeline.publish.max_segments, MAX_DELTAS):
+    if deltas and len(manifest.segments) > min(publication.pipeline.publishing.max_segments, MAX_DELTAS):
         return f"{len(manifest.segments)} segments"
     if entries > most_changed_rows(publication):
         return f"{entries:,} changed keys over a base of {base.entries:,}"

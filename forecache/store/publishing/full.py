@@ -44,7 +44,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
         )
     current = publication.current
     check_gates(
-        publication.pipeline.publish,
+        publication.pipeline.publishing,
         current=current,
         rows=night.rows,
         nulls=night.nulls,

@@ -62,7 +62,7 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
         # The version would name a model that made few of its rows.
         return None, f"another run made {carried:,} of {rows:,} rows"
     nulls, histograms, drifted = _moved_statistics(current, row_changes)
-    check_gates(publication.pipeline.publish, current=current, rows=rows, nulls=nulls, drifted=drifted)
+    check_gates(publication.pipeline.publishing, current=current, rows=rows, nulls=nulls, drifted=drifted)
     publish_step("encoded")
     return (
         _pending_delta(

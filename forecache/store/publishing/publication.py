@@ -76,7 +76,7 @@ class Publication:
         statistics: dict[str, Any],
         filter_file: ShardInfo | None,
     ) -> Manifest:
-        rules = self.pipeline.publish
+        rules = self.pipeline.publishing
         return Manifest(
             pipeline=self.pipeline.name,
             store=self.store_id,

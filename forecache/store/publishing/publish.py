@@ -99,7 +99,7 @@ def publish(
         )
         publish_step("pointer moved")
         publication.clean_up()
-        pending.details["retired"] = retire(store, keep=pipeline.publish.keep)
+        pending.details["retired"] = retire(store, keep=pipeline.publishing.keep)
         publish_step("retired")
         pending.details["targets"] = sync_targets(settings, pipeline, store, progress)
     progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
@@ -108,7 +108,7 @@ def publish(
 
 def content_inputs(pipeline: Served, source: NightSource) -> str:
     """What the content of a version depends on."""
-    rules = pipeline.publish
+    rules = pipeline.publishing
     parts = [*pipeline.key, "->", *pipeline.served_fields, rules.max_age_h, rules.on_stale, source.source.as_of]
     return ":".join(map(str, [*parts, source.digest]))
 

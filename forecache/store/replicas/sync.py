@@ -41,7 +41,7 @@ def sync_targets(
         What was done, by target: "redis" where the pipeline's back end is Redis, "remote" where one is set.
     """
     done: dict[str, Any] = {}
-    if pipeline is not None and pipeline.publish.backend == "redis":
+    if pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis":
         from forecache.store.redis.versions import open_redis_store
 
         done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)

@@ -51,7 +51,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     estimator = seeded(_built(pipeline, pipeline.model), pipeline.training.seed)
     train = read_matrix(settings, pipeline, version=spec.table_version, split="train")
     validation = read_matrix(settings, pipeline, version=spec.table_version, split="validation")
-    if pipeline.label.kind == "binary" and len(np.unique(train.label)) < 2:
+    if pipeline.trained_label.kind == "binary" and len(np.unique(train.label)) < 2:
         raise InputError(
             f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
             remedy="Use more training dates, so that both outcomes occur.",
@@ -80,7 +80,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         "unit": "round",
         "epochs": fitted.rounds,
         "best_epoch": fitted.best_round,
-        "loss": fitted.loss or ("log_loss" if pipeline.label.kind == "binary" else "mean_squared_error"),
+        "loss": fitted.loss or ("log_loss" if pipeline.trained_label.kind == "binary" else "mean_squared_error"),
         "history": rounds.history,
         "rows": {"train": len(train.label), "validation": len(validation.label)},
         "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -120,12 +120,12 @@ class Rounds:
 
 def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
     estimator = model.build()
-    wanted = ["fit", "get_params", "predict_proba" if pipeline.label.kind == "binary" else "predict"]
+    wanted = ["fit", "get_params", "predict_proba" if pipeline.trained_label.kind == "binary" else "predict"]
     missing = [name for name in wanted if not hasattr(estimator, name)]
     if missing:
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} has a {pipeline.label.kind} label and builds a {type(estimator).__name__}, "
-            f"which has no {missing[0]!r}.",
+            f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
+            f"{type(estimator).__name__}, which has no {missing[0]!r}.",
             remedy="Return a classifier for a binary label, otherwise a regressor, with scikit-learn's interface.",
         )
     return estimator
@@ -135,7 +135,7 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
     """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
     predict = _LOADERS[fitted.library](path.read_bytes())
     sample = validation.features[:_PARITY_ROWS]
-    binary = pipeline.label.kind == "binary"
+    binary = pipeline.trained_label.kind == "binary"
     expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
     if binary and not (np.all(expected >= 0) and np.all(expected <= 1)):
         raise CheckError(

@@ -59,7 +59,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 
 
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
-    names, label = pipeline.features.names, pipeline.label.name
+    names, label = pipeline.features.names, pipeline.trained_label.name
     train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
     where = spec.checkpoints or str(spec.folder / CHECKPOINTS)

@@ -83,7 +83,7 @@ class ExportedModel(nn.Module):
     def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module) -> None:
         super().__init__()
         self.prepare, self.network = prepare, network
-        self.binary = pipeline.label.kind == "binary"
+        self.binary = pipeline.trained_label.kind == "binary"
         self.log_target = pipeline.network.target == "log1p"
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ class Objective(nn.Module):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
-        default = nn.BCEWithLogitsLoss() if pipeline.label.kind == "binary" else nn.HuberLoss()
+        default = nn.BCEWithLogitsLoss() if pipeline.trained_label.kind == "binary" else nn.HuberLoss()
         self.loss = pipeline.network.loss or default
         self.log_target = pipeline.network.target == "log1p"
 
