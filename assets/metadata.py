@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from forecache.pipeline import AS_OF, Pipeline, Recommender, Source
+from forecache.pipeline.keys import key_types
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -89,7 +90,7 @@ def source_schema(source: Source) -> dg.TableSchema:
 
 
 def key_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
-    types: Mapping[str, str] = {column.name: column.type for column in pipeline.sources[0].columns}
+    types = key_types(pipeline.key, pipeline.sources)
     keys = [dg.TableColumn(name, types[name], description="Key.") for name in pipeline.key]
     return [*keys, dg.TableColumn(AS_OF, "date", description="Night that the row is about; partition.")]
 

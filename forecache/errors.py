@@ -113,6 +113,14 @@ class UnavailableError(ForecacheError):
     title = "Unavailable"
 
 
+class NotYetError(ForecacheError):
+    """What a night waits for has not been delivered; nothing is wrong, and the same call succeeds once it has."""
+
+    exit_code = 8
+    status = 503
+    title = "Not yet"
+
+
 class NotEverywhereError(UnavailableError):
     """The change is made here; Redis or the remote could not follow."""
 

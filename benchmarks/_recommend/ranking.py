@@ -40,7 +40,9 @@ def delta(num_users: int) -> dict[str, Any]:
     users = rng.normal(size=(num_users, FACTORS)).astype(np.float32)
     items = rng.normal(size=(ITEMS, FACTORS)).astype(np.float32)
     keys = pa.array([f"item-{number:05d}" for number in range(ITEMS)])
-    source = Source("clicks", (Column("user", "int"), Column("item", "string"), Column("day", "date")), "day", NIGHT)
+    source = Source(
+        "clicks", (Column("user", "int"), Column("item", "string"), Column("day", "date")), "day", start=NIGHT
+    )
     recommender = Recommender("bench", source, user="user", item="item", model=Popularity(), k=K)
     folder = Path(tempfile.mkdtemp(prefix="forecache-bench-ranking-"))
     settings = load_settings(home=folder)

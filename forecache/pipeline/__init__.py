@@ -5,6 +5,7 @@ by `read_project`. Declarations hold plain values and functions; heavy libraries
 """
 
 from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
+from forecache.pipeline.column import Column, ColumnType
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
@@ -16,7 +17,8 @@ from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
 from forecache.pipeline.recommender import RankingGate, Recommender
 from forecache.pipeline.served import Served
-from forecache.pipeline.source import Column, ColumnType, Source
+from forecache.pipeline.source import Source
+from forecache.pipeline.source_time import Snapshot, Static
 
 __all__ = [
     "AS_OF",
@@ -45,7 +47,9 @@ __all__ = [
     "Retraining",
     "Segment",
     "Served",
+    "Snapshot",
     "Source",
+    "Static",
     "SqlModel",
     "TorchModel",
     "Training",

@@ -6,12 +6,12 @@ from datetime import date
 from functools import cached_property
 
 from forecache.errors import SettingsError
-from forecache.key_types import ALLOWED, DECLARED
 from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.features import Features, Label
+from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
     AS_OF,
@@ -34,8 +34,8 @@ class Pipeline:
 
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
-        key: Columns that a prediction is about; every source has them.
-        sources: Landing files that features and label are computed from.
+        key: Columns that a prediction is about; the features have them, and at least one source declares each.
+        sources: What features and label are computed from.
         features, label: Functions from events to what the model learns from, and to what it learns; a model that is
             not trained here has no label.
         model, training: What is trained, and how; or what is applied as it is.
@@ -76,19 +76,7 @@ class Pipeline:
         if not self.key or not self.sources:
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
-        for source in self.sources:
-            missing = set(self.key) - {column.name for column in source.columns}
-            if missing:
-                raise SettingsError(
-                    f"{owner} has the key column {min(missing)!r}, which source {source.name!r} does not declare.",
-                    remedy=f"Its columns are {', '.join(column.name for column in source.columns)}.",
-                )
-            for part in source.columns:
-                if part.name in self.key and part.type not in DECLARED:
-                    raise SettingsError(
-                        f"{owner} has the key column {part.name!r}, which is a {part.type} in source {source.name!r}.",
-                        remedy=ALLOWED,
-                    )
+        check_pipeline_key(owner, self.key, self.sources)
         check_unique("source", owner, [source.name for source in self.sources])
         label = [] if self.label is None else [self.label.name]
         check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, *label])

@@ -9,9 +9,10 @@ from forecache.errors import SettingsError
 from forecache.key_types import ALLOWED, DECLARED
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.column import Column
 from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.pipeline.policies import Publish
-from forecache.pipeline.source import Column, Source
+from forecache.pipeline.source import Source
 
 _NUMBERS = ("int", "bigint", "double")
 
@@ -100,6 +101,11 @@ class Recommender:
         if (self.group is None) != (self.most_of_group is None):
             raise SettingsError(f"{owner} has group or most_of_group without the other.", remedy="Give both or none.")
         check_unique("column", owner, [self.user, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        if not self.source.event_time:
+            raise SettingsError(
+                f"{owner} learns from source {self.source.name!r}, which has no event time.",
+                remedy="Interactions are events.",
+            )
         for name in (self.user, self.item):
             if self._column(name).type not in DECLARED:
                 raise SettingsError(

@@ -185,7 +185,7 @@ def test_adding_later_events_changes_no_earlier_feature(spark: Any, history: lis
     schema = "customer_id string, event_day date, quantity int, amount double, as_of date"
 
     def computed(purchases: list[Purchase], until: int) -> list[dict[str, Any]]:
-        from forecache.lake.sources.rows import cut_events
+        from forecache.lake.sources.events import cut_events
 
         rows = [(c, START + timedelta(days=when), 1, float(amount)) for c, when, amount in purchases if when <= until]
         raw = spark.createDataFrame(rows, schema.removesuffix(", as_of date"))

@@ -146,7 +146,7 @@ def test_the_project_is_found_in_the_current_folder(project: Path, monkeypatch: 
     ("changes", "message"),
     [
         ({"name": "Churn!"}, "pipeline name 'Churn!' is not usable"),
-        ({"key": ("client",)}, r"key column 'client', which source 'purchases' does not declare"),
+        ({"key": ("client",)}, r"key column 'client', which none of its sources declares"),
         ({"segments": (Segment("s", of="nothing", bounds=(0.5,), labels=("a", "b")),)}, "wrong segment 's'"),
         ({"segments": (Segment("s", of="churn_probability", bounds=(0.5,), labels=("a",)),)}, "one label more"),
     ],

@@ -7,11 +7,11 @@ from operator import itemgetter
 
 import pyarrow as pa
 
-from forecache.errors import InputError
+from forecache.errors import InputError, NotYetError
 from forecache.lake.delta.commit import Change, State, commit
 from forecache.lake.delta.small_tables import read_rows, row_schema, rows_added, target_of
 from forecache.lake.ingest.landing import list_landing, source_uri
-from forecache.pipeline import Source
+from forecache.pipeline import Source, Static
 from forecache.settings import Settings
 
 FILES_TABLE = "ingested_files"
@@ -76,16 +76,19 @@ def read_days(files: Iterable[IngestedFile]) -> set[date]:
 def require_days(
     settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
 ) -> None:
-    """Refuse nights whose day has no landing file that could be read.
+    """Refuse nights whose day has no landing file that could be read, as the source's `missing` says.
 
     Args:
         files: The source's ingested files; None: read here.
 
     Raises:
         InputError: Names the night, what became of its files, and the remedy.
+        NotYetError: The source waits, and the day has no file at all.
     """
     files = ingested_files(settings, source) if files is None else files
     read = read_days(files)
+    if source.missing == "last" or isinstance(source.time, Static):
+        nights = [night for night in nights if not _stands_in(source, read, night)]
     for night in sorted(nights):
         if night in read:
             continue
@@ -101,10 +104,30 @@ def require_days(
                 f"The landing file {waiting[0]!r} of source {source.name!r} has not been ingested.",
                 remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
             )
+        if source.missing == "wait":
+            raise NotYetError(
+                f"The night {night} waits: source {source.name!r} has not delivered that day yet.",
+                remedy=f"Run again when a file for it is in {source_uri(settings, source)}.",
+            )
         raise InputError(
             f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
             remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
         )
+
+
+def _stands_in(source: Source, read: Collection[date], night: date) -> bool:
+    """Whether an earlier delivery counts where the night has none; of rows without time, any does."""
+    return bool(read) and (isinstance(source.time, Static) or min(read) <= night)
+
+
+def file_of_state(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
+    """The file of a snapshot, or of rows without time, that counts on a night; None where there is none."""
+    usable = [
+        (file.event_day, file.modified_at, file.file, file)
+        for file in files
+        if file.error is None and file.event_day and (isinstance(source.time, Static) or file.event_day <= night)
+    ]
+    return max(usable)[-1] if usable else None
 
 
 def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:

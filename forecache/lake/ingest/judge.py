@@ -32,18 +32,11 @@ def judge(
 
     rows = rows.withColumns({f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns})
     reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
-    event_day = F.to_date(f"typed_{source.event_time}")
-    reasons.append(
-        F.when(
-            event_day != F.col("event_day"),
-            F.format_string(
-                f"{source.event_time} %s is not on the file's day %s",
-                F.col(source.event_time),
-                F.col("event_day").cast("string"),
-            ),
-        )
-    )
+    if source.event_time:
+        reasons.append(_other_day(source.event_time))
     rows = rows.withColumn("reason", F.coalesce(*reasons))
+    if source.time is not None and source.key:
+        return _refuse_repeated_keys(rows, source.key)
     if not source.unique:
         return rows
     identity = [f"typed_{name}" for name in source.unique]
@@ -58,6 +51,42 @@ def judge(
     repeat = f"duplicate {', '.join(source.unique)}"
     is_good_row = F.col("reason").isNull() & (F.col("source_line") > 0)
     return rows.withColumn("reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason")))
+
+
+def _other_day(event_time: str) -> "SparkColumn":
+    from pyspark.sql import functions as F
+
+    return F.when(
+        F.to_date(f"typed_{event_time}") != F.col("event_day"),
+        F.format_string(
+            f"{event_time} %s is not on the file's day %s", F.col(event_time), F.col("event_day").cast("string")
+        ),
+    )
+
+
+def _refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
+    """Let a file with a key twice have no rows, and its line 0 the reason: which of the two is right nobody can say."""
+    from pyspark.sql import functions as F
+
+    typed = [f"typed_{name}" for name in key]
+    good = rows.where(F.col("reason").isNull() & (F.col("source_line") > 0))
+    counts = good.groupBy("source_file", *typed).agg(
+        F.count("*").alias("times"), F.min("source_line").alias("first"), F.max("source_line").alias("last")
+    )
+    told = ", ".join(f"{name} %s" for name in key)
+    texts = [F.col(name).cast("string") for name in typed]
+    why = F.format_string(f"it has the key {told} in lines %d and %d", *texts, F.col("first"), F.col("last"))
+    twice = counts.where("times > 1").groupBy("source_file").agg(F.min_by(why, "first").alias("repeated"))
+    rows = rows.join(F.broadcast(twice), "source_file", "left")
+    rows = rows.where(F.col("repeated").isNull() | (F.col("source_line") == 0))
+    is_refused = F.col("repeated").isNotNull()
+    return rows.withColumns(
+        {
+            "reason": F.coalesce("repeated", "reason"),
+            "error": F.coalesce("repeated", "error"),
+            "counted_rows": F.when(~is_refused, F.col("counted_rows")),
+        }
+    ).drop("repeated")
 
 
 def _column_reasons(column: Column) -> "list[SparkColumn]":

@@ -4,11 +4,13 @@ Declarations only ever see sources through these two, so a feature cannot use th
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
-from forecache.pipeline import AS_OF, Source
+from forecache.lake.sources.events import cut_events
+from forecache.lake.sources.states import horizon_states, known_states
+from forecache.pipeline import Source
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,30 +20,33 @@ if TYPE_CHECKING:
 def known_rows(
     spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date]
 ) -> dict[str, "DataFrame"]:
-    """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`."""
-    return {
-        source.name: cut_events(read_table(spark, settings, source.raw_table), nights, after=None, until=0)
-        for source in sources
-    }
+    """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`.
+
+    Of events these are all up to and including the night; of a snapshot, the rows of the last state up to it; of rows
+    without time, all.
+    """
+
+    def known(source: Source) -> "DataFrame":
+        raw = read_table(spark, settings, source.raw_table)
+        if source.time is not None:
+            return known_states(spark, settings, source, raw, nights)
+        return cut_events(raw, nights, after=None, until=0)
+
+    return {source.name: known(source) for source in sources}
 
 
 def horizon_rows(
     spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date], horizon_days: int
 ) -> dict[str, "DataFrame"]:
-    """By name of the source, the rows in (night, night + horizon]: its columns, `event_day` and `as_of`."""
-    return {
-        source.name: cut_events(read_table(spark, settings, source.raw_table), nights, after=0, until=horizon_days)
-        for source in sources
-    }
+    """By name of the source, the rows in (night, night + horizon]: its columns, `event_day` and `as_of`.
 
+    Of a snapshot these are the states delivered in that time; of rows without time, all.
+    """
 
-def cut_events(raw: "DataFrame", nights: Sequence[date], *, after: int | None, until: int) -> "DataFrame":
-    from pyspark.sql import functions as F
+    def later(source: Source) -> "DataFrame":
+        raw = read_table(spark, settings, source.raw_table)
+        if source.time is not None:
+            return horizon_states(spark, settings, source, raw, nights, horizon_days)
+        return cut_events(raw, nights, after=0, until=horizon_days)
 
-    bounded = raw.where(F.col("event_day") <= F.lit(max(nights) + timedelta(days=until)))
-    if after is not None:
-        bounded = bounded.where(F.col("event_day") > F.lit(min(nights) + timedelta(days=after)))
-    days = F.datediff("event_day", F.col(AS_OF))
-    dated = bounded.withColumn(AS_OF, F.explode(F.array(*(F.lit(night) for night in sorted(nights)))))
-    dated = dated.where(days <= until)
-    return dated if after is None else dated.where(days > after)
+    return {source.name: later(source) for source in sources}

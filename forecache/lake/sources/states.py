@@ -1,0 +1,50 @@
+"""Landed snapshots, and landed rows without time, at as-of dates: each is the rows of one file."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from forecache.lake.ingest.ingested import IngestedFile, file_of_state, ingested_files, read_days
+from forecache.pipeline import AS_OF, Source, Static
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def known_states(
+    spark: "SparkSession", settings: Settings, source: Source, raw: "DataFrame", nights: Sequence[date]
+) -> "DataFrame":
+    """For each night, the rows of the state that counts on it."""
+    files = ingested_files(settings, source)
+    return _rows_of(spark, raw, ((night, file_of_state(source, files, night)) for night in nights))
+
+
+def horizon_states(
+    spark: "SparkSession",
+    settings: Settings,
+    source: Source,
+    raw: "DataFrame",
+    nights: Sequence[date],
+    horizon_days: int,
+) -> "DataFrame":
+    """For each night, the rows of every state of the days in (night, night + horizon]."""
+    if isinstance(source.time, Static):
+        return known_states(spark, settings, source, raw, nights)
+    files = ingested_files(settings, source)
+    by_day = {day: file_of_state(source, files, day) for day in read_days(files)}
+    horizon = timedelta(days=horizon_days)
+    chosen = ((night, file) for night in nights for day, file in by_day.items() if night < day <= night + horizon)
+    return _rows_of(spark, raw, chosen)
+
+
+def _rows_of(
+    spark: "SparkSession", raw: "DataFrame", chosen: Iterable[tuple[date, IngestedFile | None]]
+) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    pairs = [(night, file.event_day, file.file) for night, file in chosen if file is not None]
+    of_nights = spark.createDataFrame(pairs, f"{AS_OF} date, event_day date, source_file string")
+    days = sorted({day for _, day, _ in pairs if day})
+    rows = raw.where(F.col("event_day").isin(days))
+    return rows.join(F.broadcast(of_nights), ["event_day", "source_file"]).select(*raw.columns, AS_OF)

@@ -1,0 +1,148 @@
+"""Landed snapshots and rows without time, point in time, and what a night does whose delivery is missing."""
+
+import dataclasses
+import os
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecache.errors import InputError, NotYetError
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.query import query
+from forecache.lake.sources.rows import horizon_rows, known_rows
+from forecache.lake.sources.state import require_delivered, source_state
+from forecache.pipeline import Column, Snapshot, Source, Static
+from forecache.quality.reconcile import reconcile
+from forecache.settings import Settings
+
+D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
+PRODUCTS = Source(
+    "products",
+    columns=(Column("product_id", "int"), Column("price", "double", required=False, minimum=0)),
+    time=Snapshot(),
+    key=("product_id",),
+    start=D[0],
+)
+REGIONS = dataclasses.replace(PRODUCTS, name="regions", time=Static())
+ORDERS = Source("orders", (Column("product_id", "int"), Column("day", "date")), "day", start=D[0])
+
+
+def land(settings: Settings, source: Source, name: str, *rows: str, written: int = 0) -> None:
+    folder = Path(settings.landing_uri) / source.name
+    folder.mkdir(parents=True, exist_ok=True)
+    header = ",".join(column.name for column in source.columns)
+    (folder / name).write_text("\n".join([header, *rows, ""]))
+    at = datetime(2026, 2, 1, tzinfo=timezone.utc).timestamp() + written
+    os.utime(folder / name, (at, at))
+
+
+def known(spark: Any, settings: Settings, source: Source, *nights: date) -> dict[date, list[tuple[Any, ...]]]:
+    frame = known_rows(spark, settings, [source], nights)[source.name]
+    assert frame.columns[-1] == "as_of"
+    found: dict[date, list[tuple[Any, ...]]] = {night: [] for night in nights}
+    for row in frame.collect():
+        found[row.as_of].append((row.product_id, row.price))
+    return {night: sorted(rows) for night, rows in found.items()}
+
+
+def test_as_of_a_date_counts_the_last_state_up_to_it(settings: Settings, spark: Any) -> None:
+    land(settings, PRODUCTS, f"{D[1]}.csv", "1,10", "2,20")
+    land(settings, PRODUCTS, f"{D[3]}.csv", "1,11", "3,30")
+    ingest(spark, settings, PRODUCTS)
+    old, new = [(1, 10.0), (2, 20.0)], [(1, 11.0), (3, 30.0)]
+    found = known(spark, settings, PRODUCTS, *D[:5])
+    assert found == {D[0]: [], D[1]: old, D[2]: old, D[3]: new, D[4]: new}
+    later = horizon_rows(spark, settings, [PRODUCTS], [D[0], D[1]], 2)["products"]
+    seen = sorted((row.as_of, row.event_day, row.product_id) for row in later.collect())
+    assert seen == [(D[0], D[1], 1), (D[0], D[1], 2), (D[1], D[3], 1), (D[1], D[3], 3)]
+
+
+def test_of_several_files_of_a_day_the_one_written_last_counts(settings: Settings, spark: Any) -> None:
+    land(settings, PRODUCTS, f"{D[1]}.csv", "1,10", "2,20")
+    ingest(spark, settings, PRODUCTS)
+    before = source_state(settings, PRODUCTS, D[:3])
+    land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,15", written=60)
+    ingest(spark, settings, PRODUCTS)
+    assert known(spark, settings, PRODUCTS, D[2]) == {D[2]: [(1, 15.0)]}
+    after = source_state(settings, PRODUCTS, D[:3])
+    assert [after[day] != before[day] for day in D[:3]] == [False, True, True]
+
+
+def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(settings: Settings, spark: Any) -> None:
+    land(settings, PRODUCTS, f"{D[0]}.csv", "1,10")
+    land(settings, PRODUCTS, f"{D[1]}.csv", "1,11", "2,20", "x,5", "2,21")
+    ingest(spark, settings, PRODUCTS)
+    [file] = [file for file in ingested_files(settings, PRODUCTS) if file.event_day == D[1]]
+    assert (file.error, file.landing_rows, file.raw_rows, file.quarantined_rows) == (
+        "it has the key product_id 2 in lines 3 and 5", 0, 0, 0,
+    )  # fmt: skip
+    assert reconcile(settings, PRODUCTS, D[:2])[D[1]].success
+    with pytest.raises(InputError) as refused:
+        require_delivered(settings, PRODUCTS, [D[1]])
+    assert str(refused.value) == (
+        f"The landing file '{D[1]}.csv' of source 'products' is in quarantine: it has the key product_id 2 in lines "
+        f"3 and 5. Land a corrected file for {D[1]} under a new name and run again."
+    )
+    assert known(spark, settings, PRODUCTS, D[1]) == {D[1]: [(1, 10.0)]}
+    land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,11", "2,21", written=60)
+    ingest(spark, settings, PRODUCTS)
+    require_delivered(settings, PRODUCTS, [D[1]])
+    assert known(spark, settings, PRODUCTS, D[1]) == {D[1]: [(1, 11.0), (2, 21.0)]}
+    whole = query(settings, "select source_line, reason from quarantine_products").to_pylist()
+    assert whole == [{"source_line": 0, "reason": "it has the key product_id 2 in lines 3 and 5"}]
+
+
+def test_row_in_quarantine_makes_no_key_a_double(settings: Settings, spark: Any) -> None:
+    land(settings, PRODUCTS, f"{D[0]}.csv", "1,10", "1,-5", "2,20")
+    ingest(spark, settings, PRODUCTS)
+    [file] = ingested_files(settings, PRODUCTS)
+    assert (file.error, file.raw_rows, file.quarantined_rows) == (None, 2, 1)
+
+
+def test_rows_without_time_count_for_every_date_and_a_change_makes_all_stale(settings: Settings, spark: Any) -> None:
+    land(settings, REGIONS, f"{D[2]}.csv", "1,10")
+    with pytest.raises(InputError, match="has not been ingested"):
+        require_delivered(settings, REGIONS, [D[2]])
+    ingest(spark, settings, REGIONS)
+    require_delivered(settings, REGIONS, D)
+    assert known(spark, settings, REGIONS, D[0], D[5]) == {D[0]: [(1, 10.0)], D[5]: [(1, 10.0)]}
+    later = horizon_rows(spark, settings, [REGIONS], [D[5]], 3)["regions"]
+    assert [(row.product_id, row.as_of) for row in later.collect()] == [(1, D[5])]
+    before = source_state(settings, REGIONS, D)
+    land(settings, REGIONS, f"{D[4]}.csv", "2,20")
+    ingest(spark, settings, REGIONS)
+    after = source_state(settings, REGIONS, D)
+    assert all(after[day] != before[day] for day in D)
+    assert known(spark, settings, REGIONS, D[0]) == {D[0]: [(2, 20.0)]}
+
+
+@pytest.mark.parametrize("source", [ORDERS, dataclasses.replace(PRODUCTS, name="items")], ids=["events", "snapshot"])
+def test_missing_delivery_fails_waits_or_goes_on_as_declared(settings: Settings, spark: Any, source: Source) -> None:
+    land(settings, source, f"{D[1]}.csv", f"1,{D[1]}" if source.event_time else "1,10")
+    ingest(spark, settings, source)
+    for missing, error, sentence in (
+        ("fail", InputError, f"The night {D[2]} is empty: source {source.name!r} has no landing file for that day."),
+        ("wait", NotYetError, f"The night {D[2]} waits: source {source.name!r} has not delivered that day yet. Run"),
+    ):
+        declared = dataclasses.replace(source, missing=missing)
+        require_delivered(settings, declared, [D[1]])
+        with pytest.raises(error) as refused:
+            require_delivered(settings, declared, [D[1], D[2]])
+        assert sentence in str(refused.value)
+    goes_on = dataclasses.replace(source, missing="last")
+    require_delivered(settings, goes_on, [D[1], D[2], D[7]])
+    with pytest.raises(InputError, match=f"The night {D[0]} is empty"):
+        require_delivered(settings, goes_on, [D[0], D[2]])
+
+
+def test_file_in_quarantine_is_refused_whatever_is_missing_but_last(settings: Settings, spark: Any) -> None:
+    land(settings, ORDERS, f"{D[1]}.csv", f"1,{D[1]}")
+    land(settings, ORDERS, f"{D[2]}.csv")
+    (Path(settings.landing_uri) / "orders" / f"{D[2]}.csv").write_text("no,such,header\n")
+    ingest(spark, settings, ORDERS)
+    with pytest.raises(InputError, match="is in quarantine"):
+        require_delivered(settings, dataclasses.replace(ORDERS, missing="wait"), [D[2]])
+    require_delivered(settings, dataclasses.replace(ORDERS, missing="last"), [D[2]])
