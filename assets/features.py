@@ -13,7 +13,7 @@ import dagster as dg
 from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
-from assets.partitions import pipeline_partitions
+from assets.partitions import pipeline_partitions, raw_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
 from forecache.pipeline import AS_OF, Pipeline
@@ -32,7 +32,7 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[source.raw_table for source in pipeline.sources],
+        deps=raw_dependencies(pipeline),
         description=__doc__,
         group_name="features",
         kinds={"deltalake", "spark"},
@@ -40,7 +40,7 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(pipeline), *feature_columns(pipeline)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=nightly_freshness(pipeline.end),
+        freshness_policy=nightly_freshness(pipeline),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
             dg.AssetCheckSpec(

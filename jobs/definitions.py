@@ -18,6 +18,7 @@ from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
 from forecache.pipeline import Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
 from forecache.pipeline.loading import read_project
+from forecache.pipeline.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
@@ -99,8 +100,8 @@ def training_definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         jobs=[training, build_full_job(pipeline), monitoring, *searches, *approval],
         schedules=[
-            build_training_schedule(pipeline, training),
             build_monitoring_schedule(pipeline, monitoring),
+            *([build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else []),
         ],
         sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Recommender, Served, Source, load_served
+from forecache.pipeline.as_of import as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -144,11 +145,9 @@ def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nigh
 
 
 def _span(pipeline: Served, nights: Nights | None) -> Nights:
-    """The nights asked for, or the newest one."""
-    newest = min(_yesterday(), pipeline.end or date.max)
-    span = nights or (newest, newest)
-    _require_within(f"pipeline {pipeline.name!r}", span, pipeline.start, pipeline.end)
-    return span
+    """The as-of dates asked for, the first and the last, or the newest one."""
+    newest = newest_as_of(pipeline)
+    return as_of_range(pipeline, *(nights or (newest, newest)))
 
 
 def _require_within(owner: str, span: Nights, start: date, end: date | None) -> None:

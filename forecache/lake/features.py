@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import NotFoundError
 from forecache.lake.contracts import require_numbers
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
@@ -15,7 +15,8 @@ from forecache.lake.sources.rows import known_rows
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, Pipeline, Served
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline.as_of import require_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
@@ -162,20 +163,7 @@ def stale_nights(settings: Settings, pipeline: Pipeline) -> tuple[date, ...]:
 
 
 def require_nights(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> None:
-    """Refuse nights outside the pipeline's dates or without landing files; see `require_delivered`."""
-    if not nights:
-        raise InputError(f"No night was given for pipeline {pipeline.name!r}.", remedy="Give at least one.")
-    for night in (min(nights), max(nights)):
-        if night < pipeline.start or (pipeline.end and night > pipeline.end):
-            raise InputError(
-                f"The night {night} lies outside pipeline {pipeline.name!r}.",
-                remedy=f"Its nights go from {pipeline.start} to {pipeline.end or 'yesterday'}.",
-            )
+    """Refuse nights that are no as-of date of the pipeline or lack a delivery; see `require_delivered`."""
+    require_as_of(pipeline, nights)
     for source in pipeline.sources:
         require_delivered(settings, source, nights)
-
-
-def last_night(pipeline: Served, today: date) -> date:
-    """The newest night of a pipeline: yesterday, or the last day of its data."""
-    yesterday = today - timedelta(days=1)
-    return min(yesterday, pipeline.end) if pipeline.end else yesterday

@@ -34,15 +34,22 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     """
     horizon = timedelta(days=pipeline.trained_label.horizon_days)
     step = timedelta(days=pipeline.training.every_days)
-    newest = night - 3 * horizon
-    train = [newest - i * step for i in range(pipeline.training.num_as_of)]
+    dates = pipeline.schedule
+    test = dates.latest(night - horizon)
+    validation = dates.latest(test - horizon)
+    train = [dates.latest(validation - horizon)]
+    while len(train) < pipeline.training.num_as_of:
+        train.append(dates.latest(train[-1] - step))
     train = sorted(day for day in train if day >= pipeline.start)
     if not train:
+        first = pipeline.start
+        for _ in range(3):
+            first = dates.following(first + horizon)
         raise InputError(
             f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
-            remedy=f"Three label horizons are needed: train on {pipeline.start + 3 * horizon} or later.",
+            remedy=f"Three label horizons are needed: train on {first} or later.",
         )
-    return {"train": tuple(train), "validation": (night - 2 * horizon,), "test": (night - horizon,)}
+    return {"train": tuple(train), "validation": (validation,), "test": (test,)}
 
 
 def build_training_set(

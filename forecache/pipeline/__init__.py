@@ -16,6 +16,7 @@ from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
 from forecache.pipeline.recommender import RankingGate, Recommender
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
 from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
@@ -45,6 +46,7 @@ __all__ = [
     "Recommender",
     "RegisteredModel",
     "Retraining",
+    "Schedule",
     "Segment",
     "Served",
     "Snapshot",

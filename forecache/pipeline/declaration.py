@@ -7,6 +7,7 @@ from functools import cached_property
 
 from forecache.errors import SettingsError
 from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
@@ -24,6 +25,7 @@ from forecache.pipeline.names import (
 )
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
 
@@ -42,6 +44,7 @@ class Pipeline:
         outputs: The columns of the prediction table that the model returns.
         segments: Columns that are cut from an output, such as "low" and "high".
         gate: What a model that is trained here has to pass before it scores.
+        schedule: When it runs and trains, and which days are its as-of dates.
         publish: What is served, when it counts as stale, and what a new version may not do; None: the prediction table
             is all that there is.
         drift: How far a night's scores may be from those of other nights.
@@ -61,6 +64,7 @@ class Pipeline:
     gate: Gate | None = None
     training: Training = field(default_factory=Training)
     segments: tuple[Segment, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule)
     publish: Publish | None = field(default_factory=Publish)
     drift: Drift = field(default_factory=Drift)
     shadow: bool = False
@@ -78,6 +82,7 @@ class Pipeline:
         check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
         check_pipeline_key(owner, self.key, self.sources)
         check_unique("source", owner, [source.name for source in self.sources])
+        check_schedule(owner, self.schedule, self.sources, self.publish)
         label = [] if self.label is None else [self.label.name]
         check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, *label])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
@@ -177,11 +182,11 @@ class Pipeline:
 
     @property
     def start(self) -> date:
-        return max(source.start for source in self.sources)
+        return first_as_of(self.schedule, self.sources)
 
     @property
     def end(self) -> date | None:
-        return min((source.end for source in self.sources if source.end), default=None)
+        return last_as_of(self.schedule, self.sources)
 
     @property
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from datetime import date
 from typing import Protocol
 
 from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 
 
@@ -11,6 +12,7 @@ class Served(Protocol):
     """A declaration whose prediction table is published: a `Pipeline` or a `Recommender`.
 
     Attributes:
+        schedule: When it runs, and which days are its as-of dates.
         publish: None where the predictions are not published; `publishing` raises InputError then.
         start, end: First and last as-of date; `end` is None while the sources go on.
     """
@@ -21,6 +23,8 @@ class Served(Protocol):
     def key(self) -> tuple[str, ...]: ...
     @property
     def sources(self) -> tuple[Source, ...]: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def publish(self) -> Publish | None: ...
     @property

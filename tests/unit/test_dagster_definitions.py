@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.freshness import nightly_freshness
+from assets.freshness import raw_freshness
 from assets.partitions import daily
 from forecache.settings import PROJECT_ROOT, load_settings
 from jobs.common import night_tags
@@ -148,8 +148,5 @@ def test_nightly_schedule_asks_for_the_last_night_of_data_that_have_ended(reposi
 
 
 def test_only_data_that_go_on_have_a_freshness_policy() -> None:
-    assert nightly_freshness(date(1998, 6, 30)) is None
-    assert nightly_freshness(None) == dg.FreshnessPolicy.cron(
-        deadline_cron="0 6 * * *",
-        lower_bound_delta=nightly_freshness(None).lower_bound_delta,  # type: ignore[union-attr]
-    )
+    assert raw_freshness(date(1998, 6, 30)) is None
+    assert raw_freshness(None) == dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6))
