@@ -33,7 +33,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=nightly_freshness(pipeline),
+        freshness_policy=nightly_freshness(pipeline.end),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
             *drift.drift_specs(pipeline, partitions),

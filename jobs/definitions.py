@@ -16,9 +16,8 @@ from assets.published import build_published
 from assets.raw import build_raw
 from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
-from forecache.pipeline import Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
+from forecache.pipeline import FeatureView, Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
 from forecache.pipeline.loading import read_project
-from forecache.pipeline.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
@@ -52,6 +51,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ),
         store_definitions(),
         *(source_definitions(source) for source in sources_of(project.served.values())),
+        dg.Definitions(assets=[build_features(view) for view in views_of(project.pipelines.values())]),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
@@ -100,8 +100,8 @@ def training_definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         jobs=[training, build_full_job(pipeline), monitoring, *searches, *approval],
         schedules=[
+            build_training_schedule(pipeline, training),
             build_monitoring_schedule(pipeline, monitoring),
-            *([build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else []),
         ],
         sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
     )
@@ -117,8 +117,8 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
 
 
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every stage, and what the declaration asks for beside them."""
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_features(pipeline), build_predictions(pipeline)]
+    """Every stage after the features, and what the declaration asks for beside them."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
     if isinstance(pipeline.model, RegisteredModel):
@@ -134,7 +134,12 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 
 def sources_of(pipelines: Iterable[Served]) -> list[Source]:
     """The sources of all pipelines and recommenders, each once."""
-    return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
+    return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
+
+
+def views_of(pipelines: Iterable[Pipeline]) -> list[FeatureView]:
+    """The feature views of all pipelines, each once."""
+    return list({view.name: view for pipeline in pipelines for view in pipeline.views}.values())
 
 
 def project_definitions() -> dg.Definitions:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Recommender, Served, Source, load_served
-from forecache.pipeline.as_of import as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -86,13 +85,13 @@ def _run_all(
     with runner_instance(session.settings) as instance:
         runner = JobRunner(session.settings, instance, session)
         runner.close_abandoned_runs()
-        sources = {source.name: source for pipeline in chosen for source in pipeline.sources}
+        sources = {source.name: source for pipeline in chosen for source in pipeline.all_sources}
         unread: dict[str, BaseException] = {}
         for source in sources.values():
             with _noted(unread, source.name):
                 _ingest(session.settings, runner, source, days=nights if job == "ingest" else None)
         for pipeline in chosen:
-            lacking = [unread[source.name] for source in pipeline.sources if source.name in unread]
+            lacking = [unread[source.name] for source in pipeline.all_sources if source.name in unread]
             with _noted(failures, pipeline.name):
                 if lacking:
                     raise lacking[0]
@@ -145,9 +144,11 @@ def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nigh
 
 
 def _span(pipeline: Served, nights: Nights | None) -> Nights:
-    """The as-of dates asked for, the first and the last, or the newest one."""
-    newest = newest_as_of(pipeline)
-    return as_of_range(pipeline, *(nights or (newest, newest)))
+    """The nights asked for, or the newest one."""
+    newest = min(_yesterday(), pipeline.end or date.max)
+    span = nights or (newest, newest)
+    _require_within(f"pipeline {pipeline.name!r}", span, pipeline.start, pipeline.end)
+    return span
 
 
 def _require_within(owner: str, span: Nights, start: date, end: date | None) -> None:

@@ -7,6 +7,8 @@ from assets.model import model_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob
 
+CRON = "0 5 * * 0"
+
 
 def training_job_name(pipeline: Pipeline) -> str:
     return f"training_{pipeline.name}"
@@ -27,12 +29,11 @@ def build_training_job(pipeline: Pipeline) -> AssetJob:
 
 
 def build_training_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
-    """When the pipeline's schedule says, as of its newest as-of date."""
-    schedule = pipeline.schedule
+    """Sundays at 05:00 UTC, after the night's run."""
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=schedule.training,
-        execution_timezone=schedule.time_zone,
-        description=f"{schedule.training} ({schedule.time_zone}): train {pipeline.name} anew.",
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        description=f"Every Sunday at 05:00 UTC: train {pipeline.name} anew.",
     )

@@ -12,6 +12,7 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.small_tables import read_rows
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE
+from forecache.pipeline.names import FEATURES
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     chain["prediction"] = prediction | _recorded(current, "score", pipeline.name, night)
     feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
     features = _row(current, pipeline.feature_table, feature_version, where, night)
-    made = _recorded(current, "features", pipeline.name, night, delta_version=feature_version)
+    subject = pipeline.feature_table.removeprefix(FEATURES)
+    made = _recorded(current, "features", subject, night, delta_version=feature_version)
     chain["features"] = features | made
     chain["raw"] = [
         _events(current, source.raw_table, _raw_version(made.get("inputs", ""), source.raw_table), where, night)
-        for source in pipeline.sources
+        for view in pipeline.views
+        for source in view.sources
     ]
     chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
     return chain

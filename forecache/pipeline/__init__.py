@@ -16,10 +16,10 @@ from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
 from forecache.pipeline.recommender import RankingGate, Recommender
-from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
 from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
+from forecache.pipeline.view import FeatureView
 
 __all__ = [
     "AS_OF",
@@ -33,6 +33,7 @@ __all__ = [
     "EstimatorModel",
     "Expectation",
     "Feature",
+    "FeatureView",
     "Features",
     "FitRun",
     "FunctionModel",
@@ -46,7 +47,6 @@ __all__ = [
     "Recommender",
     "RegisteredModel",
     "Retraining",
-    "Schedule",
     "Segment",
     "Served",
     "Snapshot",

@@ -202,19 +202,22 @@ def _ambiguous(found: Mapping[str, Sequence[Pipeline | Recommender]]) -> dict[st
     for module, pipelines in found.items():
         for pipeline in pipelines:
             places["pipeline", pipeline.name][module].append(pipeline)
-            for source in pipeline.sources:
+            for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
+            for view in pipeline.views if isinstance(pipeline, Pipeline) else ():
+                places["feature view", view.name][module].append(view)
     broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
         if _differ(value for values in by_module.values() for value in values):
             where = " and ".join(by_module)
             for module in by_module:
-                broken[module] = SettingsError(
+                error = SettingsError(
                     f"Two {kind}s are named {name!r}, in {where}.",
                     remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
                     "and the route.",
                 )
+                broken.setdefault(module, error)
     return broken
 
 

@@ -65,7 +65,7 @@ def check_training(owner: str, pipeline: "Pipeline") -> None:
 
 
 def _check_gate(owner: str, pipeline: "Pipeline") -> None:
-    label, gate, features = pipeline.trained_label, pipeline.trained_gate, pipeline.features.names
+    label, gate, features = pipeline.trained_label, pipeline.trained_gate, pipeline.feature_names
     computed = f"Its features are {', '.join(features)}."
     if gate.baseline.feature not in features:
         raise SettingsError(

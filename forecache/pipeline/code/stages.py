@@ -29,17 +29,18 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    features, label, output = pipeline.features, pipeline.label, pipeline.main_output
-    rows: dict[str, Any] = {"key": pipeline.key, "features": features.names}
+    label, output = pipeline.label, pipeline.main_output
+    views = [view.fingerprint for view in pipeline.views]
+    rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
     return Fingerprints(
-        features=fingerprint(**rows, compute=features.compute),
+        features=fingerprint(**rows, views=views),
         training_set=fingerprint(
             **rows,
-            compute=features.compute,
+            views=views,
             label=label and (label.name, label.kind, label.horizon_days, label.compute),
         ),
         training=fingerprint(
-            features=[(feature.name, feature.log) for feature in features.columns],
+            features=[(feature.name, feature.log) for feature in pipeline.feature_columns],
             label=label and (label.name, label.kind),
             output=output.name,
             model=pipeline.model,
