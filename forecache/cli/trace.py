@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import plain
-from forecache.errors import NotFoundError
+from forecache.errors import NotFoundError, UnavailableError
 from forecache.lake.delta.small_tables import read_rows
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE
@@ -139,13 +139,13 @@ def _events(current: Settings, table: str, version: int | None, where: dict[str,
 
 def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
     """The model version that made the row, with its run and training data."""
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.applied.listing import model_of
 
     version = row.get("model_version", manifest.provenance.model_version)
     try:
-        return model_version(current, pipeline, version).described()
-    except NotFoundError as error:
-        return {"name": pipeline.name, "version": version, "missing": error.message}
+        return model_of(current, pipeline, version).described()
+    except (NotFoundError, UnavailableError) as error:
+        return {"name": row.get("model_name", pipeline.name), "version": version, "missing": error.message}
 
 
 def plain_value(value: Any) -> Any:

@@ -53,9 +53,9 @@ class Check:
         return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
-def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
+def check_floors(floors: Mapping[str, float], metrics: Mapping[str, float]) -> Iterator[Check]:
     """Each metric with a floor is at least (if less is better, at most) its floor."""
-    for name, floor in gate.floors.items():
+    for name, floor in floors.items():
         value = metrics[name]
         passed = bool(gain(name, value, floor) >= 0)
         relation = "at most" if name in LESS_IS_BETTER else "at least"
