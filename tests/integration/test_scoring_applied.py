@@ -198,7 +198,7 @@ def test_a_classifier_gives_the_probability_that_is_asked_for(lake: Settings, tm
     expected = estimator.predict_proba(pd.DataFrame(feature_columns(lake)))[:, 1]
     np.testing.assert_allclose(column(lake, pipeline), expected, rtol=1e-5)
     run(lake, applied(RegisteredModel(URI, returns={"probability": "prediction[0]"})))
-    np.testing.assert_allclose(column(lake, pipeline), 1 - expected, rtol=1e-5)
+    np.testing.assert_allclose(column(lake, pipeline), 1 - expected, atol=1e-6)
 
 
 def test_a_model_that_does_not_fit_the_features_is_refused_before_a_row_is_scored(

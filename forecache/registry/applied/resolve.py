@@ -53,13 +53,9 @@ def registered_versions(settings: Settings, model: RegisteredModel) -> list[Mode
         named = client.get_registered_model(model.name).aliases if found else {}
     except MlflowException as error:
         raise away(model.uri, str(error).splitlines()[0].rstrip(".")) from error
-    versions = [_registered(version) for version in found]
-    return [
-        replace(
-            version, aliases=tuple(sorted(alias for alias, number in named.items() if int(number) == version.version))
-        )
-        for version in sorted(versions, key=lambda version: -version.version)
-    ]
+    versions = sorted(map(_registered, found), key=lambda version: -version.version)
+    aliases = {v.version: tuple(sorted(a for a, number in named.items() if int(number) == v.version)) for v in versions}
+    return [replace(version, aliases=aliases[version.version]) for version in versions]
 
 
 def away(uri: str, said: str) -> UnavailableError:
