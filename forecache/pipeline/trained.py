@@ -80,7 +80,7 @@ def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | Fu
         if other:
             raise SettingsError(f"{owner} has {min(other)!r} as an output or an expression only.", remedy=listed)
         for text in model.by_output(outputs):
-            check_expression(f"{owner}, in its `SqlModel`,", text, pipeline.features.names)
+            check_expression(f"{owner}, in its `SqlModel`,", text, pipeline.feature_names)
 
 
 def _check_gate(owner: str, pipeline: "Pipeline") -> None:

@@ -80,7 +80,7 @@ def _reasoned(version: ModelVersion, reason: str) -> dict[str, str]:
 
 
 def _inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
-    about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.features.names]
+    about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names]
     judged_on = model.judged_on
     assert judged_on is not None
     return f"{found.uri} judged_on={judged_on.table}.{judged_on.label} declared={json.dumps(about)}"
@@ -135,7 +135,7 @@ def _scored(
     """Labels and scores, float64 [n] each, of the rows that have a label."""
     plan = plan_model(settings, pipeline, found)
     kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
-    names = list(plan.spec.inputs or pipeline.features.names)
+    names = list(plan.spec.inputs or pipeline.feature_names)
     labels, scores = [], []
     for batch in _batches(table, judged_on, names):
         label = batch.column(judged_on.label).to_numpy(zero_copy_only=False).astype(np.float64)

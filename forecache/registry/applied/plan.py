@@ -39,7 +39,7 @@ def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> P
         _prove_loadable(model, plan)
         return pick_outputs(replace(plan, uri=model.uri), outputs, pipeline.model.picked)
     assert isinstance(pipeline.model, FunctionModel | SqlModel)
-    code, names = pipeline.fingerprints.training, pipeline.features.names
+    code, names = pipeline.fingerprints.training, pipeline.feature_names
     return plan_declared(pipeline.model, code=code, inputs=names, outputs=outputs)
 
 
@@ -91,7 +91,7 @@ def _check_signature(pipeline: Pipeline, model: ModelVersion, folder: Path) -> N
             f"The model {model.uri} was logged without a signature of its {side}: what it takes cannot be checked.",
             remedy="Log it with signature=mlflow.models.infer_signature(features, predictions).",
         )
-    signature, features = read_signature(described.inputs, described.outputs), pipeline.features.names
+    signature, features = read_signature(described.inputs, described.outputs), pipeline.feature_names
     computed = f"The features of pipeline {pipeline.name!r} are {', '.join(features)}."
     for name, kind in zip(signature.inputs, signature.input_types, strict=False):
         if name not in features and name not in signature.optional:
