@@ -1,14 +1,27 @@
-"""One freshness policy for all: last night's data are there by six in the morning, UTC."""
+"""One freshness policy for all: what a run makes is there three hours after its schedule starts it."""
 
 from datetime import date, timedelta
 
 import dagster as dg
 
-DEADLINE_CRON = "0 6 * * *"
+from forecache.pipeline import Schedule, Served
+
+_RUN_H = 3
 
 
-def nightly_freshness(end: date | None) -> dg.FreshnessPolicy | None:
-    """The policy, or None for data that have ended: they are never going to be fresh again."""
-    if end is not None:
-        return None
-    return dg.FreshnessPolicy.cron(deadline_cron=DEADLINE_CRON, lower_bound_delta=timedelta(hours=6))
+def raw_freshness(end: date | None) -> dg.FreshnessPolicy | None:
+    """The policy of a source's days, or None for a source that has ended: it is never going to be fresh again."""
+    return None if end is not None else _freshness(Schedule())
+
+
+def nightly_freshness(pipeline: Served) -> dg.FreshnessPolicy | None:
+    """The policy of a pipeline's as-of dates, or None for data that have ended."""
+    return None if pipeline.end is not None else _freshness(pipeline.schedule)
+
+
+def _freshness(schedule: Schedule) -> dg.FreshnessPolicy:
+    deadline = schedule.runs.later(_RUN_H)
+    if deadline is None:  # after midnight of dates that the expression names
+        return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=schedule.longest_gap_h + _RUN_H))
+    window = timedelta(hours=2 * _RUN_H)
+    return dg.FreshnessPolicy.cron(deadline_cron=deadline, lower_bound_delta=window, timezone=schedule.time_zone)

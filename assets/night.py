@@ -1,6 +1,6 @@
 """The as-of date to train for."""
 
-from datetime import date, datetime, timezone
+from datetime import date
 
 import dagster as dg
 from pydantic import Field
@@ -21,12 +21,12 @@ class TrainingNight(dg.Config):
             InputError: What is configured is no date.
         """
         from forecache.errors import InputError
-        from forecache.lake.features import last_night
+        from forecache.pipeline.as_of import newest_as_of
 
         tags = context.run.tags
         text = self.night or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)
         if not text:
-            return last_night(pipeline, datetime.now(timezone.utc).date())
+            return newest_as_of(pipeline)
         try:
             return date.fromisoformat(text)
         except ValueError:

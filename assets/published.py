@@ -32,7 +32,7 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
         group_name="serving",
         kinds={pipeline.publishing.backend, "http"},
         owners=[pipeline.owner],
-        freshness_policy=nightly_freshness(pipeline.end),
+        freshness_policy=nightly_freshness(pipeline),
     )
     @explained
     def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import checks
-from assets.freshness import nightly_freshness
+from assets.freshness import raw_freshness
 from assets.metadata import details_json, source_schema, stage_metadata
 from assets.partitions import source_partitions
 from assets.stage import Step, explained
@@ -60,7 +60,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
                 raw,
                 description=f"{source.description}\n\n{__doc__}",
                 metadata={"dagster/column_schema": source_schema(source)},
-                freshness_policy=nightly_freshness(source.end),
+                freshness_policy=raw_freshness(source.end),
                 **common,
             ),
             dg.AssetSpec(

@@ -12,7 +12,7 @@ import dagster as dg
 from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, recommendation_schema, stage_metadata
-from assets.partitions import pipeline_partitions
+from assets.partitions import pipeline_partitions, raw_dependencies
 from assets.predictions import check_predictions
 from assets.stage import Step, explained
 from assets.views import ranking_view
@@ -29,7 +29,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[recommender.source.raw_table],
+        deps=raw_dependencies(recommender),
         description=f"{recommender.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "numpy"},
@@ -37,7 +37,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": recommendation_schema(recommender)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=nightly_freshness(recommender.end),
+        freshness_policy=nightly_freshness(recommender),
         check_specs=checks.expectation_specs(table, partitions, about="Each user once, with a list."),
     )
     @explained

@@ -1,6 +1,6 @@
-"""What the jobs share: how a run says which nights it is about."""
+"""What the jobs share: how a run says which as-of dates it is about."""
 
-from datetime import date, timezone
+from datetime import date
 
 import dagster as dg
 
@@ -22,18 +22,32 @@ def night_tags(first: date, last: date) -> dict[str, str]:
     return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
 
 
-def newest_night_schedule(pipeline: Served, job: AssetJob, *, cron: str, description: str) -> dg.ScheduleDefinition:
-    """Each day, for the night that has just ended; for a pipeline whose data have ended, their last night."""
+def newest_night_schedule(
+    pipeline: Served, job: AssetJob, *, description: str, hours_later: int = 0
+) -> dg.ScheduleDefinition:
+    """For the as-of dates that a run of the pipeline's schedule is about; once its data have ended, their last one.
+
+    Args:
+        hours_later: How long after the start of that run.
+    """
+    schedule = pipeline.schedule
+    runs = schedule.runs
+    # Where that is after midnight of dates that the expression names: every day, also without a run before it.
+    cron = runs.later(hours_later) or f"{runs.minute} {(runs.hour + hours_later) % 24} * * *"
 
     @dg.schedule(
-        job=job, name=f"{job.name}_schedule", cron_schedule=cron, execution_timezone="UTC", description=description
+        job=job,
+        name=f"{job.name}_schedule",
+        cron_schedule=cron,
+        execution_timezone=schedule.time_zone,
+        description=description,
     )
     def newest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from forecache.lake.features import last_night
-
-        night = last_night(pipeline, context.scheduled_execution_time.astimezone(timezone.utc).date())
-        if night < pipeline.start:
+        moment = context.scheduled_execution_time
+        first, last = schedule.due(schedule.latest_run(moment) if hours_later else moment)
+        first, last = (min(day, pipeline.end or day) for day in (max(first, pipeline.start), last))
+        if last < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        return dg.RunRequest(tags=night_tags(night, night))
+        return dg.RunRequest(tags=night_tags(first, last))
 
     return newest

@@ -9,6 +9,7 @@ from assets.challenger import build_challenger
 from assets.drift_report import build_drift_report
 from assets.features import build_features
 from assets.landing import build_landing, build_landing_check
+from assets.mailed import build_mailed
 from assets.model import build_model, registered_model
 from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
@@ -16,12 +17,14 @@ from assets.published import build_published
 from assets.raw import build_raw
 from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
-from forecache.pipeline import FeatureView, Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
+from forecache.pipeline import Mailing, Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
 from forecache.pipeline.loading import read_project
+from forecache.pipeline.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
+from jobs.mail import build_mail_job, build_mail_schedule
 from jobs.maintenance import build_maintenance_job, build_maintenance_schedule
 from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
 from jobs.nightly import build_nightly_job, build_nightly_schedule, build_recommender_job
@@ -50,10 +53,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        *(source_definitions(source) for source in sources_of(project.served.values())),
-        dg.Definitions(assets=[build_features(view) for view in views_of(project.pipelines.values())]),
+        *(source_definitions(source) for source in sources_of([*project.served.values(), *project.mailings.values()])),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
+        *(mailing_definitions(mailing) for mailing in project.mailings.values()),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
 
@@ -100,8 +103,8 @@ def training_definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         jobs=[training, build_full_job(pipeline), monitoring, *searches, *approval],
         schedules=[
-            build_training_schedule(pipeline, training),
             build_monitoring_schedule(pipeline, monitoring),
+            *([build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else []),
         ],
         sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
     )
@@ -116,9 +119,14 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
     )
 
 
+def mailing_definitions(mailing: Mailing) -> dg.Definitions:
+    job = build_mail_job(mailing)
+    return dg.Definitions(assets=[build_mailed(mailing)], jobs=[job], schedules=[build_mail_schedule(mailing, job)])
+
+
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every stage after the features, and what the declaration asks for beside them."""
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
+    """Every stage, and what the declaration asks for beside them."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_features(pipeline), build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
     if isinstance(pipeline.model, RegisteredModel):
@@ -132,14 +140,9 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     return assets
 
 
-def sources_of(pipelines: Iterable[Served]) -> list[Source]:
-    """The sources of all pipelines and recommenders, each once."""
-    return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
-
-
-def views_of(pipelines: Iterable[Pipeline]) -> list[FeatureView]:
-    """The feature views of all pipelines, each once."""
-    return list({view.name: view for pipeline in pipelines for view in pipeline.views}.values())
+def sources_of(pipelines: Iterable[Served | Mailing]) -> list[Source]:
+    """The sources of all that is declared, each once."""
+    return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
 
 
 def project_definitions() -> dg.Definitions:

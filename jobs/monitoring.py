@@ -15,7 +15,6 @@ from resources.settings import SettingsResource
 if TYPE_CHECKING:
     from forecache.monitoring.decision import Decision
 
-CRON = "0 4 * * *"
 REASON_TAG = "forecache/reason"
 
 
@@ -34,9 +33,9 @@ def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
 
 
 def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
-    """At 04:00 UTC, the newest night."""
-    about = f"Every night at 04:00 UTC, after the nightly run: what moved in {pipeline.name}."
-    return newest_night_schedule(pipeline, job, cron=CRON, description=about)
+    """An hour after the nightly run starts, for its as-of dates."""
+    about = f"An hour after the nightly run: what moved in {pipeline.name}."
+    return newest_night_schedule(pipeline, job, description=about, hours_later=1)
 
 
 def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefinition:

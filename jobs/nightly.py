@@ -11,8 +11,6 @@ from assets.published import published_name
 from forecache.pipeline import Pipeline, Recommender, Served
 from jobs.common import AssetJob, newest_night_schedule
 
-CRON = "0 3 * * *"
-
 
 def nightly_job_name(pipeline: Served) -> str:
     return f"nightly_{pipeline.name}"
@@ -48,6 +46,10 @@ def build_recommender_job(recommender: Recommender) -> AssetJob:
 
 
 def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefinition:
-    """At 03:00 UTC, the night that has just ended; for a pipeline whose data have ended, their last night."""
-    about = f"Every night at 03:00 UTC: {pipeline.name} for the night that has just ended."
-    return newest_night_schedule(pipeline, job, cron=CRON, description=about)
+    """The as-of dates that have ended since the run before; for a pipeline whose data have ended, their last one."""
+    schedule = pipeline.schedule
+    about = (
+        f"{schedule.cron} ({schedule.time_zone}): {pipeline.name} for the as-of dates that have ended since the run "
+        f"before ({schedule.words})."
+    )
+    return newest_night_schedule(pipeline, job, description=about)

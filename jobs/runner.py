@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Recommender, Served, Source, load_served
+from forecache.pipeline.as_of import as_of_range, newest_as_of
+from forecache.pipeline.loading import read_project
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -85,13 +87,17 @@ def _run_all(
     with runner_instance(session.settings) as instance:
         runner = JobRunner(session.settings, instance, session)
         runner.close_abandoned_runs()
-        sources = {source.name: source for pipeline in chosen for source in pipeline.all_sources}
+        own = {source.name: source for pipeline in chosen for source in pipeline.sources}
+        of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
-        for source in sources.values():
+        for source in own.values():
             with _noted(unread, source.name):
                 _ingest(session.settings, runner, source, days=nights if job == "ingest" else None)
+        for name in of_mailings.keys() - own.keys():
+            with _noted(failures, name):
+                _ingest(session.settings, runner, of_mailings[name], days=None)
         for pipeline in chosen:
-            lacking = [unread[source.name] for source in pipeline.all_sources if source.name in unread]
+            lacking = [unread[source.name] for source in pipeline.sources if source.name in unread]
             with _noted(failures, pipeline.name):
                 if lacking:
                     raise lacking[0]
@@ -102,6 +108,13 @@ def _run_all(
                         config=_config(pipeline, job, spans),
                         rebuild=rebuild,
                     )
+
+
+def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender]) -> list[Source]:
+    """The sources of addresses of the mailings about some pipelines."""
+    names = {pipeline.name for pipeline in chosen}
+    mailings = read_project(settings).mailings.values()
+    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.sources]
 
 
 @contextmanager
@@ -144,11 +157,9 @@ def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nigh
 
 
 def _span(pipeline: Served, nights: Nights | None) -> Nights:
-    """The nights asked for, or the newest one."""
-    newest = min(_yesterday(), pipeline.end or date.max)
-    span = nights or (newest, newest)
-    _require_within(f"pipeline {pipeline.name!r}", span, pipeline.start, pipeline.end)
-    return span
+    """The as-of dates asked for, the first and the last, or the newest one."""
+    newest = newest_as_of(pipeline)
+    return as_of_range(pipeline, *(nights or (newest, newest)))
 
 
 def _require_within(owner: str, span: Nights, start: date, end: date | None) -> None:

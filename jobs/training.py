@@ -7,8 +7,6 @@ from assets.model import model_name
 from forecache.pipeline import Pipeline
 from jobs.common import AssetJob
 
-CRON = "0 5 * * 0"
-
 
 def training_job_name(pipeline: Pipeline) -> str:
     return f"training_{pipeline.name}"
@@ -29,11 +27,12 @@ def build_training_job(pipeline: Pipeline) -> AssetJob:
 
 
 def build_training_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
-    """Sundays at 05:00 UTC, after the night's run."""
+    """When the pipeline's schedule says, as of its newest as-of date."""
+    schedule = pipeline.schedule
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=CRON,
-        execution_timezone="UTC",
-        description=f"Every Sunday at 05:00 UTC: train {pipeline.name} anew.",
+        cron_schedule=schedule.training,
+        execution_timezone=schedule.time_zone,
+        description=f"{schedule.training} ({schedule.time_zone}): train {pipeline.name} anew.",
     )

@@ -26,6 +26,7 @@ COMMANDS = {
     "drift": (f"{_COMMANDS}.scoring:drift", "Show how far an as-of date's scores have moved."),
     "monitor": (f"{_COMMANDS}.monitor:monitor", "Drift, realised performance, and whether to train again."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
+    "mail": (f"{_COMMANDS}.mail:mail", "Send a mailing's messages about what is published."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
     "pin": (f"{_COMMANDS}.store:pin", "Serve one version, even if newer ones are published."),

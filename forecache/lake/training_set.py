@@ -10,7 +10,7 @@ from forecache.lake.contracts import require_labels, require_numbers, require_on
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.features import feature_frame, require_nights, source_states
+from forecache.lake.features import feature_frame, feature_inputs, require_nights
 from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
@@ -34,15 +34,22 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     """
     horizon = timedelta(days=pipeline.trained_label.horizon_days)
     step = timedelta(days=pipeline.training.every_days)
-    newest = night - 3 * horizon
-    train = [newest - i * step for i in range(pipeline.training.num_as_of)]
+    dates = pipeline.schedule
+    test = dates.latest(night - horizon)
+    validation = dates.latest(test - horizon)
+    train = [dates.latest(validation - horizon)]
+    while len(train) < pipeline.training.num_as_of:
+        train.append(dates.latest(train[-1] - step))
     train = sorted(day for day in train if day >= pipeline.start)
     if not train:
+        first = pipeline.start
+        for _ in range(3):
+            first = dates.following(first + horizon)
         raise InputError(
             f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
-            remedy=f"Three label horizons are needed: train on {pipeline.start + 3 * horizon} or later.",
+            remedy=f"Three label horizons are needed: train on {first} or later.",
         )
-    return {"train": tuple(train), "validation": (night - 2 * horizon,), "test": (night - horizon,)}
+    return {"train": tuple(train), "validation": (validation,), "test": (test,)}
 
 
 def build_training_set(
@@ -94,7 +101,7 @@ def build_training_set(
 
 def _inputs(settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]]) -> str:
     # Labels of the test date reach up to the night, so the raw state of the night covers every row used.
-    raw = source_states(settings, pipeline.all_sources, [night])[night]
+    raw = feature_inputs(settings, pipeline, [night])[night]
     days = ",".join(f"{split}:{day}" for split in SPLITS for day in dates[split])
     return f"{raw} label={pipeline.fingerprints.training_set} dates={days}"
 
@@ -175,7 +182,7 @@ def label_frame(
     """
     from pyspark.sql import functions as F
 
-    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, pipeline.trained_label.horizon_days)
+    happened = horizon_rows(spark, settings, pipeline.sources, nights, pipeline.trained_label.horizon_days)
     labels = pipeline.trained_label.compute(entities, happened)
     require_numbers(labels, pipeline, [pipeline.trained_label.name], pipeline.trained_label.compute, "label")
     return labels.select(*pipeline.key, AS_OF, F.col(pipeline.trained_label.name).cast("double"))

@@ -1,7 +1,7 @@
 """Realised performance: predictions of a night against the labels that became known a horizon later."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,11 +56,14 @@ def labelled_predictions(
 
 
 def performance(
-    pipeline: Pipeline, model: ModelVersion, as_of: date, label: Array, score: Array, *, run_id: str = ""
+    pipeline: Pipeline, model: ModelVersion, as_of: date, label: Array, score: Array, *, night: date, run_id: str = ""
 ) -> Measurement | None:
     """How much worse the gate's metric is than the one recorded for the model on its test split.
 
     The interval is that of the night's rows; the test split's metric counts as known.
+
+    Args:
+        night: The first as-of date by which the labels are known.
 
     Returns:
         None where the metric has no value on these rows, such as an area under the curve of one class.
@@ -74,7 +77,7 @@ def performance(
     low, high = sorted(-gain(metric, end, expected) for end in ends)
     return Measurement(
         pipeline=pipeline.name,
-        night=as_of + timedelta(days=pipeline.trained_label.horizon_days),
+        night=night,
         as_of=as_of,
         kind="performance",
         name=metric,

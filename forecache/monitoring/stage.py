@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import table_exists, table_version
-from forecache.lake.features import feature_versions, source_states
+from forecache.lake.features import feature_inputs, feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
@@ -93,16 +93,16 @@ def monitor(
 
 
 def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
-    raw = source_states(run.settings, run.pipeline.all_sources, nights)
+    raw = feature_inputs(run.settings, run.pipeline, nights)
     known = [night for night in nights if night in run.scored]
     versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
     for night in nights:
         require_scored(run.pipeline, night, run.scored)
-        labelled = run.scored.get(_labelled(run.pipeline, night))
+        labelled = [_state(run.scored[day]) for day in labelled_by(run.pipeline, night) if day in run.scored]
         inputs[night] = (
             f"champion={run.champion.version} {run.pipeline.feature_table}"
             f"@{versions[night]} {_state(run.scored[night])} "
-            f"labelled={_state(labelled) if labelled else 'none'} {raw[night]} "
+            f"labelled={','.join(labelled) or 'none'} {raw[night]} "
             f"{declared_inputs(run.pipeline)}"
         )
     return inputs
@@ -120,15 +120,16 @@ def _state(scored: StageRecord) -> str:
     return f"{scored.table}@{scored.delta_version}"
 
 
-def _labelled(pipeline: Pipeline, night: date) -> date:
-    """The as-of date whose labels are known by a night."""
-    return night - timedelta(days=pipeline.trained_label.horizon_days)
+def labelled_by(pipeline: Pipeline, night: date) -> Sequence[date]:
+    """The as-of dates whose labels are known by an as-of date, and were not by the one before it."""
+    horizon, day = timedelta(days=pipeline.trained_label.horizon_days), timedelta(days=1)
+    return pipeline.schedule.dates(pipeline.schedule.latest(night - day) - horizon + day, night - horizon)
 
 
 def _measure(run: _Run, nights: Sequence[date]) -> dict[date, Done]:
     figures = _drift(run, nights)
     notes: dict[date, list[str]] = {night: [] for night in nights}
-    for night, (found, note) in _performance(run, nights).items():
+    for night, found, note in _performance(run, nights):
         figures[night] += [found] if found else []
         notes[night] += [note] if note else []
     append_measurements(run.settings, [row for night in nights for row in figures[night]])
@@ -165,29 +166,29 @@ def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
     return figures
 
 
-def _performance(run: _Run, nights: Sequence[date]) -> dict[date, tuple[Measurement | None, str]]:
-    """The performance that each night reveals, or why there is none."""
+def _performance(run: _Run, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:
+    """The performance of each as-of date whose labels became known, or why it has none, with the night of that."""
     metric = run.pipeline.trained_gate.metric
-    result: dict[date, tuple[Measurement | None, str]] = {}
-    models: dict[date, ModelVersion] = {}
+    result: list[tuple[date, Measurement | None, str]] = []
+    models: dict[date, tuple[date, ModelVersion]] = {}
     for night in nights:
-        scored = run.scored.get(_labelled(run.pipeline, night))
-        version = int(scored.details["model_version"]) if scored else None
-        if scored is None or version is None:
-            result[night] = (None, f"no performance: {_labelled(run.pipeline, night)} was not scored")
-        elif version not in run.versions or metric not in run.versions[version].metrics:
-            result[night] = (None, f"no performance: the registry has no test metrics of version {version}")
-        else:
-            models[night] = run.versions[version]
+        for day in labelled_by(run.pipeline, night):
+            scored = run.scored.get(day)
+            version = int(scored.details["model_version"]) if scored else None
+            if version is None:
+                result.append((night, None, f"no performance: {day} was not scored"))
+            elif version not in run.versions or metric not in run.versions[version].metrics:
+                result.append((night, None, f"no performance: the registry has no test metrics of version {version}"))
+            else:
+                models[day] = night, run.versions[version]
     if not models:
         return result
-    as_of = {night: _labelled(run.pipeline, night) for night in models}
-    examples = labelled_predictions(run.session(), run.settings, run.pipeline, list(as_of.values()))
-    for night, model in models.items():
+    examples = labelled_predictions(run.session(), run.settings, run.pipeline, list(models))
+    for day, (night, model) in models.items():
         found = None
-        if as_of[night] in examples:
-            label, score = examples[as_of[night]]
-            found = performance(run.pipeline, model, as_of[night], label, score, run_id=run.run_id)
-        note = "" if found else f"no performance: {metric} has no value on the labels of {as_of[night]}"
-        result[night] = (found, note)
+        if day in examples:
+            label, score = examples[day]
+            found = performance(run.pipeline, model, day, label, score, night=night, run_id=run.run_id)
+        note = "" if found else f"no performance: {metric} has no value on the labels of {day}"
+        result.append((night, found, note))
     return result

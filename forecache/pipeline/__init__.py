@@ -1,7 +1,7 @@
 """The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
 
-A project is a package with a `pipelines` sub-package; every module-level `Pipeline` or `Recommender` in it is found
-by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those functions.
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender` or `Mailing` in it
+is found by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those.
 """
 
 from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
@@ -11,15 +11,16 @@ from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
 from forecache.pipeline.fit_run import FitRun
 from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served
+from forecache.pipeline.mailing import Mailing
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
 from forecache.pipeline.recommender import RankingGate, Recommender
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
 from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
-from forecache.pipeline.view import FeatureView
 
 __all__ = [
     "AS_OF",
@@ -33,13 +34,13 @@ __all__ = [
     "EstimatorModel",
     "Expectation",
     "Feature",
-    "FeatureView",
     "Features",
     "FitRun",
     "FunctionModel",
     "Gate",
     "Label",
     "Labelled",
+    "Mailing",
     "Output",
     "Pipeline",
     "Publish",
@@ -47,6 +48,7 @@ __all__ = [
     "Recommender",
     "RegisteredModel",
     "Retraining",
+    "Schedule",
     "Segment",
     "Served",
     "Snapshot",

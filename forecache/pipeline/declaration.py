@@ -7,14 +7,16 @@ from functools import cached_property
 
 from forecache.errors import SettingsError
 from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Feature, Features, Label
+from forecache.pipeline.features import Features, Label
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
     AS_OF,
+    FEATURES,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
     TRAINING_SET,
@@ -23,9 +25,9 @@ from forecache.pipeline.names import (
 )
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
-from forecache.pipeline.view import FeatureView
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Pipeline:
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
         key: Columns that a prediction is about; the features have them, and at least one source declares each.
-        features: What the model learns from: a function from events to features, or a view of this key that other
-            pipelines may share.
-        label: The function from events to what the model learns; a model that is not trained here has none.
-        sources: What the label, and features that are a function, are computed from; none: the sources of the view.
+        sources: What features and label are computed from.
+        features, label: Functions from events to what the model learns from, and to what it learns; a model that is
+            not trained here has no label.
         model, training: What is trained, and how; or what is applied as it is.
         outputs: The columns of the prediction table that the model returns.
         segments: Columns that are cut from an output, such as "low" and "high".
         gate: What a model that is trained here has to pass before it scores.
+        schedule: When it runs and trains, and which days are its as-of dates.
         publish: What is served, when it counts as stale, and what a new version may not do; None: the prediction table
             is all that there is.
         drift: How far a night's scores may be from those of other nights.
@@ -54,14 +56,15 @@ class Pipeline:
 
     name: str
     key: tuple[str, ...]
-    features: Features | FeatureView
+    sources: tuple[Source, ...]
+    features: Features
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
     outputs: tuple[Output, ...]
-    sources: tuple[Source, ...] = ()
     label: Label | None = None
     gate: Gate | None = None
     training: Training = field(default_factory=Training)
     segments: tuple[Segment, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule)
     publish: Publish | None = field(default_factory=Publish)
     drift: Drift = field(default_factory=Drift)
     shadow: bool = False
@@ -74,26 +77,14 @@ class Pipeline:
         owner = f"Pipeline {self.name!r}"
         check_fields(owner, self)
         check_name("pipeline", self.name)
-        check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
-        if not self.key or not (self.sources or isinstance(self.features, FeatureView)):
+        if not self.key or not self.sources:
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
+        check_pipeline_key(owner, self.key, self.sources)
         check_unique("source", owner, [source.name for source in self.sources])
-        if isinstance(self.features, Features):
-            check_pipeline_key(owner, self.key, self.sources)
-        elif self.features.key != self.key:
-            raise SettingsError(
-                f"{owner} has another key than its features: its key is {self.key}, and that of its view "
-                f"{self.features.name!r} is {self.features.key}.",
-                remedy="Give the pipeline the view's key, or take a view of the pipeline's.",
-            )
-        for source in self.sources:
-            if source not in self.all_sources:
-                raise SettingsError(
-                    f"Two different sources of pipeline {self.name!r} are named {source.name!r}.",
-                    remedy="Declare it once, for the views and the label.",
-                )
+        check_schedule(owner, self.schedule, self.sources, self.publish)
         label = [] if self.label is None else [self.label.name]
-        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *label])
+        check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, *label])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         for segment in self.segments:
@@ -102,6 +93,8 @@ class Pipeline:
                     f"{owner} has a wrong segment {segment.name!r}.",
                     remedy=f"It must be cut from {self.main_output.name!r} and have one label more than bounds.",
                 )
+        computed = [*self.key, AS_OF, *self.features.names]
+        check_columns(f"{owner}, in its features,", self.features.expectations, computed)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         unknown = set(self.publish.fields or () if self.publish else ()) - set(self.output_columns)
         if unknown:
@@ -167,39 +160,10 @@ class Pipeline:
         assert isinstance(self.model, TorchModel)
         return self.model
 
-    @cached_property
-    def views(self) -> tuple[FeatureView, ...]:
-        """What the features come from; features of its own are a view that nothing else uses."""
-        if isinstance(self.features, Features):
-            return (
-                FeatureView(
-                    self.name, self.key, self.sources, self.features, description=self.description, owner=self.owner
-                ),
-            )
-        return (self.features,)
-
-    @property
-    def feature_columns(self) -> tuple[Feature, ...]:
-        return tuple(feature for view in self.views for feature in view.feature_columns)
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.feature_columns)
-
-    @cached_property
-    def all_sources(self) -> tuple[Source, ...]:
-        """What features and label are computed from, each once."""
-        of_views = (source for view in self.views for source in view.sources)
-        return tuple({source.name: source for source in (*self.sources, *of_views)}.values())
-
-    @property
-    def label_sources(self) -> tuple[Source, ...]:
-        return self.sources or self.all_sources
-
     @property
     def feature_table(self) -> str:
         """Delta table: key, as_of (date, partition), features (float32)."""
-        return self.views[0].feature_table
+        return FEATURES + self.name
 
     @property
     def training_table(self) -> str:
@@ -218,11 +182,11 @@ class Pipeline:
 
     @property
     def start(self) -> date:
-        return max(source.start for source in self.all_sources)
+        return first_as_of(self.schedule, self.sources)
 
     @property
     def end(self) -> date | None:
-        return min((source.end for source in self.all_sources if source.end), default=None)
+        return last_as_of(self.schedule, self.sources)
 
     @property
     def fingerprint(self) -> str:

@@ -13,16 +13,19 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
 from forecache.pipeline.code.location import add_project
 from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.mailing import Mailing
 from forecache.pipeline.recommender import Recommender
 from forecache.pipeline.trained import not_trained
 from forecache.settings import Settings
 
+Declared = Pipeline | Recommender | Mailing
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
@@ -34,11 +37,13 @@ class Project:
     Attributes:
         pipelines, recommenders: By name, in alphabetical order.
         broken: By the name of a module whose pipelines cannot be used, why.
+        mailings: By name, in alphabetical order.
     """
 
     pipelines: dict[str, Pipeline]
     broken: dict[str, SettingsError]
     recommenders: dict[str, Recommender] = field(default_factory=dict)
+    mailings: dict[str, Mailing] = field(default_factory=dict)
 
     @property
     def served(self) -> dict[str, Pipeline | Recommender]:
@@ -56,7 +61,7 @@ def read_project(settings: Settings) -> Project:
     package_name = f"{settings.project}.pipelines"
     package = import_from_project(settings, package_name)
     modules = [f"{package_name}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
-    found: dict[str, list[Pipeline | Recommender]] = {}
+    found: dict[str, list[Declared]] = {}
     broken: dict[str, SettingsError] = {}
     for module in modules:
         try:
@@ -64,11 +69,15 @@ def read_project(settings: Settings) -> Project:
         except SettingsError as error:
             broken[module] = error
     broken |= _ambiguous(found)
-    usable = sorted((each.name, each) for module, some in found.items() if module not in broken for each in some)
+    usable = sorted(
+        ((each.name, each) for module, some in found.items() if module not in broken for each in some),
+        key=itemgetter(0),
+    )
     return Project(
         {name: each for name, each in usable if isinstance(each, Pipeline)},
         broken,
         {name: each for name, each in usable if isinstance(each, Recommender)},
+        {name: each for name, each in usable if isinstance(each, Mailing)},
     )
 
 
@@ -131,6 +140,18 @@ def load_trained(settings: Settings, name: str) -> Pipeline:
     return found
 
 
+def load_mailing(settings: Settings, name: str) -> Mailing:
+    """One mailing by name; raises as `load_served`."""
+    project = read_project(settings)
+    _warn(project)
+    if name not in project.mailings and project.broken:
+        raise next(iter(project.broken.values()))
+    if name not in project.mailings:
+        listed = ", ".join(project.mailings) or "none"
+        raise NotFoundError(f"There is no mailing {name!r}.", remedy=f"Mailings in {settings.project}: {listed}.")
+    return project.mailings[name]
+
+
 def find_served(settings: Settings, name: str) -> Pipeline | Recommender | None:
     """One pipeline or recommender by name, None where it is not declared.
 
@@ -181,12 +202,14 @@ def import_from_project(settings: Settings, module: str) -> ModuleType:
         ) from error
 
 
-def _declared_in(module_name: str) -> list[Pipeline | Recommender]:
+def _declared_in(module_name: str) -> list[Declared]:
     try:
         module = importlib.import_module(module_name)
-        found = {id(value): value for value in vars(module).values() if isinstance(value, (Pipeline, Recommender))}
+        found = {id(value): value for value in vars(module).values() if isinstance(value, Declared)}
         for each in found.values():
-            assert each.fingerprint  # of the source as it was loaded, and refused here where it cannot be told
+            assert (
+                isinstance(each, Mailing) or each.fingerprint
+            )  # of the source as it was loaded, and refused here where it cannot be told
         return list(found.values())
     except (Exception, SystemExit) as error:
         what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
@@ -196,32 +219,30 @@ def _declared_in(module_name: str) -> list[Pipeline | Recommender]:
         ) from error
 
 
-def _ambiguous(found: Mapping[str, Sequence[Pipeline | Recommender]]) -> dict[str, SettingsError]:
+def _ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """The modules that declare a pipeline or a source of the same name in different ways."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
         for pipeline in pipelines:
-            places["pipeline", pipeline.name][module].append(pipeline)
-            for source in pipeline.all_sources:
+            kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
+            places[kind, pipeline.name][module].append(pipeline)
+            for source in pipeline.sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
-            for view in pipeline.views if isinstance(pipeline, Pipeline) else ():
-                places["feature view", view.name][module].append(view)
     broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
         if _differ(value for values in by_module.values() for value in values):
             where = " and ".join(by_module)
             for module in by_module:
-                error = SettingsError(
+                broken[module] = SettingsError(
                     f"Two {kind}s are named {name!r}, in {where}.",
                     remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
                     "and the route.",
                 )
-                broken.setdefault(module, error)
     return broken
 
 
 def _differ(values: Iterable[object]) -> bool:
     first, *others = values
-    by_identity = isinstance(first, (Pipeline, Recommender))
+    by_identity = isinstance(first, Declared)
     return any(other is not first and (by_identity or other != first) for other in others)

@@ -62,7 +62,8 @@ class Training:
     """What to train on and how.
 
     For a training night T and horizon H the test as-of date is T-H, validation T-2H, and the training dates are
-    T-3H and `num_as_of - 1` further ones, `every_days` apart, before it: no label reaches into a later split.
+    T-3H and `num_as_of - 1` further ones, `every_days` apart, before it: no label reaches into a later split. Each is
+    the latest as-of date of the pipeline's schedule up to that distance from the one after it.
 
     Attributes:
         batch_size: Rows of an optimizer step over all workers.

@@ -76,7 +76,8 @@ class Publish:
     Attributes:
         fields: Columns to serve, None: every output and segment.
         backend: "lmdb" or "redis".
-        max_age_h: Age of the as-of date (since the midnight that ended it, UTC) beyond which an answer is stale.
+        max_age_h: Age of the as-of date (since the midnight that ended it, UTC) beyond which an answer is stale; None:
+            what fits the schedule, which is 36 for a run every night; see `Schedule.max_age_h`.
         on_stale: "serve" without more, "flag" with `stale: true`, "refuse" with 503.
         keep: Versions kept beside the current and pinned ones.
         max_row_change: Largest relative change of the row count against the current version; None: any.
@@ -86,7 +87,7 @@ class Publish:
 
     fields: tuple[str, ...] | None = None
     backend: Literal["lmdb", "redis"] = "lmdb"
-    max_age_h: float = 36.0
+    max_age_h: float | None = None
     on_stale: Literal["serve", "flag", "refuse"] = "flag"
     keep: int = 5
     max_row_change: float | None = 0.5

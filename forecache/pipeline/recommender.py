@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.key_types import ALLOWED, DECLARED
+from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.column import Column
 from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 
 _NUMBERS = ("int", "bigint", "double")
@@ -65,6 +67,7 @@ class Recommender:
         most_of_group: Most items of one group on a list; needs `group`.
         gate: What the model has to reach.
         publish: What is served, when it counts as stale, and what a new version may not do.
+        schedule: When it runs, and which days are its as-of dates; it is fitted in every run.
         seed: Of everything that is drawn.
     """
 
@@ -81,6 +84,7 @@ class Recommender:
     most_of_group: int | None = None
     gate: RankingGate = field(default_factory=RankingGate)
     publish: Publish = field(default_factory=Publish)
+    schedule: Schedule = field(default_factory=Schedule)
     seed: int = 7
     description: str = ""
     owner: str = "ml-platform@example.com"
@@ -113,6 +117,7 @@ class Recommender:
                 )
         self._check_roles(owner)
         self._check_days(owner)
+        check_schedule(owner, self.schedule, self.sources, self.publish)
         for what, column, types in (("weight", self.weight, _NUMBERS), ("group", self.group, DECLARED)):
             kind = column and self._column(column).type
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
@@ -162,7 +167,7 @@ class Recommender:
         return self._column(self.user).type
 
     @property
-    def all_sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[Source, ...]:
         return (self.source,)
 
     @property
@@ -184,11 +189,11 @@ class Recommender:
 
     @property
     def start(self) -> date:
-        return self.source.start
+        return first_as_of(self.schedule, self.sources)
 
     @property
     def end(self) -> date | None:
-        return self.source.end
+        return last_as_of(self.schedule, self.sources)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from datetime import date
 from typing import Protocol
 
 from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 
 
@@ -11,7 +12,7 @@ class Served(Protocol):
     """A declaration whose prediction table is published: a `Pipeline` or a `Recommender`.
 
     Attributes:
-        all_sources: What its predictions come from, each once: they are ingested before a night.
+        schedule: When it runs, and which days are its as-of dates.
         publish: None where the predictions are not published; `publishing` raises InputError then.
         start, end: First and last as-of date; `end` is None while the sources go on.
     """
@@ -21,7 +22,9 @@ class Served(Protocol):
     @property
     def key(self) -> tuple[str, ...]: ...
     @property
-    def all_sources(self) -> tuple[Source, ...]: ...
+    def sources(self) -> tuple[Source, ...]: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def publish(self) -> Publish | None: ...
     @property

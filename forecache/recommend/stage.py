@@ -11,6 +11,7 @@ from forecache.lake.ingest.ingested import ingested_files, raw_state, require_da
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Recommender
+from forecache.pipeline.as_of import require_as_of
 from forecache.recommend.gate import judge
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
@@ -43,13 +44,14 @@ def recommend(
         `nights` with the gate's figures, the number of items and what the steps took.
 
     Raises:
-        InputError: A date has no landing file, or its interactions cannot be learned from.
+        InputError: A date is no as-of date, has no landing file, or its interactions cannot be learned from.
         CheckError: The gate refuses the model; what was written before stays.
         ConflictError: Another run wrote one of the dates from other inputs meanwhile.
     """
     started = time.perf_counter()
     source, table = recommender.source, recommender.prediction_table
     with own_turn(settings, table, run_id, progress):
+        require_as_of(recommender, nights)
         require_days(settings, source, nights)
         seen = look(settings, table, AS_OF)
         files = ingested_files(settings, source)

@@ -26,8 +26,8 @@ def test_a_recommender_is_run_published_read_and_rolled_back(
 
     assert main(["run", "offers", "--json"]) == 0
     stages = json.loads(capsys.readouterr().out)
-    assert [stage["stage"] for stage in stages] == ["ingest", "recommend", "publish"]
-    assert stages[1]["rows"] == stages[2]["rows"] == len(expected)
+    assert [stage["stage"] for stage in stages] == ["ingest", "ingest", "recommend", "publish"]
+    assert stages[2]["rows"] == stages[3]["rows"] == len(expected)
     assert main(["run", "--json"]) == 0
     assert all(stage["skipped"] for stage in json.loads(capsys.readouterr().out))
 
@@ -43,7 +43,7 @@ def test_a_recommender_is_run_published_read_and_rolled_back(
     assert main(["train", "offers"]) == 4
     assert "'offers' is a recommender: it is fitted anew every night" in capsys.readouterr().err
     assert main(["train"]) == 3
-    assert "shelf_project has no pipeline to train, but recommenders" in capsys.readouterr().err
+    assert "shelf_project has no pipeline that trains a model" in capsys.readouterr().err
     assert main(["publish", "offers", "--full", "--json"]) == 0
     assert main(["rollback", "offers"]) == 0
     assert "version 1 of offers" in capsys.readouterr().out

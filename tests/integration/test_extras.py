@@ -40,7 +40,7 @@ SURFACES = {
     "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.quality"),
     "train": every("forecache.training", "forecache.registry"),
     "dagster": "import dagster_project.definitions",
-    "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend"),
+    "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend", "forecache.mail"),
     "redis": "import redis",
     "s3": "import obstore",
 }

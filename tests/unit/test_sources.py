@@ -19,9 +19,7 @@ def landed(**changes: Any) -> Source:
 
 @pytest.fixture
 def churn() -> Pipeline:
-    declared = load_pipeline(load_settings(), "churn")
-    own = declared.views[0]
-    return dataclasses.replace(declared, features=own.features, sources=own.sources)
+    return load_pipeline(load_settings(), "churn")
 
 
 @pytest.mark.parametrize(

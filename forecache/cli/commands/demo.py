@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_served, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.pipeline import Pipeline, Recommender, Served, load_served
+from forecache.pipeline.as_of import newest_as_of
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -59,7 +60,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
             progress.done(stage)
-        night = last_night(pipelines)
+        night = min(map(newest_as_of, pipelines))
         stages += run_job(
             current,
             pipelines=[pipeline.name for pipeline in pipelines],
@@ -109,12 +110,6 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         _say_served(reader, answers[0], keep=keep)
 
 
-def last_night(pipelines: Sequence[Served]) -> date:
-    """The newest as-of date that every pipeline's data reaches."""
-    yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
-    return min(pipeline.end or yesterday for pipeline in pipelines)
-
-
 def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: date) -> list[str]:
     """Three example keys: those with the lowest, the middle and the highest output, or key of a list."""
     from forecache.lake.query import query
@@ -151,10 +146,8 @@ def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: 
         return str(write_list_report(settings, pipeline, night))
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
-    views = {view.name for view in pipeline.views}
-    subjects = {pipeline.name, *views, *(source.name for source in pipeline.all_sources)}
-    # Of a view that pipelines share, only the stage that built it.
-    own = [s for s in stages if s.subject in subjects and not (s.skipped and s.subject in views)]
+    subjects = {pipeline.name, *(source.name for source in pipeline.sources)}
+    own = [stage for stage in stages if stage.subject in subjects]
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 

@@ -27,9 +27,6 @@ class Kernel(Protocol):
         """One numpy array of n rows for each output of the spec."""
 
 
-Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
-
-
 @dataclass(frozen=True)
 class StoredModel:
     """A model in its MLflow folder.
@@ -79,7 +76,7 @@ class Runtime:
     flavour: str
     packages: tuple[str, ...]
     pack: "Callable[[StoredModel], Packed | str]"
-    load: Load
+    load: Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
     generic: bool = False
 
 

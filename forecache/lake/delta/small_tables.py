@@ -32,6 +32,7 @@ SORTED_BY: Mapping[str, tuple[str, ...]] = {
     "promotion_ledger": ("pipeline",),
     "monitoring": ("pipeline", "night"),
     "ingested_files": ("source", "event_day"),
+    "mail_ledger": ("mailing", "as_of"),
 }
 """The small tables, and the columns that their compacted files are sorted by."""
 MOST_SMALL_FILES = 200

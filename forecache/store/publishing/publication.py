@@ -8,6 +8,7 @@ from typing import Any
 from forecache.errors import CheckError
 from forecache.files import move_durably, sync
 from forecache.pipeline import Served
+from forecache.pipeline.as_of import max_age_h
 from forecache.results import Progress
 from forecache.settings import Settings
 from forecache.steps import publish_step
@@ -76,7 +77,6 @@ class Publication:
         statistics: dict[str, Any],
         filter_file: ShardInfo | None,
     ) -> Manifest:
-        rules = self.pipeline.publishing
         return Manifest(
             pipeline=self.pipeline.name,
             store=self.store_id,
@@ -93,7 +93,7 @@ class Publication:
             provenance=provenance,
             provenances=provenances,
             carried=carried,
-            policy=Policy(rules.max_age_h, rules.on_stale),
+            policy=Policy(max_age_h(self.pipeline), self.pipeline.publishing.on_stale),
             published_at=now(),
             code_version=self.code_version,
             run_id=self.run_id,

@@ -9,6 +9,7 @@ from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.lake.code import code_version
 from forecache.pipeline import Served
+from forecache.pipeline.as_of import max_age_h
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import publish_step
@@ -108,8 +109,8 @@ def publish(
 
 def content_inputs(pipeline: Served, source: NightSource) -> str:
     """What the content of a version depends on."""
-    rules = pipeline.publishing
-    parts = [*pipeline.key, "->", *pipeline.served_fields, rules.max_age_h, rules.on_stale, source.source.as_of]
+    rules = (max_age_h(pipeline), pipeline.publishing.on_stale)
+    parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
     return ":".join(map(str, [*parts, source.digest]))
 
 

@@ -1,0 +1,48 @@
+"""Mailed: a message about what is published to each user who has an address and has not opted out, sent once by SMTP.
+
+What became of each message is in the table `mail_ledger`; addresses and opt-outs are read when messages are sent. A
+message that the server could not take is tried again by the next run.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import details_json, stage_metadata
+from assets.published import published_name
+from assets.stage import Step, explained
+from assets.waiting import ingest_waiting
+from forecache.pipeline import Mailing
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+
+def mailed_name(mailing: Mailing) -> str:
+    return f"mailed_{mailing.name}"
+
+
+def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
+    """The messages of a mailing."""
+
+    @dg.asset(
+        name=mailed_name(mailing),
+        deps=[published_name(mailing.pipeline), *(source.raw_table for source in mailing.sources)],
+        description=f"{mailing.description}\n\n{__doc__}",
+        group_name="serving",
+        kinds={"deltalake", "email"},
+        owners=[mailing.owner],
+    )
+    @explained
+    def mailed(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
+        from forecache.mail.stage import mail
+
+        step = Step(context, settings.load(), spark)
+        for source in mailing.sources:
+            yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+            ingest_waiting(step, source, last=min(yesterday, source.end or yesterday))
+        result = step.run(mail, step.settings, mailing)
+        yield dg.MaterializeResult(metadata={**stage_metadata(step.settings, result), "details": details_json(result)})
+
+    return mailed

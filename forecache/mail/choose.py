@@ -1,0 +1,131 @@
+"""Who is written to now, in which order, and what was published for them."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.tables import open_table
+from forecache.mail.recipients import Recipients, key_texts
+from forecache.pipeline import AS_OF
+from forecache.pipeline.mailing import Mailing
+from forecache.settings import Settings
+from forecache.store import Manifest, open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Published:
+    """The served version of a pipeline as its prediction table has it.
+
+    Attributes:
+        users: By key as text, the key.
+        fields: The columns for templates.
+    """
+
+    manifest: Manifest
+    as_of: date
+    users: Mapping[str, Any]
+    fields: tuple[str, ...]
+    table: "Dataset"
+
+    def of(self, users: Sequence[str]) -> "Values":
+        """What was published for some users."""
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        key = self.fields[0]
+        wanted = pa.array([self.users[user] for user in users], self.table.schema.field(key).type)
+        rows = self.table.to_table([*self.fields], (ds.field(AS_OF) == self.as_of) & ds.field(key).isin(wanted))
+        return Values(self.as_of, rows, {user: number for number, user in enumerate(key_texts(rows[key]))})
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was published for some users; `positions` are their rows."""
+
+    as_of: date
+    rows: "pa.Table"
+    positions: Mapping[str, int]
+
+    def __getitem__(self, user: str) -> dict[str, Any]:
+        """The key, `as_of` and the served fields of a user."""
+        row: dict[str, Any] = self.rows.slice(self.positions[user], 1).to_pylist()[0]
+        return row | {AS_OF: self.as_of}
+
+
+def published(settings: Settings, mailing: Mailing) -> Published:
+    """What is served of the mailing's pipeline at this moment.
+
+    Raises:
+        NotFoundError: Nothing is published, or the lake does not have it any more.
+    """
+    import pyarrow.dataset as ds
+
+    pipeline = mailing.pipeline
+    manifest = open_store(settings, pipeline.name).current()
+    if manifest is None:
+        raise NotFoundError(
+            f"Nothing is published for {pipeline.name}.",
+            remedy=f"`forecache run {pipeline.name}` makes and publishes it.",
+        )
+    as_of, [key] = date.fromisoformat(manifest.as_of), pipeline.key
+    table = open_table(settings, manifest.source.table, version=manifest.source.delta_version).to_pyarrow_dataset()
+    keys = table.to_table([key], ds.field(AS_OF) == as_of)[key]
+    users = dict(zip(key_texts(keys), keys.to_pylist(), strict=True))
+    return Published(manifest, as_of, users, (key, *pipeline.served_fields), table)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Who is written to now.
+
+    Attributes:
+        users: In the order of sending.
+        waiting: How many could be written to and are beyond the limit.
+        opted_out, without_address: How many users of the published version are not written to.
+        unusable: Users whose address cannot be written to.
+    """
+
+    users: tuple[str, ...]
+    waiting: int
+    opted_out: int
+    without_address: int
+    unusable: tuple[str, ...]
+
+
+def choose(
+    found: Published, recipients: Recipients, *, done: Collection[str], last: Collection[str], budget: int
+) -> Chosen:
+    """The next users: by a hash of as-of date and key, so that nobody is the last one every night.
+
+    Args:
+        done: Users who need no message of this date any more.
+        last: Users who come after all others, since their message was tried in vain.
+        budget: Most users.
+    """
+    open_, opted_out, without, unusable = [], 0, 0, []
+    for user in found.users:
+        if user in done:
+            continue
+        if user not in recipients:
+            without += 1
+        elif recipients.opted_out(user):
+            opted_out += 1
+        elif recipients.recipient(user) is None:
+            unusable.append(user)
+        else:
+            open_.append(user)
+    open_.sort(key=lambda user: (user in last, place(found.as_of, user)))
+    users = tuple(open_[: max(0, budget)])
+    return Chosen(users, len(open_) - len(users), opted_out, without, tuple(unusable))
+
+
+def place(as_of: date, user: str) -> bytes:
+    """Where a user stands in the order of an as-of date."""
+    return hashlib.sha256(f"{as_of}\0{user}".encode()).digest()

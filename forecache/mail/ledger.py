@@ -1,0 +1,133 @@
+"""The ledger of mailings: for each as-of date and user what became of the message, in the lake's table `mail_ledger`.
+
+Rows are only ever appended; of a user's rows for an as-of date the one of the newest commit counts. A message is
+intended, by a commit, before anything of it is sent, and what became of it is committed with its batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, Literal
+
+from forecache.errors import ConflictError
+from forecache.lake.delta.small_tables import append_rows, read_rows, row_schema
+from forecache.settings import Settings
+
+MAIL_TABLE = "mail_ledger"
+CLAIM = timedelta(minutes=15)
+"""For so long a batch that another home intended is taken to be under way."""
+
+State = Literal["intended", "accepted", "refused", "skipped", "deferred", "in doubt", "unusable"]
+FINAL: tuple[State, ...] = ("accepted", "refused", "skipped")
+"""States after which a user gets no message of that as-of date any more."""
+_COUNTED: tuple[State, ...] = ("intended", "accepted", "skipped", "in doubt")
+
+
+@dataclass(frozen=True)
+class MailRecord:
+    """One row of the ledger.
+
+    Attributes:
+        user: Key of the user, as text. Addresses are not kept.
+        state: "intended": about to be sent; "accepted": by the server (250); "refused": for ever (5xx); "deferred": not
+            sent, and to be tried again; "in doubt": sent, without an answer; "skipped": in doubt and not to be sent
+            again; "unusable": the address or what the template was given was not usable.
+        code: The server's answer, 0 where there was none.
+        reason: Its words, or why.
+        at: UTC.
+        batch: Names the messages that were intended by one commit.
+        home: Names the home whose journal knows the batch.
+        table, delta_version, store_version: What was published, and what the message says.
+    """
+
+    mailing: str
+    as_of: date
+    user: str
+    state: State
+    message_id: str
+    at: datetime
+    batch: str
+    home: str
+    table: str
+    delta_version: int
+    store_version: int
+    run_id: str = ""
+    code: int = 0
+    reason: str = ""
+    commit_version: int | None = None
+
+    def became(self, state: State, *, code: int = 0, reason: str = "") -> "MailRecord":
+        now = datetime.now(timezone.utc)
+        return replace(self, state=state, code=code, reason=reason[:300], at=now, commit_version=None)
+
+
+class MailLedger:
+    """The rows of one mailing.
+
+    Attributes:
+        home: Names this home; another's batches may be under way.
+    """
+
+    def __init__(self, settings: Settings, mailing: str, home: str) -> None:
+        self._settings, self._mailing, self.home = settings, mailing, home
+        self._seen = -1
+
+    def last(self, as_of: date) -> dict[str, MailRecord]:
+        """By user, the row that counts for an as-of date.
+
+        Raises:
+            ConflictError: Another home's batch may be under way.
+        """
+        found = self._rows([("as_of", "=", as_of)])
+        self._seen = max((row.commit_version or 0 for row in found), default=-1)
+        last = {row.user: row for row in found}
+        for row in last.values():
+            if row.state == "intended" and row.home != self.home and datetime.now(timezone.utc) - row.at < CLAIM:
+                raise self._busy(row)
+        return last
+
+    def of_batch(self, batch: str) -> list[MailRecord]:
+        """The row that counts of each message of a batch."""
+        return list({(row.as_of, row.user): row for row in self._rows([("batch", "=", batch)])}.values())
+
+    def sent_since(self, moment: datetime) -> int:
+        """Messages of all as-of dates that were, or may have been, sent since a moment."""
+        last = {(row.as_of, row.user): row for row in self._rows([("at", ">=", moment)])}
+        return sum(row.state in _COUNTED for row in last.values())
+
+    def claim(self, records: Sequence[MailRecord]) -> None:
+        """Commit that messages are intended.
+
+        Raises:
+            ConflictError: Another home has written of this mailing since `last`; nothing was written.
+        """
+
+        def require_alone() -> None:
+            for row in self._rows([("commit_version", ">=", self._seen + 1)]):
+                if row.home != self.home:
+                    raise self._busy(row)
+
+        self._append(records, require_alone)
+
+    def record(self, records: Sequence[MailRecord]) -> None:
+        """Commit what became of messages."""
+        if records:
+            self._append(records, lambda: None)
+
+    def _busy(self, row: MailRecord) -> ConflictError:
+        run = f"Run {row.run_id!r}" if row.run_id else "Another run"
+        return ConflictError(
+            f"{run} sends the mailing {self._mailing} of {row.as_of} from another home.",
+            remedy=f"Run again when it has ended, or, if it was killed, in {CLAIM.seconds // 60} minutes.",
+        )
+
+    def _append(self, records: Sequence[MailRecord], require: Callable[[], None]) -> None:
+        def rows_at(newest: int) -> list[dict[str, Any]]:
+            require()
+            return [{**vars(row), "commit_version": newest + 1} for row in records]
+
+        append_rows(self._settings, MAIL_TABLE, row_schema(MailRecord), rows_at)
+
+    def _rows(self, filters: list[tuple[str, str, Any]]) -> list[MailRecord]:
+        rows = read_rows(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
+        return sorted((MailRecord(**row) for row in rows), key=lambda row: row.commit_version or 0)

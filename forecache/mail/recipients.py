@@ -1,0 +1,156 @@
+"""Addresses and opt-outs of a mailing, as they are at the moment."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.tables import open_table
+from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
+from forecache.lake.ingest.pending import pending_files
+from forecache.mail.message import Recipient, usable_address
+from forecache.pipeline import Source
+from forecache.pipeline.mailing import Mailing
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+
+class Recipients:
+    """Whom a mailing may write to; each call of `refresh` reads again what has changed since."""
+
+    def __init__(self, settings: Settings, mailing: Mailing) -> None:
+        self._settings, self._mailing = settings, mailing
+        self._version = -1
+        self._rows: dict[str, Mapping[str, Any]] = {}
+
+    def refresh(self) -> None:
+        """Read the addresses if their table has a newer version.
+
+        Raises:
+            NotFoundError: The table is not there.
+            InputError: A column is not there or of another type, a user is there twice, or files of the source wait or
+                are in quarantine: an opt-out may be in them.
+        """
+        source = self._mailing.addresses
+        if isinstance(source, Source):
+            _require_read(self._settings, source)
+        delta = _open(self._settings, source)
+        if delta.version() != self._version:
+            self._rows = _read(self._settings, self._mailing, delta)
+            self._version = delta.version()
+
+    def opted_out(self, user: str) -> bool:
+        """Whether a user wants no mail; an empty cell counts as that."""
+        return user in self._rows and self._rows[user][self._mailing.opted_out] is not False
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._rows
+
+    def recipient(self, user: str) -> Recipient | None:
+        """Whom to write to; None where the address is not usable."""
+        row = self._rows[user]
+        address = usable_address(row[self._mailing.address])
+        return Recipient(user, address, {name: row[name] for name in self._mailing.personal}) if address else None
+
+
+def _require_read(settings: Settings, source: Source) -> None:
+    today = datetime.now(timezone.utc).date()
+    files = ingested_files(settings, source)
+    # Of a day that is not over yet, nothing is ingested.
+    waiting = [file for file in pending_files(settings, source) if file.day is None or file.day < today]
+    if waiting:
+        raise InputError(
+            f"The landing file {waiting[0].name!r} of source {source.name!r} has not been ingested, and may hold an "
+            "opt-out.",
+            remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
+        )
+    newest = max(read_days(files), default=None)
+    for file in files:
+        if file.error and (newest is None or file.event_day is None or file.event_day >= newest):
+            raise InputError(
+                f"The landing file {file.file!r} of source {source.name!r} is in quarantine, and may hold an opt-out: "
+                f"{file.error}.",
+                remedy="Land a corrected file for a later day.",
+            )
+
+
+def _open(settings: Settings, source: Source | str) -> "DeltaTable":
+    name = source.raw_table if isinstance(source, Source) else source
+    if "/" not in name:
+        return open_table(settings, name)
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return DeltaTable(name, storage_options=settings.storage_options if "://" in name else None)
+    except DeltaError as error:
+        raise NotFoundError(f"There is no Delta table at {name}: {error}.", remedy="Check its URI.") from None
+
+
+def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str, Mapping[str, Any]]:
+    """By user, as text, the columns of the mailing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    dataset, source = delta.to_pyarrow_dataset(), mailing.addresses
+    where = source.name if isinstance(source, Source) else source
+    for name in mailing.columns:
+        if name not in dataset.schema.names:
+            raise InputError(
+                f"The addresses of mailing {mailing.name!r}, {where}, have no column {name!r}.",
+                remedy=f"They have {', '.join(dataset.schema.names)}.",
+            )
+    for what, name, fits in (
+        ("boolean", mailing.opted_out, pa.types.is_boolean),
+        ("text", mailing.address, _is_text),
+        ("text, a whole number or a date", mailing.user, _is_key),
+    ):
+        kind = dataset.schema.field(name).type
+        if not fits(kind):
+            raise InputError(
+                f"The column {name!r} of {where}, the addresses of mailing {mailing.name!r}, is {kind}.",
+                remedy=f"It has to be a {what}.",
+            )
+    order: Sequence[str] = ()
+    chosen = pc.field(mailing.user).is_valid()
+    if isinstance(source, Source) and source.time is None:
+        order = tuple(dict.fromkeys((source.event_time, "event_day", "ingested_at", "source_file", "source_line")))
+    elif isinstance(source, Source):
+        state = file_of_state(source, ingested_files(settings, source), date.max)
+        assert state is not None  # the table has rows, which are of some file
+        chosen &= (pc.field("event_day") == state.event_day) & (pc.field("source_file") == state.file)
+    rows = dataset.to_table(list(dict.fromkeys((*mailing.columns, *order))), chosen)
+    if order:
+        rows = rows.sort_by([(name, "ascending") for name in order])
+    users = key_texts(rows[mailing.user])
+    found = dict(zip(users, rows.select(mailing.columns).to_pylist(), strict=True))
+    if not order and len(found) != len(users):
+        seen: set[str] = set()
+        twice = next(user for user in users if user in seen or seen.add(user))  # type: ignore[func-returns-value]
+        raise InputError(
+            f"{where}, the addresses of mailing {mailing.name!r}, has the user {twice!r} twice.",
+            remedy="It needs one row for each user.",
+        )
+    return found
+
+
+def key_texts(column: "pa.ChunkedArray") -> list[str]:
+    """Keys as the ledger and messages name them."""
+    import pyarrow as pa
+
+    return list(map(str, column.cast(pa.string()).to_pylist()))
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_key(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)

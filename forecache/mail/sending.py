@@ -1,0 +1,167 @@
+"""One run of a mailing: intend, send and record, a batch at a time."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from datetime import time as clock
+
+from forecache.errors import InputError, UnavailableError
+from forecache.mail.choose import Chosen, Published, Values, choose
+from forecache.mail.journal import Answer, Journal, mail_step
+from forecache.mail.ledger import CLAIM, FINAL, MailLedger, MailRecord
+from forecache.mail.message import Recipient, message_id, message_of
+from forecache.mail.recipients import Recipients
+from forecache.mail.relay import Relay
+from forecache.pipeline.mailing import Mailing, address_of
+from forecache.settings import Settings
+
+BATCH = 50
+"""Messages that are intended by one commit."""
+_FAILED_IN_A_ROW = 20
+
+
+@dataclass
+class Sending:
+    """One run of a mailing.
+
+    Attributes:
+        last: By user, the ledger's row as the run began.
+        counts: Messages of this run by state.
+    """
+
+    settings: Settings
+    mailing: Mailing
+    found: Published
+    recipients: Recipients
+    journal: Journal
+    ledger: MailLedger
+    last: dict[str, MailRecord]
+    run_id: str
+    counts: Counter[str] = field(default_factory=Counter)
+    unwritable: list[MailRecord] = field(default_factory=list)
+    failed_in_a_row: int = 0
+    first_failure: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_done(self) -> int:
+        return sum(row.state in FINAL for row in self.last.values())
+
+    def choose(self, limit: int | None) -> Chosen:
+        midnight = datetime.combine(datetime.now(timezone.utc).date(), clock(), timezone.utc)
+        budget = self.mailing.daily_limit - self.ledger.sent_since(midnight)
+        return choose(
+            self.found,
+            self.recipients,
+            done={user for user, row in self.last.items() if row.state in FINAL},
+            last={user for user, row in self.last.items() if row.state in ("deferred", "unusable")},
+            budget=budget if limit is None else min(budget, limit),
+        )
+
+    def note_unusable(self, chosen: Chosen) -> None:
+        """Record addresses that cannot be written to, each once."""
+        known = {user for user, row in self.last.items() if row.state == "unusable"}
+        new = [user for user in chosen.unusable if user not in known]
+        self.ledger.record([self._record(user, "").became("unusable", reason="No address.") for user in new])
+
+    def letters(self, users: Sequence[str], values: Values, at: datetime) -> Iterator[tuple[str, Recipient, bytes]]:
+        """The messages of users who may still be written to, in their order."""
+        for user in users:
+            recipient = None if self.recipients.opted_out(user) else self.recipients.recipient(user)
+            if recipient is None:
+                continue
+            try:
+                given = {**values[user], **recipient.fields}
+                content = message_of(self.mailing, recipient, given, as_of=self.found.as_of, at=at)
+            except ValueError as error:
+                self._count(user, "unusable", str(error))
+                self.unwritable.append(self._record(user, "").became("unusable", reason=str(error)))
+                continue
+            yield user, recipient, content
+
+    def batch(self, users: Sequence[str], values: Values, relay: Relay) -> None:
+        """Intend, send and record the messages of some users."""
+        self.recipients.refresh()
+        at, name = datetime.now(timezone.utc), secrets.token_hex(8)
+        letters = list(self.letters(users, values, at))
+        self.ledger.record(self.unwritable)
+        self.unwritable.clear()
+        records = {user: self._record(user, name) for user, _, _ in letters}
+        if not records:
+            return
+        became: dict[str, MailRecord] = {}
+        with self.journal.batch(name):
+            self.ledger.claim(list(records.values()))
+            mail_step("intended")
+            try:
+                for user, recipient, content in letters:
+                    self._require_time(at)
+                    answer = self._send(relay, user, recipient, content)
+                    became[user] = records[user].became(answer.state, code=answer.code, reason=answer.reason)
+            finally:
+                rest = [
+                    row.became("deferred", reason="Not tried.") for user, row in records.items() if user not in became
+                ]
+                self.ledger.record([*became.values(), *rest])
+            mail_step("recorded")
+
+    def _send(self, relay: Relay, user: str, recipient: Recipient, content: bytes) -> Answer:
+        if self.failed_in_a_row >= _FAILED_IN_A_ROW:
+            raise UnavailableError(
+                f"The SMTP server took none of {self.failed_in_a_row} messages in a row, the last with: "
+                f"{self.first_failure.get('last', '')}",
+                remedy=f"{self.counts['accepted']:,} were accepted, the others wait: mend that and run again.",
+            )
+        sender = address_of(self.mailing.sender)
+        answer = relay.send(sender, recipient.address, content, last_byte=lambda: self.journal.at_last_byte(user))
+        self.journal.answered(user, answer)
+        self._count(user, answer.state, f"{answer.code} {answer.reason}")
+        return answer
+
+    def _require_time(self, begun: datetime) -> None:
+        if datetime.now(timezone.utc) - begun > CLAIM / 3:
+            raise UnavailableError(
+                f"The SMTP server has taken more than {CLAIM // 3 // timedelta(minutes=1)} minutes for a batch.",
+                remedy=f"{self.counts['accepted']:,} messages were accepted, the others wait: run again.",
+            )
+
+    def _count(self, user: str, state: str, reason: str) -> None:
+        self.counts[state] += 1
+        self.failed_in_a_row = 0 if state in ("accepted", "unusable") else self.failed_in_a_row + 1
+        self.first_failure.setdefault(state, f"{user!r}: {reason}")
+        self.first_failure["last"] = reason
+
+    def tell_failures(self) -> None:
+        """Raise where messages could not be written, or have to be tried again."""
+        accepted = f"{self.counts['accepted']:,} messages of {self.mailing.name} were accepted"
+        again = self.counts["deferred"] + self.counts["in doubt"]
+        if again:
+            state = "deferred" if self.counts["deferred"] else "in doubt"
+            raise UnavailableError(
+                f"{accepted}, and {again:,} have to be tried again, such as that of user {self.first_failure[state]}.",
+                remedy="Run again later.",
+            )
+        if self.counts["unusable"]:
+            raise InputError(
+                f"{accepted}, and {self.counts['unusable']:,} could not be written, such as that of user "
+                f"{self.first_failure['unusable']}.",
+                remedy="Mend the template, or what is published, and run again.",
+            )
+
+    def _record(self, user: str, batch: str) -> MailRecord:
+        manifest = self.found.manifest
+        return MailRecord(
+            mailing=self.mailing.name,
+            as_of=self.found.as_of,
+            user=user,
+            state="intended",
+            message_id=message_id(self.mailing, self.found.as_of, user),
+            at=datetime.now(timezone.utc),
+            batch=batch,
+            home=self.ledger.home,
+            table=manifest.source.table,
+            delta_version=manifest.source.delta_version,
+            store_version=manifest.version,
+            run_id=self.run_id,
+        )

@@ -1,0 +1,162 @@
+"""A mailing that is killed after any step, or runs twice at once, against a real SMTP server that records."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from letters import (
+    accepted,
+    contacts,
+    ledger_states,
+    mail_settings,
+    mail_until,
+    published_lake,
+    smtp_server,
+    write_contacts,
+)
+from shelf_lake import LAST, copy_of, lists_by_hand, purchases
+from warm import assert_valid_log, processes, start
+
+from forecache.mail.journal import mail_step
+from forecache.mail.ledger import MAIL_TABLE
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.faults
+
+USERS = 60
+
+
+@pytest.fixture(scope="module")
+def lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = published_lake(spark, tmp_path_factory.mktemp("letters") / "home")
+    write_contacts(settings, contacts(USERS))
+    return settings
+
+
+@pytest.fixture(scope="module")
+def expected(lake: Settings) -> dict[str, list[str]]:
+    """By user with an address, the first three articles, by hand."""
+    known = {row["customer"] for row in purchases(lake, LAST)}
+    lists = lists_by_hand(lake, LAST)
+    return {row["customer"]: lists[row["customer"]][:3] for row in contacts(USERS) if row["customer"] in known}
+
+
+def run(home: Path, port: int, policy: str, record: Path, *, step: str = "", number: int = 1) -> str:
+    """Send in a process that is killed after a step; what it told last."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(mail_until, home, port, policy, step, number, record, theirs)
+    theirs.close()
+    try:
+        return str(ours.recv())
+    except EOFError:
+        return ""
+    finally:
+        process.join()
+
+
+def assert_contents(record: Path, expected: dict[str, list[str]], *, twice: int = 0, none: int = 0) -> None:
+    """Each user has the message that is right for the user, but for so many who have it twice, or not at all."""
+    copies: Counter[str] = Counter()
+    bodies: dict[str, str] = {}
+    for message in accepted(record):
+        user = message["X-Envelope-To"].partition("@")[0]
+        text = message.get_body(("plain",))
+        assert text is not None
+        body = text.get_content().replace("\r\n", "\n")
+        for article in expected[user]:
+            assert f"- {article}" in body
+        assert body.startswith(f"Good morning Name {user},")
+        assert body.rstrip().endswith(".\nThe line above begins with a period.")
+        assert message["Subject"] == f"For you, Name {user}: {expected[user][0]}"
+        assert bodies.setdefault(message["Message-ID"], body) == body
+        copies[user] += 1
+    assert len(bodies) == len(copies), "one Message-ID a user"
+    assert len(expected) - len(copies) == none
+    assert Counter(copies.values())[2] == twice
+    assert max(copies.values()) <= 1 + bool(twice)
+
+
+# Of the steps within a message the second to happen, of a batch's the first: there are two batches.
+@pytest.mark.parametrize("policy", ["send", "skip", "ask"])
+@pytest.mark.parametrize("step", mail_step.names)
+def test_a_run_that_is_killed_after_a_step_is_finished_by_the_next(
+    lake: Settings, tmp_path: Path, expected: dict[str, list[str]], step: str, policy: str
+) -> None:
+    copy_of(lake, tmp_path / "home")
+    record = tmp_path / "record"
+    number = 1 if step in ("begun", "intended", "recorded") else 2
+    with smtp_server(record) as port:
+        assert run(tmp_path / "home", port, policy, record, step=step, number=number) == step
+        before = len(accepted(record))
+        told = json.loads(run(tmp_path / "home", port, policy, record))
+        again = json.loads(run(tmp_path / "home", port, policy, record))
+    at_server = {message["X-Envelope-To"] for message in accepted(record)}
+    assert again["accepted"] == 0
+    assert again["done_before"] == len(expected)
+    # What nobody here can know is one message, and only after its last byte was about to go.
+    twice = none = 0
+    if policy == "send" and step in ("sent", "answered"):
+        twice = len(accepted(record)) - len(at_server)
+        assert twice <= 1
+        assert twice == 1 or step == "sent"
+    if policy == "skip" and step in ("at the last byte", "sent"):
+        none = len(expected) - len(at_server)
+        assert none <= 1
+        assert none == 1 or step == "sent"
+    assert_contents(record, expected, twice=twice, none=none)
+    settings = mail_settings(tmp_path / "home", port)
+    states = Counter(ledger_states(settings).values())
+    skipped = 1 if policy == "skip" and step in ("at the last byte", "sent", "answered") else 0
+    assert states == Counter({"accepted": len(expected) - skipped, **({"skipped": 1} if skipped else {})})
+    assert told["accepted"] == len(accepted(record)) - before
+    assert_valid_log(settings.table_uri(MAIL_TABLE))
+
+
+def test_of_two_runs_at_once_each_message_is_sent_by_one(
+    lake: Settings, tmp_path: Path, expected: dict[str, list[str]]
+) -> None:
+    copy_of(lake, tmp_path / "home")
+    record = tmp_path / "record"
+    with smtp_server(record) as port:
+        pipes = [processes().Pipe(duplex=False) for _ in range(3)]
+        runs = [start(mail_until, tmp_path / "home", port, "send", "", 1, record, theirs) for _, theirs in pipes]
+        told = [json.loads(ours.recv())["accepted"] for ours, _ in pipes]
+        for process in runs:
+            process.join()
+    assert sorted(told) == [0, 0, len(expected)]
+    assert_contents(record, expected)
+
+
+def test_of_two_homes_at_once_over_one_lake_each_message_is_sent_by_one(
+    lake: Settings, tmp_path: Path, expected: dict[str, list[str]]
+) -> None:
+    shared = copy_of(lake, tmp_path / "home-0")
+    copy_of(lake, tmp_path / "home-1")
+    record = tmp_path / "record"
+    with pytest.MonkeyPatch.context() as patched, smtp_server(record) as port:
+        patched.setenv("FORECACHE_LAKE", shared.lake_uri)
+        pipes = [processes().Pipe(duplex=False) for _ in range(2)]
+        runs = [
+            start(mail_until_at, shared.lake_uri, tmp_path / f"home-{number}", port, record, theirs)
+            for number, (_, theirs) in enumerate(pipes)
+        ]
+        told = [str(ours.recv()) for ours, _ in pipes]
+        for process in runs:
+            process.join()
+        # Whoever came second was told so, and the first has done all.
+        refused = [text for text in told if text.startswith("ConflictError")]
+        assert len(refused) <= 1
+        assert all("sends the mailing letters" in text for text in refused)
+    assert_contents(record, expected)
+
+
+def mail_until_at(lake_uri: str, home: Path, port: int, record: Path, told: object) -> None:
+    import os
+
+    os.environ["FORECACHE_LAKE"] = lake_uri
+    mail_until(home, port, "send", "", 1, record, told)

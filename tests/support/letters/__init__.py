@@ -1,0 +1,128 @@
+"""Mailings about the shelf project's lists, the addresses for them, and runs to kill."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake import write_deltalake
+from shelf_lake import LAST, ingested
+from shelf_project.pipelines.letters import letters as declared
+from shelf_project.pipelines.shelf import offers
+
+from forecache.mail.journal import mail_step
+from forecache.mail.ledger import MAIL_TABLE
+from forecache.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+HERE = Path(__file__).parent
+SERVER_RECORD = "accepted"
+
+
+def in_log(message_id: str) -> bool:
+    """Ask the server of the test, by its record of what it accepted."""
+    folder = Path(os.environ["FORECACHE_BENCH_MAIL_RECORD"])
+    return any(message["Message-ID"] == message_id for message in accepted(folder))
+
+
+letters = dataclasses.replace(declared, addresses="contacts")
+MAILINGS = {
+    "send": letters,
+    "skip": dataclasses.replace(letters, in_doubt="skip"),
+    "ask": dataclasses.replace(letters, was_accepted=in_log),
+}
+
+
+def contacts(customers: int, more: Mapping[str, Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """A row for each customer; `more` has other cells for some."""
+    return [
+        {"customer": user, "address": f"{user}@example.com", "opted_out": False, "first_name": f"Name {user}"}
+        | dict((more or {}).get(user, {}))
+        for user in (f"c{number:03d}" for number in range(customers))
+    ]
+
+
+def write_contacts(settings: Settings, rows: list[dict[str, Any]], name: str = "contacts") -> None:
+    schema = pa.schema(
+        [("customer", pa.string()), ("address", pa.string()), ("opted_out", pa.bool_()), ("first_name", pa.string())]
+    )
+    write_deltalake(settings.table_uri(name), pa.Table.from_pylist(rows, schema=schema), mode="overwrite")
+
+
+def published_lake(spark: "SparkSession", home: Path) -> Settings:
+    """A home in which the lists of the last day are published, and nobody has an address yet."""
+    from forecache.operations.publish import publish_night
+    from forecache.recommend.stage import recommend
+
+    settings = ingested(spark, home)
+    recommend(settings, offers, [LAST])
+    publish_night(settings, offers, unchecked=True)
+    return settings
+
+
+def mail_settings(home: Path, port: int, **more: Any) -> Settings:
+    server = {"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none"}
+    return load_settings(home=home, project="shelf_project", code_version="fixed", **{**server, **more})
+
+
+def accepted(folder: Path) -> list[EmailMessage]:
+    """What the server accepted, in order."""
+    return [message_from_bytes(path.read_bytes(), policy=SMTP) for path in sorted(folder.glob("*.eml"))]
+
+
+def ledger_states(settings: Settings) -> dict[str, str]:
+    """By user, the state that counts, read by the rule alone: the row of the newest commit."""
+    from deltalake import DeltaTable
+
+    rows = DeltaTable(settings.table_uri(MAIL_TABLE)).to_pyarrow_table().to_pylist()
+    return {row["user"]: row["state"] for row in sorted(rows, key=lambda row: row["commit_version"])}
+
+
+def mail_until(home: Path, port: int, policy: str, step: str, number: int, record: Path, told: Any) -> None:
+    """Send, and be killed right after a step has been done `number` times; "" goes to the end and tells the figures."""
+    from forecache.errors import ForecacheError
+    from forecache.mail.stage import mail
+
+    os.environ["FORECACHE_BENCH_MAIL_RECORD"] = str(record)
+    times = 0
+
+    def die(name: str) -> None:
+        nonlocal times
+        times += name == step
+        if name == step and times == number:
+            told.send(name)
+            os.kill(os.getpid(), 9)
+
+    mail_step.on_step = die
+    try:
+        result = mail(mail_settings(home, port), MAILINGS[policy])
+        told.send(json.dumps(dict(result.details)))
+    except ForecacheError as error:
+        told.send(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def smtp_server(folder: Path, **more: Any) -> Iterator[int]:
+    """A real SMTP server in a process of its own, which records in `folder` what it accepts; yields its port."""
+    import subprocess
+    import sys
+
+    folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "server.py"), str(folder), json.dumps(more)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()

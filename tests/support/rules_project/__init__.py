@@ -1,1 +1,0 @@
-"""A project whose models are not trained in it."""

@@ -1,3 +1,0 @@
-"""A number that the rules reach."""
-
-STEEPNESS = 1.5
