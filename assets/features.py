@@ -11,12 +11,12 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.freshness import nightly_freshness
+from assets.freshness import as_of_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
-from assets.partitions import pipeline_partitions, raw_dependencies
+from assets.partitions import as_of_partitions, raw_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import AS_OF, FeatureView, Schedule
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -24,23 +24,23 @@ CURRENT = "is_current"
 _MAX_STALE_SHOWN = 31
 
 
-def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The feature table of a pipeline."""
-    table = pipeline.feature_table
-    partitions = pipeline_partitions(pipeline)
+def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition:
+    """The feature table of a view, for the as-of dates of the pipelines that use it."""
+    table = view.feature_table
+    partitions = as_of_partitions(schedule, view.sources)
     about = "Rows there, each entity once, and what the features declare. Nothing is scored where one fails."
 
     @dg.asset(
         name=table,
-        deps=raw_dependencies(pipeline),
-        description=__doc__,
+        deps=raw_dependencies(schedule, view.sources),
+        description=f"{view.description}\n\n{__doc__}".strip(),
         group_name="features",
         kinds={"deltalake", "spark"},
-        owners=[pipeline.owner],
-        metadata={"dagster/column_schema": dg.TableSchema([*key_columns(pipeline), *feature_columns(pipeline)])},
+        owners=[view.owner],
+        metadata={"dagster/column_schema": dg.TableSchema([*key_columns(view), *feature_columns(view)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=nightly_freshness(pipeline),
+        freshness_policy=as_of_freshness(schedule, view.end),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
             dg.AssetCheckSpec(
@@ -53,27 +53,25 @@ def build_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
-        from forecache.lake.features import build_features as build
+        from forecache.lake.features import build_view as build
         from forecache.lake.features import feature_versions, stale_nights
         from forecache.quality.expectations import feature_expectations
         from forecache.quality.verdicts import check_nights
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        for source in pipeline.sources:
+        for source in view.sources:
             ingest_waiting(step, source, last=max(nights))
-        result = step.run(build, step.session(), current, pipeline, nights, rebuild=step.rebuild)
+        result = step.run(build, step.session(), current, view, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
         step.tell(f"checking {table}")
-        versions = feature_versions(current, pipeline, nights)
+        versions = feature_versions(current, view, nights)
         states = {night: f"{table}@{version}" for night, version in versions.items()}
-        reports = check_nights(
-            step.session(), current, table, feature_expectations(pipeline), column=AS_OF, states=states
-        )
+        reports = check_nights(step.session(), current, table, feature_expectations(view), column=AS_OF, states=states)
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
-        stale = _stale(set(stale_nights(current, pipeline)) - set(nights))
+        stale = _stale(set(stale_nights(current, view)) - set(nights))
         yield from checks.check_events(context, table, CURRENT, built, others=stale)
 
     return features

@@ -11,15 +11,18 @@ _RUN_H = 3
 
 def raw_freshness(end: date | None) -> dg.FreshnessPolicy | None:
     """The policy of a source's days, or None for a source that has ended: it is never going to be fresh again."""
-    return None if end is not None else _freshness(Schedule())
+    return as_of_freshness(Schedule(), end)
 
 
 def nightly_freshness(pipeline: Served) -> dg.FreshnessPolicy | None:
     """The policy of a pipeline's as-of dates, or None for data that have ended."""
-    return None if pipeline.end is not None else _freshness(pipeline.schedule)
+    return as_of_freshness(pipeline.schedule, pipeline.end)
 
 
-def _freshness(schedule: Schedule) -> dg.FreshnessPolicy:
+def as_of_freshness(schedule: Schedule, end: date | None) -> dg.FreshnessPolicy | None:
+    """The policy of a schedule's as-of dates, or None for data that have ended."""
+    if end is not None:
+        return None
     deadline = schedule.runs.later(_RUN_H)
     if deadline is None:  # after midnight of dates that the expression names
         return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=schedule.longest_gap_h + _RUN_H))

@@ -28,7 +28,7 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=mailed_name(mailing),
-        deps=[published_name(mailing.pipeline), *(source.raw_table for source in mailing.sources)],
+        deps=[published_name(mailing.pipeline), *(source.raw_table for source in mailing.all_sources)],
         description=f"{mailing.description}\n\n{__doc__}",
         group_name="serving",
         kinds={"deltalake", "email"},
@@ -39,7 +39,7 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
         from forecache.mail.stage import mail
 
         step = Step(context, settings.load(), spark)
-        for source in mailing.sources:
+        for source in mailing.all_sources:
             yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
             ingest_waiting(step, source, last=min(yesterday, source.end or yesterday))
         result = step.run(mail, step.settings, mailing)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from forecache.pipeline import AS_OF, Pipeline, Recommender, Source
+from forecache.pipeline import AS_OF, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.keys import key_types
 from forecache.results import StageResult
 from forecache.settings import Settings
@@ -89,14 +89,14 @@ def source_schema(source: Source) -> dg.TableSchema:
     return dg.TableSchema([*columns, *(dg.TableColumn(n, t, description=d) for n, (t, d) in added.items())])
 
 
-def key_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
-    types = key_types(pipeline.key, pipeline.sources)
-    keys = [dg.TableColumn(name, types[name], description="Key.") for name in pipeline.key]
+def key_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
+    types = key_types(declared.key, declared.all_sources)
+    keys = [dg.TableColumn(name, types[name], description="Key.") for name in declared.key]
     return [*keys, dg.TableColumn(AS_OF, "date", description="Night that the row is about; partition.")]
 
 
-def feature_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
-    return [dg.TableColumn(f.name, "float", description=f.description) for f in pipeline.features.columns]
+def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
+    return [dg.TableColumn(f.name, "float", description=f.description) for f in declared.feature_columns]
 
 
 def recommendation_schema(recommender: Recommender) -> dg.TableSchema:

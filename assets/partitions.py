@@ -1,10 +1,12 @@
 """The partitions of the lake's tables, declared once: a source's landing days and a pipeline's as-of dates."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
 
 import dagster as dg
 
 from forecache.pipeline import Schedule, Served, Source
+from forecache.pipeline.as_of import first_as_of, last_as_of
 from forecache.pipeline.schedule import WEEKDAYS
 
 _DAY = timedelta(days=1)
@@ -24,27 +26,32 @@ def source_partitions(source: Source) -> dg.DailyPartitionsDefinition:
 
 
 def pipeline_partitions(pipeline: Served) -> dg.TimeWindowPartitionsDefinition:
-    """The as-of dates of a pipeline, the first and the last included."""
-    if pipeline.schedule.every == "day":
-        return daily(pipeline.start, pipeline.end)
+    return as_of_partitions(pipeline.schedule, pipeline.all_sources)
+
+
+def as_of_partitions(schedule: Schedule, sources: Sequence[Source]) -> dg.TimeWindowPartitionsDefinition:
+    """The as-of dates within the days of some sources, the first and the last included."""
+    start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
+    if schedule.every == "day":
+        return daily(start, end)
     return dg.TimeWindowPartitionsDefinition(
-        start=pipeline.start.isoformat(),
-        end=_end(pipeline.schedule, pipeline.end),
+        start=start.isoformat(),
+        end=_end(schedule, end),
         fmt="%Y-%m-%d",
         timezone="UTC",
         # Dagster's windows begin with the date that they are named for. One that begins with the date's last minute,
         # and counts while it goes on, is there as soon as the date is over.
-        cron_schedule=f"59 23 {_day_fields(pipeline.schedule)}",
+        cron_schedule=f"59 23 {_day_fields(schedule)}",
         end_offset=1,
     )
 
 
-def raw_dependencies(pipeline: Served) -> list[dg.AssetDep]:
+def raw_dependencies(schedule: Schedule, sources: Sequence[Source]) -> list[dg.AssetDep]:
     """The raw tables that an as-of date is made from: of them, the days since the as-of date before it."""
-    if pipeline.schedule.every == "day":
-        return [dg.AssetDep(source.raw_table) for source in pipeline.sources]
+    if schedule.every == "day":
+        return [dg.AssetDep(source.raw_table) for source in sources]
     mapping = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True)
-    return [dg.AssetDep(source.raw_table, partition_mapping=mapping) for source in pipeline.sources]
+    return [dg.AssetDep(source.raw_table, partition_mapping=mapping) for source in sources]
 
 
 def _day_fields(schedule: Schedule) -> str:

@@ -16,6 +16,8 @@ from forecache.pipeline import AS_OF, Expectation, Pipeline, RegisteredModel, To
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
+FLOORS = "reaches_floors"
+
 
 def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The prediction table of a pipeline."""
@@ -37,6 +39,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
             *drift.drift_specs(pipeline, partitions),
+            *_floor_specs(pipeline),
         ],
     )
     @explained
@@ -56,6 +59,9 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
         )
 
+        if "judged" in result.details:
+            judged = result.details["judged"]
+            yield checks.result(table, FLOORS, checks.Verdict(judged["accepted"], judged["reason"]))
         yield from check_predictions(step, table, prediction_expectations(pipeline))
         moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
         yield from drift.drift_events(context, pipeline, moved)
@@ -64,6 +70,14 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from drift.challenger_events(context, pipeline, result, nights)
 
     return predictions
+
+
+def _floor_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
+    """The check on a registered model that has floors; it holds nothing up, as the last accepted version scores."""
+    if not isinstance(pipeline.model, RegisteredModel) or not pipeline.model.floors:
+        return []
+    about = f"The version that {pipeline.model.uri} means reaches its floors; else the last one that did scores."
+    return [dg.AssetCheckSpec(FLOORS, asset=pipeline.prediction_table, description=about)]
 
 
 def _models(pipeline: Pipeline) -> list[str]:

@@ -29,7 +29,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=raw_dependencies(recommender),
+        deps=raw_dependencies(recommender.schedule, recommender.all_sources),
         description=f"{recommender.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "numpy"},

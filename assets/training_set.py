@@ -31,7 +31,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[source.raw_table for source in pipeline.sources],
+        deps=[source.raw_table for source in pipeline.all_sources],
         description=__doc__,
         group_name="training",
         kinds={"deltalake", "spark"},
@@ -55,7 +55,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
 
         step = Step(context, settings.load(), spark)
         night = config.resolve(pipeline, context)
-        for source in pipeline.sources:
+        for source in pipeline.all_sources:
             ingest_waiting(step, source, last=night)
         result = step.run(build, step.session(), step.settings, pipeline, night, rebuild=step.rebuild)
         yield dg.MaterializeResult(

@@ -1,10 +1,10 @@
-"""The purchases of the CDNOW customers: the source, and the features that the pipelines share."""
+"""The purchases of the CDNOW customers: the source, and the view of features that the pipelines share."""
 
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.pipeline import Column, Feature, Source, expect
+from forecache.pipeline import Column, Feature, Features, FeatureView, Source, expect
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -91,3 +91,16 @@ def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
             "gap_ratio": F.col("recency_days") / F.col("gap_mean_days"),
         }
     )
+
+
+CUSTOMER = FeatureView(
+    name="customer",
+    description="What a customer has bought: how long ago, how often, for how much.",
+    key=("customer_id",),
+    sources=(PURCHASES,),
+    features=Features(
+        compute=purchase_features,
+        columns=PURCHASE_FEATURES,
+        expectations=(expect("expect_column_values_to_be_between", column="recency_days", min_value=0),),
+    ),
+)

@@ -17,7 +17,17 @@ from assets.published import build_published
 from assets.raw import build_raw
 from assets.recommendations import build_recommendations
 from assets.training_set import build_training_set
-from forecache.pipeline import Mailing, Pipeline, Recommender, RegisteredModel, Served, Source, TorchModel
+from forecache.pipeline import (
+    FeatureView,
+    Mailing,
+    Pipeline,
+    Recommender,
+    RegisteredModel,
+    Schedule,
+    Served,
+    Source,
+    TorchModel,
+)
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.schedule import NEVER
 from forecache.settings import Settings, load_settings
@@ -54,6 +64,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ),
         store_definitions(),
         *(source_definitions(source) for source in sources_of([*project.served.values(), *project.mailings.values()])),
+        dg.Definitions(assets=[build_features(*each) for each in views_of(project.pipelines.values())]),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         *(mailing_definitions(mailing) for mailing in project.mailings.values()),
@@ -125,8 +136,8 @@ def mailing_definitions(mailing: Mailing) -> dg.Definitions:
 
 
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every stage, and what the declaration asks for beside them."""
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_features(pipeline), build_predictions(pipeline)]
+    """Every stage after the features, and what the declaration asks for beside them."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
     if isinstance(pipeline.model, RegisteredModel):
@@ -142,7 +153,12 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 
 def sources_of(pipelines: Iterable[Served | Mailing]) -> list[Source]:
     """The sources of all that is declared, each once."""
-    return list({source.name: source for pipeline in pipelines for source in pipeline.sources}.values())
+    return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
+
+
+def views_of(pipelines: Iterable[Pipeline]) -> list[tuple[FeatureView, Schedule]]:
+    """The feature views of all pipelines, each once, with the schedule of one that uses it: their dates are equal."""
+    return list({view.name: (view, each.schedule) for each in pipelines for view in each.views}.values())
 
 
 def project_definitions() -> dg.Definitions:

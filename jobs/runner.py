@@ -87,7 +87,7 @@ def _run_all(
     with runner_instance(session.settings) as instance:
         runner = JobRunner(session.settings, instance, session)
         runner.close_abandoned_runs()
-        own = {source.name: source for pipeline in chosen for source in pipeline.sources}
+        own = {source.name: source for pipeline in chosen for source in pipeline.all_sources}
         of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
         for source in own.values():
@@ -97,7 +97,7 @@ def _run_all(
             with _noted(failures, name):
                 _ingest(session.settings, runner, of_mailings[name], days=None)
         for pipeline in chosen:
-            lacking = [unread[source.name] for source in pipeline.sources if source.name in unread]
+            lacking = [unread[source.name] for source in pipeline.all_sources if source.name in unread]
             with _noted(failures, pipeline.name):
                 if lacking:
                     raise lacking[0]
@@ -114,7 +114,7 @@ def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender]) -> 
     """The sources of addresses of the mailings about some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
-    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.sources]
+    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.all_sources]
 
 
 @contextmanager

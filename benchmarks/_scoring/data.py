@@ -26,7 +26,7 @@ from forecache.settings import Settings, load_settings  # noqa: E402
 
 FILES = 16
 PIPELINE = make_pipeline(20)
-NAMES = list(PIPELINE.features.names)
+NAMES = list(PIPELINE.feature_names)
 
 
 def settings_of(home: Path, *, cores: int = 2, jvm: Literal["auto", "long"] = "long") -> Settings:

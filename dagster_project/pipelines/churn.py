@@ -6,10 +6,9 @@ Copy this file to add a pipeline: everything that is particular to churn is here
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from dagster_project.purchases import CUSTOMER
 from forecache.pipeline import (
     Baseline,
-    Features,
     Gate,
     Label,
     Output,
@@ -19,7 +18,6 @@ from forecache.pipeline import (
     Segment,
     TorchModel,
     Training,
-    expect,
 )
 
 if TYPE_CHECKING:
@@ -54,12 +52,7 @@ churn = Pipeline(
     name="churn",
     description="Probability that a customer buys nothing in the next 90 days, every night for every customer.",
     key=("customer_id",),
-    sources=(PURCHASES,),
-    features=Features(
-        compute=purchase_features,
-        columns=PURCHASE_FEATURES,
-        expectations=(expect("expect_column_values_to_be_between", column="recency_days", min_value=0),),
-    ),
+    features=CUSTOMER,
     label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
     model=TorchModel(build=network),
     training=Training(num_as_of=5, every_days=30, epochs=30, batch_size=4096, learning_rate=0.004),

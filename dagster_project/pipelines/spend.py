@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from dagster_project.purchases import CUSTOMER
 from forecache.pipeline import (
     Baseline,
-    Features,
     Gate,
     Label,
     Output,
@@ -46,8 +45,7 @@ spend = Pipeline(
     name="spend",
     description="Dollars that a customer will spend in the next 90 days.",
     key=("customer_id",),
-    sources=(PURCHASES,),
-    features=Features(compute=purchase_features, columns=PURCHASE_FEATURES),
+    features=CUSTOMER,
     label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
     model=TorchModel(build=network, loss=absolute_error),
     training=Training(num_as_of=5, every_days=30, epochs=20, batch_size=4096, learning_rate=0.004),

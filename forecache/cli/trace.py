@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import plain
-from forecache.errors import NotFoundError
+from forecache.errors import NotFoundError, UnavailableError
 from forecache.lake.delta.small_tables import read_rows
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE
+from forecache.pipeline.names import FEATURES
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     chain["prediction"] = prediction | _recorded(current, "score", pipeline.name, night)
     feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
     features = _row(current, pipeline.feature_table, feature_version, where, night)
-    made = _recorded(current, "features", pipeline.name, night, delta_version=feature_version)
+    subject = pipeline.feature_table.removeprefix(FEATURES)
+    made = _recorded(current, "features", subject, night, delta_version=feature_version)
     chain["features"] = features | made
     chain["raw"] = [
         _events(current, source.raw_table, _raw_version(made.get("inputs", ""), source.raw_table), where, night)
-        for source in pipeline.sources
+        for view in pipeline.views
+        for source in view.sources
     ]
     chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
     return chain
@@ -136,13 +139,13 @@ def _events(current: Settings, table: str, version: int | None, where: dict[str,
 
 def _model(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
     """The model version that made the row, with its run and training data."""
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.applied.listing import model_of
 
     version = row.get("model_version", manifest.provenance.model_version)
     try:
-        return model_version(current, pipeline, version).described()
-    except NotFoundError as error:
-        return {"name": pipeline.name, "version": version, "missing": error.message}
+        return model_of(current, pipeline, version).described()
+    except (NotFoundError, UnavailableError) as error:
+        return {"name": row.get("model_name", pipeline.name), "version": version, "missing": error.message}
 
 
 def plain_value(value: Any) -> Any:

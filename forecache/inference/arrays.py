@@ -166,6 +166,11 @@ def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Arra
     return pa.array(values, from_pandas=True)
 
 
+def column_values(column: pa.Array) -> np.ndarray:
+    """A column [n] as numpy has it: numbers with NaN for null, everything else as objects with None for null."""
+    return _numeric(column, "") if _is_number(column.type) else np.array(column.to_pylist(), dtype=object)
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 

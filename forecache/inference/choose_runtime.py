@@ -5,8 +5,9 @@ The rule, in order, where every input is a number:
    returns plain tensors, as many as the signature names.
 2. `lightgbm`, `xgboost`: a Booster saved in its library's own format; XGBoost's with the signature's columns in order.
 3. `sklearn`: a scikit-learn estimator that Forecache trained and saved with skops, of types known to be safe.
-4. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
-5. `pyfunc`: everything else, also where columns may be left out, and every model that is given a `model_config`,
+4. `skops`: a scikit-learn estimator that others saved with skops, of such types, where pickles are not allowed.
+5. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
+6. `pyfunc`: everything else, also where columns may be left out, and every model that is given a `model_config`,
    which only `mlflow.pyfunc` understands.
 """
 

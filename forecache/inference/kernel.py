@@ -15,8 +15,8 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.inference.arrays import from_numpy
 from forecache.inference.environment import require_versions
-from forecache.inference.kernel_spec import ARROW_TYPES, BOUNDS, KernelSpec, OutputColumn, arrow_type
-from forecache.inference.runtimes.registry import RUNTIMES
+from forecache.inference.kernel_spec import ARROW_TYPES, BOUNDS, PICKED, KernelSpec, OutputColumn, arrow_type
+from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.lake.spark.python_worker import freeze_loaded
 
@@ -38,12 +38,40 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
     if spec.checksum not in _loaded:
         require_versions(spec.packages)
         with _one_thread():
-            kernel = RUNTIMES[spec.runtime].load(spec, payload, folder)
+            kernel = LOADERS[spec.runtime](spec, payload, folder)
+        if PICKED in spec.options:
+            kernel = _Picked(kernel, spec.options[PICKED])
         _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
     _loaded.move_to_end(spec.checksum)
     return _loaded[spec.checksum]
+
+
+class _Picked:
+    """A kernel of which some outputs are wanted, or one value of an output that has several a row."""
+
+    def __init__(self, kernel: Kernel, picked: Sequence[tuple[int, int | None]]) -> None:
+        self._kernel, self._picked = kernel, picked
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        values, rows = self._kernel.run(arrays), len(arrays[0])
+        found = []
+        for position, place in self._picked:
+            one = np.asarray(values[position])
+            found.append(one if place is None else _place(one, rows, place))
+        return found
+
+
+def _place(values: np.ndarray, rows: int, place: int) -> np.ndarray:
+    """A value of each row, [n], of an output [n, width]."""
+    matrix = values.reshape(rows, -1)
+    if place >= matrix.shape[1]:
+        raise CheckError(
+            f"The model returned {matrix.shape[1]} values a row, and the one at place {place} is wanted.",
+            remedy="Places count from 0: correct `returns` of the declaration.",
+        )
+    return np.ascontiguousarray(matrix[:, place])
 
 
 class _Bounded:

@@ -13,6 +13,9 @@ ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 BOUNDS = "forecache_bounds"
 """In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
 
+PICKED = "forecache_picked"
+"""In a kernel's options: for each output, its position among the model's, and which value of a row, or None."""
+
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
 KERNEL_VERSION = 5
 

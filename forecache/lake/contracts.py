@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.pipeline import AS_OF, Features, FeatureView, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "boolean")
 
 
-def require_numbers(frame: "DataFrame", pipeline: Pipeline, names: Sequence[str], function: Any, kind: str) -> None:
+def require_numbers(
+    frame: "DataFrame", declared: Pipeline | FeatureView, names: Sequence[str], function: Any, kind: str
+) -> None:
     """Refuse a frame that lacks a column, or has one that is no number; only its schema is looked at.
 
     Args:
@@ -23,19 +25,19 @@ def require_numbers(frame: "DataFrame", pipeline: Pipeline, names: Sequence[str]
         kind: What the columns are, "feature" or "label".
 
     Raises:
-        InputError: With pipeline, column and type.
+        InputError: With declaration, column and type.
     """
-    missing = [name for name in (*pipeline.key, AS_OF, *names) if name not in frame.columns]
+    missing = [name for name in (*declared.key, AS_OF, *names) if name not in frame.columns]
     if missing:
         raise InputError(
-            f"The {kind}s of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
+            f"The {kind}s of {declared.name!r} lack the column {missing[0]!r}.",
             remedy=f"Return it from {name_of(function)} or remove it from the declaration.",
         )
     types = dict(frame.dtypes)
     for name in names:
         if types[name] not in _NUMBERS and not types[name].startswith("decimal"):
             raise InputError(
-                f"The {kind} {name!r} of pipeline {pipeline.name!r} is a {types[name]}; {kind}s are numbers.",
+                f"The {kind} {name!r} of {declared.name!r} is a {types[name]}; {kind}s are numbers.",
                 remedy=f"Return a number from {name_of(function)}: cast it, count it or encode it.",
             )
 
@@ -81,7 +83,8 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
     twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
     if twice:
         where = ", ".join(f"{name} {twice[0][name]}" for name in entity)
-        functions = f"{name_of(pipeline.features.compute)} and {name_of(pipeline.trained_label.compute)}"
+        given = [view.features.compute for view in pipeline.views if isinstance(view.features, Features)]
+        functions = " and ".join(map(name_of, [*given, pipeline.trained_label.compute]))
         raise InputError(
             f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",

@@ -15,8 +15,9 @@ from forecache.lake.sources.rows import known_rows
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, Pipeline
-from forecache.pipeline.as_of import require_as_of
+from forecache.pipeline import AS_OF, FeatureView, Pipeline, Source
+from forecache.pipeline.as_of import require_as_of, require_within
+from forecache.pipeline.names import FEATURES
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
@@ -28,24 +29,35 @@ _NIGHTS_AT_ONCE = 31
 
 
 def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> "DataFrame":
-    """Key columns, `as_of` and the features as float32, for every entity known on each night.
+    """Key columns, `as_of` and the features as float32, for every entity known on each night; see `view_frame`."""
+    (view,) = pipeline.views
+    return view_frame(spark, settings, view, nights)
+
+
+def view_frame(spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date]) -> "DataFrame":
+    """Key columns, `as_of` and the features as float32, for every key known on each night.
 
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
     """
     from pyspark.sql import functions as F
 
-    computed = pipeline.features.compute(known_rows(spark, settings, pipeline.sources, nights))
-    require_numbers(computed, pipeline, pipeline.features.names, pipeline.features.compute, "feature")
-    features = (F.col(name).cast("float").alias(name) for name in pipeline.features.names)
-    return computed.select(*pipeline.key, AS_OF, *features)
+    computed = view.features.compute(known_rows(spark, settings, view.sources, nights))
+    require_numbers(computed, view, view.feature_names, view.features.compute, "feature")
+    features = (F.col(name).cast("float").alias(name) for name in view.feature_names)
+    return computed.select(*view.key, AS_OF, *features)
 
 
-def feature_inputs(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
-    """For each night, what its features depend on: the raw tables' state up to it, and the declaration."""
-    states = [source_state(settings, source, nights) for source in pipeline.sources]
-    code = f"code={pipeline.fingerprints.features}"
-    return {night: " ".join([*(state[night] for state in states), code]) for night in nights}
+def view_inputs(settings: Settings, view: FeatureView, nights: Sequence[date]) -> dict[date, str]:
+    """For each night, what its features depend on: the state of the sources, and the declaration."""
+    states = source_states(settings, view.sources, nights)
+    return {night: f"{states[night]} code={view.fingerprint}" for night in nights}
+
+
+def source_states(settings: Settings, sources: Sequence[Source], nights: Sequence[date]) -> dict[date, str]:
+    """For each night, the state of all that it may see of the sources."""
+    states = [source_state(settings, source, nights) for source in sources]
+    return {night: " ".join(state[night] for state in states) for night in nights}
 
 
 def build_features(
@@ -58,7 +70,23 @@ def build_features(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of the nights that are missing or stale.
+    """Write the features of a pipeline for the nights that are missing or stale; see `build_view`."""
+    require_nights(settings, pipeline, nights)
+    (view,) = pipeline.views
+    return build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+
+
+def build_view(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the features of a view for the nights that are missing or stale.
 
     Args:
         rebuild: Write those of all the nights.
@@ -67,31 +95,31 @@ def build_features(
         Rows over all the nights asked for; `details` has `built` (nights written) and `rows_by_night`.
 
     Raises:
-        InputError: A night lies outside the pipeline's dates or has no landing file.
+        InputError: A night lies outside the view's dates or has no landing file.
         ConflictError: Another run wrote one of the nights from other inputs meanwhile; from the same inputs its rows
             are taken over.
     """
-    with own_turn(settings, pipeline.feature_table, run_id, progress):
-        return _build_stale(spark, settings, pipeline, nights, run_id, progress, rebuild)
+    with own_turn(settings, view.feature_table, run_id, progress):
+        return _build_stale(spark, settings, view, nights, run_id, progress, rebuild)
 
 
 def _build_stale(
     spark: "SparkSession",
     settings: Settings,
-    pipeline: Pipeline,
+    view: FeatureView,
     nights: Sequence[date],
     run_id: str,
     progress: Progress,
     rebuild: bool,
 ) -> StageResult:
     started = time.perf_counter()
-    require_nights(settings, pipeline, nights)
-    seen = look(settings, pipeline.feature_table, AS_OF)
-    inputs = feature_inputs(settings, pipeline, nights)
-    table = pipeline.feature_table
+    require_nights(settings, view, nights)
+    table = view.feature_table
+    seen = look(settings, table, AS_OF)
+    inputs = view_inputs(settings, view, nights)
 
     def build(some: Sequence[date]) -> dict[date, Done]:
-        frame = feature_frame(spark, settings, pipeline, some)
+        frame = view_frame(spark, settings, view, some)
         wanted = {night: inputs[night] for night in some}
         done = write_partitions(
             frame, settings, table, column=AS_OF, values=some, seen=seen, inputs=wanted, run_id=run_id
@@ -103,18 +131,18 @@ def _build_stale(
         return _done(settings, table, {night: writer.version for night, writer in written.items()})
 
     def tell(some: Sequence[date], share: float) -> None:
-        progress(f"features of {pipeline.name} for {span(some)}", share)
+        progress(f"features of {view.name} for {span(some)}", share)
 
-    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    stage = Stage(settings, STAGE, view.name, run_id)
     records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
     return StageResult(
         stage=STAGE,
-        subject=pipeline.name,
+        subject=view.name,
         rows=sum(row.rows for row in records.values()),
         seconds=time.perf_counter() - started,
         nights=tuple(sorted(nights)),
-        table=pipeline.feature_table,
-        delta_version=table_version(settings, pipeline.feature_table),
+        table=table,
+        delta_version=table_version(settings, table),
         skipped=not built,
         details={
             "built": [night.isoformat() for night in built],
@@ -137,33 +165,40 @@ def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> di
     return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
 
 
-def feature_versions(settings: Settings, pipeline: Pipeline, nights: Iterable[date]) -> dict[date, int]:
+def feature_versions(settings: Settings, declared: Pipeline | FeatureView, nights: Iterable[date]) -> dict[date, int]:
     """The Delta version of the feature table that wrote each night's partition.
 
     Raises:
         NotFoundError: A night has no features yet.
     """
-    records, versions = last_records(settings, STAGE, pipeline.name), {}
+    subject = declared.feature_table.removeprefix(FEATURES)
+    records, versions = last_records(settings, STAGE, subject), {}
     for night in nights:
         if night not in records:
             raise NotFoundError(
-                f"Pipeline {pipeline.name!r} has no features for the night {night}.",
-                remedy=f"`forecache run {pipeline.name} --night {night}` builds them.",
+                f"{declared.name!r} has no features for the night {night}.",
+                remedy=f"`forecache run PIPELINE --night {night}` builds them.",
             )
         versions[night] = records[night].delta_version
     return versions
 
 
-def stale_nights(settings: Settings, pipeline: Pipeline) -> tuple[date, ...]:
+def stale_nights(settings: Settings, view: FeatureView) -> tuple[date, ...]:
     """Nights whose features were built from raw rows that have changed since, by a late file, or by older code."""
-    records = last_records(settings, STAGE, pipeline.name)
+    records = last_records(settings, STAGE, view.name)
     nights = [night for night in records if night is not None]
-    inputs = feature_inputs(settings, pipeline, nights)
+    inputs = view_inputs(settings, view, nights)
     return tuple(sorted(night for night in nights if records[night].inputs != inputs[night]))
 
 
-def require_nights(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> None:
-    """Refuse nights that are no as-of date of the pipeline or lack a delivery; see `require_delivered`."""
-    require_as_of(pipeline, nights)
-    for source in pipeline.sources:
+def require_nights(settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date]) -> None:
+    """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
+
+    Those of a pipeline have to be its as-of dates, too.
+    """
+    if isinstance(declared, Pipeline):
+        require_as_of(declared, nights)
+    else:
+        require_within(declared, nights)
+    for source in declared.all_sources:
         require_delivered(settings, source, nights)

@@ -79,6 +79,11 @@ def last_of_stages(
     return found
 
 
+def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecord]:
+    """Every row of one stage of one pipeline or source, the latest last."""
+    return _rows(settings, [("stage", "=", stage), ("subject", "=", subject)])
+
+
 def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
     """The newest night that a stage has done, None where it has done none."""
     return max((night for night in last_records(settings, stage, subject) if night is not None), default=None)

@@ -10,7 +10,7 @@ from forecache.lake.contracts import require_labels, require_numbers, require_on
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.features import feature_frame, feature_inputs, require_nights
+from forecache.lake.features import feature_frame, require_nights, source_states
 from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
@@ -101,7 +101,7 @@ def build_training_set(
 
 def _inputs(settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]]) -> str:
     # Labels of the test date reach up to the night, so the raw state of the night covers every row used.
-    raw = feature_inputs(settings, pipeline, [night])[night]
+    raw = source_states(settings, pipeline.all_sources, [night])[night]
     days = ",".join(f"{split}:{day}" for split in SPLITS for day in dates[split])
     return f"{raw} label={pipeline.fingerprints.training_set} dates={days}"
 
@@ -182,7 +182,7 @@ def label_frame(
     """
     from pyspark.sql import functions as F
 
-    happened = horizon_rows(spark, settings, pipeline.sources, nights, pipeline.trained_label.horizon_days)
+    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, pipeline.trained_label.horizon_days)
     labels = pipeline.trained_label.compute(entities, happened)
     require_numbers(labels, pipeline, [pipeline.trained_label.name], pipeline.trained_label.compute, "label")
     return labels.select(*pipeline.key, AS_OF, F.col(pipeline.trained_label.name).cast("double"))

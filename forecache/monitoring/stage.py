@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import table_exists, table_version
-from forecache.lake.features import feature_inputs, feature_versions
+from forecache.lake.features import feature_versions, source_states
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
@@ -93,7 +93,7 @@ def monitor(
 
 
 def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
-    raw = feature_inputs(run.settings, run.pipeline, nights)
+    raw = source_states(run.settings, run.pipeline.all_sources, nights)
     known = [night for night in nights if night in run.scored]
     versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
     for night in nights:

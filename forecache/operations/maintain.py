@@ -15,7 +15,7 @@ from forecache.lake.delta.tables import open_table, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
-from forecache.pipeline.names import FEATURES, TRAINING_SET
+from forecache.pipeline.names import TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.registry.versions.models import training_tables
 from forecache.results import Progress, no_progress
@@ -63,11 +63,23 @@ def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
 
 def _published(settings: Settings) -> Named:
     """The predictions of the retained versions, and the features from which they were scored."""
+    scored = _scored_features(settings)
     for store in stores_here(settings):
         for manifest in store.versions():
             yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
             for provenance in (manifest.provenance, *manifest.provenances.values()):
-                yield FEATURES + manifest.pipeline, Pin(provenance.feature_version)
+                for table in scored.get((manifest.pipeline, provenance.feature_version), ()):
+                    yield table, Pin(provenance.feature_version)
+
+
+def _scored_features(settings: Settings) -> dict[tuple[str, int], set[str]]:
+    """By pipeline and Delta version, the tables of features that were scored: other pipelines may use them too."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for row in _rows(settings, LEDGER_TABLE, ["subject", "details"]):
+        details = json.loads(row["details"])
+        if "feature_version" in details:
+            found.setdefault((row["subject"], details["feature_version"]), set()).add(details["feature_table"])
+    return found
 
 
 def _recorded(settings: Settings) -> Named:
@@ -78,7 +90,7 @@ def _recorded(settings: Settings) -> Named:
         night, details = row["night"].isoformat() if row["night"] else None, json.loads(row["details"])
         named = [(row["table"], Pin(row["delta_version"], night))]
         if "feature_version" in details:
-            named.append((FEATURES + row["subject"], Pin(int(details["feature_version"]), night)))
+            named.append((details["feature_table"], Pin(int(details["feature_version"]), night)))
         if "training_version" in details:
             yield details.get("training_table") or TRAINING_SET + row["subject"], Pin(details["training_version"])
         key, version = (row["stage"], row["subject"], night), row["commit_version"] or 0

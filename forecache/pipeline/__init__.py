@@ -21,6 +21,7 @@ from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
 from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
+from forecache.pipeline.view import FeatureView
 
 __all__ = [
     "AS_OF",
@@ -34,6 +35,7 @@ __all__ = [
     "EstimatorModel",
     "Expectation",
     "Feature",
+    "FeatureView",
     "Features",
     "FitRun",
     "FunctionModel",

@@ -2,8 +2,9 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from forecache.errors import SettingsError
@@ -11,6 +12,7 @@ from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.names import check_column
 from forecache.pipeline.policies import METRICS
 
+_RETURNED = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?")
 _MODEL_URI = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)|runs:/[^/]+/.+")
 
 
@@ -40,10 +42,13 @@ class RegisteredModel:
         uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/PATH`.
         judged_on: The table on which each new version has to reach the floors before it scores; one that misses them
             leaves the last version that reached them in place.
+        returns: Which of the model's outputs a declared output is, where the names differ, such as
+            `{"churn": "score"}`; of one with several values a row also which, from 0: `{"churn": "prediction[1]"}`.
         floors: Worst value allowed for each named metric, of one kind in `METRICS`; needs `judged_on`.
     """
 
     uri: str
+    returns: Mapping[str, str] = field(default_factory=dict)
     judged_on: Labelled | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
 
@@ -51,6 +56,9 @@ class RegisteredModel:
         check_fields("`RegisteredModel`", self)
         rule = "Give models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH."
         check_value("`RegisteredModel`", "uri", self.uri, bool(_MODEL_URI.fullmatch(self.uri)), rule)
+        for name in self.returns.values():
+            rule = 'Name an output of the model, such as "score", or a value of a row of it, such as "prediction[1]".'
+            check_value("`RegisteredModel`", "returns", name, bool(_RETURNED.fullmatch(name)), rule)
         if (self.judged_on is None) != (not self.floors):
             raise SettingsError(
                 f"`RegisteredModel` {self.uri!r} has judged_on or floors without the other.",
@@ -58,6 +66,18 @@ class RegisteredModel:
             )
         if self.floors:
             assert self.kind
+
+    @property
+    def name(self) -> str:
+        """Of the registered model; "" where the URI names a run's."""
+        scheme, _, rest = self.uri.partition(":/")
+        return "" if scheme == "runs" else re.split("[@/]", rest)[0]
+
+    @property
+    def picked(self) -> dict[str, tuple[str, int | None]]:
+        """`returns` as the name of the model's output and the place in a row, None for all of it."""
+        matches = {name: _RETURNED.fullmatch(text) for name, text in self.returns.items()}
+        return {name: (m[1], int(m[2]) if m[2] else None) for name, m in matches.items() if m}
 
     @property
     def kind(self) -> str:
@@ -95,7 +115,8 @@ class FunctionModel:
         for part in name.split("."):
             found = getattr(found, part, None)
         # While its module is being imported, a function below the declaration is not there yet: then it has no name.
-        importable = module != "__main__" and name.isidentifier() and (found is None or found is self.function)
+        is_named = isinstance(self.function, FunctionType) and module != "__main__" and name.isidentifier()
+        importable = is_named and (found is None or found is self.function)
         rule = "Workers import it: define it by `def` in a module of the project, not inside another function."
         check_value("`FunctionModel`", "function", self.function, importable, rule)
 
@@ -111,11 +132,20 @@ class SqlModel:
 
     Attributes:
         expression: Over the feature columns of a row, such as "CASE WHEN visits = 0 THEN 1.0 ELSE 0.1 END". Unknown
-            features are null. It returns a number; null where it knows none, which the checks refuse.
+            features are null. It returns a number; null where it knows none, which the checks refuse. Of several
+            outputs, an expression for each by its name.
     """
 
-    expression: str
+    expression: str | Mapping[str, str]
 
     def __post_init__(self) -> None:
         check_fields("`SqlModel`", self)
-        check_value("`SqlModel`", "expression", self.expression, bool(self.expression.strip()), "Give an expression.")
+        texts = self.expression.values() if isinstance(self.expression, Mapping) else [self.expression]
+        for text in texts:
+            check_value("`SqlModel`", "expression", text, bool(text.strip()), "Give an expression.")
+
+    def by_output(self, outputs: Sequence[str]) -> list[str]:
+        """An expression for each output, in order; KeyError where one has none."""
+        if isinstance(self.expression, Mapping):
+            return [self.expression[name] for name in outputs]
+        return [self.expression]

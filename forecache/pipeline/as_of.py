@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import date, datetime, timezone
+from typing import Protocol
 
 from forecache.errors import InputError, SettingsError
 from forecache.pipeline.policies import Publish
@@ -57,20 +58,40 @@ def newest_as_of(pipeline: Served, now: datetime | None = None) -> date:
     return min(newest, pipeline.end) if pipeline.end else newest
 
 
+class Dated(Protocol):
+    """What has a first and a last as-of date; None: it goes on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> date: ...
+    @property
+    def end(self) -> date | None: ...
+
+
+def require_within(declared: Dated, days: Collection[date]) -> None:
+    """Refuse days that are outside the dates of a pipeline or view.
+
+    Raises:
+        InputError: Names the day, and the dates.
+    """
+    if not days:
+        raise InputError(f"No night was given for {declared.name!r}.", remedy="Give at least one.")
+    for day in (min(days), max(days)):
+        if day < declared.start or (declared.end and day > declared.end):
+            raise InputError(
+                f"The night {day} lies outside {declared.name!r}.",
+                remedy=f"Its nights go from {declared.start} to {declared.end or 'yesterday'}.",
+            )
+
+
 def require_as_of(pipeline: Served, days: Collection[date]) -> None:
     """Refuse days that are outside the pipeline's dates, or are none of its as-of dates.
 
     Raises:
         InputError: Names the day, and the nearest as-of dates.
     """
-    if not days:
-        raise InputError(f"No night was given for pipeline {pipeline.name!r}.", remedy="Give at least one.")
-    for day in (min(days), max(days)):
-        if day < pipeline.start or (pipeline.end and day > pipeline.end):
-            raise InputError(
-                f"The night {day} lies outside pipeline {pipeline.name!r}.",
-                remedy=f"Its nights go from {pipeline.start} to {pipeline.end or 'yesterday'}.",
-            )
+    require_within(pipeline, days)
     for day in sorted(days):
         if not pipeline.schedule.is_as_of(day):
             before, after = pipeline.schedule.latest(day), pipeline.schedule.following(day)

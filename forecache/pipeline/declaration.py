@@ -11,12 +11,11 @@ from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Features, Label
+from forecache.pipeline.features import Feature, Features, Label
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
     AS_OF,
-    FEATURES,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
     TRAINING_SET,
@@ -28,6 +27,7 @@ from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
+from forecache.pipeline.view import FeatureView
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Pipeline:
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
         key: Columns that a prediction is about; the features have them, and at least one source declares each.
-        sources: What features and label are computed from.
-        features, label: Functions from events to what the model learns from, and to what it learns; a model that is
-            not trained here has no label.
+        features: What the model learns from: a function from events to features, or a view of this key that other
+            pipelines may share.
+        label: The function from events to what the model learns; a model that is not trained here has none.
+        sources: What the label, and features that are a function, are computed from; none: the sources of the view.
         model, training: What is trained, and how; or what is applied as it is.
         outputs: The columns of the prediction table that the model returns.
         segments: Columns that are cut from an output, such as "low" and "high".
@@ -56,10 +57,10 @@ class Pipeline:
 
     name: str
     key: tuple[str, ...]
-    sources: tuple[Source, ...]
-    features: Features
+    features: Features | FeatureView
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
     outputs: tuple[Output, ...]
+    sources: tuple[Source, ...] = ()
     label: Label | None = None
     gate: Gate | None = None
     training: Training = field(default_factory=Training)
@@ -77,14 +78,27 @@ class Pipeline:
         owner = f"Pipeline {self.name!r}"
         check_fields(owner, self)
         check_name("pipeline", self.name)
-        if not self.key or not self.sources:
-            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
-        check_pipeline_key(owner, self.key, self.sources)
+        if not self.key or not (self.sources or isinstance(self.features, FeatureView)):
+            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         check_unique("source", owner, [source.name for source in self.sources])
-        check_schedule(owner, self.schedule, self.sources, self.publish)
+        if isinstance(self.features, Features):
+            check_pipeline_key(owner, self.key, self.sources)
+        elif self.features.key != self.key:
+            raise SettingsError(
+                f"{owner} has another key than its features: its key is {self.key}, and that of its view "
+                f"{self.features.name!r} is {self.features.key}.",
+                remedy="Give the pipeline the view's key, or take a view of the pipeline's.",
+            )
+        for source in self.sources:
+            if source not in self.all_sources:
+                raise SettingsError(
+                    f"Two different sources of pipeline {self.name!r} are named {source.name!r}.",
+                    remedy="Declare it once, for the views and the label.",
+                )
+        check_schedule(owner, self.schedule, self.all_sources, self.publish)
         label = [] if self.label is None else [self.label.name]
-        check_unique("feature", owner, [*self.key, AS_OF, *self.features.names, *label])
+        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *label])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         for segment in self.segments:
@@ -93,8 +107,6 @@ class Pipeline:
                     f"{owner} has a wrong segment {segment.name!r}.",
                     remedy=f"It must be cut from {self.main_output.name!r} and have one label more than bounds.",
                 )
-        computed = [*self.key, AS_OF, *self.features.names]
-        check_columns(f"{owner}, in its features,", self.features.expectations, computed)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         unknown = set(self.publish.fields or () if self.publish else ()) - set(self.output_columns)
         if unknown:
@@ -160,10 +172,39 @@ class Pipeline:
         assert isinstance(self.model, TorchModel)
         return self.model
 
+    @cached_property
+    def views(self) -> tuple[FeatureView, ...]:
+        """What the features come from; features of its own are a view that nothing else uses."""
+        if isinstance(self.features, Features):
+            return (
+                FeatureView(
+                    self.name, self.key, self.sources, self.features, description=self.description, owner=self.owner
+                ),
+            )
+        return (self.features,)
+
+    @property
+    def feature_columns(self) -> tuple[Feature, ...]:
+        return tuple(feature for view in self.views for feature in view.feature_columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.feature_columns)
+
+    @cached_property
+    def all_sources(self) -> tuple[Source, ...]:
+        """What features and label are computed from, each once."""
+        of_views = (source for view in self.views for source in view.sources)
+        return tuple({source.name: source for source in (*self.sources, *of_views)}.values())
+
+    @property
+    def label_sources(self) -> tuple[Source, ...]:
+        return self.sources or self.all_sources
+
     @property
     def feature_table(self) -> str:
         """Delta table: key, as_of (date, partition), features (float32)."""
-        return FEATURES + self.name
+        return self.views[0].feature_table
 
     @property
     def training_table(self) -> str:
@@ -182,11 +223,11 @@ class Pipeline:
 
     @property
     def start(self) -> date:
-        return first_as_of(self.schedule, self.sources)
+        return first_as_of(self.schedule, self.all_sources)
 
     @property
     def end(self) -> date | None:
-        return last_as_of(self.schedule, self.sources)
+        return last_as_of(self.schedule, self.all_sources)
 
     @property
     def fingerprint(self) -> str:

@@ -4,14 +4,11 @@ A module that cannot be used takes only its own pipelines with it: it is named w
 loaded, and the others go on.
 """
 
-import dataclasses
 import difflib
 import importlib
 import logging
 import pkgutil
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -19,13 +16,13 @@ from types import ModuleType
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
 from forecache.pipeline.code.location import add_project
+from forecache.pipeline.conflicts import Declared, ambiguous, of_other_dates
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.mailing import Mailing
 from forecache.pipeline.recommender import Recommender
 from forecache.pipeline.trained import not_trained
 from forecache.settings import Settings
 
-Declared = Pipeline | Recommender | Mailing
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
@@ -68,7 +65,7 @@ def read_project(settings: Settings) -> Project:
             found[module] = _declared_in(module)
         except SettingsError as error:
             broken[module] = error
-    broken |= _ambiguous(found)
+    broken |= ambiguous(found) | of_other_dates(found)
     usable = sorted(
         ((each.name, each) for module, some in found.items() if module not in broken for each in some),
         key=itemgetter(0),
@@ -217,32 +214,3 @@ def _declared_in(module_name: str) -> list[Declared]:
             f"The pipeline module {module_name} cannot be used: {what}",
             remedy="" if isinstance(error, ForecacheError) else "Mend the module.",
         ) from error
-
-
-def _ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules that declare a pipeline or a source of the same name in different ways."""
-    places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
-    for module, pipelines in found.items():
-        for pipeline in pipelines:
-            kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
-            places[kind, pipeline.name][module].append(pipeline)
-            for source in pipeline.sources:
-                undescribed = dataclasses.replace(source, description="", owner="")
-                places["source", source.name][module].append(undescribed)
-    broken: dict[str, SettingsError] = {}
-    for (kind, name), by_module in places.items():
-        if _differ(value for values in by_module.values() for value in values):
-            where = " and ".join(by_module)
-            for module in by_module:
-                broken[module] = SettingsError(
-                    f"Two {kind}s are named {name!r}, in {where}.",
-                    remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
-                    "and the route.",
-                )
-    return broken
-
-
-def _differ(values: Iterable[object]) -> bool:
-    first, *others = values
-    by_identity = isinstance(first, Declared)
-    return any(other is not first and (by_identity or other != first) for other in others)

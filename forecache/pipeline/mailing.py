@@ -125,7 +125,7 @@ class Mailing:
         return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def all_sources(self) -> tuple[Source, ...]:
         return (self.addresses,) if isinstance(self.addresses, Source) else ()
 
     @cached_property

@@ -117,7 +117,7 @@ class Recommender:
                 )
         self._check_roles(owner)
         self._check_days(owner)
-        check_schedule(owner, self.schedule, self.sources, self.publish)
+        check_schedule(owner, self.schedule, self.all_sources, self.publish)
         for what, column, types in (("weight", self.weight, _NUMBERS), ("group", self.group, DECLARED)):
             kind = column and self._column(column).type
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
@@ -167,7 +167,7 @@ class Recommender:
         return self._column(self.user).type
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def all_sources(self) -> tuple[Source, ...]:
         return (self.source,)
 
     @property
@@ -189,11 +189,11 @@ class Recommender:
 
     @property
     def start(self) -> date:
-        return first_as_of(self.schedule, self.sources)
+        return first_as_of(self.schedule, self.all_sources)
 
     @property
     def end(self) -> date | None:
-        return last_as_of(self.schedule, self.sources)
+        return last_as_of(self.schedule, self.all_sources)
 
     @cached_property
     def fingerprint(self) -> str:

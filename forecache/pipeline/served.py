@@ -12,6 +12,7 @@ class Served(Protocol):
     """A declaration whose prediction table is published: a `Pipeline` or a `Recommender`.
 
     Attributes:
+        all_sources: What its predictions come from, each once: they are ingested before a night.
         schedule: When it runs, and which days are its as-of dates.
         publish: None where the predictions are not published; `publishing` raises InputError then.
         start, end: First and last as-of date; `end` is None while the sources go on.
@@ -22,7 +23,7 @@ class Served(Protocol):
     @property
     def key(self) -> tuple[str, ...]: ...
     @property
-    def sources(self) -> tuple[Source, ...]: ...
+    def all_sources(self) -> tuple[Source, ...]: ...
     @property
     def schedule(self) -> Schedule: ...
     @property

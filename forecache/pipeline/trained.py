@@ -1,9 +1,12 @@
 """Which parts of a declaration belong together where the model is trained here, and where it is applied as it is."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, SettingsError
+from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.checking import check_value
+from forecache.pipeline.expressions import check_expression
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.policies import METRICS
 
@@ -62,10 +65,26 @@ def check_training(owner: str, pipeline: "Pipeline") -> None:
         raise SettingsError(
             f"{owner} declares {given[0]!r}, and its model, {kind}, is not trained here.", remedy="Leave it out."
         )
+    _check_outputs(owner, pipeline, pipeline.model)
+
+
+def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | FunctionModel | SqlModel) -> None:
+    outputs = [output.name for output in pipeline.outputs]
+    listed = f"Its outputs are {', '.join(outputs)}."
+    for name in model.returns if isinstance(model, RegisteredModel) else ():
+        if name not in outputs:
+            raise SettingsError(f"{owner} says what its model returns as {name!r}, which is no output.", remedy=listed)
+    if isinstance(model, SqlModel):
+        given = model.expression if isinstance(model.expression, Mapping) else dict.fromkeys(outputs[:1])
+        other = set(given) ^ set(outputs)
+        if other:
+            raise SettingsError(f"{owner} has {min(other)!r} as an output or an expression only.", remedy=listed)
+        for text in model.by_output(outputs):
+            check_expression(f"{owner}, in its `SqlModel`,", text, pipeline.feature_names)
 
 
 def _check_gate(owner: str, pipeline: "Pipeline") -> None:
-    label, gate, features = pipeline.trained_label, pipeline.trained_gate, pipeline.features.names
+    label, gate, features = pipeline.trained_label, pipeline.trained_gate, pipeline.feature_names
     computed = f"Its features are {', '.join(features)}."
     if gate.baseline.feature not in features:
         raise SettingsError(

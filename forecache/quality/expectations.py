@@ -1,8 +1,18 @@
 """The expectations that follow from the declaration, and those that the user adds, for each kind of table."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Expectation, Pipeline, Recommender, Served, Source, expect
+from forecache.pipeline import (
+    AS_OF,
+    PROVENANCE_COLUMNS,
+    Expectation,
+    FeatureView,
+    Pipeline,
+    Recommender,
+    Source,
+    expect,
+)
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
@@ -18,9 +28,9 @@ def raw_expectations(source: Source) -> tuple[Expectation, ...]:
     return (*derived, *source.expectations)
 
 
-def feature_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
+def feature_expectations(view: FeatureView) -> tuple[Expectation, ...]:
     """For one as-of date of the feature table: it has rows, each entity once, and meets the features' expectations."""
-    return (*_keyed(pipeline), *pipeline.features.expectations)
+    return (*_keyed(view.key), *view.expectations)
 
 
 def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
@@ -33,18 +43,18 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     for segment in pipeline.segments:
         labels = list(segment.labels)
         derived.append(expect("expect_column_values_to_be_in_set", column=segment.name, value_set=labels))
-    return (*_keyed(pipeline), *derived, *pipeline.expectations)
+    return (*_keyed(pipeline.key), *derived, *pipeline.expectations)
 
 
 def recommendation_expectations(recommender: Recommender) -> tuple[Expectation, ...]:
     """Of one as-of date of a recommender's table: each user once, with a list, with provenance."""
     columns = (*recommender.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
-    return (*_keyed(recommender), *derived)
+    return (*_keyed(recommender.key), *derived)
 
 
-def _keyed(pipeline: Served) -> tuple[Expectation, ...]:
-    key = (*pipeline.key, AS_OF)
+def _keyed(names: Sequence[str]) -> tuple[Expectation, ...]:
+    key = (*names, AS_OF)
     return (
         expect("expect_table_row_count_to_be_between", min_value=1),
         *(expect("expect_column_values_to_not_be_null", column=column) for column in key),

@@ -12,14 +12,15 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
-from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import span, stale
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.versions.models import ModelVersion, champion, verified_folder
+from forecache.registry.applied.choose import scoring_model
+from forecache.registry.applied.plan import plan_model
+from forecache.registry.versions.models import ModelVersion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.batch_size import Calibration, calibrate
 from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
@@ -66,7 +67,8 @@ def score(
         run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
         `plan` (of the model), `batch` (see `forecache.scoring.batch_size`), `predicted` and `actual` (see
         `forecache.scoring.cost_estimate`; predicted is None where nothing is known yet), `warnings`, `checks` by
-        night, and `taken_over`: by night, the run that committed the same predictions meanwhile.
+        night, `judged` (of a registered model with floors: `accepted`, `reason`), and `taken_over`: by night, the run
+        that committed the same predictions meanwhile.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
@@ -81,7 +83,7 @@ def score(
             spark=spark,
             settings=settings,
             pipeline=pipeline,
-            model=model or champion(settings, pipeline),
+            model=model or scoring_model(settings, pipeline, run_id=run_id),
             table=pipeline.prediction_table,
             stage=STAGE,
             engine=engine,
@@ -111,8 +113,10 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
     pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": run.engine}
+    if model.gate != "none" and not pipeline.is_trained:
+        outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}
     if pending:
-        plan = plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.main_output.limits)
+        plan = plan_model(settings, pipeline, model)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
         work = Work(**vars(run), plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}

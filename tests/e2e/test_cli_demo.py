@@ -13,7 +13,7 @@ from forecache.cli.main import main
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 CUSTOMERS = 23_570
-TABLES = ("raw_purchases", "features_churn", "predictions_churn", "features_spend", "predictions_spend")
+TABLES = ("raw_purchases", "features_customer", "predictions_churn", "predictions_spend")
 
 
 @pytest.fixture

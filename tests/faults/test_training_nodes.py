@@ -108,7 +108,7 @@ def samples_of(folder: Path) -> Any:
 def all_samples(settings: Settings) -> dict[str, str]:
     """The same, of every epoch read from its begin to its end in one go."""
     table = DeltaTable(settings.table_uri(returns.training_table))
-    split = Split(table, "train", features=returns.features.names, label=returns.label.name)
+    split = Split(table, "train", features=returns.feature_names, label=returns.label.name)
     spec, training = TrainingSpec("", "", "", 0, "", TRAINING), TRAINING
     order = EpochOrder(
         split, seed=training.seed, batch_rows=training.batch_size, lanes=spec.lanes, shuffle_rows=spec.shuffle_rows

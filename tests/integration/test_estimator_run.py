@@ -131,7 +131,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
     done = score(None, settings, churn_trees, [NIGHT], engine="arrow")
     assert done.details["plan"]["runtime"] == "lightgbm"
     by_arrow = predicted(settings, churn_trees)
-    rows = sample_rows(churn_trees, 500, seed=3).sort_by("user_id").select(list(churn_trees.features.names))
+    rows = sample_rows(churn_trees, 500, seed=3).sort_by("user_id").select(list(churn_trees.feature_names))
     features = np.column_stack([column.to_numpy() for column in rows.columns])
     booster = lightgbm.Booster(model_file=Path(result.details["run_dir"]) / "model.lgb")
     np.testing.assert_array_equal(by_arrow.column("return_probability").to_numpy(), booster.predict(features))

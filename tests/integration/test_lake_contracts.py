@@ -51,6 +51,7 @@ def declared(settings: Settings, how: str) -> Pipeline:
     gate = dataclasses.replace(gate, baseline=dataclasses.replace(gate.baseline, feature="visits"))
     return dataclasses.replace(
         churn,
+        sources=(PURCHASES,),
         features=Features(counted, (Feature("visits"),)),
         label=Label("bought", kind, 3, partial(bought, how=how)),  # type: ignore[arg-type]
         training=Training(num_as_of=1),
@@ -79,7 +80,7 @@ def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     ("how", "message"),
     [
         ("null", r"label 'bought' of pipeline 'churn' is None in 3 of 6 rows, first on .* from bought .*leave out"),
-        ("text", r"label 'bought' of pipeline 'churn' is a string; labels are numbers. Return a number from bought"),
+        ("text", r"label 'bought' of 'churn' is a string; labels are numbers. Return a number from bought"),
         ("share", r"label 'bought' of pipeline 'churn' is 0\.5 in 6 of 6 rows.* Return 0\.0 or 1\.0 from bought"),
         ("twice", r"pipeline 'churn' has 2 rows for customer_id 0000\d, as_of .* from counted and bought"),
     ],
@@ -106,6 +107,6 @@ def test_a_text_as_a_feature_is_named_before_spark_computes_anything(lake: Setti
     pipeline = declared(lake, "whole")
     features = dataclasses.replace(pipeline.features, columns=(Feature("visits"), Feature("name")))
     wrong = dataclasses.replace(pipeline, features=features)
-    with pytest.raises(InputError, match=r"feature 'name' of pipeline 'churn' is a string; features are numbers"):
+    with pytest.raises(InputError, match=r"feature 'name' of 'churn' is a string; features are numbers"):
         feature_frame(spark, lake, wrong, [date(1997, 1, 5)])
     assert not table_exists(lake, wrong.feature_table)

@@ -29,7 +29,9 @@ Purchase = tuple[str, int, float]  # customer, days after the start, dollars
 def pipeline(settings: Settings) -> Pipeline:
     churn = load_pipeline(settings, "churn")
     label = dataclasses.replace(churn.label, horizon_days=3)
-    return dataclasses.replace(churn, label=label, training=Training(num_as_of=2, every_days=2))
+    features = churn.views[0].features
+    training = Training(num_as_of=2, every_days=2)
+    return dataclasses.replace(churn, sources=(PURCHASES,), features=features, label=label, training=training)
 
 
 def land(settings: Settings, purchases: list[Purchase], *, days: int, suffix: str = "") -> None:
@@ -88,11 +90,11 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
 
     land(settings, [("00003", 3, 9.0)], days=8, suffix=".late")
     ingest(spark, settings, PURCHASES)
-    assert stale_nights(settings, pipeline) == tuple(nights[1:])
+    assert stale_nights(settings, pipeline.views[0]) == tuple(nights[1:])
     rebuilt = build_features(spark, settings, pipeline, nights)
     assert rebuilt.details["built"] == [night.isoformat() for night in nights[1:]]
     assert rebuilt.rows == 1 + 2 + 3
-    assert stale_nights(settings, pipeline) == ()
+    assert stale_nights(settings, pipeline.views[0]) == ()
     versions = feature_versions(settings, pipeline, nights[:2])
     assert versions == {nights[0]: first.delta_version, nights[1]: rebuilt.delta_version}
 

@@ -164,7 +164,7 @@ def test_spark_and_arrow_measure_the_same_feature_drift(lake: Settings, spark: "
     here = feature_drift(lake, monitored, model, DRIFTED[0])
     there = feature_drift(lake, monitored, model, DRIFTED[0], spark=spark)
     assert here == there
-    assert [f.name for f in here] == list(monitored.features.names)
+    assert [f.name for f in here] == list(monitored.feature_names)
 
 
 def test_the_training_split_is_counted_once(lake: Settings) -> None:

@@ -68,7 +68,7 @@ def test_first_model_that_passes_becomes_champion_with_a_ledger_row(lake: Settin
     assert verdict.passed
     assert (verdict.champion_before, verdict.champion_after) == (None, 1)
     champion = models.champion(lake, returns)
-    assert (champion.version, champion.gate, champion.features) == (1, "passed", returns.features.names)
+    assert (champion.version, champion.gate, champion.features) == (1, "passed", returns.feature_names)
     [entry] = promotions(lake, "returns")
     assert (entry.action, entry.actor, entry.from_version, entry.to_version) == ("gate", "test", None, 1)
     assert (entry.training_table, entry.training_version) == ("training_set_returns", 2)
@@ -332,7 +332,7 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     import mlflow
 
     examples = read_examples(lake, returns, table="training_set_returns", version=2, split="test")
-    frame = pd.DataFrame(examples.features, columns=list(returns.features.names))
+    frame = pd.DataFrame(examples.features, columns=list(returns.feature_names))
     model = mlflow.pyfunc.load_model("models:/returns@champion")
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
@@ -359,7 +359,7 @@ def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None
     assert plots == {"label_mean", "roc", "calibration", "scores", "importance", "loss"}
     assert [file.path for file in client.list_artifacts(version.run_id, "torch")] == ["torch/model.pt2"]
     evaluation = load_evaluation(lake, version)
-    assert {row["feature"] for row in evaluation["importance"]} == set(returns.features.names)
+    assert {row["feature"] for row in evaluation["importance"]} == set(returns.feature_names)
     json.dumps(evaluation, allow_nan=False)
 
 
@@ -369,7 +369,7 @@ def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(lak
     names = ["hum" if name == "noise" else name for name in DeltaTable(uri).schema().to_arrow().names]
     renamed = pa.table(DeltaTable(uri).to_pyarrow_table()).rename_columns(names)
     write_deltalake(uri, renamed, mode="overwrite", schema_mode="overwrite")
-    columns = tuple(replace(c, name="hum") if c.name == "noise" else c for c in returns.features.columns)
+    columns = tuple(replace(c, name="hum") if c.name == "noise" else c for c in returns.feature_columns)
     since = replace(returns, features=replace(returns.features, columns=columns))
 
     training = sample.made_up_training(lake, since, sample.SLIGHTLY_WORSE, training_version=DeltaTable(uri).version())

@@ -14,7 +14,7 @@ from forecache.settings import Settings
 
 WIDTH, ROWS = 6, 3000
 PIPELINE = sample.make_pipeline(WIDTH)
-NAMES = list(PIPELINE.features.names)
+NAMES = list(PIPELINE.feature_names)
 OUTPUT = PIPELINE.main_output.name
 
 pytestmark = pytest.mark.slow

@@ -175,7 +175,7 @@ def rows_of_test_split(settings: Settings, pipeline: Pipeline) -> pa.Table:
     from deltalake import DeltaTable
 
     table = DeltaTable(settings.table_uri(pipeline.training_table), version=2).to_pyarrow_table(
-        columns=[*pipeline.key, *pipeline.features.names], filters=[("split", "=", "test")]
+        columns=[*pipeline.key, *pipeline.feature_names], filters=[("split", "=", "test")]
     )
     night = pa.array([NIGHT] * table.num_rows, pa.date32())
     return table.add_column(len(pipeline.key), "as_of", night)

@@ -45,7 +45,7 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
     assert first.details["reference"] == f"test split of model {version}"
     assert 450 < first.rows <= 500
     assert 450 < first.details["reference_rows"] <= 500
-    assert first.details["columns"] == [*pipeline.features.names, pipeline.main_output.name]
+    assert first.details["columns"] == [*pipeline.feature_names, pipeline.main_output.name]
     page = Path(first.details["path"]).read_text()
     assert all(name in page for name in first.details["columns"])
     assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", page)

@@ -161,7 +161,7 @@ def score_alone(pipeline: Pipeline, *, seed: int) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(network(4, seed=seed, output="probability"))
     (features,) = tables()
-    matrix = np.stack([features[name].to_numpy() for name in pipeline.features.names], axis=1).astype(np.float32)
+    matrix = np.stack([features[name].to_numpy() for name in pipeline.feature_names], axis=1).astype(np.float32)
     return session.run(None, {"x": matrix})[0]
 
 

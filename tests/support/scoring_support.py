@@ -155,7 +155,7 @@ def register_model(
     if not database.exists():
         shutil.copytree(_new_database(), database.parent, dirs_exist_ok=True)
     client = tracking(settings)
-    names = list(pipeline.features.names)
+    names = list(pipeline.feature_names)
     signature = column_signature(names, {pipeline.main_output.name: "float"})
     if folder is None:
         folder = Path(settings.home_path) / f"model-{pipeline.name}-{len(names)}-{seed}"

@@ -16,7 +16,7 @@ from jobs.common import night_tags
 from jobs.definitions import build_definitions
 from resources.instance import LOCATION
 
-STAGES = ("features", "training_set", "candidate", "model", "predictions", "published")
+STAGES = ("training_set", "candidate", "model", "predictions", "published")
 PER_PIPELINE = (*STAGES, "drift_report", "monitoring")
 
 
@@ -27,7 +27,7 @@ def repository() -> dg.RepositoryDefinition:
 
 def test_asset_keys_are_those_of_every_source_and_pipeline(repository: dg.RepositoryDefinition) -> None:
     keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
-    expected = {"landing_purchases", "raw_purchases", "quarantine_purchases"}
+    expected = {"landing_purchases", "raw_purchases", "quarantine_purchases", "features_customer"}
     expected |= {f"{stage}_{pipeline}" for stage in PER_PIPELINE for pipeline in ("churn", "spend")}
     assert keys == expected
 
@@ -55,6 +55,14 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted"}
 
 
+def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(repository: dg.RepositoryDefinition) -> None:
+    shared = dg.AssetKey("features_customer")
+    for name in ("nightly_churn", "nightly_spend", "full_churn", "full_spend"):
+        assert shared in repository.get_job(name).asset_layer.executable_asset_keys
+    for name in ("predictions_churn", "predictions_spend"):
+        assert shared in repository.asset_graph.get(dg.AssetKey(name)).parent_keys
+
+
 def test_every_asset_has_group_kinds_owner_and_description(repository: dg.RepositoryDefinition) -> None:
     groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving", "monitoring"]
     for key in repository.asset_graph.get_all_asset_keys():
@@ -80,7 +88,7 @@ def test_a_range_of_nights_is_one_run_for_every_partitioned_asset(repository: dg
         for node in (repository.asset_graph.get(key) for key in repository.asset_graph.get_all_asset_keys())
         if node.partitions_def is not None
     ]
-    assert len(partitioned) == 10
+    assert len(partitioned) == 9
     assert {node.backfill_policy for node in partitioned} == {dg.BackfillPolicy.single_run()}
 
 
@@ -89,7 +97,7 @@ def test_what_is_scored_and_published_waits_for_blocking_checks(repository: dg.R
     blocking = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys if graph.get(key).blocking}
     assert ("raw_purchases", "adds_up_to_what_landed") in blocking
     assert ("training_set_churn", "splits_are_apart") in blocking
-    for table in ("raw_purchases", "features_churn", "predictions_churn", "features_spend", "predictions_spend"):
+    for table in ("raw_purchases", "features_customer", "predictions_churn", "predictions_spend"):
         assert (table, "meets_expectations") in blocking
 
 

@@ -11,7 +11,7 @@ from dagster._core.test_utils import freeze_time
 
 from assets.freshness import nightly_freshness
 from assets.partitions import pipeline_partitions, raw_dependencies
-from forecache.pipeline import Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
+from forecache.pipeline import FeatureView, Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 from jobs.definitions import pipeline_definitions, recommender_definitions
 
@@ -24,8 +24,10 @@ def declare(settings: Settings) -> Callable[..., Pipeline]:
     churn = load_pipeline(settings, "churn")
 
     def declared(end: date | None = None, **schedule: Any) -> Pipeline:
-        sources = tuple(dataclasses.replace(s, start=date(2026, 1, 1), end=end) for s in churn.sources)
-        return dataclasses.replace(churn, sources=sources, publish=Publish(), schedule=Schedule(**schedule))
+        assert isinstance(churn.features, FeatureView)
+        sources = tuple(dataclasses.replace(s, start=date(2026, 1, 1), end=end) for s in churn.features.sources)
+        view = dataclasses.replace(churn.features, sources=sources)
+        return dataclasses.replace(churn, features=view, publish=Publish(), schedule=Schedule(**schedule))
 
     return declared
 
@@ -58,7 +60,7 @@ def test_partitions_end_with_the_data(declare: Callable[..., Pipeline]) -> None:
 def test_an_as_of_date_depends_on_the_raw_days_up_to_it(declare: Callable[..., Pipeline]) -> None:
     weekly = declare(every="week")
     raw = dg.DailyPartitionsDefinition("2026-01-01", timezone="UTC")
-    [dependency] = raw_dependencies(weekly)
+    [dependency] = raw_dependencies(weekly.schedule, weekly.all_sources)
     with freeze_time(datetime(2026, 3, 2, tzinfo=UTC)):
         own = pipeline_partitions(weekly)
         wanted = own.subset_with_partition_keys(["2026-03-01"])

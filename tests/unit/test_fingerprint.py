@@ -129,14 +129,14 @@ def test_values_of_a_declaration_whose_functions_are_elsewhere_count() -> None:
     """Bounds, labels and `log` in one module, functions in another."""
     cut = Segment("band", "return_probability", (0.3,), ("low", "high"))
     base = dataclasses.replace(returns, segments=(cut,))
-    logged = dataclasses.replace(returns.features.columns[2], log=True)
+    logged = dataclasses.replace(returns.feature_columns[2], log=True)
     changes: dict[str, Any] = {
         "scoring": {"segments": (dataclasses.replace(cut, bounds=(0.9,)),)},
         "scoring ": {"segments": (dataclasses.replace(cut, labels=("cold", "hot")),)},
         "scoring  ": {"outputs": (Output("return_probability", minimum=0.0, maximum=0.5),)},
         "training": {
             "features": Features(
-                returns.features.compute, (*returns.features.columns[:2], logged, *returns.features.columns[3:])
+                returns.features.compute, (*returns.feature_columns[:2], logged, *returns.feature_columns[3:])
             )
         },
     }

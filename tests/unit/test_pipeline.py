@@ -123,11 +123,22 @@ def test_a_name_that_two_modules_give_takes_both_and_no_other(project: Path, tmp
 
 
 def test_a_source_that_two_modules_declare_in_different_ways_is_refused(project: Path, tmp_path: Path) -> None:
-    change = ", sources=(dataclasses.replace(original.sources[0], end=None),)"
+    view = "dataclasses.replace(original.features, sources=(dataclasses.replace(original.all_sources[0], end=None),))"
+    change = f", features={view}"
     declare(project, "other", change=change)
     found = read_project(load_settings(home=tmp_path, project="own_project"))
     assert not found.pipelines
     assert "Two sources are named 'purchases'" in str(found.broken["own_project.pipelines.other"])
+
+
+def test_two_views_of_one_name_and_two_sources_of_one_name_in_a_pipeline_are_refused(
+    project: Path, tmp_path: Path
+) -> None:
+    declare(project, "other", change=", features=dataclasses.replace(original.features, owner='me@example.com')")
+    declare(project, "torn", change=", sources=(dataclasses.replace(original.all_sources[0], end=None),)")
+    found = read_project(load_settings(home=tmp_path, project="own_project"))
+    assert "Two feature views are named 'customer'" in str(found.broken["own_project.pipelines.other"])
+    assert "Two different sources of pipeline 'torn'" in str(found.broken["own_project.pipelines.torn"])
 
 
 def test_a_pipeline_that_is_imported_from_another_module_is_the_same(project: Path, tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_the_project_is_found_in_the_current_folder(project: Path, monkeypatch: 
     ("changes", "message"),
     [
         ({"name": "Churn!"}, "pipeline name 'Churn!' is not usable"),
-        ({"key": ("client",)}, r"key column 'client', which none of its sources declares"),
+        ({"key": ("client",)}, r"key is \('client',\), and that of its view 'customer' is \('customer_id',\)"),
         ({"segments": (Segment("s", of="nothing", bounds=(0.5,), labels=("a", "b")),)}, "wrong segment 's'"),
         ({"segments": (Segment("s", of="churn_probability", bounds=(0.5,), labels=("a",)),)}, "one label more"),
     ],

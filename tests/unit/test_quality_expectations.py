@@ -51,8 +51,8 @@ def test_prediction_expectations_demand_every_output_in_range_and_each_key_once(
 
 
 def test_feature_expectations_end_with_what_the_declaration_adds() -> None:
-    churn = load_pipeline(load_settings(), "churn")
-    assert feature_expectations(churn)[-len(churn.features.expectations) :] == churn.features.expectations
+    (view,) = load_pipeline(load_settings(), "churn").views
+    assert feature_expectations(view)[-len(view.expectations) :] == view.expectations
 
 
 @pytest.mark.parametrize(

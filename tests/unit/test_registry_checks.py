@@ -125,7 +125,7 @@ def test_latency_check_holds_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_schema_check_names_what_changed() -> None:
-    names = returns.features.names
+    names = returns.feature_names
     assert checks.check_schema(returns, names, "return_probability", {}).passed
     assert "clicks" in checks.check_schema(returns, (*names[:-1], "clicks"), "return_probability", {}).reason
     assert "order" in checks.check_schema(returns, names[::-1], "return_probability", {}).reason

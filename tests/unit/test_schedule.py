@@ -3,6 +3,7 @@
 import dataclasses
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from forecache.errors import InputError, SettingsError
 from forecache.lake.training_set import as_of_dates
 from forecache.monitoring.stage import labelled_by
-from forecache.pipeline import Label, Pipeline, Publish, Schedule, Training, load_pipeline
+from forecache.pipeline import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
 from forecache.pipeline.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
-from forecache.settings import Settings
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings, load_settings
 
 UTC = timezone.utc
 WEEKLY = Schedule(every="week", cron="0 3 * * mon")
@@ -31,13 +33,19 @@ def churn(settings: Settings) -> Pipeline:
 
 def going_on(pipeline: Pipeline, **changes: Any) -> Pipeline:
     """The pipeline with sources that start on a Thursday and go on."""
-    sources = tuple(dataclasses.replace(s, start=date(2026, 1, 1), end=None) for s in pipeline.sources)
-    return dataclasses.replace(pipeline, **{"sources": sources, **changes})
+    return dataclasses.replace(with_days(pipeline, date(2026, 1, 1)), **changes)
+
+
+def with_days(pipeline: Pipeline, start: date, end: date | None = None) -> Pipeline:
+    """The pipeline with other days of the sources of its view."""
+    assert isinstance(pipeline.features, FeatureView)
+    sources = tuple(dataclasses.replace(source, start=start, end=end) for source in pipeline.features.sources)
+    return dataclasses.replace(pipeline, features=dataclasses.replace(pipeline.features, sources=sources))
 
 
 def test_the_default_is_every_night_at_three_and_training_on_sundays(churn: Pipeline) -> None:
     assert churn.schedule == Schedule(every="day", on=None, cron="0 3 * * *", time_zone="UTC", training="0 5 * * 0")
-    assert (churn.start, churn.end) == (churn.sources[0].start, churn.sources[0].end)
+    assert (churn.start, churn.end) == (churn.all_sources[0].start, churn.all_sources[0].end)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +232,10 @@ def test_the_first_and_the_last_as_of_date_lie_within_the_sources_days(churn: Pi
     open_rules = {"publish": Publish(), "schedule": WEEKLY}
     weekly = going_on(churn, **open_rules)
     assert (weekly.start, weekly.end) == (date(2026, 1, 4), None)
-    [source] = weekly.sources
-    ended = dataclasses.replace(weekly, sources=(dataclasses.replace(source, end=date(2026, 1, 23)),))
+    ended = with_days(weekly, date(2026, 1, 1), date(2026, 1, 23))
     assert ended.end == date(2026, 1, 18)
     with pytest.raises(SettingsError, match=r"no as-of date: its schedule has every Sunday, .* end before 2026-01-04"):
-        dataclasses.replace(weekly, sources=(dataclasses.replace(source, end=date(2026, 1, 3)),))
+        with_days(weekly, date(2026, 1, 1), date(2026, 1, 3))
 
 
 def test_the_newest_as_of_date_has_ended_in_utc(churn: Pipeline) -> None:
@@ -247,10 +254,9 @@ def test_a_day_that_is_no_as_of_date_names_the_nearest_ones(churn: Pipeline) -> 
         match=r"2026-01-07 is no as-of date of pipeline 'churn', which has every Sunday\. Give 2026-01-04 or ",
     ):
         require_as_of(weekly, [date(2026, 1, 4), date(2026, 1, 7)])
-    with pytest.raises(InputError, match="2026-01-01 lies outside pipeline 'churn'.*from 2026-01-04"):
+    with pytest.raises(InputError, match="2026-01-01 lies outside 'churn'.*from 2026-01-04"):
         require_as_of(weekly, [date(2026, 1, 1)])
-    [source] = weekly.sources
-    ended = dataclasses.replace(weekly, sources=(dataclasses.replace(source, end=date(2026, 1, 13)),))
+    ended = with_days(weekly, date(2026, 1, 1), date(2026, 1, 13))
     with pytest.raises(InputError, match="2026-01-07 is no as-of date"):
         require_as_of(ended, [date(2026, 1, 7)])
 
@@ -297,3 +303,18 @@ def test_every_as_of_date_has_its_performance_with_the_first_one_by_which_its_la
             days = [day for _, day in found]
             assert days == list(schedule.dates(days[0], days[-1]))
             assert all(schedule.following(day + timedelta(days=horizon)) == night for night, day in found)
+
+
+def test_pipelines_that_share_a_view_have_the_same_as_of_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shared_view" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "both.py").write_text(
+        "from dataclasses import replace\nfrom dagster_project.pipelines.churn import churn\n"
+        "from forecache.pipeline import Publish, Schedule\n"
+        "weekly = replace(churn, name='weekly', publish=Publish(), schedule=Schedule(every='week'))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = read_project(load_settings(home=tmp_path, project="shared_view"))
+    assert "'churn' and 'weekly' share the feature view 'customer'" in str(project.broken["shared_view.pipelines.both"])
+    assert "differ: every day, and every Sunday" in str(project.broken["shared_view.pipelines.both"])

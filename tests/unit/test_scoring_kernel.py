@@ -15,7 +15,7 @@ from forecache.inference.kernel import bounded, load_kernel, score_arrays, score
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.runtimes.onnx import onnx_session
 from forecache.inference.runtimes.pyfunc import as_columns
-from forecache.inference.runtimes.registry import RUNTIMES
+from forecache.inference.runtimes.registry import LOADERS
 
 OUTPUT = OutputColumn("probability", "float")
 
@@ -39,9 +39,8 @@ def test_a_prediction_has_the_same_bits_whatever_the_batch(width: int, hidden: t
 
 def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    real = RUNTIMES["onnx"]
-    counted = dataclasses.replace(real, load=lambda *given: loads.append(1) or real.load(*given))
-    monkeypatch.setitem(RUNTIMES, "onnx", counted)
+    real = LOADERS["onnx"]
+    monkeypatch.setitem(LOADERS, "onnx", lambda *given: loads.append(1) or real(*given))
     spec = onnx_spec(checksum="once")
     batch = _lists(np.zeros((3, 20), np.float32))
     for _ in range(3):

@@ -35,7 +35,7 @@ def spec_in(folder: Path) -> JobSpec:
     options = {"providers": [], "feeds": [("x", "float32", 2)], "fetches": ["probability"]}
     spec = KernelSpec("onnx", "p", (), 20, "float32", (OutputColumn("probability", "float"),), "scalar", options)
     places = (Place(str(folder / "features")), Place(str(folder / "predictions")))
-    return JobSpec(*places, spec, PIPELINE.features.names, layout_of(PIPELINE), STAMP, 100, 250)
+    return JobSpec(*places, spec, PIPELINE.feature_names, layout_of(PIPELINE), STAMP, 100, 250)
 
 
 def score(spec: JobSpec, task: Task) -> dict[str, bytes]:

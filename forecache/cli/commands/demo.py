@@ -146,8 +146,10 @@ def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: 
         return str(write_list_report(settings, pipeline, night))
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
-    subjects = {pipeline.name, *(source.name for source in pipeline.sources)}
-    own = [stage for stage in stages if stage.subject in subjects]
+    views = {view.name for view in pipeline.views}
+    subjects = {pipeline.name, *views, *(source.name for source in pipeline.all_sources)}
+    # Of a view that pipelines share, only the stage that built it.
+    own = [s for s in stages if s.subject in subjects and not (s.skipped and s.subject in views)]
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 

@@ -69,12 +69,14 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
         return
     alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
     link(
-        f"{title}{alias}, gate {model['gate']}",
+        f"{title}{alias}{'' if model['gate'] == 'none' else ', gate ' + model['gate']}",
         [
-            f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}",
+            f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}"
+            if model["run_id"] or model["uri"].startswith("models:/")
+            else f"{model['uri']}, first scored with at {plain(model['created_at'])}{_by(model | {'run_id': ''})}",
             f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}"
             if model["training_table"]
-            else "not registered by Forecache: its training data is unknown",
+            else "not trained by Forecache",
             "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items())
             if model["metrics"]
             else "",

@@ -38,11 +38,11 @@ def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
     from forecache.cli.runner import chosen_pipelines
     from forecache.pipeline import load_pipeline
-    from forecache.registry.versions.models import list_models
+    from forecache.registry.applied.listing import models_of
 
     current = settings()
     declared = [load_pipeline(current, name) for name in chosen_pipelines(current, pipelines)]
-    found = [(pipeline, version) for pipeline in declared for version in list_models(current, pipeline)]
+    found = [(pipeline, version) for pipeline in declared for version in models_of(current, pipeline)]
     if wants_json():
         print_json([version.described() for _, version in found])
         return
@@ -54,12 +54,14 @@ def list_all(pipelines: tuple[str, ...]) -> None:
             version.gate,
             ", ".join(f"{name} {cell(value)}" for name, value in version.metrics.items()),
             f"{version.created_at:%Y-%m-%d %H:%M}Z",
-            version.run_id,
+            version.run_id or version.uri,
         )
         for _, version in found
     ]
     columns = ("model", "version", "alias", "gate", "on the test split", "registered", "MLflow run")
-    show_table(columns, rows, right=("version",), caption="" if rows else "none yet; run `forecache train`")
+    show_table(
+        columns, rows, right=("version",), caption="" if rows else "none yet; run `forecache train` or `forecache run`"
+    )
 
 
 @command("promote", examples="forecache promote churn 4 --reason 'approved by risk'")

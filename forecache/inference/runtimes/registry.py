@@ -1,7 +1,8 @@
 """The runtimes, in the order in which a model is offered to them: one file and one line each."""
 
-from forecache.inference.runtimes import lightgbm, onnx, pyfunc, sklearn, torch, xgboost
-from forecache.inference.runtimes.runtime import Runtime
+from forecache.inference.declared import function, sql
+from forecache.inference.runtimes import lightgbm, onnx, pyfunc, sklearn, skops, torch, xgboost
+from forecache.inference.runtimes.runtime import Load, Runtime
 
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
@@ -10,7 +11,16 @@ RUNTIMES: dict[str, Runtime] = {
         lightgbm.RUNTIME,
         xgboost.RUNTIME,
         sklearn.RUNTIME,
+        skops.RUNTIME,
         torch.RUNTIME,
         pyfunc.RUNTIME,
     )
 }
+
+FUNCTION, SQL = "function", "sql"
+LOADERS: dict[str, Load] = {
+    **{name: runtime.load for name, runtime in RUNTIMES.items()},
+    FUNCTION: function.load,
+    SQL: sql.load,
+}
+"""How a model is loaded, by `KernelSpec.runtime`: of a runtime, or of what stands in the declaration itself."""

@@ -27,6 +27,9 @@ class Kernel(Protocol):
         """One numpy array of n rows for each output of the spec."""
 
 
+Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """A model in its MLflow folder.
@@ -76,7 +79,7 @@ class Runtime:
     flavour: str
     packages: tuple[str, ...]
     pack: "Callable[[StoredModel], Packed | str]"
-    load: Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
+    load: Load
     generic: bool = False
 
 

@@ -107,9 +107,14 @@ def load_skops(payload: bytes) -> Any:
     return estimator
 
 
+def untrusted_types(payload: bytes) -> list[str]:
+    """Types in a skops file that are not known to be safe."""
+    return [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
+
+
 def refuse_untrusted(payload: bytes) -> None:
     """Refuse a skops file that would run code when it is loaded; see `load_skops`."""
-    untrusted = [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
+    untrusted = untrusted_types(payload)
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",

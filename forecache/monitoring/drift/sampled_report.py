@@ -101,7 +101,7 @@ def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Model
 def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
     """Features and scores of a sample of the rows that the model was tested on."""
     table, version = model.training_table
-    features = [name for name in pipeline.features.names if name in model.features]
+    features = [name for name in pipeline.feature_names if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
     loaded = open_model(verified_folder(settings, model), pipeline.main_output)
@@ -115,7 +115,7 @@ def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     """Features and scores of a sample of a night's rows."""
     from pyspark.sql import functions as F
 
-    names = [*pipeline.features.names, pipeline.main_output.name]
+    names = [*pipeline.feature_names, pipeline.main_output.name]
     version = scored.details.get("feature_version")
     features = read_table(spark, settings, pipeline.feature_table, version=version)
     frames = (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from forecache.pipeline.applied import RegisteredModel
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.model import EstimatorModel
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Fingerprints:
     """The declaration's part of the inputs of the stages; each covers what its stage reads itself.
+
+    Of a pipeline that trains no model, `training_set` is empty and `training` is of the model as it is declared.
 
     What a stage gets from a table, such as features in training, is covered by that table's Delta version.
     """
@@ -29,27 +32,36 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    features, label, output = pipeline.features, pipeline.label, pipeline.main_output
-    rows: dict[str, Any] = {"key": pipeline.key, "features": features.names}
+    output, views = pipeline.main_output, [view.fingerprint for view in pipeline.views]
+    rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
+    # What others' models return under which names is a part of the declaration, and not of the model.
+    returns = {"returns": pipeline.model.returns} if isinstance(pipeline.model, RegisteredModel) else {}
+    training_set, training = _of_training(pipeline, {**rows, "views": views})
     return Fingerprints(
-        features=fingerprint(**rows, compute=features.compute),
-        training_set=fingerprint(
-            **rows,
-            compute=features.compute,
-            label=label and (label.name, label.kind, label.horizon_days, label.compute),
-        ),
-        training=fingerprint(
-            features=[(feature.name, feature.log) for feature in features.columns],
-            label=label and (label.name, label.kind),
-            output=output.name,
-            model=pipeline.model,
-            training=_training(pipeline),
-        ),
+        features=fingerprint(**rows, views=views),
+        training_set=training_set,
+        training=training,
         scoring=fingerprint(
             **rows,
+            **returns,
             output=(output.name, output.minimum, output.maximum),
             segments=[(cut.name, cut.of, cut.bounds, cut.labels) for cut in pipeline.segments],
         ),
+    )
+
+
+def _of_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
+    """The hashes of the training set and of the training; without a label, "" and the model's."""
+    label, model = pipeline.label, pipeline.model
+    if label is None:
+        return "", fingerprint(model=model)
+    described = (label.name, label.kind, label.horizon_days, label.compute)
+    return fingerprint(**rows, label=described), fingerprint(
+        features=[(feature.name, feature.log) for feature in pipeline.feature_columns],
+        label=(label.name, label.kind),
+        output=pipeline.main_output.name,
+        model=model,
+        training=_training(pipeline),
     )
 
 

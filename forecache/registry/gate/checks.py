@@ -53,9 +53,9 @@ class Check:
         return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
-def check_floors(gate: Gate, metrics: dict[str, float]) -> Iterator[Check]:
+def check_floors(floors: Mapping[str, float], metrics: Mapping[str, float]) -> Iterator[Check]:
     """Each metric with a floor is at least (if less is better, at most) its floor."""
-    for name, floor in gate.floors.items():
+    for name, floor in floors.items():
         value = metrics[name]
         passed = bool(gain(name, value, floor) >= 0)
         relation = "at most" if name in LESS_IS_BETTER else "at least"
@@ -116,7 +116,7 @@ def check_slices(
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
     gate = pipeline.trained_gate
     for column in gate.slices:
-        values = features[:, pipeline.features.names.index(column)]
+        values = features[:, pipeline.feature_names.index(column)]
         for name, rows in slices(values):
             if rows.sum() < _SLICE_ROWS or (
                 pipeline.trained_label.kind == "binary" and len(np.unique(label[rows])) < 2
@@ -195,8 +195,8 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
         published: Column types of the feature table by name; empty if there is no table yet.
     """
     problem = ""
-    if features != pipeline.features.names:
-        changed = sorted(set(features) ^ set(pipeline.features.names)) or ["their order"]
+    if features != pipeline.feature_names:
+        changed = sorted(set(features) ^ set(pipeline.feature_names)) or ["their order"]
         problem = f"the model's features are not the pipeline's: {', '.join(changed)}"
     elif output != pipeline.main_output.name:
         problem = f"the model's output is {output!r}, the pipeline's {pipeline.main_output.name!r}"

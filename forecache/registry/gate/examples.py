@@ -35,7 +35,7 @@ def read_examples(
         NotFoundError: The table or the version does not exist.
         InputError: The table lacks a feature, or the split is empty.
     """
-    names = features or pipeline.features.names
+    names = features or pipeline.feature_names
     delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, pipeline.trained_label.name]
     rows: pa.Table = delta.to_pyarrow_table(columns=columns, filters=[("split", "=", split)])
@@ -52,7 +52,7 @@ def read_examples(
 def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
     """The baseline's scores, float64 [n]: its feature times its scale, with the median in place of NaN."""
     baseline = pipeline.trained_gate.baseline
-    values = features[:, pipeline.features.names.index(baseline.feature)].astype(np.float64) * baseline.scale
+    values = features[:, pipeline.feature_names.index(baseline.feature)].astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():
         return np.zeros_like(values)

@@ -96,7 +96,7 @@ def _judge(
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
-        checks += check_floors(pipeline.trained_gate, metrics)
+        checks += check_floors(pipeline.trained_gate.floors, metrics)
         checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
         checks += compare_other_metrics(pipeline, metrics, baseline)
         checks += check_calibration(pipeline, examples.label, scores)

@@ -103,7 +103,7 @@ def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, se
     features, label = examples.features[chosen], examples.label[chosen]
     reference = metric(label, score(model, features))
     result = []
-    for position, name in enumerate(pipeline.features.names):
+    for position, name in enumerate(pipeline.feature_names):
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()

@@ -68,7 +68,7 @@ def _signature(pipeline: Pipeline, output_type: str) -> Any:
     from mlflow.types.schema import ColSpec, Schema
 
     return ModelSignature(
-        Schema([ColSpec("float", name) for name in pipeline.features.names]),
+        Schema([ColSpec("float", name) for name in pipeline.feature_names]),
         Schema([ColSpec(output_type, pipeline.main_output.name)]),
     )
 

@@ -94,7 +94,9 @@ class ModelVersion:
 
 
 def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
-    """All versions of the pipeline's model, newest first; empty if none is registered."""
+    """All versions of the model that the pipeline trains, newest first; empty if none is registered."""
+    if not pipeline.is_trained:
+        return []
     client = tracking(settings)
     found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
     aliases = _aliases(client, pipeline.name) if found else {}

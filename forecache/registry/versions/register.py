@@ -215,7 +215,7 @@ def _register(
             raise
     tags = {
         "inputs": inputs,
-        "features": json.dumps(pipeline.features.names),
+        "features": json.dumps(pipeline.feature_names),
         "output": pipeline.main_output.name,
         "flavour": model_file(Path(training.details["run_dir"]))[0],
         "training_table": training.details["training_table"],

@@ -98,7 +98,7 @@ def _partition(action: dict[str, Any]) -> str | None:
 def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes | None:
     """None where the feed is too large."""
     table = open_table(settings, pipeline.feature_table, version=target.version)
-    columns, night = [*pipeline.key, *pipeline.features.names], (AS_OF, target.night.isoformat())
+    columns, night = [*pipeline.key, *pipeline.feature_names], (AS_OF, target.night.isoformat())
     if base.version == target.version:
         nothing = plain(pa.schema(table.schema()).empty_table())
         return Changes(nothing.select(columns), nothing.select(pipeline.key), 0)
@@ -111,13 +111,13 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
     )
     hashes = [np.empty(0, np.uint64)]
     for side in (removed, added):
-        hashes += [_hashes(batch, pipeline.features.names) for batch in side.to_batches()]
+        hashes += [_hashes(batch, pipeline.feature_names) for batch in side.to_batches()]
     when = np.concatenate([removed_at, added_at])
     return _changes(pipeline, removed, added, hashes=np.concatenate(hashes), when=when)
 
 
 def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    key, columns = list(pipeline.key), [*pipeline.key, *pipeline.features.names]
+    key, columns = list(pipeline.key), [*pipeline.key, *pipeline.feature_names]
 
     def side(state: State, wanted: list[str]) -> HashedPartition:
         table = open_table(settings, pipeline.feature_table, version=state.version)
@@ -164,7 +164,7 @@ def _changes(
     was, now = first < len(removed), last >= len(removed)
     changed = now if hashes is None else now & (~was | (hashes[first] != hashes[last]))
     return Changes(
-        added.select([*pipeline.key, *pipeline.features.names]).take(pa.array(last[changed] - len(removed))),
+        added.select([*pipeline.key, *pipeline.feature_names]).take(pa.array(last[changed] - len(removed))),
         removed.select(pipeline.key).take(pa.array(first[was & ~now])),
         int((changed & was).sum()),
     )

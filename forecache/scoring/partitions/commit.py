@@ -110,6 +110,7 @@ def _record(
                 rows=night.rows,
                 details={
                     "model_version": work.stamp.model_version,
+                    "feature_table": work.pipeline.feature_table,
                     "feature_version": night.feature_version,
                     "engine": work.engine,
                     "runtime": work.plan.spec.runtime,

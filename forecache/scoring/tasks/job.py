@@ -117,13 +117,13 @@ def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
     Raises:
         InputError: The model takes a column that the pipeline does not compute.
     """
-    missing = [name for name in inputs if name not in pipeline.features.names]
+    missing = [name for name in inputs if name not in pipeline.feature_names]
     if missing:
         raise InputError(
             f"The model of pipeline {pipeline.name!r} takes the column {missing[0]!r}, which is not a feature.",
             remedy="Train a model on the features as they are declared now.",
         )
-    return list(inputs or pipeline.features.names)
+    return list(inputs or pipeline.feature_names)
 
 
 def progress_of(shards: tuple[int, int], rows: tuple[int, int], seconds: float) -> tuple[str, float | None]:

@@ -71,7 +71,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     )
     rounds = Rounds(events, heartbeat, rows=len(train.label), total=num_rounds(estimator))
     fitted = fit(
-        estimator, pipeline.features.names, train, validation, patience=pipeline.model.patience, ended=rounds.ended
+        estimator, pipeline.feature_names, train, validation, patience=pipeline.model.patience, ended=rounds.ended
     )
     events("export")
     path = save(fitted, spec.folder)

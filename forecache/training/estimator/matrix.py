@@ -27,7 +27,7 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
         NotFoundError: The table or the version does not exist.
         InputError: A column is missing, the split is empty or larger than the machine's memory, or a label is null.
     """
-    table, names, label = pipeline.training_table, pipeline.features.names, pipeline.trained_label.name
+    table, names, label = pipeline.training_table, pipeline.feature_names, pipeline.trained_label.name
     rows = count_split(settings, table, version=version, split=split)
     if not rows:
         raise InputError(

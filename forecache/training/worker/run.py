@@ -59,7 +59,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 
 
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
-    names, label = pipeline.features.names, pipeline.trained_label.name
+    names, label = pipeline.feature_names, pipeline.trained_label.name
     train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
     where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
@@ -120,7 +120,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
 
 
 def _loop(pipeline: Pipeline, session: Session) -> Loop | UserFitLoop:
-    model, num_features = pipeline.network, len(pipeline.features.names)
+    model, num_features = pipeline.network, len(pipeline.feature_names)
     if model.fit is not None:
         return UserFitLoop(session, model.fit, build=model.build, num_features=num_features)
     torch.manual_seed(session.training.seed)
@@ -142,7 +142,7 @@ def _finish(
     if len(sample) == 1:
         sample = sample.repeat(2, 1)
     parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
-    names = pipeline.features.names
+    names = pipeline.feature_names
     result = {
         "epochs": len(session.history),
         "best_epoch": loop.best_epoch,

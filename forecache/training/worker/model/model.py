@@ -28,7 +28,7 @@ class Statistics:
 
 def log_mask(pipeline: Pipeline) -> torch.Tensor:
     """Whether log1p is declared for each feature, bool [num_features]."""
-    return torch.tensor([feature.log for feature in pipeline.features.columns])
+    return torch.tensor([feature.log for feature in pipeline.feature_columns])
 
 
 def signed_log1p(values: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,164 @@
+"""A function of the project as a model: workers import it, and refuse it where its code is not the driver's.
+
+It is called with blocks of one size, so that numpy's kernels, and with them the last bits of a value, do not depend on
+the batch that a row came in.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import CheckError, InputError
+from forecache.inference.arrays import column_values
+from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.runtimes.runtime import Kernel
+
+BLOCK_ROWS = 1024
+
+
+def pack(path: str, code: str) -> bytes:
+    """What workers get of a function.
+
+    Args:
+        path: `module:name`.
+        code: Fingerprint of the model that it is.
+    """
+    package = path.partition(":")[0].partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None)
+    place = Path(file).resolve() if file else None
+    root = "" if place is None else str(place.parent.parent if place.stem == "__init__" else place.parent)
+    return json.dumps({"path": path, "code": code, "root": root}).encode()
+
+
+def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    """`Runtime.load` of a function.
+
+    Raises:
+        InputError: It cannot be imported here, or is other code than the driver's.
+    """
+    packed: dict[str, str] = json.loads(payload())
+    return FunctionKernel(_imported(packed), packed["path"], spec)
+
+
+class FunctionKernel:
+    """A function from feature columns to outputs, called with blocks of a fixed number of rows."""
+
+    def __init__(self, function: Callable[[Mapping[str, Any]], Any], path: str, spec: KernelSpec) -> None:
+        self._function, self._path = function, path
+        self._inputs, self._outputs = spec.inputs, tuple(column.name for column in spec.outputs)
+        self._checked = False
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        """One numpy array of n rows for each output.
+
+        Raises:
+            InputError: The function failed.
+            CheckError: It returned something else, or a row's value depends on the rows that came with it.
+        """
+        columns = {name: column_values(array) for name, array in zip(self._inputs, arrays, strict=True)}
+        rows = len(arrays[0])
+        parts = []
+        for first in range(0, max(rows, 1), BLOCK_ROWS):
+            some = min(BLOCK_ROWS, rows - first)
+            places = first + np.minimum(np.arange(BLOCK_ROWS), max(some - 1, 0)) if rows else None
+            block = {name: _taken(column, places) for name, column in columns.items()}
+            outputs = self._call(block)
+            if not self._checked and some > 1:
+                self._refuse_dependent(block, outputs, some)
+                self._checked = True
+            parts.append([values[:some] for values in outputs])
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def _call(self, block: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            found = self._function(block)
+        except Exception as error:
+            raise InputError(
+                f"The function {self._path} failed: {type(error).__name__}: {error}.",
+                remedy="It gets a mapping of feature names to numpy arrays, NaN where a value is unknown.",
+            ) from error
+        returned = found if isinstance(found, Mapping) else {self._outputs[0]: found}
+        if set(returned) != set(self._outputs):
+            what = f"{', '.join(map(str, returned)) or 'nothing'}" if isinstance(found, Mapping) else "one array"
+            raise CheckError(
+                f"The function {self._path} returned {what}, and {', '.join(self._outputs)} are declared.",
+                remedy="Return a mapping with an array for each output.",
+            )
+        return [self._plain(name, returned[name]) for name in self._outputs]
+
+    def _plain(self, name: str, returned: Any) -> np.ndarray:
+        values = np.asarray(returned)
+        if values.ndim == 0 or len(values) != BLOCK_ROWS:
+            shape = values.shape if values.ndim else "one value"
+            raise CheckError(
+                f"The function {self._path} returned {shape} of {name!r} for {BLOCK_ROWS} rows.",
+                remedy="Return one value for each row, such as with np.where.",
+            )
+        return values
+
+    def _refuse_dependent(self, block: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray], rows: int) -> None:
+        """Call it with half of the rows, twice over: each has to get the value that it got among all."""
+        half = rows // 2
+        again = self._call({name: _taken(column, np.arange(BLOCK_ROWS) % half) for name, column in block.items()})
+        for name, one, other in zip(self._outputs, outputs, again, strict=True):
+            if not _equal(one[:half], other[:half]):
+                raise CheckError(
+                    f"The function {self._path} gives a row another {name!r} among other rows.",
+                    remedy="Compute a row from that row alone: no mean, rank or random number over the rows.",
+                )
+
+
+def _taken(column: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+    """Rows of a column, which the function may not write to; of an empty one a block of unknown values."""
+    if places is None:
+        block = np.full(BLOCK_ROWS, np.nan) if column.dtype.kind == "f" else np.zeros(BLOCK_ROWS, column.dtype)
+    else:
+        block = column[places]
+    block.flags.writeable = False
+    return block
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.dtype.kind == "f":
+        return np.array_equal(one, other, equal_nan=True)
+    return bool(np.array_equal(one, other))
+
+
+def _imported(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
+    from forecache.pipeline.applied import FunctionModel
+    from forecache.pipeline.code.fingerprint import fingerprint
+    from forecache.pipeline.code.location import add_project
+
+    module, _, name = packed["path"].partition(":")
+    add_project(module)
+    try:
+        found = _module(module, packed["root"])
+        function: Callable[[Mapping[str, Any]], Any] = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"The function {packed['path']} cannot be imported where it is to score: {error}.",
+            remedy="Install the project on the workers, or put the folder of its package on their PYTHONPATH.",
+        ) from error
+    if fingerprint(model=FunctionModel(function)) != packed["code"]:
+        raise InputError(
+            f"The function {packed['path']} is other code where it is to score than where it was declared.",
+            remedy="Install the same version of the project on the workers, and start the run again.",
+        )
+    return function
+
+
+def _module(name: str, root: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        if not root or root in sys.path or not Path(root).is_dir():
+            raise
+        sys.path.append(root)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)

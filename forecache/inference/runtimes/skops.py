@@ -1,0 +1,61 @@
+"""scikit-learn estimators that others saved with skops, of types that run no code of the file.
+
+MLflow takes the list of trusted types from the model itself, and so loads none where pickles are not allowed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from forecache.inference.arrays import in_blocks
+from forecache.inference.kernel_spec import KernelSpec, pickle_allowed
+from forecache.inference.runtimes.pyfunc import as_columns
+from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
+from forecache.inference.runtimes.sklearn import load_skops, untrusted_types
+
+_METHODS = ("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba")
+
+
+def _pack(model: StoredModel) -> "Packed | str":
+    flavour = model.flavours["sklearn"]
+    if flavour.get("serialization_format") != "skops":
+        return "is saved as a pickle"
+    if pickle_allowed():
+        return "may be loaded by MLflow itself, as pickles are allowed"
+    method = model.flavours.get("python_function", {}).get("predict_fn", "predict")
+    if method not in _METHODS:
+        return f"is to be asked for {method}"
+    payload = (model.path / flavour["pickled_model"]).read_bytes()
+    untrusted = untrusted_types(payload)
+    if untrusted:
+        return f"holds {untrusted[0]}, which cannot be loaded without trusting code in the file"
+    reason = "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each"
+    return Packed(new_spec("skops", model.signature, "float64", {"method": method}), payload, reason)
+
+
+def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    from joblib import parallel_config  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
+
+    estimator, pools = load_skops(payload()), ThreadpoolController()
+    names = list(spec.inputs) if hasattr(estimator, "feature_names_in_") else []
+
+    def predict(block: np.ndarray) -> list[np.ndarray]:
+        with parallel_config(backend="sequential"), pools.limit(limits=1):
+            found = getattr(estimator, spec.options["method"])(_named(block, names))
+        return as_columns(found, spec)
+
+    return MatrixKernel(spec, lambda matrix: in_blocks(matrix, predict))
+
+
+def _named(block: np.ndarray, names: list[str]) -> Any:
+    """A frame for an estimator that was fitted with one: it may pick columns by their names."""
+    if not names:
+        return block
+    import pandas as pd  # type: ignore[import-untyped]
+
+    return pd.DataFrame(block, columns=names, copy=False)
+
+
+RUNTIME = Runtime("skops", "sklearn", ("scikit-learn", "skops"), _pack, _load)

@@ -1,0 +1,36 @@
+"""Which model a pipeline scores with now: the champion, or what the declaration names."""
+
+from forecache.pipeline import Pipeline, RegisteredModel
+from forecache.pipeline.applied import FunctionModel, SqlModel
+from forecache.registry.applied.floors import accepted
+from forecache.registry.applied.numbers import number_of
+from forecache.registry.applied.resolve import numbered, resolve
+from forecache.registry.versions.models import ModelVersion, champion
+from forecache.settings import Settings
+
+
+def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -> ModelVersion:
+    """The version that scores now. A registered model that has floors is judged, if it is new.
+
+    Raises:
+        NotFoundError: There is no champion, or no such registered model, version, alias or run.
+        UnavailableError: MLflow does not answer.
+        CheckError: No version of the registered model has reached its floors.
+        InputError: The table that it is judged on does not fit.
+    """
+    if pipeline.is_trained:
+        return champion(settings, pipeline)
+    if isinstance(pipeline.model, RegisteredModel):
+        found = resolve(settings, pipeline, pipeline.model, run_id=run_id)
+        return accepted(settings, pipeline, pipeline.model, found, run_id=run_id)
+    return _declared(settings, pipeline, run_id=run_id)
+
+
+def _declared(settings: Settings, pipeline: Pipeline, *, run_id: str) -> ModelVersion:
+    """A function or an expression of the declaration, which its code tells from others."""
+    code, model = pipeline.fingerprints.training, pipeline.model
+    assert isinstance(model, FunctionModel | SqlModel)
+    uri = f"function {model.path}" if isinstance(model, FunctionModel) else "sql"
+    said = {"expression": model.expression} if isinstance(model, SqlModel) else {"function": model.path}
+    number = number_of(settings, pipeline.name, f"{uri} code={code}", {"uri": uri, **said}, run_id=run_id)
+    return numbered(pipeline, number, f"{uri} code={code}")

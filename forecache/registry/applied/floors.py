@@ -1,0 +1,186 @@
+"""Floors of a registered model: a new version scores only if it reaches them on a labelled table.
+
+A version is judged once, when it is first met with these floors. One that misses them leaves the last version that
+reached them in place, and says so wherever the model is shown.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.errors import CheckError, InputError, NotFoundError
+from forecache.inference.kernel import load_kernel
+from forecache.inference.outputs import score_values
+from forecache.lake.ledger import StageRecord, all_records, record
+from forecache.names import NAME
+from forecache.pipeline import Labelled, Pipeline, RegisteredModel
+from forecache.registry.applied.plan import plan_model
+from forecache.registry.applied.resolve import version_of
+from forecache.registry.gate.checks import check_floors
+from forecache.registry.gate.metrics import metrics_of
+from forecache.registry.versions.models import ModelVersion
+from forecache.settings import Settings
+from forecache.tracking.client import tracking
+from forecache.tracking.scratch import scratch_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+STAGE = "judge"
+_BATCH_ROWS = 65_536
+
+
+def accepted(
+    settings: Settings, pipeline: Pipeline, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
+) -> ModelVersion:
+    """The version that may score: the one found, or the last that reached its floors.
+
+    Returns:
+        Its `gate` is "passed" where the one found is meant and "failed" where that one missed its floors; its tag
+        `gate_reason` says why. Without floors, the one found as it is.
+
+    Raises:
+        CheckError: None has reached them yet.
+        NotFoundError, InputError: The labelled table is missing or does not fit.
+    """
+    if model.judged_on is None:
+        return found
+    rows = all_records(settings, STAGE, pipeline.name)
+    inputs = _inputs(pipeline, model, found)
+    verdict = next((row for row in reversed(rows) if row.inputs == inputs), None)
+    if verdict is None:
+        verdict = _judge(settings, pipeline, model, model.judged_on, found, inputs, run_id)
+        record(settings, [verdict])
+    reason = str(verdict.details["reason"])
+    if verdict.details["accepted"]:
+        return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_reasoned(found, reason))
+    before = [row.details for row in rows if row.details["accepted"] and row.details["name"] == found.name]
+    if not before:
+        raise CheckError(
+            f"The model {found.uri} does not reach its floors, and no version did before: {reason}",
+            remedy="Register a better version, or lower the floors. What was published stays.",
+        )
+    last = int(before[-1]["version"])
+    kept = version_of(tracking(settings), found.name, last)
+    return replace(
+        kept,
+        gate="failed",
+        metrics=before[-1]["metrics"],
+        tags=_reasoned(kept, f"Version {last} stays: version {found.version} misses its floors: {reason}"),
+    )
+
+
+def _reasoned(version: ModelVersion, reason: str) -> dict[str, str]:
+    return {**version.tags, "gate_reason": reason}
+
+
+def _inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
+    about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names]
+    judged_on = model.judged_on
+    assert judged_on is not None
+    return f"{found.uri} judged_on={judged_on.table}.{judged_on.label} declared={json.dumps(about)}"
+
+
+def _judge(
+    settings: Settings,
+    pipeline: Pipeline,
+    model: RegisteredModel,
+    judged_on: Labelled,
+    found: ModelVersion,
+    inputs: str,
+    run_id: str,
+) -> StageRecord:
+    started = time.perf_counter()
+    table = _open(settings, judged_on)
+    label, score = _scored(settings, pipeline, judged_on, found, table)
+    metrics = metrics_of("binary" if model.kind == "binary" else "regression", label, score)
+    checks = list(check_floors(model.floors, metrics))
+    missed = [check.reason for check in checks if not check.passed]
+    details: dict[str, Any] = {
+        "name": found.name,
+        "version": found.version,
+        "uri": found.uri,
+        "accepted": not missed,
+        "reason": f"{'; '.join(missed or [check.reason for check in checks])}, on {len(label):,} rows.",
+        "metrics": {name: value for name, value in metrics.items() if value == value},
+        "table": judged_on.table,
+        "delta_version": table.version(),
+    }
+    seconds = time.perf_counter() - started
+    return StageRecord(STAGE, pipeline.name, None, inputs, "", -1, len(label), seconds, details, run_id=run_id)
+
+
+def _open(settings: Settings, judged_on: Labelled) -> "DeltaTable":
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    uri = settings.table_uri(judged_on.table) if NAME.fullmatch(judged_on.table) else judged_on.table
+    try:
+        return DeltaTable(uri, storage_options=settings.storage_options)
+    except (DeltaError, OSError) as error:
+        raise NotFoundError(
+            f"The labelled table {judged_on.table!r} cannot be read: {str(error).splitlines()[0]}.",
+            remedy="Give the URI of a Delta table, or the name of a table in the lake.",
+        ) from None
+
+
+def _scored(
+    settings: Settings, pipeline: Pipeline, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores, float64 [n] each, of the rows that have a label."""
+    plan = plan_model(settings, pipeline, found)
+    kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
+    names = list(plan.spec.inputs or pipeline.feature_names)
+    labels, scores = [], []
+    for batch in _batches(table, judged_on, names):
+        label = batch.column(judged_on.label).to_numpy(zero_copy_only=False).astype(np.float64)
+        features = [batch.column(name) for name in names]
+        labels.append(label)
+        scores.append(score_values(kernel, plan.spec, features, pipeline.main_output.name).astype(np.float64))
+    if not labels:
+        raise InputError(
+            f"The labelled table {judged_on.table!r} has no row with a {judged_on.label!r}.",
+            remedy="Judge on a table with labels.",
+        )
+    label = np.concatenate(labels)
+    model = pipeline.model
+    if isinstance(model, RegisteredModel) and model.kind == "binary" and not np.isin(label, (0.0, 1.0)).all():
+        wrong = label[~np.isin(label, (0.0, 1.0))][0]
+        raise InputError(
+            f"The label {judged_on.label!r} of {judged_on.table!r} has the value {wrong:g}, and its floors are of a "
+            "binary label.",
+            remedy="A binary label is 0 or 1.",
+        )
+    return label, np.concatenate(scores)
+
+
+def _batches(table: "DeltaTable", judged_on: Labelled, names: list[str]) -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    dataset = table.to_pyarrow_dataset()
+    missing = [name for name in (*names, judged_on.label) if name not in dataset.schema.names]
+    if missing:
+        raise InputError(
+            f"The labelled table {judged_on.table!r} has no column {missing[0]!r}.",
+            remedy=f"It has {', '.join(dataset.schema.names)}.",
+        )
+    try:
+        columns = {name: pc.field(name).cast(pa.float32()) for name in names}
+        columns[judged_on.label] = pc.field(judged_on.label).cast(pa.float64())
+        scanner = dataset.scanner(
+            columns=columns, filter=pc.field(judged_on.label).is_valid(), batch_size=_BATCH_ROWS, use_threads=False
+        )
+        for batch in scanner.to_batches():
+            if batch.num_rows:
+                yield batch
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"The labelled table {judged_on.table!r} does not fit the features: {error}.",
+            remedy="Features and label are numbers there.",
+        ) from None

@@ -1,0 +1,111 @@
+"""How the model of a pipeline is run, proved to fit the features before a row is scored."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from forecache.errors import ForecacheError, InputError, NotFoundError
+from forecache.inference.choose_runtime import Plan, plan_scoring
+from forecache.inference.declared.plans import pick_outputs, plan_declared
+from forecache.inference.description import describe_model
+from forecache.inference.kernel import load_kernel
+from forecache.inference.kernel_spec import ALLOW_PICKLE, pickle_allowed
+from forecache.inference.signature import read_signature
+from forecache.pipeline import Pipeline, RegisteredModel
+from forecache.pipeline.applied import FunctionModel, SqlModel
+from forecache.registry.applied.resolve import away
+from forecache.registry.versions.models import ModelVersion, verified_folder
+from forecache.settings import Settings
+from forecache.tracking.artifacts import CHECKSUMS_TAG, download
+from forecache.tracking.scratch import scratch_folder
+
+_NUMBERS = ("boolean", "int", "bigint", "float", "double")
+
+
+def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Plan:
+    """The plan of a version.
+
+    Raises:
+        InputError: It does not fit the features or the outputs that are declared.
+        CheckError: Its files are not those that were registered.
+        Others as `forecache.inference.choose_runtime.plan_scoring`.
+    """
+    outputs = [output.name for output in pipeline.outputs]
+    if pipeline.is_trained:
+        return plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.main_output.limits)
+    if isinstance(pipeline.model, RegisteredModel):
+        folder = _folder(settings, model)
+        _check_signature(pipeline, model, folder)
+        plan = plan_scoring(str(folder), bounds=pipeline.main_output.limits)
+        _prove_loadable(model, plan)
+        return pick_outputs(replace(plan, uri=model.uri), outputs, pipeline.model.picked)
+    assert isinstance(pipeline.model, FunctionModel | SqlModel)
+    code, names = pipeline.fingerprints.training, pipeline.feature_names
+    return plan_declared(pipeline.model, code=code, inputs=names, outputs=outputs)
+
+
+def _prove_loadable(model: ModelVersion, plan: Plan) -> None:
+    """Load the model here, so that one which cannot be loaded is refused in a sentence, and not by a worker."""
+    try:
+        load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
+    except ForecacheError:
+        raise
+    except Exception as error:
+        allowed = "" if pickle_allowed() else f", or set {ALLOW_PICKLE}=true if you trust whoever made it"
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"The model {model.uri} cannot be loaded: {said}.",
+            remedy=f"Log it as ONNX, with skops or as a Booster{allowed}.",
+        ) from error
+
+
+def _folder(settings: Settings, model: ModelVersion) -> Path:
+    """The model's folder on this machine, compared with its checksums where Forecache registered it."""
+    from mlflow.exceptions import MlflowException
+
+    if CHECKSUMS_TAG in model.tags:
+        return verified_folder(settings, model)
+    try:
+        return download(settings, artifact_uri=model.uri)
+    except MlflowException as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        raise (
+            _missing(model, said) if error.error_code == "RESOURCE_DOES_NOT_EXIST" else away(model.uri, said)
+        ) from error
+    except OSError as error:
+        raise _missing(model, str(error)) from error
+
+
+def _missing(model: ModelVersion, said: str) -> ForecacheError:
+    return NotFoundError(
+        f"The files of the model {model.uri} cannot be read: {said}.",
+        remedy="Log it again, or restore the artifacts of the MLflow server.",
+    )
+
+
+def _check_signature(pipeline: Pipeline, model: ModelVersion, folder: Path) -> None:
+    """Refuse a model whose inputs are not among the features, in name, number or type."""
+    described = describe_model(folder)
+    if described.inputs is None or described.outputs is None:
+        side = "inputs" if described.inputs is None else "outputs"
+        raise InputError(
+            f"The model {model.uri} was logged without a signature of its {side}: what it takes cannot be checked.",
+            remedy="Log it with signature=mlflow.models.infer_signature(features, predictions).",
+        )
+    signature, features = read_signature(described.inputs, described.outputs), pipeline.feature_names
+    computed = f"The features of pipeline {pipeline.name!r} are {', '.join(features)}."
+    for name, kind in zip(signature.inputs, signature.input_types, strict=False):
+        if name not in features and name not in signature.optional:
+            raise InputError(
+                f"The model {model.uri} takes the column {name!r}, which is not a feature.", remedy=computed
+            )
+        if name in features and kind not in _NUMBERS:
+            raise InputError(
+                f"The model {model.uri} takes the column {name!r} as {kind}, and the feature is a number.",
+                remedy="Name another feature like it, or log the model with a signature that takes numbers.",
+            )
+    if not signature.inputs and signature.width not in (None, len(features)):
+        raise InputError(
+            f"The model {model.uri} takes a matrix of {signature.width} columns, "
+            f"and pipeline {pipeline.name!r} has {len(features)} features.",
+            remedy=f"{computed} Declare those that it was trained on, in that order.",
+        )

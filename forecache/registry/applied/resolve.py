@@ -1,0 +1,105 @@
+"""What the URI of a registered model means now: the version that an alias names, or the model of a run."""
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import NotFoundError, UnavailableError
+from forecache.pipeline import Pipeline, RegisteredModel
+from forecache.registry.applied.numbers import number_of
+from forecache.registry.versions.models import ModelVersion
+from forecache.settings import Settings
+from forecache.tracking.client import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel, *, run_id: str = "") -> ModelVersion:
+    """What a URI means now: the version that an alias names, or the model of a run.
+
+    Raises:
+        NotFoundError: There is no such model, version, alias or run.
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = tracking(settings)
+        return _look_up(client, settings, pipeline, model.uri, run_id)
+    except MlflowException as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        if error.error_code not in _UNKNOWN:
+            raise away(model.uri, said) from error
+        raise NotFoundError(
+            f"MLflow has no {model.uri}: {said}.",
+            remedy="Register the model or give the alias in MLflow, or correct the URI of the declaration.",
+        ) from error
+
+
+def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
+    """All versions of the registered model, newest first; empty where there is none.
+
+    Raises:
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = tracking(settings)
+        found = client.search_model_versions(f"name='{model.name}'", max_results=1000)
+        named = client.get_registered_model(model.name).aliases if found else {}
+    except MlflowException as error:
+        raise away(model.uri, str(error).splitlines()[0].rstrip(".")) from error
+    versions = sorted(map(_registered, found), key=lambda version: -version.version)
+    aliases = {v.version: tuple(sorted(a for a, number in named.items() if int(number) == v.version)) for v in versions}
+    return [replace(version, aliases=aliases[version.version]) for version in versions]
+
+
+def away(uri: str, said: str) -> UnavailableError:
+    return UnavailableError(
+        f"MLflow cannot be asked for {uri}: {said}.",
+        remedy="What was scored and published stays. Run again when the server of FORECACHE_MLFLOW_URI answers.",
+    )
+
+
+def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
+    """A version of a registered model."""
+    return _registered(client.get_model_version(name, str(number)))
+
+
+def _look_up(client: "MlflowClient", settings: Settings, pipeline: Pipeline, uri: str, run_id: str) -> ModelVersion:
+    scheme, _, rest = uri.partition(":/")
+    if scheme == "runs":
+        run = client.get_run(rest.partition("/")[0]).info
+        number = number_of(settings, pipeline.name, uri, {"uri": uri, "mlflow_run_id": run.run_id}, run_id=run_id)
+        return numbered(pipeline, number, uri, run_id=run.run_id, created_at=_moment(run.start_time))
+    if "@" in rest:
+        return _registered(client.get_model_version_by_alias(*rest.rsplit("@", 1)))
+    return _registered(client.get_model_version(*rest.rsplit("/", 1)))
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+
+
+def _registered(version: Any) -> ModelVersion:
+    return ModelVersion(
+        name=version.name,
+        version=int(version.version),
+        run_id=version.run_id or "",
+        uri=f"models:/{version.name}/{version.version}",
+        aliases=tuple(sorted(version.aliases)),
+        gate="none",
+        created_at=_moment(version.creation_timestamp),
+        tags=dict(version.tags),
+    )
+
+
+def numbered(
+    pipeline: Pipeline, number: int, uri: str, *, run_id: str = "", created_at: datetime | None = None
+) -> ModelVersion:
+    """A model that has its number from the ledger."""
+    return ModelVersion(pipeline.name, number, run_id, uri, (), "none", created_at or datetime.now(timezone.utc))

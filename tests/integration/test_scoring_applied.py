@@ -1,0 +1,334 @@
+"""Nights are scored with models that are not trained here: registered ones, functions, expressions."""
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from applied_sample import NAMES, applied, onnx_model, prepare, register, sklearn_model
+from deltalake import DeltaTable, write_deltalake
+from rules_project.pipelines import rules as functions
+from scoring_support import NIGHT, features_table, predictions, write_features
+
+from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
+from forecache.lake.delta.tables import table_exists
+from forecache.lake.ledger import all_records, last_record
+from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel
+from forecache.registry.applied.numbers import met_models, number_of
+from forecache.results import StageResult
+from forecache.scoring.run import score
+from forecache.settings import Settings
+from forecache.tracking.client import tracking
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+URI = "models:/churn_model@production"
+ROWS = 1500
+SQL = """
+    CASE WHEN f0 IS NULL THEN 0.5  -- nothing is known of them
+         WHEN f0 < 0 THEN 0.1 / (1 + exp(-1.5 * f1 * f2))
+         ELSE 1 / (1 + exp(-1.5 * f1 * f2)) END
+"""
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Settings:
+    """A night of features in three files."""
+    tables = [features_table(ROWS // 3, num_features=4, seed=i, first=i * (ROWS // 3)) for i in range(3)]
+    write_features(settings, applied(SqlModel("f0")), tables)
+    return settings
+
+
+def feature_columns(settings: Settings) -> dict[str, np.ndarray]:
+    table = DeltaTable(settings.table_uri("features_demo")).to_pyarrow_table().sort_by("user_id")
+    return {name: table[name].to_numpy() for name in NAMES}
+
+
+def run(settings: Settings, pipeline: Pipeline, **more: Any) -> StageResult:
+    return score(None, settings, pipeline, [NIGHT], engine="arrow", **more)
+
+
+def column(settings: Settings, pipeline: Pipeline, name: str = "probability") -> list[Any]:
+    return list(predictions(settings, pipeline)[name].to_pylist())
+
+
+def test_a_moved_alias_scores_the_night_again_and_an_unmoved_one_does_nothing(lake: Settings, tmp_path: Path) -> None:
+    pipeline = applied(RegisteredModel(URI))
+    first = register(lake, onnx_model(tmp_path / "one"))
+    assert run(lake, pipeline, run_id="the run").details["model"] == f"churn_model@{first}"
+    before = column(lake, pipeline)
+    assert run(lake, pipeline).skipped
+    second = register(lake, onnx_model(tmp_path / "two", seed=1), alias="")
+    assert run(lake, pipeline).skipped
+    tracking(lake).set_registered_model_alias("churn_model", "production", str(second))
+    assert run(lake, pipeline).details["scored_rows"] == ROWS
+    rows = predictions(lake, pipeline)
+    assert (set(rows["model_name"].to_pylist()), set(rows["model_version"].to_pylist())) == ({"churn_model"}, {second})
+    assert rows["probability"].to_pylist() != before
+    last = last_record(lake, "score", "demo", NIGHT)
+    assert last is not None
+    assert f"model=churn_model@{second} " in last.inputs
+
+
+def test_a_version_and_a_run_name_the_same_model(lake: Settings, tmp_path: Path) -> None:
+    import mlflow
+
+    by_version = applied(RegisteredModel(f"models:/churn_model/{register(lake, onnx_model(tmp_path / 'one'))}"))
+    run(lake, by_version)
+    expected = column(lake, by_version)
+    tracking(lake)
+    with mlflow.start_run(experiment_id="0") as made:
+        mlflow.log_artifacts(str(tmp_path / "one"), "model")
+    by_run = applied(RegisteredModel(f"runs:/{made.info.run_id}/model"))
+    result = run(lake, by_run)
+    assert result.details["model"] == "demo@1"
+    assert column(lake, by_run) == expected
+    assert met_models(lake, "demo")[1].details == {
+        "uri": by_run.model.uri,  # type: ignore[union-attr]
+        "mlflow_run_id": made.info.run_id,
+    }
+
+
+@pytest.mark.slow
+def test_both_engines_score_every_kind_alike_to_the_bit(spark: "SparkSession", lake: Settings, tmp_path: Path) -> None:
+    register(lake, onnx_model(tmp_path / "onnx"), name="network")
+    sklearn_model(tmp_path / "sklearn")
+    register(lake, tmp_path / "sklearn", name="forest")
+    kinds: Sequence[Any] = (
+        RegisteredModel("models:/network@production"),
+        RegisteredModel("models:/forest@production", returns={"probability": "prediction[1]"}),
+        FunctionModel(functions.rules),
+        SqlModel(SQL),
+    )
+    for model in kinds:
+        pipeline = applied(model)
+        run(lake, pipeline)
+        by_arrow = column(lake, pipeline)
+        result = score(spark, lake, pipeline, [NIGHT], rebuild=True)
+        assert result.details["scored_rows"] == ROWS
+        assert column(lake, pipeline) == by_arrow, model
+
+
+def test_a_function_is_what_numpy_makes_of_it(lake: Settings) -> None:
+    pipeline = applied(FunctionModel(functions.rules))
+    result = run(lake, pipeline)
+    assert result.details["plan"]["runtime"] == "function"
+    assert column(lake, pipeline) == functions.rules(feature_columns(lake)).tolist()
+    rows = predictions(lake, pipeline)
+    assert (set(rows["model_name"].to_pylist()), set(rows["model_version"].to_pylist())) == ({"demo"}, {1})
+    assert run(lake, pipeline).skipped
+
+
+def test_an_expression_is_what_the_function_computes(lake: Settings) -> None:
+    pipeline = applied(SqlModel(SQL))
+    assert run(lake, pipeline).details["plan"]["runtime"] == "sql"
+    np.testing.assert_allclose(column(lake, pipeline), functions.rules(feature_columns(lake)), rtol=1e-5)
+
+
+def test_changed_code_is_another_number_and_the_old_code_has_its_own_again(lake: Settings) -> None:
+    versions = []
+    for model in (SqlModel("0.5"), FunctionModel(functions.rules), SqlModel("0.25"), SqlModel("0.5")):
+        result = run(lake, applied(model))
+        assert not result.skipped
+        versions.append(result.details["model"])
+    assert versions == ["demo@1", "demo@2", "demo@3", "demo@1"]
+    assert met_models(lake, "demo")[2].details["function"] == "rules_project.pipelines.rules:rules"
+
+
+def test_models_that_are_met_at_once_get_one_number_each(settings: Settings) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        numbers = list(pool.map(lambda i: number_of(settings, "demo", f"model {i % 3}", {}, run_id=""), range(12)))
+    by_model = {i: {numbers[j] for j in range(i, 12, 3)} for i in range(3)}
+    again = {i: number_of(settings, "demo", f"model {i}", {}, run_id="") for i in range(3)}
+    assert sorted(again.values()) == [1, 2, 3]
+    assert all(again[i] in by_model[i] for i in range(3))
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "said"),
+    [
+        (functions.compared, CheckError, "gives a row another 'probability' among other rows"),
+        (functions.short, CheckError, r"returned \(1,\) of 'probability' for 1024 rows"),
+        (functions.failing, InputError, "failed: KeyError: 'age'"),
+        (functions.greedy, InputError, "failed: ValueError: assignment destination is read-only"),
+        (functions.two_outputs, CheckError, "returned probability, rank, and probability are declared"),
+    ],
+)
+def test_a_function_that_is_wrong_is_refused_and_nothing_is_written(
+    lake: Settings, function: Any, error: type[Exception], said: str
+) -> None:
+    pipeline = applied(FunctionModel(function))
+    with pytest.raises(error, match=said):
+        run(lake, pipeline)
+    assert not table_exists(lake, pipeline.prediction_table)
+
+
+def test_a_function_of_other_code_than_the_drivers_does_not_score(lake: Settings, monkeypatch: Any) -> None:
+    pipeline = applied(FunctionModel(functions.rules))
+    other = dataclasses.replace(pipeline.fingerprints, training="0123456789abcdef")
+    monkeypatch.setitem(vars(pipeline), "fingerprints", other)
+    with pytest.raises(InputError, match="is other code where it is to score"):
+        run(lake, pipeline)
+
+
+def test_an_expression_that_fails_on_a_value_says_so(lake: Settings) -> None:
+    pipeline = applied(SqlModel("CAST(CASE WHEN f1 > 0 THEN 'high' ELSE '0' END AS DOUBLE)"))
+    with pytest.raises(InputError, match="expression of the model failed: Conversion Error.*'high'"):
+        run(lake, pipeline)
+
+
+def test_a_classifier_gives_the_probability_that_is_asked_for(lake: Settings, tmp_path: Path) -> None:
+    import pandas as pd
+
+    estimator = sklearn_model(tmp_path / "model")
+    register(lake, tmp_path / "model")
+    with pytest.raises(InputError, match=r"returns 2 values a row of 'prediction'.*returns=\{'probability': 'predict"):
+        run(lake, applied(RegisteredModel(URI)))
+    with pytest.raises(InputError, match=r"there is no \[2\]"):
+        run(lake, applied(RegisteredModel(URI, returns={"probability": "prediction[2]"})))
+    with pytest.raises(InputError, match="returns prediction, and the output 'probability' is to be 'score'"):
+        run(lake, applied(RegisteredModel(URI, returns={"probability": "score"})))
+    pipeline = applied(RegisteredModel(URI, returns={"probability": "prediction[1]"}))
+    run(lake, pipeline)
+    expected = estimator.predict_proba(pd.DataFrame(feature_columns(lake)))[:, 1]
+    np.testing.assert_allclose(column(lake, pipeline), expected, rtol=1e-5)
+    run(lake, applied(RegisteredModel(URI, returns={"probability": "prediction[0]"})))
+    np.testing.assert_allclose(column(lake, pipeline), 1 - expected, atol=1e-6)
+
+
+def test_a_model_that_does_not_fit_the_features_is_refused_before_a_row_is_scored(
+    lake: Settings, tmp_path: Path
+) -> None:
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import infer_signature
+    from scoring_support import network
+
+    pipeline = applied(RegisteredModel(URI))
+    register(lake, onnx_model(tmp_path / "names", names=["f0", "age"]))
+    with pytest.raises(InputError, match="takes the column 'age', which is not a feature. The features of pipeline"):
+        run(lake, pipeline)
+    register(lake, onnx_model(tmp_path / "kinds", kind="string"))
+    with pytest.raises(InputError, match="takes the column 'f0' as string, and the feature is a number"):
+        run(lake, pipeline)
+    graph = onnx.load_from_string(network(6))
+    matrix = infer_signature(np.zeros((2, 6), np.float32), np.zeros((2, 1), np.float32))
+    mlflow.onnx.save_model(graph, str(tmp_path / "width"), signature=matrix, pip_requirements=["onnxruntime"])
+    register(lake, tmp_path / "width")
+    with pytest.raises(InputError, match="takes a matrix of 6 columns, and pipeline 'demo' has 4 features"):
+        run(lake, pipeline)
+    mlflow.onnx.save_model(graph, str(tmp_path / "none"), pip_requirements=["onnxruntime"])
+    register(lake, tmp_path / "none")
+    with pytest.raises(InputError, match="was logged without a signature of its inputs"):
+        run(lake, pipeline)
+    assert not table_exists(lake, pipeline.prediction_table)
+
+
+def test_a_model_takes_its_columns_by_name_out_of_more_features(lake: Settings, tmp_path: Path) -> None:
+    pipeline = applied(RegisteredModel(URI))
+    register(lake, onnx_model(tmp_path / "few", names=["f3", "f1"]))
+    run(lake, pipeline)
+    few = column(lake, pipeline)
+    backwards = dataclasses.replace(pipeline.features, columns=pipeline.features.columns[::-1])
+    run(lake, dataclasses.replace(pipeline, features=backwards))
+    assert column(lake, pipeline) == few
+
+
+def test_a_pickle_is_not_loaded_unless_it_is_allowed(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = applied(RegisteredModel(URI, returns={"probability": "prediction[1]"}))
+    sklearn_model(tmp_path / "model", format="cloudpickle")
+    register(lake, tmp_path / "model")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    with pytest.raises(InputError, match="cannot be loaded: Deserializing this model is disallowed"):
+        run(lake, pipeline)
+    assert not table_exists(lake, pipeline.prediction_table)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    assert run(lake, pipeline).rows == ROWS
+
+
+def test_what_mlflow_does_not_have_is_said_in_a_sentence(lake: Settings, tmp_path: Path) -> None:
+    prepare(lake)
+    for uri in (URI, "models:/churn_model/3", "runs:/0123456789abcdef0123456789abcdef/model"):
+        with pytest.raises(NotFoundError, match=f"MLflow has no {uri}: "):
+            run(lake, applied(RegisteredModel(uri)))
+    version = register(lake, onnx_model(tmp_path / "one"), alias="staging")
+    for uri in (URI, f"models:/churn_model/{version + 1}"):
+        with pytest.raises(NotFoundError, match=f"MLflow has no {uri}: "):
+            run(lake, applied(RegisteredModel(uri)))
+
+
+def test_a_server_that_is_away_is_said_in_a_sentence(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = lake.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
+    with pytest.raises(UnavailableError, match="MLflow cannot be asked for models:/churn_model@production: "):
+        run(away, applied(RegisteredModel(URI)))
+
+
+def labelled(settings: Settings, uri: str, *, rows: int = 400) -> None:
+    """Rows of the features, and a label that is 1 where f1 + f2 is positive; every tenth is unknown."""
+    table = features_table(rows, num_features=4, seed=5).drop_columns(["user_id", "as_of"])
+    label = (table["f1"].to_numpy() + table["f2"].to_numpy() > 0).astype(float)
+    write_deltalake(uri, table.append_column("churned", pa.array(label, mask=np.arange(rows) % 10 == 0)))
+
+
+def test_a_version_that_misses_its_floors_leaves_the_last_accepted_one(lake: Settings, tmp_path: Path) -> None:
+    labelled(lake, str(tmp_path / "labelled"))
+    model = RegisteredModel(
+        URI,
+        returns={"probability": "prediction[1]"},
+        judged_on=Labelled(str(tmp_path / "labelled"), "churned"),
+        floors={"roc_auc": 0.9, "log_loss": 0.5},
+    )
+    pipeline = applied(model)
+    sklearn_model(tmp_path / "bad", backwards=True)
+    register(lake, tmp_path / "bad")
+    with pytest.raises(CheckError, match="does not reach its floors, and no version did before: roc_auc 0.0"):
+        run(lake, pipeline)
+    sklearn_model(tmp_path / "good")
+    good = register(lake, tmp_path / "good")
+    result = run(lake, pipeline)
+    assert result.details["model"] == f"churn_model@{good}"
+    assert result.details["judged"]["accepted"]
+    bad = register(lake, tmp_path / "bad")
+    result = run(lake, pipeline)
+    assert (result.skipped, result.details["model"]) == (True, f"churn_model@{good}")
+    assert not result.details["judged"]["accepted"]
+    assert f"Version {good} stays: version {bad} misses its floors: roc_auc" in result.details["judged"]["reason"]
+    assert "on 360 rows" in result.details["judged"]["reason"]
+    run(lake, pipeline)
+    verdicts = [row.details for row in all_records(lake, "judge", "demo")]
+    assert [(found["version"], found["accepted"]) for found in verdicts] == [
+        (1, False),
+        (2, True),
+        (3, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "table", "error", "said"),
+    [
+        ("churned", "nowhere", NotFoundError, "labelled table '.*nowhere' cannot be read"),
+        ("gone", "labelled", InputError, "has no column 'gone'"),
+        ("f2", "labelled", InputError, "its floors are of a binary label"),
+        ("none", "labelled", InputError, "has no row with a 'none'"),
+        ("word", "labelled", InputError, "does not fit the features"),
+    ],
+)
+def test_a_labelled_table_that_does_not_fit_is_refused(
+    lake: Settings, tmp_path: Path, label: str, table: str, error: type[Exception], said: str
+) -> None:
+    rows = features_table(50, num_features=4).drop_columns(["user_id", "as_of"])
+    rows = rows.append_column("churned", pa.array([1.0, 0.0] * 25)).append_column("word", pa.array(["no"] * 50))
+    write_deltalake(str(tmp_path / "labelled"), rows.append_column("none", pa.nulls(50, pa.float64())))
+    register(lake, onnx_model(tmp_path / "one"))
+    judged_on = Labelled(str(tmp_path / table), label)
+    with pytest.raises(error, match=said):
+        run(lake, applied(RegisteredModel(URI, judged_on=judged_on, floors={"roc_auc": 0.1})))
+    assert not all_records(lake, "judge", "demo")

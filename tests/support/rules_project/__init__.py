@@ -1,0 +1,1 @@
+"""A project whose models are not trained in it."""

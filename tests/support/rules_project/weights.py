@@ -1,0 +1,3 @@
+"""A number that the rules reach."""
+
+STEEPNESS = 1.5
