@@ -21,15 +21,15 @@ POOR = GOOD + RNG.normal(0, 3, ROWS)
 
 def test_floor_of_a_metric_where_less_is_better_is_an_upper_bound() -> None:
     gate = replace(returns.gate, floors={"roc_auc": 0.8, "ece": 0.05})
-    over, calibrated = checks.check_floors(gate, {"roc_auc": 0.79, "ece": 0.04})
+    over, calibrated = checks.check_floors(gate.floors, {"roc_auc": 0.79, "ece": 0.04})
     assert not over.passed
     assert over.reason == "roc_auc 0.7900, at least 0.8 wanted"
     assert calibrated.passed
-    assert not list(checks.check_floors(gate, {"roc_auc": 0.79, "ece": 0.06}))[1].passed
+    assert not list(checks.check_floors(gate.floors, {"roc_auc": 0.79, "ece": 0.06}))[1].passed
 
 
 def test_floor_fails_on_a_metric_that_is_not_a_number() -> None:
-    assert not next(checks.check_floors(returns.gate, {"roc_auc": float("nan")})).passed
+    assert not next(checks.check_floors(returns.gate.floors, {"roc_auc": float("nan")})).passed
 
 
 def test_calibration_is_held_to_its_limit_where_there_is_one() -> None:
