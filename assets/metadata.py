@@ -9,6 +9,7 @@ import dagster as dg
 
 from forecache.pipeline import AS_OF, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.keys import key_types
+from forecache.pipeline.similar import SimilarItems
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -99,15 +100,15 @@ def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
     return [dg.TableColumn(f.name, "float", description=f.description) for f in declared.feature_columns]
 
 
-def recommendation_schema(recommender: Recommender) -> dg.TableSchema:
+def recommendation_schema(recommender: Recommender | SimilarItems) -> dg.TableSchema:
     return dg.TableSchema(
         [
-            dg.TableColumn(recommender.user, recommender.key_type, description="Key."),
+            dg.TableColumn(recommender.key[0], recommender.key_type, description="Key."),
             dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
             dg.TableColumn(
                 recommender.output_columns[0],
                 "array<struct<item, score: float, reason: string>>",
-                description="The items, the best first; the reason is the user's own item that counted most.",
+                description="The items, the best first, each with a short reason.",
             ),
             dg.TableColumn("model_name", "string", description="Name of the recommender."),
             dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),

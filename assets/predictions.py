@@ -1,6 +1,7 @@
 """Predictions: every entity of a night scored by the champion, once. Partitioned by night; this is what SQL reads."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -86,8 +87,14 @@ def _models(pipeline: Pipeline) -> list[str]:
     return [model_name(pipeline)] if has_asset else []
 
 
-def check_predictions(step: Step, table: str, expectations: Sequence[Expectation]) -> Iterator[Any]:
-    """Check the step's as-of dates of a prediction table as it is now; yields both checks of `expectation_specs`."""
+def check_predictions(
+    step: Step, table: str, expectations: Sequence[Expectation], *, nights: Sequence[date] | None = None
+) -> Iterator[Any]:
+    """Check as-of dates of a prediction table as it is now; yields both checks of `expectation_specs`.
+
+    Args:
+        nights: None: those of the step.
+    """
     from forecache.lake.delta.digest import partition_digests
     from forecache.lake.delta.tables import open_table
     from forecache.quality.verdicts import check_nights
@@ -100,7 +107,7 @@ def check_predictions(step: Step, table: str, expectations: Sequence[Expectation
         table,
         expectations,
         column=AS_OF,
-        states=partition_digests(checked, AS_OF, step.nights),
+        states=partition_digests(checked, AS_OF, step.nights if nights is None else nights),
         version=checked.version(),
     )
     yield from checks.expectation_events(step.context, table, reports)

@@ -13,6 +13,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
 from assets.stage import Step, explained
 from forecache.pipeline import Recommender, Served
+from forecache.pipeline.similar import SimilarItems
 from resources.settings import SettingsResource
 
 
@@ -23,7 +24,11 @@ def published_name(pipeline: Served) -> str:
 def build_published(pipeline: Served) -> dg.AssetsDefinition:
     """The current store version of a pipeline."""
 
-    stage = "recommend" if isinstance(pipeline, Recommender) else "score"
+    stage, subject = "score", pipeline.name
+    if isinstance(pipeline, (Recommender, SimilarItems)):
+        stage = "recommend"
+    if isinstance(pipeline, SimilarItems):
+        subject = pipeline.recommender.name
 
     @dg.asset(
         name=published_name(pipeline),
@@ -40,7 +45,7 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
         from forecache.operations.publish import publish_night
 
         step = Step(context, settings.load())
-        newest = newest_night(step.settings, stage, pipeline.name)
+        newest = newest_night(step.settings, stage, subject)
         result = step.run(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)

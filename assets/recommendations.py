@@ -18,6 +18,7 @@ from assets.stage import Step, explained
 from assets.views import ranking_view
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Recommender
+from forecache.pipeline.similar import SimilarItems
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -45,7 +46,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.quality.expectations import recommendation_expectations
-        from forecache.recommend.stage import recommend
+        from forecache.recommend.stage import recommend, require_none_refused
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
@@ -59,6 +60,39 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
             }
         )
 
-        yield from check_predictions(step, table, recommendation_expectations(recommender))
+        yield from check_predictions(step, table, recommendation_expectations(recommender), nights=result.nights)
+        require_none_refused(result)
 
     return recommendations
+
+
+def build_similar_items(similar: SimilarItems) -> dg.AssetsDefinition:
+    """The table of lists from item to item, which the recommender's run has written."""
+    table, recommender = similar.prediction_table, similar.recommender
+    partitions = pipeline_partitions(similar)
+
+    @dg.asset(
+        name=table,
+        deps=[recommender.prediction_table],
+        description=f"{similar.description} Written together with the lists of users, and checked here.",
+        group_name="predictions",
+        kinds={"deltalake", "numpy"},
+        owners=[similar.owner],
+        metadata={"dagster/column_schema": recommendation_schema(similar)},
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=nightly_freshness(similar),
+        check_specs=checks.expectation_specs(table, partitions, about="Each item once, with a list."),
+    )
+    @explained
+    def similar_items(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
+        from forecache.lake.delta.tables import table_version
+        from forecache.quality.expectations import recommendation_expectations
+
+        step = Step(context, settings.load(), spark)
+        yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
+        yield from check_predictions(step, table, recommendation_expectations(similar))
+
+    return similar_items

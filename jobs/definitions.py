@@ -15,7 +15,7 @@ from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
-from assets.recommendations import build_recommendations
+from assets.recommendations import build_recommendations, build_similar_items
 from assets.training_set import build_training_set
 from forecache.pipeline import (
     FeatureView,
@@ -30,6 +30,7 @@ from forecache.pipeline import (
 )
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.schedule import NEVER
+from forecache.pipeline.similar import similar_items_of
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.full import build_full_job
@@ -63,7 +64,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        *(source_definitions(source) for source in sources_of([*project.served.values(), *project.mailings.values()])),
+        *(source_definitions(source) for source in sources_of([*project.nightly.values(), *project.mailings.values()])),
         dg.Definitions(assets=[build_features(*each) for each in views_of(project.pipelines.values())]),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
@@ -122,9 +123,12 @@ def training_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 
 def recommender_definitions(recommender: Recommender) -> dg.Definitions:
-    nightly = build_recommender_job(recommender)
+    nightly, similar = build_recommender_job(recommender), similar_items_of(recommender)
+    assets = [build_recommendations(recommender), build_published(recommender)]
+    if similar is not None:
+        assets += [build_similar_items(similar), build_published(similar)]
     return dg.Definitions(
-        assets=[build_recommendations(recommender), build_published(recommender)],
+        assets=assets,
         jobs=[nightly],
         schedules=[build_nightly_schedule(recommender, nightly)],
     )

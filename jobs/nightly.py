@@ -9,6 +9,7 @@ import dagster as dg
 from assets.drift_report import drift_report_name
 from assets.published import published_name
 from forecache.pipeline import Pipeline, Recommender, Served
+from forecache.pipeline.similar import similar_items_of
 from jobs.common import AssetJob, newest_night_schedule
 
 
@@ -37,9 +38,11 @@ def build_nightly_job(pipeline: Pipeline) -> AssetJob:
 
 def build_recommender_job(recommender: Recommender) -> AssetJob:
     """Ingest, fit, rank and publish."""
+    served = filter(None, (recommender, similar_items_of(recommender)))
+    assets = [name for each in served for name in (each.prediction_table, published_name(each))]
     return dg.define_asset_job(
         nightly_job_name(recommender),
-        selection=dg.AssetSelection.assets(recommender.prediction_table, published_name(recommender)),
+        selection=dg.AssetSelection.assets(*assets),
         description=f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists.",
         executor_def=dg.in_process_executor,
     )

@@ -10,9 +10,9 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
-from forecache.pipeline import Pipeline, Recommender, Served, Source, load_served
+from forecache.pipeline import Pipeline, Recommender, Served, Source
 from forecache.pipeline.as_of import as_of_range, newest_as_of
-from forecache.pipeline.loading import read_project
+from forecache.pipeline.loading import load_nightly, read_project
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -50,7 +50,7 @@ def run(
         PipelinesFailed: Some of several pipelines failed; the others ran to their end.
         ForecacheError: What made a stage or a blocking check of the only pipeline fail. Stages before it stay done.
     """
-    chosen = [load_served(settings, name) for name in pipelines]
+    chosen = [load_nightly(settings, name) for name in pipelines]
     if not chosen:
         return []
     failures: dict[str, BaseException] = {}

@@ -6,7 +6,14 @@ from datetime import date
 from types import ModuleType
 from typing import Literal
 
-from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served, load_trained, read_project
+from forecache.pipeline.loading import (
+    load_nightly,
+    load_pipeline,
+    load_pipelines,
+    load_served,
+    load_trained,
+    read_project,
+)
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -23,6 +30,13 @@ def chosen_served(settings: Settings, names: Sequence[str]) -> list[str]:
     if not names:
         return list(read_project(settings).served)
     return [load_served(settings, name).name for name in dict.fromkeys(names)]
+
+
+def chosen_nightly(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The given names, each checked; those of all that has a nightly run if none is given."""
+    if not names:
+        return list(read_project(settings).nightly)
+    return [load_nightly(settings, name).name for name in dict.fromkeys(names)]
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:

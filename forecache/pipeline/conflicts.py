@@ -8,6 +8,7 @@ from forecache.errors import SettingsError
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.mailing import Mailing
 from forecache.pipeline.recommender import Recommender
+from forecache.pipeline.similar import similar_items_of
 
 Declared = Pipeline | Recommender | Mailing
 
@@ -19,6 +20,9 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
         for pipeline in pipelines:
             kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
             places[kind, pipeline.name][module].append(pipeline)
+            similar = similar_items_of(pipeline) if isinstance(pipeline, Recommender) else None
+            if similar is not None:
+                places[kind, similar.name][module].append(similar)
             for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)

@@ -20,9 +20,11 @@ from forecache.pipeline.conflicts import Declared, ambiguous, of_other_dates
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.mailing import Mailing
 from forecache.pipeline.recommender import Recommender
+from forecache.pipeline.similar import SimilarItems, similar_items_of
 from forecache.pipeline.trained import not_trained
 from forecache.settings import Settings
 
+Predicting = Pipeline | Recommender | SimilarItems
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
@@ -43,10 +45,17 @@ class Project:
     mailings: dict[str, Mailing] = field(default_factory=dict)
 
     @property
-    def served(self) -> dict[str, Pipeline | Recommender]:
-        """All of them by name, in alphabetical order."""
+    def nightly(self) -> dict[str, Pipeline | Recommender]:
+        """What has a nightly run, by name, in alphabetical order."""
         both: dict[str, Pipeline | Recommender] = {**self.pipelines, **self.recommenders}
         return {name: both[name] for name in sorted(both)}
+
+    @property
+    def served(self) -> dict[str, Predicting]:
+        """What has predictions: also the lists from item to item of recommenders."""
+        similar = filter(None, map(similar_items_of, self.recommenders.values()))
+        found: dict[str, Predicting] = {**self.nightly, **{each.name: each for each in similar}}
+        return {name: found[name] for name in sorted(found)}
 
 
 def read_project(settings: Settings) -> Project:
@@ -89,8 +98,8 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
     return project.pipelines
 
 
-def load_served(settings: Settings, name: str) -> Pipeline | Recommender:
-    """One pipeline or recommender by name.
+def load_served(settings: Settings, name: str) -> Predicting:
+    """One pipeline or recommender, or a recommender's lists from item to item, by name.
 
     Raises:
         NotFoundError: Nothing has that name; the message lists what there is.
@@ -116,7 +125,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
         Others as `load_served`.
     """
     found = load_served(settings, name)
-    if isinstance(found, Recommender):
+    if not isinstance(found, Pipeline):
         raise InputError(
             f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
             remedy=f"`forecache run {name}` fits and publishes it.",
@@ -149,7 +158,23 @@ def load_mailing(settings: Settings, name: str) -> Mailing:
     return project.mailings[name]
 
 
-def find_served(settings: Settings, name: str) -> Pipeline | Recommender | None:
+def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
+    """One pipeline or recommender by name.
+
+    Raises:
+        InputError: It is a recommender's lists from item to item, which that one's run makes.
+        Others as `load_served`.
+    """
+    found = load_served(settings, name)
+    if isinstance(found, SimilarItems):
+        made_by = found.recommender.name
+        raise InputError(
+            f"{name!r} is made by {made_by!r}.", remedy=f"`forecache run {made_by}` makes and publishes it."
+        )
+    return found
+
+
+def find_served(settings: Settings, name: str) -> Predicting | None:
     """One pipeline or recommender by name, None where it is not declared.
 
     Raises:
@@ -158,7 +183,7 @@ def find_served(settings: Settings, name: str) -> Pipeline | Recommender | None:
     return _find(read_project(settings), name)
 
 
-def _find(project: Project, name: str) -> Pipeline | Recommender | None:
+def _find(project: Project, name: str) -> Predicting | None:
     _warn(project)
     if name not in project.served and project.broken:
         own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]

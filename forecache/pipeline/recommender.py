@@ -65,6 +65,8 @@ class Recommender:
         group: A column of the source, such as a category, by which lists are kept varied. An item's group is the latest
             one; an item without any is not limited.
         most_of_group: Most items of one group on a list; needs `group`.
+        similar_items: Also lists of so many similar items for each item, as a second table that is published under
+            `<name>_items`; None: none.
         gate: What the model has to reach.
         publish: What is served, when it counts as stale, and what a new version may not do.
         schedule: When it runs, and which days are its as-of dates; it is fitted in every run.
@@ -82,6 +84,7 @@ class Recommender:
     exclude_days: int | None = 0
     group: str | None = None
     most_of_group: int | None = None
+    similar_items: int | None = None
     gate: RankingGate = field(default_factory=RankingGate)
     publish: Publish = field(default_factory=Publish)
     schedule: Schedule = field(default_factory=Schedule)
@@ -94,9 +97,14 @@ class Recommender:
         check_fields(owner, self)
         check_name("recommender", self.name)
         check_column("A recommender", self.user)
-        check_least(owner, self, 1, "k", "history_days", "most_of_group")
+        check_least(owner, self, 1, "k", "history_days", "most_of_group", "similar_items")
         check_least(owner, self, 0, "exclude_days", "seed")
         check_value(owner, "k", self.k, self.k <= 1000, "A list has at most 1,000 items.")
+        fits = self.similar_items is None or self.similar_items <= 1000
+        check_value(owner, "similar_items", self.similar_items, fits, "A list has at most 1,000 items.")
+        if self.similar_items is not None:
+            check_name("recommender", f"{self.name}_items")
+            check_unique("column", owner, [self.item, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         rule = f"It judges the first {self.gate.at} places: give at least as many."
         check_value(owner, "k", self.k, self.k >= self.gate.at, rule)
         rule = "It is a model of forecache.recommend, such as Ease()."
@@ -167,6 +175,10 @@ class Recommender:
         return self._column(self.user).type
 
     @property
+    def item_type(self) -> str:
+        return self._column(self.item).type
+
+    @property
     def all_sources(self) -> tuple[Source, ...]:
         return (self.source,)
 
@@ -201,6 +213,6 @@ class Recommender:
         return fingerprint(
             columns=(self.user, self.item, self.weight, self.group),
             model=self.model,
-            lists=(self.k, self.history_days, self.exclude_days, self.most_of_group, self.seed),
+            lists=(self.k, self.similar_items, self.history_days, self.exclude_days, self.most_of_group, self.seed),
             gate=self.gate,
         )

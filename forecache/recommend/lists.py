@@ -27,10 +27,10 @@ class Lists:
     """The lists of all users, made while they are read.
 
     Attributes:
-        user_keys: The users by code.
+        keys: The users by code.
     """
 
-    user_keys: pa.Array
+    keys: pa.Array
     history: "csr_matrix"
     fitted: Fitted
     found: Iterator[TopK]
@@ -42,21 +42,32 @@ class Lists:
         for top in self.found:
             waiting.append(self._as_arrow(top))
             last = top.first + len(top.items)
-            if last - first >= rows or last == len(self.user_keys):
-                yield self.user_keys.slice(first, last - first), pa.concat_arrays(waiting)
+            if last - first >= rows or last == len(self.keys):
+                yield self.keys.slice(first, last - first), pa.concat_arrays(waiting)
                 waiting, first = [], last
 
     def _as_arrow(self, top: TopK) -> pa.Array:
         users = slice(top.first, top.first + len(top.items))
-        there = top.items >= 0
-        reasons = self.fitted.reasons(self.history[users], top.items)[there]
-        offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+        reasons = self.fitted.reasons(self.history[users], top.items)[top.items >= 0]
         keys = self.fitted.item_keys
         why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
-        items = pa.StructArray.from_arrays(
-            [keys.take(pa.array(top.items[there])), pa.array(top.scores[there]), why], names=["item", "score", "reason"]
-        )
-        return pa.ListArray.from_arrays(pa.array(offsets), items).cast(pa.list_(pa.field("element", items.type)))
+        return as_lists(keys, top.items, top.scores, why)
+
+
+def as_lists(keys: pa.Array, items: np.ndarray, scores: np.ndarray, reasons: pa.Array) -> pa.Array:
+    """Lists of (item, score float32, reason string).
+
+    Args:
+        keys: The items by code.
+        items, scores: [n, k]; an item of -1 is none.
+        reasons: Of those that there are, in their order.
+    """
+    there = items >= 0
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    places = pa.StructArray.from_arrays(
+        [keys.take(pa.array(items[there])), pa.array(scores[there]), reasons], names=["item", "score", "reason"]
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), places).cast(pa.list_(pa.field("element", places.type)))
 
 
 def lists_of(

@@ -9,7 +9,8 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.pipeline import AS_OF, Recommender
-from forecache.recommend.stage import STAGE, read_days
+from forecache.recommend.read import read_days
+from forecache.recommend.stage import STAGE
 from forecache.reports.page import make_page, write_page
 from forecache.settings import Settings
 

@@ -2,25 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import date
 
-from forecache.lake.delta.partitions import Seen, find_committed, look
-from forecache.lake.delta.tables import open_table, table_version
+from forecache.errors import CheckError, ForecacheError, InputError
+from forecache.lake.delta.tables import table_version
 from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, Recommender
+from forecache.pipeline import Recommender
 from forecache.pipeline.as_of import require_as_of
-from forecache.recommend.gate import judge
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import lists_of
-from forecache.recommend.write import write_lists
+from forecache.recommend.night import Night, Tables
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 STAGE = "recommend"
 
@@ -36,138 +29,85 @@ def recommend(
 ) -> StageResult:
     """Write the lists of the as-of dates whose interactions or declaration changed since they were written.
 
+    A date that is refused does not stop the others.
+
     Args:
         rebuild: Write those of all the dates.
 
     Returns:
-        Rows (users) over all dates asked for; `details` has `built` (dates written), `rows_by_night` and, by date,
-        `nights` with the gate's figures, the number of items and what the steps took.
+        Rows (users) over all dates asked for; `details` has `built` (dates written), `refused` (why, by date),
+        `rows_by_night` and, by date, `nights` with the gate's figures, the number of items and what the steps took.
 
     Raises:
-        InputError: A date is no as-of date, has no landing file, or its interactions cannot be learned from.
-        CheckError: The gate refuses the model; what was written before stays.
+        InputError: A date is no as-of date; or every date is refused, the first one since it has no landing file, or
+            its interactions cannot be learned from.
+        CheckError: Every date is refused, the first one by the gate; what was written before stays.
         ConflictError: Another run wrote one of the dates from other inputs meanwhile.
     """
     started = time.perf_counter()
     source, table = recommender.source, recommender.prediction_table
+    refused: dict[date, ForecacheError] = {}
     with own_turn(settings, table, run_id, progress):
         require_as_of(recommender, nights)
-        require_days(settings, source, nights)
-        seen = look(settings, table, AS_OF)
+        tables = Tables.looked_at(settings, recommender)
         files = ingested_files(settings, source)
-        versions = {night: raw_state(settings, source, night, files=files) for night in nights}
-        inputs = {n: f"{source.raw_table}@{v} declared={recommender.fingerprint}" for n, v in versions.items()}
+        inputs: dict[date, str] = {}
+        versions: dict[date, int] = {}
+        for night in nights:
+            try:
+                require_days(settings, source, [night], files=files)
+            except InputError as error:
+                refused[night] = error
+                continue
+            versions[night] = raw_state(settings, source, night, files=files)
+            inputs[night] = f"{source.raw_table}@{versions[night]} declared={recommender.fingerprint}"
 
         def work(some: Sequence[date]) -> dict[date, Done]:
-            [night] = some
-            source_version, wanted = versions[night], inputs[night]
-            return {
-                night: _write_night(
-                    settings, recommender, night,
-                    source_version=source_version, seen=seen, inputs=wanted, run_id=run_id, progress=progress,
-                )
-            }  # fmt: skip
+            [day] = some
+            try:
+                done = tables.write(Night(day, versions[day], inputs[day]), run_id=run_id, progress=progress)
+            except (CheckError, InputError) as error:
+                refused[day] = error
+                return {}
+            return {day: done}
 
         def find(stale: Mapping[date, str]) -> dict[date, Done]:
-            written = find_committed(settings, table, column=AS_OF, inputs=stale)
-            return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
+            return tables.find(dict(stale))
 
-        records, built = Stage(settings, STAGE, recommender.name, run_id).nights(
+        records, pending = Stage(settings, STAGE, recommender.name, run_id).nights(
             inputs, work, at_once=1, rebuild=rebuild, find=find
         )
+    if refused and not records:
+        raise refused[min(refused)]
+    built = [night for night in pending if night not in refused]
     return StageResult(
         stage=STAGE,
         subject=recommender.name,
         rows=sum(row.rows for row in records.values()),
         seconds=time.perf_counter() - started,
-        nights=tuple(sorted(nights)),
+        nights=tuple(sorted(records)),
         table=table,
         delta_version=table_version(settings, table),
         skipped=not built,
         details={
             "built": [night.isoformat() for night in built],
+            "refused": {night.isoformat(): str(refused[night]) for night in sorted(refused)},
             "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
             "nights": {night.isoformat(): dict(records[night].details) for night in sorted(records)},
         },
     )
 
 
-def _write_night(
-    settings: Settings,
-    recommender: Recommender,
-    night: date,
-    *,
-    source_version: int,
-    seen: Seen,
-    inputs: str,
-    run_id: str,
-    progress: Progress,
-) -> Done:
-    """Judge, fit and rank for one as-of date, and commit its lists."""
-    progress(f"reading the interactions up to {night}", 0.0)
-    interactions, groups = read_interactions(settings, recommender, night)
-    progress(f"judging the model of {recommender.name}", 0.1)
-    verdict = judge(recommender, interactions, night, groups)
-    progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
-    started = time.perf_counter()
-    fitted = recommender.model.fit(interactions, seed=recommender.seed)
-    fit_s, started = time.perf_counter() - started, time.perf_counter()
-    version = write_lists(
-        settings,
-        recommender,
-        lists_of(recommender, fitted, interactions, night, groups),
-        night,
-        source_version=source_version,
-        seen=seen,
-        inputs=inputs,
-        run_id=run_id,
-        progress=progress,
-    )
-    figures = {
-        **verdict,
-        "items": fitted.num_items,
-        "interactions": len(interactions),
-        "fit_s": round(fit_s, 2),
-        "rank_s": round(time.perf_counter() - started, 2),
-    }
-    return Done(interactions.num_users, figures, recommender.prediction_table, version)
-
-
-def read_interactions(
-    settings: Settings, recommender: Recommender, night: date
-) -> tuple[Interactions, dict[Any, Any] | None]:
-    """The interactions up to an as-of date, and the group by item: the latest one that is not null.
+def require_none_refused(result: StageResult) -> None:
+    """Raise for the dates that a run refused, once those are done that it did not refuse.
 
     Raises:
-        InputError: There are none.
+        CheckError: The message has each date and why.
     """
-    source = recommender.source
-    columns = {recommender.user, recommender.item, source.event_time, recommender.weight, recommender.group} - {None}
-    rows = read_days(settings, recommender, night, sorted(map(str, columns)))
-    interactions = Interactions.from_table(
-        rows, user=recommender.user, item=recommender.item, time=source.event_time, weight=recommender.weight
-    )
-    if recommender.group is None:
-        return interactions, None
-    return interactions, _groups(rows, recommender.item, recommender.group, source.event_time)
-
-
-def read_days(settings: Settings, recommender: Recommender, night: date, columns: list[str]) -> "pa.Table":
-    """Columns of the interactions that count for an as-of date."""
-    import pyarrow.dataset as ds
-
-    chosen = ds.field("event_day") <= night
-    if recommender.history_days is not None:
-        chosen &= ds.field("event_day") > night - timedelta(days=recommender.history_days)
-    return open_table(settings, recommender.source.raw_table).to_pyarrow_dataset().to_table(columns, chosen)
-
-
-def _groups(rows: "pa.Table", item: str, group: str, time: str) -> dict[Any, Any]:
-    """Of several on one day an item has the last by name, whatever the order in which the files hold them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    named = rows.select([item, group, time]).filter(pc.field(group).is_valid())
-    ordered = named.sort_by([(name, "ascending") for name in (time, group)])
-    latest = pa.TableGroupBy(ordered, item, use_threads=False).aggregate([(group, "last")])
-    return dict(zip(latest[item].to_pylist(), latest[f"{group}_last"].to_pylist(), strict=True))
+    refused: Mapping[str, str] = result.details["refused"]
+    if refused:
+        told = " ".join(f"{night}: {reason}" for night, reason in refused.items())
+        raise CheckError(
+            f"{len(refused)} of {len(refused) + len(result.nights)} dates of {result.subject} were refused. {told}",
+            remedy=f"The others are written; `forecache publish {result.subject}` publishes the newest of them.",
+        )

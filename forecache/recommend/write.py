@@ -11,7 +11,9 @@ from forecache.lake.delta.partitions import Seen, replace_partitions
 from forecache.lake.delta.writers import new_folder, new_path
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
+from forecache.pipeline.similar import SimilarItems
 from forecache.recommend.lists import Lists
+from forecache.recommend.similar import ItemLists
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
@@ -20,8 +22,8 @@ _ROWS_AT_ONCE = 8192
 
 def write_lists(
     settings: Settings,
-    recommender: Recommender,
-    lists: Lists,
+    served: Recommender | SimilarItems,
+    lists: Lists | ItemLists,
     night: date,
     *,
     source_version: int,
@@ -42,10 +44,10 @@ def write_lists(
     """
     from deltalake import Schema
 
-    table = recommender.prediction_table
-    schema = table_schema(recommender, lists)
+    table = served.prediction_table
+    schema = table_schema(served, lists)
     stamp = {
-        "model_name": recommender.name,
+        "model_name": served.name,
         "model_version": int(f"{night:%Y%m%d}"),
         "feature_version": source_version,
         "scored_at": datetime.now(timezone.utc),
@@ -56,9 +58,9 @@ def write_lists(
         done = 0
         for keys, items in lists.parts(_ROWS_AT_ONCE):
             done += len(keys)
-            progress(f"lists of {done:,} users", 0.5 + 0.5 * done / len(lists.user_keys))
+            progress(f"lists of {done:,} {served.key[0]}s", 0.5 + 0.5 * done / len(lists.keys))
             same = [pa.repeat(pa.scalar(value, schema.field(name).type), len(keys)) for name, value in stamp.items()]
-            names = [recommender.user, *recommender.output_columns, *stamp]
+            names = [*served.key, *served.output_columns, *stamp]
             yield pa.Table.from_arrays([keys, items, *same], names=names)
 
     path = new_path(new_folder(), {AS_OF: night})
@@ -71,19 +73,19 @@ def write_lists(
         values=[night],
         seen=seen,
         inputs={night: inputs},
-        note={"forecache": f"recommend {recommender.name} {night}", "run_id": run_id},
+        note={"forecache": f"recommend {served.name} {night}", "run_id": run_id},
     )
     return committed.versions[night]
 
 
-def table_schema(recommender: Recommender, lists: Lists) -> pa.Schema:
+def table_schema(served: Recommender | SimilarItems, lists: Lists | ItemLists) -> pa.Schema:
     """Columns of the prediction table; keys of users and items have the types that they have in the interactions."""
     item = pa.struct([("item", lists.fitted.item_keys.type), ("score", pa.float32()), ("reason", pa.string())])
     return pa.schema(
         [
-            (recommender.user, lists.user_keys.type),
+            (served.key[0], lists.keys.type),
             (AS_OF, pa.date32()),
-            (recommender.output_columns[0], pa.list_(pa.field("element", item))),
+            (served.output_columns[0], pa.list_(pa.field("element", item))),
             *PROVENANCE_FIELDS,
         ]
     )

@@ -14,7 +14,7 @@ from forecache.lake.delta.tables import table_exists
 from forecache.pipeline import RankingGate
 from forecache.recommend.models import Popularity
 from forecache.recommend.report import write_report
-from forecache.recommend.stage import recommend
+from forecache.recommend.stage import recommend, require_none_refused
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,11 +97,23 @@ def test_the_gate_s_figures_are_in_the_result(home: Settings) -> None:
 
 
 def test_a_day_without_a_file_and_a_test_without_history_are_refused(home: Settings) -> None:
+    longer = replace(offers, source=replace(PURCHASES, end=LAST + timedelta(days=1)))
     with pytest.raises(InputError, match="has no landing file for that day"):
-        recommend(home, offers, [LAST + timedelta(days=1)])
+        recommend(home, longer, [LAST + timedelta(days=1)])
     with pytest.raises(InputError, match="offers cannot be judged for .*: there are no interactions before"):
         recommend(home, replace(offers, gate=RankingGate(test_days=365)), [LAST])
     assert not table_exists(home, offers.prediction_table)
+
+
+def test_a_date_that_is_refused_does_not_stop_the_others_and_is_told_at_the_end(home: Settings) -> None:
+    first = PURCHASES.start + timedelta(days=3)
+    result = recommend(home, offers, [first, LAST - timedelta(days=1), LAST])
+    assert result.details["built"] == [(LAST - timedelta(days=1)).isoformat(), LAST.isoformat()]
+    assert list(result.details["refused"]) == [first.isoformat()]
+    assert {row["as_of"] for row in rows_of(home)} == {LAST - timedelta(days=1), LAST}
+    with pytest.raises(CheckError, match=f"1 of 3 dates of offers were refused. {first}: offers cannot be judged for"):
+        require_none_refused(result)
+    require_none_refused(recommend(home, offers, [LAST]))
 
 
 def test_the_page_shows_the_gate_and_the_lists_of_three_customers(home: Settings) -> None:

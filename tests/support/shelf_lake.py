@@ -73,16 +73,42 @@ def lists_by_hand(settings: Settings, upto: date, *, l2: float = 20.0, k: int = 
     return lists
 
 
-def rows_of(settings: Settings) -> list[dict[str, Any]]:
-    return DeltaTable(settings.table_uri(offers.prediction_table)).to_pyarrow_table().to_pylist()
+def similar_by_hand(settings: Settings, upto: date, *, l2: float = 20.0, k: int = 5) -> dict[str, dict[str, int]]:
+    """By article, the articles that it adds most to by EASE, at most k, and how many customers bought both."""
+    rows = purchases(settings, upto)
+    customers = sorted({row["customer"] for row in rows})
+    articles = sorted({row["article"] for row in rows})
+    x = np.zeros((len(customers), len(articles)))
+    for row in rows:
+        x[customers.index(row["customer"]), articles.index(row["article"])] += float(row["quantity"])
+    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(len(articles)))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, -np.inf)
+    both = (x > 0).T.astype(int) @ (x > 0).astype(int)
+    lists = {}
+    for number, article in enumerate(articles):
+        best = [item for item in np.argsort(-weights[number], kind="stable")[:k] if weights[number, item] > 0]
+        lists[article] = {articles[item]: int(both[number, item]) for item in best}
+    return lists
 
 
-def recommend_until(home: Path, step: str, told: Any) -> None:
-    """Recommend for the last day, and be killed right after a step; "" goes to the end and tells what was built."""
+def rows_of(settings: Settings, table: str = offers.prediction_table) -> list[dict[str, Any]]:
+    return DeltaTable(settings.table_uri(table)).to_pyarrow_table().to_pylist()
+
+
+def recommend_until(home: Path, step: str, number: int, told: Any) -> None:
+    """Recommend for the last day, and be killed right after a step was done so often.
+
+    "" goes to the end and tells what was built.
+    """
     from forecache.recommend.stage import recommend
 
+    times = 0
+
     def die(name: str) -> None:
-        if name == step:
+        nonlocal times
+        times += name == step
+        if name == step and times == number:
             told.send(name)
             os.kill(os.getpid(), 9)
 

@@ -13,10 +13,11 @@ from forecache.cli.model_figures import show_models, verdicts
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
-from forecache.cli.runner import chosen_served, run_job
+from forecache.cli.runner import chosen_nightly, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.pipeline import Pipeline, Recommender, Served, load_served
+from forecache.pipeline import Pipeline, Recommender, Served
 from forecache.pipeline.as_of import newest_as_of
+from forecache.pipeline.loading import load_nightly
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -54,7 +55,7 @@ def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
 def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
-    pipelines = [load_served(current, name) for name in chosen_served(current, names)]
+    pipelines = [load_nightly(current, name) for name in chosen_nightly(current, names)]
     trained = [pipeline for pipeline in pipelines if isinstance(pipeline, Pipeline) and pipeline.is_trained]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)

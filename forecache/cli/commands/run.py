@@ -8,7 +8,7 @@ import click
 from forecache.cli.base import Night, NightRange, command, one_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import Job, chosen_served, chosen_trained, run_job
+from forecache.cli.runner import Job, chosen_nightly, chosen_trained, run_job
 from forecache.errors import ForecacheError, NotFoundError, PipelinesFailed
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
@@ -24,17 +24,17 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
     current = settings()
     failures: dict[str, BaseException] = {}
     if names:
-        pipelines = (chosen_trained if job == "training" else chosen_served)(current, names)
+        pipelines = (chosen_trained if job == "training" else chosen_nightly)(current, names)
     else:
         project = read_project(current)
         trained = [name for name, pipeline in project.pipelines.items() if pipeline.is_trained]
-        pipelines = trained if job == "training" else list(project.served)
+        pipelines = trained if job == "training" else list(project.nightly)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
-        if not pipelines and not failures and project.served:
+        if not pipelines and not failures and project.nightly:
             raise NotFoundError(
                 f"{current.project} has no pipeline that trains a model.",
-                remedy=f"`forecache run` applies or fits {', '.join(project.served)} every night.",
+                remedy=f"`forecache run` applies or fits {', '.join(project.nightly)} every night.",
             )
     if failures and not pipelines:
         raise PipelinesFailed(failures, of=len(failures))

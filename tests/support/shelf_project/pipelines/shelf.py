@@ -30,5 +30,6 @@ offers = Recommender(
     exclude_days=None,
     group="shelf",
     most_of_group=6,
+    similar_items=5,
     gate=RankingGate(test_days=14),
 )

@@ -1,0 +1,104 @@
+"""One as-of date of a recommender: judge the model, fit it, and commit its lists."""
+
+import time
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.stage import Done
+from forecache.pipeline import AS_OF, Recommender
+from forecache.pipeline.similar import similar_items_of
+from forecache.recommend.gate import judge
+from forecache.recommend.lists import lists_of
+from forecache.recommend.read import read_interactions
+from forecache.recommend.similar import item_lists_of
+from forecache.recommend.write import write_lists
+from forecache.results import Progress
+from forecache.settings import Settings
+
+
+@dataclass(frozen=True)
+class Night:
+    """An as-of date to be done.
+
+    Attributes:
+        source_version: Delta version of the interactions.
+        inputs: What decides the lists.
+    """
+
+    day: date
+    source_version: int
+    inputs: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a recommender as a run saw them before its work.
+
+    The lists from item to item are committed first: where the users' lists of an as-of date were written from some
+    inputs, those from item to item were too.
+    """
+
+    settings: Settings
+    recommender: Recommender
+    seen: Seen
+    seen_items: Seen | None
+
+    @classmethod
+    def looked_at(cls, settings: Settings, recommender: Recommender) -> "Tables":
+        similar = similar_items_of(recommender)
+        items = None if similar is None else look(settings, similar.prediction_table, AS_OF)
+        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), items)
+
+    def find(self, stale: dict[date, str]) -> dict[date, Done]:
+        """The as-of dates that a killed run has committed and not recorded."""
+        table, similar = self.recommender.prediction_table, similar_items_of(self.recommender)
+        written = find_committed(self.settings, table, column=AS_OF, inputs=stale)
+        if similar is not None:
+            items = find_committed(self.settings, similar.prediction_table, column=AS_OF, inputs=stale)
+            written = {night: writer for night, writer in written.items() if night in items}
+        return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
+
+    def write(self, night: Night, *, run_id: str, progress: Progress) -> Done:
+        """Judge, fit, rank and commit.
+
+        Raises:
+            InputError: The interactions cannot be learned from.
+            CheckError: The gate refuses the model.
+            ConflictError: Another run wrote the date from other inputs meanwhile.
+        """
+        recommender = self.recommender
+        progress(f"reading the interactions up to {night.day}", 0.0)
+        interactions, groups = read_interactions(self.settings, recommender, night.day)
+        progress(f"judging the model of {recommender.name}", 0.1)
+        verdict = judge(recommender, interactions, night.day, groups)
+        progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
+        started = time.perf_counter()
+        fitted = recommender.model.fit(interactions, seed=recommender.seed)
+        fit_s, started = time.perf_counter() - started, time.perf_counter()
+        write = partial(
+            write_lists,
+            self.settings,
+            night=night.day,
+            source_version=night.source_version,
+            inputs=night.inputs,
+            run_id=run_id,
+            progress=progress,
+        )
+        similar = similar_items_of(recommender)
+        if similar is not None:
+            assert self.seen_items is not None
+            write(similar, item_lists_of(fitted, interactions, similar.k), seen=self.seen_items)
+        lists = lists_of(recommender, fitted, interactions, night.day, groups)
+        version = write(recommender, lists, seen=self.seen)
+        figures = {
+            **verdict,
+            "items": fitted.num_items,
+            "interactions": len(interactions),
+            "source_table": recommender.source.raw_table,
+            "source_version": night.source_version,
+            "fit_s": round(fit_s, 2),
+            "rank_s": round(time.perf_counter() - started, 2),
+        }
+        return Done(interactions.num_users, figures, recommender.prediction_table, version)
