@@ -13,7 +13,7 @@ import dagster as dg
 from assets import checks
 from assets.freshness import as_of_freshness
 from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
-from assets.partitions import as_of_partitions, raw_dependencies
+from assets.partitions import as_of_partitions, source_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
 from forecache.pipeline import AS_OF, FeatureView, Schedule
@@ -32,7 +32,7 @@ def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition
 
     @dg.asset(
         name=table,
-        deps=raw_dependencies(schedule, view.sources),
+        deps=source_dependencies(schedule, view.sources),
         description=f"{view.description}\n\n{__doc__}".strip(),
         group_name="features",
         kinds={"deltalake", "spark"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from forecache.pipeline import AS_OF, FeatureView, Pipeline, Recommender, Source
+from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.keys import key_types
 from forecache.pipeline.similar import SimilarItems
 from forecache.results import StageResult
@@ -76,18 +76,23 @@ def plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n\n".join(images))
 
 
-def source_schema(source: Source) -> dg.TableSchema:
-    columns = [
+def declared_columns(source: AnySource) -> list[dg.TableColumn]:
+    return [
         dg.TableColumn(c.name, c.type, description=c.description, constraints=dg.TableColumnConstraints(not c.required))
         for c in source.columns
     ]
+
+
+def source_schema(source: Source) -> dg.TableSchema:
     added = {
         "event_day": ("date", "Day of the landing file; partition."),
         "source_file": ("string", "Landing file that the row came in."),
         "source_line": ("bigint", "Its line there."),
         "ingested_at": ("timestamp", "When it was ingested."),
     }
-    return dg.TableSchema([*columns, *(dg.TableColumn(n, t, description=d) for n, (t, d) in added.items())])
+    return dg.TableSchema(
+        [*declared_columns(source), *(dg.TableColumn(n, t, description=d) for n, (t, d) in added.items())]
+    )
 
 
 def key_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:

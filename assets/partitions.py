@@ -5,7 +5,8 @@ from datetime import date, datetime, time, timedelta, timezone
 
 import dagster as dg
 
-from forecache.pipeline import Schedule, Served, Source
+from assets.table import source_asset
+from forecache.pipeline import AnySource, Schedule, Served, Source
 from forecache.pipeline.as_of import first_as_of, last_as_of
 from forecache.pipeline.schedule import WEEKDAYS
 
@@ -29,7 +30,7 @@ def pipeline_partitions(pipeline: Served) -> dg.TimeWindowPartitionsDefinition:
     return as_of_partitions(pipeline.schedule, pipeline.all_sources)
 
 
-def as_of_partitions(schedule: Schedule, sources: Sequence[Source]) -> dg.TimeWindowPartitionsDefinition:
+def as_of_partitions(schedule: Schedule, sources: Sequence[AnySource]) -> dg.TimeWindowPartitionsDefinition:
     """The as-of dates within the days of some sources, the first and the last included."""
     start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
     if schedule.every == "day":
@@ -46,12 +47,15 @@ def as_of_partitions(schedule: Schedule, sources: Sequence[Source]) -> dg.TimeWi
     )
 
 
-def raw_dependencies(schedule: Schedule, sources: Sequence[Source]) -> list[dg.AssetDep]:
-    """The raw tables that an as-of date is made from: of them, the days since the as-of date before it."""
+def source_dependencies(schedule: Schedule, sources: Sequence[AnySource]) -> list[dg.AssetDep]:
+    """What an as-of date is made from: of raw tables the days since the as-of date before it, and existing tables."""
     if schedule.every == "day":
-        return [dg.AssetDep(source.raw_table) for source in sources]
+        return [dg.AssetDep(source_asset(source)) for source in sources]
     mapping = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True)
-    return [dg.AssetDep(source.raw_table, partition_mapping=mapping) for source in sources]
+    return [
+        dg.AssetDep(source_asset(source), partition_mapping=mapping if isinstance(source, Source) else None)
+        for source in sources
+    ]
 
 
 def _day_fields(schedule: Schedule) -> str:

@@ -12,7 +12,7 @@ import dagster as dg
 from assets import checks
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, recommendation_schema, stage_metadata
-from assets.partitions import pipeline_partitions, raw_dependencies
+from assets.partitions import pipeline_partitions, source_dependencies
 from assets.predictions import check_predictions
 from assets.stage import Step, explained
 from assets.views import ranking_view
@@ -30,7 +30,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=raw_dependencies(recommender.schedule, recommender.all_sources),
+        deps=source_dependencies(recommender.schedule, recommender.all_sources),
         description=f"{recommender.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "numpy"},

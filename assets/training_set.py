@@ -10,6 +10,7 @@ from assets import checks
 from assets.metadata import feature_columns, key_columns, stage_metadata
 from assets.night import TrainingNight
 from assets.stage import Step, explained
+from assets.table import source_asset
 from assets.views import splits_view
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Pipeline
@@ -31,7 +32,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[source.raw_table for source in pipeline.all_sources],
+        deps=[source_asset(source) for source in pipeline.all_sources],
         description=__doc__,
         group_name="training",
         kinds={"deltalake", "spark"},

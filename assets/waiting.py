@@ -9,7 +9,7 @@ import dagster as dg
 from assets import checks
 from assets.raw import BLOCKING, day_verdicts, ingest_days, tell_of_days
 from assets.stage import Step
-from forecache.pipeline import Source
+from forecache.pipeline import AnySource, Source, TableSource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested import IngestedFile
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 
 
-def ingest_waiting(step: Step, source: Source, *, last: date) -> None:
+def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
     """Ingest what landed up to a day and waits, in the step of an asset that needs it, and refuse what a check refuses.
 
-    Days that were ingested and not judged since, such as by a run that was killed in between, are judged here.
+    Days that were ingested and not judged since, such as by a run that was killed in between, are judged here. An
+    existing table is read where it lies.
 
     Raises:
         CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
@@ -31,6 +32,8 @@ def ingest_waiting(step: Step, source: Source, *, last: date) -> None:
     from forecache.lake.ingest.pending import files_to_ingest, pending_days
     from forecache.quality.raw_days import raw_verdicts
 
+    if isinstance(source, TableSource):
+        return
     files, known = ingested_files(step.settings, source), raw_verdicts(step.settings, source)
     waiting = files_to_ingest(list_landing(step.settings, source), files, correctable=known.refused)
     days = pending_days(waiting, first=source.start, last=last)

@@ -1,10 +1,12 @@
 """What the jobs share: how a run says which as-of dates it is about."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
 
 from forecache.pipeline import Served
+from forecache.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -12,7 +14,7 @@ from resources.dagster_internals import (
 )
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
 
-__all__ = ["AssetJob", "newest_night_schedule", "night_tags"]
+__all__ = ["AssetJob", "delivered_name", "late_sources", "newest_night_schedule", "night_tags", "not_yet"]
 
 
 def night_tags(first: date, last: date) -> dict[str, str]:
@@ -22,16 +24,36 @@ def night_tags(first: date, last: date) -> dict[str, str]:
     return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
 
 
+def delivered_name(job: AssetJob) -> str:
+    """The sensor that starts a job once all is there that it waits for."""
+    return f"{job.name}_delivered"
+
+
+def late_sources(pipeline: Served, settings: Settings, night: date) -> list[str]:
+    """Names of the sources that wait and have not delivered a night's day."""
+    from forecache.lake.sources.state import awaited
+
+    return awaited(settings, pipeline.all_sources, night)
+
+
+def not_yet(job: AssetJob, night: date, late: Sequence[str]) -> str:
+    names = ", ".join(late)
+    return f"Not yet: {names} has not delivered {night}. The sensor {delivered_name(job)} runs it once that is there."
+
+
 def newest_night_schedule(
     pipeline: Served, job: AssetJob, *, description: str, hours_later: int = 0
 ) -> dg.ScheduleDefinition:
     """For the as-of dates that a run of the pipeline's schedule is about; once its data have ended, their last one.
+
+    It skips where a source waits for the delivery of the last one.
 
     Args:
         hours_later: How long after the start of that run.
     """
     schedule = pipeline.schedule
     runs = schedule.runs
+    waits = any(source.missing == "wait" for source in pipeline.all_sources)
     # Where that is after midnight of dates that the expression names: every day, also without a run before it.
     cron = runs.later(hours_later) or f"{runs.minute} {(runs.hour + hours_later) % 24} * * *"
 
@@ -41,6 +63,7 @@ def newest_night_schedule(
         cron_schedule=cron,
         execution_timezone=schedule.time_zone,
         description=description,
+        required_resource_keys={"settings"} if waits else None,
     )
     def newest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment = context.scheduled_execution_time
@@ -48,6 +71,9 @@ def newest_night_schedule(
         first, last = (min(day, pipeline.end or day) for day in (max(first, pipeline.start), last))
         if last < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
+        late = late_sources(pipeline, context.resources.settings.load(), last) if waits else []
+        if late:
+            return dg.SkipReason(not_yet(job, last, late))
         return dg.RunRequest(tags=night_tags(first, last))
 
     return newest

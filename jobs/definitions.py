@@ -16,8 +16,10 @@ from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
 from assets.recommendations import build_recommendations, build_similar_items
+from assets.table import build_table
 from assets.training_set import build_training_set
 from forecache.pipeline import (
+    AnySource,
     FeatureView,
     Mailing,
     Pipeline,
@@ -25,7 +27,7 @@ from forecache.pipeline import (
     RegisteredModel,
     Schedule,
     Served,
-    Source,
+    TableSource,
     TorchModel,
 )
 from forecache.pipeline.loading import read_project
@@ -33,6 +35,7 @@ from forecache.pipeline.schedule import NEVER
 from forecache.pipeline.similar import similar_items_of
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
+from jobs.delivered import build_delivered_sensors
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.mail import build_mail_job, build_mail_schedule
@@ -87,7 +90,9 @@ def store_definitions() -> dg.Definitions:
     )
 
 
-def source_definitions(source: Source) -> dg.Definitions:
+def source_definitions(source: AnySource) -> dg.Definitions:
+    if isinstance(source, TableSource):
+        return dg.Definitions(assets=[build_table(source)])
     job = build_ingest_job(source)
     assets = [build(source) for build in SOURCE_ASSETS]
     return dg.Definitions(
@@ -101,7 +106,10 @@ def source_definitions(source: Source) -> dg.Definitions:
 def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
     nightly = build_nightly_job(pipeline)
     defined = dg.Definitions(
-        assets=pipeline_assets(pipeline), jobs=[nightly], schedules=[build_nightly_schedule(pipeline, nightly)]
+        assets=pipeline_assets(pipeline),
+        jobs=[nightly],
+        schedules=[build_nightly_schedule(pipeline, nightly)],
+        sensors=build_delivered_sensors(pipeline, nightly),
     )
     return dg.Definitions.merge(defined, training_definitions(pipeline)) if pipeline.is_trained else defined
 
@@ -131,6 +139,7 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
         assets=assets,
         jobs=[nightly],
         schedules=[build_nightly_schedule(recommender, nightly)],
+        sensors=build_delivered_sensors(recommender, nightly),
     )
 
 
@@ -155,7 +164,7 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     return assets
 
 
-def sources_of(pipelines: Iterable[Served | Mailing]) -> list[Source]:
+def sources_of(pipelines: Iterable[Served | Mailing]) -> list[AnySource]:
     """The sources of all that is declared, each once."""
     return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
 

@@ -87,7 +87,7 @@ def _run_all(
     with runner_instance(session.settings) as instance:
         runner = JobRunner(session.settings, instance, session)
         runner.close_abandoned_runs()
-        own = {source.name: source for pipeline in chosen for source in pipeline.all_sources}
+        own = {s.name: s for pipeline in chosen for s in pipeline.all_sources if isinstance(s, Source)}
         of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
         for source in own.values():

@@ -16,7 +16,7 @@ from forecache.pipeline.names import FEATURES
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Pipeline
+    from forecache.pipeline import AnySource, Pipeline
     from forecache.store import Manifest
 
 
@@ -52,11 +52,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     subject = pipeline.feature_table.removeprefix(FEATURES)
     made = _recorded(current, "features", subject, night, delta_version=feature_version)
     chain["features"] = features | made
-    chain["raw"] = [
-        _events(current, source.raw_table, _raw_version(made.get("inputs", ""), source.raw_table), where, night)
-        for view in pipeline.views
-        for source in view.sources
-    ]
+    chain["raw"] = [_source(current, source, made, where, night) for view in pipeline.views for source in view.sources]
     chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
     return chain
 
@@ -113,7 +109,27 @@ def _recorded(
     if not rows:
         return {}
     names = ("inputs", "run_id", "code_version", "recorded_at")
-    return {name: plain_value(rows[-1][name]) for name in names}
+    pinned = json.loads(rows[-1]["details"]).get("pinned")
+    return {name: plain_value(rows[-1][name]) for name in names} | ({"pinned": pinned} if pinned else {})
+
+
+def _source(
+    current: Settings, source: "AnySource", made: dict[str, Any], where: dict[str, Any], night: date
+) -> dict[str, Any]:
+    """What a source had of a key; of an existing table, which state of it was read."""
+    from forecache.pipeline import TableSource
+
+    if isinstance(source, TableSource):
+        pinned = made.get("pinned", {}).get(source.name, {})
+        version = pinned.get("version")
+        missing = "an existing table, whose rows are not looked up here"
+        return {"table": pinned.get("uri", source.uri), "delta_version": version, "missing": missing}
+    version = _raw_version(made.get("inputs", ""), source.raw_table)
+    of_key = {column.name: where[column.name] for column in source.columns if column.name in where}
+    if not of_key:
+        missing = "its rows are not of the pipeline's key"
+        return {"table": source.raw_table, "delta_version": version, "missing": missing}
+    return _events(current, source.raw_table, version, of_key, night)
 
 
 def _raw_version(inputs: str, table: str) -> int | None:

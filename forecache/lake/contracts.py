@@ -93,6 +93,8 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
 
 def name_of(function: Any) -> str:
     """How a message calls a function, a partial or an object that is called."""
+    if function is None:
+        return "the source"
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", None) or type(function).__name__

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError
 from forecache.lake.contracts import require_numbers
@@ -11,11 +11,12 @@ from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
 from forecache.lake.ledger import last_records
+from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import known_rows
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, FeatureView, Pipeline, Source
+from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline
 from forecache.pipeline.as_of import require_as_of, require_within
 from forecache.pipeline.names import FEATURES
 from forecache.results import Progress, StageResult, no_progress
@@ -28,35 +29,47 @@ STAGE = "features"
 _NIGHTS_AT_ONCE = 31
 
 
-def feature_frame(spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> "DataFrame":
+def feature_frame(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None
+) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every entity known on each night; see `view_frame`."""
     (view,) = pipeline.views
-    return view_frame(spark, settings, view, nights)
+    return view_frame(spark, settings, view, nights, pins=pins)
 
 
-def view_frame(spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date]) -> "DataFrame":
+def view_frame(
+    spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every key known on each night.
+
+    Args:
+        pins: The existing tables as the run sees them; None: as they are now.
 
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
     """
     from pyspark.sql import functions as F
 
-    computed = view.features.compute(known_rows(spark, settings, view.sources, nights))
-    require_numbers(computed, view, view.feature_names, view.features.compute, "feature")
+    rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
+    computed = rows[view.sources[0].name] if compute is None else compute(rows)
+    require_numbers(computed, view, view.feature_names, compute, "feature")
     features = (F.col(name).cast("float").alias(name) for name in view.feature_names)
     return computed.select(*view.key, AS_OF, *features)
 
 
-def view_inputs(settings: Settings, view: FeatureView, nights: Sequence[date]) -> dict[date, str]:
+def view_inputs(
+    settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> dict[date, str]:
     """For each night, what its features depend on: the state of the sources, and the declaration."""
-    states = source_states(settings, view.sources, nights)
+    states = source_states(settings, view.sources, nights, pins=pins)
     return {night: f"{states[night]} code={view.fingerprint}" for night in nights}
 
 
-def source_states(settings: Settings, sources: Sequence[Source], nights: Sequence[date]) -> dict[date, str]:
+def source_states(
+    settings: Settings, sources: Sequence[AnySource], nights: Sequence[date], *, pins: Pins | None = None
+) -> dict[date, str]:
     """For each night, the state of all that it may see of the sources."""
-    states = [source_state(settings, source, nights) for source in sources]
+    states = [source_state(settings, source, nights, pins=pins) for source in sources]
     return {night: " ".join(state[night] for state in states) for night in nights}
 
 
@@ -113,18 +126,19 @@ def _build_stale(
     rebuild: bool,
 ) -> StageResult:
     started = time.perf_counter()
-    require_nights(settings, view, nights)
+    pins = Pins(settings)
+    require_nights(settings, view, nights, pins=pins)
     table = view.feature_table
     seen = look(settings, table, AS_OF)
-    inputs = view_inputs(settings, view, nights)
+    inputs = view_inputs(settings, view, nights, pins=pins)
 
     def build(some: Sequence[date]) -> dict[date, Done]:
-        frame = view_frame(spark, settings, view, some)
+        frame = view_frame(spark, settings, view, some, pins=pins)
         wanted = {night: inputs[night] for night in some}
         done = write_partitions(
             frame, settings, table, column=AS_OF, values=some, seen=seen, inputs=wanted, run_id=run_id
         )
-        return _done(settings, table, done.versions)
+        return _done(settings, table, done.versions, pins.details(view.sources))
 
     def find(stale: Mapping[date, str]) -> dict[date, Done]:
         written = find_committed(settings, table, column=AS_OF, inputs=stale)
@@ -151,12 +165,14 @@ def _build_stale(
     )
 
 
-def _done(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, Done]:
+def _done(
+    settings: Settings, table: str, versions: Mapping[date, int], details: Mapping[str, Any] | None = None
+) -> dict[date, Done]:
     """Nights by the Delta version that wrote each."""
     if not versions:
         return {}
     rows = partition_rows(settings, table, list(versions))
-    return {night: Done(rows[night], table=table, delta_version=version) for night, version in versions.items()}
+    return {night: Done(rows[night], details or {}, table, version) for night, version in versions.items()}
 
 
 def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
@@ -191,7 +207,9 @@ def stale_nights(settings: Settings, view: FeatureView) -> tuple[date, ...]:
     return tuple(sorted(night for night in nights if records[night].inputs != inputs[night]))
 
 
-def require_nights(settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date]) -> None:
+def require_nights(
+    settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> None:
     """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
 
     Those of a pipeline have to be its as-of dates, too.
@@ -201,4 +219,4 @@ def require_nights(settings: Settings, declared: Pipeline | FeatureView, nights:
     else:
         require_within(declared, nights)
     for source in declared.all_sources:
-        require_delivered(settings, source, nights)
+        require_delivered(settings, source, nights, pins=pins)

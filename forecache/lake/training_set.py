@@ -11,7 +11,9 @@ from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.features import feature_frame, require_nights, source_states
+from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows
+from forecache.lake.sources.state import state_history
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
@@ -76,16 +78,17 @@ def build_training_set(
             table is as it was.
     """
     started = time.perf_counter()
-    require_nights(settings, pipeline, [night])
+    pins = Pins(settings)
+    require_nights(settings, pipeline, [night], pins=pins)
     dates = as_of_dates(pipeline, night)
     with own_turn(settings, pipeline.training_table, run_id, progress):
 
         def build() -> Done:
             progress(f"training set of {pipeline.name} as of {night}", None)
-            return _build(spark, settings, pipeline, dates, run_id=run_id)
+            return _build(spark, settings, pipeline, dates, pins=pins, run_id=run_id)
 
         stage = Stage(settings, STAGE, pipeline.name, run_id)
-        row, skipped = stage.once(_inputs(settings, pipeline, night, dates), build, rebuild=rebuild)
+        row, skipped = stage.once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -99,9 +102,13 @@ def build_training_set(
     )
 
 
-def _inputs(settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]]) -> str:
-    # Labels of the test date reach up to the night, so the raw state of the night covers every row used.
-    raw = source_states(settings, pipeline.all_sources, [night])[night]
+def _inputs(
+    settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]], pins: Pins
+) -> str:
+    # Labels of the test date reach up to the night, so what the night may see of events covers every row used.
+    raw = source_states(settings, pipeline.all_sources, [night], pins=pins)[night]
+    first = min(day for split in SPLITS for day in dates[split])
+    raw += "".join(state_history(settings, source, first, night, pins=pins) for source in pipeline.all_sources)
     days = ",".join(f"{split}:{day}" for split in SPLITS for day in dates[split])
     return f"{raw} label={pipeline.fingerprints.training_set} dates={days}"
 
@@ -112,9 +119,10 @@ def _build(
     pipeline: Pipeline,
     dates: Mapping[str, Sequence[date]],
     *,
+    pins: Pins,
     run_id: str,
 ) -> Done:
-    frame = labelled_frame(spark, settings, pipeline, dates)
+    frame = labelled_frame(spark, settings, pipeline, dates, pins=pins)
     schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
@@ -133,6 +141,7 @@ def _build(
         "label_mean": {
             day.isoformat(): by_date[s, day][f"{pipeline.trained_label.name}_mean"] for s in SPLITS for day in dates[s]
         },
+        **pins.details(pipeline.all_sources),
     }
     return Done(written.num_rows, details, pipeline.training_table, version)
 
@@ -157,15 +166,20 @@ def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFi
 
 
 def labelled_frame(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, dates: Mapping[str, Sequence[date]]
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    dates: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins | None = None,
 ) -> "DataFrame":
     """Key columns, `as_of`, `split`, the features (float32) and the label (double), in a fixed order."""
     from pyspark.sql import functions as F
 
     nights = sorted(day for split in SPLITS for day in dates[split])
     entity = [*pipeline.key, AS_OF]
-    features = feature_frame(spark, settings, pipeline, nights)
-    labels = label_frame(spark, settings, pipeline, features.select(*entity), nights)
+    features = feature_frame(spark, settings, pipeline, nights, pins=pins)
+    labels = label_frame(spark, settings, pipeline, features.select(*entity), nights, pins=pins)
     split = F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
     return (
         features.join(labels, entity).withColumn("split", split).repartition(8, *entity).sortWithinPartitions(*entity)
@@ -173,16 +187,24 @@ def labelled_frame(
 
 
 def label_frame(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, entities: "DataFrame", nights: Sequence[date]
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    entities: "DataFrame",
+    nights: Sequence[date],
+    *,
+    pins: Pins | None = None,
 ) -> "DataFrame":
     """Key columns, `as_of` and the label (double), from what is in the raw tables of each night's horizon.
 
     Args:
         entities: Key columns and `as_of`, on the nights only.
+        pins: The existing tables as the run sees them; None: as they are now.
     """
     from pyspark.sql import functions as F
 
-    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, pipeline.trained_label.horizon_days)
+    horizon_days = pipeline.trained_label.horizon_days
+    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, horizon_days, pins=pins)
     labels = pipeline.trained_label.compute(entities, happened)
     require_numbers(labels, pipeline, [pipeline.trained_label.name], pipeline.trained_label.compute, "label")
     return labels.select(*pipeline.key, AS_OF, F.col(pipeline.trained_label.name).cast("double"))

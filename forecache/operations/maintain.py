@@ -9,12 +9,16 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forecache.errors import NotFoundError
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.files import place_of
 from forecache.lake.delta.small_tables import SORTED_BY
 from forecache.lake.delta.tables import open_table, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
+from forecache.lake.sources.pins import place_of_table
+from forecache.pipeline import Pipeline, Served, Source, TableSource
+from forecache.pipeline.loading import read_project
 from forecache.pipeline.names import TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.registry.versions.models import training_tables
@@ -38,9 +42,16 @@ def maintain(
 
     Raises:
         NotFoundError: The lake has no table with one of the names.
+        InputError: One of them is an existing table that a source reads.
     """
-    here = table_names(settings)
+    foreign = foreign_tables(settings)
+    here = [name for name in table_names(settings) if name not in foreign]
     for name in names:
+        if name in foreign:
+            raise InputError(
+                f"The table {name!r} is read by source {foreign[name]!r}, and others write it.",
+                remedy="Whoever writes it maintains it.",
+            )
         if name not in here:
             raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
     wanted, done = list(names) or here, []
@@ -49,6 +60,30 @@ def maintain(
         progress(f"maintaining {name}", number / len(wanted))
         done.append(maintain_table(settings, name, pins.get(name, ()), dry_run=dry_run, retention=retention))
     return done
+
+
+def foreign_tables(settings: Settings) -> dict[str, str]:
+    """Existing tables that lie in the lake's folder and are only read, with the name of a source that reads each."""
+    served = read_project(settings).served.values()
+    sources = [source for each in served for source in each.all_sources]
+    own = {name for each in served for name in own_tables(each)}
+    found = {}
+    for source in sources:
+        if isinstance(source, TableSource):
+            folder, _, name = place_of_table(settings, source).uri.rstrip("/").rpartition("/")
+            if name not in own and folder == place_of(settings, name).uri.rpartition("/")[0]:
+                found[name] = source.name
+    return found
+
+
+def own_tables(each: Served) -> Iterator[str]:
+    """The tables that a pipeline, a recommender and their landed sources write."""
+    for source in each.all_sources:
+        if isinstance(source, Source):
+            yield from (source.raw_table, source.quarantine_table)
+    yield each.prediction_table
+    if isinstance(each, Pipeline):
+        yield from (each.feature_table, each.training_table, each.challenger_table)
 
 
 def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:

@@ -21,10 +21,12 @@ from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
 from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
+from forecache.pipeline.table_source import AnySource, TableSource
 from forecache.pipeline.view import FeatureView
 
 __all__ = [
     "AS_OF",
+    "AnySource",
     "PROVENANCE_COLUMNS",
     "SOURCE_COLUMNS",
     "Baseline",
@@ -57,6 +59,7 @@ __all__ = [
     "Source",
     "Static",
     "SqlModel",
+    "TableSource",
     "TorchModel",
     "Training",
     "expect",

@@ -8,20 +8,20 @@ from forecache.errors import InputError, SettingsError
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
-from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource, first_day
 
 
-def first_as_of(schedule: Schedule, sources: Sequence[Source]) -> date:
-    return schedule.following(max(source.start for source in sources))
+def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
+    return schedule.following(first_day(sources))
 
 
-def last_as_of(schedule: Schedule, sources: Sequence[Source]) -> date | None:
+def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
     """None while the sources go on."""
     end = min((source.end for source in sources if source.end), default=None)
     return end and schedule.latest(end)
 
 
-def check_schedule(owner: str, schedule: Schedule, sources: Sequence[Source], publish: Publish | None) -> None:
+def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource], publish: Publish | None) -> None:
     """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs.
 
     Raises:

@@ -11,7 +11,7 @@ from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Feature, Features, Label
+from forecache.pipeline.features import Feature, Features, Label, check_as_they_are
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
@@ -25,7 +25,7 @@ from forecache.pipeline.names import (
 from forecache.pipeline.output import Output, Segment
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
 from forecache.pipeline.schedule import Schedule
-from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource, check_first_day
 from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
 from forecache.pipeline.view import FeatureView
 
@@ -60,7 +60,7 @@ class Pipeline:
     features: Features | FeatureView
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
     outputs: tuple[Output, ...]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[AnySource, ...] = ()
     label: Label | None = None
     gate: Gate | None = None
     training: Training = field(default_factory=Training)
@@ -84,6 +84,7 @@ class Pipeline:
         check_unique("source", owner, [source.name for source in self.sources])
         if isinstance(self.features, Features):
             check_pipeline_key(owner, self.key, self.sources)
+            check_as_they_are(owner, self.features, self.key, self.sources)
         elif self.features.key != self.key:
             raise SettingsError(
                 f"{owner} has another key than its features: its key is {self.key}, and that of its view "
@@ -96,6 +97,7 @@ class Pipeline:
                     f"Two different sources of pipeline {self.name!r} are named {source.name!r}.",
                     remedy="Declare it once, for the views and the label.",
                 )
+        check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
         label = [] if self.label is None else [self.label.name]
         check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *label])
@@ -192,13 +194,13 @@ class Pipeline:
         return tuple(feature.name for feature in self.feature_columns)
 
     @cached_property
-    def all_sources(self) -> tuple[Source, ...]:
+    def all_sources(self) -> tuple[AnySource, ...]:
         """What features and label are computed from, each once."""
         of_views = (source for view in self.views for source in view.sources)
         return tuple({source.name: source for source in (*self.sources, *of_views)}.values())
 
     @property
-    def label_sources(self) -> tuple[Source, ...]:
+    def label_sources(self) -> tuple[AnySource, ...]:
         return self.sources or self.all_sources
 
     @property

@@ -1,12 +1,14 @@
 """What a model learns from and what it learns to predict: functions from events to features and to a label."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.expectations import Expectation
 from forecache.pipeline.names import check_column
+from forecache.pipeline.table_source import AnySource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -27,15 +29,18 @@ class Feature:
 
 @dataclass(frozen=True)
 class Features:
-    """How features come from events.
+    """How features come from sources.
+
+    Without `compute` they are columns of the pipeline's only source as they are, such as an existing feature table: a
+    snapshot of the pipeline's key, or rows of it without time.
 
     `compute` gets `{source name: events}`; each frame has the source's columns, `event_day` and `as_of`, and holds,
     for every as-of date asked for, only events up to that date: it cannot see the future. It returns one row per
     (key columns, `as_of`) with every declared feature. It must group by `as_of` so that many nights run as one job.
     """
 
-    compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"]
     columns: tuple[Feature, ...]
+    compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"] | None = None
     expectations: tuple[Expectation, ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,3 +71,31 @@ class Label:
         check_fields(f"Label {self.name!r}", self)
         check_column("A label", self.name)
         check_least(f"Label {self.name!r}", self, 1, "horizon_days")
+
+
+def check_as_they_are(owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]) -> None:
+    """Refuse features without a function that are not the number columns of one source with the pipeline's key.
+
+    Raises:
+        SettingsError: With pipeline, source, column and remedy.
+    """
+    if features.compute is not None:
+        return
+    remedy = "Give the features a function, `compute`."
+    if len(sources) != 1:
+        raise SettingsError(f"{owner} has features without a function and {len(sources)} sources.", remedy=remedy)
+    source = sources[0]
+    if source.time is None or set(source.key) != set(key):
+        what = "events" if source.time is None else f"the key {', '.join(source.key) or 'none'}"
+        raise SettingsError(
+            f"{owner} has features without a function from source {source.name!r}, which has {what}.",
+            remedy=f"Declare it as a snapshot with the key {', '.join(key)}, or give the features a function.",
+        )
+    types = {column.name: column.type for column in source.columns}
+    for name in features.names:
+        if types.get(name) not in ("int", "bigint", "double", "boolean"):
+            found = f"is a {types[name]} there" if name in types else "it does not declare"
+            raise SettingsError(
+                f"{owner} has the feature {name!r} from source {source.name!r}, which {found}.",
+                remedy="Name number columns of the source, or give the features a function.",
+            )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from forecache.errors import SettingsError
 from forecache.names import NAME
 
-RAW, QUARANTINE = "raw_", "quarantine_"
+RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
 """What the tables of a source are called, before its name."""
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
 """What the tables of a pipeline are called, before its name."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.schedule import Schedule
-from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource
 
 
 class Served(Protocol):
@@ -23,7 +23,7 @@ class Served(Protocol):
     @property
     def key(self) -> tuple[str, ...]: ...
     @property
-    def all_sources(self) -> tuple[Source, ...]: ...
+    def all_sources(self) -> tuple[AnySource, ...]: ...
     @property
     def schedule(self) -> Schedule: ...
     @property

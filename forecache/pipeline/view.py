@@ -8,10 +8,10 @@ from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Feature, Features
+from forecache.pipeline.features import Feature, Features, check_as_they_are
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.names import AS_OF, FEATURES, check_name, check_unique
-from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource, check_first_day, first_day
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FeatureView:
 
     name: str
     key: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[AnySource, ...]
     features: Features
     description: str = ""
     owner: str = "ml-platform@example.com"
@@ -41,6 +41,8 @@ class FeatureView:
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         check_unique("source", owner, [source.name for source in self.sources])
         check_pipeline_key(owner, self.key, self.sources)
+        check_as_they_are(owner, self.features, self.key, self.sources)
+        check_first_day(owner, self.sources)
         check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names])
         check_columns(f"{owner}, in its features,", self.expectations, [*self.key, AS_OF, *self.feature_names])
 
@@ -62,12 +64,12 @@ class FeatureView:
         return FEATURES + self.name
 
     @property
-    def all_sources(self) -> tuple[Source, ...]:
+    def all_sources(self) -> tuple[AnySource, ...]:
         return self.sources
 
     @property
     def start(self) -> date:
-        return max(source.start for source in self.sources)
+        return first_day(self.sources)
 
     @property
     def end(self) -> date | None:

@@ -52,7 +52,7 @@ def declared(settings: Settings, how: str) -> Pipeline:
     return dataclasses.replace(
         churn,
         sources=(PURCHASES,),
-        features=Features(counted, (Feature("visits"),)),
+        features=Features(compute=counted, columns=(Feature("visits"),)),
         label=Label("bought", kind, 3, partial(bought, how=how)),  # type: ignore[arg-type]
         training=Training(num_as_of=1),
         gate=gate if kind == "regression" else dataclasses.replace(gate, metric="roc_auc", floors={}),

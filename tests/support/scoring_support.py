@@ -47,7 +47,7 @@ def make_pipeline(num_features: int = 20) -> Pipeline:
         name="demo",
         key=("user_id",),
         sources=(source,),
-        features=Features(_unused, tuple(Feature(f"f{i}") for i in range(num_features))),
+        features=Features(compute=_unused, columns=tuple(Feature(f"f{i}") for i in range(num_features))),
         label=Label("bought", "binary", 30, _unused),
         model=TorchModel(_unused),
         outputs=(Output("probability", minimum=0.0, maximum=1.0),),

@@ -10,7 +10,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from assets.freshness import nightly_freshness
-from assets.partitions import pipeline_partitions, raw_dependencies
+from assets.partitions import pipeline_partitions, source_dependencies
 from forecache.pipeline import FeatureView, Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 from jobs.definitions import pipeline_definitions, recommender_definitions
@@ -60,7 +60,7 @@ def test_partitions_end_with_the_data(declare: Callable[..., Pipeline]) -> None:
 def test_an_as_of_date_depends_on_the_raw_days_up_to_it(declare: Callable[..., Pipeline]) -> None:
     weekly = declare(every="week")
     raw = dg.DailyPartitionsDefinition("2026-01-01", timezone="UTC")
-    [dependency] = raw_dependencies(weekly.schedule, weekly.all_sources)
+    [dependency] = source_dependencies(weekly.schedule, weekly.all_sources)
     with freeze_time(datetime(2026, 3, 2, tzinfo=UTC)):
         own = pipeline_partitions(weekly)
         wanted = own.subset_with_partition_keys(["2026-03-01"])

@@ -136,7 +136,8 @@ def test_values_of_a_declaration_whose_functions_are_elsewhere_count() -> None:
         "scoring  ": {"outputs": (Output("return_probability", minimum=0.0, maximum=0.5),)},
         "training": {
             "features": Features(
-                returns.features.compute, (*returns.feature_columns[:2], logged, *returns.feature_columns[3:])
+                compute=returns.features.compute,
+                columns=(*returns.feature_columns[:2], logged, *returns.feature_columns[3:]),
             )
         },
     }

@@ -56,9 +56,20 @@ def test_without_keys_spark_looks_for_the_identity_of_the_workload(
 
 
 def test_a_lake_in_a_folder_needs_neither_options_nor_jars(tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path, storage_options={"AWS_SECRET_ACCESS_KEY": "hush"})
+    settings = load_settings(home=tmp_path)
     assert hadoop_options(settings) == {}
     assert s3_jars(settings) == []
+
+
+def test_object_store_options_let_a_lake_in_a_folder_read_existing_tables_where_the_jars_are(tmp_path: Path) -> None:
+    jars = tmp_path / "jars"
+    options = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "hush"}
+    settings = load_settings(home=tmp_path, storage_options=options, spark_jars=jars)
+    assert hadoop_options(settings)["fs.s3a.secret.key"] == "hush"
+    assert s3_jars(settings) == []
+    (jars / "s3").mkdir(parents=True)
+    (jars / "s3" / "hadoop-aws-3.4.2.jar").touch()
+    assert s3_jars(settings) == [jars / "s3" / "hadoop-aws-3.4.2.jar"]
 
 
 def test_missing_jars_are_an_error_with_the_remedy_unless_the_configuration_brings_others(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forecache.errors import SettingsError
-from forecache.pipeline import Column, Pipeline, Snapshot, Source, Static, load_pipeline
+from forecache.pipeline import Column, Feature, Features, Pipeline, Snapshot, Source, Static, TableSource, load_pipeline
 from forecache.settings import load_settings
 
 PRODUCT = (Column("product_id", "int"), Column("price", "double", required=False), Column("day", "date"))
@@ -75,3 +75,65 @@ def test_key_of_a_type_that_cannot_be_one_is_refused(churn: Pipeline) -> None:
     columns = tuple(dataclasses.replace(c, type="double") if c.name == "customer_id" else c for c in purchases.columns)
     with pytest.raises(SettingsError, match="'customer_id', which is a double in source 'purchases'. Keys are"):
         dataclasses.replace(churn, sources=(dataclasses.replace(purchases, columns=columns),))
+
+
+def table(**changes: Any) -> TableSource:
+    return TableSource(**{"name": "products", "uri": "s3://lake/products", "columns": PRODUCT, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "has neither `event_time` nor `time`"),
+        ({"event_time": "day", "uri": ""}, "has uri=''. Give the table's folder or URI."),
+        ({"event_time": "day", "uri": "hdfs://x/y"}, "Give a folder, or a URI that starts with s3://."),
+        ({"event_time": "day", "uri": "s3://me:secret@x/y"}, "Give a folder, or a URI that starts with s3://."),
+        ({"event_time": "day", "format": "iceberg"}, "has format='iceberg'. It is one of 'delta', 'parquet'."),
+        ({"time": Snapshot(day="date"), "key": ("product_id",)}, "the column 'date', which it does not declare"),
+        ({"time": Snapshot(day="price"), "key": ("product_id",)}, "has day='price'. It is a date column, not a double"),
+        (
+            {"time": Snapshot(), "key": ("product_id",), "format": "parquet"},
+            "is a snapshot of Parquet files, which have no versions. Declare the column that says of which day a row",
+        ),
+        ({"time": Static(), "missing": "wait"}, "Rows without time are never missing; leave it out."),
+        ({"event_time": "day", "start": date(2026, 1, 2), "end": date(2026, 1, 1)}, "It is not before the start, 2026"),
+        ({"time": Static(), "columns": (Column("as_of", "date"),)}, "declares the column 'as_of' twice"),
+        ({"time": Static(), "columns": (Column("n", "int", minimum=0),)}, "Limits are for landing files, which have a"),
+    ],
+)
+def test_table_that_makes_no_sense_is_refused_with_the_remedy(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        table(**changes)
+    assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value) or "@" in str(changes["uri"])
+
+
+def test_day_of_a_table_may_be_called_as_of() -> None:
+    columns = (Column("customer_id", "string"), Column("as_of", "date"), Column("spent", "double"))
+    assert table(columns=columns, time=Snapshot(day="as_of"), key=("customer_id",)).day_column == "as_of"
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "sentence"),
+    [
+        ({"event_time": "day"}, ("price",), "features without a function from source 'products', which has events."),
+        ({"time": Static()}, ("price",), "from source 'products', which has the key none. Declare it as a snapshot"),
+        ({"time": Static(), "key": ("product_id",)}, ("cost",), "'cost' from source 'products', which it does not"),
+        ({"time": Static(), "key": ("product_id",)}, ("day",), "'day' from source 'products', which is a date there."),
+        ({"time": Static(), "key": ("product_id",), "start": None}, ("price",), "has no first day. Give one of its"),
+    ],
+)
+def test_features_without_a_function_are_number_columns_of_one_snapshot(
+    churn: Pipeline, changes: dict[str, Any], names: tuple[str, ...], sentence: str
+) -> None:
+    features = Features(columns=tuple(map(Feature, names)))
+    source = table(**{"start": date(2026, 1, 1), **changes})
+    with pytest.raises(SettingsError) as refused:
+        dataclasses.replace(churn, key=("product_id",), sources=(source,), features=features)
+    assert sentence in str(refused.value)
+
+
+def test_features_without_a_function_have_one_source(churn: Pipeline) -> None:
+    features = Features(columns=(Feature("price"),))
+    with pytest.raises(SettingsError, match=r"has features without a function and 2 sources\. Give the features a"):
+        dataclasses.replace(churn, features=features, sources=(*churn.sources, table(time=Static())))

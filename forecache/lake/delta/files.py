@@ -105,6 +105,11 @@ def describe_file(filesystem: Any, path: str, size_bytes: int) -> DataFile | Non
             metadata = pq.read_metadata(source)
         except pa.ArrowInvalid:
             return None
+    return described(path, size_bytes, metadata)
+
+
+def described(path: str, size_bytes: int, metadata: pq.FileMetaData) -> DataFile:
+    """A file by its footer; its folders name its partition values."""
     return DataFile(path, size_bytes, _partition_of(path), _statistics(metadata))
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
 from forecache.lake.sources.events import cut_events
+from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.states import horizon_states, known_states
-from forecache.pipeline import Source
+from forecache.lake.sources.table_rows import horizon_table_rows, known_table_rows
+from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,15 +20,30 @@ if TYPE_CHECKING:
 
 
 def known_rows(
-    spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date]
+    spark: "SparkSession",
+    settings: Settings,
+    sources: Iterable[AnySource],
+    nights: Sequence[date],
+    *,
+    pins: Pins | None = None,
 ) -> dict[str, "DataFrame"]:
     """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`.
 
     Of events these are all up to and including the night; of a snapshot, the rows of the last state up to it; of rows
     without time, all.
-    """
 
-    def known(source: Source) -> "DataFrame":
+    Args:
+        pins: The existing tables as the run sees them; None: as they are now.
+
+    Raises:
+        InputError: An existing table cannot be read as declared.
+        UnavailableError: Its object store does not answer.
+    """
+    pins = pins or Pins(settings)
+
+    def known(source: AnySource) -> "DataFrame":
+        if isinstance(source, TableSource):
+            return known_table_rows(spark, pins.of(source), nights)
         raw = read_table(spark, settings, source.raw_table)
         if source.time is not None:
             return known_states(spark, settings, source, raw, nights)
@@ -36,14 +53,23 @@ def known_rows(
 
 
 def horizon_rows(
-    spark: "SparkSession", settings: Settings, sources: Iterable[Source], nights: Sequence[date], horizon_days: int
+    spark: "SparkSession",
+    settings: Settings,
+    sources: Iterable[AnySource],
+    nights: Sequence[date],
+    horizon_days: int,
+    *,
+    pins: Pins | None = None,
 ) -> dict[str, "DataFrame"]:
     """By name of the source, the rows in (night, night + horizon]: its columns, `event_day` and `as_of`.
 
-    Of a snapshot these are the states delivered in that time; of rows without time, all.
+    Of a snapshot these are the states delivered in that time; of rows without time, all. Otherwise as `known_rows`.
     """
+    pins = pins or Pins(settings)
 
-    def later(source: Source) -> "DataFrame":
+    def later(source: AnySource) -> "DataFrame":
+        if isinstance(source, TableSource):
+            return horizon_table_rows(spark, pins.of(source), nights, horizon_days)
         raw = read_table(spark, settings, source.raw_table)
         if source.time is not None:
             return horizon_states(spark, settings, source, raw, nights, horizon_days)

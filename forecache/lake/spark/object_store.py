@@ -36,17 +36,22 @@ def is_on_s3(settings: Settings) -> bool:
     return settings.lake_uri.startswith(("s3://", "s3a://"))
 
 
+def _reads_s3(settings: Settings) -> bool:
+    """Whether Spark reads S3: the lake is there, or object store options say that existing tables may be."""
+    return is_on_s3(settings) or bool(settings.storage_options)
+
+
 def s3_jars(settings: Settings) -> list[Path]:
-    """The jars of the s3a file system, where the lake is on S3 and the Spark configuration brings none of its own.
+    """The jars of the s3a file system, where Spark reads S3 and the Spark configuration brings none of its own.
 
     Raises:
-        UnavailableError: They are not installed.
+        UnavailableError: They are not installed, and the lake is on S3.
     """
     own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
-    if not is_on_s3(settings) or "hadoop-aws" in own:
+    if not _reads_s3(settings) or "hadoop-aws" in own:
         return []
     folder = settings.spark_jars.resolve() / FOLDER
-    if not any(folder.glob(_FILE_SYSTEM_JAR)):
+    if is_on_s3(settings) and not any(folder.glob(_FILE_SYSTEM_JAR)):
         raise UnavailableError(
             f"The lake is in {settings.lake_uri}, and Spark's jars for S3 are not in {folder}.",
             remedy="Run `make setup-s3`.",
@@ -55,8 +60,8 @@ def s3_jars(settings: Settings) -> list[Path]:
 
 
 def hadoop_options(settings: Settings) -> dict[str, str]:
-    """Options of the s3a file system, secrets included; empty where the lake is not on S3."""
-    if not is_on_s3(settings):
+    """Options of the s3a file system, secrets included; empty where Spark does not read S3."""
+    if not _reads_s3(settings):
         return {}
     given = {key.lower().removeprefix("aws_"): value for key, value in settings.storage_options.items()}
     options = {hadoop: given[name] for name, hadoop in _HADOOP.items() if given.get(name)}

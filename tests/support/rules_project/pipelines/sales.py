@@ -47,7 +47,7 @@ def a_day(features: Mapping[str, Any]) -> Any:
 COMMON: dict[str, Any] = {
     "key": ("customer",),
     "sources": (SALES,),
-    "features": Features(spent_so_far, (Feature("spent"), Feature("times"))),
+    "features": Features(compute=spent_so_far, columns=(Feature("spent"), Feature("times"))),
     "drift": Drift(report_rows=0),
 }
 

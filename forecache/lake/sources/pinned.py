@@ -1,0 +1,121 @@
+"""An existing table as a run sees it: one state, whatever others write meanwhile, and what each night may see of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+
+import xxhash
+
+from forecache.errors import InputError
+from forecache.lake.delta.files import Place
+from forecache.pipeline import Snapshot, Static, TableSource
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of a table.
+
+    Attributes:
+        path: Relative to the table.
+        identity: Differs wherever the file's rows differ.
+        first, last: Days of its first and last row by the table's statistics, both included; None: not known.
+    """
+
+    path: str
+    identity: str
+    first: date | None = None
+    last: date | None = None
+
+
+@dataclass(frozen=True)
+class PinnedTable:
+    """A table at one state.
+
+    Attributes:
+        table_id: Differs where the table was made anew; "" of Parquet.
+        version: The Delta version; None of Parquet.
+        files: What the table consists of at that state.
+        commits: Of a snapshot by versions, every version up to it and when it was committed, ascending.
+        mark: What the files do not show of the state, such as the last deletion within them.
+    """
+
+    source: TableSource
+    place: Place
+    table_id: str
+    version: int | None
+    files: tuple[TableFile, ...]
+    commits: tuple[tuple[int, datetime], ...] = ()
+    mark: str = ""
+
+    @property
+    def is_by_version(self) -> bool:
+        """Whether the states of a snapshot are versions of the table."""
+        return isinstance(self.source.time, Snapshot) and self.source.time.day is None
+
+    def version_of(self, night: date) -> int | None:
+        """The last version committed before a night's end, None where there is none any more."""
+        found = [version for version, at in self.commits if at < _end(night)]
+        return found[-1] if found else None
+
+    def commit_days(self) -> list[date]:
+        """The days with a commit, ascending."""
+        return sorted({at.date() for _, at in self.commits})
+
+    def day_of(self, night: date) -> date | None:
+        """The day of the last state up to a night where the files tell: each has rows of one known day."""
+        days = [file.first for file in self.files if file.first is not None and file.first <= night]
+        return max(days, default=None)
+
+    @property
+    def tells_days(self) -> bool:
+        """Whether each file is known to have rows of one day only."""
+        return all(file.first is not None and file.first == file.last for file in self.files)
+
+    def state(self, night: date) -> str:
+        """A text that differs wherever the rows that the night may see differ."""
+        if self.is_by_version:
+            what = f"version {self.version_of(night)}"
+        else:
+            what = "\n".join(sorted(file.identity for file in self._seen(night)))
+        text = "\n".join([self.source.fingerprint, self.table_id, self.mark, what])
+        return f"{self.source.asset_name}@{xxhash.xxh3_128_hexdigest(text.encode())}"
+
+    def _seen(self, night: date) -> Iterable[TableFile]:
+        if isinstance(self.source.time, Static):
+            return self.files
+        if isinstance(self.source.time, Snapshot) and self.tells_days:
+            day = self.day_of(night)
+            return [file for file in self.files if file.first == day]
+        return [file for file in self.files if file.first is None or file.first <= night]
+
+    def is_delivered(self, night: date) -> bool:
+        """Whether the table has a version, or by its statistics may have rows, of the night's day."""
+        if isinstance(self.source.time, Static):
+            return True
+        if self.is_by_version:
+            return night in self.commit_days()
+        return any(_may_have(file, night) for file in self.files)
+
+    def has_state(self, night: date) -> bool:
+        """Whether anything counts on the night."""
+        if self.is_by_version:
+            return self.version_of(night) is not None
+        return bool(list(self._seen(night)))
+
+    def details(self) -> dict[str, str | int]:
+        """What the ledger records."""
+        pinned: dict[str, str | int] = {"uri": self.place.uri}
+        return pinned | ({"files": len(self.files)} if self.version is None else {"version": self.version})
+
+
+def _may_have(file: TableFile, night: date) -> bool:
+    return (file.first is None or file.first <= night) and (file.last is None or night <= file.last)
+
+
+def _end(night: date) -> datetime:
+    return datetime.combine(night + timedelta(days=1), time(), timezone.utc)
+
+
+def lacks(source: TableSource, what: str, remedy: str) -> InputError:
+    """The error for a table that cannot be read as declared."""
+    return InputError(f"Source {source.name!r} cannot be read: {what}.", remedy=remedy)

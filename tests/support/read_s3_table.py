@@ -1,0 +1,21 @@
+"""Reads the table s3://cloud/products as of 2026-01-03 and prints its rows as JSON."""
+
+import json
+from datetime import date
+
+from forecache.lake.sources.rows import known_rows
+from forecache.lake.spark.session import spark_session
+from forecache.pipeline import Column, Snapshot, TableSource
+from forecache.settings import load_settings
+
+source = TableSource(
+    "products",
+    "s3://cloud/products",
+    (Column("product_id", "int"), Column("price", "double"), Column("day", "date")),
+    time=Snapshot(day="day"),
+    key=("product_id",),
+    start=date(2026, 1, 1),
+)
+settings = load_settings()
+frame = known_rows(spark_session(settings), settings, [source], [date(2026, 1, 3)])["products"]
+print(json.dumps([[row.product_id, row.price, str(row.as_of)] for row in frame.collect()]))
