@@ -1,8 +1,10 @@
 """Nights are scored with models that are not trained here: registered ones, functions, expressions."""
 
 import dataclasses
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from forecache.errors import CheckError, InputError, NotFoundError, UnavailableE
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
 from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel
+from forecache.registry.applied.listing import models_of
 from forecache.registry.applied.numbers import met_models, number_of
 from forecache.results import StageResult
 from forecache.scoring.run import score
@@ -176,6 +179,33 @@ def test_a_function_of_other_code_than_the_drivers_does_not_score(lake: Settings
         run(lake, pipeline)
 
 
+def test_predictions_beyond_the_declared_limits_are_refused_and_not_cut_off(lake: Settings) -> None:
+    pipeline = applied(SqlModel("f1 * 10"))
+    with pytest.raises(CheckError, match="probability"):
+        run(lake, pipeline)
+    assert not table_exists(lake, pipeline.prediction_table) or not predictions(lake, pipeline).num_rows
+
+
+@pytest.mark.parametrize("model", [FunctionModel(functions.rules), SqlModel(SQL), "sklearn"])
+def test_an_incremental_night_is_that_of_a_full_run_to_the_bit(lake: Settings, tmp_path: Path, model: Any) -> None:
+    if model == "sklearn":
+        sklearn_model(tmp_path / "model")
+        register(lake, tmp_path / "model")
+        model = RegisteredModel(URI, returns={"probability": "prediction[1]"})
+    pipeline = applied(model)
+    run(lake, pipeline)
+    later = NIGHT + timedelta(days=1)
+    parts = [features_table(ROWS // 3, num_features=4, seed=i, first=i * (ROWS // 3), night=later) for i in (0, 1)]
+    write_features(
+        lake, pipeline, [*parts, features_table(77, num_features=4, seed=9, night=later, first=1000)], night=later
+    )
+    by_change = score(None, lake, pipeline, [later], engine="arrow", mode="incremental")
+    assert by_change.details["carried_rows"] == 1000
+    incremental = predictions(lake, pipeline, night=later)["probability"].to_pylist()
+    assert score(None, lake, pipeline, [later], engine="arrow", rebuild=True).details["scored_rows"] == 1077
+    assert predictions(lake, pipeline, night=later)["probability"].to_pylist() == incremental
+
+
 def test_an_expression_that_fails_on_a_value_says_so(lake: Settings) -> None:
     pipeline = applied(SqlModel("CAST(CASE WHEN f1 > 0 THEN 'high' ELSE '0' END AS DOUBLE)"))
     with pytest.raises(InputError, match="expression of the model failed: Conversion Error.*'high'"):
@@ -266,9 +296,12 @@ def test_what_mlflow_does_not_have_is_said_in_a_sentence(lake: Settings, tmp_pat
 
 def test_a_server_that_is_away_is_said_in_a_sentence(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = lake.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
-    with pytest.raises(UnavailableError, match="MLflow cannot be asked for models:/churn_model@production: "):
-        run(away, applied(RegisteredModel(URI)))
+    pipeline = applied(RegisteredModel(URI))
+    away = lake.model_copy(update={"mlflow_uri": "http://somebody:hunter2@127.0.0.1:9"})
+    for ask in (lambda: run(away, pipeline), lambda: models_of(away, pipeline)):
+        with pytest.raises(UnavailableError, match="MLflow cannot be asked for models:/churn_model@prod") as told:
+            ask()
+        assert "hunter2" not in "".join(traceback.format_exception(told.value))
 
 
 def labelled(settings: Settings, uri: str, *, rows: int = 400) -> None:

@@ -6,6 +6,7 @@ import click
 
 from forecache.cli.base import command
 from forecache.cli.checks import machine, state
+from forecache.cli.checks.applied import check_registered_models
 from forecache.cli.checks.finding import Finding
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ForecacheError
@@ -24,6 +25,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("pipelines", lambda: state.check_project(settings)),
         ("lake", lambda: state.check_lake(settings)),
         ("mlflow", lambda: state.check_mlflow(settings)),
+        ("models", lambda: check_registered_models(settings)),
         ("stores", lambda: state.check_stores(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
     ]

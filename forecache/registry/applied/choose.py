@@ -1,5 +1,7 @@
 """Which model a pipeline scores with now: the champion, or what the declaration names."""
 
+from dataclasses import replace
+
 from forecache.pipeline import Pipeline, RegisteredModel
 from forecache.pipeline.applied import FunctionModel, SqlModel
 from forecache.registry.applied.floors import accepted
@@ -21,7 +23,11 @@ def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -
     if pipeline.is_trained:
         return champion(settings, pipeline)
     if isinstance(pipeline.model, RegisteredModel):
-        found = resolve(settings, pipeline, pipeline.model, run_id=run_id)
+        found = resolve(settings, pipeline, pipeline.model)
+        if not pipeline.model.name:
+            details = {"uri": found.uri, "mlflow_run_id": found.run_id}
+            number = number_of(settings, pipeline.name, found.uri, details, run_id=run_id)
+            found = replace(found, version=number)
         return accepted(settings, pipeline, pipeline.model, found, run_id=run_id)
     return _declared(settings, pipeline, run_id=run_id)
 

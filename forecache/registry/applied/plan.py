@@ -12,7 +12,7 @@ from forecache.inference.kernel_spec import ALLOW_PICKLE, pickle_allowed
 from forecache.inference.signature import read_signature
 from forecache.pipeline import Pipeline, RegisteredModel
 from forecache.pipeline.applied import FunctionModel, SqlModel
-from forecache.registry.applied.resolve import away
+from forecache.registry.applied.resolve import away, what_mlflow_says
 from forecache.registry.versions.models import ModelVersion, verified_folder
 from forecache.settings import Settings
 from forecache.tracking.artifacts import CHECKSUMS_TAG, download
@@ -51,9 +51,8 @@ def _prove_loadable(model: ModelVersion, plan: Plan) -> None:
         raise
     except Exception as error:
         allowed = "" if pickle_allowed() else f", or set {ALLOW_PICKLE}=true if you trust whoever made it"
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"The model {model.uri} cannot be loaded: {said}.",
+            f"The model {model.uri} cannot be loaded: {what_mlflow_says(error)}.",
             remedy=f"Log it as ONNX, with skops or as a Booster{allowed}.",
         ) from error
 
@@ -67,12 +66,10 @@ def _folder(settings: Settings, model: ModelVersion) -> Path:
     try:
         return download(settings, artifact_uri=model.uri)
     except MlflowException as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise (
-            _missing(model, said) if error.error_code == "RESOURCE_DOES_NOT_EXIST" else away(model.uri, said)
-        ) from error
+        gone = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        raise (_missing(model, what_mlflow_says(error)) if gone else away(model.uri, error)) from None
     except OSError as error:
-        raise _missing(model, str(error)) from error
+        raise _missing(model, what_mlflow_says(error)) from None
 
 
 def _missing(model: ModelVersion, said: str) -> ForecacheError:

@@ -1,12 +1,12 @@
 """What the URI of a registered model means now: the version that an alias names, or the model of a run."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError, UnavailableError
 from forecache.pipeline import Pipeline, RegisteredModel
-from forecache.registry.applied.numbers import number_of
 from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
 from forecache.tracking.client import tracking
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
-def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel, *, run_id: str = "") -> ModelVersion:
-    """What a URI means now: the version that an alias names, or the model of a run.
+def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel) -> ModelVersion:
+    """What a URI means now: the version that an alias names, or the model of a run, whose version is 0.
 
     Raises:
         NotFoundError: There is no such model, version, alias or run.
@@ -28,15 +28,14 @@ def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel, *, r
 
     try:
         client = tracking(settings)
-        return _look_up(client, settings, pipeline, model.uri, run_id)
+        return _look_up(client, pipeline, model.uri)
     except MlflowException as error:
-        said = str(error).splitlines()[0].rstrip(".")
         if error.error_code not in _UNKNOWN:
-            raise away(model.uri, said) from error
+            raise away(model.uri, error) from None
         raise NotFoundError(
-            f"MLflow has no {model.uri}: {said}.",
+            f"MLflow has no {model.uri}: {what_mlflow_says(error)}.",
             remedy="Register the model or give the alias in MLflow, or correct the URI of the declaration.",
-        ) from error
+        ) from None
 
 
 def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
@@ -52,17 +51,24 @@ def registered_versions(settings: Settings, model: RegisteredModel) -> list[Mode
         found = client.search_model_versions(f"name='{model.name}'", max_results=1000)
         named = client.get_registered_model(model.name).aliases if found else {}
     except MlflowException as error:
-        raise away(model.uri, str(error).splitlines()[0].rstrip(".")) from error
+        raise away(model.uri, error) from None
     versions = sorted(map(_registered, found), key=lambda version: -version.version)
     aliases = {v.version: tuple(sorted(a for a, number in named.items() if int(number) == v.version)) for v in versions}
     return [replace(version, aliases=aliases[version.version]) for version in versions]
 
 
-def away(uri: str, said: str) -> UnavailableError:
+def away(uri: str, error: Exception) -> UnavailableError:
+    """What is said where MLflow does not answer; raise it from None, as the error may hold credentials."""
     return UnavailableError(
-        f"MLflow cannot be asked for {uri}: {said}.",
+        f"MLflow cannot be asked for {uri}: {what_mlflow_says(error)}.",
         remedy="What was scored and published stays. Run again when the server of FORECACHE_MLFLOW_URI answers.",
     )
+
+
+def what_mlflow_says(error: Exception) -> str:
+    """The first line of an error, as far as it is for people, without user and password of a server."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" failed with exception ")
+    return re.sub(r"//[^/@\s]*@", "//", f"{said[0]} failed" if said[1] else said[0].rstrip("."))
 
 
 def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
@@ -70,12 +76,11 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     return _registered(client.get_model_version(name, str(number)))
 
 
-def _look_up(client: "MlflowClient", settings: Settings, pipeline: Pipeline, uri: str, run_id: str) -> ModelVersion:
+def _look_up(client: "MlflowClient", pipeline: Pipeline, uri: str) -> ModelVersion:
     scheme, _, rest = uri.partition(":/")
     if scheme == "runs":
         run = client.get_run(rest.partition("/")[0]).info
-        number = number_of(settings, pipeline.name, uri, {"uri": uri, "mlflow_run_id": run.run_id}, run_id=run_id)
-        return numbered(pipeline, number, uri, run_id=run.run_id, created_at=_moment(run.start_time))
+        return numbered(pipeline, 0, uri, run_id=run.run_id, created_at=_moment(run.start_time))
     if "@" in rest:
         return _registered(client.get_model_version_by_alias(*rest.rsplit("@", 1)))
     return _registered(client.get_model_version(*rest.rsplit("/", 1)))

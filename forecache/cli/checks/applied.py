@@ -1,0 +1,31 @@
+"""Whether the models that pipelines apply are where their declarations say."""
+
+import os
+
+from forecache.cli.checks.finding import Finding
+from forecache.errors import ForecacheError
+from forecache.settings import Settings
+
+
+def check_registered_models(settings: Settings) -> Finding:
+    """Ask MLflow what each registered model's URI means now."""
+    from forecache.pipeline import RegisteredModel
+    from forecache.pipeline.loading import read_project
+
+    pipelines = read_project(settings).pipelines.values()
+    applied = [(pipeline, pipeline.model) for pipeline in pipelines if isinstance(pipeline.model, RegisteredModel)]
+    if not applied:
+        return Finding("models", "ok", "no pipeline applies a registered model")
+    from forecache.registry.applied.resolve import resolve
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # for minutes otherwise; a run has them
+    found, problems = [], []
+    for pipeline, model in applied:
+        try:
+            version = resolve(settings, pipeline, model)
+            found.append(f"{pipeline.name}: {model.uri} is {f'version {version.version}' if model.name else 'there'}")
+        except ForecacheError as error:
+            problems.append(error)
+    if problems:
+        return Finding("models", "fail", " ".join(error.message for error in problems), problems[0].remedy)
+    return Finding("models", "ok", "; ".join(found))
