@@ -79,9 +79,11 @@ def drift_view(report: "DriftReport") -> dict[str, Any]:
     }
 
 
-def _bin_names(edges: tuple[float, ...]) -> list[str]:
+def _bin_names(edges: tuple[float, ...] | tuple[str, ...]) -> list[str]:
     if not edges:
         return ["all"]
+    if isinstance(edges[0], str):
+        return [*map(str, edges), "other classes"]
     between = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges, edges[1:], strict=False)]
     return [f"below {edges[0]:.4g}", *between, f"from {edges[-1]:.4g}"]
 
@@ -119,8 +121,12 @@ def _challenger_verdict(limits: Drift, challenger: Mapping[str, Any] | None, nig
         return checks.Verdict(False, f"{model} could not be scored: {found['error']}", severity=_WARN)
     comparison = found["comparison"]
     few = comparison["rows"] < limits.min_rows
-    effect = "none" if few else limits.effect(comparison["psi"], comparison["js"])
+    numbers = comparison["psi"] is not None
+    effect = "none" if few or not numbers else limits.effect(comparison["psi"], comparison["js"])
     moved = [f"{count:,} rows change their {name}" for name, count in comparison["segment_changes"].items()]
+    if not numbers:
+        reason = f"{model} and the champion, of {comparison['rows']:,} rows: {', '.join(moved)}."
+        return checks.Verdict(True, reason, _comparison_view(comparison), _WARN)
     reason = ", ".join(
         [
             f"{model} differs by {comparison['mean_absolute_difference']:.4g} a row on average, "
@@ -139,5 +145,5 @@ def _comparison_view(comparison: Mapping[str, Any]) -> dict[str, Any]:
     plotted = ("mean_difference", "mean_absolute_difference", "psi", "js")
     return {
         "comparison": markdown_table(("challenger against champion", ""), rows),
-        **{name: figures[name] for name in plotted},
+        **{name: figures[name] for name in plotted if name in figures},
     }

@@ -7,20 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from forecache.output_kinds import spark_name
 from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.keys import key_types
 from forecache.pipeline.similar import SimilarItems
 from forecache.results import StageResult
 from forecache.settings import Settings
-
-_TYPES = {
-    "double": "double",
-    "string": "string",
-    "int32": "int",
-    "int64": "bigint",
-    "timestamp[us, tz=UTC]": "timestamp",
-}
-"""Spark's names of Arrow's types."""
 
 
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
@@ -128,7 +120,7 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
     from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
     texts = {
-        pipeline.main_output.name: pipeline.main_output.description,
+        **{column: output.description for output in pipeline.outputs for column in output.spec.columns},
         **{segment.name: segment.description for segment in pipeline.segments},
         "model_name": "Registered name of the model.",
         "model_version": "Its version.",
@@ -137,5 +129,5 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
         "run_id": "Run that scored it.",
     }
     fields = prediction_fields(layout_of(pipeline))
-    columns = [dg.TableColumn(f.name, _TYPES[str(f.type)], description=texts[f.name]) for f in fields]
+    columns = [dg.TableColumn(f.name, spark_name(f.type), description=texts[f.name]) for f in fields]
     return dg.TableSchema([*key_columns(pipeline), *columns])

@@ -22,8 +22,15 @@ _MOST_EPOCHS = 50
 
 
 def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
-    """A training set's splits: as-of dates, rows and the mean label."""
+    """A training set's splits: as-of dates, rows and the mean label, or the shares of the classes."""
     details = result.details
+    if "class_shares" in details:
+        shares = details["class_shares"]
+        found = [
+            (split, ", ".join(dates), details["splits"][split], *(f"{share:.1%}" for share in shares[split].values()))
+            for split, dates in details["as_of"].items()
+        ]
+        return markdown_table(("split", "as-of dates", "rows", *details["classes"]), found)
     rows = [
         (split, ", ".join(dates), details["splits"][split], sum(details["label_mean"][d] for d in dates) / len(dates))
         for split, dates in details["as_of"].items()
@@ -113,7 +120,7 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
     return {
         **{name: result.details[name] for name in shown if name in result.details},
         **plan_view(result.details),
-        "distribution": bars((f"{pipeline.main_output.name} on {last}", "rows"), bins),
+        **({"distribution": bars((f"{pipeline.main_output.name} on {last}", "rows"), bins)} if bins else {}),
         **{name: bars((name, "rows"), counts) for name, counts in segments.items()},
     }
 

@@ -65,6 +65,28 @@ def cross_entropy(label: Floats, probability: Floats) -> NDArray[np.float64]:
     return -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))
 
 
+def class_losses(label: Floats, shares: Floats) -> NDArray[np.float64]:
+    """Cross-entropy of each row, in nats, float64 [n].
+
+    Args:
+        label: Position of the class that is true, [n].
+        shares: Probability of each class, [n, classes]; clipped from below to 1e-7.
+    """
+    true = np.take_along_axis(shares.astype(np.float64), label.astype(np.int64)[:, None], axis=1)[:, 0]
+    return -np.log(np.maximum(true, _SMALLEST_PROBABILITY))
+
+
+def pinball_losses(label: Floats, quantiles: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
+    """Pinball loss of each row, the mean over the levels, float64 [n] (Koenker and Bassett 1978).
+
+    Args:
+        quantiles: [n, levels].
+    """
+    difference = label.astype(np.float64)[:, None] - quantiles
+    level = np.asarray(levels)
+    return np.maximum(level * difference, (level - 1) * difference).mean(axis=1)
+
+
 def quantile_edges(values: Floats, bins: int) -> NDArray[np.float64]:
     """Inner edges, float64 [at most bins - 1], of bins that hold about as many of the values each."""
     return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]).astype(np.float64))

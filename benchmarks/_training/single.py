@@ -32,7 +32,8 @@ from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
 from forecache.training.worker.loop.session import Session
-from forecache.training.worker.model.model import Objective, Prepare, fit_statistics, log_mask
+from forecache.training.worker.model.model import Prepare, fit_statistics, log_mask
+from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.batch import Batch
 from forecache.training.worker.reading.order import EpochOrder
 from forecache.training.worker.reading.reader import Reader

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import NotFoundError, SettingsError
 from forecache.inference.description import describe_model
 from forecache.inference.environment import compare_environment, deciding_versions
-from forecache.inference.kernel_spec import BOUNDS, KERNEL_VERSION, KernelSpec
+from forecache.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, KernelSpec
 from forecache.inference.runtimes.registry import RUNTIMES
 from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel
 from forecache.inference.signature import read_signature, resolve_result
+from forecache.output_kinds import OutputSpec
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
@@ -65,13 +66,13 @@ def plan_scoring(
     result_type: "str | DataType | None" = None,
     model_config: Mapping[str, Any] | None = None,
     runtime: str = "auto",
-    bounds: Sequence[float | None] | None = None,
+    outputs: Sequence[OutputSpec] = (),
 ) -> Plan:
     """Resolve a model URI, choose its runtime, and prove that its result and its environment fit.
 
     Args:
         runtime: "auto" chooses by the rule above; a name insists.
-        bounds: Smallest and largest output, in place of those that Forecache logged the model with; a model that was
+        outputs: Outputs whose bounds count in place of those that Forecache logged the model with; a model that was
             logged by others has none.
 
     Raises:
@@ -83,17 +84,24 @@ def plan_scoring(
     path = _local_path(model_uri)
     described = describe_model(path)
     signature = read_signature(described.inputs, described.outputs)
-    outputs, shape = resolve_result(signature.outputs, result_type)
-    model = StoredModel(path, described.flavours, described.metadata, signature, outputs)
+    returned, shape = resolve_result(signature.outputs, result_type)
+    model = StoredModel(path, described.flavours, described.metadata, signature, returned)
     chosen, packed, reason = _choose(model, runtime, with_config=model_config is not None)
     warnings = compare_environment(path, chosen.packages)
-    limits = {BOUNDS: list(bounds or model.metadata[BOUNDS])} if BOUNDS in model.metadata else {}
-    spec = replace(packed.spec, shape=shape, outputs=outputs, options={**packed.spec.options, **limits})
+    logged = {OUTPUTS: _bounded_as(outputs, model.metadata[OUTPUTS])} if OUTPUTS in model.metadata else {}
+    spec = replace(packed.spec, shape=shape, outputs=returned, options={**packed.spec.options, **logged})
     digest = hashlib.sha256(packed.payload)
     digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
     packages = deciding_versions(path, chosen)
     spec = replace(spec, model_config=model_config, packages=packages, checksum=digest.hexdigest()[:20])
     return Plan(model_uri, spec, packed.payload, reason, warnings)
+
+
+def _bounded_as(declared: Sequence[OutputSpec], logged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs of a model's metadata, with the declared bounds; a single one may be declared by another name."""
+    limits = {output.name: {"minimum": output.minimum, "maximum": output.maximum} for output in declared}
+    only = next(iter(limits.values())) if len(declared) == len(logged) == 1 else {}
+    return [{**output, **limits.get(output["name"], only)} for output in logged]
 
 
 def _local_path(model_uri: str) -> Path:

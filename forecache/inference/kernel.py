@@ -15,10 +15,12 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.inference.arrays import from_numpy
 from forecache.inference.environment import require_versions
-from forecache.inference.kernel_spec import ARROW_TYPES, BOUNDS, PICKED, KernelSpec, OutputColumn, arrow_type
+from forecache.inference.kernel_spec import OUTPUTS, PICKED, KernelSpec, OutputColumn, returned_type, value_type
+from forecache.inference.outputs import read_output
 from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.lake.spark.python_worker import freeze_loaded
+from forecache.output_kinds import OutputSpec
 
 _MODELS_PER_PROCESS = 4
 
@@ -41,7 +43,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
             kernel = LOADERS[spec.runtime](spec, payload, folder)
         if PICKED in spec.options:
             kernel = _Picked(kernel, spec.options[PICKED])
-        _loaded[spec.checksum] = _Bounded(kernel, spec.options[BOUNDS]) if BOUNDS in spec.options else kernel
+        _loaded[spec.checksum] = _Finished(kernel, spec) if OUTPUTS in spec.options else kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
     _loaded.move_to_end(spec.checksum)
@@ -74,15 +76,30 @@ def _place(values: np.ndarray, rows: int, place: int) -> np.ndarray:
     return np.ascontiguousarray(matrix[:, place])
 
 
-class _Bounded:
-    """A kernel whose single output is kept within (smallest, largest), each a number or None."""
+class _Finished:
+    """A kernel of a model that was trained here: its numbers are kept within their bounds, its quantiles in order."""
 
-    def __init__(self, kernel: Kernel, limits: Sequence[float | None]) -> None:
-        self._kernel, self._limits = kernel, limits
+    def __init__(self, kernel: Kernel, spec: KernelSpec) -> None:
+        outputs = [read_output(output) for output in spec.options[OUTPUTS]]
+        known, self._kernel = {output.name: output for output in outputs}, kernel
+        self._outputs = outputs if spec.shape != "struct" else [known.get(column.name) for column in spec.outputs]
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         values = self._kernel.run(arrays)
-        return [bounded(values[0], self._limits)] if len(values) == 1 else values
+        return [
+            value if output is None else finished(output, value)
+            for output, value in zip(self._outputs, values, strict=True)
+        ]
+
+
+def finished(output: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Values within the output's bounds; quantiles that cross sorted (Chernozhukov, Fernández-Val, Galichon 2010);
+    the probabilities of all classes."""
+    if output.kind == "classes" and values.ndim == 1:
+        return np.column_stack([1 - values, values])  # of two classes, a library returns the second's probability
+    if output.kind == "quantiles":
+        values = np.sort(values, axis=1)
+    return bounded(values, (output.minimum, output.maximum)) if output.numbers else values
 
 
 def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
@@ -106,7 +123,7 @@ def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -
     """Predictions of a batch, as the Arrow type that the spec names."""
     rows = len(arrays[0])
     if rows == 0:
-        return pa.array([], type=arrow_type(spec))
+        return pa.array([], type=returned_type(spec))
     values = kernel.run(arrays)
     columns = [
         _output_array(value, column, rows, spec.time_zone) for value, column in zip(values, spec.outputs, strict=True)
@@ -135,7 +152,7 @@ def _output_array(value: np.ndarray, column: OutputColumn, rows: int, time_zone:
             f"The model returned {len(value)} rows of {column.name!r} for {rows} rows.",
             remedy="A model must return one prediction for each row.",
         )
-    kind = ARROW_TYPES[column.type]
+    kind = value_type(column.type)
     if column.width is not None:
         if value.ndim == 1 and value.dtype == object:
             return pa.array([None if row is None else list(row) for row in value], pa.list_(kind), from_pandas=True)

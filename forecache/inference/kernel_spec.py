@@ -7,11 +7,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from forecache.output_kinds import arrow_type
+
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch, which Forecache takes as off where it is not set."""
 
-BOUNDS = "forecache_bounds"
-"""In a model's metadata and a kernel's options: smallest and largest output, each a number or None."""
+OUTPUTS = "forecache_outputs"
+"""In the metadata of a model that was trained here, and in a kernel's options: its outputs, each as a `dict` of
+`forecache.output_kinds.OutputSpec`. They hold the bounds that values are clipped to, and the order of the classes."""
 
 PICKED = "forecache_picked"
 """In a kernel's options: for each output, its position among the model's, and which value of a row, or None."""
@@ -27,7 +30,8 @@ def pickle_allowed() -> bool:
 
 @dataclass(frozen=True)
 class OutputColumn:
-    """An output of a model: `type` is a Spark type name, `width` None for one value a row, else how many, or -1."""
+    """An output of a model: `type` is a Spark type name or a struct of such, `width` None for one value a row, else how
+    many, or -1."""
 
     name: str
     type: str
@@ -73,20 +77,17 @@ class KernelSpec:
     time_zone: str = "UTC"
 
 
-def arrow_type(spec: KernelSpec) -> pa.DataType:
-    types = [pa.list_(ARROW_TYPES[c.type]) if c.width is not None else ARROW_TYPES[c.type] for c in spec.outputs]
+def returned_type(spec: KernelSpec) -> pa.DataType:
+    """The Arrow type of a batch of predictions."""
+    types = [pa.list_(value_type(c.type)) if c.width is not None else value_type(c.type) for c in spec.outputs]
     if spec.shape != "struct":
         return types[0]
     return pa.struct([pa.field(c.name, kind) for c, kind in zip(spec.outputs, types, strict=True)])
 
 
-ARROW_TYPES = {
-    "boolean": pa.bool_(),
-    "int": pa.int32(),
-    "bigint": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
+def value_type(name: str) -> pa.DataType:
+    """The Arrow type of a value by its Spark type, such as "double" or "struct<item:string,score:double>"."""
+    if not name.startswith("struct<"):
+        return arrow_type(name)
+    fields = (field.rsplit(":", 1) for field in name.removeprefix("struct<").removesuffix(">").split(","))
+    return pa.struct([(field, arrow_type(kind)) for field, kind in fields])

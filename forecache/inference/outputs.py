@@ -1,42 +1,115 @@
-"""An output of a model by its name, for features in the model's order."""
+"""A pipeline's outputs among those that a model returns, and their values for a batch.
+
+Runs inside Spark's Python workers: imports numpy and pyarrow only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.kernel_spec import OUTPUTS, KernelSpec
 from forecache.inference.runtimes.runtime import Kernel
+from forecache.output_kinds import OutputSpec, probabilities_column
 
 
-def score_values(kernel: Kernel, spec: KernelSpec, features: list[pa.Array], output: str) -> np.ndarray:
-    """An output of the model for a batch of feature columns in the model's order, float [n].
+def read_output(stored: Mapping[str, Any]) -> OutputSpec:
+    """An output as a model's metadata have it, which knows lists only."""
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in stored.items()}
+    return OutputSpec(**{**values, "fields": tuple(tuple(field) for field in stored.get("fields", ()))})
+
+
+def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[OutputSpec, ...]:
+    """The declared outputs with the classes that the model knows.
 
     Raises:
-        InputError: The model has several outputs and none of that name.
-        CheckError: The model returned other rows than it was given.
+        InputError: The model has several outputs and none of a declared name, or knows other classes, or none where
+            the declaration leaves them to it.
     """
-    position, rows = output_position(spec, output), len(features[0])
-    values = np.asarray(kernel.run(features)[position])
-    if values.size != rows:
-        raise CheckError(
-            f"The model returned {values.size} values of {output!r} for {rows} rows.",
-            remedy="A model must return one prediction for each row.",
-        )
-    return values.reshape(rows)
+    stored = {output.name: output for output in map(read_output, spec.options.get(OUTPUTS, ()))}
+    found = []
+    for output in declared:
+        source_of(spec, output)
+        classes = stored[output.name].classes if output.name in stored else ()
+        if output.kind == "classes" and output.classes and classes and classes != output.classes:
+            raise InputError(
+                f"The model knows the classes {', '.join(classes)} of {output.name!r}, and the pipeline declares "
+                f"{', '.join(output.classes)}.",
+                remedy="Train a model on the classes as they are declared now.",
+            )
+        if output.kind == "classes" and not (output.classes or classes) and _returns_shares(spec, output):
+            raise InputError(
+                f"The model does not say which classes its probabilities of {output.name!r} are of.",
+                remedy="Declare them in the model's order: Classes(labels=(...)).",
+            )
+        found.append(replace(output, classes=output.classes or classes) if output.kind == "classes" else output)
+    return tuple(found)
 
 
-def output_position(spec: KernelSpec, output: str) -> int:
-    """Where a pipeline's output is among a model's: the only one, whatever it is called, or the one of that name.
+def source_of(spec: KernelSpec, output: OutputSpec) -> tuple[int, ...]:
+    """Which of a model's outputs an output comes from: the only one, whatever it is called, or the one of its name; of
+    classes that of their probabilities before that of their names; of quantiles also one for each.
 
     Raises:
         InputError: The model has several outputs and none of that name.
     """
     names = [column.name for column in spec.outputs]
     if spec.shape != "struct":
-        return 0
-    if output not in names:
-        raise InputError(
-            f"The model returns {', '.join(names)}, and the pipeline's output is called {output!r}.",
-            remedy="Declare one of the model's as the output, or log the model with one of that name.",
-        )
-    return names.index(output)
+        return (0,)
+    if output.kind == "classes" and output.top != 0 and probabilities_column(output.name) in names:
+        return (names.index(probabilities_column(output.name)),)
+    if output.name in names:
+        return (names.index(output.name),)
+    if output.kind == "quantiles" and set(output.columns) <= set(names):
+        return tuple(names.index(column) for column in output.columns)
+    raise InputError(
+        f"The model returns {', '.join(names)}, and the pipeline's output is called {output.name!r}.",
+        remedy="Declare one of the model's as the output, or log the model with one of that name.",
+    )
+
+
+def _returns_shares(spec: KernelSpec, output: OutputSpec) -> bool:
+    column = spec.outputs[source_of(spec, output)[0]]
+    return column.width is not None or output.top != 0
+
+
+def score_values(
+    kernel: Kernel, spec: KernelSpec, features: list[pa.Array], outputs: Sequence[OutputSpec]
+) -> list[np.ndarray]:
+    """The values of each output for a batch of feature columns in the model's order.
+
+    Returns:
+        Of a number, a text, a boolean and structures [n]; of quantiles, a vector and classes [n, values], for classes
+        the probabilities; where a model returns the names of classes alone, these, [n].
+
+    Raises:
+        InputError: The model has several outputs and none of that name.
+        CheckError: The model returned other rows than it was given, or another number of values a row.
+    """
+    rows, returned = len(features[0]), kernel.run(features)
+    return [_values(output, [returned[i] for i in source_of(spec, output)], rows) for output in outputs]
+
+
+def _values(output: OutputSpec, returned: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    values = np.asarray(returned[0])
+    if len(returned) > 1:
+        values = np.column_stack([np.asarray(each).reshape(rows, -1) for each in returned])
+    if output.kind == "structs":
+        if len(values) != rows:
+            raise _wrong(output, f"{len(values)} lists", rows)
+        return values
+    names = output.kind == "classes" and values.dtype.kind != "f"
+    width = output.values if output.is_array and not names else None
+    if values.size != rows * (width or 1):
+        raise _wrong(output, f"{values.size} values", rows, each="" if width is None else f" of {width} values")
+    return values.reshape(rows) if width is None else values.reshape(rows, width)
+
+
+def _wrong(output: OutputSpec, found: str, rows: int, *, each: str = "") -> CheckError:
+    return CheckError(
+        f"The model returned {found} of {output.name!r} for {rows} rows{each}.",
+        remedy="A model must return one prediction for each row.",
+    )

@@ -109,9 +109,16 @@ def _output(spec: Mapping[str, Any], position: int) -> OutputColumn:
     element = spec["items"]["type"] if kind == "array" else ""
     if element in _SPARK_NAMES:
         return OutputColumn(name, _SPARK_NAMES[element], -1)
+    fields = (
+        {field: _SPARK_NAMES.get(each["type"]) for field, each in spec["items"]["properties"].items()}
+        if (element == "object")
+        else {}
+    )
+    if fields and None not in fields.values():
+        return OutputColumn(name, f"struct<{','.join(f'{field}:{each}' for field, each in fields.items())}>", -1)
     raise InputError(
         f"The model's output {name!r} has the type {kind}, which scoring does not carry.",
-        remedy="Log the model with outputs that are numbers, strings, booleans, dates or arrays of them.",
+        remedy="Log the model with outputs of numbers, strings, booleans, dates, or arrays of these or of structs.",
     )
 
 

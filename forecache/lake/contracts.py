@@ -55,8 +55,10 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
 
     label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
     values = written[label.name]
-    wrong = pc.invert(pc.fill_null(pc.is_finite(values), False))
-    rule = f"Return a number from {function} for each entity that it returns, and leave out those that have none."
+    classes = label.kind == "multiclass"
+    wrong = pc.is_null(values) if classes else pc.invert(pc.fill_null(pc.is_finite(values), False))
+    what = "class" if classes else "number"
+    rule = f"Return a {what} from {function} for each entity that it returns, and leave out those that have none."
     if not pc.any(wrong).as_py() and label.kind == "binary":
         wrong = pc.invert(pc.or_(pc.equal(values, 0.0), pc.equal(values, 1.0)))
         rule = f"Return 0.0 or 1.0 from {function}, or declare a regression."
@@ -68,6 +70,78 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
             f"{written.num_rows:,} rows, first on {row[AS_OF]}.",
             remedy=rule,
         )
+    if label.weight:
+        weights = written[label.weight]
+        fits = pc.fill_null(pc.and_(pc.is_finite(weights), pc.greater(weights, 0.0)), False)
+        found = written.filter(pc.invert(fits))
+        if found.num_rows:
+            raise InputError(
+                f"The weight {label.weight!r} of pipeline {pipeline.name!r} is {found[label.weight][0].as_py()} in "
+                f"{found.num_rows:,} of {written.num_rows:,} rows.",
+                remedy=f"Return a number above 0 from {function}, and leave out rows that are not to count.",
+            )
+
+
+def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
+    """Refuse a label of classes that is neither text nor whole numbers; only its schema is looked at.
+
+    Raises:
+        InputError: With pipeline, column and type.
+    """
+    label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
+    kind = dict(frame.dtypes).get(label.name)
+    if kind not in ("string", "tinyint", "smallint", "int", "bigint"):
+        raise InputError(
+            f"The label {label.name!r} of pipeline {pipeline.name!r} is {'missing' if kind is None else f'a {kind}'}; "
+            f"classes are texts or whole numbers.",
+            remedy=f"Return one from {function}.",
+        )
+
+
+def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
+    """The classes of the training split, in the order of a model's probabilities: as declared, else ascending.
+
+    Args:
+        written: As for `require_labels`.
+
+    Raises:
+        InputError: The training split has one class only, or lacks one that is declared or that a later split has.
+    """
+    import pyarrow.compute as pc
+
+    label, declared = pipeline.trained_label, pipeline.output_specs[0].classes
+    trained = class_order(written.filter(pc.equal(written["split"], "train"))[label.name].unique().to_pylist())
+    for split in ("train", "validation", "test"):
+        known = declared or trained
+        found = written.filter(pc.equal(written["split"], split))[label.name].unique().to_pylist()
+        strange = [name for name in class_order(found) if name not in known]
+        if strange:
+            wanted = "the declaration does not have" if declared else "the training split never has"
+            raise InputError(
+                f"The {split} split of pipeline {pipeline.name!r} has the class {strange[0]!r} of {label.name!r}, "
+                f"which {wanted}; it has {', '.join(known)}.",
+                remedy=f"Train on more dates, or let {name_of(label.compute)} give rare classes one name.",
+            )
+    missing = [name for name in declared if name not in trained]
+    if missing:
+        raise InputError(
+            f"The training split of pipeline {pipeline.name!r} never has the declared class {missing[0]!r} of "
+            f"{label.name!r}.",
+            remedy="Train on more dates, or remove it from the labels of the declaration.",
+        )
+    if len(trained) < 2:
+        raise InputError(
+            f"Every label of the training split of {pipeline.name!r} is {trained[0]!r}.",
+            remedy="Use more training dates, so that several classes occur.",
+        )
+    return declared or trained
+
+
+def class_order(names: Sequence[str | None]) -> tuple[str, ...]:
+    """Names of classes, ascending: as numbers where all are whole numbers, else as texts; without null."""
+    known = [name for name in names if name is not None]
+    whole = all(name.removeprefix("-").isdigit() for name in known)
+    return tuple(sorted(known, key=lambda name: (int(name) if whole else 0, name)))
 
 
 def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:

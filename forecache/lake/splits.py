@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
+from forecache.lake.contracts import class_order
 from forecache.lake.delta.tables import open_table
+from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from deltalake import DeltaTable
+    from numpy.typing import NDArray
 
 BATCH_ROWS = 1 << 16
 _SPLIT = "split"
@@ -21,6 +25,32 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
 
     dataset = open_table(settings, table, version=version).to_pyarrow_dataset()
     return int(dataset.count_rows(filter=ds.field(_SPLIT) == split))
+
+
+def training_classes(settings: Settings, pipeline: Pipeline, *, version: int, table: str = "") -> tuple[str, ...]:
+    """The classes of a training set's label at a version, in the order of a model's probabilities; none of a number.
+
+    Args:
+        table: Another training set than the pipeline's.
+    """
+    if pipeline.trained_label.kind != "multiclass":
+        return ()
+    table, label = table or pipeline.training_table, pipeline.trained_label.name
+    batches = split_batches(settings, table, version=version, split="train", columns=[label])
+    found = {name for batch in batches for name in batch.column(label).unique().to_pylist()}
+    return pipeline.output_specs[0].classes or class_order(list(found))
+
+
+def label_numbers(column: "pa.Array", classes: Sequence[str]) -> "NDArray[np.float64]":
+    """A label as numbers, float64 [n]; of classes the position of each, NaN for one that is not among them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not classes:
+        return column.to_numpy(zero_copy_only=False).astype(np.float64)
+    positions = pc.index_in(column, value_set=pa.array(classes, pa.string()))
+    return positions.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def open_with_columns(settings: Settings, table: str, columns: Sequence[str], *, version: int) -> "DeltaTable":

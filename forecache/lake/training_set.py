@@ -3,10 +3,16 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
-from forecache.lake.contracts import require_labels, require_numbers, require_one_row_each
+from forecache.lake.contracts import (
+    require_class_names,
+    require_classes,
+    require_labels,
+    require_numbers,
+    require_one_row_each,
+)
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
@@ -22,10 +28,11 @@ from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 STAGE = "training_set"
 SPLITS = ("train", "validation", "test")
+_PLACES = 1 << 20
 
 
 def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
@@ -36,21 +43,25 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     """
     horizon = timedelta(days=pipeline.trained_label.horizon_days)
     step = timedelta(days=pipeline.training.every_days)
+    by_entity = pipeline.training.split is not None
     dates = pipeline.schedule
     test = dates.latest(night - horizon)
     validation = dates.latest(test - horizon)
-    train = [dates.latest(validation - horizon)]
+    train = [test if by_entity else dates.latest(validation - horizon)]
     while len(train) < pipeline.training.num_as_of:
         train.append(dates.latest(train[-1] - step))
     train = sorted(day for day in train if day >= pipeline.start)
     if not train:
         first = pipeline.start
-        for _ in range(3):
+        for _ in range(1 if by_entity else 3):
             first = dates.following(first + horizon)
         raise InputError(
             f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
-            remedy=f"Three label horizons are needed: train on {first} or later.",
+            remedy=f"{'One label horizon is' if by_entity else 'Three label horizons are'} needed: train on {first} or "
+            "later.",
         )
+    if by_entity:
+        return dict.fromkeys(SPLITS, tuple(train))
     return {"train": tuple(train), "validation": (validation,), "test": (test,)}
 
 
@@ -70,7 +81,8 @@ def build_training_set(
         rebuild: Also where the one before is current; a model is then trained on the new version.
 
     Returns:
-        `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date.
+        `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date, or of classes
+        `classes` in the order of a model's probabilities, and `class_shares` by split.
 
     Raises:
         InputError: The night is outside the pipeline's dates, a split is empty, or the labels are not what a model can
@@ -126,8 +138,9 @@ def _build(
     schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
-    groups = written.group_by(["split", AS_OF]).aggregate([(pipeline.trained_label.name, "mean"), (AS_OF, "count")])
-    by_date = {(row["split"], row[AS_OF]): row for row in groups.to_pylist()}
+    classes = require_classes(written, pipeline) if pipeline.trained_label.kind == "multiclass" else ()
+    groups = written.group_by(["split", AS_OF]).aggregate([([], "count_all")])
+    by_date = {(row["split"], row[AS_OF]): row["count_all"] for row in groups.to_pylist()}
     empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
     if empty:
         raise InputError(
@@ -136,14 +149,30 @@ def _build(
         )
     version = replace_table(settings, pipeline.training_table, schema, files, run_id=run_id)
     details = {
-        "splits": {s: sum(by_date[s, day][f"{AS_OF}_count"] for day in dates[s]) for s in SPLITS},
+        "splits": {s: sum(by_date[s, day] for day in dates[s]) for s in SPLITS},
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
-        "label_mean": {
-            day.isoformat(): by_date[s, day][f"{pipeline.trained_label.name}_mean"] for s in SPLITS for day in dates[s]
-        },
+        **(_class_shares(written, pipeline, classes) if classes else {"label_mean": _label_means(written, pipeline)}),
         **pins.details(pipeline.all_sources),
     }
     return Done(written.num_rows, details, pipeline.training_table, version)
+
+
+def _label_means(written: "pa.Table", pipeline: Pipeline) -> dict[str, float]:
+    rows = written.group_by([AS_OF]).aggregate([(pipeline.trained_label.name, "mean")]).to_pylist()
+    return dict(sorted((row[AS_OF].isoformat(), row[f"{pipeline.trained_label.name}_mean"]) for row in rows))
+
+
+def _class_shares(written: "pa.Table", pipeline: Pipeline, classes: Sequence[str]) -> dict[str, Any]:
+    """By class, its share of the rows of each split."""
+    counts = written.group_by(["split", pipeline.trained_label.name]).aggregate([([], "count_all")]).to_pylist()
+    rows = {split: sum(row["count_all"] for row in counts if row["split"] == split) for split in SPLITS}
+    by = {(row["split"], row[pipeline.trained_label.name]): row["count_all"] for row in counts}
+    return {
+        "classes": list(classes),
+        "class_shares": {
+            split: {name: by.get((split, name), 0) / max(1, rows[split]) for name in classes} for split in SPLITS
+        },
+    }
 
 
 def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":
@@ -154,14 +183,16 @@ def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFi
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    label = pipeline.trained_label.name
-    parts = [pa.schema([("split", pa.string()), (AS_OF, pa.date32()), (label, pa.float64())]).empty_table()]
+    columns = pipeline.trained_label.columns
+    kinds = (pa.string() if pipeline.trained_label.kind == "multiclass" else pa.float64(), pa.float64())
+    typed = pa.schema([("split", pa.string()), (AS_OF, pa.date32()), *zip(columns, kinds, strict=False)])
+    parts = [typed.empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
     for file in files:
         with filesystem.open_input_file(file.path) as source:
-            rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, label])
+            rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, *columns])
         require_one_row_each(rows, pipeline)
-        parts.append(rows.select(["split", AS_OF, label]).cast(parts[0].schema))
+        parts.append(rows.select(["split", AS_OF, *columns]).cast(parts[0].schema))
     return pa.concat_tables(parts)
 
 
@@ -173,17 +204,30 @@ def labelled_frame(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of`, `split`, the features (float32) and the label (double), in a fixed order."""
-    from pyspark.sql import functions as F
-
-    nights = sorted(day for split in SPLITS for day in dates[split])
+    """Key columns, `as_of`, `split`, the features (float32), the label (double, of classes string) and its weight
+    (double), in a fixed order."""
+    nights = sorted({day for split in SPLITS for day in dates[split]})
     entity = [*pipeline.key, AS_OF]
     features = feature_frame(spark, settings, pipeline, nights, pins=pins)
     labels = label_frame(spark, settings, pipeline, features.select(*entity), nights, pins=pins)
-    split = F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
     return (
-        features.join(labels, entity).withColumn("split", split).repartition(8, *entity).sortWithinPartitions(*entity)
+        features.join(labels, entity)
+        .withColumn("split", _split(pipeline, dates))
+        .repartition(8, *entity)
+        .sortWithinPartitions(*entity)
     )
+
+
+def _split(pipeline: Pipeline, dates: Mapping[str, Sequence[date]]) -> "Column":
+    """The split of a row: by its date, or by a hash of its key."""
+    from pyspark.sql import functions as F
+
+    shares = pipeline.training.split
+    if shares is None:
+        return F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
+    place = F.pmod(F.xxhash64(*pipeline.key), F.lit(_PLACES)) / F.lit(_PLACES)
+    held_out = F.when(place < shares.test, F.lit("test"))
+    return held_out.when(place < shares.test + shares.validation, F.lit("validation")).otherwise(F.lit("train"))
 
 
 def label_frame(
@@ -195,7 +239,8 @@ def label_frame(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the label (double), from what is in the raw tables of each night's horizon.
+    """Key columns, `as_of`, the label (double, of classes string) and its weight (double), from what the sources have
+    of each night's horizon.
 
     Args:
         entities: Key columns and `as_of`, on the nights only.
@@ -203,8 +248,12 @@ def label_frame(
     """
     from pyspark.sql import functions as F
 
-    horizon_days = pipeline.trained_label.horizon_days
-    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, horizon_days, pins=pins)
-    labels = pipeline.trained_label.compute(entities, happened)
-    require_numbers(labels, pipeline, [pipeline.trained_label.name], pipeline.trained_label.compute, "label")
-    return labels.select(*pipeline.key, AS_OF, F.col(pipeline.trained_label.name).cast("double"))
+    label, classes = pipeline.trained_label, pipeline.trained_label.kind == "multiclass"
+    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, label.horizon_days, pins=pins)
+    labels = label.compute(entities, happened)
+    require_numbers(labels, pipeline, label.columns[1:] if classes else label.columns, label.compute, "label")
+    if classes:
+        require_class_names(labels, pipeline)
+    kinds = ("string" if classes else "double", "double")
+    typed = [F.col(name).cast(kind) for name, kind in zip(label.columns, kinds, strict=False)]
+    return labels.select(*pipeline.key, AS_OF, *typed)

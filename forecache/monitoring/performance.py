@@ -5,15 +5,20 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from forecache.lake.contracts import class_order
 from forecache.lake.delta.tables import read_table
 from forecache.lake.features import partition_rows
+from forecache.lake.splits import label_numbers
 from forecache.lake.training_set import label_frame
 from forecache.monitoring.drift.findings import TEST_SPLIT
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.bootstrap import metric_interval
-from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
+from forecache.registry.gate.judge import judge_of
+from forecache.registry.gate.metrics import Array
 from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
 
@@ -22,41 +27,77 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 200_000
 _EPOCH = date(1970, 1, 1)
+Labelled = tuple[Array, Array, Array | None]
 
 
 def labelled_predictions(
     spark: "SparkSession", settings: Settings, pipeline: Pipeline, as_of: Sequence[date]
-) -> dict[date, tuple[Array, Array]]:
-    """Label and score, float64 [n] each, of the predictions of some nights whose label horizon has passed.
+) -> dict[date, Labelled]:
+    """Label, float64 [n], score, [n] or [n, values], and weight, [n] or None, of the predictions of some nights whose
+    label horizon has passed.
 
-    Rows are in the order of score and label. Of nights with more than 200,000, that many or fewer, chosen by a hash of
-    the key. A night without a labelled prediction is left out.
+    A class that the model of a row does not know counts as one that it gave no probability. Rows are in the order of
+    score and label. Of nights with more than 200,000, that many or fewer, chosen by a hash of the key. A night without
+    a labelled prediction is left out, and every night where the probabilities of some classes are not kept.
     """
     from pyspark.sql import functions as F
 
     rows = partition_rows(settings, pipeline.prediction_table, as_of)
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
-    entity, output, label = [*pipeline.key, AS_OF], pipeline.main_output.name, pipeline.trained_label.name
+    entity, spec = [*pipeline.key, AS_OF], pipeline.output_specs[0]
+    if spec.top is not None:
+        return {}  # without the probabilities of all classes
+    columns = spec.columns[1:] if spec.kind == "classes" else spec.columns
     predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
     predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
-        *entity, F.col(output).alias("_score")
+        *entity, *(F.col(column).alias(f"_score_{i}") for i, column in enumerate(columns))
     )
     labels = label_frame(spark, settings, pipeline, predicted.select(*entity), as_of)
-    joined = predicted.join(labels, entity).select(AS_OF, F.col(label).alias("_label"), "_score")
-    table = joined.where(F.col("_label").isNotNull() & F.col("_score").isNotNull()).toArrow()
+    named = [F.col(name).alias(f"_label_{i}") for i, name in enumerate(pipeline.trained_label.columns)]
+    joined = predicted.join(labels, entity).select(AS_OF, *named, *predicted.columns[len(entity) :])
+    table = joined.dropna().toArrow().combine_chunks()
     days = table.column(AS_OF).cast("int32").to_numpy()
-    both = [table.column(name).to_numpy().astype(np.float64) for name in ("_label", "_score")]
     found = {}
     for day in as_of:
-        labels_of_day, scores = (values[days == (day - _EPOCH).days] for values in both)
-        order = np.lexsort((labels_of_day, scores))
-        if len(order):
-            found[day] = (labels_of_day[order], scores[order])
+        rows_of_day = table.filter(pa.array(days == (day - _EPOCH).days))
+        if rows_of_day.num_rows:
+            found[day] = _in_order(_arrays(rows_of_day, spec.kind == "classes"))
     return found
 
 
+def _arrays(table: pa.Table, classes: bool) -> Labelled:
+    """The arrays of a table with the columns `_label_0`, perhaps `_label_1`, and `_score_0` and further ones."""
+    weight = table.column("_label_1").to_numpy().astype(np.float64) if "_label_1" in table.column_names else None
+    names = [name for name in table.column_names if name.startswith("_score_")]
+    if not classes:
+        score = np.column_stack([table.column(name).to_numpy().astype(np.float64) for name in names])
+        return table.column("_label_0").to_numpy().astype(np.float64), score if len(names) > 1 else score[:, 0], weight
+    lists = table.column("_score_0").combine_chunks()
+    labels, items = table.column("_label_0").combine_chunks(), lists.flatten()
+    known = class_order(pc.unique(pa.concat_arrays([labels, items.field("class")])).to_pylist())
+    shares = np.zeros((len(labels), len(known)))
+    row = np.repeat(np.arange(len(labels)), pc.list_value_length(lists).to_numpy())
+    shares[row, label_numbers(items.field("class"), known).astype(np.int64)] = items.field("probability").to_numpy()
+    return label_numbers(labels, known), shares, weight
+
+
+def _in_order(found: Labelled) -> Labelled:
+    label, score, weight = found
+    keys = [label, *(score.reshape(len(label), -1).T[::-1])]
+    order = np.lexsort(keys if weight is None else [weight, *keys])
+    return label[order], score[order], None if weight is None else weight[order]
+
+
 def performance(
-    pipeline: Pipeline, model: ModelVersion, as_of: date, label: Array, score: Array, *, night: date, run_id: str = ""
+    pipeline: Pipeline,
+    model: ModelVersion,
+    as_of: date,
+    label: Array,
+    score: Array,
+    weight: Array | None = None,
+    *,
+    night: date,
+    run_id: str = "",
 ) -> Measurement | None:
     """How much worse the gate's metric is than the one recorded for the model on its test split.
 
@@ -68,13 +109,13 @@ def performance(
     Returns:
         None where the metric has no value on these rows, such as an area under the curve of one class.
     """
-    metric = pipeline.trained_gate.metric
-    value = {**BINARY, **REGRESSION}[metric](label, score)
+    metric, judge = pipeline.trained_gate.metric, judge_of(pipeline)
+    value = judge.metrics[metric](label, score, weight)
     if np.isnan(value):
         return None
     expected = model.metrics[metric]
-    ends = metric_interval(metric, label, score, seed=pipeline.training.seed)
-    low, high = sorted(-gain(metric, end, expected) for end in ends)
+    ends = metric_interval(judge, metric, label, score, weight, seed=pipeline.training.seed)
+    low, high = sorted(-judge.gain(metric, end, expected) for end in ends)
     return Measurement(
         pipeline=pipeline.name,
         night=night,
@@ -83,7 +124,7 @@ def performance(
         name=metric,
         reference=TEST_SPLIT,
         model_version=model.version,
-        effect=-gain(metric, value, expected),
+        effect=-judge.gain(metric, value, expected),
         effect_low=low,
         effect_high=high,
         value=value,

@@ -187,8 +187,9 @@ def _performance(run: _Run, nights: Sequence[date]) -> list[tuple[date, Measurem
     for day, (night, model) in models.items():
         found = None
         if day in examples:
-            label, score = examples[day]
-            found = performance(run.pipeline, model, day, label, score, night=night, run_id=run.run_id)
+            found = performance(run.pipeline, model, day, *examples[day], night=night, run_id=run.run_id)
         note = "" if found else f"no performance: {metric} has no value on the labels of {day}"
+        if run.pipeline.output_specs[0].top is not None:
+            note = "no performance: the probabilities of some classes are not kept (Classes(probabilities=...))"
         result.append((night, found, note))
     return result

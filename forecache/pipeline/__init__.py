@@ -10,12 +10,13 @@ from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.features import Feature, Features, Label
 from forecache.pipeline.fit_run import FitRun
+from forecache.pipeline.judging import Task, baseline_name
 from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served
 from forecache.pipeline.mailing import Mailing
-from forecache.pipeline.model import EstimatorModel, TorchModel, Training
+from forecache.pipeline.model import EntitySplit, EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
-from forecache.pipeline.output import Output, Segment
-from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Publish, Retraining
+from forecache.pipeline.output import AnyOutput, Boolean, Classes, Output, Quantiles, Segment, Structs, Text, Vector
+from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Metric, Publish, Retraining
 from forecache.pipeline.recommender import RankingGate, Recommender
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
@@ -26,14 +27,18 @@ from forecache.pipeline.view import FeatureView
 
 __all__ = [
     "AS_OF",
-    "AnySource",
     "PROVENANCE_COLUMNS",
     "SOURCE_COLUMNS",
+    "AnyOutput",
+    "AnySource",
     "Baseline",
+    "Boolean",
+    "Classes",
     "Column",
     "ColumnType",
     "Drift",
     "Effect",
+    "EntitySplit",
     "EstimatorModel",
     "Expectation",
     "Feature",
@@ -45,9 +50,11 @@ __all__ = [
     "Label",
     "Labelled",
     "Mailing",
+    "Metric",
     "Output",
     "Pipeline",
     "Publish",
+    "Quantiles",
     "RankingGate",
     "Recommender",
     "RegisteredModel",
@@ -57,11 +64,16 @@ __all__ = [
     "Served",
     "Snapshot",
     "Source",
-    "Static",
     "SqlModel",
+    "Static",
+    "Structs",
     "TableSource",
+    "Task",
+    "Text",
     "TorchModel",
     "Training",
+    "Vector",
+    "baseline_name",
     "expect",
     "load_pipeline",
     "load_pipelines",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields, check_value
@@ -80,7 +80,7 @@ class RegisteredModel:
         return {name: (m[1], int(m[2]) if m[2] else None) for name, m in matches.items() if m}
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["binary", "regression", "multiclass", "quantiles"]:
         """Of the label, by the metrics of the floors.
 
         Raises:

@@ -6,12 +6,14 @@ from datetime import date
 from functools import cached_property
 
 from forecache.errors import SettingsError
+from forecache.output_kinds import OutputSpec
 from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
-from forecache.pipeline.checking import check_fields, check_value
+from forecache.pipeline.checking import check_fields
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.features import Feature, Features, Label, check_as_they_are
+from forecache.pipeline.judging import Task, check_outputs, task_of
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
@@ -22,7 +24,7 @@ from forecache.pipeline.names import (
     check_name,
     check_unique,
 )
-from forecache.pipeline.output import Output, Segment
+from forecache.pipeline.output import AnyOutput, Segment
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.table_source import AnySource, check_first_day
@@ -42,7 +44,7 @@ class Pipeline:
         label: The function from events to what the model learns; a model that is not trained here has none.
         sources: What the label, and features that are a function, are computed from; none: the sources of the view.
         model, training: What is trained, and how; or what is applied as it is.
-        outputs: The columns of the prediction table that the model returns.
+        outputs: What the model returns, as columns of the prediction table; the first is what it learns of the label.
         segments: Columns that are cut from an output, such as "low" and "high".
         gate: What a model that is trained here has to pass before it scores.
         schedule: When it runs and trains, and which days are its as-of dates.
@@ -59,7 +61,7 @@ class Pipeline:
     key: tuple[str, ...]
     features: Features | FeatureView
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
-    outputs: tuple[Output, ...]
+    outputs: tuple[AnyOutput, ...]
     sources: tuple[AnySource, ...] = ()
     label: Label | None = None
     gate: Gate | None = None
@@ -78,7 +80,7 @@ class Pipeline:
         owner = f"Pipeline {self.name!r}"
         check_fields(owner, self)
         check_name("pipeline", self.name)
-        check_value(owner, "outputs", self.outputs, len(self.outputs) == 1, "Declare one output.")
+        check_outputs(owner, self)
         if not self.key or not (self.sources or isinstance(self.features, FeatureView)):
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         check_unique("source", owner, [source.name for source in self.sources])
@@ -99,16 +101,10 @@ class Pipeline:
                 )
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
-        label = [] if self.label is None else [self.label.name]
+        label = [] if self.label is None else self.label.columns
         check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *label])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
-        for segment in self.segments:
-            if segment.of != self.main_output.name or len(segment.labels) != len(segment.bounds) + 1:
-                raise SettingsError(
-                    f"{owner} has a wrong segment {segment.name!r}.",
-                    remedy=f"It must be cut from {self.main_output.name!r} and have one label more than bounds.",
-                )
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         unknown = set(self.publish.fields or () if self.publish else ()) - set(self.output_columns)
         if unknown:
@@ -118,13 +114,23 @@ class Pipeline:
             )
 
     @property
-    def main_output(self) -> Output:
+    def main_output(self) -> AnyOutput:
         """The output that the label, the gate and the drift checks are about: the first."""
         return self.outputs[0]
 
     @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        return tuple(output.spec for output in self.outputs)
+
+    @property
+    def task(self) -> Task:
+        """What a model that is trained here learns of the label, by which metrics and plots are chosen."""
+        return task_of(self)
+
+    @property
     def output_columns(self) -> tuple[str, ...]:
-        return (*(output.name for output in self.outputs), *(segment.name for segment in self.segments))
+        columns = (column for output in self.output_specs for column in output.columns)
+        return (*columns, *(segment.name for segment in self.segments))
 
     @property
     def served_fields(self) -> tuple[str, ...]:

@@ -58,19 +58,31 @@ class Label:
 
     `compute` gets the entities (key columns, `as_of`) and `{source name: events}`, each frame with `as_of` and only
     events in (as_of, as_of + horizon_days]. It returns key columns, `as_of` and `name` as a number: 0.0 or 1.0 where
-    kind is "binary". Each entity has at most one row, and a row has a value: an entity whose outcome is not known is
-    left out, and is no part of the training set.
+    kind is "binary"; where kind is "multiclass" as a text or a whole number. Each entity has at most one row, and a row
+    has a value: an entity whose outcome is not known is left out, and is no part of the training set.
+
+    Attributes:
+        weight: A further column that `compute` returns, a number above 0: how much a row counts in training and in the
+            gate's metrics. "": all count the same.
     """
 
     name: str
-    kind: Literal["binary", "regression"]
+    kind: Literal["binary", "regression", "multiclass"]
     horizon_days: int
     compute: Callable[["DataFrame", Mapping[str, "DataFrame"]], "DataFrame"]
+    weight: str = ""
 
     def __post_init__(self) -> None:
         check_fields(f"Label {self.name!r}", self)
         check_column("A label", self.name)
+        if self.weight:
+            check_column("A label's weight", self.weight)
         check_least(f"Label {self.name!r}", self, 1, "horizon_days")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label's columns of a training set: the label, and its weight if it has one."""
+        return (self.name, self.weight) if self.weight else (self.name,)
 
 
 def check_as_they_are(owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]) -> None:

@@ -51,7 +51,8 @@ class FitRun(Protocol):
         Random numbers are seeded for each step, so that a resumed run draws the same.
 
         Yields:
-            Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1]. A rank's share can
+            Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1], of classes
+            their positions; where the label has a weight [n, 2], the weight second. A rank's share can
             have a row more or less than another's, and none where a step has few rows; all ranks' are `step_rows`.
         """
 
@@ -60,7 +61,7 @@ class FitRun(Protocol):
         """Rows of the current step over all ranks."""
 
     def loss(self, output: "torch.Tensor", label: "torch.Tensor") -> "torch.Tensor":
-        """The declared loss of outputs [n, 1] against labels [n, 1], a scalar mean."""
+        """The declared loss of outputs [n, values] against labels as they come, a scalar mean."""
 
     def step_done(self, make_state: MakeState) -> None:
         """Count a step; a checkpoint is written where it is due, and where the run was asked to stop it ends here.

@@ -17,16 +17,20 @@ class TorchModel:
     """A torch network. Scaling, imputation and the output's link are added by the framework and exported with it.
 
     Attributes:
-        build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, 1]:
-            logits where the label is binary, the (transformed) target where it is a regression.
+        build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, values]:
+            first a logit where the label is binary, the (transformed) target where it is a regression, a value for each
+            level where quantiles are learned, a logit for each class where it is multiclass; then the values of further
+            outputs in their order. For a multiclass label it is called as `build(num_features, num_classes)`.
         target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
-        loss: Loss over (output [n, 1], target [n, 1]) as a scalar mean; None: binary cross-entropy or Huber.
+        loss: Loss over (output [n, values], target [n, 1]) as a scalar mean, or as one for each row [n] where the
+            label has a weight; None: of the first output, binary cross-entropy, Huber, pinball or cross-entropy. The
+            target of a class is its position.
         fit: A training function of your own in place of the framework's loop: every worker calls `fit(run)` with a
             `forecache.pipeline.FitRun`, and it returns the trained network, whose weights have the
             names of `build`'s. Of `Training`, only the dates, `batch_size`, `seed` and `deterministic` then apply.
     """
 
-    build: Callable[[int], "nn.Module"]
+    build: Callable[..., "nn.Module"]
     target: Literal["identity", "log1p"] = "identity"
     loss: Callable[..., Any] | None = None
     fit: "Callable[[FitRun], nn.Module] | None" = None
@@ -44,17 +48,40 @@ class EstimatorModel:
     the dates and the seed count: the seed becomes every `random_state` that the estimator leaves open.
 
     Attributes:
-        build: `build()` returns the estimator, not fitted; with `predict_proba` where the label is binary.
+        build: `build()` returns the estimator, not fitted; with `predict_proba` where the label is binary or of several
+            classes. For quantiles it is called as `build(levels)`, and returns an estimator for each level, or one that
+            predicts all of them.
         patience: Boosting rounds without a better validation loss after which fitting ends and the best round is kept
             (LightGBM, XGBoost); None: all rounds are fitted and kept.
     """
 
-    build: Callable[[], Any]
+    build: Callable[..., Any]
     patience: int | None = 50
 
     def __post_init__(self) -> None:
         check_fields("`EstimatorModel`", self)
         check_least("`EstimatorModel`", self, 1, "patience")
+
+
+@dataclass(frozen=True)
+class EntitySplit:
+    """Splits by entity: an entity is in the same split on every date, chosen by a hash of its key.
+
+    A model is then judged on entities that it has never seen, on dates that it has. All splits have the training dates
+    of a split by time, moved to the latest whose labels are known.
+
+    Attributes:
+        validation, test: Share of the entities in these splits, about.
+    """
+
+    validation: float = 0.1
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_fields("`EntitySplit`", self)
+        check_least("`EntitySplit`", self, 0, "validation", "test", above=True)
+        rule = "Together with `validation` it is less than 1, so that some are left to train on."
+        check_value("`EntitySplit`", "test", self.test, self.validation + self.test < 1, rule)
 
 
 @dataclass(frozen=True)
@@ -66,6 +93,7 @@ class Training:
     the latest as-of date of the pipeline's schedule up to that distance from the one after it.
 
     Attributes:
+        split: None: by time, as above; `EntitySplit`: by entity, all on T-H and the dates before it.
         batch_size: Rows of an optimizer step over all workers.
         accumulation: Parts in which each worker computes the gradient of a step, one after the other: the gradient of
             the whole batch, in the memory of a part. Layers that look across rows (BatchNorm) see a part.
@@ -85,6 +113,7 @@ class Training:
 
     num_as_of: int = 4
     every_days: int = 30
+    split: EntitySplit | None = None
     epochs: int = 20
     batch_size: int = 1024
     accumulation: int = 1

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, SettingsError
+from forecache.output_kinds import JUDGED
 from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
-from forecache.pipeline.checking import check_value
 from forecache.pipeline.expressions import check_expression
+from forecache.pipeline.judging import check_gate, check_learned
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.policies import METRICS
 
@@ -56,7 +57,8 @@ def check_training(owner: str, pipeline: "Pipeline") -> None:
         for name in ("label", "gate"):
             if getattr(pipeline, name) is None:
                 raise SettingsError(f"{owner} trains {kind} and has no {name}.", remedy=f"Declare its {name}.")
-        _check_gate(owner, pipeline)
+        check_learned(owner, pipeline)
+        check_gate(owner, pipeline)
         return
     given = [name for name in ("label", "gate", "retraining") if getattr(pipeline, name) is not None]
     given += ["training"] if pipeline.training != Training() else []
@@ -74,35 +76,31 @@ def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | Fu
     for name in model.returns if isinstance(model, RegisteredModel) else ():
         if name not in outputs:
             raise SettingsError(f"{owner} says what its model returns as {name!r}, which is no output.", remedy=listed)
+    if isinstance(model, RegisteredModel) and model.floors:
+        known = METRICS[pipeline.task]
+        strange = [name for name in model.floors if name not in known]
+        if strange or pipeline.output_specs[0].kind not in JUDGED:
+            raise SettingsError(
+                f"{owner} has the floors {', '.join(model.floors)}, and its first output, {outputs[0]!r}, is of "
+                f"{pipeline.output_specs[0].kind}.",
+                remedy=f"A model is judged by its first output: numbers, classes or quantiles, such as by {known[0]}.",
+            )
+    for spec in pipeline.output_specs if isinstance(model, FunctionModel) else ():
+        if spec.kind == "classes" and spec.top != 0 and not spec.classes:
+            raise SettingsError(
+                f"{owner} has the classes {spec.name!r} without labels, and its model is a function.",
+                remedy="Name them in the order of the probabilities that it returns, or declare probabilities=0.",
+            )
     if isinstance(model, SqlModel):
         given = model.expression if isinstance(model.expression, Mapping) else dict.fromkeys(outputs[:1])
         other = set(given) ^ set(outputs)
         if other:
             raise SettingsError(f"{owner} has {min(other)!r} as an output or an expression only.", remedy=listed)
+        for output in pipeline.output_specs:
+            if output.kind != "number":
+                raise SettingsError(
+                    f"{owner} has the output {output.name!r} of {output.kind}, and an SQL expression returns a number.",
+                    remedy="Declare it as `Output`, or let a function return it: `FunctionModel`.",
+                )
         for text in model.by_output(outputs):
             check_expression(f"{owner}, in its `SqlModel`,", text, pipeline.feature_names)
-
-
-def _check_gate(owner: str, pipeline: "Pipeline") -> None:
-    label, gate, features = pipeline.trained_label, pipeline.trained_gate, pipeline.feature_names
-    computed = f"Its features are {', '.join(features)}."
-    if gate.baseline.feature not in features:
-        raise SettingsError(
-            f"{owner} has the baseline feature {gate.baseline.feature!r}, which it does not compute.", remedy=computed
-        )
-    known = METRICS[label.kind]
-    for metric in (gate.metric, *gate.floors):
-        if metric not in known:
-            raise SettingsError(
-                f"{owner} judges a {label.kind} label by {metric!r} in its gate, which is no metric of it.",
-                remedy=f"Those are {', '.join(known)}.",
-            )
-    ignored = pipeline.retraining.ignore if pipeline.retraining else ()
-    for about, columns in (("slices its gate by", gate.slices), ("ignores", ignored)):
-        for column in columns:
-            if column not in features:
-                where = " in its retraining" if about == "ignores" else ""
-                raise SettingsError(f"{owner} {about} {column!r}{where}, which is not a feature.", remedy=computed)
-    if label.kind == "binary" and isinstance(pipeline.model, TorchModel):
-        rule = "log1p is for a regression; a binary label takes 'identity'."
-        check_value(owner, "model.target", pipeline.model.target, pipeline.model.target == "identity", rule)

@@ -20,12 +20,16 @@ class Bin:
 
 
 def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin]:
-    """Ten bins of equal width from the as-of date's smallest to its largest output; one if all are equal.
+    """Ten bins of equal width from the as-of date's smallest to its largest output; one if all are equal, none if the
+    first output is not of numbers.
 
     Raises:
         NotFoundError: There is no prediction table.
     """
-    column = f'"{pipeline.main_output.name}"'
+    spec = pipeline.output_specs[0]
+    if not spec.numbers:
+        return []
+    column = f'"{spec.judged_column}"'
     rows = query(
         settings,
         f"""
@@ -48,8 +52,16 @@ def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin
 
 
 def segment_rows(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, dict[str, int]]:
-    """Number of rows by declared segment and label, in the order of the declaration; labels without rows included."""
+    """Number of rows by declared segment and label, in the order of the declaration, labels without rows included; and
+    by class of the first output, the commonest first."""
     counts: dict[str, dict[str, int]] = {}
+    spec = pipeline.output_specs[0]
+    if spec.kind == "classes":
+        sql = f"""
+            select "{spec.name}" as label, count(*) as rows from {pipeline.prediction_table}
+            where {AS_OF} = date '{night.isoformat()}' group by 1 order by 2 desc, 1
+        """
+        counts[spec.name] = {row["label"]: row["rows"] for row in query(settings, sql).to_pylist()}
     for segment in pipeline.segments:
         sql = f"""
             select "{segment.name}" as label, count(*) as rows from {pipeline.prediction_table}

@@ -38,9 +38,12 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     """For one as-of date of the prediction table: each entity once, outputs present and in range, with provenance."""
     columns = (*pipeline.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
-    output = pipeline.main_output
-    if output.minimum is not None or output.maximum is not None:
-        derived.append(_between(output.name, output.minimum, output.maximum))
+    for output in pipeline.output_specs:
+        if output.minimum is not None or output.maximum is not None:
+            derived += [_between(column, output.minimum, output.maximum) for column in output.numbers]
+        if output.kind == "classes" and output.classes:
+            labels = list(output.classes)
+            derived.append(expect("expect_column_values_to_be_in_set", column=output.name, value_set=labels))
     for segment in pipeline.segments:
         labels = list(segment.labels)
         derived.append(expect("expect_column_values_to_be_in_set", column=segment.name, value_set=labels))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.inference.choose_runtime import Plan
-from forecache.inference.kernel_spec import ARROW_TYPES, KERNEL_VERSION
+from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.delta.files import place_of
 from forecache.lake.stage import Done, Stage
 from forecache.scoring.night import Night
@@ -29,6 +29,7 @@ BUDGET_S = 0.8
 # Within this share of the fastest the smallest size wins: it takes less memory, and the next run's noise is larger.
 _TOLERANCE = 0.03
 _BATCH_SHARE = 0.25
+_VALUE_BYTES, _LISTED_VALUES = 8, 64
 
 Score = Callable[[int, int], object]
 """`score(size, rows)` scores rows of a sample, a multiple of the size, in batches of that size."""
@@ -158,8 +159,8 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
 
 def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
     came = sum(array.nbytes for array in sample) / len(sample[0])
-    returned = sum(ARROW_TYPES[c.type].bit_width // 8 if c.type not in ("string", "binary") else 64
-                   for c in plan.spec.outputs)  # fmt: skip
+    widths = (1 if column.width is None else max(column.width, _LISTED_VALUES) for column in plan.spec.outputs)
+    returned = _VALUE_BYTES * sum(widths)
     return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + 2 * returned
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from forecache.files import write_durably
-from forecache.pipeline import Pipeline, Training
+from forecache.pipeline import EntitySplit, Pipeline, Training
 from forecache.settings import Settings
 
 SPEC_FILE = "spec.json"
@@ -85,4 +85,6 @@ def checkpoints_of(settings: Settings, run_dir: Path) -> str:
 def load_spec(path: Path) -> TrainingSpec:
     """Read a specification that `TrainingSpec.save` wrote."""
     values = json.loads(path.read_text())
-    return TrainingSpec(**{**values, "training": Training(**values["training"])})
+    training = values["training"]
+    split = training["split"] and EntitySplit(**training["split"])
+    return TrainingSpec(**{**values, "training": Training(**{**training, "split": split})})

@@ -28,7 +28,7 @@ from scoring_support import (
 )
 from spark_cluster import SHORT_JVM, Cluster, kill_group
 
-from forecache.inference.kernel_spec import BOUNDS
+from forecache.inference.kernel_spec import OUTPUTS
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -167,7 +167,7 @@ def save_models(folder: Path, rows: np.ndarray, loads: Path) -> dict[str, tuple[
         str(folder / "sklearn"),
         serialization_format="skops",
         signature=number,
-        metadata={BOUNDS: [0.0, 1.0]},
+        metadata={OUTPUTS: [{"name": "p", "kind": "number", "minimum": 0.0, "maximum": 1.0}]},
         pip_requirements=["scikit-learn"],
     )
     code = folder / "shift.py"

@@ -114,7 +114,7 @@ def test_realised_performance_is_that_of_scikit_learn_on_the_joined_rows(lake: S
     expected = roc_auc_score(rows["label"].to_numpy(), rows["score"].to_numpy())
     assert of(measurements(lake, "returns"), CALM[0], "performance")["roc_auc"].value == pytest.approx(expected)
     assert result.details["notes"] == {CALM[0].isoformat(): []}
-    ((label, score),) = labelled_predictions(spark, lake, monitored, [CALM[0] - HORIZON]).values()
+    ((label, score, _),) = labelled_predictions(spark, lake, monitored, [CALM[0] - HORIZON]).values()
     assert len(label) == len(score) == ROWS
     assert np.all(np.diff(score) >= 0)
 
@@ -124,13 +124,13 @@ def test_labels_after_the_horizon_count_for_nothing(lake: Settings, spark: "Spar
     from deltalake import write_deltalake
 
     as_of = CALM[0] - HORIZON
-    ((before, _),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
+    ((before, *_),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
     for day in (as_of, CALM[0] + timedelta(days=1)):
         late = pa.table({"user_id": [f"{as_of}-{i}" for i in range(ROWS)], "amount": [1.0] * ROWS})
         for name in ("day", "event_day"):
             late = late.append_column(name, pa.array([day] * ROWS, pa.date32()))
         write_deltalake(lake.table_uri("raw_visits"), late, mode="append")
-    ((after, _),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
+    ((after, *_),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
     assert np.array_equal(before, after)
 
 

@@ -336,7 +336,7 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     model = mlflow.pyfunc.load_model("models:/returns@champion")
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
-    loaded = open_model(models.verified_folder(lake, models.champion(lake, returns)), returns.main_output)
+    loaded = open_model(models.verified_folder(lake, models.champion(lake, returns)), returns.main_output.spec)
     assert np.allclose(predicted["return_probability"], score(loaded, examples.features), atol=1e-6)
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 

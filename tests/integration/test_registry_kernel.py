@@ -116,7 +116,10 @@ def signature() -> Any:
 
 
 def bounded() -> dict[str, Any]:
-    return {"metadata": {"forecache_bounds": [0.02, 0.98]}, "pip_requirements": []}
+    return {
+        "metadata": {"forecache_outputs": [{"name": OUTPUT, "minimum": 0.02, "maximum": 0.98}]},
+        "pip_requirements": [],
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -148,7 +151,7 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     assert len(np.unique(night)) > 20
 
     features = np.column_stack([rows.column(name).to_numpy(zero_copy_only=False) for name in NAMES])
-    model = open_model(tmp_path / "model", PIPELINE.main_output)
+    model = open_model(tmp_path / "model", PIPELINE.main_output.spec)
     assert model.spec.runtime == runtime
     for size in (1, 7, ROWS):
         few = features[: {1: 60, 7: 700}.get(size, ROWS)]

@@ -17,7 +17,8 @@ from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.distributed.parallel import Kind, Parallel, whole_weights
 from forecache.training.worker.distributed.precision import Precision
 from forecache.training.worker.loop.step import Stepper
-from forecache.training.worker.model.model import Objective, Prepare, Statistics
+from forecache.training.worker.model.model import Prepare, Statistics
+from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.batch import Batch
 
 FEATURES = 5

@@ -30,6 +30,9 @@ def sample_rows(pipeline: Pipeline, rows_per_date: int, *, seed: int = 0, signal
     logit = signal * (0.8 * visits - 1.2 * np.log1p(recency) + 0.7 * gap + 0.5)
     if pipeline.label.kind == "binary":
         label = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(float)
+    elif pipeline.label.kind == "multiclass":
+        pull = np.column_stack([np.zeros(n), logit, 0.05 * amount - 2.0]) + rng.gumbel(size=(n, 3))
+        label = np.array(["basic", "gold", "trial"])[pull.argmax(axis=1)]
     else:
         label = np.maximum(0.0, 0.3 * amount + 5.0 * visits + rng.normal(0, 2.0, n))
     gap[rng.random(n) < 0.1] = np.nan
@@ -41,6 +44,7 @@ def sample_rows(pipeline: Pipeline, rows_per_date: int, *, seed: int = 0, signal
             "split": pa.array([dates[i][0] for i in which]),
             **{name: pa.array(column.astype(np.float32), from_pandas=True) for name, column in values.items()},
             pipeline.label.name: pa.array(label),
+            **({pipeline.label.weight: pa.array(rng.integers(1, 4, n) / 2)} if pipeline.label.weight else {}),
         }
     )
 

@@ -129,4 +129,5 @@ def test_every_key_type_that_is_accepted_can_be_published_and_read(kind: str) ->
 def test_numbers_of_numpy_are_numbers() -> None:
     import numpy as np
 
-    assert Output("p", minimum=np.float32(0.5), maximum=np.int64(1)).limits == (0.5, 1)
+    spec = Output("p", minimum=np.float32(0.5), maximum=np.int64(1)).spec
+    assert (spec.minimum, spec.maximum) == (0.5, 1)

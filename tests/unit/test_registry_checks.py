@@ -20,16 +20,16 @@ POOR = GOOD + RNG.normal(0, 3, ROWS)
 
 
 def test_floor_of_a_metric_where_less_is_better_is_an_upper_bound() -> None:
-    gate = replace(returns.gate, floors={"roc_auc": 0.8, "ece": 0.05})
-    over, calibrated = checks.check_floors(gate.floors, {"roc_auc": 0.79, "ece": 0.04})
+    floors = {"roc_auc": 0.8, "ece": 0.05}
+    over, calibrated = checks.check_floors(floors, {"roc_auc": 0.79, "ece": 0.04})
     assert not over.passed
     assert over.reason == "roc_auc 0.7900, at least 0.8 wanted"
     assert calibrated.passed
-    assert not list(checks.check_floors(gate.floors, {"roc_auc": 0.79, "ece": 0.06}))[1].passed
+    assert not list(checks.check_floors(floors, {"roc_auc": 0.79, "ece": 0.06}))[1].passed
 
 
 def test_floor_fails_on_a_metric_that_is_not_a_number() -> None:
-    assert not next(checks.check_floors(returns.gate.floors, {"roc_auc": float("nan")})).passed
+    assert not next(checks.check_floors({"roc_auc": 0.6}, {"roc_auc": float("nan")})).passed
 
 
 def test_calibration_is_held_to_its_limit_where_there_is_one() -> None:
@@ -45,7 +45,7 @@ def test_calibration_is_held_to_its_limit_where_there_is_one() -> None:
 def test_a_check_without_a_limit_is_reported_and_a_regression_has_no_calibration_unless_asked_for() -> None:
     doubled = np.full(ROWS, 2 * LABEL.mean())
     assert next(checks.check_calibration(returns, LABEL, doubled)).result == "reported"
-    assert checks.check_shift(returns.gate, GOOD + 2, GOOD).result == "reported"
+    assert checks.check_shift(returns, GOOD + 2, GOOD).result == "reported"
     assert not list(checks.check_calibration(basket, LABEL, doubled))
     limited = replace(basket, gate=replace(basket.gate, max_ece=0.05))
     assert next(checks.check_calibration(limited, LABEL, doubled)).result == "failed"
@@ -102,8 +102,8 @@ def test_psi_is_zero_for_equal_scores_and_grows_with_the_shift() -> None:
 
 def test_shift_and_size_checks_hold_their_limits() -> None:
     gate = replace(returns.gate, max_prediction_psi=0.2, max_size_bytes=1000)
-    assert not checks.check_shift(gate, GOOD + 2, GOOD).passed
-    assert checks.check_shift(returns.gate, GOOD + 2, GOOD).passed
+    assert not checks.check_shift(replace(returns, gate=gate), GOOD + 2, GOOD).passed
+    assert checks.check_shift(returns, GOOD + 2, GOOD).passed
     assert not checks.check_size(gate, 1001).passed
 
 

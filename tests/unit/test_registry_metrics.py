@@ -1,6 +1,7 @@
 """Metrics against scikit-learn and scipy, and what they say where they are not defined."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,16 @@ from sklearn import metrics as sk
 from forecache.pipeline.policies import METRICS
 from forecache.registry.gate import metrics as ours
 from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
+from forecache.registry.gate.class_metrics import MULTICLASS, on_classes
+from forecache.registry.gate.judge import Judge
+from forecache.registry.gate.quantile_metrics import QUANTILES
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)
 SCORE = np.clip(np.round(0.3 + 0.3 * LABEL + RNG.normal(0, 0.25, 500), 2), 0, 1)  # rounded, so that scores tie
 TARGET = RNG.exponential(20, 500)
 PREDICTION = TARGET + RNG.normal(0, 5, 500)
+JUDGE = Judge("binary", {**ours.BINARY, **ours.REGRESSION}, ours.LESS_IS_BETTER)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +63,13 @@ def test_ranking_metrics_are_not_a_number_with_one_class_only() -> None:
 
 
 def test_a_declaration_may_name_every_metric_there_is() -> None:
-    assert {"binary": tuple(ours.BINARY), "regression": tuple(ours.REGRESSION)} == METRICS
+    found = {"binary": ours.BINARY, "regression": ours.REGRESSION, "multiclass": MULTICLASS, "quantiles": QUANTILES}
+    assert {task: tuple(metrics) for task, metrics in found.items()} == METRICS
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("roc_auc", 0.1), ("mae", -0.1)])
 def test_gain_is_positive_where_the_value_is_better(metric: str, expected: float) -> None:
-    assert ours.gain(metric, 0.8, 0.7) == pytest.approx(expected)
+    assert JUDGE.gain(metric, 0.8, 0.7) == pytest.approx(expected)
 
 
 @given(
@@ -75,21 +81,21 @@ def test_weighted_metric_equals_the_metric_of_repeated_rows(weights: list[int], 
         return
     function = {**ours.BINARY, **ours.REGRESSION}[metric]
     expected = function(LABEL[rows], SCORE[rows])
-    assert weighted_metric(metric, LABEL, SCORE)(np.array(weights, float)) == pytest.approx(expected)
+    assert weighted_metric(JUDGE, metric, LABEL, SCORE)(np.array(weights, float)) == pytest.approx(expected)
 
 
 def test_gain_interval_covers_zero_for_equal_scores_and_not_for_a_clear_gain() -> None:
     noise = RNG.random(500)
-    low, high = gain_interval("roc_auc", LABEL, SCORE, noise, seed=1)
+    low, high = gain_interval(JUDGE, "roc_auc", LABEL, SCORE, noise, seed=1)
     assert 0 < low < high
-    assert gain_interval("roc_auc", LABEL, SCORE, SCORE, seed=1) == (0.0, 0.0)
-    assert gain_interval("average_precision", LABEL, SCORE, noise, seed=1)[0] > 0
+    assert gain_interval(JUDGE, "roc_auc", LABEL, SCORE, SCORE, seed=1) == (0.0, 0.0)
+    assert gain_interval(JUDGE, "average_precision", LABEL, SCORE, noise, seed=1)[0] > 0
 
 
 def test_gain_interval_is_repeatable() -> None:
     noise = RNG.random(500)
-    first = gain_interval("brier", LABEL, SCORE, noise, seed=5)
-    assert first == gain_interval("brier", LABEL, SCORE, noise, seed=5)
+    first = gain_interval(JUDGE, "brier", LABEL, SCORE, noise, seed=5)
+    assert first == gain_interval(JUDGE, "brier", LABEL, SCORE, noise, seed=5)
 
 
 @pytest.mark.parametrize(("metric", "label", "score"), [("roc_auc", LABEL, SCORE), ("mae", TARGET, PREDICTION)])
@@ -97,8 +103,71 @@ def test_interval_of_a_metric_holds_its_value_and_narrows_with_more_rows(
     metric: str, label: object, score: object
 ) -> None:
     value = getattr(ours, metric)(label, score)
-    low, high = metric_interval(metric, label, score, seed=1)  # type: ignore[arg-type]
+    low, high = metric_interval(JUDGE, metric, label, score, seed=1)  # type: ignore[arg-type]
     assert low < value < high
-    more = metric_interval(metric, np.tile(label, 9), np.tile(score, 9), seed=1)  # type: ignore[arg-type]
+    more = metric_interval(JUDGE, metric, np.tile(label, 9), np.tile(score, 9), seed=1)  # type: ignore[arg-type]
     assert more[1] - more[0] < (high - low) / 2
-    assert metric_interval(metric, label, score, seed=1) == (low, high)  # type: ignore[arg-type]
+    assert metric_interval(JUDGE, metric, label, score, seed=1) == (low, high)  # type: ignore[arg-type]
+
+
+WEIGHT = RNG.integers(1, 4, 500).astype(float)
+SHARES = RNG.dirichlet(np.ones(5), 500)
+CLASS = RNG.integers(0, 5, 500).astype(float)
+LEVELS = (0.1, 0.5, 0.9)
+BANDS = PREDICTION[:, None] + np.array([-6.0, 0.0, 6.0])
+
+
+@pytest.mark.parametrize("name", [*ours.BINARY, *ours.REGRESSION])
+def test_a_row_of_weight_three_counts_as_three_rows(name: str) -> None:
+    metric, rows = JUDGE.metrics[name], np.repeat(np.arange(500), WEIGHT.astype(int))
+    label, score = (LABEL, SCORE) if name in ours.BINARY else (TARGET, PREDICTION)
+    if name in ("ece", "spearman"):  # bins of equal numbers of rows, and ranks, know no weights
+        assert metric(label, score, np.ones(500)) == pytest.approx(metric(label, score))
+        return
+    assert metric(label, score, WEIGHT) == pytest.approx(metric(label[rows], score[rows]))
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("log_loss", lambda c, s, w: sk.log_loss(c, s, sample_weight=w, labels=range(5))),
+        ("accuracy", lambda c, s, w: sk.accuracy_score(c, s.argmax(axis=1), sample_weight=w)),
+        ("macro_f1", lambda c, s, w: sk.f1_score(c, s.argmax(axis=1), average="macro", sample_weight=w)),
+        ("top_3_accuracy", lambda c, s, w: sk.top_k_accuracy_score(c, s, k=3, sample_weight=w)),
+        ("roc_auc", lambda c, s, w: sk.roc_auc_score(c, s, multi_class="ovr", average="macro", sample_weight=w)),
+    ],
+)
+def test_metrics_of_classes_equal_scikit_learns_with_and_without_weights(name: str, reference: Any) -> None:
+    for weight in (None, WEIGHT):
+        assert MULTICLASS[name](CLASS, SHARES, weight) == pytest.approx(reference(CLASS, SHARES, weight))
+
+
+def test_metrics_of_quantiles_equal_their_references() -> None:
+    for weight in (None, WEIGHT):
+        expected = np.mean([
+            sk.mean_pinball_loss(TARGET, BANDS[:, i], alpha=level, sample_weight=weight)
+            for i, level in enumerate(LEVELS)
+        ])  # fmt: skip
+        assert QUANTILES["pinball_loss"](LEVELS, TARGET, BANDS, weight) == pytest.approx(expected)
+    inside = np.array([(BANDS[:, i] >= TARGET).mean() for i in range(3)])
+    assert QUANTILES["coverage_error"](LEVELS, TARGET, BANDS) == pytest.approx(abs(inside - LEVELS).mean())
+    assert QUANTILES["interval_width"](LEVELS, TARGET, BANDS) == pytest.approx(12.0)
+
+
+def test_the_interval_of_an_area_of_several_classes_is_that_of_repeated_rows() -> None:
+    judge = Judge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
+    times = RNG.integers(0, 3, 500).astype(float)
+    rows = np.repeat(np.arange(500), times.astype(int))
+    for name, metric in MULTICLASS.items():
+        assert weighted_metric(judge, name, CLASS, SHARES)(times) == pytest.approx(metric(CLASS[rows], SHARES[rows]))
+
+
+def test_the_best_three_of_three_classes_are_not_reported() -> None:
+    judge = Judge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
+    assert "top_3_accuracy" in judge.values(CLASS, SHARES)
+    assert "top_3_accuracy" not in judge.values(CLASS % 3, RNG.dirichlet(np.ones(3), 500))
+
+
+def test_a_champion_that_knows_other_classes_is_compared_on_the_same_ones() -> None:
+    shares = on_classes(np.array([[0.2, 0.8]]), ("b", "gone"), ("a", "b"))
+    assert shares.tolist() == [[0.0, 0.2]]

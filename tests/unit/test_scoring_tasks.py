@@ -15,8 +15,9 @@ from scoring_support import features_table, make_pipeline, network
 
 from forecache.errors import InputError, UnavailableError
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.inference.outputs import output_position
+from forecache.inference.outputs import source_of
 from forecache.lake.delta.files import Place
+from forecache.output_kinds import OutputSpec
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
 from forecache.scoring.tasks.spark_engine import group
@@ -89,10 +90,11 @@ def test_an_output_that_is_not_a_number_is_null_and_has_no_segment(tmp_path: Pat
 def test_of_several_outputs_the_pipeline_s_is_taken_and_a_model_without_it_refused() -> None:
     two = (OutputColumn("score", "float"), OutputColumn("probability", "float"))
     spec = KernelSpec("onnx", "two", (), 20, "float32", two, "struct")
-    assert output_position(spec, "probability") == 1
-    assert output_position(KernelSpec("onnx", "one", (), 20, "float32", two[:1], "scalar"), "probability") == 0
+    assert source_of(spec, OutputSpec("probability")) == (1,)
+    one = KernelSpec("onnx", "one", (), 20, "float32", two[:1], "scalar")
+    assert source_of(one, OutputSpec("probability")) == (0,)
     with pytest.raises(InputError, match="returns score, probability, and the pipeline's output is called 'spend'"):
-        output_position(spec, "spend")
+        source_of(spec, OutputSpec("spend"))
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

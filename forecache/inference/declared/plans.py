@@ -12,27 +12,31 @@ from forecache.inference.choose_runtime import Plan
 from forecache.inference.declared import function, sql
 from forecache.inference.kernel_spec import KERNEL_VERSION, PICKED, KernelSpec, OutputColumn
 from forecache.inference.runtimes.registry import FUNCTION, SQL
+from forecache.output_kinds import OutputSpec, probabilities_column
 from forecache.pipeline import FunctionModel, SqlModel
 
 
-def plan_declared(model: FunctionModel | SqlModel, *, code: str, inputs: Sequence[str], outputs: Sequence[str]) -> Plan:
+def plan_declared(
+    model: FunctionModel | SqlModel, *, code: str, inputs: Sequence[str], outputs: Sequence[OutputSpec]
+) -> Plan:
     """How a function or SQL expressions will be run.
 
     Args:
         code: Fingerprint of the model.
         inputs: Feature columns in order.
-        outputs: Names of the outputs in order.
+        outputs: As they are declared, in order.
     """
+    names = [output.name for output in outputs]
     if isinstance(model, FunctionModel):
         runtime, uri, payload = FUNCTION, f"function {model.path}", function.pack(model.path, code)
         reason, packages = "the model is a function of the project, which workers import", {}
     else:
-        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.by_output(outputs))
+        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.by_output(names))
         reason, packages = "the model is an SQL expression, run by DuckDB", {"duckdb": version("duckdb")}
-    columns = tuple(OutputColumn(name, "double") for name in outputs)
+    columns = tuple(_declared_column(output) for output in outputs)
     spec = KernelSpec(
         runtime,
-        _checksum(payload, KERNEL_VERSION, code, *inputs, *outputs),
+        _checksum(payload, KERNEL_VERSION, code, *inputs, *names),
         tuple(inputs),
         len(inputs),
         "float32",
@@ -43,11 +47,20 @@ def plan_declared(model: FunctionModel | SqlModel, *, code: str, inputs: Sequenc
     return Plan(uri, spec, payload, reason)
 
 
-def pick_outputs(plan: Plan, outputs: Sequence[str], returns: Mapping[str, tuple[str, int | None]]) -> Plan:
+def _declared_column(output: OutputSpec) -> OutputColumn:
+    """What a function has to return for an output: a number, a text, a boolean, or for each row several numbers."""
+    if output.kind in ("quantiles", "vector"):
+        return OutputColumn(output.name, "double", output.values)
+    if output.kind == "classes":
+        return OutputColumn(output.name, *(("string", None) if output.top == 0 else ("double", -1)))
+    return OutputColumn(output.name, {"text": "string", "boolean": "boolean"}.get(output.kind, "double"))
+
+
+def pick_outputs(plan: Plan, outputs: Sequence[OutputSpec], returns: Mapping[str, tuple[str, int | None]]) -> Plan:
     """A plan whose outputs are those of a declaration.
 
     Args:
-        outputs: Their names in order.
+        outputs: As they are declared, in order.
         returns: For some, the model's output and which value of a row, or None; the others are the model's output of
             that name, or its only one.
 
@@ -56,20 +69,64 @@ def pick_outputs(plan: Plan, outputs: Sequence[str], returns: Mapping[str, tuple
     """
     have = [column.name for column in plan.spec.outputs]
     picked, columns = [], []
-    for name in outputs:
-        wanted, place = returns.get(name, (name if name in have or len(have) > 1 else have[0], None))
-        if wanted not in have:
-            raise InputError(
-                f"The model {plan.uri} returns {', '.join(have)}, and the output {name!r} is to be {wanted!r}.",
-                remedy=f"Name the output like one of the model's, or say which in returns={{{name!r}: ...}}.",
-            )
-        column = plan.spec.outputs[have.index(wanted)]
-        _require_one_value(plan.uri, name, column, place)
-        picked.append((have.index(wanted), place))
-        columns.append(OutputColumn(name, column.type))
-    options = {**plan.spec.options, PICKED: picked}
+    for output in outputs:
+        for name, wanted, place in _wanted(output, have, returns):
+            if wanted not in have:
+                raise InputError(
+                    f"The model {plan.uri} returns {', '.join(have)}, and the output {name!r} is to be {wanted!r}.",
+                    remedy=f"Name the output like one of the model's, or say which in returns={{{name!r}: ...}}.",
+                )
+            column = plan.spec.outputs[have.index(wanted)]
+            if output.kind == "number":
+                _require_one_value(plan.uri, name, column, place)
+            else:
+                _require_kind(plan.uri, output, column, place)
+            picked.append((have.index(wanted), place))
+            columns.append(OutputColumn(name, column.type, column.width if place is None else None))
+    options, names = {**plan.spec.options, PICKED: picked}, [column.name for column in columns]
     spec = replace(plan.spec, outputs=tuple(columns), shape=_shape(columns), options=options)
-    return replace(plan, spec=replace(spec, checksum=_checksum(plan.spec.checksum.encode(), outputs, picked)))
+    return replace(plan, spec=replace(spec, checksum=_checksum(plan.spec.checksum.encode(), names, picked)))
+
+
+def _wanted(
+    output: OutputSpec, have: Sequence[str], returns: Mapping[str, tuple[str, int | None]]
+) -> list[tuple[str, str, int | None]]:
+    """What an output is made of: the name that it will have, the model's output, and the place in a row or None."""
+    name, shares = output.name, probabilities_column(output.name)
+    if name in returns:
+        return [(name, *returns[name])]
+    if output.kind == "quantiles" and name not in have and set(output.columns) <= set(have):
+        return [(column, column, None) for column in output.columns]
+    if output.kind == "classes" and output.top != 0 and shares in have:
+        return [(name, shares, None)]
+    return [(name, name if name in have or len(have) > 1 else have[0], None)]
+
+
+def _require_kind(uri: str, output: OutputSpec, column: OutputColumn, place: int | None) -> None:
+    """Refuse an output of the model whose type is not that of the declared kind."""
+    floats = column.type in ("float", "double")
+    several = column.width is not None and place is None
+    fits = {
+        "quantiles": floats and (several or column.name in output.columns),
+        "vector": floats and several,
+        "classes": (floats and several) if output.top != 0 else (several == floats and column.type != "boolean"),
+        "text": column.type == "string" and not several,
+        "boolean": column.type == "boolean" and not several,
+        "structs": column.type.startswith("struct<") and several,
+    }
+    if not fits[output.kind]:
+        raise InputError(
+            f"The model {uri} returns {column.ddl} as {column.name!r}, and the output {output.name!r} is of "
+            f"{output.kind}.",
+            remedy=_REMEDIES.get(output.kind, "Declare it as what the model returns."),
+        )
+
+
+_REMEDIES = {
+    "classes": "The model returns a probability for each class, as a list; or declare that there are no probabilities: "
+    "Classes(probabilities=0).",
+    "quantiles": "The model returns a number for each level, as a list or as columns of the quantiles' names.",
+}
 
 
 def _require_one_value(uri: str, name: str, column: OutputColumn, place: int | None) -> None:

@@ -17,7 +17,7 @@ from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.signature import Signature
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""[n, num_features] with NaN for unknown -> [n]."""
+"""[n, num_features] with NaN for unknown -> [n], or [n, values] where a model returns several a row."""
 
 
 class Kernel(Protocol):

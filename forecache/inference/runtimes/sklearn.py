@@ -1,6 +1,7 @@
 """scikit-learn: an estimator that Forecache trained and saved with skops, of types that run no code of the file."""
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -8,13 +9,14 @@ import numpy as np
 
 from forecache.errors import CheckError
 from forecache.inference.arrays import in_blocks
-from forecache.inference.kernel_spec import BOUNDS
+from forecache.inference.kernel_spec import OUTPUTS, KernelSpec
 from forecache.inference.runtimes.runtime import (
+    Kernel,
+    MatrixKernel,
     Packed,
     Predict,
     Runtime,
     StoredModel,
-    estimator_kernel,
     new_spec,
 )
 from forecache.inference.runtimes.trees import refuse_unsound_trees
@@ -43,7 +45,7 @@ _ROW_BY_ROW = frozenset(
 
 def _pack(model: StoredModel) -> "Packed | str":
     flavour = model.flavours["sklearn"]
-    if BOUNDS not in model.metadata:
+    if OUTPUTS not in model.metadata:
         return "was not trained by Forecache"
     if flavour.get("serialization_format") != "skops":
         return "is saved as a pickle"
@@ -54,8 +56,11 @@ def _pack(model: StoredModel) -> "Packed | str":
     )
 
 
-def load_predict(payload: bytes) -> Predict:
+def load_predict(payload: bytes, *, several: bool = False) -> Predict:
     """The function of a skops file: probabilities of the second class, or predictions, float64 [n].
+
+    Args:
+        several: Return the probabilities of all classes, or all predictions, float64 [n, values].
 
     Raises:
         CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
@@ -64,13 +69,14 @@ def load_predict(payload: bytes) -> Predict:
     from threadpoolctl import ThreadpoolController
 
     estimator, pools = load_skops(payload), ThreadpoolController()
-    binary = hasattr(estimator, "predict_proba")
+    classifies = hasattr(estimator, "predict_proba")
 
     def predict(matrix: np.ndarray) -> np.ndarray:
         # Threads of a forest add up its trees in the order in which they end, those of BLAS cut its sums.
         with parallel_config(backend="sequential"), pools.limit(limits=1):
-            values = estimator.predict_proba(matrix)[:, 1] if binary else estimator.predict(matrix)
-        return np.asarray(values, np.float64).reshape(len(matrix))
+            values = estimator.predict_proba(matrix) if classifies else estimator.predict(matrix)
+        values = values[:, 1] if classifies and not several else values
+        return np.asarray(values, np.float64).reshape((len(matrix), -1) if several else len(matrix))
 
     if type(estimator).__name__ in _ROW_BY_ROW:
         return predict
@@ -122,4 +128,9 @@ def refuse_untrusted(payload: bytes) -> None:
         )
 
 
-RUNTIME = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack, estimator_kernel(load_predict))
+def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    predict = load_predict(payload(), several=spec.outputs[0].width is not None)
+    return MatrixKernel(spec, lambda matrix: [predict(matrix)])
+
+
+RUNTIME = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack, _load)

@@ -10,7 +10,13 @@ from forecache.settings import Settings
 from forecache.statistics import bin_counts, bin_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
     from pyspark.sql import SparkSession
+
+Bins = Sequence[float] | Sequence[str]
+"""Inner edges of the bins of numbers, or the names of classes."""
 
 
 def binned_counts(
@@ -19,9 +25,10 @@ def binned_counts(
     table: str,
     column: str,
     nights: Sequence[date],
-    edges: Sequence[float],
+    edges: Bins,
 ) -> dict[date, list[int]]:
-    """Rows of each night in each bin: below the first edge, between two, from the last on; nulls are left out.
+    """Rows of each night in each bin: below the first edge, between two, from the last on; nulls are left out. Of
+    classes, rows of each and of all others.
 
     One aggregation in Spark, or one pass in batches where there is no session; nights without rows are left out.
     """
@@ -34,10 +41,25 @@ def binned_counts(
     for batch in dataset.to_batches(columns=[column, AS_OF], batch_size=131_072):
         days = batch.column(AS_OF)
         for day in days.unique().to_pylist():
-            values = batch.filter(_equal(days, day)).column(column).drop_null().to_numpy(zero_copy_only=False)
-            bins = bin_counts(edges, values)
+            bins = _bin_counts(batch.filter(_equal(days, day)).column(column).drop_null(), edges)
             counted[day] = [a + int(b) for a, b in zip(counted.get(day, [0] * len(bins)), bins, strict=True)]
     return counted
+
+
+def are_classes(edges: Bins) -> bool:
+    """Whether bins are those of classes."""
+    return bool(edges) and isinstance(edges[0], str)
+
+
+def _bin_counts(values: "pa.Array", edges: Bins) -> "NDArray[np.int64]":
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not are_classes(edges):
+        return bin_counts([float(edge) for edge in edges], values.to_numpy(zero_copy_only=False))
+    places = pc.index_in(values, value_set=pa.array(edges, pa.string())).fill_null(len(edges))
+    return np.bincount(places.to_numpy(zero_copy_only=False), minlength=len(edges) + 1)
 
 
 def _equal(days: object, day: date) -> object:
@@ -53,12 +75,17 @@ def _count_in_spark(
     table: str,
     column: str,
     nights: Sequence[date],
-    edges: Sequence[float],
+    edges: Bins,
 ) -> dict[date, list[int]]:
     from pyspark.sql import functions as F
 
     frame = read_table(spark, settings, table).where(F.col(AS_OF).isin(list(nights)) & F.col(column).isNotNull())
     counted: dict[date, list[int]] = {}
-    for row in frame.groupBy(AS_OF, bin_of(F.col(column), edges).alias("bin")).count().collect():
+    if are_classes(edges):
+        place = F.coalesce(*(F.when(F.col(column) == F.lit(name), F.lit(i)) for i, name in enumerate(edges)))
+        bins = F.coalesce(place, F.lit(len(edges)))
+    else:
+        bins = bin_of(F.col(column), [float(edge) for edge in edges])
+    for row in frame.groupBy(AS_OF, bins.alias("bin")).count().collect():
         counted.setdefault(row[AS_OF], [0] * (len(edges) + 1))[row["bin"]] += row["count"]
     return counted

@@ -3,16 +3,18 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from forecache.lake.contracts import class_order
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
-from forecache.monitoring.drift.distribution import binned_counts
+from forecache.monitoring.drift.distribution import Bins, binned_counts
 from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
+from forecache.output_kinds import JUDGED
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
 from forecache.registry.versions.models import ModelVersion, list_models
@@ -83,6 +85,8 @@ def measure_drift(
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:
         require_scored(pipeline, night, scored)
+    if pipeline.output_specs[0].kind not in JUDGED:
+        return {night: _unjudged(pipeline, night, scored[night]) for night in sorted(set(nights))}
     by_model: dict[int | None, list[date]] = {}
     for night in sorted(set(nights)):
         by_model.setdefault(_model_of(scored[night]), []).append(night)
@@ -101,14 +105,32 @@ def measure_drift(
     return dict(sorted(reports.items()))
 
 
+def _unjudged(pipeline: Pipeline, night: date, scored: StageRecord) -> DriftReport:
+    spec = pipeline.output_specs[0]
+    return DriftReport(
+        pipeline=pipeline.name,
+        output=spec.name,
+        night=night,
+        model_version=_model_of(scored),
+        edges=(),
+        counts=(scored.rows,),
+        references={},
+        distances={},
+        nights=(),
+        models_before=(),
+        limits=pipeline.drift,
+        unjudged=spec.kind,
+    )
+
+
 def _report(
     pipeline: Pipeline,
     night: date,
     scored: Mapping[date, StageRecord],
     before: Sequence[date],
-    edges: Sequence[float],
+    edges: Bins,
     counts: Counts,
-    test: tuple[list[float], list[int]] | None,
+    test: tuple[Bins, list[int]] | None,
 ) -> DriftReport:
     past = [day for day in before if day in counts]
     references: dict[str, tuple[int, ...]] = {}
@@ -118,10 +140,10 @@ def _report(
         references[TEST_SPLIT] = tuple(test[1])
     return DriftReport(
         pipeline=pipeline.name,
-        output=pipeline.main_output.name,
+        output=pipeline.output_specs[0].judged_column,
         night=night,
         model_version=_model_of(scored[night]),
-        edges=tuple(edges),
+        edges=cast("tuple[float, ...] | tuple[str, ...]", tuple(edges)),
         counts=tuple(counts[night]),
         references=references,
         distances={name: distance(reference, counts[night]) for name, reference in references.items()},
@@ -143,12 +165,14 @@ def _nights_before(scored: Mapping[date, StageRecord], night: date, version: int
     return (same or before)[-last:] if last else []
 
 
-def _test_scores(settings: Settings, model: ModelVersion | None) -> tuple[list[float], list[int]] | None:
-    """Inner edges and counts of a model's scores on its test split, None where it was not evaluated here."""
+def _test_scores(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
+    """Bins and counts of a model's scores on its test split, None where it was not evaluated here."""
     if model is None or "test_metrics" not in model.tags:
         return None
     evaluation = load_evaluation(settings, model)
     scores = evaluation["scores"]
+    if "classes" in scores:
+        return scores["classes"], [*scores["prediction"], 0]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]
     inside = [int(sum(values)) for values in zip(*series, strict=True)]
     # The histogram starts at the smallest score, and leaves out the percent above its end.
@@ -162,14 +186,16 @@ def _edges(
     version: int | None,
     nights: Sequence[date],
     before: Mapping[date, Sequence[date]],
-) -> list[float]:
-    """Inner edges for a model without a test split: those that its nights were counted in before, else new ones."""
+) -> Bins:
+    """Bins for a model without a test split: those that its nights were counted in before, else new ones."""
     recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
     known = [day for day, row in recorded.items() if day and row.details["model_version"] == version]
     if known:
         return list(recorded[max(known)].details["edges"])
-    first = before[nights[0]]
-    return _quantiles(settings, pipeline, first[-1] if first else nights[0])
+    first, spec = before[nights[0]], pipeline.output_specs[0]
+    if spec.classes:
+        return list(spec.classes)
+    return _found_bins(settings, pipeline, first[-1] if first else nights[0])
 
 
 def _digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
@@ -188,7 +214,7 @@ def _counts(
     settings: Settings,
     pipeline: Pipeline,
     nights: Iterable[date],
-    edges: Sequence[float],
+    edges: Bins,
     digests: Mapping[date, str],
 ) -> Counts:
     """Rows of each night in each bin; what was counted in these bins before is not read again."""
@@ -202,7 +228,8 @@ def _counts(
     }
     left = sorted(set(nights) - set(counts))
     if left:
-        counts |= binned_counts(spark, settings, pipeline.prediction_table, pipeline.main_output.name, left, edges)
+        column = pipeline.output_specs[0].judged_column
+        counts |= binned_counts(spark, settings, pipeline.prediction_table, column, left, edges)
     return counts
 
 
@@ -211,14 +238,20 @@ def _is_about(inputs: str, digest: str | None, state: str) -> bool:
     return of == state and digest in (None, counted)
 
 
-def _quantiles(settings: Settings, pipeline: Pipeline, night: date) -> list[float]:
-    """Inner edges of bins that hold about as many rows of a night each."""
+def _found_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
+    """Inner edges of bins that hold about as many rows of a night each; of classes those of the night."""
     import pyarrow.compute as pc
 
     delta = open_table(settings, pipeline.prediction_table)
     dataset = delta.to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
     digest: list[float] = []
-    for batch in dataset.to_batches(columns=[pipeline.main_output.name], batch_size=131_072):
-        if batch.num_rows:
+    names: set[str] = set()
+    spec = pipeline.output_specs[0]
+    for batch in dataset.to_batches(columns=[spec.judged_column], batch_size=131_072):
+        if spec.kind == "classes":
+            names |= set(batch.column(0).drop_null().unique().to_pylist())
+        elif batch.num_rows:
             digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
+    if names:
+        return list(class_order(list(names)))
     return quantile_edges(np.asarray(digest), _BINS).tolist() if digest else []

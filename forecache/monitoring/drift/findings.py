@@ -19,25 +19,27 @@ class DriftReport:
 
     Attributes:
         model_version: The model that scored the night, None where its record does not say.
-        edges: Inner edges of the bins.
+        edges: Inner edges of the bins, or the classes, behind which all others have a bin.
         counts: The night's rows in each bin; one bin more than edges.
         references: Rows in each bin by reference: NIGHTS_BEFORE and, where the model was evaluated, TEST_SPLIT.
         distances: From each reference.
         nights: The nights before that it is compared with.
         models_before: The models that scored them, 0 for one that is not known.
+        unjudged: The output's kind where no drift of such a kind is judged, else "".
     """
 
     pipeline: str
     output: str
     night: date
     model_version: int | None
-    edges: tuple[float, ...]
+    edges: tuple[float, ...] | tuple[str, ...]
     counts: tuple[int, ...]
     references: Mapping[str, tuple[int, ...]]
     distances: Mapping[str, Distance]
     nights: tuple[date, ...]
     models_before: tuple[int, ...]
     limits: Drift
+    unjudged: str = ""
 
     @property
     def is_new_model(self) -> bool:
@@ -66,6 +68,8 @@ class DriftReport:
     @property
     def sentence(self) -> str:
         """What was found, and what was not compared and why."""
+        if self.unjudged:
+            return f"{self.output} on {self.night} is not judged: no drift is measured of an output of {self.unjudged}."
         judged = [reference for reference in self.distances if self.effect(reference)]
         against = [
             f"PSI {self.distances[name].psi:.3f} and Jensen-Shannon {self.distances[name].js:.3f} "

@@ -18,6 +18,7 @@ from forecache.lake.splits import count_split
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.sampled_page import sampled_page
 from forecache.pipeline import AS_OF, Pipeline
+from forecache.registry.gate.judge import judged_values
 from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
 from forecache.reports.page import write_page
@@ -104,18 +105,27 @@ def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, 
     features = [name for name in pipeline.feature_names if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
-    loaded = open_model(verified_folder(settings, model), pipeline.main_output)
+    numbers = _numbers(pipeline)
+    loaded = open_model(verified_folder(settings, model), pipeline.main_output.spec)
     inputs = loaded.inputs(model.features)
     drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
+    if not numbers:
+        return drawn[features]
     scores = score(loaded, drawn[list(inputs)].to_numpy(dtype=np.float32))
-    return drawn[features].assign(**{pipeline.main_output.name: scores})
+    return drawn[features].assign(**{numbers[0]: judged_values(pipeline, scores)})
+
+
+def _numbers(pipeline: Pipeline) -> list[str]:
+    """The column of the scores, where they are numbers."""
+    spec = pipeline.output_specs[0]
+    return [spec.judged_column] if spec.numbers else []
 
 
 def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
     """Features and scores of a sample of a night's rows."""
     from pyspark.sql import functions as F
 
-    names = [*pipeline.feature_names, pipeline.main_output.name]
+    names = [*pipeline.feature_names, *_numbers(pipeline)]
     version = scored.details.get("feature_version")
     features = read_table(spark, settings, pipeline.feature_table, version=version)
     frames = (

@@ -1,8 +1,9 @@
 """What each stage reads of a declaration, as one hash a stage: equal hashes mean that nothing it reads has changed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from forecache.output_kinds import OutputSpec
 from forecache.pipeline.applied import RegisteredModel
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.model import EstimatorModel
@@ -32,7 +33,7 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    output, views = pipeline.main_output, [view.fingerprint for view in pipeline.views]
+    views = [view.fingerprint for view in pipeline.views]
     rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
     # What others' models return under which names is a part of the declaration, and not of the model.
     returns = {"returns": pipeline.model.returns} if isinstance(pipeline.model, RegisteredModel) else {}
@@ -44,7 +45,7 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
         scoring=fingerprint(
             **rows,
             **returns,
-            output=(output.name, output.minimum, output.maximum),
+            outputs=list(pipeline.output_specs),
             segments=[(cut.name, cut.of, cut.bounds, cut.labels) for cut in pipeline.segments],
         ),
     )
@@ -55,14 +56,20 @@ def _of_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
     label, model = pipeline.label, pipeline.model
     if label is None:
         return "", fingerprint(model=model)
-    described = (label.name, label.kind, label.horizon_days, label.compute)
-    return fingerprint(**rows, label=described), fingerprint(
+    classes = pipeline.output_specs[0].classes  # which the training set is checked against
+    described = (label.name, label.kind, label.horizon_days, label.compute, label.weight, classes)
+    return fingerprint(**rows, label=described, split=pipeline.training.split), fingerprint(
         features=[(feature.name, feature.log) for feature in pipeline.feature_columns],
-        label=(label.name, label.kind),
-        output=pipeline.main_output.name,
+        label=(label.name, label.kind, label.weight),
+        outputs=[_learned(output) for output in pipeline.output_specs],
         model=model,
         training=_training(pipeline),
     )
+
+
+def _learned(output: OutputSpec) -> OutputSpec:
+    """What training reads of an output: not its bounds, nor how many probabilities are kept."""
+    return replace(output, minimum=None, maximum=None, top=None)
 
 
 def _training(pipeline: "Pipeline") -> Any:

@@ -14,14 +14,15 @@ import numpy as np
 
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.inference.kernel import load_kernel
-from forecache.inference.outputs import score_values
+from forecache.inference.outputs import known_outputs, score_values
 from forecache.lake.ledger import StageRecord, all_records, record
+from forecache.lake.splits import label_numbers
 from forecache.names import NAME
 from forecache.pipeline import Labelled, Pipeline, RegisteredModel
 from forecache.registry.applied.plan import plan_model
 from forecache.registry.applied.resolve import version_of
 from forecache.registry.gate.checks import check_floors
-from forecache.registry.gate.metrics import metrics_of
+from forecache.registry.gate.judge import judge_of
 from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
 from forecache.tracking.client import tracking
@@ -98,8 +99,9 @@ def _judge(
     started = time.perf_counter()
     table = _open(settings, judged_on)
     label, score = _scored(settings, pipeline, judged_on, found, table)
-    metrics = metrics_of("binary" if model.kind == "binary" else "regression", label, score)
-    checks = list(check_floors(model.floors, metrics))
+    judge = judge_of(pipeline)
+    metrics = judge.values(label, score)
+    checks = list(check_floors(model.floors, metrics, judge.less_is_better))
     missed = [check.reason for check in checks if not check.passed]
     details: dict[str, Any] = {
         "name": found.name,
@@ -132,16 +134,24 @@ def _open(settings: Settings, judged_on: Labelled) -> "DeltaTable":
 def _scored(
     settings: Settings, pipeline: Pipeline, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores, float64 [n] each, of the rows that have a label."""
+    """Labels, float64 [n], of classes their positions, and scores, [n] or [n, values], of rows that have a label."""
     plan = plan_model(settings, pipeline, found)
     kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
     names = list(plan.spec.inputs or pipeline.feature_names)
+    (output,) = known_outputs(pipeline.output_specs[:1], plan.spec)
     labels, scores = [], []
-    for batch in _batches(table, judged_on, names):
-        label = batch.column(judged_on.label).to_numpy(zero_copy_only=False).astype(np.float64)
+    for batch in _batches(table, judged_on, names, classes=bool(output.classes)):
+        label = label_numbers(batch.column(judged_on.label), output.classes)
+        if np.isnan(label).any():
+            strange = batch.column(judged_on.label)[int(np.flatnonzero(np.isnan(label))[0])].as_py()
+            raise InputError(
+                f"The label {judged_on.label!r} of {judged_on.table!r} has the class {strange!r}, which the model does "
+                f"not know; it knows {', '.join(output.classes)}.",
+                remedy="Judge on rows of those classes, or register a model that knows it.",
+            )
         features = [batch.column(name) for name in names]
         labels.append(label)
-        scores.append(score_values(kernel, plan.spec, features, pipeline.main_output.name).astype(np.float64))
+        scores.append(score_values(kernel, plan.spec, features, [output])[0].astype(np.float64))
     if not labels:
         raise InputError(
             f"The labelled table {judged_on.table!r} has no row with a {judged_on.label!r}.",
@@ -149,7 +159,7 @@ def _scored(
         )
     label = np.concatenate(labels)
     model = pipeline.model
-    if isinstance(model, RegisteredModel) and model.kind == "binary" and not np.isin(label, (0.0, 1.0)).all():
+    if isinstance(model, RegisteredModel) and pipeline.task == "binary" and not np.isin(label, (0.0, 1.0)).all():
         wrong = label[~np.isin(label, (0.0, 1.0))][0]
         raise InputError(
             f"The label {judged_on.label!r} of {judged_on.table!r} has the value {wrong:g}, and its floors are of a "
@@ -159,7 +169,9 @@ def _scored(
     return label, np.concatenate(scores)
 
 
-def _batches(table: "DeltaTable", judged_on: Labelled, names: list[str]) -> "Iterator[pa.RecordBatch]":
+def _batches(
+    table: "DeltaTable", judged_on: Labelled, names: list[str], *, classes: bool
+) -> "Iterator[pa.RecordBatch]":
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -172,7 +184,7 @@ def _batches(table: "DeltaTable", judged_on: Labelled, names: list[str]) -> "Ite
         )
     try:
         columns = {name: pc.field(name).cast(pa.float32()) for name in names}
-        columns[judged_on.label] = pc.field(judged_on.label).cast(pa.float64())
+        columns[judged_on.label] = pc.field(judged_on.label).cast(pa.string() if classes else pa.float64())
         scanner = dataset.scanner(
             columns=columns, filter=pc.field(judged_on.label).is_valid(), batch_size=_BATCH_ROWS, use_threads=False
         )

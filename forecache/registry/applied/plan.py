@@ -29,13 +29,13 @@ def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> P
         CheckError: Its files are not those that were registered.
         Others as `forecache.inference.choose_runtime.plan_scoring`.
     """
-    outputs = [output.name for output in pipeline.outputs]
+    outputs = pipeline.output_specs
     if pipeline.is_trained:
-        return plan_scoring(str(verified_folder(settings, model)), bounds=pipeline.main_output.limits)
+        return plan_scoring(str(verified_folder(settings, model)), outputs=outputs)
     if isinstance(pipeline.model, RegisteredModel):
         folder = _folder(settings, model)
         _check_signature(pipeline, model, folder)
-        plan = plan_scoring(str(folder), bounds=pipeline.main_output.limits)
+        plan = plan_scoring(str(folder), outputs=outputs)
         _prove_loadable(model, plan)
         return pick_outputs(replace(plan, uri=model.uri), outputs, pipeline.model.picked)
     assert isinstance(pipeline.model, FunctionModel | SqlModel)

@@ -1,58 +1,59 @@
 """Bootstrap intervals (Efron 1979) of a metric and of its gain; for a gain both scores are resampled by the same rows.
 
-All arrays are float64 [n] over the same rows.
+`label` is float64 [n], `score` and `reference` [n] or [n, values] over the same rows; `weight`, float64 [n], says how
+much each row counts, None: all the same.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain
+from forecache.registry.gate.class_metrics import mean_of_known
+from forecache.registry.gate.judge import Judge
+from forecache.registry.gate.metrics import Array, weighted_roc_auc
 from forecache.statistics import bootstrap_interval, cross_entropy
 
+_MEANS = ("mae", "rmse", "brier", "log_loss")
 
-def gain_interval(metric: str, label: Array, score: Array, reference: Array, *, seed: int) -> tuple[float, float]:
+
+def gain_interval(
+    judge: Judge, metric: str, label: Array, score: Array, reference: Array, weight: Array | None = None, *, seed: int
+) -> tuple[float, float]:
     """95 percent confidence interval (low, high) of the gain of `score` over `reference`."""
-    ours, theirs = weighted_metric(metric, label, score), weighted_metric(metric, label, reference)
-    return bootstrap_interval(lambda weights: gain(metric, ours(weights), theirs(weights)), len(label), seed=seed)
+    ours, theirs = (weighted_metric(judge, metric, label, each, weight) for each in (score, reference))
+    return bootstrap_interval(lambda times: judge.gain(metric, ours(times), theirs(times)), len(label), seed=seed)
 
 
-def metric_interval(metric: str, label: Array, score: Array, *, seed: int) -> tuple[float, float]:
+def metric_interval(
+    judge: Judge, metric: str, label: Array, score: Array, weight: Array | None = None, *, seed: int
+) -> tuple[float, float]:
     """95 percent confidence interval (low, high) of the metric."""
-    return bootstrap_interval(weighted_metric(metric, label, score), len(label), seed=seed)
+    return bootstrap_interval(weighted_metric(judge, metric, label, score, weight), len(label), seed=seed)
 
 
-def weighted_metric(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
-    """The metric as a function of integer row weights [n]; work that does not depend on them is done once."""
+def weighted_metric(
+    judge: Judge, metric: str, label: Array, score: Array, weight: Array | None = None
+) -> Callable[[Array], float]:
+    """The metric as a function of how often each row was drawn, whole numbers [n]; work that does not depend on that
+    is done once."""
+    own, function = 1.0 if weight is None else weight, judge.metrics[metric]
+    if metric == "roc_auc" and judge.task == "multiclass":
+        classes = [weighted_roc_auc((label == i).astype(np.float64), score[:, i]) for i in range(score.shape[1])]
+        return lambda times: mean_of_known([auc(times * own) for auc in classes])
     if metric == "roc_auc":
-        return _weighted_roc_auc(label, score)
-    if metric in ("mae", "rmse", "brier", "log_loss"):
-        return _weighted_mean(metric, label, score)
-    function = {**BINARY, **REGRESSION}[metric]
+        auc = weighted_roc_auc(label, score)
+        return lambda times: auc(times * own)
+    if metric in _MEANS and judge.task in ("binary", "regression"):
+        return _weighted_mean(metric, label, score, own)
 
-    def by_repetition(weights: Array) -> float:
-        rows = np.repeat(np.arange(len(label)), weights.astype(np.int64))
-        return function(label[rows], score[rows])
+    def by_repetition(times: Array) -> float:
+        rows = np.repeat(np.arange(len(label)), times.astype(np.int64))
+        return function(label[rows], score[rows], None if weight is None else weight[rows])
 
     return by_repetition
 
 
-def _weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
-    positive = (label > 0.5).astype(np.float64)
-
-    def auc(weights: Array) -> float:
-        up = np.add.reduceat((weights * positive)[order], starts)
-        down = np.add.reduceat((weights * (1 - positive))[order], starts)
-        below = np.cumsum(down) - down
-        pairs = up.sum() * down.sum()
-        return float(up @ (below + down / 2) / pairs) if pairs else float("nan")
-
-    return auc
-
-
-def _weighted_mean(metric: str, label: Array, score: Array) -> Callable[[Array], float]:
+def _weighted_mean(metric: str, label: Array, score: Array, own: "Array | float") -> Callable[[Array], float]:
     losses = {
         "mae": np.abs(score - label),
         "rmse": (score - label) ** 2,
@@ -60,7 +61,8 @@ def _weighted_mean(metric: str, label: Array, score: Array) -> Callable[[Array],
         "log_loss": cross_entropy(label, score),
     }[metric]
 
-    def mean(weights: Array) -> float:
+    def mean(times: Array) -> float:
+        weights = times * own
         value = float(weights @ losses / weights.sum())
         return float(np.sqrt(value)) if metric == "rmse" else value
 

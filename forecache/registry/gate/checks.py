@@ -1,19 +1,23 @@
 """The checks of the gate, each a function from measured values to a `Check` with its reason.
 
-The arrays `label`, `score`, `baseline` and `champion` (the last three are scores) are float64 [n] over the same rows.
+The arrays `label`, `score`, `baseline` and `champion` (the last three are scores) are float64 over the same rows, [n],
+scores of classes and quantiles [n, values]; `weight`, float64 [n], says how much each row counts, None: all the same.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.pipeline import Gate, Pipeline
+from forecache.pipeline import Gate, Pipeline, baseline_name
 from forecache.registry.gate.bootstrap import gain_interval
+from forecache.registry.gate.class_metrics import class_ece
+from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel
-from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array, ece, gain
+from forecache.registry.gate.metrics import LESS_IS_BETTER, Array, ece
+from forecache.registry.gate.quantile_metrics import coverage
 from forecache.statistics import bin_counts, psi, quantile_edges
 
 _SLICE_ROWS = 200
@@ -53,26 +57,34 @@ class Check:
         return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
-def check_floors(floors: Mapping[str, float], metrics: Mapping[str, float]) -> Iterator[Check]:
-    """Each metric with a floor is at least (if less is better, at most) its floor."""
+def check_floors(
+    floors: Mapping[str, float], metrics: Mapping[str, float], less_is_better: Container[str] = LESS_IS_BETTER
+) -> Iterator[Check]:
+    """Each metric with a floor is at least (if less is better, at most) its floor; one that says nothing fails."""
     for name, floor in floors.items():
+        if name not in metrics:
+            yield Check(f"floor:{name}", False, None, floor, f"{name} says nothing of so few classes")
+            continue
         value = metrics[name]
-        passed = bool(gain(name, value, floor) >= 0)
-        relation = "at most" if name in LESS_IS_BETTER else "at least"
+        less = name in less_is_better
+        passed = bool(value <= floor if less else value >= floor)
+        relation = "at most" if less else "at least"
         yield Check(f"floor:{name}", passed, value, floor, f"{name} {value:.4f}, {relation} {floor:g} wanted")
 
 
-def check_baseline(pipeline: Pipeline, label: Array, score: Array, baseline: Array) -> Check:
+def check_baseline(
+    pipeline: Pipeline, label: Array, score: Array, baseline: Array, weight: Array | None = None
+) -> Check:
     """The gate's metric beats the baseline's by the margin, and the interval of the gain is above zero."""
     gate = pipeline.trained_gate
-    value, low, high = _gain(gate, label, score, baseline, seed=pipeline.training.seed)
+    value, low, high = _gain(pipeline, label, score, baseline, weight)
     passed = bool(value >= gate.baseline_margin and low > 0)
     return Check(
         "baseline",
         passed,
         value,
         gate.baseline_margin,
-        f"{gate.metric} {_better(value)} than {gate.baseline.feature} alone ({low:+.4f} to {high:+.4f}), "
+        f"{gate.metric} {_better(value)} than {baseline_name(pipeline)} alone ({low:+.4f} to {high:+.4f}), "
         f"{gate.baseline_margin:g} wanted",
         low,
         high,
@@ -83,21 +95,23 @@ def compare_other_metrics(
     pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
 ) -> Iterator[Check]:
     """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
-    gate = pipeline.trained_gate
+    gate, judge = pipeline.trained_gate, judge_of(pipeline)
     worse = [
         f"{name} ({metrics[name]:.4f} against {value:.4f})"
         for name, value in baseline.items()
-        if name != gate.metric and gain(name, metrics[name], value) < 0
+        if name != gate.metric and name in metrics and judge.gain(name, metrics[name], value) < 0
     ]
     if worse:
-        reason = f"{gate.baseline.feature} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        reason = f"{baseline_name(pipeline)} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
         yield Check("other_metrics", True, None, None, reason)
 
 
-def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Array, *, version: int) -> Check:
+def check_champion(
+    pipeline: Pipeline, label: Array, score: Array, champion: Array, weight: Array | None = None, *, version: int
+) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
     gate = pipeline.trained_gate
-    value, low, high = _gain(gate, label, score, champion, seed=pipeline.training.seed)
+    value, low, high = _gain(pipeline, label, score, champion, weight)
     return Check(
         "champion",
         bool(value >= -gate.max_regression),
@@ -111,7 +125,12 @@ def check_champion(pipeline: Pipeline, label: Array, score: Array, champion: Arr
 
 
 def check_slices(
-    pipeline: Pipeline, features: NDArray[np.float32], label: Array, score: Array, champion: Array
+    pipeline: Pipeline,
+    features: NDArray[np.float32],
+    label: Array,
+    score: Array,
+    champion: Array,
+    weight: Array | None = None,
 ) -> Iterator[Check]:
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
     gate = pipeline.trained_gate
@@ -119,10 +138,11 @@ def check_slices(
         values = features[:, pipeline.feature_names.index(column)]
         for name, rows in slices(values):
             if rows.sum() < _SLICE_ROWS or (
-                pipeline.trained_label.kind == "binary" and len(np.unique(label[rows])) < 2
+                pipeline.trained_label.kind != "regression" and len(np.unique(label[rows])) < 2
             ):
                 continue
-            value, low, high = _gain(gate, label[rows], score[rows], champion[rows], seed=pipeline.training.seed)
+            own = None if weight is None else weight[rows]
+            value, low, high = _gain(pipeline, label[rows], score[rows], champion[rows], own)
             yield Check(
                 f"slice:{column} {name}",
                 not (value < -gate.max_slice_regression and high < 0),
@@ -152,9 +172,20 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
         yield "unknown", unknown
 
 
-def check_calibration(pipeline: Pipeline, label: Array, score: Array) -> Iterator[Check]:
-    """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set."""
-    value, limit = ece(label, score), pipeline.trained_gate.max_ece
+def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
+    """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set, of
+    classes the mean of each class's, of quantiles the shares of labels up to them are reported."""
+    limit = pipeline.trained_gate.max_ece
+    if pipeline.task == "quantiles":
+        levels, observed = pipeline.output_specs[0].levels, coverage(label, score, weight)
+        pairs = ", ".join(
+            f"{100 * share:.1f} % for {100 * level:g} %" for share, level in zip(observed, levels, strict=True)
+        )
+        yield Check(
+            "calibration", True, float(np.mean(np.abs(observed - np.array(levels)))), None, f"labels up to: {pairs}"
+        )
+        return
+    value = (class_ece if pipeline.task == "multiclass" else ece)(label, score, weight)
     if limit is None and pipeline.trained_label.kind == "regression":
         return
     wanted = "" if limit is None else f", at most {limit:g} wanted"
@@ -180,11 +211,14 @@ def check_size(gate: Gate, size_bytes: int) -> Check:
     return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
 
 
-def check_shift(gate: Gate, score: Array, champion: Array) -> Check:
-    """The population stability index (PSI) between the champion's scores and the candidate's on the same rows."""
-    edges = quantile_edges(champion, _PSI_BINS)
-    value = psi(bin_counts(edges, champion), bin_counts(edges, score))
-    limit = gate.max_prediction_psi
+def check_shift(pipeline: Pipeline, score: Array, champion: Array) -> Check:
+    """The population stability index (PSI) between the champion's scores and the candidate's on the same rows; of
+    classes between how often each is the most likely, of quantiles of the one nearest to the median."""
+    ours, theirs = judged_values(pipeline, score), judged_values(pipeline, champion)
+    classes = pipeline.task == "multiclass"
+    edges = np.arange(1.0, score.shape[1]) if classes else quantile_edges(theirs, _PSI_BINS)
+    value = psi(bin_counts(edges, theirs), bin_counts(edges, ours))
+    limit = pipeline.trained_gate.max_prediction_psi
     return Check("prediction_shift", limit is None or value <= limit, value, limit, f"PSI {value:.3f} to the champion")
 
 
@@ -206,10 +240,13 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 
-def _gain(gate: Gate, label: Array, score: Array, reference: Array, *, seed: int) -> tuple[float, float, float]:
-    metric = {**BINARY, **REGRESSION}[gate.metric]
-    value = gain(gate.metric, metric(label, score), metric(label, reference))
-    low, high = gain_interval(gate.metric, label, score, reference, seed=seed)
+def _gain(
+    pipeline: Pipeline, label: Array, score: Array, reference: Array, weight: Array | None
+) -> tuple[float, float, float]:
+    judge, name = judge_of(pipeline), pipeline.trained_gate.metric
+    metric = judge.metrics[name]
+    value = judge.gain(name, metric(label, score, weight), metric(label, reference, weight))
+    low, high = gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed)
     return value, low, high
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.lake.splits import open_with_columns
+from forecache.lake.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.gate.metrics import RANKING, Array, metrics_of
+from forecache.registry.gate.judge import judge_of
+from forecache.registry.gate.metrics import RANKING, Array
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float64 [n]."""
+    """Rows of one split.
+
+    Attributes:
+        features: float32 [n, num_features] with NaN for null.
+        label: float64 [n], of classes their positions.
+        weight: float64 [n], None where the label has none.
+        classes: Of the training set, in the order of the positions; empty where the label is a number.
+        constant: The baseline's one answer for all rows, float64 [values]; None where the baseline is a feature.
+    """
 
     features: NDArray[np.float32]
     label: Array
     as_of: tuple[date, ...]
+    weight: Array | None = None
+    classes: tuple[str, ...] = ()
+    constant: Array | None = None
 
 
 def read_examples(
@@ -37,7 +49,8 @@ def read_examples(
     """
     names = features or pipeline.feature_names
     delta = open_with_columns(settings, table, names, version=version)
-    columns = [*pipeline.key, AS_OF, *names, pipeline.trained_label.name]
+    columns = [*pipeline.key, AS_OF, *names, *pipeline.trained_label.columns]
+    classes = training_classes(settings, pipeline, version=version, table=table)
     rows: pa.Table = delta.to_pyarrow_table(columns=columns, filters=[("split", "=", split)])
     if not rows.num_rows:
         raise InputError(f"The split {split!r} of {table!r} is empty at version {version}.")
@@ -45,13 +58,44 @@ def read_examples(
     matrix = np.empty((rows.num_rows, len(names)), dtype=np.float32)
     for position, name in enumerate(names):
         matrix[:, position] = rows.column(name).to_numpy()
-    label = rows.column(pipeline.trained_label.name).to_numpy().astype(np.float64)
-    return Examples(matrix, label, tuple(rows.column(AS_OF).to_pylist()))
+    label = label_numbers(rows.column(pipeline.trained_label.name).combine_chunks(), classes)
+    weight = pipeline.trained_label.weight
+    return Examples(
+        matrix,
+        label,
+        tuple(rows.column(AS_OF).to_pylist()),
+        rows.column(weight).to_numpy().astype(np.float64) if weight else None,
+        classes,
+        _constant(settings, pipeline, table, version, classes),
+    )
 
 
-def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
-    """The baseline's scores, float64 [n]: its feature times its scale, with the median in place of NaN."""
-    baseline = pipeline.trained_gate.baseline
+def _constant(
+    settings: Settings, pipeline: Pipeline, table: str, version: int, classes: tuple[str, ...]
+) -> Array | None:
+    """Class shares, or quantiles of the label, in the training split; None where the baseline is a feature."""
+    if pipeline.trained_gate.baseline is not None:
+        return None
+    names = pipeline.trained_label.columns
+    batches = list(split_batches(settings, table, version=version, split="train", columns=names))
+    label = np.concatenate([label_numbers(batch.column(names[0]), classes) for batch in batches])
+    weight = np.ones(len(label))
+    if pipeline.trained_label.weight:
+        weight = np.concatenate([batch.column(names[1]).to_numpy(zero_copy_only=False) for batch in batches])
+    if classes:
+        shares: Array = np.bincount(label.astype(np.int64), weight, minlength=len(classes)) / weight.sum()
+        return shares
+    found: Array = np.quantile(label, pipeline.output_specs[0].levels, weights=weight, method="inverted_cdf")
+    return found
+
+
+def baseline_score(pipeline: Pipeline, examples: Examples) -> Array:
+    """The baseline's scores, float64: its feature times its scale [n], with the median in place of NaN; or the same
+    answer for all rows, [n, values]."""
+    baseline, features = pipeline.trained_gate.baseline, examples.features
+    if baseline is None:
+        assert examples.constant is not None
+        return np.tile(examples.constant, (len(features), 1))
     values = features[:, pipeline.feature_names.index(baseline.feature)].astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():
@@ -62,7 +106,8 @@ def baseline_score(pipeline: Pipeline, features: NDArray[np.float32]) -> Array:
 
 def baseline_metrics(pipeline: Pipeline, examples: Examples) -> dict[str, float]:
     """The baseline's metrics by name; for a binary label only ranking metrics, as a feature is not a probability."""
-    values = metrics_of(pipeline.trained_label.kind, examples.label, baseline_score(pipeline, examples.features))
-    if pipeline.trained_label.kind == "binary":
+    scores = baseline_score(pipeline, examples)
+    values = judge_of(pipeline).values(examples.label, scores, examples.weight)
+    if pipeline.task == "binary":
         return {name: value for name, value in values.items() if name in RANKING}
     return values

@@ -28,8 +28,9 @@ from forecache.registry.gate.examples import (
     baseline_score,
     read_examples,
 )
+from forecache.registry.gate.judge import judge_of
 from forecache.registry.gate.loaded_model import open_model, score
-from forecache.registry.gate.metrics import Array, metrics_of
+from forecache.registry.gate.metrics import Array
 from forecache.registry.gate.plots import draw_verdict
 from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict
 from forecache.registry.moves import described_move, end_challenge, finish_move
@@ -86,20 +87,21 @@ def _judge(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[Verdict, dict[str, str]]:
     table, table_version = candidate.training_table
-    model = open_model(verified_folder(settings, candidate), pipeline.main_output)
+    model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
     features = model.inputs(candidate.features)
     examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
-    scores = score(model, examples.features)
-    metrics = metrics_of(pipeline.trained_label.kind, examples.label, scores)
+    scores = score(model, examples.features, examples.classes)
+    label, weight, judge = examples.label, examples.weight, judge_of(pipeline)
+    metrics = judge.values(label, scores, weight)
     published = _published_types(settings, pipeline)
-    checks = [check_schema(pipeline, features, model.output, published)]
+    checks = [check_schema(pipeline, features, model.returned, published)]
     baseline: dict[str, float] = {}
     if checks[0].passed:
         baseline = baseline_metrics(pipeline, examples)
-        checks += check_floors(pipeline.trained_gate.floors, metrics)
-        checks.append(check_baseline(pipeline, examples.label, scores, baseline_score(pipeline, examples.features)))
+        checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
+        checks.append(check_baseline(pipeline, label, scores, baseline_score(pipeline, examples), weight))
         checks += compare_other_metrics(pipeline, metrics, baseline)
-        checks += check_calibration(pipeline, examples.label, scores)
+        checks += check_calibration(pipeline, label, scores, weight)
         checks.append(check_latency(pipeline.trained_gate, model, examples.features))
         checks.append(check_size(pipeline.trained_gate, model.size_bytes))
     champion_scores: Array | None = None
@@ -114,14 +116,12 @@ def _judge(
         reasons=tuple(failed or _in_favour(checks)),
         metrics=metrics,
         baseline=baseline,
-        champion={}
-        if champion_scores is None
-        else metrics_of(pipeline.trained_label.kind, examples.label, champion_scores),
+        champion={} if champion_scores is None else judge.values(label, champion_scores, weight),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
-    return verdict, draw_verdict(pipeline.trained_gate.metric, checks, scores, champion_scores)
+    return verdict, draw_verdict(pipeline, checks, scores, champion_scores)
 
 
 def _against_champion(
@@ -136,7 +136,7 @@ def _against_champion(
     table, table_version = candidate.training_table
     folder = verified_folder(settings, before)
     try:
-        model = open_model(folder, pipeline.main_output)
+        model = open_model(folder, pipeline.main_output.spec)
         features = model.inputs(before.features)
         same_rows = read_examples(
             settings, pipeline, table=table, version=table_version, split="test", features=features
@@ -145,11 +145,12 @@ def _against_champion(
         # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
-    champion_scores = score(model, same_rows.features)
+    champion_scores = score(model, same_rows.features, examples.classes)
+    label, weight = examples.label, examples.weight
     checks = [
-        check_champion(pipeline, examples.label, scores, champion_scores, version=before.version),
-        *check_slices(pipeline, examples.features, examples.label, scores, champion_scores),
-        check_shift(pipeline.trained_gate, scores, champion_scores),
+        check_champion(pipeline, label, scores, champion_scores, weight, version=before.version),
+        *check_slices(pipeline, examples.features, label, scores, champion_scores, weight),
+        check_shift(pipeline, scores, champion_scores),
     ]
     return checks, champion_scores
 

@@ -13,9 +13,10 @@ from forecache.inference.arrays import from_numpy
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.outputs import score_values
+from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.inference.runtimes.runtime import Kernel
-from forecache.pipeline import Output
+from forecache.output_kinds import OutputSpec
+from forecache.registry.gate.class_metrics import on_classes
 from forecache.registry.gate.metrics import Array
 from forecache.tracking.scratch import scratch_folder
 
@@ -28,43 +29,58 @@ class LoadedModel:
 
     Attributes:
         kernel, spec: The same as in scoring: runtime, session options, bounds and casts.
-        output: Name of the output to score.
+        output: The output to score, with the classes that the model knows.
         size_bytes: Size of what a scoring worker loads.
     """
 
     kernel: Kernel
     spec: KernelSpec
-    output: str
+    output: OutputSpec
     size_bytes: int
+
+    @property
+    def returned(self) -> str:
+        """What the model itself calls the output."""
+        return self.spec.outputs[source_of(self.spec, self.output)[0]].name
 
     def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
         """The model's input columns in its order; `features` if its signature names none."""
         return self.spec.inputs or tuple(features)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
-        """Scores [n] for features float32 [n, num_features], NaN for unknown, the columns in the model's order."""
+        """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order.
+
+        Returns:
+            Of a number [n], of classes their probabilities [n, classes], of quantiles [n, levels].
+        """
         columns = [from_numpy(np.ascontiguousarray(features[:, i])) for i in range(features.shape[1])]
-        return score_values(self.kernel, self.spec, columns, self.output)
+        return score_values(self.kernel, self.spec, columns, [self.output])[0]
 
 
-def open_model(folder: Path, output: Output) -> LoadedModel:
+def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
     """Load the model in an MLflow model folder.
 
     Args:
-        output: The declared output, with its limits; the model's first output is used if none has that name.
+        output: The declared output, with its bounds; a model's only output is used, whatever it is called.
 
     Raises:
         NotFoundError: The folder has no MLflow model.
-        InputError: The model needs another version of its inference package than the one installed.
+        InputError: The model needs another version of its inference package than the one installed, has several outputs
+            and none of that name, or knows other classes.
     """
-    plan = plan_scoring(str(folder), bounds=output.limits)
+    plan = plan_scoring(str(folder), outputs=[output])
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
-    names = [column.name for column in plan.spec.outputs]
-    return LoadedModel(kernel, plan.spec, output.name if output.name in names else names[0], len(plan.payload))
+    (known,) = known_outputs([output], plan.spec)
+    return LoadedModel(kernel, plan.spec, known, len(plan.payload))
 
 
-def score(model: LoadedModel, features: NDArray[np.float32]) -> Array:
-    """The model's output, float64 [n], for features float32 [n, num_features]."""
+def score(model: LoadedModel, features: NDArray[np.float32], classes: Sequence[str] = ()) -> Array:
+    """What `LoadedModel.predict` returns, as float64, for features float32 [n, num_features].
+
+    Args:
+        classes: The order in which probabilities are wanted, where it is another than the model's.
+    """
     parts = [model.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
-    return np.concatenate(parts).astype(np.float64)
+    scores: Array = np.concatenate(parts).astype(np.float64)
+    return on_classes(scores, model.output.classes, classes) if classes else scores

@@ -1,7 +1,9 @@
-"""Metrics of scores against labels, in plain numpy. Every function takes float64 [n] arrays without nulls."""
+"""Metrics of scores against labels, in plain numpy. Every function takes float64 [n] arrays without nulls.
+
+`weight`, float64 [n], says how much each row counts; None: all the same.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,15 @@ from forecache.statistics import cross_entropy
 
 Array = NDArray[np.float64]
 
-LESS_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse"})
+LESS_IS_BETTER = frozenset(
+    {"log_loss", "brier", "ece", "mae", "rmse", "pinball_loss", "coverage_error", "interval_width"}
+)
 
 
-def roc_auc(label: Array, score: Array) -> float:
+def roc_auc(label: Array, score: Array, weight: Array | None = None) -> float:
     """Probability that a positive scores above a negative, ties counting half; NaN if one class is missing."""
+    if weight is not None:
+        return weighted_roc_auc(label, score)(weight)
     positives = label > 0.5
     n_positive, n_negative = int(positives.sum()), int((~positives).sum())
     if not n_positive or not n_negative:
@@ -23,57 +29,81 @@ def roc_auc(label: Array, score: Array) -> float:
     return float((ranks[positives].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def average_precision(label: Array, score: Array) -> float:
+def average_precision(label: Array, score: Array, weight: Array | None = None) -> float:
     """Mean precision over recall, as the step-wise sum over distinct scores; NaN without positives."""
     positives = label > 0.5
     if not positives.any():
         return float("nan")
     order = np.argsort(-score, kind="stable")
     last_of_score = np.append(np.diff(score[order]) != 0, True)
-    true = np.cumsum(positives[order])[last_of_score]
-    precision = true / (np.flatnonzero(last_of_score) + 1)
-    return float(np.sum(np.diff(true, prepend=0) * precision) / positives.sum())
+    if weight is None:
+        true = np.cumsum(positives[order])[last_of_score]
+        precision = true / (np.flatnonzero(last_of_score) + 1)
+        return float(np.sum(np.diff(true, prepend=0) * precision) / positives.sum())
+    found = np.cumsum((positives * weight)[order])[last_of_score]
+    precision = found / np.cumsum(weight[order])[last_of_score]
+    return float(np.sum(np.diff(found, prepend=0) * precision) / found[-1])
 
 
-def log_loss(label: Array, score: Array) -> float:
+def log_loss(label: Array, score: Array, weight: Array | None = None) -> float:
     """Mean cross-entropy in nats, scores clipped to [1e-7, 1 - 1e-7]."""
-    return float(np.mean(cross_entropy(label, score)))
+    return float(np.average(cross_entropy(label, score), weights=weight))
 
 
-def brier(label: Array, score: Array) -> float:
+def brier(label: Array, score: Array, weight: Array | None = None) -> float:
     """Mean squared difference between probability and label."""
-    return float(np.mean((score - label) ** 2))
+    return float(np.average((score - label) ** 2, weights=weight))
 
 
-def ece(label: Array, score: Array, *, bins: int = 15) -> float:
+def ece(label: Array, score: Array, weight: Array | None = None, *, bins: int = 15) -> float:
     """Expected calibration error over equal-mass bins (Naeini, Cooper, Hauskrecht 2015, with equal-mass bins)."""
     groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
-    gaps = [abs(score[group].mean() - label[group].mean()) * len(group) for group in groups]
-    return float(sum(gaps) / len(score))
+    if weight is None:
+        gaps = [abs(score[group].mean() - label[group].mean()) * len(group) for group in groups]
+        return float(sum(gaps) / len(score))
+    weighted = [abs(float(weight[group] @ (score[group] - label[group]))) for group in groups]
+    return float(sum(weighted) / weight.sum())
 
 
-def mae(label: Array, score: Array) -> float:
+def mae(label: Array, score: Array, weight: Array | None = None) -> float:
     """Mean absolute error."""
-    return float(np.mean(np.abs(score - label)))
+    return float(np.average(np.abs(score - label), weights=weight))
 
 
-def rmse(label: Array, score: Array) -> float:
+def rmse(label: Array, score: Array, weight: Array | None = None) -> float:
     """Root mean squared error."""
-    return float(np.sqrt(np.mean((score - label) ** 2)))
+    return float(np.sqrt(np.average((score - label) ** 2, weights=weight)))
 
 
-def r2(label: Array, score: Array) -> float:
+def r2(label: Array, score: Array, weight: Array | None = None) -> float:
     """Share of the label's variance that is explained; NaN if the label does not vary."""
-    variance = np.mean((label - label.mean()) ** 2)
-    return float(1 - np.mean((score - label) ** 2) / variance) if variance else float("nan")
+    variance = np.average((label - np.average(label, weights=weight)) ** 2, weights=weight)
+    return float(1 - np.average((score - label) ** 2, weights=weight) / variance) if variance else float("nan")
 
 
-def spearman(label: Array, score: Array) -> float:
-    """Rank correlation; NaN if the labels or the scores do not vary."""
+def spearman(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Rank correlation; NaN if the labels or the scores do not vary. Weights do not change the ranks."""
     a, b = average_ranks(label), average_ranks(score)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else float("nan")
+    a, b = a - np.average(a, weights=weight), b - np.average(b, weights=weight)
+    c = b if weight is None else weight * b
+    scale = float(np.sqrt((a @ a if weight is None else (weight * a) @ a) * (c @ b)))
+    return float(a @ c) / scale if scale else float("nan")
+
+
+def weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
+    """The area under the curve as a function of row weights [n]; work that does not depend on them is done once."""
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
+    positive = (label > 0.5).astype(np.float64)
+
+    def auc(weights: Array) -> float:
+        up = np.add.reduceat((weights * positive)[order], starts)
+        down = np.add.reduceat((weights * (1 - positive))[order], starts)
+        below = np.cumsum(down) - down
+        pairs = up.sum() * down.sum()
+        return float(up @ (below + down / 2) / pairs) if pairs else float("nan")
+
+    return auc
 
 
 def average_ranks(values: Array) -> Array:
@@ -84,25 +114,12 @@ def average_ranks(values: Array) -> Array:
     return ranks
 
 
-Metric = Callable[[Array, Array], float]
-
-BINARY: Mapping[str, Metric] = {
+BINARY: Mapping[str, Callable[..., float]] = {
     "roc_auc": roc_auc,
     "average_precision": average_precision,
     "log_loss": log_loss,
     "brier": brier,
     "ece": ece,
 }
-REGRESSION: Mapping[str, Metric] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
+REGRESSION: Mapping[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
 RANKING = ("roc_auc", "average_precision", "spearman")
-
-
-def metrics_of(kind: Literal["binary", "regression"], label: Array, score: Array) -> dict[str, float]:
-    """Every metric for this kind of label, by name."""
-    functions = BINARY if kind == "binary" else REGRESSION
-    return {name: function(label, score) for name, function in functions.items()}
-
-
-def gain(metric: str, value: float, reference: float) -> float:
-    """How much better `value` is than `reference`: positive is better, whatever the metric's direction."""
-    return reference - value if metric in LESS_IS_BETTER else value - reference

@@ -5,22 +5,28 @@ from typing import Any
 
 import numpy as np
 
+from forecache.pipeline import Pipeline
 from forecache.registry.gate.checks import Check
+from forecache.registry.gate.judge import judged_values
 from forecache.registry.gate.metrics import Array
 from forecache.registry.report.plots import ACCENT, INK, MUTED, SECOND, SOFT, render
 
 _BINS = 40
 
 
-def draw_verdict(metric: str, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
-    """The plots "gains" and, if there is a champion, "shift", each as a standalone SVG document."""
+def draw_verdict(pipeline: Pipeline, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
+    """The plots "gains" and, if there is a champion and the predictions are numbers, "shift", each as a standalone SVG
+    document."""
     compared = [check for check in checks if check.low is not None]
     plots = {}
     if compared:
         height = 0.3 * len(compared) + 0.9
-        plots["gains"] = render("gains", _gains, (metric, compared), standalone=True, height=height)
-    if champion is not None:
-        plots["shift"] = render("shift", _shift, (scores, champion), standalone=True)
+        plots["gains"] = render(
+            "gains", _gains, (pipeline.trained_gate.metric, compared), standalone=True, height=height
+        )
+    if champion is not None and pipeline.task != "multiclass":
+        both = judged_values(pipeline, scores), judged_values(pipeline, champion)
+        plots["shift"] = render("shift", _shift, both, standalone=True)
     return plots
 
 

@@ -5,10 +5,11 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from forecache.pipeline import Pipeline
+from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.registry.gate.checks import Check
 from forecache.registry.versions.models import WAITING, ModelVersion
 from forecache.settings import Settings
@@ -134,7 +135,8 @@ def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) ->
 
 
 def _gate_inputs(pipeline: Pipeline) -> str:
-    return hashlib.sha256(repr(pipeline.trained_gate).encode()).hexdigest()[:16]
+    plain, own = replace(pipeline.trained_gate, metrics=()), fingerprint(metrics=pipeline.trained_gate.metrics)
+    return hashlib.sha256(f"{plain!r} {own}".encode()).hexdigest()[:16]
 
 
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """Evaluation of a candidate as plain numbers: metrics, curves, distributions, feature importance."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, baseline_name
 from forecache.registry.gate.examples import Examples, baseline_metrics, baseline_score
+from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel, score
-from forecache.registry.gate.metrics import BINARY, REGRESSION, Array, gain, metrics_of
+from forecache.registry.gate.metrics import Array
+from forecache.registry.gate.quantile_metrics import coverage
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -20,27 +23,36 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
     """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
     Returns:
-        `metrics` and `baseline` by split; `label_mean` by split and as-of date; for the test split `roc` (binary),
-        `calibration`, `scores` (histogram) and `importance` (loss of the gate's metric when a feature is shuffled).
+        `metrics` and `baseline` by split; `label_mean` by split and as-of date, but of classes; for the test split
+        `roc` (binary), `calibration` (of classes each against all others, and `calibration_by_class`; of quantiles the
+        share of labels up to each), `scores` (histogram, of classes their counts), `importance` (loss of the gate's
+        metric when a feature is shuffled); `classes`.
     """
-    scores = {name: score(model, examples.features) for name, examples in splits.items()}
-    kind, test = pipeline.trained_label.kind, splits["test"]
+    scores = {name: score(model, examples.features, examples.classes) for name, examples in splits.items()}
+    task, test, judge = pipeline.task, splits["test"], judge_of(pipeline)
     result: dict[str, Any] = {
-        "kind": kind,
+        "kind": task,
+        "classes": list(test.classes),
         "metric": pipeline.trained_gate.metric,
         "rows": {name: len(examples.label) for name, examples in splits.items()},
-        "metrics": {name: metrics_of(kind, splits[name].label, scores[name]) for name in splits},
+        "metrics": {name: judge.values(splits[name].label, scores[name], splits[name].weight) for name in splits},
         "baseline": {name: baseline_metrics(pipeline, splits[name]) for name in splits},
-        "baseline_feature": pipeline.trained_gate.baseline.feature,
-        "label_mean": [row for name in splits for row in label_means(name, splits[name])],
-        "calibration": calibration(test.label, scores["test"]),
-        "scores": distribution(kind, test.label, scores["test"]),
+        "baseline_feature": baseline_name(pipeline),
+        "less_is_better": sorted(judge.less_is_better),
+        "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
+        "calibration": task_calibration(pipeline, test, scores["test"]),
+        "scores": distribution(task, test.label, judged_values(pipeline, scores["test"]), test.classes),
         "importance": importance(pipeline, model, test, seed=seed),
     }
-    if kind == "binary":
+    if task == "multiclass":
+        result["calibration_by_class"] = {
+            name: calibration((test.label == i).astype(np.float64), scores["test"][:, i])
+            for i, name in enumerate(test.classes)
+        }
+    if task == "binary":
         result["roc"] = {
             "model": roc_curve(test.label, scores["test"]),
-            "baseline": roc_curve(test.label, baseline_score(pipeline, test.features)),
+            "baseline": roc_curve(test.label, baseline_score(pipeline, test)),
         }
     return result
 
@@ -71,6 +83,18 @@ def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
     return {"false_positive_rate": grid.round(5).tolist(), "true_positive_rate": curve.round(5).tolist()}
 
 
+def task_calibration(pipeline: Pipeline, test: Examples, scores: Array) -> list[dict[str, float]]:
+    """Mean prediction and mean label in bins; of quantiles the level, and the share of labels up to the quantile."""
+    if pipeline.task == "quantiles":
+        observed = coverage(test.label, scores, test.weight)
+        pairs = zip(pipeline.output_specs[0].levels, observed, strict=True)
+        return [{"score": level, "label": float(share), "rows": len(scores)} for level, share in pairs]
+    if pipeline.task == "multiclass":
+        true = test.label[:, None] == np.arange(scores.shape[1])
+        return calibration(true.astype(np.float64).reshape(-1), scores.reshape(-1))
+    return calibration(test.label, scores)
+
+
 def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
     """Mean score and mean label in ten bins of equal mass."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(_CALIBRATION_BINS, len(scores)))
@@ -80,10 +104,14 @@ def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
     ]
 
 
-def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float]]:
+def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Counts in bins of equal width: for a binary label scores by class, else predictions and labels up to the 99th
-    percentile."""
-    if kind == "binary":
+    percentile; of classes how often each is the label, and the most likely one."""
+    if task == "multiclass":
+        pairs = {"label": label, "prediction": scores}
+        counted = {n: np.bincount(v.astype(int), minlength=len(classes)).tolist() for n, v in pairs.items()}
+        return {"classes": list(classes), **counted}
+    if task == "binary":
         edges = np.linspace(0.0, 1.0, _HISTOGRAM_BINS + 1)
         series = {"negative": scores[label <= 0.5], "positive": scores[label > 0.5]}
     else:
@@ -97,17 +125,19 @@ def distribution(kind: str, label: Array, scores: Array) -> dict[str, list[float
 
 def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
-    metric = {**BINARY, **REGRESSION}[pipeline.trained_gate.metric]
+    judge, metric = judge_of(pipeline), judge_of(pipeline).metrics[pipeline.trained_gate.metric]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
     features, label = examples.features[chosen], examples.label[chosen]
-    reference = metric(label, score(model, features))
+    weight = None if examples.weight is None else examples.weight[chosen]
+    reference = metric(label, score(model, features, examples.classes), weight)
     result = []
     for position, name in enumerate(pipeline.feature_names):
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
             shuffled[:, position] = rng.permutation(shuffled[:, position])
-            losses.append(gain(pipeline.trained_gate.metric, reference, metric(label, score(model, shuffled))))
+            value = metric(label, score(model, shuffled, examples.classes), weight)
+            losses.append(judge.gain(pipeline.trained_gate.metric, reference, value))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])

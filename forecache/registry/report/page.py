@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from forecache.pipeline import Pipeline
-from forecache.registry.gate.metrics import LESS_IS_BETTER
 from forecache.registry.gate.verdicts import load_verdict
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.models import model_version, verified_folder
@@ -25,6 +24,12 @@ _METRIC_NAMES = {
     "rmse": "Root mean squared error",
     "r2": "R²",
     "spearman": "Rank correlation",
+    "accuracy": "Accuracy",
+    "macro_f1": "F1, mean of the classes",
+    "top_3_accuracy": "Accuracy of the best three",
+    "pinball_loss": "Pinball loss",
+    "coverage_error": "Coverage error",
+    "interval_width": "Width of the interval",
 }
 
 
@@ -62,7 +67,7 @@ def _metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "less_is_better": name in LESS_IS_BETTER,
+            "less_is_better": name in evaluation["less_is_better"],
             "train": evaluation["metrics"]["train"][name],
             "validation": evaluation["metrics"]["validation"][name],
             "test": value,

@@ -42,9 +42,10 @@ def _drawn(evaluation_json: str) -> Mapping[str, str]:
         "importance": _importance,
         "loss": _loss,
     }
-    there = {"roc": "roc" in evaluation, "loss": bool(evaluation["history"])}
+    there = {name: bool(evaluation.get(name)) for name in ("roc", "label_mean")} | {"loss": bool(evaluation["history"])}
     names = [name for name in plots if there.get(name, True)]
     heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
+    heights |= {"scores": 0.3 * len(evaluation["classes"]) + 0.9} if evaluation.get("classes") else {}
     return {name: _svg(name, plots[name], evaluation, heights.get(name)) for name in names}
 
 
@@ -141,17 +142,23 @@ def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
 def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
     bins = evaluation["calibration"]
     scores, labels = [row["score"] for row in bins], [row["label"] for row in bins]
-    binary = evaluation["kind"] == "binary"
-    low, high = (0.0, 1.0) if binary else (min(0.0, *scores, *labels), 1.05 * max(*scores, *labels))
+    shares = evaluation["kind"] != "regression"
+    low, high = (0.0, 1.0) if shares else (min(0.0, *scores, *labels), 1.05 * max(*scores, *labels))
     axes.plot([low, high], [low, high], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     axes.plot(scores, labels, color=ACCENT, marker="o", markersize=4)
     axes.set(xlim=(low, high), ylim=(low, high))
-    axes.set_xlabel("mean predicted" + (" probability" if binary else " value") + ", ten groups of equal size")
-    axes.set_ylabel("observed rate" if binary else "observed mean")
+    if evaluation["kind"] == "quantiles":
+        axes.set(xlabel="level of the quantile", ylabel="share of labels up to it")
+        return
+    axes.set_xlabel("mean predicted" + (" probability" if shares else " value") + ", ten groups of equal size")
+    axes.set_ylabel("observed rate" if shares else "observed mean")
 
 
 def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     data = evaluation["scores"]
+    if evaluation["kind"] == "multiclass":
+        _class_shares(axes, data)
+        return
     first, second = ("negative", "positive") if evaluation["kind"] == "binary" else ("label", "prediction")
     edges = data["edges"]
     for name, colour in ((first, SOFT), (second, ACCENT)):
@@ -163,6 +170,17 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     )
     axes.set_xlim(edges[0], edges[-1])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def _class_shares(axes: Any, data: dict[str, Any]) -> None:
+    for offset, name, colour in ((0.2, "label", SOFT), (-0.2, "prediction", ACCENT)):
+        rows = data[name][::-1]
+        places = [place + offset for place in range(len(rows))]
+        axes.barh(places, [count / max(1, sum(rows)) for count in rows], 0.38, color=colour, label=name)
+    axes.set_yticks(range(len(data["classes"])), data["classes"][::-1])
+    axes.set_xlabel("share of the rows")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 

@@ -1,12 +1,14 @@
 """Logging a trained model's file to MLflow in the flavour of its library; loading one never executes a pickle."""
 
+import json
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
-from forecache.inference.kernel_spec import BOUNDS
+from forecache.inference.kernel_spec import OUTPUTS
 from forecache.inference.runtimes.sklearn import SAFE_TYPES, load_skops
 from forecache.pipeline import Pipeline
 from forecache.training.spec import MODEL_FILES
@@ -33,17 +35,21 @@ def model_file(folder: Path) -> tuple[str, Path]:
     )
 
 
-def log_model(pipeline: Pipeline, run_dir: Path) -> Any:
+def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
     """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
 
-    The signature has one float column for each feature and the declared output. The output's bounds are in the model's
-    metadata, for scoring without the declaration.
+    The signature has one float column for each feature and the declared outputs. Bounds and the order of the classes
+    are in the model's metadata, for scoring without the declaration.
+
+    Args:
+        classes: Of the training set, in the order of the model's probabilities.
     """
     runtime, path = model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
     packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
-    limits = {BOUNDS: list(pipeline.main_output.limits)}
-    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": limits}
+    outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
+    metadata = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
+    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": metadata}
     if runtime == "onnx":
         return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
     if runtime == "xgboost":
@@ -65,11 +71,13 @@ def versions(*packages: str) -> dict[str, str]:
 
 def _signature(pipeline: Pipeline, output_type: str) -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
+    values: Any = DataType[output_type]
+    returned = [ColSpec(Array(values) if output.is_array else values, output.name) for output in pipeline.output_specs]
     return ModelSignature(
         Schema([ColSpec("float", name) for name in pipeline.feature_names]),
-        Schema([ColSpec(output_type, pipeline.main_output.name)]),
+        Schema(returned),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.code import code_version
+from forecache.lake.splits import training_classes
 from forecache.lake.stage import Done, Stage
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
@@ -103,7 +104,7 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, fol
         )
         for name in _SPLITS
     }
-    model = open_model(folder, pipeline.main_output)
+    model = open_model(folder, pipeline.main_output.spec)
     evaluation = evaluate(pipeline, model, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
@@ -116,7 +117,11 @@ def _log(
     client = tracking(settings)
     with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
         progress(f"logging {pipeline.name}", 0.2)
-        logged = log_model(pipeline, Path(training.details["run_dir"]))
+        details = training.details
+        classes = training_classes(
+            settings, pipeline, version=details["training_version"], table=details["training_table"]
+        )
+        logged = log_model(pipeline, Path(details["run_dir"]), classes)
         progress(f"evaluating {pipeline.name}", 0.4)
         folder = download(settings, artifact_uri=logged.model_uri)
         evaluation = _evaluate(settings, pipeline, training, folder)

@@ -13,6 +13,7 @@ from forecache.statistics import distance
 _BINS = 20
 # Bins are cut from about so many predictions, the same ones each time.
 _SAMPLE_ROWS = 1_000_000
+_FIGURES = ("mean_difference", "mean_absolute_difference", "largest_difference", "correlation", "psi", "js")
 
 
 def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, Any]:
@@ -20,11 +21,16 @@ def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, An
 
     Returns:
         rows, mean_difference (challenger minus champion), mean_absolute_difference, largest_difference, correlation
-        (None where a side is constant), psi, js, and segment_changes: by segment, the rows that change it.
+        (None where a side is constant), psi, js, and segment_changes: by segment, the rows that change it. The figures
+        are those of the first output, of quantiles of the one nearest to the median; of classes they are None but for
+        the rows and the changes, and of other kinds, too.
     """
     keys = ", ".join(f'"{name}"' for name in pipeline.key)
-    differs = [f'count_if(champion."{s.name}" IS DISTINCT FROM challenger."{s.name}")' for s in pipeline.segments]
-    old, new = (f'{side}."{pipeline.main_output.name}"' for side in ("champion", "challenger"))
+    spec = pipeline.output_specs[0]
+    cuts = [*([] if spec.numbers else spec.columns[:1]), *(segment.name for segment in pipeline.segments)]
+    differs = [f'count_if(champion."{name}" IS DISTINCT FROM challenger."{name}")' for name in cuts]
+    value = f'"{spec.judged_column}"' if spec.numbers else None
+    old, new = (f"{side}.{value}" if value else "NULL::DOUBLE" for side in ("champion", "challenger"))
     with scratch_database(settings) as connection:
         for side, table in (("champion", pipeline.prediction_table), ("challenger", pipeline.challenger_table)):
             rows = open_table(settings, table).to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
@@ -34,22 +40,24 @@ def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, An
             f"SELECT count(*), avg({new} - {old}), avg(abs({new} - {old})), max(abs({new} - {old})), "
             f"{', '.join([f'corr({old}, {new})', *differs])} FROM champion JOIN challenger USING ({keys})"
         ).fetchone()
+        count, mean, absolute, largest, correlation, *changes = figures
+        told = {"rows": count, "segment_changes": dict(zip(cuts, changes, strict=True))}
+        if value is None:
+            return {**told, **dict.fromkeys(_FIGURES)}
         shares, one_of = [i / _BINS for i in range(1, _BINS)], max(1, figures[0] // _SAMPLE_ROWS)
         (edges,) = connection.execute(
             f"SELECT quantile_disc({old}, {shares}) FROM champion WHERE hash({keys}) % {one_of} = 0"
         ).fetchone()
         edges = sorted(set(edges))
         apart = distance(_counts(connection, "champion", old, edges), _counts(connection, "challenger", new, edges))
-    count, mean, absolute, largest, correlation, *changes = figures
     return {
-        "rows": count,
+        **told,
         "mean_difference": mean,
         "mean_absolute_difference": absolute,
         "largest_difference": largest,
         "correlation": correlation if correlation == correlation else None,  # JSON knows no NaN
         "psi": apart.psi,
         "js": apart.js,
-        "segment_changes": {segment.name: n for segment, n in zip(pipeline.segments, changes, strict=True)},
     }
 
 

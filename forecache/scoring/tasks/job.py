@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from forecache.errors import InputError
-from forecache.inference.outputs import output_position
+from forecache.inference.outputs import known_outputs
 from forecache.lake.delta.files import place_of
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
@@ -48,15 +48,17 @@ def job_spec(work: Work, *, part_rows: int) -> JobSpec:
     """What the tasks of a job have in common.
 
     Raises:
-        InputError: The model takes a column that the pipeline does not compute, or returns no output of its name.
+        InputError: The model takes a column that the pipeline does not compute, returns no output of a declared name,
+            or knows other classes.
     """
-    output_position(work.plan.spec, work.pipeline.main_output.name)
+    layout = layout_of(work.pipeline)
+    layout = replace(layout, outputs=known_outputs(layout.outputs, work.plan.spec))
     return JobSpec(
         place_of(work.settings, work.pipeline.feature_table),
         place_of(work.settings, work.table),
         work.plan.spec,
         tuple(model_features(work.pipeline, work.plan.spec.inputs)),
-        layout_of(work.pipeline),
+        layout,
         work.stamp,
         work.batch_rows,
         part_rows,

@@ -104,6 +104,7 @@ def _rows_into(sink: Any, schema: pa.Schema) -> Iterator[Output]:
 def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
     repeating = [field.name for field in schema if field.name in ("model_version", "feature_version", "scored_at")]
     repeating += [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    repeating += [f"{field.name}.list.element.class" for field in schema if pa.types.is_list(field.type)]
     # Of random numbers snappy saves a quarter at most, and would be a quarter of the time that writing takes.
     compression = {field.name: "none" if pa.types.is_floating(field.type) else "snappy" for field in schema}
     return pq.ParquetWriter(

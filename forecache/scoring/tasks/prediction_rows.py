@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from forecache.inference.arrays import from_numpy
 from forecache.lake.provenance import PROVENANCE_FIELDS
+from forecache.output_kinds import OutputSpec
+from forecache.scoring.tasks.output_arrays import number_columns, output_arrays, strings_array
 
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
@@ -33,9 +35,10 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Band:
-    """A segment's column: labels[i] where bounds[i-1] <= output < bounds[i] (ends open)."""
+    """A segment's column: labels[i] where bounds[i-1] <= value < bounds[i] (ends open), of the column `of`."""
 
     name: str
+    of: str
     bounds: tuple[float, ...]
     labels: tuple[str, ...]
 
@@ -45,19 +48,19 @@ class Layout:
     """What of a declaration decides about the rows of its prediction table; a worker has no more of it."""
 
     key: tuple[str, ...]
-    output: str
+    outputs: tuple[OutputSpec, ...]
     bands: tuple[Band, ...]
 
 
 def layout_of(pipeline: "Pipeline") -> Layout:
-    bands = tuple(Band(segment.name, segment.bounds, segment.labels) for segment in pipeline.segments)
-    return Layout(pipeline.key, pipeline.main_output.name, bands)
+    bands = tuple(Band(segment.name, segment.of, segment.bounds, segment.labels) for segment in pipeline.segments)
+    return Layout(pipeline.key, pipeline.output_specs, bands)
 
 
 def prediction_fields(layout: Layout) -> list[pa.Field]:
     """The columns of a prediction table behind the key and the partition column."""
     return [
-        pa.field(layout.output, pa.float64()),
+        *(field for output in layout.outputs for field in output.arrow_fields),
         *(pa.field(band.name, pa.string()) for band in layout.bands),
         *PROVENANCE_FIELDS,
     ]
@@ -73,45 +76,59 @@ def file_schema(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
 
 
 def prediction_rows(
-    layout: Layout, keys: Sequence[pa.Array], values: np.ndarray, stamp: Stamp, version: int, schema: pa.Schema
+    layout: Layout,
+    keys: Sequence[pa.Array],
+    values: Sequence[np.ndarray],
+    stamp: Stamp,
+    version: int,
+    schema: pa.Schema,
 ) -> pa.RecordBatch:
     """A batch of predictions.
 
     Args:
         keys: The key columns, n rows.
-        values: The output, float [n]; NaN becomes null, which the checks refuse.
+        values: Of each output, as `forecache.inference.outputs.score_values` has them; what is unknown becomes null,
+            which the checks refuse.
         version: Feature table version.
         schema: From `file_schema`.
+
+    Raises:
+        CheckError: Probabilities that are none, or a list that is unknown.
     """
-    rows = len(values)
-    output = values.astype(np.float64, copy=False)
-    unknown = np.isnan(output)
-    mask = unknown if unknown.any() else None
+    rows = len(keys[0])
+    numbers: dict[str, np.ndarray] = {}
+    outputs: list[pa.Array] = []
+    for output, value in zip(layout.outputs, values, strict=True):
+        outputs += output_arrays(output, value)
+        numbers |= number_columns(output, value)
     moment = (stamp.scored_at - _EPOCH) // timedelta(microseconds=1)
     columns: list[Any] = [
         *keys,
-        from_numpy(output, mask),
-        *(_labels(band, output, mask) for band in layout.bands),
+        *outputs,
+        *(_labels(band, numbers[band.of]) for band in layout.bands),
         same_word(stamp.model_name, rows),
         from_numpy(np.full(rows, stamp.model_version, dtype=np.int32)),
         from_numpy(np.full(rows, version, dtype=np.int64)),
         from_numpy(np.full(rows, moment, dtype=np.int64)).cast(pa.timestamp("us", tz="UTC")),
         same_word(stamp.run_id, rows),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    typed = [as_words(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(typed, schema=schema)
 
 
-def _labels(band: Band, output: np.ndarray, mask: np.ndarray | None) -> pa.Array:
-    indices = np.searchsorted(np.array(band.bounds), output, side="right").astype(np.int32)
-    return pa.DictionaryArray.from_arrays(from_numpy(indices, mask), _strings(band.labels))
+def _labels(band: Band, values: np.ndarray) -> pa.Array:
+    indices = np.searchsorted(np.array(band.bounds), values, side="right").astype(np.int32)
+    unknown = np.isnan(values)
+    return pa.DictionaryArray.from_arrays(
+        from_numpy(indices, unknown if unknown.any() else None), strings_array(band.labels)
+    )
+
+
+def as_words(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Text as a dictionary where the file has it so."""
+    return column.dictionary_encode() if kind == WORD and column.type == pa.string() else column
 
 
 def same_word(word: str, rows: int) -> pa.Array:
     """A column of one word, as `WORD`."""
-    return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), _strings([word]))
-
-
-def _strings(words: Sequence[str]) -> pa.Array:
-    content = [word.encode() for word in words]
-    ends = np.cumsum([0, *map(len, content)]).astype(np.int32)
-    return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(b"".join(content)))
+    return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), strings_array([word]))

@@ -104,7 +104,7 @@ class Scorer:
         Raises:
             InputError, CheckError: As `score`.
         """
-        values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.output)
+        values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.outputs)
         return prediction_rows(self.spec.layout, keys, values, self.spec.stamp, version, schema)
 
 

@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,26 @@ import numpy as np
 from forecache.errors import CheckError, InputError, SettingsError
 from forecache.files import write_durably
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
-from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
+from forecache.lake.splits import training_classes
+from forecache.pipeline import EstimatorModel, Pipeline, Task, load_pipeline
 from forecache.settings import load_settings
-from forecache.statistics import cross_entropy
+from forecache.statistics import class_losses, cross_entropy, pinball_losses
 from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
+from forecache.training.estimator.several import as_one, predict_all
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.reporting.events import Events
 from forecache.training.worker.reporting.heartbeat import Heartbeat
 
-_LOADERS = {"lightgbm": lightgbm.load_booster, "xgboost": xgboost.load_booster, "sklearn": sklearn.load_predict}
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
 _TOLERANCE = 1e-5
+_LOSSES = {
+    "binary": "log_loss",
+    "regression": "mean_squared_error",
+    "multiclass": "log_loss",
+    "quantiles": "pinball_loss",
+}
 
 
 def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
@@ -48,43 +56,48 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
     assert isinstance(pipeline.model, EstimatorModel)
-    estimator = seeded(_built(pipeline, pipeline.model), pipeline.training.seed)
-    train = read_matrix(settings, pipeline, version=spec.table_version, split="train")
-    validation = read_matrix(settings, pipeline, version=spec.table_version, split="validation")
+    estimators = [seeded(each, pipeline.training.seed) for each in _built(pipeline, pipeline.model)]
+    classes, version = training_classes(settings, pipeline, version=spec.table_version), spec.table_version
+    train = read_matrix(settings, pipeline, version=version, split="train", classes=classes)
+    validation = read_matrix(settings, pipeline, version=version, split="validation", classes=classes)
     if pipeline.trained_label.kind == "binary" and len(np.unique(train.label)) < 2:
         raise InputError(
             f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
             remedy="Use more training dates, so that both outcomes occur.",
         )
-    refuse_unsaveable(estimator, train)
+    for estimator in estimators:
+        refuse_unsaveable(estimator, train)
+    steps = sum(map(num_rounds, estimators))
     heartbeat, events = Heartbeat(spec.folder / HEARTBEAT_FILE), Events(spec)
     reached_step, alive_at = heartbeat.before
     events(
         "start",
         step=0,
-        steps=num_rounds(estimator),
+        steps=steps,
         rows=len(train.label),
         launched_at=launched_at,
         reached_step=reached_step,
         alive_at=alive_at,
         **_environment(),
     )
-    rounds = Rounds(events, heartbeat, rows=len(train.label), total=num_rounds(estimator))
-    fitted = fit(
-        estimator, pipeline.feature_names, train, validation, patience=pipeline.model.patience, ended=rounds.ended
+    rounds = Rounds(events, heartbeat, rows=len(train.label), total=steps)
+    ended = rounds.ended if len(estimators) == 1 else rounds.counted
+    patience = pipeline.model.patience
+    fitted = as_one(
+        [fit(each, pipeline.feature_names, train, validation, patience=patience, ended=ended) for each in estimators]
     )
     events("export")
     path = save(fitted, spec.folder)
-    checked = _checked(pipeline, fitted, estimator, path, validation)
+    checked = _checked(pipeline, fitted, estimators, path, validation)
     result = {
         "unit": "round",
         "epochs": fitted.rounds,
         "best_epoch": fitted.best_round,
-        "loss": fitted.loss or ("log_loss" if pipeline.trained_label.kind == "binary" else "mean_squared_error"),
+        "loss": fitted.loss or _LOSSES[pipeline.task],
         "history": rounds.history,
         "rows": {"train": len(train.label), "validation": len(validation.label)},
         "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "estimator": _described(estimator, fitted),
+        "estimator": _described(estimators[0], fitted),
         "usage": _usage(started),
         **_environment(),
         **checked,
@@ -101,7 +114,13 @@ class Rounds:
     def __init__(self, events: Events, heartbeat: Heartbeat, *, rows: int, total: int) -> None:
         self.events, self.heartbeat, self.rows, self.total = events, heartbeat, rows, total
         self.history: list[dict[str, float]] = []
+        self._counted = 0
         self._round_started = self._reported_at = time.perf_counter()
+
+    def counted(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
+        """A round of one of several estimators, whose losses are of different things."""
+        self._counted += 1
+        self.heartbeat.beat(self._counted)
 
     def ended(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
         now = time.perf_counter()
@@ -118,32 +137,60 @@ class Rounds:
             self.events("progress", step=number + 1, epoch=number, share=share, unit="round", **latest)
 
 
-def _built(pipeline: Pipeline, model: EstimatorModel) -> Any:
-    estimator = model.build()
-    wanted = ["fit", "get_params", "predict_proba" if pipeline.trained_label.kind == "binary" else "predict"]
-    missing = [name for name in wanted if not hasattr(estimator, name)]
-    if missing:
+def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
+    """The declared estimators: one, or for quantiles one for each level or one for all."""
+    levels = pipeline.output_specs[0].levels
+    built = model.build(levels) if levels else model.build()
+    estimators = list(built) if isinstance(built, (list, tuple)) else [built]
+    if len(estimators) not in (1, len(levels) or 1):
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
-            f"{type(estimator).__name__}, which has no {missing[0]!r}.",
-            remedy="Return a classifier for a binary label, otherwise a regressor, with scikit-learn's interface.",
+            f"Pipeline {pipeline.name!r} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
+            remedy="Return one estimator, or for quantiles one for each level.",
         )
-    return estimator
+    classifies = pipeline.task in ("binary", "multiclass")
+    wanted = ["fit", "get_params", "predict_proba" if classifies else "predict"]
+    for estimator in estimators:
+        missing = [name for name in wanted if not hasattr(estimator, name)]
+        if missing:
+            raise SettingsError(
+                f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
+                f"{type(estimator).__name__}, which has no {missing[0]!r}.",
+                remedy="Return a classifier for a binary or multiclass label, otherwise a regressor, with "
+                "scikit-learn's interface.",
+            )
+    return estimators
 
 
-def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, validation: Matrix) -> dict[str, float]:
+def _checked(
+    pipeline: Pipeline, fitted: Fitted, estimators: Sequence[Any], path: Path, validation: Matrix
+) -> dict[str, float]:
     """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
-    predict = _LOADERS[fitted.library](path.read_bytes())
+    task, several = pipeline.task, pipeline.output_specs[0].is_array
+    payload = path.read_bytes()
+    if fitted.library == "sklearn":
+        predict = sklearn.load_predict(payload, several=several)
+    else:
+        predict = {"lightgbm": lightgbm.load_booster, "xgboost": xgboost.load_booster}[fitted.library](payload)
     sample = validation.features[:_PARITY_ROWS]
-    binary = pipeline.trained_label.kind == "binary"
-    expected = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
-    if binary and not (np.all(expected >= 0) and np.all(expected <= 1)):
-        raise CheckError(
-            f"The estimator of {pipeline.name!r} predicts {float(np.min(expected)):g} to {float(np.max(expected)):g}.",
-            remedy="For a binary label, choose an objective whose output is a probability.",
+    if task in ("binary", "multiclass"):
+        expected = np.asarray(estimators[0].predict_proba(sample), np.float64)
+        expected = expected[:, 1] if predict(sample[:1]).ndim == 1 else expected
+        if not (np.all(expected >= 0) and np.all(expected <= 1)):
+            raise CheckError(
+                f"The estimator of {pipeline.name!r} predicts {float(expected.min()):g} to {float(expected.max()):g}.",
+                remedy=f"For a {task} label, choose an objective whose output is a probability.",
+            )
+    else:
+        expected = predict_all(estimators, sample)
+        expected = expected if several else expected.reshape(len(sample))
+    levels = pipeline.output_specs[0].levels
+    if levels and expected.shape[1] != len(levels):
+        raise SettingsError(
+            f"The estimator of {pipeline.name!r} predicts {expected.shape[1]} values a row, and its quantiles are "
+            f"{len(levels)}.",
+            remedy="Return an estimator for each level, or one that predicts all of them.",
         )
-    expected = np.asarray(expected, np.float64).reshape(len(sample))
-    difference = np.abs(predict(sample) - expected)
+    difference = np.abs(predict(sample).reshape(expected.shape) - expected)
     relative = float((difference / np.maximum(1.0, np.abs(expected))).max())
     if not relative <= _TOLERANCE:
         raise CheckError(
@@ -151,14 +198,22 @@ def _checked(pipeline: Pipeline, fitted: Fitted, estimator: Any, path: Path, val
             f"{len(sample)} rows.",
             remedy="Use one of the library's own objectives, which its file format can store.",
         )
-    loss = _loss(binary, validation.label, predict(validation.features))
+    loss = _loss(task, validation, predict(validation.features), levels)
     return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
 
 
-def _loss(binary: bool, label: np.ndarray, predicted: np.ndarray) -> float:
-    if not binary:
-        return float(np.mean((predicted - label) ** 2))
-    return float(np.mean(cross_entropy(label, predicted)))
+def _loss(task: Task, validation: Matrix, predicted: np.ndarray, levels: Sequence[float]) -> float:
+    label = validation.label
+    losses: np.ndarray
+    if task == "regression":
+        losses = (predicted.reshape(len(label)) - label) ** 2
+    elif task == "quantiles":
+        losses = pinball_losses(label, predicted, levels)
+    elif predicted.ndim == 1:
+        losses = cross_entropy(label, predicted)
+    else:
+        losses = class_losses(label, predicted)
+    return float(np.average(losses, weights=validation.weight))
 
 
 def _described(estimator: Any, fitted: Fitted) -> dict[str, Any]:

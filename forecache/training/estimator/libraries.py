@@ -69,8 +69,16 @@ def fit(
         return _fit_lightgbm(estimator, names, train, validation, patience, ended)
     if library == "xgboost":
         return _fit_xgboost(estimator, names, train, validation, patience, ended)
-    estimator.fit(train.features, train.label)
+    estimator.fit(train.features, train.label, **_weight_argument(estimator, train))
     return Fitted(library, estimator)
+
+
+def _weight_argument(estimator: Any, train: Matrix) -> dict[str, Any]:
+    """The argument of `fit` with the rows' weights; of a scikit-learn pipeline, that of its last step."""
+    if train.weight is None:
+        return {}
+    steps = getattr(estimator, "steps", None)
+    return {f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": train.weight}
 
 
 def _fit_lightgbm(
@@ -96,11 +104,13 @@ def _fit_lightgbm(
     stop = [lightgbm.early_stopping(patience, verbose=False)] if patience else []
     # LightGBM 4.7 renamed the argument and warns about the former name.
     renamed = "eval_X" in signature(estimator.fit).parameters
-    held_out = (
+    held_out: dict[str, Any] = (
         {"eval_X": validation.features, "eval_y": validation.label}
         if renamed
         else {"eval_set": [(validation.features, validation.label)]}
     )
+    if train.weight is not None:
+        held_out = {**held_out, "sample_weight": train.weight, "eval_sample_weight": [validation.weight]}
     estimator.fit(
         train.features,
         train.label,
@@ -134,7 +144,9 @@ def _fit_xgboost(
         settings["early_stopping_rounds"] = patience
     estimator.set_params(**settings)
     evaluated = [(train.features, train.label), (validation.features, validation.label)]
-    estimator.fit(train.features, train.label, eval_set=evaluated, verbose=False)
+    weights = {"sample_weight": train.weight, "sample_weight_eval_set": [train.weight, validation.weight]}
+    weighted = weights if train.weight is not None else {}
+    estimator.fit(train.features, train.label, eval_set=evaluated, verbose=False, **weighted)
     booster = estimator.get_booster()
     rounds = booster.num_boosted_rounds()
     kept = estimator.best_iteration + 1 if estimator.early_stopping_rounds else rounds

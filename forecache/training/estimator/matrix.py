@@ -1,26 +1,31 @@
 """A split of the training table as matrices in memory, filled batch by batch so that only one copy exists."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.lake.splits import count_split, split_batches
+from forecache.lake.splits import count_split, label_numbers, split_batches
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float32 [n]."""
+    """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float32 [n], of classes their
+    positions, `weight` float32 [n] where the label has one."""
 
     features: NDArray[np.float32]
     label: NDArray[np.float32]
+    weight: NDArray[np.float32] | None = None
 
 
-def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: str) -> Matrix:
+def read_matrix(
+    settings: Settings, pipeline: Pipeline, *, version: int, split: str, classes: Sequence[str] = ()
+) -> Matrix:
     """Read a split in the table's order; it takes rows x (features + 1) x 4 bytes.
 
     Raises:
@@ -35,9 +40,16 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
             remedy="Build the training set for an as-of date with enough history.",
         )
     _require_memory(rows * (len(names) + 1) * 4, rows, split)
-    matrix = Matrix(np.empty((rows, len(names)), np.float32), np.empty(rows, np.float32))
+    weight = pipeline.trained_label.weight
+    matrix = Matrix(
+        np.empty((rows, len(names)), np.float32),
+        np.empty(rows, np.float32),
+        np.empty(rows, np.float32) if weight else None,
+    )
     start = 0
-    for batch in split_batches(settings, table, version=version, split=split, columns=[*names, label]):
+    for batch in split_batches(
+        settings, table, version=version, split=split, columns=[*names, *pipeline.trained_label.columns]
+    ):
         stop = start + batch.num_rows
         if batch.column(label).null_count:
             raise InputError(
@@ -46,7 +58,9 @@ def read_matrix(settings: Settings, pipeline: Pipeline, *, version: int, split: 
             )
         for position, name in enumerate(names):
             matrix.features[start:stop, position] = batch.column(name).to_numpy(zero_copy_only=False)
-        matrix.label[start:stop] = batch.column(label).to_numpy(zero_copy_only=False)
+        matrix.label[start:stop] = label_numbers(batch.column(label), classes)
+        if matrix.weight is not None:
+            matrix.weight[start:stop] = batch.column(weight).to_numpy(zero_copy_only=False)
         start = stop
     assert start == rows
     return matrix

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from deltalake import DeltaTable
 
+from forecache.errors import InputError
 from forecache.files import write_durably
 from forecache.folders import open_folder
+from forecache.lake.splits import training_classes
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
@@ -22,12 +25,13 @@ from forecache.training.worker.loop.user_fit import UserFitLoop
 from forecache.training.worker.model.export import export
 from forecache.training.worker.model.model import (
     ExportedModel,
-    Objective,
     Prepare,
     Statistics,
     fit_statistics,
     log_mask,
+    output_widths,
 )
+from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.order import EpochOrder
 from forecache.training.worker.reading.split import Split
 from forecache.training.worker.reporting.events import Events, silent
@@ -60,8 +64,16 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
     names, label = pipeline.feature_names, pipeline.trained_label.name
-    train = Split(table, "train", features=names, label=label, cache_bytes=spec.cache_bytes)
-    validation = Split(table, "validation", features=names, label=label, cache_bytes=spec.cache_bytes)
+    classes = training_classes(load_settings(), pipeline, version=spec.table_version)
+    reading: dict[str, Any] = {
+        "features": names,
+        "label": label,
+        "classes": classes,
+        "weight": pipeline.trained_label.weight,
+    }
+    train = Split(table, "train", **reading, cache_bytes=spec.cache_bytes)
+    validation = Split(table, "validation", **reading, cache_bytes=spec.cache_bytes)
+    widths = output_widths(pipeline, classes)
     where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
     folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
     checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
@@ -73,7 +85,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         group,
         pipeline.training,
         prepare=prepare,
-        objective=Objective(pipeline).to(group.device),
+        objective=Objective(pipeline, widths[0]).to(group.device),
         train=EpochOrder(
             train,
             seed=pipeline.training.seed,
@@ -89,7 +101,8 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         report=events,
         beat=heartbeat.beat if heartbeat else _no_beat,
     )
-    loop = _loop(pipeline, session)
+    build = _builder(pipeline, classes)
+    loop = _loop(pipeline, session, build, sum(widths))
     state, refused = checkpoints.latest(loop.layout())
     for sentence in refused:
         events("warning", message=sentence)
@@ -113,18 +126,42 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     usage = session.usage.measured(group)
     if group.rank == 0:
         events("export")
-        network = pipeline.network.build(len(names))
+        network = build(len(names))
         network.load_state_dict(weights)
         _finish(spec, pipeline, loop, network, statistics, usage)
         events("done")
 
 
-def _loop(pipeline: Pipeline, session: Session) -> Loop | UserFitLoop:
+def _builder(pipeline: Pipeline, classes: Sequence[str]) -> Callable[[int], torch.nn.Module]:
+    """The declared `build` as a function of the number of features."""
+    build = pipeline.network.build
+    return (lambda num_features: build(num_features, len(classes))) if classes else build
+
+
+def _loop(
+    pipeline: Pipeline, session: Session, build: Callable[[int], torch.nn.Module], width: int
+) -> Loop | UserFitLoop:
     model, num_features = pipeline.network, len(pipeline.feature_names)
-    if model.fit is not None:
-        return UserFitLoop(session, model.fit, build=model.build, num_features=num_features)
     torch.manual_seed(session.training.seed)
-    return Loop(session, model.build(num_features))
+    network = build(num_features)
+    _require_width(pipeline, network, num_features, width)
+    if model.fit is not None:
+        return UserFitLoop(session, model.fit, build=build, num_features=num_features)
+    return Loop(session, network)
+
+
+def _require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: int, width: int) -> None:
+    network.eval()
+    with torch.no_grad():
+        found = tuple(network(torch.zeros(2, num_features)).shape)
+    network.train()
+    if found != (2, width):
+        names = ", ".join(output.name for output in pipeline.outputs)
+        raise InputError(
+            f"The network of pipeline {pipeline.name!r} returns {list(found)} for 2 rows, and its outputs ({names}) "
+            f"take {width} values a row.",
+            remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
+        )
 
 
 def _finish(
@@ -136,9 +173,11 @@ def _finish(
     usage: dict[str, Any],
 ) -> None:
     session = loop.session
-    model = ExportedModel(pipeline, session.prepare.cpu(), network)
+    model = ExportedModel(
+        pipeline, session.prepare.cpu(), network, output_widths(pipeline, session.train.split.classes)
+    )
     split = session.validation.split
-    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, :-1].contiguous()
+    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : len(split.features)].contiguous()
     if len(sample) == 1:
         sample = sample.repeat(2, 1)
     parity = export(model, pipeline, spec.folder, sample) if spec.export else {}

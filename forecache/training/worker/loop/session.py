@@ -14,7 +14,8 @@ from forecache.pipeline import Training
 from forecache.pipeline.fit_run import MakeState
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.distributed.group import Group, StopPoll
-from forecache.training.worker.model.model import Objective, Prepare
+from forecache.training.worker.model.model import Prepare
+from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.batch import Batch
 from forecache.training.worker.reading.order import EpochOrder
 from forecache.training.worker.reading.reader import Reader

@@ -9,7 +9,8 @@ from forecache.training.schedule import learning_rate
 from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.distributed.parallel import Parallel
 from forecache.training.worker.distributed.precision import Precision
-from forecache.training.worker.model.model import Objective, Prepare
+from forecache.training.worker.model.model import Prepare
+from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.batch import Batch
 
 

@@ -1,5 +1,6 @@
 """The exported module: preprocessing, the declared network and the output's link, so that all callers get the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +43,7 @@ def fit_statistics(split: Split, mask: torch.Tensor) -> Statistics:
     mean, squares = torch.zeros_like(count), torch.zeros_like(count)
     for chunk in split.chunks:
         for rows in split.read(chunk):
-            values = torch.from_numpy(rows)[:, :-1].double()
+            values = torch.from_numpy(rows)[:, : len(mask)].double()
             values = torch.where(mask, signed_log1p(values), values)
             known = ~torch.isnan(values)
             n = known.sum(dim=0).double()
@@ -75,34 +76,33 @@ class Prepare(nn.Module):
 
 
 class ExportedModel(nn.Module):
-    """Raw features float32 [n, num_features] -> the output float32 [n, 1], in the label's unit.
+    """Raw features float32 [n, num_features] -> the first output float32 [n, values], in the label's unit, and the
+    values of each further output float32 [n, values]; a single output is a tensor, several are a tuple of them.
 
-    It does not clip the output: scoring applies the limits that are declared at that time.
+    It does not clip the outputs, nor sort quantiles: scoring does, by the limits that are declared at that time.
     """
 
-    def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module) -> None:
+    def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module, widths: Sequence[int]) -> None:
         super().__init__()
-        self.prepare, self.network = prepare, network
-        self.binary = pipeline.trained_label.kind == "binary"
+        self.prepare, self.network, self.widths = prepare, network, list(widths)
+        self.task = pipeline.task
         self.log_target = pipeline.network.target == "log1p"
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         output = self.network(self.prepare(features))
-        if self.binary:
-            output = torch.sigmoid(output)
-        elif self.log_target:
-            output = torch.expm1(output)
-        return output
+        if len(self.widths) == 1:
+            return self._linked(output)
+        first, *others = torch.split(output, self.widths, dim=1)
+        return (self._linked(first), *others)
+
+    def _linked(self, output: torch.Tensor) -> torch.Tensor:
+        if self.task == "binary":
+            return torch.sigmoid(output)
+        if self.task == "multiclass":
+            return torch.softmax(output, dim=1)
+        return torch.expm1(output) if self.log_target else output
 
 
-class Objective(nn.Module):
-    """The loss of outputs [n, 1] against labels [n, 1], a scalar mean; labels are in their own unit."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__()
-        default = nn.BCEWithLogitsLoss() if pipeline.trained_label.kind == "binary" else nn.HuberLoss()
-        self.loss = pipeline.network.loss or default
-        self.log_target = pipeline.network.target == "log1p"
-
-    def forward(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        return self.loss(output, torch.log1p(label) if self.log_target else label)
+def output_widths(pipeline: Pipeline, classes: Sequence[str]) -> tuple[int, ...]:
+    """Values a row of each output of the network; those of the first are logits where it is of classes."""
+    return tuple(len(classes) if output.kind == "classes" else output.values or 1 for output in pipeline.output_specs)

@@ -50,11 +50,11 @@ class EpochOrder:
         return -(-(stop - start) // self.window_rows)
 
     def windows(self, epoch: int, lane: int, first: int) -> Iterator[torch.Tensor]:
-        """The shuffled windows of a lane from the `first` on, float32 [n, num_features + 1]; files are read forward."""
+        """The shuffled windows of a lane from the `first` on, float32 [n, width]; files are read forward."""
         start, stop = self.lane_bounds(lane)
         start += first * self.window_rows
         source = self._rows(epoch, start, stop)
-        left = np.empty((0, len(self.split.features) + 1), dtype=np.float32)
+        left = np.empty((0, self.split.width), dtype=np.float32)
         for window in range(first, self.num_windows(lane)):
             rows = np.empty((min(self.window_rows, stop - start), left.shape[1]), dtype=np.float32)
             filled = 0

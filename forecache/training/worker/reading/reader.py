@@ -37,7 +37,7 @@ class Reader:
             streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
         for step in range(first_step, self.order.num_steps):
             rows = torch.cat([stream.take(step) for stream in streams])
-            yield Batch(rows)
+            yield Batch(rows, self.order.split.num_labels)
 
     def prepare(self, epoch: int) -> None:
         """Start to read the next epoch in the background, while the validation split is evaluated."""
@@ -74,7 +74,7 @@ class _LaneStream:
             if self.offset == len(self.rows):
                 self.rows, self.offset, self.window = None, 0, self.window + 1
         if not parts:
-            return torch.empty((0, len(order.split.features) + 1))
+            return torch.empty((0, order.split.width))
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         chain = xxhash.xxh3_128(self.reader.digests[self.lane].encode())
         chain.update(rows.numpy().data)

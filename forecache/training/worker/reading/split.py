@@ -13,6 +13,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from forecache.errors import InputError
+from forecache.lake.splits import label_numbers
 
 SPLIT = "split"
 _BATCH_ROWS = 1 << 14
@@ -34,6 +35,8 @@ class Split:
     """The rows of one split of a training table at a Delta version: where they are and how to decode them.
 
     Args:
+        classes: Of a label of classes, in the order in which they are numbered.
+        weight: The column of the rows' weights; "" without.
         cache_bytes: If all rows fit in this size, each row group is decoded once and kept in memory.
 
     Raises:
@@ -41,11 +44,20 @@ class Split:
     """
 
     def __init__(
-        self, table: DeltaTable, name: str, *, features: tuple[str, ...], label: str, cache_bytes: int = 0
+        self,
+        table: DeltaTable,
+        name: str,
+        *,
+        features: tuple[str, ...],
+        label: str,
+        classes: tuple[str, ...] = (),
+        weight: str = "",
+        cache_bytes: int = 0,
     ) -> None:
-        self.name, self.features, self.label = name, features, label
+        self.name, self.features, self.label, self.classes = name, features, label, classes
+        self._labels = (label, weight) if weight else (label,)
         self._files = _file_system(table)
-        _require_columns(table, (*features, label))
+        _require_columns(table, (*features, *self._labels))
         self.chunks = tuple(_chunks(table, self._files, name))
         self.rows = sum(chunk.rows for chunk in self.chunks)
         if not self.rows:
@@ -53,8 +65,18 @@ class Split:
                 f"The split {name!r} of {table.table_uri} has no row at version {table.version()}.",
                 remedy="Build the training set for an as-of date with enough history.",
             )
-        cached = self.rows * 4 * (len(features) + 1) <= cache_bytes
+        cached = self.rows * 4 * self.width <= cache_bytes
         self._cache: dict[Chunk, np.ndarray] | None = {} if cached else None
+
+    @property
+    def num_labels(self) -> int:
+        """1, or 2 where rows have a weight."""
+        return len(self._labels)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row: the features, the label and its weight."""
+        return len(self.features) + self.num_labels
 
     @property
     def fingerprint(self) -> str:
@@ -63,7 +85,7 @@ class Split:
         return xxhash.xxh3_64_hexdigest(text.encode())
 
     def read(self, chunk: Chunk, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """Rows [start, stop) of the chunk's rows in this split, as float32 [n, num_features + 1], the label last."""
+        """Rows [start, stop) of the chunk's rows in this split, as float32 [n, width], the labels last."""
         stop = chunk.rows if stop is None else stop
         if self._cache is not None:
             if chunk not in self._cache:
@@ -73,7 +95,7 @@ class Split:
             yield from self._decode(chunk, start, stop)
 
     def _decode(self, chunk: Chunk, start: int, stop: int) -> Iterator[np.ndarray]:
-        columns = [*self.features, self.label] + ([] if chunk.whole else [SPLIT])
+        columns = [*self.features, *self._labels] + ([] if chunk.whole else [SPLIT])
         local = isinstance(self._files, fs.SubTreeFileSystem)
         buffer_bytes = _LOCAL_BUFFER_BYTES if local else _REMOTE_BUFFER_BYTES
         done = 0
@@ -98,9 +120,11 @@ class Split:
                 f"The label {self.label!r} is null in {batch.column(self.label).null_count} rows of {chunk.path}.",
                 remedy="The label's function must leave out entities without a value: build the training set again.",
             )
-        matrix = np.empty((batch.num_rows, len(self.features) + 1), dtype=np.float32)
-        for position, column in enumerate((*self.features, self.label)):
-            matrix[:, position] = batch.column(column).to_numpy(zero_copy_only=False)
+        matrix = np.empty((batch.num_rows, self.width), dtype=np.float32)
+        for position, column in enumerate((*self.features, *self._labels)):
+            if column != self.label:
+                matrix[:, position] = batch.column(column).to_numpy(zero_copy_only=False)
+        matrix[:, len(self.features)] = label_numbers(batch.column(self.label), self.classes)
         return matrix
 
 

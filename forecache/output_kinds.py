@@ -1,0 +1,126 @@
+"""The kinds of outputs, the columns that each has in a prediction table, and those columns' types in Arrow, Delta and
+Spark. Nothing else decides that.
+
+Runs inside Spark's Python workers: imports pyarrow only, and that inside functions.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["number", "classes", "quantiles", "vector", "text", "boolean", "structs"]
+
+VALUE_TYPES = ("boolean", "int", "bigint", "float", "double", "string", "binary", "timestamp")
+"""Types of single values, as Spark and Delta call them; see `arrow_type`."""
+
+JUDGED = ("number", "classes", "quantiles")
+"""Kinds whose drift is judged: numbers and quantiles in bins, classes by their names."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """An output in plain values, as workers and a model's metadata have it.
+
+    Attributes:
+        minimum, maximum: Of a number, of quantiles, and of every value of a vector.
+        classes: Names of the classes in the order of the model's probabilities; empty until a model is known.
+        top: Most probabilities of a row that are kept, the largest; None: all; 0: there is no such column.
+        levels: Of the quantiles, ascending.
+        width: Values of a vector.
+        fields: Name and type of each field of a structure.
+    """
+
+    name: str
+    kind: Kind = "number"
+    minimum: float | None = None
+    maximum: float | None = None
+    classes: tuple[str, ...] = ()
+    top: int | None = None
+    levels: tuple[float, ...] = ()
+    width: int = 0
+    fields: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def arrow_fields(self) -> "tuple[pa.Field, ...]":
+        """The output's columns of a prediction table, in order."""
+        import pyarrow as pa
+
+        kinds = {
+            "number": [pa.float64()],
+            "quantiles": [pa.float64()] * len(self.levels),
+            "classes": [pa.string(), _list_of(pa.struct([("class", pa.string()), ("probability", pa.float64())]))],
+            "vector": [_list_of(pa.float32())],
+            "text": [pa.string()],
+            "boolean": [pa.bool_()],
+            "structs": [_list_of(pa.struct([(name, arrow_type(kind)) for name, kind in self.fields]))],
+        }
+        return tuple(pa.field(name, kind) for name, kind in zip(self.columns, kinds[self.kind], strict=False))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the output's columns of a prediction table."""
+        if self.kind == "quantiles":
+            return tuple(quantile_column(self.name, level) for level in self.levels)
+        if self.kind == "classes" and self.top != 0:
+            return (self.name, probabilities_column(self.name))
+        return (self.name,)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Those of the columns that hold one number a row: what bounds, segments and bins are about."""
+        return self.columns if self.kind in ("number", "quantiles") else ()
+
+    @property
+    def judged_column(self) -> str:
+        """The column whose distribution stands for the output: of quantiles the one nearest to the median."""
+        if self.kind != "quantiles":
+            return self.name
+        return self.columns[min(range(len(self.levels)), key=lambda i: (abs(self.levels[i] - 0.5), i))]
+
+    @property
+    def values(self) -> int | None:
+        """Numbers that a model returns a row; None where it does not return a fixed number of them."""
+        fixed = {"number": 1, "quantiles": len(self.levels), "vector": self.width, "classes": len(self.classes)}
+        return fixed.get(self.kind)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether a model returns several numbers a row under the output's name."""
+        return self.kind in ("quantiles", "vector", "classes")
+
+
+def arrow_type(name: str) -> "pa.DataType":
+    """The Arrow type of one of `VALUE_TYPES`."""
+    import pyarrow as pa
+
+    types = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.binary())
+    return dict(zip(VALUE_TYPES, (*types, pa.timestamp("us", tz="UTC")), strict=True))[name]
+
+
+def spark_name(kind: "pa.DataType") -> str:
+    """What Spark and Delta call an Arrow type of a prediction table."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return f"array<{spark_name(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{member.name}: {spark_name(member.type)}' for member in kind)}>"
+    return next(name for name in VALUE_TYPES if arrow_type(name) == kind)
+
+
+def _list_of(item: "pa.DataType") -> "pa.DataType":
+    import pyarrow as pa
+
+    return pa.list_(pa.field("element", item))
+
+
+def probabilities_column(name: str) -> str:
+    """The column with the probabilities of an output of classes: list<struct<class, probability>>, largest first."""
+    return f"{name}_probabilities"
+
+
+def quantile_column(name: str, level: float) -> str:
+    """The column of a quantile: `spend_q10` of 0.1, `spend_q2_5` of 0.025."""
+    return f"{name}_q{f'{100 * level:.10g}'.replace('.', '_')}"

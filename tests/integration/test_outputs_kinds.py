@@ -1,0 +1,174 @@
+"""Every kind of output in one prediction table: both engines, carried forward, published, read, queried."""
+
+import dataclasses
+import json
+import time
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from outputs_project.pipelines.rules import WIDTH, every
+from scoring_support import NIGHT, predictions, write_features
+
+from forecache.errors import CheckError
+from forecache.lake.query import query
+from forecache.monitoring.drift.drift import prediction_drift
+from forecache.pipeline import Classes, FunctionModel, Pipeline, Vector
+from forecache.reader.versions.answers import Answers
+from forecache.scoring.run import score
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store, parse_key, publish
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.slow
+STAMPS = ["scored_at", "run_id"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", project="outputs_project", spark_master="local[2]")
+
+
+def features(rows: int, *, seed: int = 0, night: date = NIGHT, first: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    values = {
+        name: pa.array(rng.standard_normal(rows, dtype=np.float32), mask=rng.random(rows) < 0.02) for name in "ab"
+    }
+    keys = pa.array([f"u{i:06d}" for i in range(first, first + rows)])
+    return pa.table({"user_id": keys, "as_of": pa.array([night] * rows, pa.date32()), **values})
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_both_engines_give_the_same_bits_for_every_kind(spark: "SparkSession", settings: Settings, seed: int) -> None:
+    rows = 1 + 1700 * seed
+    write_features(
+        settings, every, [features(rows, seed=seed), features(3, seed=9, first=9000)] if seed else [features(rows)]
+    )
+    found = []
+    for engine in ("arrow", "spark"):
+        score(spark, settings, every, [NIGHT], engine=engine, rebuild=True)  # type: ignore[arg-type]
+        found.append(predictions(settings, every).drop_columns(STAMPS).sort_by("user_id"))
+    assert found[0].equals(found[1])
+
+
+def test_the_table_has_the_declared_types_and_values(settings: Settings) -> None:
+    given = features(500)
+    write_features(settings, every, [given])
+    score(None, settings, every, [NIGHT], engine="arrow")
+    schema = {
+        field.name: str(field.type) for field in DeltaTable(settings.table_uri(every.prediction_table)).schema().fields
+    }
+    assert {name: schema[name] for name in ("score", "plan", "spend_q97_5", "note", "likes")} == {
+        "score": 'PrimitiveType("double")',
+        "plan": 'PrimitiveType("string")',
+        "spend_q97_5": 'PrimitiveType("double")',
+        "note": 'PrimitiveType("string")',
+        "likes": 'PrimitiveType("boolean")',
+    }
+    rows = predictions(settings, every)
+    a, b = (np.nan_to_num(given[name].to_numpy(zero_copy_only=False)) for name in "ab")
+    assert rows["likes"].to_pylist() == (a > b).tolist()
+    assert rows["best"].to_pylist() == np.where(a > b, "left", "right").tolist()
+    low, middle, high = (rows[f"spend_q{level}"].to_numpy() for level in ("5", "50", "97_5"))
+    assert (np.sort(np.column_stack([a, b, (a + b) / 2]), axis=1) == np.column_stack([low, middle, high])).all()
+    for shares, best in zip(rows["plan_probabilities"].to_pylist(), rows["plan"].to_pylist(), strict=True):
+        assert len(shares) == 2
+        assert shares[0]["class"] == best
+        assert shares[0]["probability"] >= shares[1]["probability"]
+    assert {len(vector) for vector in rows["embedding"].to_pylist()} == {WIDTH}
+    asked = "select plan, count(*) as n, max(items[1].score) as best from predictions_every group by plan"
+    assert sum(row["n"] for row in query(settings, asked).to_pylist()) == 500
+    drift = prediction_drift(settings, every, NIGHT)
+    assert drift.output == "score"
+
+
+def test_what_is_carried_forward_and_published_is_what_a_full_run_gives(settings: Settings) -> None:
+    first = features(4000)
+    write_features(settings, every, [first])
+    score(None, settings, every, [NIGHT], engine="arrow")
+    publish(settings, every, night=NIGHT)
+    other = first.set_column(2, "a", pa.array([1.5, *first["a"].to_pylist()[1:3999], -9.0], pa.float32()))
+    write_features(settings, every, [other])
+    done = score(None, settings, every, [NIGHT], engine="arrow", mode="incremental")
+    assert done.details["carried_rows"] == 3998
+    carried = predictions(settings, every).drop_columns(STAMPS + ["feature_version"])
+    publish(settings, every, night=NIGHT)
+    score(None, settings, every, [NIGHT], engine="arrow", rebuild=True)
+    assert carried.equals(predictions(settings, every).drop_columns(STAMPS + ["feature_version"]))
+    with open_store(settings, "every").snapshot() as snapshot:
+        for row in carried.slice(0, 3).to_pylist():
+            value = answer(snapshot, row["user_id"])
+            for name in every.output_columns:
+                assert value[name] == (pytest.approx(row[name]) if name == "embedding" else row[name])
+
+
+def answer(snapshot: Any, key: str) -> dict[str, Any]:
+    found = Answers(snapshot)
+    found.refresh(time.time())
+    value: dict[str, Any] = json.loads(found.one(parse_key(snapshot.manifest.key, key)))["value"]
+    return value
+
+
+def no_shares(given: Any) -> Any:
+    shares = np.full((len(given["a"]), 2), 0.5)
+    shares[given["a"] > 1.5] = np.nan
+    return shares
+
+
+def odds(given: Any) -> Any:
+    return np.column_stack([given["a"] * 0 + 2.0, given["a"] * 0 + 1.0])
+
+
+def strangers(given: Any) -> Any:
+    return np.where(np.nan_to_num(given["a"]) > 1.5, "stranger", "a").astype(object)
+
+
+def holes(given: Any) -> Any:
+    return np.column_stack([np.nan_to_num(given["a"]), given["b"]]).astype(np.float32)
+
+
+def few(given: Any) -> Any:
+    return np.ones((len(given["a"]), 3)) / 3
+
+
+@pytest.mark.parametrize(
+    ("function", "output", "message"),
+    [
+        (no_shares, Classes("plan", ("a", "b")), r"are wrong: \d+ rows without a plan"),
+        (odds, Classes("plan", ("a", "b")), "probabilities of 'plan' are 1 to 2 and add up to 3 to 3 in a row"),
+        (few, Classes("plan", ("a", "b")), r"values of 'plan' for \d+ rows of 2 values"),
+        (strangers, Classes("plan", ("a", "b"), probabilities=0), "the class 'stranger' of 'plan', which is not among"),
+        (holes, Vector("embedding", 2), r"returned no 'embedding', or values that are no numbers, for \d+ of"),
+    ],
+)
+def test_what_is_no_prediction_is_refused_and_nothing_is_visible(
+    settings: Settings, function: Any, output: Any, message: str
+) -> None:
+    pipeline = wrong(function, output)
+    write_features(settings, pipeline, [features(900)])
+    with pytest.raises(CheckError, match=message):
+        score(None, settings, pipeline, [NIGHT], engine="arrow")
+    assert not DeltaTable.is_deltatable(settings.table_uri(pipeline.prediction_table))
+
+
+def wrong(function: Any, output: Any) -> Pipeline:
+    return dataclasses.replace(every, model=FunctionModel(function), outputs=(output,), segments=())
+
+
+def test_of_a_vector_no_drift_is_judged_and_it_says_so(settings: Settings) -> None:
+    pipeline = wrong(only_vector, Vector("embedding", 2))
+    write_features(settings, pipeline, [features(900)])
+    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    report = prediction_drift(settings, pipeline, NIGHT)
+    assert report.level == "none"
+    assert report.sentence == (f"embedding on {NIGHT} is not judged: no drift is measured of an output of vector.")
+
+
+def only_vector(given: Any) -> Any:
+    return np.nan_to_num(np.column_stack([given["a"], given["b"]])).astype(np.float32)

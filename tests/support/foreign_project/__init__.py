@@ -1,0 +1,1 @@
+"""Pipelines that others might declare, each one file."""

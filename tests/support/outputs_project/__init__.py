@@ -1,0 +1,1 @@
+"""A project of the tests whose pipelines have outputs of every kind."""

@@ -1,0 +1,271 @@
+"""Outputs as they are declared, the columns that they become, and what is learned for them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hn
+from outputs_project.pipelines import kinds
+from outputs_project.pipelines.rules import every
+from sample_project.pipelines import visits
+
+from forecache.errors import CheckError, InputError, SettingsError
+from forecache.inference.kernel import finished
+from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.inference.outputs import known_outputs, source_of
+from forecache.lake.contracts import class_order, require_classes
+from forecache.lake.training_set import as_of_dates
+from forecache.monitoring.performance import _arrays
+from forecache.output_kinds import OutputSpec, spark_name
+from forecache.pipeline import (
+    Baseline,
+    Classes,
+    EntitySplit,
+    EstimatorModel,
+    Gate,
+    Metric,
+    Output,
+    Quantiles,
+    Segment,
+    SqlModel,
+    Structs,
+    Text,
+    Vector,
+)
+from forecache.scoring.tasks.output_arrays import number_columns, output_arrays
+
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Classes("plan", ("only",)), r"labels=\('only',\)\. Name two classes or more"),
+    (lambda: Classes("plan", ("a", "b", "a")), "declares the class 'a' twice"),
+    (lambda: Classes("plan", probabilities=-1), "probabilities=-1"),
+    (lambda: Quantiles("spend", (0.5, 0.1)), r"levels=\(0\.5, 0\.1\)\. They ascend"),
+    (lambda: Quantiles("spend", (0.0, 0.5)), "each more than 0 and less than 1"),
+    (lambda: Quantiles("spend", ()), r"levels=\(\)"),
+    (lambda: Quantiles("spend", minimum=3.0, maximum=1.0), r"more than the minimum, 3"),
+    (lambda: Vector("embedding", 0), "width=0"),
+    (lambda: Structs("items", ()), "fields="),
+    (lambda: Structs("items", (("item", "varchar"),)), "Each is a name and a type of boolean, int"),
+    (lambda: Structs("items", (("item", "string"), ("item", "int"))), "declares the field 'item' twice"),
+    (lambda: EntitySplit(0.5, 0.5), "so that some are left to train on"),
+    (lambda: replace(kinds.plan, outputs=()), r"outputs=\(\)\. Declare one or more"),
+    (
+        lambda: replace(kinds.plan, outputs=(Output("p"),)),
+        "multiclass label and the first output 'p', which is of Output",
+    ),
+    (lambda: replace(visits.returns, outputs=(Classes("p"),)), "binary label and the first output 'p'"),
+    (
+        lambda: replace(kinds.plan, outputs=(Classes("p"), Text("t"))),
+        "output 't' of Text, which no network is trained for",
+    ),
+    (
+        lambda: replace(kinds.plan_lightgbm, outputs=(Classes("p"), Output("q"))),
+        "output 'q' beside 'p', and its model is an estimator",
+    ),
+    (lambda: replace(kinds.plan, outputs=(Classes("p"), Output("p"))), "declares the column 'p' twice"),
+    (lambda: replace(kinds.plan, segments=(Segment("s", "next_plan", (0.5,), ("a", "b")),)), "no output is one"),
+    (
+        lambda: replace(kinds.spend, segments=(Segment("s", "spend", (0.5,), ("a", "b")),)),
+        "cut from 'spend_q10' or 'spend_q50' or 'spend_q90'",
+    ),
+    (
+        lambda: replace(kinds.plan, gate=Gate("log_loss", {}, Baseline("visits"))),
+        "are the class shares in the training",
+    ),
+    (lambda: replace(kinds.plan, gate=Gate("mae", {})), "judges a multiclass label by 'mae'"),
+    (lambda: replace(visits.returns, gate=Gate("roc_auc", {})), "binary label and no baseline in its gate"),
+    (
+        lambda: replace(kinds.plan, gate=Gate("log_loss", {}, metrics=(Metric("accuracy", min),))),
+        "metric of its own called 'accuracy'",
+    ),
+    (lambda: Gate("m", {}, metrics=(Metric("m", min), Metric("m", max))), "declares the metric 'm' twice"),
+    (
+        lambda: replace(every, model=SqlModel({output.name: "a" for output in every.outputs})),
+        "output 'plan' of classes, and an SQL expression returns a number",
+    ),
+    (
+        lambda: replace(every, outputs=(Classes("p"),), segments=()),
+        "classes 'p' without labels, and its model is a func",
+    ),
+    (
+        lambda: replace(kinds.plan, model=replace(kinds.plan.network, target="log1p")),
+        "a multiclass label takes 'identity'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("declare", "message"), WRONG, ids=range(len(WRONG)))
+def test_what_does_not_fit_is_refused_at_load_in_a_sentence(declare: Callable[[], Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        declare()
+
+
+def test_each_kind_says_its_columns_and_their_types() -> None:
+    found = {field.name: spark_name(field.type) for spec in every.output_specs for field in spec.arrow_fields}
+    assert found == {
+        "score": "double",
+        "other": "double",
+        "plan": "string",
+        "plan_probabilities": "array<struct<class: string, probability: double>>",
+        "best": "string",
+        "spend_q5": "double",
+        "spend_q50": "double",
+        "spend_q97_5": "double",
+        "embedding": "array<float>",
+        "note": "string",
+        "likes": "boolean",
+        "items": "array<struct<item: string, score: double, seen: boolean>>",
+    }
+    assert every.output_columns == (*found, "band")
+
+
+SHARES = hn.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(4)), elements=st.floats(0, 1, width=32))
+
+
+@given(SHARES, st.sampled_from([None, 0, 1, 3]))
+def test_the_class_is_the_first_of_the_most_likely_and_its_probabilities_descend(
+    shares: np.ndarray, top: int | None
+) -> None:
+    total = shares.sum(axis=1, keepdims=True, dtype=np.float64)
+    values = np.where(total > 0, shares / np.where(total > 0, total, 1), 0.25)
+    spec = OutputSpec("plan", "classes", classes=("d", "c", "b", "a"), top=top)
+    columns = output_arrays(spec, values)
+    assert [array.type for array in columns[1:]] == [field.type for field in spec.arrow_fields[1:]]
+    assert columns[0].to_pylist() == [spec.classes[i] for i in values.argmax(axis=1)]
+    for row, kept in zip(values, columns[1].to_pylist() if top != 0 else [], strict=False):
+        assert len(kept) == (top or 4)
+        found = [item["probability"] for item in kept]
+        assert found == sorted(found, reverse=True) == sorted(row, reverse=True)[: top or 4]
+        assert all(row[spec.classes.index(item["class"])] == item["probability"] for item in kept)
+
+
+def test_probabilities_that_are_not_a_number_make_the_class_unknown() -> None:
+    spec = OutputSpec("plan", "classes", classes=("a", "b"))
+    names, shares = output_arrays(spec, np.array([[0.5, 0.5], [np.nan, 1.0], [np.inf, 0.0]]))
+    assert names.to_pylist() == ["a", None, None]
+    assert [row is None for row in shares.to_pylist()] == [False, True, True]
+
+
+@given(hn.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)))
+def test_quantiles_never_cross_and_keep_their_bounds(values: np.ndarray) -> None:
+    spec = OutputSpec("q", "quantiles", minimum=-5.0, maximum=1000.0, levels=(0.1, 0.5, 0.9))
+    columns = list(number_columns(spec, finished(spec, values)).values())
+    assert all((low <= high).all() for low, high in zip(columns, columns[1:], strict=False))
+    assert columns[0].min() >= -5.0
+    assert columns[2].max() <= 1000.0
+
+
+def test_a_quantile_that_is_not_a_number_makes_its_row_unknown() -> None:
+    spec = OutputSpec("q", "quantiles", levels=(0.1, 0.9))
+    low, high = output_arrays(spec, np.array([[1.0, 2.0], [np.nan, 3.0]]))
+    assert (low.to_pylist(), high.to_pylist()) == ([1.0, None], [2.0, None])
+
+
+def test_lists_that_do_not_fit_their_declaration_are_refused() -> None:
+    rows = np.empty(2, object)
+    rows[:] = [[{"item": 3}], [{"item": "a"}]]
+    with pytest.raises(CheckError, match="lists of 'items' that do not fit"):
+        output_arrays(OutputSpec("items", "structs", fields=(("item", "string"),)), rows)
+
+
+def test_of_two_classes_a_library_gives_the_second_s_probability_and_a_model_both() -> None:
+    spec = OutputSpec("plan", "classes", classes=("a", "b"))
+    assert finished(spec, np.array([0.25, 1.0])).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+
+
+def model(*outputs: OutputColumn, classes: tuple[str, ...] = ()) -> KernelSpec:
+    stored = [{"name": "plan", "kind": "classes", "classes": list(classes)}] if classes else []
+    options = {"forecache_outputs": stored} if stored else {}
+    return KernelSpec("onnx", "x", (), 2, "float32", outputs, "struct" if len(outputs) > 1 else "array", options)
+
+
+def test_the_order_of_the_classes_is_the_model_s_and_another_one_is_refused() -> None:
+    shares = OutputColumn("plan", "float", -1)
+    learned, declared = OutputSpec("plan", "classes"), OutputSpec("plan", "classes", classes=("b", "a"))
+    assert known_outputs([learned], model(shares, classes=("a", "b")))[0].classes == ("a", "b")
+    assert known_outputs([declared], model(shares))[0].classes == ("b", "a")
+    with pytest.raises(InputError, match="knows the classes a, b of 'plan', and the pipeline declares b, a"):
+        known_outputs([declared], model(shares, classes=("a", "b")))
+    with pytest.raises(InputError, match="does not say which classes its probabilities of 'plan' are of"):
+        known_outputs([learned], model(shares))
+
+
+def test_an_output_is_found_among_a_model_s_by_its_name_or_its_columns() -> None:
+    spec = model(*(OutputColumn(name, "double") for name in ("q_q10", "q_q90", "plan", "plan_probabilities")))
+    assert source_of(spec, OutputSpec("q", "quantiles", levels=(0.1, 0.9))) == (0, 1)
+    assert source_of(spec, OutputSpec("plan", "classes")) == (3,)
+    assert source_of(spec, OutputSpec("plan", "classes", top=0)) == (2,)
+
+
+def labels(**splits: list[str]) -> pa.Table:
+    rows = [(split, name) for split, names in splits.items() for name in names]
+    return pa.table({"split": [row[0] for row in rows], "plan": [row[1] for row in rows]})
+
+
+def test_classes_are_those_of_the_training_split_in_ascending_order() -> None:
+    assert require_classes(labels(train=["b", "a"], validation=["a"], test=["b"]), kinds.plan) == ("a", "b")
+    assert class_order(["10", "9", "-1", None]) == ("-1", "9", "10")
+    declared = replace(kinds.plan, outputs=(Classes("next_plan", ("b", "a")),))
+    assert require_classes(labels(train=["b", "a"], validation=["a"], test=["a"]), declared) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("declared", "splits", "message"),
+    [
+        (None, {"train": ["a", "b"], "validation": ["a"], "test": ["new"]},
+         "test split of pipeline 'plan' has the class 'new' of 'plan', which the training split never has; it has a"),
+        (("a", "b"), {"train": ["a", "b", "c"]}, "train split .* class 'c' .*the declaration does not have; it has"),
+        (("a", "b", "c"), {"train": ["a", "b"]}, "never has the declared class 'c'"),
+        (None, {"train": ["a", "a"]}, "Every label of the training split of 'plan' is 'a'"),
+    ],
+)  # fmt: skip
+def test_a_class_that_training_never_saw_is_refused_in_a_sentence(
+    declared: tuple[str, ...] | None, splits: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        require_classes(labels(**splits), replace(kinds.plan, outputs=(Classes("next_plan", declared),)))
+
+
+def test_an_outcome_that_no_model_knows_counts_as_one_without_a_probability() -> None:
+    items = [[{"class": "a", "probability": 0.7}, {"class": "b", "probability": 0.3}]] * 2
+    label, shares, weight = _arrays(pa.table({"_label_0": ["b", "new"], "_score_0": items}), classes=True)
+    assert (label.tolist(), weight) == ([1.0, 2.0], None)
+    assert shares.tolist() == [[0.7, 0.3, 0.0]] * 2
+
+
+def test_splits_by_entity_share_the_latest_dates_whose_labels_are_known() -> None:
+    night = visits.VISITS.start.replace(month=8)
+    split = as_of_dates(kinds.by_entity, night)
+    assert split["train"] == split["validation"] == split["test"]
+    assert (night - split["test"][-1]).days == kinds.by_entity.trained_label.horizon_days
+    assert max(split["train"]) > max(as_of_dates(kinds.plan, night)["train"])
+
+
+def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predicts() -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    from forecache.training.estimator.several import merged_booster
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((400, 4)).astype(np.float32)
+    target = rows[:, 0] + rng.standard_normal(400)
+    wanted = {0.1: 3, 0.5: 11, 0.9: 7}
+    trees = [
+        lightgbm.LGBMRegressor(objective="quantile", alpha=level, n_estimators=rounds, verbose=-1)
+        for level, rounds in wanted.items()
+    ]
+    boosters = [tree.fit(rows, target).booster_ for tree in trees]
+    merged = lightgbm.Booster(model_str=merged_booster(boosters).model_to_string())
+    expected = np.column_stack([booster.predict(rows) for booster in boosters])
+    np.testing.assert_array_equal(merged.predict(rows), expected)
+
+
+def test_what_an_estimator_builds_for_quantiles_is_one_for_each_level_or_one() -> None:
+    from forecache.training.estimator.fit import _built
+
+    pipeline = replace(kinds.spend_lightgbm, model=EstimatorModel(build=lambda levels: kinds.spend_trees(levels)[:2]))
+    with pytest.raises(SettingsError, match="builds 2 estimators for 3 values a row"):
+        _built(pipeline, pipeline.model)  # type: ignore[arg-type]
