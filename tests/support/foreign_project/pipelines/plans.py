@@ -72,7 +72,7 @@ plans = Pipeline(
     name="plans",
     key=("customer",),
     sources=(BOOKINGS, CUSTOMERS),
-    features=Features(habits, (Feature("minutes"), Feature("most"), Feature("region"), Feature("age"))),
+    features=Features(compute=habits, columns=(Feature("minutes"), Feature("most"), Feature("region"), Feature("age"))),
     label=Label("tariff", "multiclass", 1, next_tariff, weight="importance"),
     model=EstimatorModel(trees),
     training=Training(num_as_of=2, every_days=1),

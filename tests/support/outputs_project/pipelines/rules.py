@@ -53,7 +53,7 @@ every = Pipeline(
     name="every",
     key=("user_id",),
     sources=(Source("visits", (Column("user_id", "string"), Column("day", "date")), "day", start=date(2024, 1, 1)),),
-    features=Features(unused, (Feature("a"), Feature("b"))),
+    features=Features(compute=unused, columns=(Feature("a"), Feature("b"))),
     model=FunctionModel(every_kind),
     outputs=(
         Output("score"),
