@@ -83,7 +83,8 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         step = Step(context, settings.load(), spark)
         current, days = step.settings, step.nights
         try:
-            correctable = raw_verdicts(current, source).refused
+            extract_days(step, source, days, rebuild=step.rebuild)
+            correctable = days if source.extract else raw_verdicts(current, source).refused
             result = ingest_days(step, source, days, correctable=correctable)
         except Exception:
             # The days that were ingested although a file failed the run are there.
@@ -104,6 +105,14 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
             require_days(current, source, days, files=files)
 
     return ingest_source
+
+
+def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
+    """Ask the database of a source that has one for the days that have no landing file."""
+    from forecache.lake.sources.extract import extract
+
+    if source.extract is not None and days:
+        step.run(extract, step.settings, source, days, rebuild=rebuild)
 
 
 def ingest_days(step: Step, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:

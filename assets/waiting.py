@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import checks
-from assets.raw import BLOCKING, day_verdicts, ingest_days, tell_of_days
+from assets.raw import BLOCKING, day_verdicts, extract_days, ingest_days, tell_of_days
 from assets.stage import Step
 from forecache.pipeline import AnySource, Source, TableSource
 
@@ -30,16 +30,21 @@ def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
     from forecache.lake.ingest.ingested import ingested_files
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import files_to_ingest, pending_days
+    from forecache.lake.sources.extract import days_to_extract
     from forecache.quality.raw_days import raw_verdicts
 
     if isinstance(source, TableSource):
         return
+    extract_days(step, source, days_to_extract(step.settings, source, first=source.start, last=last))
     files, known = ingested_files(step.settings, source), raw_verdicts(step.settings, source)
-    waiting = files_to_ingest(list_landing(step.settings, source), files, correctable=known.refused)
+    landed = list_landing(step.settings, source)
+    # A database's answers may be asked for again, and replace the files.
+    correctable = {file.day for file in landed if file.day} if source.extract else known.refused
+    waiting = files_to_ingest(landed, files, correctable=correctable)
     days = pending_days(waiting, first=source.start, last=last)
     if days:
         try:
-            ingest_days(step, source, days, correctable=known.refused)
+            ingest_days(step, source, days, correctable=correctable)
         finally:
             files = ingested_files(step.settings, source)
             tell_of_days(step, source, files)

@@ -32,5 +32,7 @@ EXTRA_OF = {
     "threadpoolctl": "recommend",
     "redis": "redis",
     "obstore": "s3",
+    "psycopg": "sql",
+    "sqlalchemy": "sql",
 }
 """By the name that a library is imported under, the smallest extra that has it."""

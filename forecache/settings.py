@@ -47,6 +47,12 @@ class Settings(BaseSettings):
         description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
     )
 
+    databases: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Databases that sources query, by name (JSON), such as {"shop": "postgresql://user:secret@host/db"}.',
+    )
+
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
     mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
 

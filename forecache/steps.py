@@ -26,6 +26,8 @@ COMMIT_STEPS = ("file written", "staged", "checked", "decided", "committed", "re
 
 lake_step = Steps(*COMMIT_STEPS, "file removed")
 
+extract_step = Steps("batch extracted", "file landed")
+
 MERGE_STEPS = ("merged", "merged base moved", "merged base verified")
 """Only where base and deltas are merged into a new base."""
 

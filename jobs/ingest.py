@@ -43,13 +43,16 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
     def landed(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult | dg.SkipReason:
         from forecache.lake.ingest.landing import list_landing
         from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
+        from forecache.lake.sources.extract import days_to_extract
 
         current = settings.load()
         # A day's partition exists once the day is over; the files of today wait until then.
         newest = source_partitions(source).get_last_partition_key()
         landing = list_landing(current, source)
         pending = pending_files(current, source, landed=landing)
-        days = pending_days(pending, first=source.start, last=date.fromisoformat(newest)) if newest else set()
+        last = date.fromisoformat(newest) if newest else None
+        days = pending_days(pending, first=source.start, last=last) if last else set()
+        days |= set(days_to_extract(current, source, first=source.start, last=last)) if last else set()
         if not days:
             return dg.SkipReason(f"No new file in the landing zone of {source.name}.")
         digest = _digest(pending, days)

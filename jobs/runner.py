@@ -41,7 +41,7 @@ def run(
         nights: First and last as-of date; None: the newest one. Training takes the last. With job "ingest" they are
             landing days, and None means all.
         on_stage: Called as each stage ends.
-        rebuild: Build, train and score again also what is current.
+        rebuild: Build, train and score again also what is current; with job "ingest", ask databases again for the days.
 
     Returns:
         The stages in the order they ended.
@@ -92,7 +92,9 @@ def _run_all(
         unread: dict[str, BaseException] = {}
         for source in own.values():
             with _noted(unread, source.name):
-                _ingest(session.settings, runner, source, days=nights if job == "ingest" else None)
+                only = job == "ingest"
+                days = nights if only else None
+                _ingest(session.settings, runner, source, days=days, rebuild=rebuild and only)
         for name in of_mailings.keys() - own.keys():
             with _noted(failures, name):
                 _ingest(session.settings, runner, of_mailings[name], days=None)
@@ -126,11 +128,18 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
         failures[name] = error
 
 
-def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None) -> None:
-    """One run for each stretch of days with something new; with nothing new, one for the last day records that."""
+def _ingest(
+    settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None, rebuild: bool = False
+) -> None:
+    """One run for each stretch of days with something new; with nothing new, one for the last day records that.
+
+    Args:
+        rebuild: Ask the source's database again for all the days.
+    """
     from assets.landing import landing_events
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
+    from forecache.lake.sources.extract import days_to_extract
     from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())
@@ -139,9 +148,11 @@ def _ingest(settings: Settings, runner: "JobRunner", source: Source, *, days: Ni
     if landed:
         for event in landing_events(source, landed):
             runner.instance.report_runless_asset_event(event)
-    ranges = day_ranges(pending_days(pending_files(settings, source, landed=landed), first=first, last=last))
-    for span in ranges or [(last, last)]:
-        runner.run(ingest_job_name(source), nights=span)
+    waiting = pending_days(pending_files(settings, source, landed=landed), first=first, last=last)
+    waiting |= set(days_to_extract(settings, source, first=first, last=last))
+    spans = [(first, last)] if rebuild else day_ranges(waiting) or [(last, last)]
+    for span in spans:
+        runner.run(ingest_job_name(source), nights=span, rebuild=rebuild)
 
 
 def _trains(pipeline: Pipeline | Recommender) -> bool:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis, a browser and Prometheus's promtool from the system's
-# packages, MinIO (S3) built from source. What is there is left alone. Where a service cannot be installed, the script
+# packages, PostgreSQL too, MinIO (S3) built from source. What is there is left alone. Where a service cannot be installed, the script
 # names it and fails: tests that are skipped for want of it would look like tests that passed.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [wrk]     (no name: all but wrk)
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [wrk]     (no name: all but wrk)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,6 +35,10 @@ install_redis() { install_packages redis-server redis-server; }
 
 install_promtool() { install_packages promtool prometheus; }
 
+install_postgres() {
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || install_packages no-such-command postgresql
+}
+
 install_wrk() { install_packages wrk wrk; }
 
 install_chromium() {
@@ -56,7 +60,7 @@ install_minio() {
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

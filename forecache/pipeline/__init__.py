@@ -17,6 +17,7 @@ from forecache.pipeline.model import EntitySplit, EstimatorModel, TorchModel, Tr
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.output import AnyOutput, Boolean, Classes, Output, Quantiles, Segment, Structs, Text, Vector
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Metric, Publish, Retraining
+from forecache.pipeline.query import Query
 from forecache.pipeline.recommender import RankingGate, Recommender
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.served import Served
@@ -55,6 +56,7 @@ __all__ = [
     "Pipeline",
     "Publish",
     "Quantiles",
+    "Query",
     "RankingGate",
     "Recommender",
     "RegisteredModel",

@@ -12,6 +12,7 @@ from forecache.pipeline.column import Column
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.keys import check_source_key
 from forecache.pipeline.names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name, check_unique
+from forecache.pipeline.query import Query, check_extract
 from forecache.pipeline.source_time import Snapshot, Static
 
 Missing = Literal["wait", "last", "fail"]
@@ -35,6 +36,7 @@ class Source:
         missing: What becomes of a night for whose day no file was read. "fail": it is refused. "wait": it is refused
             as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is there.
             "last": it goes on with what was delivered before.
+        extract: The query of a database that writes the files; None: they land from elsewhere.
         unique: Columns that identify an event, where the source has such (a transaction id); repeats are quarantined.
     """
 
@@ -47,6 +49,7 @@ class Source:
     time: Snapshot | Static | None = None
     key: tuple[str, ...] = ()
     missing: Missing = "fail"
+    extract: Query | None = None
     unique: tuple[str, ...] = ()
     file_pattern: str = r"(?P<day>\d{4}-\d{2}-\d{2})[^/]*\.(csv|jsonl|parquet)"
     expectations: tuple[Expectation, ...] = ()
@@ -75,6 +78,11 @@ class Source:
                 f"Source {self.name!r} has the file pattern {self.file_pattern!r} without a `day` group.",
                 remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
             )
+
+        if self.extract is not None:
+            check_extract(owner, self.extract, self.event_time, self.time, self.file_pattern)
+            rule = "A day is asked for when it is needed: there is nothing to wait for."
+            check_value(owner, "missing", self.missing, self.missing != "wait", rule)
 
     def _check_time(self, owner: str) -> None:
         check_time(owner, self.event_time, self.time, self.columns)

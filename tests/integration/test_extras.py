@@ -43,6 +43,7 @@ SURFACES = {
     "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend", "forecache.mail"),
     "redis": "import redis",
     "s3": "import obstore",
+    "sql": "import psycopg, sqlalchemy\n" + every("forecache.lake.sources"),
 }
 ABSENT = {
     "": ("numpy", "pyarrow", "dagster", "pyspark", "torch", "mlflow"),
@@ -54,6 +55,7 @@ ABSENT = {
     "train": ("dagster", "pyspark"),
     "dagster": ("pyspark", "torch", "mlflow"),
     "recommend": ("dagster", "pyspark", "torch", "mlflow"),
+    "sql": ("dagster", "pyspark", "torch", "mlflow"),
 }
 
 

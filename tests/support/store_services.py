@@ -1,9 +1,10 @@
-"""Real servers for the store's tests, each on a free port in a folder of its own: Redis, Redis Cluster, MinIO."""
+"""Real servers for tests, each on a free port in a folder of its own: Redis, Redis Cluster, MinIO, PostgreSQL."""
 
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -116,3 +117,41 @@ def minio_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
         }
+
+
+@contextmanager
+def postgres_server(folder: Path, *, password: str) -> Iterator[str]:
+    """A PostgreSQL server that asks for a password; yields the URL of its database, with it."""
+    import psycopg
+
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    if not binaries:
+        pytest.fail(f"PostgreSQL is not installed: {INSTALL} postgres")
+    folder.mkdir(parents=True)
+    # The server refuses to run as root, and another user does not see pytest's folders.
+    own = Path(tempfile.mkdtemp(prefix="fc-pg-"))
+    prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    (own / "password").write_text(password)
+    if prefix:
+        for path in (own, own / "password"):
+            shutil.chown(path, "postgres", "postgres")
+    port = free_port()
+    try:
+        initdb = [*prefix, str(binaries[-1] / "initdb"), "-D", str(own / "data"), "-U", "shop", "--no-sync"]
+        options = ["--auth=scram-sha-256", f"--pwfile={own / 'password'}", "--encoding=UTF8", "--locale=C"]
+        subprocess.run([*initdb, *options], check=True, capture_output=True, timeout=60, cwd=own)
+        command = [*prefix, str(binaries[-1] / "postgres"), "-D", str(own / "data"), "-p", str(port), "-c", "fsync=off"]
+        with _process([*command, "-c", f"unix_socket_directories={own}"], folder):
+            url = f"postgresql://shop:{password}@127.0.0.1:{port}/postgres"
+
+            def ready() -> bool:
+                try:
+                    psycopg.connect(url, connect_timeout=2).close()
+                except psycopg.OperationalError:
+                    return False
+                return True
+
+            _wait(ready, "PostgreSQL")
+            yield url
+    finally:
+        shutil.rmtree(own, ignore_errors=True)

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from forecache.errors import SettingsError
-from forecache.pipeline import Column, Feature, Features, Pipeline, Snapshot, Source, Static, TableSource, load_pipeline
+from forecache.pipeline import (
+    Column,
+    Feature,
+    Features,
+    Pipeline,
+    Query,
+    Snapshot,
+    Source,
+    Static,
+    TableSource,
+    load_pipeline,
+)
 from forecache.settings import load_settings
 
 PRODUCT = (Column("product_id", "int"), Column("price", "double", required=False), Column("day", "date"))
@@ -137,3 +148,44 @@ def test_features_without_a_function_have_one_source(churn: Pipeline) -> None:
     features = Features(columns=(Feature("price"),))
     with pytest.raises(SettingsError, match=r"has features without a function and 2 sources\. Give the features a"):
         dataclasses.replace(churn, features=features, sources=(*churn.sources, table(time=Static())))
+
+
+BOUND = "select * from t where day >= :start and day < :end"
+
+
+@pytest.mark.parametrize(
+    ("declare", "sentence"),
+    [
+        (lambda: Query("shop"), "`Query` of 'shop' has neither `sql` nor `table`. Give one of them."),
+        (lambda: Query("shop", sql="select 1", table="t"), "`Query` of 'shop' has both `sql` and `table`."),
+        (lambda: Query("", table="t"), "has database=''. Name one of FORECACHE_DATABASES."),
+        (lambda: Query("postgresql://me:secret@h/d", table="t"), "That looks like a URL; give the name that it has in"),
+        (lambda: Query("shop", table="t", batch_rows=0), "has batch_rows=0. Give 1 or more."),
+        (
+            lambda: landed(event_time="day", extract=Query("shop", sql="select * from t where day >= :start")),
+            "has a query with the parameters :start. A query of events has :start and :end, the day's bounds.",
+        ),
+        (
+            lambda: landed(time=Snapshot(), key=("product_id",), extract=Query("shop", sql=BOUND)),
+            "has a query with the parameters :end, :start. A query without event time has none.",
+        ),
+        (
+            lambda: landed(event_time="day", extract=Query("shop", table="t"), file_pattern=r"(?P<day>\d+)\.csv"),
+            "which the files of its query do not match. They are named like '2000-01-01.parquet'",
+        ),
+        (
+            lambda: landed(event_time="day", extract=Query("shop", table="t"), missing="wait"),
+            "A day is asked for when it is needed: there is nothing to wait for.",
+        ),
+    ],
+)
+def test_query_that_makes_no_sense_is_refused_with_the_remedy(declare: Any, sentence: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        declare()
+    assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_cast_in_a_query_is_no_parameter() -> None:
+    sql = "select day::date, '12:30' as at from t where day >= :start and day < :end"
+    assert landed(event_time="day", extract=Query("shop", sql=sql)).extract is not None

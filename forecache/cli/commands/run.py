@@ -129,6 +129,13 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @_NIGHT
 @_NIGHTS
-def ingest(pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None) -> None:
-    """Ingest the landing files of PIPELINEs' sources (default: all) into the lake, bad rows into quarantine."""
-    _run(pipelines, one_range(night, nights), "ingest")
+@click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --night or --nights.")
+def ingest(pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
+    """Ingest the landing files of PIPELINEs' sources (default: all) into the lake, bad rows into quarantine.
+
+    Sources with a query ask their database first for the days that have no file.
+    """
+    days = one_range(night, nights)
+    if rebuild and days is None:
+        raise click.UsageError("Give --night or --nights with --rebuild.")
+    _run(pipelines, days, "ingest", rebuild=rebuild)

@@ -94,9 +94,12 @@ def require_days(
             continue
         broken = [file for file in files if file.event_day == night and file.error]
         if broken:
+            remedy = f"Land a corrected file for {night} under a new name and run again."
+            if source.extract is not None:
+                remedy = f"Correct the database, and extract it again: `forecache ingest --night {night} --rebuild`."
             raise InputError(
                 f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
-                remedy=f"Land a corrected file for {night} under a new name and run again.",
+                remedy=remedy,
             )
         waiting = [file.name for file in list_landing(settings, source) if file.day == night]
         if waiting:
@@ -108,6 +111,13 @@ def require_days(
             raise NotYetError(
                 f"The night {night} waits: source {source.name!r} has not delivered that day yet.",
                 remedy=f"Run again when a file for it is in {source_uri(settings, source)}.",
+            )
+        if source.extract is not None:
+            raise InputError(
+                f"The night {night} is empty: source {source.name!r} was not extracted for that day.",
+                remedy="Run `forecache ingest`; of a snapshot, only the day that has just ended can be."
+                if source.time is not None
+                else "Run `forecache ingest` once the day is over.",
             )
         raise InputError(
             f"The night {night} is empty: source {source.name!r} has no landing file for that day.",

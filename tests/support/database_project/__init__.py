@@ -1,0 +1,1 @@
+"""A project whose source is a database."""
