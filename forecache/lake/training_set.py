@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
@@ -21,6 +21,7 @@ from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.sources.state import state_history
 from forecache.lake.stage import Done, Stage
+from forecache.lake.training_splits import SPLITS, as_of_dates, split_column
 from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
@@ -28,41 +29,9 @@ from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 STAGE = "training_set"
-SPLITS = ("train", "validation", "test")
-_PLACES = 1 << 20
-
-
-def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
-    """The as-of dates of each split for a training night, ascending; see `forecache.pipeline.Training`.
-
-    Raises:
-        InputError: The pipeline's data does not reach back far enough for a single training date.
-    """
-    horizon = timedelta(days=pipeline.trained_label.horizon_days)
-    step = timedelta(days=pipeline.training.every_days)
-    by_entity = pipeline.training.split is not None
-    dates = pipeline.schedule
-    test = dates.latest(night - horizon)
-    validation = dates.latest(test - horizon)
-    train = [test if by_entity else dates.latest(validation - horizon)]
-    while len(train) < pipeline.training.num_as_of:
-        train.append(dates.latest(train[-1] - step))
-    train = sorted(day for day in train if day >= pipeline.start)
-    if not train:
-        first = pipeline.start
-        for _ in range(1 if by_entity else 3):
-            first = dates.following(first + horizon)
-        raise InputError(
-            f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
-            remedy=f"{'One label horizon is' if by_entity else 'Three label horizons are'} needed: train on {first} or "
-            "later.",
-        )
-    if by_entity:
-        return dict.fromkeys(SPLITS, tuple(train))
-    return {"train": tuple(train), "validation": (validation,), "test": (test,)}
 
 
 def build_training_set(
@@ -212,22 +181,10 @@ def labelled_frame(
     labels = label_frame(spark, settings, pipeline, features.select(*entity), nights, pins=pins)
     return (
         features.join(labels, entity)
-        .withColumn("split", _split(pipeline, dates))
+        .withColumn("split", split_column(pipeline, dates))
         .repartition(8, *entity)
         .sortWithinPartitions(*entity)
     )
-
-
-def _split(pipeline: Pipeline, dates: Mapping[str, Sequence[date]]) -> "Column":
-    """The split of a row: by its date, or by a hash of its key."""
-    from pyspark.sql import functions as F
-
-    shares = pipeline.training.split
-    if shares is None:
-        return F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
-    place = F.pmod(F.xxhash64(*pipeline.key), F.lit(_PLACES)) / F.lit(_PLACES)
-    held_out = F.when(place < shares.test, F.lit("test"))
-    return held_out.when(place < shares.test + shares.validation, F.lit("validation")).otherwise(F.lit("train"))
 
 
 def label_frame(

@@ -101,8 +101,8 @@ class Pipeline:
                 )
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
-        label = [] if self.label is None else self.label.columns
-        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *label])
+        labels = self.label.columns if self.label else ()
+        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *labels])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
@@ -129,8 +129,7 @@ class Pipeline:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        columns = (column for output in self.output_specs for column in output.columns)
-        return (*columns, *(segment.name for segment in self.segments))
+        return tuple(c for spec in self.output_specs for c in spec.columns) + tuple(cut.name for cut in self.segments)
 
     @property
     def served_fields(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
-from forecache.lake.training_set import as_of_dates, build_training_set
+from forecache.lake.training_set import build_training_set
+from forecache.lake.training_splits import as_of_dates
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import Settings
 

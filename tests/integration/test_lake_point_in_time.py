@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from forecache.lake.delta.tables import open_table
 from forecache.lake.features import build_features, feature_frame
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.training_set import as_of_dates, build_training_set, labelled_frame
+from forecache.lake.training_set import build_training_set, labelled_frame
+from forecache.lake.training_splits import as_of_dates
 from forecache.pipeline import (
     Baseline,
     Column,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from outputs_project.pipelines.rules import WIDTH, every
 from scoring_support import NIGHT, predictions, write_features
 
@@ -19,6 +19,7 @@ from forecache.lake.query import query
 from forecache.monitoring.drift.drift import prediction_drift
 from forecache.pipeline import Classes, FunctionModel, Pipeline, Vector
 from forecache.reader.versions.answers import Answers
+from forecache.scoring.challenger.compare import compare
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, parse_key, publish
@@ -172,3 +173,25 @@ def test_of_a_vector_no_drift_is_judged_and_it_says_so(settings: Settings) -> No
 
 def only_vector(given: Any) -> Any:
     return np.nan_to_num(np.column_stack([given["a"], given["b"]])).astype(np.float32)
+
+
+def test_a_challenger_of_classes_is_compared_by_the_rows_that_change(settings: Settings) -> None:
+    pipeline = dataclasses.replace(
+        every, model=FunctionModel(two_shares), outputs=(Classes("plan", ("a", "b")),), segments=()
+    )
+    write_features(settings, pipeline, [features(900)])
+    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    rows = predictions(settings, pipeline)
+    other = rows.set_column(
+        rows.schema.get_field_index("plan"), "plan", pa.array(["a"] * 10 + rows["plan"].to_pylist()[10:])
+    )
+    write_deltalake(settings.table_uri(pipeline.challenger_table), other, partition_by=["as_of"])
+    told = compare(settings, pipeline, NIGHT)
+    changed = sum(name != "a" for name in rows["plan"].to_pylist()[:10])
+    assert (told["rows"], told["segment_changes"], told["psi"]) == (900, {"plan": changed}, None)
+    assert changed > 0
+
+
+def two_shares(given: Any) -> Any:
+    first = 1 / (1 + np.exp(-np.nan_to_num(given["a"].astype(np.float64))))
+    return np.column_stack([first, 1 - first])

@@ -15,11 +15,14 @@ from outputs_project.pipelines.rules import every
 from sample_project.pipelines import visits
 
 from forecache.errors import CheckError, InputError, SettingsError
+from forecache.inference.choose_runtime import Plan
+from forecache.inference.declared.plans import pick_outputs
 from forecache.inference.kernel import finished
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, returned_type
 from forecache.inference.outputs import known_outputs, source_of
+from forecache.inference.signature import read_signature
 from forecache.lake.contracts import class_order, require_classes
-from forecache.lake.training_set import as_of_dates
+from forecache.lake.training_splits import as_of_dates
 from forecache.monitoring.performance import _arrays
 from forecache.output_kinds import OutputSpec, spark_name
 from forecache.pipeline import (
@@ -269,3 +272,48 @@ def test_what_an_estimator_builds_for_quantiles_is_one_for_each_level_or_one() -
     pipeline = replace(kinds.spend_lightgbm, model=EstimatorModel(build=lambda levels: kinds.spend_trees(levels)[:2]))
     with pytest.raises(SettingsError, match="builds 2 estimators for 3 values a row"):
         _built(pipeline, pipeline.model)  # type: ignore[arg-type]
+
+
+RETURNED = model(
+    OutputColumn("score", "float"),
+    OutputColumn("plan_probabilities", "double", -1),
+    OutputColumn("plan", "string"),
+    OutputColumn("embedding", "float", 4),
+    OutputColumn("likes", "boolean"),
+    OutputColumn("q_q10", "double"),
+    OutputColumn("q_q90", "double"),
+    OutputColumn("items", "struct<item:string,score:double>", -1),
+)
+
+
+def test_a_registered_model_s_outputs_are_picked_by_kind_and_others_refused() -> None:
+    plan = Plan("models:/m/1", RETURNED, b"", "")
+    wanted = [
+        OutputSpec("likes", "boolean"),
+        OutputSpec("q", "quantiles", levels=(0.1, 0.9)),
+        OutputSpec("plan", "classes", classes=("a", "b")),
+        OutputSpec("best", "classes", top=0),
+        OutputSpec("embedding", "vector", width=4),
+        OutputSpec("items", "structs", fields=(("item", "string"), ("score", "double"))),
+    ]
+    picked = pick_outputs(plan, wanted, {"best": ("plan", None)}).spec
+    assert picked.options[PICKED] == [(place, None) for place in (4, 5, 6, 1, 2, 3, 7)]
+    assert [source_of(picked, output) for output in wanted] == [(0,), (1, 2), (3,), (4,), (5,), (6,)]
+    for output, message in (
+        (OutputSpec("score", "classes"), "returns float as 'score', and the output 'score' is of classes"),
+        (OutputSpec("plan", "vector", width=2), "returns string as 'plan', and the output 'plan' is of vector"),
+        (OutputSpec("embedding"), "returns 4 values a row of 'embedding', and the output 'embedding' is one number"),
+        (OutputSpec("likes", "text"), "returns boolean as 'likes', and the output 'likes' is of text"),
+        (OutputSpec("none", "text"), "returns score, plan_probabilities, .* is to be 'none'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pick_outputs(plan, [output], {})
+
+
+def test_a_signature_s_list_of_structures_is_an_output() -> None:
+    items = {"type": "object", "properties": {"item": {"type": "string"}, "score": {"type": "double"}}}
+    found = read_signature(None, [{"name": "items", "type": "array", "items": items}])
+    assert found.outputs == (OutputColumn("items", "struct<item:string,score:double>", -1),)
+    assert str(returned_type(replace(RETURNED, outputs=found.outputs, shape="array"))) == (
+        "list<item: struct<item: string, score: double>>"
+    )

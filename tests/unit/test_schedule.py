@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError, SettingsError
-from forecache.lake.training_set import as_of_dates
+from forecache.lake.training_splits import as_of_dates
 from forecache.monitoring.stage import labelled_by
 from forecache.pipeline import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
 from forecache.pipeline.as_of import as_of_range, max_age_h, newest_as_of, require_as_of

@@ -13,7 +13,7 @@ from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.distribution import Bins, binned_counts
-from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
+from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged
 from forecache.output_kinds import JUDGED
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
@@ -86,7 +86,7 @@ def measure_drift(
     for night in nights:
         require_scored(pipeline, night, scored)
     if pipeline.output_specs[0].kind not in JUDGED:
-        return {night: _unjudged(pipeline, night, scored[night]) for night in sorted(set(nights))}
+        return {n: unjudged(pipeline, n, _model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
     by_model: dict[int | None, list[date]] = {}
     for night in sorted(set(nights)):
         by_model.setdefault(_model_of(scored[night]), []).append(night)
@@ -103,24 +103,6 @@ def measure_drift(
             require_scored(pipeline, night, counts)
             reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
     return dict(sorted(reports.items()))
-
-
-def _unjudged(pipeline: Pipeline, night: date, scored: StageRecord) -> DriftReport:
-    spec = pipeline.output_specs[0]
-    return DriftReport(
-        pipeline=pipeline.name,
-        output=spec.name,
-        night=night,
-        model_version=_model_of(scored),
-        edges=(),
-        counts=(scored.rows,),
-        references={},
-        distances={},
-        nights=(),
-        models_before=(),
-        limits=pipeline.drift,
-        unjudged=spec.kind,
-    )
 
 
 def _report(

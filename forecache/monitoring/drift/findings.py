@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from forecache.pipeline import Drift, Effect
+from forecache.pipeline import Drift, Effect, Pipeline
 from forecache.statistics import Distance
 
 NIGHTS_BEFORE = "nights before"
@@ -125,3 +125,22 @@ class DriftReport:
                 for name, apart in self.distances.items()
             },
         }
+
+
+def unjudged(pipeline: Pipeline, night: date, model_version: int | None, rows: int) -> DriftReport:
+    """The report on an output of a kind whose drift is not judged."""
+    spec = pipeline.output_specs[0]
+    return DriftReport(
+        pipeline=pipeline.name,
+        output=spec.name,
+        night=night,
+        model_version=model_version,
+        edges=(),
+        counts=(rows,),
+        references={},
+        distances={},
+        nights=(),
+        models_before=(),
+        limits=pipeline.drift,
+        unjudged=spec.kind,
+    )

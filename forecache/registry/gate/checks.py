@@ -18,6 +18,7 @@ from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel
 from forecache.registry.gate.metrics import LESS_IS_BETTER, Array, ece
 from forecache.registry.gate.quantile_metrics import coverage
+from forecache.registry.gate.slices import slices
 from forecache.statistics import bin_counts, psi, quantile_edges
 
 _SLICE_ROWS = 200
@@ -153,23 +154,6 @@ def check_slices(
                 low,
                 high,
             )
-
-
-def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Names and masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN apart."""
-    unknown = np.isnan(values)
-    known = values[~unknown]
-    distinct = np.unique(known)
-    if len(distinct) <= 6:
-        yield from ((f"{value:g}", values == value) for value in distinct)
-    else:
-        edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
-        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-            last = number == len(edges) - 2
-            rows = (values >= low) & ((values <= high) if last else (values < high))
-            yield f"{low:.4g} to {high:.4g}", rows
-    if unknown.any():
-        yield "unknown", unknown
 
 
 def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:

@@ -1,0 +1,23 @@
+"""The slices of rows in which a candidate is compared with the champion."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Names and masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN apart."""
+    unknown = np.isnan(values)
+    known = values[~unknown]
+    distinct = np.unique(known)
+    if len(distinct) <= 6:
+        yield from ((f"{value:g}", values == value) for value in distinct)
+    else:
+        edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
+        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            last = number == len(edges) - 2
+            rows = (values >= low) & ((values <= high) if last else (values < high))
+            yield f"{low:.4g} to {high:.4g}", rows
+    if unknown.any():
+        yield "unknown", unknown
