@@ -15,4 +15,10 @@ if ! sha256sum --check --status "$DATA/.stamp" 2>/dev/null; then
 fi
 export PYTHONPATH="$PWD/$DATA:$PWD/examples/shop${PYTHONPATH:+:$PYTHONPATH}"
 export FORECACHE_PROJECT=shop FORECACHE_HOME="${FORECACHE_HOME:-$PWD/.forecache-shop}"
-exec .venv/bin/forecache demo "$@"
+.venv/bin/forecache demo "$@"
+case " $* " in *" --json "*) exit ;; esac # nothing but JSON is printed then
+
+# The leaflets of three households as files, of which mail programs show each; nothing is sent.
+.venv/bin/forecache mail leaflet --dry-run --limit 3 --out "$FORECACHE_HOME/leaflets"
+printf '\nOne of them:\n\n'
+cat "$(find "$FORECACHE_HOME/leaflets" -name '*.eml' | sort | head -n 1)"

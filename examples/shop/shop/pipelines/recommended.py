@@ -30,6 +30,7 @@ recommended = Recommender(
     k=50,
     group="category",
     most_of_group=5,
+    similar_items=10,
     gate=RankingGate(metric="ndcg", at=10, test_days=31),
     publish=Publish(max_age_h=36, on_stale="flag"),
 )

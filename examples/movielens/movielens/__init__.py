@@ -1,0 +1,1 @@
+"""Films for the users of MovieLens 100k."""

@@ -1,0 +1,32 @@
+"""The example on MovieLens 100k: a pipeline file of at most 60 lines ranks as well as asked."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _recommend import ratings
+from _recommend.movielens import TEST_SHARE, K, lists_of_ours
+
+from forecache.recommend import metrics
+from forecache.recommend.split import split_by_user
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_model_of_the_example_reaches_an_ndcg_of_48_percent_in_seconds() -> None:
+    subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "movielens"], check=True)
+    films = ratings.example()
+    split = split_by_user(ratings.movielens(), test_share=TEST_SHARE, seed=0)
+    relevant = split.test.matrix()
+    users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int32)
+    lists, fit_s = lists_of_ours(films.model, split.train, users, seed=films.seed)
+    assert float(metrics.ndcg(lists, relevant[users]).mean()) >= 0.48
+    assert lists.shape == (len(users), K)
+    assert fit_s < 30, "on a machine with other work; five seconds on one core of its own"
+
+
+def test_the_example_is_one_file_of_at_most_sixty_lines() -> None:
+    file = ROOT / "examples" / "movielens" / "movielens" / "pipelines" / "films.py"
+    assert len(file.read_text().splitlines()) <= 60
