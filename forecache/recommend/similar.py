@@ -12,8 +12,7 @@ from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import as_lists
 from forecache.recommend.models import Fitted
-from forecache.recommend.models.base import without_itself
-from forecache.recommend.top_k import TopK, top_k
+from forecache.recommend.top_k import USERS_AT_ONCE, TopK, top_k
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -40,10 +39,11 @@ class ItemLists:
         """
         for top in self.found:
             items = np.where(top.scores > 0, top.items, -1)
-            codes = np.arange(top.first, top.first + len(items))
-            both = together(self.taken, codes)
-            counts = np.asarray(both[np.arange(len(codes))[:, None], np.maximum(items, 0)].todense())[items >= 0]
-            why = pa.array([f"{int(count):,} took both" if count else None for count in counts], pa.string())
+            there = items >= 0
+            codes = np.broadcast_to(top.first + np.arange(len(items))[:, None], items.shape)
+            both = self.taken[codes[there]].multiply(self.taken[items[there]]).sum(axis=1)
+            counts = np.asarray(both, np.int64).ravel()
+            why = pa.array([f"{count:,} took both" if count else None for count in counts.tolist()], pa.string())
             yield self.keys.slice(top.first, len(items)), as_lists(self.keys, items, top.scores, why)
 
 
@@ -59,29 +59,38 @@ def item_lists_of(fitted: Fitted, interactions: Interactions, k: int, *, filters
     taken.eliminate_zeros()
     taken.data[:] = 1
     taken = taken.T.tocsr()
-    counts = np.maximum(np.diff(taken.indptr), 1).astype(np.float32)
-    own = fitted.similar(np.zeros(0, np.int32)) is not None
+    available = None if filters is None else filters.available
+    k = min(k, fitted.num_items)
+    if fitted.similar(np.zeros(0, np.int32)) is None:
+        return ItemLists(fitted.item_keys, fitted, taken, _by_users(taken, k, available))
 
     def score(first: int, last: int, out: np.ndarray) -> None:
-        codes = np.arange(first, last, dtype=np.int32)
-        if own:
-            out[:] = fitted.similar(codes)
-            return
-        out[:] = together(taken, codes).toarray() / np.sqrt(counts[first:last, None] * counts)
-        without_itself(out, codes)
+        out[:] = fitted.similar(np.arange(first, last, dtype=np.int32))
 
-    available = None if filters is None else filters.available
-    found = top_k(
-        score,
-        fitted.num_items,
-        fitted.num_items,
-        min(k, fitted.num_items),
-        filters=Filters(available=available),
-        threads=len(os.sched_getaffinity(0)),
-    )
+    num, threads = fitted.num_items, len(os.sched_getaffinity(0))
+    found = top_k(score, num, num, k, filters=Filters(available=available), threads=threads)
     return ItemLists(fitted.item_keys, fitted, taken, found)
 
 
-def together(taken: "csr_matrix", codes: np.ndarray) -> "csr_matrix":
-    """How many users took both, CSR float32 [len(codes), items]."""
-    return taken[codes].dot(taken.T).tocsr()
+def _by_users(taken: "csr_matrix", k: int, available: np.ndarray | None) -> Iterator[TopK]:
+    """By the cosine of the items' users; only pairs that somebody took both of are looked at."""
+    weights = 1 / np.sqrt(np.maximum(np.diff(taken.indptr), 1)).astype(np.float32)
+    if available is not None:
+        weights = np.where(available, weights, np.float32(0))
+    users = taken.T.tocsr()
+    for first in range(0, taken.shape[0], USERS_AT_ONCE):
+        both = taken[first : first + USERS_AT_ONCE].dot(users)
+        items = np.full((both.shape[0], k), -1, np.int32)
+        scores = np.full((both.shape[0], k), -np.inf, np.float32)
+        for row in range(both.shape[0]):
+            codes = both.indices[both.indptr[row] : both.indptr[row + 1]]
+            values = both.data[both.indptr[row] : both.indptr[row + 1]] * weights[codes]
+            values[codes == first + row] = 0
+            if len(codes) > k:
+                # Equal ones at the end of the list are told apart by their codes.
+                near = np.flatnonzero(values >= np.partition(values, -k)[-k])
+                codes, values = codes[near], values[near]
+            best = np.lexsort((codes, -values))[:k]
+            items[row, : len(best)], scores[row, : len(best)] = codes[best], values[best]
+        own = np.sqrt(np.maximum(np.diff(taken.indptr)[first : first + len(items)], 1)).astype(np.float32)
+        yield TopK(first, items, scores / own[:, None])
