@@ -1,0 +1,85 @@
+"""A pipeline whose sources wait: the schedule skips a night that is not there yet, and a sensor runs it once it is."""
+
+import dataclasses
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from forecache.pipeline import load_pipeline
+from forecache.settings import Settings, load_settings
+from jobs.definitions import pipeline_definitions, source_definitions
+from resources.dagster_internals import PARTITION_NAME_TAG
+from resources.settings import SettingsResource
+from resources.spark import SparkResource
+
+LAST = date(2026, 1, 6)
+SENSOR = "nightly_orders_delivered"
+NOT_YET = f"Not yet: orders has not delivered {LAST}. The sensor {SENSOR} runs it once that is there."
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "support"))
+    return load_settings(home=tmp_path / "home", project="shop_project")
+
+
+@pytest.fixture
+def repository(shop: Settings) -> dg.RepositoryDefinition:
+    orders = load_pipeline(shop, "orders")
+    [source] = orders.all_sources
+    waits = dataclasses.replace(source, missing="wait")
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+    defined = dg.Definitions.merge(
+        source_definitions(waits),
+        pipeline_definitions(dataclasses.replace(orders, sources=(waits,))),
+        dg.Definitions(resources={"settings": resource, "spark": SparkResource(settings=resource)}),
+    )
+    return defined.get_repository_def()
+
+
+def land(settings: Settings) -> None:
+    folder = Path(settings.landing_uri) / "orders"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{LAST}.csv").write_text("customer,day,amount\n")
+
+
+def evaluate(repository: dg.RepositoryDefinition, shop: Settings, instance: dg.DagsterInstance) -> Any:
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+    context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
+    return repository.get_sensor_def(SENSOR)(context)
+
+
+def test_schedule_skips_a_night_that_is_not_delivered_yet(repository: dg.RepositoryDefinition, shop: Settings) -> None:
+    schedule = repository.get_schedule_def("nightly_orders_schedule")
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+
+    def tick() -> Any:
+        moment = datetime(2026, 1, 7, 3, tzinfo=timezone.utc)
+        context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})
+        return schedule.evaluate_tick(context)
+
+    assert tick().skip_message == NOT_YET
+    land(shop)
+    [request] = tick().run_requests
+    assert request.tags[PARTITION_NAME_TAG] == "2026-01-06"
+
+
+def test_sensor_runs_a_night_once_it_is_delivered_and_not_where_it_was_run(
+    repository: dg.RepositoryDefinition, shop: Settings
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert evaluate(repository, shop, instance).skip_message == NOT_YET
+        land(shop)
+        request = evaluate(repository, shop, instance)
+        assert (request.run_key, request.tags[PARTITION_NAME_TAG]) == ("2026-01-06", "2026-01-06")
+        create_run_for_test(instance, job_name="nightly_orders", tags=request.tags)
+        assert evaluate(repository, shop, instance).skip_message == "The night 2026-01-06 was run."
+
+
+def test_pipeline_whose_sources_do_not_wait_has_no_such_sensor(shop: Settings) -> None:
+    orders = load_pipeline(shop, "orders")
+    assert list(pipeline_definitions(orders).sensors or []) == []
