@@ -147,3 +147,12 @@ def test_an_expression_is_over_the_features_of_one_row(expression: str, said: st
 )
 def test_an_expression_may_say_what_duckdb_says_of_a_row(expression: str) -> None:
     applied(SqlModel(expression))
+
+
+def test_what_a_registered_model_returns_is_scored_with_and_its_floors_are_not() -> None:
+    plain = applied(RegisteredModel(URI)).fingerprints
+    returning = applied(RegisteredModel(URI, returns={"probability": "score"})).fingerprints
+    judged_on = Labelled("labelled", "churned")
+    judged = applied(RegisteredModel(URI, judged_on=judged_on, floors={"roc_auc": 0.7})).fingerprints
+    assert returning.scoring != plain.scoring
+    assert (judged.scoring, judged.features, judged.training_set) == (plain.scoring, plain.features, "")

@@ -1,0 +1,1 @@
+"""A project that owns neither its table nor its model."""
