@@ -10,7 +10,7 @@ from sample_project.pipelines.visits import returns
 from scoring_support import make_pipeline
 
 from forecache.errors import InputError, SettingsError
-from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Training
+from forecache.pipeline import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
 from forecache.pipeline.trained import require_published
 
 URI = "models:/churn_model@production"
@@ -156,3 +156,12 @@ def test_what_a_registered_model_returns_is_scored_with_and_its_floors_are_not()
     judged = applied(RegisteredModel(URI, judged_on=judged_on, floors={"roc_auc": 0.7})).fingerprints
     assert returning.scoring != plain.scoring
     assert (judged.scoring, judged.features, judged.training_set) == (plain.scoring, plain.features, "")
+
+
+def test_several_outputs_have_an_expression_each() -> None:
+    outputs = (Output("probability"), Output("rank"))
+    model = SqlModel({"probability": "f0", "rank": "f1 * 2"})
+    assert applied(model, outputs=outputs, segments=()).output_columns == ("probability", "rank")
+    for wrong in (SqlModel("f0"), SqlModel({"probability": "f0"})):
+        with pytest.raises(SettingsError, match="has 'rank' as an output or an expression only"):
+            applied(wrong, outputs=outputs, segments=())

@@ -60,7 +60,9 @@ def test_a_worker_finds_the_project_where_the_driver_has_it(tmp_path: Path, monk
 
 def test_another_order_of_features_or_another_code_is_another_kernel() -> None:
     checksums = {
-        plan_declared(FunctionModel(rules), code=code, inputs=inputs, outputs=["probability"]).spec.checksum
+        plan_declared(
+            FunctionModel(rules), code=code, inputs=inputs, outputs=applied(SqlModel("f0")).output_specs
+        ).spec.checksum
         for code in ("one", "two")
         for inputs in (NAMES, NAMES[::-1])
     }
