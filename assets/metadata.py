@@ -94,7 +94,7 @@ def key_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
 
 
 def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
-    return [dg.TableColumn(f.name, "float", description=f.description) for f in declared.feature_columns]
+    return [dg.TableColumn(f.name, f.stored, description=f.description) for f in declared.feature_columns]
 
 
 def recommendation_schema(recommender: Recommender | SimilarItems) -> dg.TableSchema:

@@ -193,13 +193,13 @@ def _from_lists(lists: pa.Array, width: int | None, dtype: Any) -> np.ndarray:
         filled = np.full((rows, width or _first_width(lists)), np.nan, dtype=dtype)
         valid = lists.drop_null()
         if len(valid):
-            filled[_plain(lists.is_valid().cast(pa.uint8())).astype(bool)] = _from_lists(valid, width, dtype)
+            filled[plain(lists.is_valid().cast(pa.uint8())).astype(bool)] = _from_lists(valid, width, dtype)
         return filled
     if rows == 0:
         return np.empty((0, width or 0), dtype=dtype)
     values = lists.flatten()
     if not pa.types.is_fixed_size_list(lists.type):
-        lengths = np.diff(_plain(lists.offsets))
+        lengths = np.diff(plain(lists.offsets))
         if (lengths != lengths[0]).any():
             raise InputError(
                 f"The array column has rows of {lengths.min()} and of {lengths.max()} values.",
@@ -228,13 +228,13 @@ def _numeric(column: pa.Array, name: str) -> np.ndarray:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     if column.null_count:
-        values = _plain(column if pa.types.is_floating(kind) else column.cast(pa.float64())).copy()
-        values[_plain(column.is_valid().cast(pa.uint8())) == 0] = np.nan
+        values = plain(column if pa.types.is_floating(kind) else column.cast(pa.float64())).copy()
+        values[plain(column.is_valid().cast(pa.uint8())) == 0] = np.nan
         return values
-    return _plain(column)
+    return plain(column)
 
 
-def _plain(column: pa.Array) -> np.ndarray:
+def plain(column: pa.Array) -> np.ndarray:
     """A view of numbers without nulls. `to_numpy`, `fill_null` and even a dtype would import pandas in every worker."""
     kind = column.type
     letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError, SettingsError
 from forecache.inference.description import describe_model
+from forecache.inference.encoding import ENCODING, encoding_in
 from forecache.inference.environment import compare_environment, deciding_versions
 from forecache.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, KernelSpec
 from forecache.inference.runtimes.registry import RUNTIMES
@@ -90,6 +91,16 @@ def plan_scoring(
     warnings = compare_environment(path, chosen.packages)
     logged = {OUTPUTS: _bounded_as(outputs, model.metadata[OUTPUTS])} if OUTPUTS in model.metadata else {}
     spec = replace(packed.spec, shape=shape, outputs=returned, options={**packed.spec.options, **logged})
+    encoding = encoding_in(described.metadata)
+    if encoding is not None:
+        spec = replace(
+            spec,
+            inputs=encoding.names,
+            input_types=(),
+            width=None,
+            dtype="float32",
+            options={**spec.options, ENCODING: described.metadata[ENCODING]},
+        )
     digest = hashlib.sha256(packed.payload)
     digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
     packages = deciding_versions(path, chosen)
@@ -143,7 +154,11 @@ def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runt
 
 def _refusal(runtime: Runtime, model: StoredModel, with_config: bool) -> str:
     """Why a runtime cannot run a model, whatever its files hold."""
-    if not runtime.generic:
+    if ENCODING in model.metadata:
+        # The other columns of its signature are those of the matrix.
+        if runtime.generic or with_config:
+            return "has features that only the runtime of its own library encodes"
+    elif not runtime.generic:
         if with_config:
             return "was given a model_config"
         if not model.signature.is_numeric:

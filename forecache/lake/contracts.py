@@ -27,12 +27,7 @@ def require_numbers(
     Raises:
         InputError: With declaration, column and type.
     """
-    missing = [name for name in (*declared.key, AS_OF, *names) if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"The {kind}s of {declared.name!r} lack the column {missing[0]!r}.",
-            remedy=f"Return it from {name_of(function)} or remove it from the declaration.",
-        )
+    require_columns(frame, declared, names, function, kind)
     types = dict(frame.dtypes)
     for name in names:
         if types[name] not in _NUMBERS and not types[name].startswith("decimal"):
@@ -40,6 +35,18 @@ def require_numbers(
                 f"The {kind} {name!r} of {declared.name!r} is a {types[name]}; {kind}s are numbers.",
                 remedy=f"Return a number from {name_of(function)}: cast it, count it or encode it.",
             )
+
+
+def require_columns(
+    frame: "DataFrame", declared: Pipeline | FeatureView, names: Sequence[str], function: Any, kind: str
+) -> None:
+    """Refuse a frame that lacks a column; the arguments are those of `require_numbers`."""
+    missing = [name for name in (*declared.key, AS_OF, *names) if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"The {kind}s of {declared.name!r} lack the column {missing[0]!r}.",
+            remedy=f"Return it from {name_of(function)} or remove it from the declaration.",
+        )
 
 
 def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:

@@ -6,10 +6,10 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError
-from forecache.lake.contracts import require_numbers
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
+from forecache.lake.feature_columns import typed_columns
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import known_rows
@@ -48,13 +48,10 @@ def view_frame(
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
     """
-    from pyspark.sql import functions as F
 
     rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
     computed = rows[view.sources[0].name] if compute is None else compute(rows)
-    require_numbers(computed, view, view.feature_names, compute, "feature")
-    features = (F.col(name).cast("float").alias(name) for name in view.feature_names)
-    return computed.select(*view.key, AS_OF, *features)
+    return computed.select(*view.key, AS_OF, *typed_columns(computed, view))
 
 
 def view_inputs(

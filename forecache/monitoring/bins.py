@@ -1,7 +1,11 @@
-"""Counting many columns in bins at once, nulls in a bin of their own: in Spark, or over Arrow batches here."""
+"""Counting many columns in bins at once, nulls in a bin of their own: in Spark, or over Arrow batches here.
+
+A text is counted by category: in the bin of one of the named ones, or with all others. A vector is counted by its
+length, the root of the sum of its squares.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,43 +13,79 @@ from forecache.statistics import bin_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 BINS = 10
 
-Edges = Mapping[str, Sequence[float]]
+Edges = Mapping[str, Sequence[Any]]
+"""By column, the inner edges of its bins; of a text, the categories that have a bin of their own."""
 Counts = dict[str, list[int]]
 
 
 def count_batches(batches: Iterable["pa.RecordBatch"], edges: Edges) -> Counts:
-    """Rows in each bin: below the first edge, between two, from the last on; and, as the last count, null or NaN."""
+    """Rows in each bin: below the first edge, between two, from the last on; and, as the last count, null or NaN.
+
+    Of a text: other categories, then each of the named ones, then null.
+    """
     counts = {name: np.zeros(len(cuts) + 2, dtype=np.int64) for name, cuts in edges.items()}
     for batch in batches:
         for name, cuts in edges.items():
-            values = batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
-            bins = np.where(np.isnan(values), len(cuts) + 1, np.searchsorted(cuts, values, side="right"))
-            counts[name] += np.bincount(bins, minlength=len(cuts) + 2)
+            counts[name] += np.bincount(_bins(batch.column(name), cuts), minlength=len(cuts) + 2)
     return {name: [int(count) for count in found] for name, found in counts.items()}
+
+
+def _bins(column: "pa.Array", cuts: Sequence[Any]) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type):
+        found = pc.index_in(column, pa.array(cuts, pa.string()))
+        known = pc.fill_null(pc.add(found, 1), 0).to_numpy(zero_copy_only=False)
+        return np.where(column.is_valid().to_numpy(zero_copy_only=False), known, len(cuts) + 1)
+    values = numbers_of(column)
+    return np.where(np.isnan(values), len(cuts) + 1, np.searchsorted(cuts, values, side="right"))
+
+
+def numbers_of(column: "pa.Array") -> np.ndarray:
+    """float64 [n], NaN for null; of vectors their lengths, in which an unknown number counts as zero."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(zero_copy_only=False).astype(np.float64)
+    squares = pc.fill_null(column.flatten(), 0.0).to_numpy(zero_copy_only=False).astype(np.float64) ** 2
+    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    lengths = np.sqrt(np.bincount(rows, weights=squares, minlength=len(column)))
+    return np.where(column.is_valid().to_numpy(zero_copy_only=False), lengths, np.nan)
 
 
 def count_frame(frame: "DataFrame", edges: Edges) -> Counts:
     """What `count_batches` counts, of a Spark frame in one aggregation."""
     from pyspark.sql import functions as F
 
-    cells = []
+    cells, kinds = [], dict(frame.dtypes)
     for name, cuts in edges.items():
-        value = F.col(name).cast("double")
-        unknown = value.isNull() | F.isnan(value)
-        cells.append(
-            F.struct(
-                F.lit(name).alias("name"), F.when(unknown, len(cuts) + 1).otherwise(bin_of(value, cuts)).alias("bin")
-            )
-        )
+        cells.append(F.struct(F.lit(name).alias("name"), _bin_column(kinds[name], name, cuts).alias("bin")))
     counts = {name: [0] * (len(cuts) + 2) for name, cuts in edges.items()}
     binned = frame.select(F.explode(F.array(*cells)).alias("cell")).groupBy("cell.name", "cell.bin").count()
     for row in binned.collect():
         counts[row["name"]][row["bin"]] = row["count"]
     return counts
+
+
+def _bin_column(kind: str, name: str, cuts: Sequence[Any]) -> "Column":
+    from pyspark.sql import functions as F
+
+    value = F.col(name)
+    if kind == "string":
+        found = F.array_position(F.array(*(F.lit(cut) for cut in cuts)).cast("array<string>"), value)
+        return F.when(value.isNull(), len(cuts) + 1).otherwise(found.cast("int"))
+    if kind.startswith("array"):
+        value = F.sqrt(
+            F.aggregate(value, F.lit(0.0), lambda total, x: total + F.coalesce(x.cast("double"), F.lit(0.0)) ** 2)
+        )
+    value = value.cast("double")
+    return F.when(value.isNull() | F.isnan(value), len(cuts) + 1).otherwise(bin_of(value, cuts))
 
 
 def every(batches: Iterable["pa.RecordBatch"], step: int) -> Iterator["pa.RecordBatch"]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forecache.lake.delta.tables import open_table, read_table
 from forecache.lake.splits import count_split, split_batches
 from forecache.lake.stage import Done, Stage
-from forecache.monitoring.bins import BINS, count_batches, count_frame, every
+from forecache.monitoring.bins import BINS, count_batches, count_frame, every, numbers_of
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion
@@ -29,9 +29,12 @@ _SAMPLE_ROWS = 200_000
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """How each feature is distributed in a training split: inner edges, and the rows in each bin, nulls last."""
+    """How each feature is distributed in a training split: inner edges, and the rows in each bin, nulls last.
 
-    edges: Mapping[str, Sequence[float]]
+    See `forecache.monitoring.bins`; of a category, the edges are its most frequent values.
+    """
+
+    edges: Mapping[str, Sequence[Any]]
     counts: Mapping[str, Sequence[int]]
 
 
@@ -53,17 +56,22 @@ def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVer
             return split_batches(settings, table, version=version, split=_SPLIT, columns=champion.features)
 
         sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
-        edges = {
-            name: equal_mass_edges(
-                np.concatenate([part.column(name).to_numpy(zero_copy_only=False) for part in sample]), BINS
-            )
-            for name in champion.features
-        }
+        edges = {name: _edges([part.column(name) for part in sample]) for name in champion.features}
         reference = FeatureReference(edges, count_batches(batches(), edges))
         return Done(rows, vars(reference))
 
     row, _ = Stage(settings, STAGE, pipeline.name).once(inputs, count)
     return FeatureReference(**row.details)
+
+
+def _edges(parts: "Sequence[pa.Array]") -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(parts[0].type):
+        return equal_mass_edges(np.concatenate([numbers_of(part) for part in parts]), BINS)
+    counted = pc.value_counts(pa.chunked_array(parts).drop_null()).to_pylist()
+    return [row["values"] for row in sorted(counted, key=lambda row: (-row["counts"], row["values"]))[:BINS]]
 
 
 def feature_drift(

@@ -8,7 +8,8 @@ from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel,
 from forecache.pipeline.column import Column, ColumnType
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
-from forecache.pipeline.features import Feature, Features, Label
+from forecache.pipeline.feature import Feature
+from forecache.pipeline.features import Features, Label
 from forecache.pipeline.fit_run import FitRun
 from forecache.pipeline.judging import Task, baseline_name
 from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served

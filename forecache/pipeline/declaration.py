@@ -12,7 +12,8 @@ from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Feature, Features, Label, check_as_they_are
+from forecache.pipeline.feature import Feature
+from forecache.pipeline.features import Features, Label, check_as_they_are
 from forecache.pipeline.judging import Task, check_outputs, task_of
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
@@ -102,7 +103,8 @@ class Pipeline:
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
         labels = self.label.columns if self.label else ()
-        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names, *labels])
+        names = [name for feature in self.feature_columns for name in feature.own_names]
+        check_unique("feature", owner, [*self.key, AS_OF, *names, *labels])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])

@@ -7,24 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.expectations import Expectation
+from forecache.pipeline.feature import Feature
 from forecache.pipeline.names import check_column
 from forecache.pipeline.table_source import AnySource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A float32 feature. `log` applies log1p before scaling, inside the model. Null is unknown; the model imputes."""
-
-    name: str
-    description: str = ""
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(f"Feature {self.name!r}", self)
-        check_column("A feature", self.name)
 
 
 @dataclass(frozen=True)

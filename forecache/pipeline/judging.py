@@ -103,6 +103,11 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
             f"{owner} has the baseline feature {gate.baseline.feature!r}, which it does not compute.",
             remedy=f"Its features are {', '.join(features)}.",
         )
+    if gate.baseline is not None:
+        numeric = {feature.name for feature in pipeline.feature_columns if feature.is_numeric}
+        rule = "It scores by itself, so it is a number or an integer."
+        fits = gate.baseline.feature in numeric
+        check_value(f"{owner}, in its gate,", "baseline.feature", gate.baseline.feature, fits, rule)
     own = tuple(metric.name for metric in gate.metrics)
     known = (*METRICS[task], *own)
     taken = set(own) & set(METRICS[task])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from forecache.pipeline.checking import check_fields, check_least, check_value
 
@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from forecache.pipeline.fit_run import FitRun
+
+
+class CategoryColumn(NamedTuple):
+    """Where a network finds the code of a category, and how many codes there are: 0 is null, 1 not known."""
+
+    column: int
+    num_codes: int
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,9 @@ class TorchModel:
         build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, values]:
             first a logit where the label is binary, the (transformed) target where it is a regression, a value for each
             level where quantiles are learned, a logit for each class where it is multiclass; then the values of further
-            outputs in their order. For a multiclass label it is called as `build(num_features, num_classes)`.
+            outputs in their order. For a multiclass label it is called as `build(num_features, num_classes)`. Where
+            features are categories it is also given `categories`, a `CategoryColumn` by name: those columns hold codes,
+            which are not scaled.
         target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
         loss: Loss over (output [n, values], target [n, 1]) as a scalar mean, or as one for each row [n] where the
             label has a weight; None: of the first output, binary cross-entropy, Huber, pinball or cross-entropy. The

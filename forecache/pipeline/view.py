@@ -8,7 +8,8 @@ from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features import Feature, Features, check_as_they_are
+from forecache.pipeline.feature import Feature
+from forecache.pipeline.features import Features, check_as_they_are
 from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.names import AS_OF, FEATURES, check_name, check_unique
 from forecache.pipeline.table_source import AnySource, check_first_day, first_day
@@ -43,7 +44,8 @@ class FeatureView:
         check_pipeline_key(owner, self.key, self.sources)
         check_as_they_are(owner, self.features, self.key, self.sources)
         check_first_day(owner, self.sources)
-        check_unique("feature", owner, [*self.key, AS_OF, *self.feature_names])
+        names = [name for feature in self.feature_columns for name in feature.own_names]
+        check_unique("feature", owner, [*self.key, AS_OF, *names])
         check_columns(f"{owner}, in its features,", self.expectations, [*self.key, AS_OF, *self.feature_names])
 
     @property
@@ -60,7 +62,7 @@ class FeatureView:
 
     @property
     def feature_table(self) -> str:
-        """Delta table: key, as_of (date, partition), features (float32)."""
+        """Delta table: key, as_of (date, partition), features (see `Feature`)."""
         return FEATURES + self.name
 
     @property
@@ -78,4 +80,5 @@ class FeatureView:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what the values of a night depend on besides the rows of the sources."""
-        return fingerprint(key=self.key, features=self.feature_names, compute=self.features.compute)
+        computed = [feature.computed for feature in self.feature_columns]
+        return fingerprint(key=self.key, features=computed, compute=self.features.compute)

@@ -141,7 +141,7 @@ def _memory(settings: Settings) -> int:
 
 
 def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Array], float]:
-    """Features in the model's order (float32) and keys of the first rows of a night's largest file; seconds."""
+    """Features in the model's order and keys of the first rows of a night's largest file; seconds."""
     import pyarrow.parquet as pq
 
     started = time.perf_counter()
@@ -150,10 +150,7 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
         parquet = pq.ParquetFile(opened)
         stored = [name for name in names if name in parquet.schema_arrow.names]
         batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*work.pipeline.key, *stored], use_threads=False))
-    features = [
-        batch.column(name).cast(pa.float32()) if name in stored else pa.nulls(batch.num_rows, pa.float32())
-        for name in names
-    ]
+    features = [batch.column(name) if name in stored else pa.nulls(batch.num_rows, pa.float32()) for name in names]
     return features, [batch.column(name) for name in work.pipeline.key], time.perf_counter() - started
 
 

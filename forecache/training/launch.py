@@ -6,6 +6,7 @@ A network trains under torchrun, an estimator in one process; both leave the sam
 import hashlib
 import os
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from forecache.training.devices import num_workers, resolved_precision
 from forecache.training.exclusive.run_lock import run_lock
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import command, estimator_command, read_events, run_process
+from forecache.training.vocabulary import learn_vocabularies
 
 STAGE = "train"
 _FORMAT = 3
@@ -94,6 +96,7 @@ def _train(
     settings: Settings, pipeline: Pipeline, spec: TrainingSpec, night: date, run_id: str, progress: Progress
 ) -> Done:
     """Run the specification, in one process or under torchrun, and follow it in MLflow."""
+    spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
     folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
     arguments = estimator_command(spec) if alone else command(settings, spec)
 

@@ -4,7 +4,7 @@ It contains no secrets: object store options reach the workers through their env
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from forecache.files import write_durably
@@ -42,6 +42,7 @@ class TrainingSpec:
         keep_checkpoints: Number of newest checkpoints to keep.
         checkpoints: Folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder.
         device: "auto", "cpu" or "cuda".
+        vocabularies: Categories that the run has learned, by feature.
         export: Whether to export the trained model; trials of a search do not.
     """
 
@@ -58,6 +59,7 @@ class TrainingSpec:
     keep_checkpoints: int = 2
     checkpoints: str = ""
     device: str = "auto"
+    vocabularies: dict[str, list[str]] = field(default_factory=dict)
     export: bool = True
 
     @property

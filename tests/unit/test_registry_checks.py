@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from sample_project.pipelines.visits import basket, returns
 
+from forecache.inference.encoding import encoding_of
 from forecache.registry.gate import checks
+from forecache.registry.gate.examples import Examples
 from forecache.registry.gate.loaded_model import LoadedModel
+from forecache.registry.gate.slices import slices
 
 RNG = np.random.default_rng(11)
 ROWS = 4000
@@ -82,7 +85,9 @@ def test_slice_check_finds_the_slice_that_got_worse_though_the_whole_did_not() -
     features = FEATURES.copy()
     features[:, 4] = RNG.integers(0, 2, ROWS)
     hurt = np.where(features[:, 4] == 1, POOR, GOOD)
-    failed = [check.name for check in checks.check_slices(pipeline, features, LABEL, hurt, GOOD) if not check.passed]
+    encoding = encoding_of(pipeline.feature_columns, {})
+    examples = Examples(features, LABEL, (), encoding)
+    failed = [check.name for check in checks.check_slices(pipeline, examples, hurt, GOOD) if not check.passed]
     assert "slice:noise 1" in failed
     assert "slice:noise 0" not in failed
 
@@ -90,9 +95,9 @@ def test_slice_check_finds_the_slice_that_got_worse_though_the_whole_did_not() -
 def test_slices_cover_every_row_once() -> None:
     values = FEATURES[:, 0].copy()
     values[:50] = np.nan
-    covered = sum(rows.astype(int) for _, rows in checks.slices(values))
+    covered = sum(rows.astype(int) for _, rows in slices(values))
     assert (covered == 1).all()
-    assert [name for name, _ in checks.slices(np.array([1, 2, 1, np.nan], dtype=np.float32))] == ["1", "2", "unknown"]
+    assert [name for name, _ in slices(np.array([1, 2, 1, np.nan], dtype=np.float32))] == ["1", "2", "unknown"]
 
 
 def test_psi_is_zero_for_equal_scores_and_grows_with_the_shift() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from forecache.inference.arrays import fitted
+from forecache.inference.encoding import ENCODING
 from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.onnx_front import without_front
 from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
 
 _TYPES = {
@@ -24,6 +26,8 @@ _ROWS_PER_CALL = 4096
 def _pack(model: StoredModel) -> "Packed | str":
     flavour, signature = model.flavours["onnx"], model.signature
     payload = _graph_with_weights(model.path / flavour["data"])
+    if ENCODING in model.metadata:
+        payload = without_front(payload)
     declared = flavour.get("onnx_session_options") or {}
     options = {
         "providers": [name for name in flavour.get("providers") or () if isinstance(name, str)],

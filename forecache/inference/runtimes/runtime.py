@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.arrays import to_matrix
+from forecache.inference.arrays import to_columns, to_matrix
+from forecache.inference.encoding import encoding_in
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.signature import Signature
 
@@ -84,12 +85,14 @@ class Runtime:
 
 
 class MatrixKernel:
-    """A model that takes one matrix [n, num_features] of the spec's dtype."""
+    """A model that takes one matrix [n, num_features] of the spec's dtype; its encoding may make it."""
 
     def __init__(self, spec: KernelSpec, run: Callable[[np.ndarray], list[np.ndarray]]) -> None:
-        self._spec, self._run = spec, run
+        self._spec, self._run, self._encoding = spec, run, encoding_in(spec.options)
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        if self._encoding is not None:
+            return self._run(self._encoding.matrix(to_columns(arrays, self._spec.inputs)))
         return self._run(to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype))
 
 

@@ -19,6 +19,7 @@ from forecache.lake.delta.commit import State
 from forecache.lake.delta.commit_errors import as_known_error, other_type
 from forecache.lake.delta.files import DataFile, list_files, partition_folder, place_of, write_file
 from forecache.lake.delta.log import open_if_exists
+from forecache.lake.refusals import refusal_in
 from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
 
@@ -59,7 +60,7 @@ def write_frame(
     try:
         writer.parquet(f"{spark_path(settings.table_uri(name))}/{folder}")
     except Exception as error:
-        known = as_known_error(name, error)
+        known = as_known_error(name, error) or refusal_in(error)
         if known is None:
             raise
         raise known from error

@@ -10,8 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from forecache.inference.encoding import Encoded, Encoding
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.splits import count_split
@@ -102,17 +101,24 @@ def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Model
 def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
     """Features and scores of a sample of the rows that the model was tested on."""
     table, version = model.training_table
-    features = [name for name in pipeline.feature_names if name in model.features]
+    features = [name for name in _shown(pipeline) if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
     numbers = _numbers(pipeline)
     loaded = open_model(verified_folder(settings, model), pipeline.main_output.spec)
     inputs = loaded.inputs(model.features)
-    drawn: Any = _sample(rows, pipeline, total).select(*inputs).toPandas()
+    drawn = _sample(rows, pipeline, total).select(*inputs).toArrow()
+    frame: Any = drawn.select(features).to_pandas()
     if not numbers:
-        return drawn[features]
-    scores = score(loaded, drawn[list(inputs)].to_numpy(dtype=np.float32))
-    return drawn[features].assign(**{numbers[0]: judged_values(pipeline, scores)})
+        return frame
+    encoding = loaded.encoding or Encoding(tuple(Encoded(name, "number") for name in inputs))
+    scores = score(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
+    return frame.assign(**{numbers[0]: judged_values(pipeline, scores)})
+
+
+def _shown(pipeline: Pipeline) -> list[str]:
+    """The features that the page shows: those that are one number."""
+    return [feature.name for feature in pipeline.feature_columns if feature.is_numeric]
 
 
 def _numbers(pipeline: Pipeline) -> list[str]:
@@ -125,7 +131,7 @@ def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     """Features and scores of a sample of a night's rows."""
     from pyspark.sql import functions as F
 
-    names = [*pipeline.feature_names, *_numbers(pipeline)]
+    names = [*_shown(pipeline), *_numbers(pipeline)]
     version = scored.details.get("feature_version")
     features = read_table(spark, settings, pipeline.feature_table, version=version)
     frames = (

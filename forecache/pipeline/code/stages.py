@@ -59,7 +59,7 @@ def _of_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
     classes = pipeline.output_specs[0].classes  # which the training set is checked against
     described = (label.name, label.kind, label.horizon_days, label.compute, label.weight, classes)
     return fingerprint(**rows, label=described, split=pipeline.training.split), fingerprint(
-        features=[(feature.name, feature.log) for feature in pipeline.feature_columns],
+        features=[feature.learned for feature in pipeline.feature_columns],
         label=(label.name, label.kind, label.weight),
         outputs=[_learned(output) for output in pipeline.output_specs],
         model=model,

@@ -14,16 +14,24 @@ from numpy.typing import NDArray
 from forecache.pipeline import Gate, Pipeline, baseline_name
 from forecache.registry.gate.bootstrap import gain_interval
 from forecache.registry.gate.class_metrics import class_ece
+from forecache.registry.gate.examples import Examples
 from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel
 from forecache.registry.gate.metrics import LESS_IS_BETTER, Array, ece
 from forecache.registry.gate.quantile_metrics import coverage
-from forecache.registry.gate.slices import slices
+from forecache.registry.gate.slices import slices_of
 from forecache.statistics import bin_counts, psi, quantile_edges
 
 _SLICE_ROWS = 200
 _LATENCY_CALLS = 300
 _PSI_BINS = 10
+_TABLE_TYPES: Mapping[str, tuple[str, ...]] = {
+    "number": ("float", "double", "integer", "long"),
+    "integer": ("integer", "long"),
+    "category": ("string",),
+    "text": ("array",),
+    "vector": ("array",),
+}
 
 
 @dataclass(frozen=True)
@@ -125,19 +133,11 @@ def check_champion(
     )
 
 
-def check_slices(
-    pipeline: Pipeline,
-    features: NDArray[np.float32],
-    label: Array,
-    score: Array,
-    champion: Array,
-    weight: Array | None = None,
-) -> Iterator[Check]:
+def check_slices(pipeline: Pipeline, examples: Examples, score: Array, champion: Array) -> Iterator[Check]:
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
-    gate = pipeline.trained_gate
+    gate, label, weight = pipeline.trained_gate, examples.label, examples.weight
     for column in gate.slices:
-        values = features[:, pipeline.feature_names.index(column)]
-        for name, rows in slices(values):
+        for name, rows in slices_of(examples, column):
             if rows.sum() < _SLICE_ROWS or (
                 pipeline.trained_label.kind != "regression" and len(np.unique(label[rows])) < 2
             ):
@@ -219,8 +219,9 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
     elif output != pipeline.main_output.name:
         problem = f"the model's output is {output!r}, the pipeline's {pipeline.main_output.name!r}"
     elif published:
-        missing = [name for name in features if published.get(name) not in ("float", "double", "integer", "long")]
-        problem = f"the feature table has no numeric column {missing[0]!r}" if missing else ""
+        found = [(each, published.get(each.name)) for each in pipeline.feature_columns]
+        missing = [each.name for each, kind in found if kind not in _TABLE_TYPES[each.type]]
+        problem = f"the feature table has no column {missing[0]!r} of its type" if missing else ""
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 

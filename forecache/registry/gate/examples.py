@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
+from forecache.inference.encoding import Encoded, Encoding
 from forecache.lake.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.judge import judge_of
@@ -23,31 +24,49 @@ class Examples:
     """Rows of one split.
 
     Attributes:
-        features: float32 [n, num_features] with NaN for null.
+        features: float32 [n, width] with NaN for null.
         label: float64 [n], of classes their positions.
         weight: float64 [n], None where the label has none.
         classes: Of the training set, in the order of the positions; empty where the label is a number.
         constant: The baseline's one answer for all rows, float64 [values]; None where the baseline is a feature.
+        encoding: What the columns of `features` are.
     """
 
     features: NDArray[np.float32]
     label: Array
     as_of: tuple[date, ...]
+    encoding: Encoding
     weight: Array | None = None
     classes: tuple[str, ...] = ()
     constant: Array | None = None
 
+    def numbers(self, name: str) -> NDArray[np.float32]:
+        """The column [n] of a feature that is one number, or the codes of a category."""
+        column: NDArray[np.float32] = self.features[:, self.encoding.places[name].start]
+        return column
+
 
 def read_examples(
-    settings: Settings, pipeline: Pipeline, *, table: str, version: int, split: str, features: tuple[str, ...] = ()
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    table: str,
+    version: int,
+    split: str,
+    features: tuple[str, ...] = (),
+    encoding: Encoding | None = None,
 ) -> Examples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
+
+    Args:
+        encoding: Of a model whose features are not all numbers, for which the matrix then is.
 
     Raises:
         NotFoundError: The table or the version does not exist.
         InputError: The table lacks a feature, or the split is empty.
     """
     names = features or pipeline.feature_names
+    encoding = encoding or Encoding(tuple(Encoded(name, "number") for name in names))
     delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, *pipeline.trained_label.columns]
     classes = training_classes(settings, pipeline, version=version, table=table)
@@ -55,15 +74,14 @@ def read_examples(
     if not rows.num_rows:
         raise InputError(f"The split {split!r} of {table!r} is empty at version {version}.")
     rows = rows.sort_by([(name, "ascending") for name in (*pipeline.key, AS_OF)])
-    matrix = np.empty((rows.num_rows, len(names)), dtype=np.float32)
-    for position, name in enumerate(names):
-        matrix[:, position] = rows.column(name).to_numpy()
+    matrix = encoding.matrix([rows.column(name) for name in names])
     label = label_numbers(rows.column(pipeline.trained_label.name).combine_chunks(), classes)
     weight = pipeline.trained_label.weight
     return Examples(
         matrix,
         label,
         tuple(rows.column(AS_OF).to_pylist()),
+        encoding,
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
         _constant(settings, pipeline, table, version, classes),
@@ -92,11 +110,11 @@ def _constant(
 def baseline_score(pipeline: Pipeline, examples: Examples) -> Array:
     """The baseline's scores, float64: its feature times its scale [n], with the median in place of NaN; or the same
     answer for all rows, [n, values]."""
-    baseline, features = pipeline.trained_gate.baseline, examples.features
+    baseline = pipeline.trained_gate.baseline
     if baseline is None:
         assert examples.constant is not None
-        return np.tile(examples.constant, (len(features), 1))
-    values = features[:, pipeline.feature_names.index(baseline.feature)].astype(np.float64) * baseline.scale
+        return np.tile(examples.constant, (len(examples.features), 1))
+    values = examples.numbers(baseline.feature).astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():
         return np.zeros_like(values)

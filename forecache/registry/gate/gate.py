@@ -89,7 +89,9 @@ def _judge(
     table, table_version = candidate.training_table
     model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
     features = model.inputs(candidate.features)
-    examples = read_examples(settings, pipeline, table=table, version=table_version, split="test", features=features)
+    examples = read_examples(
+        settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
+    )
     scores = score(model, examples.features, examples.classes)
     label, weight, judge = examples.label, examples.weight, judge_of(pipeline)
     metrics = judge.values(label, scores, weight)
@@ -139,7 +141,13 @@ def _against_champion(
         model = open_model(folder, pipeline.main_output.spec)
         features = model.inputs(before.features)
         same_rows = read_examples(
-            settings, pipeline, table=table, version=table_version, split="test", features=features
+            settings,
+            pipeline,
+            table=table,
+            version=table_version,
+            split="test",
+            features=features,
+            encoding=model.encoding,
         )
     except InputError as error:
         # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
@@ -149,7 +157,7 @@ def _against_champion(
     label, weight = examples.label, examples.weight
     checks = [
         check_champion(pipeline, label, scores, champion_scores, weight, version=before.version),
-        *check_slices(pipeline, examples.features, label, scores, champion_scores, weight),
+        *check_slices(pipeline, examples, scores, champion_scores),
         check_shift(pipeline, scores, champion_scores),
     ]
     return checks, champion_scores

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forecache.inference.arrays import from_numpy
 from forecache.inference.choose_runtime import plan_scoring
+from forecache.inference.encoding import ENCODING, Encoding, encoding_in
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import known_outputs, score_values, source_of
@@ -31,12 +32,14 @@ class LoadedModel:
         kernel, spec: The same as in scoring: runtime, session options, bounds and casts.
         output: The output to score, with the classes that the model knows.
         size_bytes: Size of what a scoring worker loads.
+        encoding: Of features that are not all numbers; the kernel here takes the matrix that it makes.
     """
 
     kernel: Kernel
     spec: KernelSpec
     output: OutputSpec
     size_bytes: int
+    encoding: Encoding | None = None
 
     @property
     def returned(self) -> str:
@@ -44,8 +47,8 @@ class LoadedModel:
         return self.spec.outputs[source_of(self.spec, self.output)[0]].name
 
     def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
-        """The model's input columns in its order; `features` if its signature names none."""
-        return self.spec.inputs or tuple(features)
+        """The model's features in its order; `features` if its signature names none."""
+        return self.encoding.names if self.encoding else self.spec.inputs or tuple(features)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
         """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order.
@@ -69,10 +72,20 @@ def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
             and none of that name, or knows other classes.
     """
     plan = plan_scoring(str(folder), outputs=[output])
+    encoding = encoding_in(plan.spec.options)
+    spec = plan.spec if encoding is None else _taking_matrix(plan.spec, encoding)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
-        kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: unpacked)
-    (known,) = known_outputs([output], plan.spec)
-    return LoadedModel(kernel, plan.spec, known, len(plan.payload))
+        kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
+    (known,) = known_outputs([output], spec)
+    return LoadedModel(kernel, spec, known, len(plan.payload), encoding)
+
+
+def _taking_matrix(spec: KernelSpec, encoding: Encoding) -> KernelSpec:
+    """The same kernel behind the encoding: examples are encoded once, and not for each figure."""
+    options = {name: value for name, value in spec.options.items() if name != ENCODING}
+    return replace(
+        spec, inputs=encoding.columns, width=encoding.width, options=options, checksum=f"{spec.checksum} matrix"
+    )
 
 
 def score(model: LoadedModel, features: NDArray[np.float32], classes: Sequence[str] = ()) -> Array:

@@ -1,9 +1,23 @@
-"""The slices of rows in which a candidate is compared with the champion."""
+"""Slices of examples by the values of a feature: its values, its quarters, or its categories."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forecache.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE
+from forecache.registry.gate.examples import Examples
+
+
+def slices_of(examples: Examples, name: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Names and masks [n] of the slices of a feature: those of `slices`, or each category."""
+    feature, values = examples.encoding.features[examples.encoding.names.index(name)], examples.numbers(name)
+    if feature.type != "category":
+        yield from slices(values)
+        return
+    names = {NULL_CODE: "null", UNKNOWN_CODE: "not known to the model"}
+    names |= dict(enumerate(feature.categories, FIRST_CODE))
+    yield from ((names[int(code)], values == code) for code in np.unique(values))
 
 
 def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -132,11 +132,11 @@ def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, se
     weight = None if examples.weight is None else examples.weight[chosen]
     reference = metric(label, score(model, features, examples.classes), weight)
     result = []
-    for position, name in enumerate(pipeline.feature_names):
+    for name, places in examples.encoding.places.items():
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
-            shuffled[:, position] = rng.permutation(shuffled[:, position])
+            shuffled[:, places] = shuffled[rng.permutation(len(shuffled)), places]
             value = metric(label, score(model, shuffled, examples.classes), weight)
             losses.append(judge.gain(pipeline.trained_gate.metric, reference, value))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
+from forecache.inference.encoding import ENCODING, Encoding
 from forecache.inference.kernel_spec import OUTPUTS
+from forecache.inference.onnx_front import with_front
 from forecache.inference.runtimes.sklearn import SAFE_TYPES, load_skops
 from forecache.pipeline import Pipeline
 from forecache.training.spec import MODEL_FILES
+from forecache.training.vocabulary import trained_encoding
 
 _PACKAGES = {
     "onnx": ("onnx", "onnxruntime"),
@@ -38,8 +41,9 @@ def model_file(folder: Path) -> tuple[str, Path]:
 def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
     """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
 
-    The signature has one float column for each feature and the declared outputs. Bounds and the order of the classes
-    are in the model's metadata, for scoring without the declaration.
+    The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
+    takes categories as strings and integers as doubles, and an estimator the codes of the encoding. That, bounds and
+    the order of the classes are in the model's metadata, for scoring without the declaration.
 
     Args:
         classes: Of the training set, in the order of the model's probabilities.
@@ -48,14 +52,17 @@ def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) 
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
     packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
     outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
-    metadata = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
+    encoding = trained_encoding(pipeline, run_dir)
+    metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
+    metadata |= {} if encoding.is_plain else {ENCODING: encoding.text()}
     common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": metadata}
     if runtime == "onnx":
-        return _log_onnx(path, signature=_signature(pipeline, "float"), **common)
+        signature = _signature(pipeline, encoding, "float", takes_texts=True)
+        return _log_onnx(path, encoding, signature=signature, **common)
     if runtime == "xgboost":
-        return _log_xgboost(path, signature=_signature(pipeline, "float"), **common)
+        return _log_xgboost(path, signature=_signature(pipeline, encoding, "float"), **common)
     log = _log_lightgbm if runtime == "lightgbm" else _log_sklearn
-    return log(path, signature=_signature(pipeline, "double"), **common)
+    return log(path, signature=_signature(pipeline, encoding, "double"), **common)
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -69,24 +76,29 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _signature(pipeline: Pipeline, output_type: str) -> Any:
+def _signature(pipeline: Pipeline, encoding: Encoding, output_type: str, *, takes_texts: bool = False) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
     values: Any = DataType[output_type]
     returned = [ColSpec(Array(values) if output.is_array else values, output.name) for output in pipeline.output_specs]
+    kinds = {"category": "string", "integer": "double"} if takes_texts else {}
     return ModelSignature(
-        Schema([ColSpec("float", name) for name in pipeline.feature_names]),
+        Schema([ColSpec(kinds.get(each.type, "float"), name) for each in encoding.features for name in each.columns]),
         Schema(returned),
     )
 
 
-def _log_onnx(path: Path, **common: Any) -> Any:
+def _log_onnx(path: Path, encoding: Encoding, **common: Any) -> Any:
     import mlflow.onnx
     import onnx
 
+    graph = onnx.load(path)
     return mlflow.onnx.log_model(
-        onnx.load(path), onnx_execution_providers=["CPUExecutionProvider"], save_as_external_data=False, **common
+        graph if encoding.is_plain else with_front(graph, encoding),
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+        **common,
     )
 
 

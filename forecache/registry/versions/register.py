@@ -97,14 +97,18 @@ def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]
 
 def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
     """Evaluate the logged model in a folder with the kernel that scoring uses."""
-    details = training.details
+    details, model = training.details, open_model(folder, pipeline.main_output.spec)
     splits = {
         name: read_examples(
-            settings, pipeline, table=details["training_table"], version=details["training_version"], split=name
+            settings,
+            pipeline,
+            table=details["training_table"],
+            version=details["training_version"],
+            split=name,
+            encoding=model.encoding,
         )
         for name in _SPLITS
     }
-    model = open_model(folder, pipeline.main_output.spec)
     evaluation = evaluate(pipeline, model, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 

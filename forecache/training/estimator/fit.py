@@ -18,12 +18,21 @@ import numpy as np
 
 from forecache.errors import CheckError, InputError, SettingsError
 from forecache.files import write_durably
+from forecache.inference.encoding import encoding_of
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
 from forecache.lake.splits import training_classes
 from forecache.pipeline import EstimatorModel, Pipeline, Task, load_pipeline
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses
-from forecache.training.estimator.libraries import Fitted, fit, num_rounds, refuse_unsaveable, save, seeded
+from forecache.training.estimator.libraries import (
+    Fitted,
+    fit,
+    num_rounds,
+    refuse_unsaveable,
+    save,
+    seeded,
+    told_of_categories,
+)
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.training.estimator.several import as_one, predict_all
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
@@ -58,8 +67,12 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     assert isinstance(pipeline.model, EstimatorModel)
     estimators = [seeded(each, pipeline.training.seed) for each in _built(pipeline, pipeline.model)]
     classes, version = training_classes(settings, pipeline, version=spec.table_version), spec.table_version
-    train = read_matrix(settings, pipeline, version=version, split="train", classes=classes)
-    validation = read_matrix(settings, pipeline, version=version, split="validation", classes=classes)
+    encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
+    estimators = [told_of_categories(each, encoding.categories) for each in estimators]
+    train, validation = (
+        read_matrix(settings, pipeline, encoding, version=version, split=split, classes=classes)
+        for split in ("train", "validation")
+    )
     if pipeline.trained_label.kind == "binary" and len(np.unique(train.label)) < 2:
         raise InputError(
             f"Every label of the training split of {pipeline.name!r} is {train.label[0]:g}.",
@@ -82,10 +95,12 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     )
     rounds = Rounds(events, heartbeat, rows=len(train.label), total=steps)
     ended = rounds.ended if len(estimators) == 1 else rounds.counted
-    patience = pipeline.model.patience
-    fitted = as_one(
-        [fit(each, pipeline.feature_names, train, validation, patience=patience, ended=ended) for each in estimators]
-    )
+    told: dict[str, Any] = {
+        "patience": pipeline.model.patience,
+        "ended": ended,
+        "categories": [column for column, _ in encoding.categories.values()],
+    }
+    fitted = as_one([fit(each, encoding.columns, train, validation, **told) for each in estimators])
     events("export")
     path = save(fitted, spec.folder)
     checked = _checked(pipeline, fitted, estimators, path, validation)

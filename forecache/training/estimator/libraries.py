@@ -1,6 +1,6 @@
 """Differences between LightGBM, XGBoost and scikit-learn: losses of each round, early stopping, and saving a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -60,13 +60,37 @@ def seeded(estimator: Any, seed: int) -> Any:
     return estimator.set_params(**dict.fromkeys(open_states, seed)) if open_states else estimator
 
 
+def told_of_categories(estimator: Any, categories: Mapping[str, tuple[int, int]]) -> Any:
+    """A scikit-learn estimator that treats categories as such, where it can; `fit` tells LightGBM.
+
+    Args:
+        categories: By name, the column of the matrix and the number of codes.
+    """
+    most = getattr(estimator, "max_bins", 255)
+    columns = [column for column, num_codes in categories.values() if num_codes <= most]
+    if not columns or estimator.get_params().get("categorical_features", ()) != "from_dtype":
+        return estimator
+    return estimator.set_params(categorical_features=columns)
+
+
 def fit(
-    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, *, patience: int | None, ended: Round
+    estimator: Any,
+    names: tuple[str, ...],
+    train: Matrix,
+    validation: Matrix,
+    *,
+    patience: int | None,
+    ended: Round,
+    categories: Sequence[int] = (),
 ) -> Fitted:
-    """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`."""
+    """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`.
+
+    Args:
+        categories: Columns that hold codes of categories: LightGBM splits them as such, XGBoost by the order of codes.
+    """
     library = library_of(estimator)
     if library == "lightgbm":
-        return _fit_lightgbm(estimator, names, train, validation, patience, ended)
+        return _fit_lightgbm(estimator, names, train, validation, patience, ended, categories)
     if library == "xgboost":
         return _fit_xgboost(estimator, names, train, validation, patience, ended)
     estimator.fit(train.features, train.label, **_weight_argument(estimator, train))
@@ -82,7 +106,13 @@ def _weight_argument(estimator: Any, train: Matrix) -> dict[str, Any]:
 
 
 def _fit_lightgbm(
-    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, patience: int | None, ended: Round
+    estimator: Any,
+    names: tuple[str, ...],
+    train: Matrix,
+    validation: Matrix,
+    patience: int | None,
+    ended: Round,
+    categories: Sequence[int],
 ) -> Fitted:
     import lightgbm
 
@@ -117,6 +147,7 @@ def _fit_lightgbm(
         feature_name=list(names),
         eval_names=["validation"],
         callbacks=[follow, *stop],
+        categorical_feature=list(categories) or "auto",
         **held_out,
     )
     booster = estimator.booster_  # with the kept rounds only

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
+from forecache.inference.encoding import Encoding
 from forecache.lake.splits import count_split, label_numbers, split_batches
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
@@ -24,9 +25,9 @@ class Matrix:
 
 
 def read_matrix(
-    settings: Settings, pipeline: Pipeline, *, version: int, split: str, classes: Sequence[str] = ()
+    settings: Settings, pipeline: Pipeline, encoding: Encoding, *, version: int, split: str, classes: Sequence[str] = ()
 ) -> Matrix:
-    """Read a split in the table's order; it takes rows x (features + 1) x 4 bytes.
+    """Read a split in the table's order; it takes rows x (columns of the matrix + 1) x 4 bytes.
 
     Raises:
         NotFoundError: The table or the version does not exist.
@@ -39,10 +40,10 @@ def read_matrix(
             f"The split {split!r} of {table!r} has no row at version {version}.",
             remedy="Build the training set for an as-of date with enough history.",
         )
-    _require_memory(rows * (len(names) + 1) * 4, rows, split)
+    _require_memory(rows * (encoding.width + 1) * 4, rows, split)
     weight = pipeline.trained_label.weight
     matrix = Matrix(
-        np.empty((rows, len(names)), np.float32),
+        np.empty((rows, encoding.width), np.float32),
         np.empty(rows, np.float32),
         np.empty(rows, np.float32) if weight else None,
     )
@@ -56,8 +57,7 @@ def read_matrix(
                 f"The label {label!r} is null in {batch.column(label).null_count} rows of {table!r}.",
                 remedy="The label's function must leave out entities without a value: build the training set again.",
             )
-        for position, name in enumerate(names):
-            matrix.features[start:stop, position] = batch.column(name).to_numpy(zero_copy_only=False)
+        matrix.features[start:stop] = encoding.matrix([batch.column(name) for name in names])
         matrix.label[start:stop] = label_numbers(batch.column(label), classes)
         if matrix.weight is not None:
             matrix.weight[start:stop] = batch.column(weight).to_numpy(zero_copy_only=False)

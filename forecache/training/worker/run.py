@@ -3,16 +3,16 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from deltalake import DeltaTable
 
-from forecache.errors import InputError
 from forecache.files import write_durably
 from forecache.folders import open_folder
+from forecache.inference.encoding import Encoding, encoding_of
 from forecache.lake.splits import training_classes
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
@@ -22,6 +22,7 @@ from forecache.training.worker.distributed.group import Group
 from forecache.training.worker.loop.loop import Loop
 from forecache.training.worker.loop.session import Interrupted, Session
 from forecache.training.worker.loop.user_fit import UserFitLoop
+from forecache.training.worker.model.build import builder, require_width
 from forecache.training.worker.model.export import export
 from forecache.training.worker.model.model import (
     ExportedModel,
@@ -30,6 +31,7 @@ from forecache.training.worker.model.model import (
     fit_statistics,
     log_mask,
     output_widths,
+    unscaled,
 )
 from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.order import EpochOrder
@@ -65,11 +67,13 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
     names, label = pipeline.feature_names, pipeline.trained_label.name
     classes = training_classes(load_settings(), pipeline, version=spec.table_version)
+    encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
     reading: dict[str, Any] = {
         "features": names,
         "label": label,
         "classes": classes,
         "weight": pipeline.trained_label.weight,
+        "encoding": encoding,
     }
     train = Split(table, "train", **reading, cache_bytes=spec.cache_bytes)
     validation = Split(table, "validation", **reading, cache_bytes=spec.cache_bytes)
@@ -77,7 +81,10 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
     folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
     checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    statistics = group.by_first(lambda: fit_statistics(train, log_mask(pipeline)))
+    statistics = unscaled(
+        group.by_first(lambda: fit_statistics(train, log_mask(pipeline))),
+        [column for column, _ in encoding.categories.values()],
+    )
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else silent
     prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
@@ -101,8 +108,8 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         report=events,
         beat=heartbeat.beat if heartbeat else _no_beat,
     )
-    build = _builder(pipeline, classes)
-    loop = _loop(pipeline, session, build, sum(widths))
+    build = builder(pipeline, classes, encoding)
+    loop = _loop(pipeline, session, build, encoding.width, sum(widths))
     state, refused = checkpoints.latest(loop.layout())
     for sentence in refused:
         events("warning", message=sentence)
@@ -126,42 +133,22 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
     usage = session.usage.measured(group)
     if group.rank == 0:
         events("export")
-        network = build(len(names))
+        network = build(encoding.width)
         network.load_state_dict(weights)
-        _finish(spec, pipeline, loop, network, statistics, usage)
+        _finish(spec, pipeline, loop, network, statistics, usage, encoding)
         events("done")
 
 
-def _builder(pipeline: Pipeline, classes: Sequence[str]) -> Callable[[int], torch.nn.Module]:
-    """The declared `build` as a function of the number of features."""
-    build = pipeline.network.build
-    return (lambda num_features: build(num_features, len(classes))) if classes else build
-
-
 def _loop(
-    pipeline: Pipeline, session: Session, build: Callable[[int], torch.nn.Module], width: int
+    pipeline: Pipeline, session: Session, build: Callable[[int], torch.nn.Module], num_features: int, width: int
 ) -> Loop | UserFitLoop:
-    model, num_features = pipeline.network, len(pipeline.feature_names)
+    model = pipeline.network
     torch.manual_seed(session.training.seed)
     network = build(num_features)
-    _require_width(pipeline, network, num_features, width)
+    require_width(pipeline, network, num_features, width)
     if model.fit is not None:
         return UserFitLoop(session, model.fit, build=build, num_features=num_features)
     return Loop(session, network)
-
-
-def _require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: int, width: int) -> None:
-    network.eval()
-    with torch.no_grad():
-        found = tuple(network(torch.zeros(2, num_features)).shape)
-    network.train()
-    if found != (2, width):
-        names = ", ".join(output.name for output in pipeline.outputs)
-        raise InputError(
-            f"The network of pipeline {pipeline.name!r} returns {list(found)} for 2 rows, and its outputs ({names}) "
-            f"take {width} values a row.",
-            remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
-        )
 
 
 def _finish(
@@ -171,17 +158,18 @@ def _finish(
     network: torch.nn.Module,
     statistics: Statistics,
     usage: dict[str, Any],
+    encoding: Encoding,
 ) -> None:
     session = loop.session
     model = ExportedModel(
         pipeline, session.prepare.cpu(), network, output_widths(pipeline, session.train.split.classes)
     )
     split = session.validation.split
-    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : len(split.features)].contiguous()
+    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : split.num_features].contiguous()
     if len(sample) == 1:
         sample = sample.repeat(2, 1)
     parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
-    names = pipeline.feature_names
+    names = encoding.columns
     result = {
         "epochs": len(session.history),
         "best_epoch": loop.best_epoch,

@@ -28,8 +28,15 @@ class Statistics:
 
 
 def log_mask(pipeline: Pipeline) -> torch.Tensor:
-    """Whether log1p is declared for each feature, bool [num_features]."""
-    return torch.tensor([feature.log for feature in pipeline.feature_columns])
+    """Whether log1p is declared for each column of the matrix, bool [num_features]."""
+    return torch.tensor([feature.log for feature in pipeline.feature_columns for _ in range(feature.size or 1)])
+
+
+def unscaled(statistics: Statistics, columns: Sequence[int]) -> Statistics:
+    """The statistics with columns that are not scaled, because they hold codes."""
+    mean, std = statistics.mean.clone(), statistics.std.clone()
+    mean[list(columns)], std[list(columns)] = 0.0, 1.0
+    return Statistics(mean, std, statistics.null_share)
 
 
 def signed_log1p(values: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from forecache.errors import InputError
+from forecache.inference.encoding import Encoding
 from forecache.lake.splits import label_numbers
 
 SPLIT = "split"
@@ -37,6 +38,7 @@ class Split:
     Args:
         classes: Of a label of classes, in the order in which they are numbered.
         weight: The column of the rows' weights; "" without.
+        encoding: How the features become a matrix; None: all are numbers.
         cache_bytes: If all rows fit in this size, each row group is decoded once and kept in memory.
 
     Raises:
@@ -53,8 +55,10 @@ class Split:
         classes: tuple[str, ...] = (),
         weight: str = "",
         cache_bytes: int = 0,
+        encoding: Encoding | None = None,
     ) -> None:
         self.name, self.features, self.label, self.classes = name, features, label, classes
+        self._encoding = None if encoding is None or encoding.is_plain else encoding
         self._labels = (label, weight) if weight else (label,)
         self._files = _file_system(table)
         _require_columns(table, (*features, *self._labels))
@@ -76,7 +80,12 @@ class Split:
     @property
     def width(self) -> int:
         """Numbers of a row: the features, the label and its weight."""
-        return len(self.features) + self.num_labels
+        return self.num_features + self.num_labels
+
+    @property
+    def num_features(self) -> int:
+        """Columns of the features' matrix."""
+        return self._encoding.width if self._encoding else len(self.features)
 
     @property
     def fingerprint(self) -> str:
@@ -121,10 +130,14 @@ class Split:
                 remedy="The label's function must leave out entities without a value: build the training set again.",
             )
         matrix = np.empty((batch.num_rows, self.width), dtype=np.float32)
-        for position, column in enumerate((*self.features, *self._labels)):
-            if column != self.label:
+        if self._encoding is None:
+            for position, column in enumerate(self.features):
                 matrix[:, position] = batch.column(column).to_numpy(zero_copy_only=False)
-        matrix[:, len(self.features)] = label_numbers(batch.column(self.label), self.classes)
+        else:
+            matrix[:, : self.num_features] = self._encoding.matrix([batch.column(name) for name in self.features])
+        matrix[:, self.num_features] = label_numbers(batch.column(self.label), self.classes)
+        for position, column in enumerate(self._labels[1:], self.num_features + 1):
+            matrix[:, position] = batch.column(column).to_numpy(zero_copy_only=False)
         return matrix
 
 

@@ -1,0 +1,1 @@
+"""A project whose features are of every type."""
