@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+_AS_THEY_ARE: Mapping[str, tuple[str, ...]] = {
+    "number": ("int", "bigint", "double", "boolean"),
+    "integer": ("int", "bigint", "boolean"),
+    "category": ("string", "int", "bigint", "boolean", "date"),
+    "text": ("string",),
+    "vector": (),
+}
+"""Types of a source's columns that can be a feature of a type without a function."""
+
+
 @dataclass(frozen=True)
 class Features:
     """How features come from sources.
@@ -91,11 +101,13 @@ def check_as_they_are(owner: str, features: Features, key: Sequence[str], source
             f"{owner} has features without a function from source {source.name!r}, which has {what}.",
             remedy=f"Declare it as a snapshot with the key {', '.join(key)}, or give the features a function.",
         )
-    types = {column.name: column.type for column in source.columns}
-    for name in features.names:
-        if types.get(name) not in ("int", "bigint", "double", "boolean"):
+    types: dict[str, str] = {column.name: column.type for column in source.columns}
+    for feature in features.columns:
+        name = feature.name
+        if types.get(name) not in _AS_THEY_ARE[feature.type]:
             found = f"is a {types[name]} there" if name in types else "it does not declare"
             raise SettingsError(
                 f"{owner} has the feature {name!r} from source {source.name!r}, which {found}.",
-                remedy="Name number columns of the source, or give the features a function.",
+                remedy=f"A {feature.type} is {' or '.join(_AS_THEY_ARE[feature.type]) or 'no column as it is'} there; "
+                "name such a column of the source, declare another type, or give the features a function.",
             )

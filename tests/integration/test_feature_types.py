@@ -1,6 +1,7 @@
 """Features of every type from landing to predictions: a torch network and LightGBM over one feature view."""
 
 import shutil
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,18 @@ import numpy as np
 import pytest
 from typed_project.pipelines.typed import LARGE, VIEW, VISITS, network_typed, trees_typed
 
+from forecache.errors import InputError
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.encoding import ENCODING, read_encoding
 from forecache.inference.kernel import load_kernel
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_features
+from forecache.lake.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.training_set import build_training_set
 from forecache.monitoring.stage import monitor
 from forecache.monitoring.table import measurements
-from forecache.pipeline import Pipeline
+from forecache.pipeline import FeatureView, Pipeline
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.versions.models import champion
 from forecache.registry.versions.register import register
@@ -27,6 +29,7 @@ from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.tracking.artifacts import download
 from forecache.training.launch import train
+from forecache.training.vocabulary import learn_vocabularies
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -187,3 +190,59 @@ def test_drift_goes_by_the_shares_of_categories(trained: Settings, spark: "Spark
     # A quarter of the customers moved from east to west.
     assert found["shop"].effect > 0.2
     assert found["note"].effect < 0.1
+
+
+def test_a_vector_of_another_width_stops_the_night_and_nothing_is_written(
+    trained: Settings, spark: "SparkSession", tmp_path: Path
+) -> None:
+    home, view = copy_of(trained, tmp_path / "home"), replaced("shape", size=2)
+    version = open_table(home, VIEW.feature_table).version()
+    with pytest.raises(
+        InputError,
+        match="^The vector 'shape' of 'of_all_types' has a row of 3 numbers, and is declared with size=2. Correct the",
+    ):
+        build_view(spark, home, view, [LAST])
+    assert open_table(home, VIEW.feature_table).version() == version
+
+
+def test_a_function_that_embeds_into_another_shape_is_named(
+    trained: Settings, spark: "SparkSession", tmp_path: Path
+) -> None:
+    def three_each(texts: list[str]) -> Any:
+        return [[1.0, 2.0, 3.0]] * len(texts)
+
+    home = copy_of(trained, tmp_path / "home")
+    with pytest.raises(InputError, match="three_each of the text 'note' of 'of_all_types' returned numbers of shape"):
+        build_view(spark, home, replaced("note", embed=three_each), [LAST])
+    build_view(spark, home, replaced("note", embed=three_each, size=3), [LAST])
+    notes = {row["customer"]: row["note"] for row in rows_of(home, VIEW.feature_table)}
+    assert (notes["c000"], notes["c004"]) == ([1.0, 2.0, 3.0], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("amount", "category", "'amount' of 'of_all_types' is a double; it is declared as a category. Return a text"),
+        ("shop", "number", "'shop' of 'of_all_types' is a string; features are numbers. Return a number from compute"),
+        ("amount", "integer", "is a double; it is declared as an integer. Return a whole number from compute"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_anything_is_computed(
+    trained: Settings, spark: "SparkSession", name: str, kind: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        view_frame(spark, trained, replaced(name, type=kind, log=False), [LAST])
+
+
+def test_more_categories_than_allowed_are_refused_before_training(trained: Settings) -> None:
+    pipeline = replace(trees_typed, features=replaced("shop", max_categories=2))
+    version = open_table(trained, pipeline.training_table).version()
+    with pytest.raises(
+        InputError, match="category 'shop' of pipeline 'trees_typed' has more than the 2 that max_categ"
+    ):
+        learn_vocabularies(trained, pipeline, version=version)
+
+
+def replaced(name: str, **changes: Any) -> FeatureView:
+    columns = tuple(replace(each, **changes) if each.name == name else each for each in VIEW.features.columns)
+    return replace(VIEW, features=replace(VIEW.features, columns=columns))
