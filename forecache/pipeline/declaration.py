@@ -102,9 +102,8 @@ class Pipeline:
                 )
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
-        labels = self.label.columns if self.label else ()
         names = [name for feature in self.feature_columns for name in feature.own_names]
-        check_unique("feature", owner, [*self.key, AS_OF, *names, *labels])
+        check_unique("feature", owner, [*self.key, AS_OF, *names, *(self.label.columns if self.label else ())])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
