@@ -30,11 +30,32 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
+    manifest, answer, where = answered(pipeline.name, key, version)
+    night = date.fromisoformat(manifest.as_of)
+    chain: dict[str, Any] = {"answer": answer, "store": store_link(manifest)}
+    prediction = row_of(current, manifest.source.table, manifest.source.delta_version, where, night)
+    chain["prediction"] = prediction | recorded(current, "score", pipeline.name, night)
+    feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
+    features = row_of(current, pipeline.feature_table, feature_version, where, night)
+    subject = pipeline.feature_table.removeprefix(FEATURES)
+    made = recorded(current, "features", subject, night, delta_version=feature_version)
+    chain["features"] = features | made
+    chain["raw"] = [_source(current, source, made, where, night) for view in pipeline.views for source in view.sources]
+    chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
+    return chain
+
+
+def answered(name: str, key: str, version: int | None) -> "tuple[Manifest, dict[str, Any], dict[str, Any]]":
+    """The version that answers, its answer for a key, and the key's columns.
+
+    Raises:
+        NotFoundError: Nothing is published, or the version does not have the key.
+    """
     from forecache.reader.versions.answers import Answers
     from forecache.store import decode_key, parse_key
     from forecache.store.manifest import no_such_key
 
-    with open_pipeline_store(pipeline.name).snapshot(version) as snapshot:
+    with open_pipeline_store(name).snapshot(version) as snapshot:
         manifest = snapshot.manifest
         key_bytes = parse_key(manifest.key, key)
         answers = Answers(snapshot)
@@ -42,22 +63,10 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
         answer = answers.one(key_bytes)
     if answer is None:
         raise no_such_key(manifest, key)
-    where = dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
-    night = date.fromisoformat(manifest.as_of)
-    chain: dict[str, Any] = {"answer": json.loads(answer), "store": _store(manifest)}
-    prediction = _row(current, manifest.source.table, manifest.source.delta_version, where, night)
-    chain["prediction"] = prediction | _recorded(current, "score", pipeline.name, night)
-    feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
-    features = _row(current, pipeline.feature_table, feature_version, where, night)
-    subject = pipeline.feature_table.removeprefix(FEATURES)
-    made = _recorded(current, "features", subject, night, delta_version=feature_version)
-    chain["features"] = features | made
-    chain["raw"] = [_source(current, source, made, where, night) for view in pipeline.views for source in view.sources]
-    chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
-    return chain
+    return manifest, json.loads(answer), dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
 
 
-def _store(manifest: "Manifest") -> dict[str, Any]:
+def store_link(manifest: "Manifest") -> dict[str, Any]:
     return {
         "version": manifest.version,
         "kind": manifest.kind,
@@ -71,7 +80,7 @@ def _store(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
-def _row(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
+def row_of(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
     """The row of a key and as-of date at a Delta version of a table."""
     link: dict[str, Any] = {"table": table, "delta_version": version}
     rows = _rows(current, table, version, {**where, "as_of": night}, link)
@@ -98,7 +107,7 @@ def _rows(
     return rows
 
 
-def _recorded(
+def recorded(
     current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
 ) -> dict[str, Any]:
     """The ledger's record of the stage that made an as-of date, at `delta_version` if given."""
@@ -129,7 +138,7 @@ def _source(
     if not of_key:
         missing = "its rows are not of the pipeline's key"
         return {"table": source.raw_table, "delta_version": version, "missing": missing}
-    return _events(current, source.raw_table, version, of_key, night)
+    return events_of(current, source.raw_table, version, of_key, night)
 
 
 def _raw_version(inputs: str, table: str) -> int | None:
@@ -141,7 +150,7 @@ def _raw_version(inputs: str, table: str) -> int | None:
     return None
 
 
-def _events(current: Settings, table: str, version: int | None, where: dict[str, Any], night: date) -> dict[str, Any]:
+def events_of(current: Settings, table: str, version: int | None, where: dict[str, Any], night: date) -> dict[str, Any]:
     """The events of a key up to the as-of date, and their landing files."""
     link: dict[str, Any] = {"table": table, "delta_version": version}
     rows = [row for row in _rows(current, table, version, where, link) if row["event_day"] <= night]

@@ -97,23 +97,30 @@ def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
 
 
 def _published(settings: Settings) -> Named:
-    """The predictions of the retained versions, and the features from which they were scored."""
-    scored = _scored_features(settings)
+    """The predictions of the retained versions, and the features, or interactions, that they were made from."""
+    made_from = _made_from(settings)
     for store in stores_here(settings):
         for manifest in store.versions():
             yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
             for provenance in (manifest.provenance, *manifest.provenances.values()):
-                for table in scored.get((manifest.pipeline, provenance.feature_version), ()):
-                    yield table, Pin(provenance.feature_version)
+                # Lists from item to item are made by another name than they are served under.
+                for name in {manifest.pipeline, provenance.model_name}:
+                    for table in made_from.get((name, provenance.feature_version), ()):
+                        yield table, Pin(provenance.feature_version)
 
 
-def _scored_features(settings: Settings) -> dict[tuple[str, int], set[str]]:
-    """By pipeline and Delta version, the tables of features that were scored: other pipelines may use them too."""
+def _made_from(settings: Settings) -> dict[tuple[str, int], set[str]]:
+    """By pipeline and Delta version, the tables of features that were scored, or of interactions that a model learned.
+
+    Other pipelines may use them too.
+    """
     found: dict[tuple[str, int], set[str]] = {}
     for row in _rows(settings, LEDGER_TABLE, ["subject", "details"]):
         details = json.loads(row["details"])
         if "feature_version" in details:
             found.setdefault((row["subject"], details["feature_version"]), set()).add(details["feature_table"])
+        if "source_version" in details:
+            found.setdefault((row["subject"], details["source_version"]), set()).add(details["source_table"])
     return found
 
 

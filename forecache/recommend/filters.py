@@ -55,6 +55,14 @@ class Filters:
         found = np.ones(num_items, bool) if self.available is None else self.available.copy()
         return found if self.available_in is None else found & self.available_in.any(axis=0)
 
+    def of_users(self, users: np.ndarray) -> "Filters":
+        """The same for some users, who are numbered anew in that order."""
+        return replace(
+            self,
+            seen=None if self.seen is None else self.seen[users],
+            region_of_user=None if self.region_of_user is None else self.region_of_user[users],
+        )
+
     def renumbered(self, codes: np.ndarray, num_items: int) -> "Filters":
         """The same for the items `codes` in that order; items are still known to `spread` by their codes."""
         seen = None

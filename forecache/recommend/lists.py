@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from forecache.pipeline import Recommender
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Factors, Fitted
+from forecache.recommend.models.fallback import FittedWithFallback
 from forecache.recommend.top_k import TopK, top_k, top_k_of_factors
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Ite
 
 def _ranked(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
     threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
+    if isinstance(fitted, FittedWithFallback) and isinstance(fitted.model, Factors):
+        return map(partial(_completed, fitted, history, filters), _ranked(fitted.model, history, k, filters))
     if isinstance(fitted, Factors):
         # A dot product ranks also what training never saw.
         known = fitted.known_items if filters.available is None else filters.available & fitted.known_items
@@ -112,6 +116,25 @@ def _ranked(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> 
         fitted.score(history[first:last], out=out)
 
     return top_k(score, history.shape[0], fitted.num_items, k, filters=filters, threads=threads)
+
+
+def _completed(fitted: FittedWithFallback, history: "csr_matrix", filters: Filters, part: TopK) -> TopK:
+    """A part of lists by vectors, where those that are too short are made from all scores, the fallback's too."""
+    rows = slice(part.first, part.first + len(part.items))
+    lacking = np.flatnonzero(~fitted.model.can_rank(history[rows]) | (part.items[:, -1] < 0))
+    if not len(lacking):
+        return part
+    own = history[part.first + lacking]
+
+    def score(first: int, last: int, out: np.ndarray) -> None:
+        fitted.score(own[first:last], out=out)
+
+    items, scores = part.items.copy(), part.scores.copy()
+    k = items.shape[1]
+    for found in top_k(score, len(lacking), fitted.num_items, k, filters=filters.of_users(part.first + lacking)):
+        some = lacking[found.first : found.first + len(found.items)]
+        items[some], scores[some] = found.items, found.scores
+    return replace(part, items=items, scores=scores)
 
 
 def _starts(num_users: int) -> range:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from forecache.errors import CheckError, ForecacheError, InputError
@@ -72,7 +73,9 @@ def recommend(
             return {day: done}
 
         def find(stale: Mapping[date, str]) -> dict[date, Done]:
-            return tables.find(dict(stale))
+            found = tables.find(dict(stale))
+            about = {"source_table": source.raw_table}
+            return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}
 
         records, pending = Stage(settings, STAGE, recommender.name, run_id).nights(
             inputs, work, at_once=1, rebuild=rebuild, find=find

@@ -47,7 +47,7 @@ def write_lists(
     table = served.prediction_table
     schema = table_schema(served, lists)
     stamp = {
-        "model_name": served.name,
+        "model_name": (served.recommender if isinstance(served, SimilarItems) else served).name,
         "model_version": int(f"{night:%Y%m%d}"),
         "feature_version": source_version,
         "scored_at": datetime.now(timezone.utc),

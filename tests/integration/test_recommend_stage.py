@@ -1,5 +1,6 @@
 """A recommender's night: its lists are those of the model written out by hand, once, and only where the gate passes."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -114,6 +115,47 @@ def test_a_date_that_is_refused_does_not_stop_the_others_and_is_told_at_the_end(
     with pytest.raises(CheckError, match=f"1 of 3 dates of offers were refused. {first}: offers cannot be judged for"):
         require_none_refused(result)
     require_none_refused(recommend(home, offers, [LAST]))
+
+
+def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shelf_lake import purchases
+
+    from forecache.cli.main import main
+    from forecache.operations.maintain import pinned_versions
+    from forecache.operations.publish import publish_night
+    from forecache.pipeline.similar import similar_items_of
+
+    recommend(home, offers, [LAST])
+    assert PURCHASES.raw_table not in pinned_versions(home)
+    similar = similar_items_of(offers)
+    assert similar is not None
+    for served in (offers, similar):
+        publish_night(home, served, unchecked=True)
+    [row] = [row for row in rows_of(home) if row["customer"] == "c007"]
+    assert {pin.version for pin in pinned_versions(home)[PURCHASES.raw_table]} == {row["feature_version"]}
+
+    monkeypatch.setenv("FORECACHE_HOME", str(home.home_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "shelf_project")
+    assert main(["explain", "offers", "c007", "--json"]) == 0
+    chain = json.loads(capsys.readouterr().out)
+    own = [bought for bought in purchases(home, LAST) if bought["customer"] == "c007"]
+    assert chain["interactions"]["events"] == len(own)
+    assert chain["interactions"]["delta_version"] == row["feature_version"]
+    assert chain["prediction"]["row"]["items"] == row["items"]
+    assert chain["model"]["gate"]["figures"]["model"] > 0
+    assert chain["model"]["declared"].startswith("WithFallback(model=Ease(l2=20.0")
+    assert main(["explain", "offers", "c007"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"interactions in raw_purchases at Delta version {row['feature_version']}" in text
+    assert "gate: ndcg@10 on" in text
+    assert row["items"][0]["item"] in text
+    assert main(["explain", "offers_items", own[0]["article"], "--json"]) == 0
+    chain = json.loads(capsys.readouterr().out)
+    takers = [bought for bought in purchases(home, LAST) if bought["article"] == own[0]["article"]]
+    assert chain["interactions"]["events"] == len(takers)
+    assert main(["explain", "offers", "nobody"]) == 3
 
 
 def test_the_page_shows_the_gate_and_the_lists_of_three_customers(home: Settings) -> None:

@@ -8,21 +8,31 @@ from forecache.cli.base import command, settings
 from forecache.cli.commands.get import provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.cli.trace import trace
+from forecache.cli.trace_lists import trace_list
 
+MOST_ITEMS = 5
 MOST_FILES = 3
 """Landing files named in the text; `--json` has them all."""
 
 
-@command("explain", examples="forecache explain churn 00001\nforecache explain churn 00001 --version 17 --json")
+@command(
+    "explain",
+    examples="forecache explain churn 00001\nforecache explain churn 00001 --version 17 --json\n"
+    "forecache explain recommended 1234",
+)
 @click.argument("pipeline", metavar="PIPELINE")
 @click.argument("key", metavar="KEY")
 @click.option("--version", type=int, help="A retained store version; default: the served one.")
 def explain(pipeline: str, key: str, version: int | None) -> None:
     """Follow PIPELINE's answer for KEY back: store version, prediction, features, raw events, model, run, code."""
-    from forecache.pipeline import load_pipeline
+    from forecache.pipeline import Pipeline, load_served
 
     current = settings()
-    chain = trace(current, load_pipeline(current, pipeline), key, version=version)
+    served = load_served(current, pipeline)
+    if isinstance(served, Pipeline):
+        chain = trace(current, served, key, version=version)
+    else:
+        chain = trace_list(current, served, key, version=version)
     if wants_json():
         print_json(chain)
     else:
@@ -34,7 +44,7 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     from rich.tree import Tree
 
     answer, store = chain["answer"], chain["store"]
-    value = ", ".join(f"{name} {cell(item)}" for name, item in answer["value"].items())
+    value = ", ".join(f"{name} {_value_text(item)}" for name, item in answer["value"].items())
     tree = Tree(f"[bold]{escape(pipeline)} {escape(str(answer['key']))}: {escape(value)}[/bold]")
     tree.add(escape(provenance_text(answer)))
 
@@ -54,12 +64,38 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     )
     prediction = chain["prediction"]
     link(_title("prediction row", prediction), [_row_text(prediction), _made("scored", prediction)])
+    if "interactions" in chain:
+        link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
+        _show_ranking(chain["model"], link)
+        console().print(tree)
+        return
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
     _show_model(chain["model"], link)
     console().print(tree)
+
+
+def _show_ranking(model: dict[str, Any], link: Any) -> None:
+    lines = [model["declared"]]
+    if "gate" in model and "figures" in model["gate"]:
+        gate = model["gate"]
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in gate["figures"].items())
+        lines.append(f"gate: {gate['metric']} on {gate['users']:,} users: {figures}")
+        lines.append(f"fitted to {gate['interactions']:,} interactions with {gate['items']:,} items")
+    if "missing" in model:
+        lines.append(f"not available: {model['missing']}")
+    link(f"model {model['name']} {model['version']}, fitted for that date", lines)
+
+
+def _value_text(value: Any) -> str:
+    """A value for people; of a list the first items, each with its reason."""
+    if not isinstance(value, list):
+        return str(cell(value))
+    places = [_place_text(place) if isinstance(place, dict) else str(place) for place in value]
+    more = f" and {len(places) - MOST_ITEMS} more" if len(places) > MOST_ITEMS else ""
+    return f"{', '.join(places[:MOST_ITEMS])}{more}"
 
 
 def _show_model(model: dict[str, Any], link: Any) -> None:
@@ -85,6 +121,10 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
     )
 
 
+def _place_text(place: dict[str, Any]) -> str:
+    return f"{place['item']} ({place['reason']})" if place.get("reason") else str(place["item"])
+
+
 def _title(what: str, link: dict[str, Any]) -> str:
     version = link["delta_version"]
     return f"{what} in {link['table']} at Delta version {'?' if version is None else version}"
@@ -102,7 +142,7 @@ def _made(verb: str, link: dict[str, Any]) -> str:
 def _row_text(link: dict[str, Any]) -> str:
     if "missing" in link:
         return f"not available: {link['missing']}"
-    return ", ".join(f"{name}={cell(value)}" for name, value in link["row"].items())
+    return ", ".join(f"{name}={_value_text(value)}" for name, value in link["row"].items())
 
 
 def _raw_lines(raw: dict[str, Any]) -> list[str]:
