@@ -47,7 +47,8 @@ def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Sett
     from forecache.monitoring.stage import monitor
     from jobs.runner import run as run_job
 
-    results = {result.stage: result for result in run_job(settings, pipelines=["plans"], job="full")}
+    nights = (DAYS[-2], DAYS[-1])
+    results = {result.stage: result for result in run_job(settings, pipelines=["plans"], nights=nights, job="full")}
     assert results["training_set"].details["classes"] == list(TARIFFS)
     assert results["training_set"].details["class_shares"]["test"]["flat"] > 0.2
     joined = "predictions_plans p join features_plans f on p.customer = f.customer and p.as_of = f.as_of"
