@@ -224,6 +224,10 @@ def test_database_that_is_not_there_is_said_without_its_password(
             Query("shop", table="shop.nothing"),
             "refuses the query of source 'sales': relation \"shop.nothing\" does not",
         ),
+        (
+            Query("shop", sql="select * from shop.sales s, shop.sales t where s.sold_at between :start and :end"),
+            "The query of source 'sales' returns the column 'amount' 2 times. Name the columns that it selects.",
+        ),
         (Query("shop", sql="selec :start, :end"), "refuses the query of source 'sales': syntax error at or near"),
         (
             Query("shop", sql="select sale_id from shop.sales where sold_at >= :start and sold_at < :end"),

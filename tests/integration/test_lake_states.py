@@ -95,6 +95,36 @@ def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(s
     assert whole == [{"source_line": 0, "reason": "it has the key product_id 2 in lines 3 and 5"}]
 
 
+def test_state_in_parts_is_quarantined_whatever_the_order_in_which_they_land(settings: Settings, spark: Any) -> None:
+    for part, row in enumerate(("1,10", "2,20", "3,30")):
+        land(settings, PRODUCTS, f"{D[1]}.part{part}.csv", row)
+    land(settings, PRODUCTS, f"{D[2]}.part0.csv", "1,10")
+    ingest(spark, settings, PRODUCTS)
+    land(settings, PRODUCTS, f"{D[2]}.part1.csv", "2,20")
+    land(settings, PRODUCTS, f"{D[2]}.empty.csv")
+    ingest(spark, settings, PRODUCTS)
+    first, other = f"{D[1]}.part0.csv", f"{D[1]}.part1.csv"
+    why = "it has no key of '{}', a file of the same day: a state is one file"
+    errors = {file.file: file.error for file in ingested_files(settings, PRODUCTS)}
+    assert errors == {
+        first: why.format(other),
+        other: why.format(first),
+        f"{D[1]}.part2.csv": why.format(first),
+        f"{D[2]}.part0.csv": None,
+        f"{D[2]}.part1.csv": why.format(f"{D[2]}.part0.csv"),
+        f"{D[2]}.empty.csv": None,
+    }
+    assert all(outcome.success for outcome in reconcile(settings, PRODUCTS, D[1:3]).values())
+    with pytest.raises(InputError, match="is in quarantine: it has no key of"):
+        require_delivered(settings, PRODUCTS, [D[1]])
+
+
+def test_night_before_the_first_state_has_no_rows(settings: Settings, spark: Any) -> None:
+    land(settings, PRODUCTS, f"{D[3]}.csv", "1,10")
+    ingest(spark, settings, PRODUCTS)
+    assert known(spark, settings, PRODUCTS, D[0]) == {D[0]: []}
+
+
 def test_row_in_quarantine_makes_no_key_a_double(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[0]}.csv", "1,10", "1,-5", "2,20")
     ingest(spark, settings, PRODUCTS)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -38,13 +39,13 @@ def _wait(check: Callable[[], bool], what: str, *, seconds: float = 30.0) -> Non
 
 
 @contextmanager
-def _process(command: list[str], folder: Path, **environment: str) -> Iterator[None]:
+def _process(command: list[str], folder: Path, *, stop: int = signal.SIGTERM, **environment: str) -> Iterator[None]:
     with open(folder / "server.log", "wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **environment})
     try:
         yield
     finally:
-        process.terminate()
+        process.send_signal(stop)
         process.wait(timeout=20)
 
 
@@ -141,7 +142,7 @@ def postgres_server(folder: Path, *, password: str) -> Iterator[str]:
         options = ["--auth=scram-sha-256", f"--pwfile={own / 'password'}", "--encoding=UTF8", "--locale=C"]
         subprocess.run([*initdb, *options], check=True, capture_output=True, timeout=60, cwd=own)
         command = [*prefix, str(binaries[-1] / "postgres"), "-D", str(own / "data"), "-p", str(port), "-c", "fsync=off"]
-        with _process([*command, "-c", f"unix_socket_directories={own}"], folder):
+        with _process([*command, "-c", f"unix_socket_directories={own}"], folder, stop=signal.SIGINT):
             url = f"postgresql://shop:{password}@127.0.0.1:{port}/postgres"
 
             def ready() -> bool:

@@ -5,6 +5,7 @@ files entered in `ingested_files`. A run killed in between leaves them to be rep
 """
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timezone
 from functools import partial
@@ -96,7 +97,9 @@ def _ingest_files(
     names = [file.name for file in files]
     others = [file for file in ingested_files(settings, source) if file.file not in names]
     rows = _parsed(spark, settings, source, files, copied_files(settings, source, files, others))
-    judged = judge(spark, settings, source, rows, names, raw_version=seen.version)
+    of_days = Counter(day for day in [*(f.day for f in files), *(f.event_day for f in others if f.raw_rows)] if day)
+    several = [day for day, number in of_days.items() if number > 1]
+    judged = judge(spark, settings, source, rows, names, raw_version=seen.version, days_of_several=several)
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = _count(judged)

@@ -1,9 +1,11 @@
 """Which landing rows are good, and what is wrong with each of the others, as one Spark expression over them all."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
+from forecache.lake.ingest.states import refuse_parts, refuse_repeated_keys
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings
 
@@ -20,11 +22,13 @@ def judge(
     files: Sequence[str],
     *,
     raw_version: int,
+    days_of_several: Collection[date] = (),
 ) -> "DataFrame":
     """Add typed columns (`typed_<name>`) and `reason`, null where the row is good.
 
     Args:
         files: Names of the files that the rows are from.
+        days_of_several: Days with more than one file, in the raw table or among these.
         raw_version: Delta version of the raw table whose events of other files count as seen before; -1: none.
     """
     from pyspark.sql import Window
@@ -36,7 +40,9 @@ def judge(
         reasons.append(_other_day(source.event_time))
     rows = rows.withColumn("reason", F.coalesce(*reasons))
     if source.time is not None and source.key:
-        return _refuse_repeated_keys(rows, source.key)
+        rows = refuse_repeated_keys(rows, source.key)
+        before = read_table(spark, settings, source.raw_table, version=raw_version) if raw_version >= 0 else None
+        return refuse_parts(rows, source.key, before, files, days=days_of_several) if days_of_several else rows
     if not source.unique:
         return rows
     identity = [f"typed_{name}" for name in source.unique]
@@ -62,31 +68,6 @@ def _other_day(event_time: str) -> "SparkColumn":
             f"{event_time} %s is not on the file's day %s", F.col(event_time), F.col("event_day").cast("string")
         ),
     )
-
-
-def _refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
-    """Let a file with a key twice have no rows, and its line 0 the reason: which of the two is right nobody can say."""
-    from pyspark.sql import functions as F
-
-    typed = [f"typed_{name}" for name in key]
-    good = rows.where(F.col("reason").isNull() & (F.col("source_line") > 0))
-    counts = good.groupBy("source_file", *typed).agg(
-        F.count("*").alias("times"), F.min("source_line").alias("first"), F.max("source_line").alias("last")
-    )
-    told = ", ".join(f"{name} %s" for name in key)
-    texts = [F.col(name).cast("string") for name in typed]
-    why = F.format_string(f"it has the key {told} in lines %d and %d", *texts, F.col("first"), F.col("last"))
-    twice = counts.where("times > 1").groupBy("source_file").agg(F.min_by(why, "first").alias("repeated"))
-    rows = rows.join(F.broadcast(twice), "source_file", "left")
-    rows = rows.where(F.col("repeated").isNull() | (F.col("source_line") == 0))
-    is_refused = F.col("repeated").isNotNull()
-    return rows.withColumns(
-        {
-            "reason": F.coalesce("repeated", "reason"),
-            "error": F.coalesce("repeated", "error"),
-            "counted_rows": F.when(~is_refused, F.col("counted_rows")),
-        }
-    ).drop("repeated")
 
 
 def _column_reasons(column: Column) -> "list[SparkColumn]":

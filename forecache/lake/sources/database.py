@@ -33,13 +33,20 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
     with _explained(source, query, url), _connected(url, query) as connection:
         statement, bounds = _statement(source, query, names), _bounds(day, url) if source.event_time else {}
         result = connection.execute(statement, bounds)
-        missing = sorted(set(names) - set(result.keys()))
+        keys = list(result.keys())
+        missing = sorted(set(names) - set(keys))
         if missing:
             raise InputError(
                 f"The query of source {source.name!r} returns no column {missing[0]!r}.",
-                remedy=f"It returns {', '.join(result.keys())}: name its columns as they are declared.",
+                remedy=f"It returns {', '.join(keys)}: name its columns as they are declared.",
             )
-        places = [list(result.keys()).index(name) for name in names]
+        twice = sorted(name for name in names if keys.count(name) > 1)
+        if twice:
+            raise InputError(
+                f"The query of source {source.name!r} returns the column {twice[0]!r} {keys.count(twice[0])} times.",
+                remedy="Name the columns that it selects.",
+            )
+        places = [keys.index(name) for name in names]
         for rows in result.partitions(query.batch_rows):
             yield [tuple(_text(row[place]) for place in places) for row in rows]
 
