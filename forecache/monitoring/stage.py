@@ -16,6 +16,7 @@ from forecache.monitoring.features import feature_drift
 from forecache.monitoring.performance import labelled_predictions, performance
 from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
 from forecache.pipeline import Pipeline
+from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.registry.versions.models import ModelVersion, champion, list_models
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night import STAGE as SCORE
@@ -110,8 +111,10 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
 
 def declared_inputs(pipeline: Pipeline) -> str:
     """What the figures depend on of the declaration itself; the drift's limits only judge them."""
+    gate = pipeline.trained_gate
+    own = f" own={fingerprint(metrics=gate.metrics)}" if gate.metrics else ""
     return (
-        f"label={pipeline.fingerprints.training_set} metric={pipeline.trained_gate.metric} "
+        f"label={pipeline.fingerprints.training_set} metric={gate.metric}{own} "
         f"nights_before={pipeline.drift.last} format={_FORMAT}"
     )
 

@@ -1,19 +1,23 @@
 """Metrics against scikit-learn and scipy, and what they say where they are not defined."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outputs_project.pipelines import kinds
 from sklearn import metrics as sk
 
+from forecache.errors import InputError
+from forecache.pipeline import Gate, Metric
 from forecache.pipeline.policies import METRICS
 from forecache.registry.gate import metrics as ours
 from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
 from forecache.registry.gate.class_metrics import MULTICLASS, on_classes
-from forecache.registry.gate.judge import Judge
+from forecache.registry.gate.judge import Judge, judge_of
 from forecache.registry.gate.quantile_metrics import QUANTILES
 
 RNG = np.random.default_rng(3)
@@ -166,6 +170,22 @@ def test_the_best_three_of_three_classes_are_not_reported() -> None:
     judge = Judge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
     assert "top_3_accuracy" in judge.values(CLASS, SHARES)
     assert "top_3_accuracy" not in judge.values(CLASS % 3, RNG.dirichlet(np.ones(3), 500))
+
+
+def test_the_best_three_are_told_where_a_floor_asks_for_them() -> None:
+    judge = judge_of(replace(kinds.plan, gate=replace(kinds.plan.trained_gate, floors={"top_3_accuracy": 0.9})))
+    assert judge.values(CLASS % 3, RNG.dirichlet(np.ones(3), 500))["top_3_accuracy"] == 1.0
+
+
+def test_a_metric_of_one_s_own_is_judged_in_its_direction_and_its_failure_named() -> None:
+    wrong = Metric("wrong", lambda label, prediction, weight: prediction.nothing)
+    error = Metric("error", lambda label, prediction, weight: float(weight.sum()), greater_is_better=False)
+    judge = judge_of(replace(kinds.plan, gate=Gate("error", {}, metrics=(wrong, error))))
+    assert judge.gain("error", 1.0, 3.0) == 2.0
+    assert judge.metrics["error"](CLASS, SHARES) == 500.0
+    assert judge.metrics["error"](CLASS, SHARES, WEIGHT) == WEIGHT.sum()
+    with pytest.raises(InputError, match="The metric 'wrong' failed: AttributeError"):
+        judge.metrics["wrong"](CLASS, SHARES)
 
 
 def test_a_champion_that_knows_other_classes_is_compared_on_the_same_ones() -> None:

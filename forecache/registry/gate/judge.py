@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from forecache.pipeline import Metric, Pipeline, Task
+from forecache.errors import InputError
+from forecache.pipeline import Metric, Pipeline, RegisteredModel, Task
 from forecache.registry.gate import class_metrics, quantile_metrics
 from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array
 
@@ -25,18 +26,19 @@ class Judge:
     Attributes:
         metrics: By name; where `weight`, float64 [n], is None, all rows count the same.
         less_is_better: Names of those that are better when they are smaller.
+        asked: Names of those that the declaration names, which are told in any case.
     """
 
     task: Task
     metrics: Mapping[str, MetricFunction]
     less_is_better: frozenset[str]
+    asked: frozenset[str] = frozenset()
 
     def values(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
-        """Every metric that says something about these rows: with three classes or fewer, no best three."""
-        known = dict(self.metrics)
-        if self.task == "multiclass" and score.shape[1] <= class_metrics.BEST:
-            known.pop("top_3_accuracy", None)
-        return {name: metric(label, score, weight) for name, metric in known.items()}
+        """Every metric by name; the best three of three classes or fewer only where the declaration asks for it."""
+        few = self.task == "multiclass" and score.shape[1] <= class_metrics.BEST
+        idle = {"top_3_accuracy"} - self.asked if few else set()
+        return {name: metric(label, score, weight) for name, metric in self.metrics.items() if name not in idle}
 
     def gain(self, metric: str, value: float, reference: float) -> float:
         """How much better `value` is than `reference`: positive is better."""
@@ -49,7 +51,10 @@ def judge_of(pipeline: Pipeline) -> Judge:
     metrics: dict[str, MetricFunction] = dict(_metrics(task, pipeline.output_specs[0].levels))
     metrics |= {metric.name: _own(metric) for metric in own}
     less = LESS_IS_BETTER | {metric.name for metric in own if not metric.greater_is_better}
-    return Judge(task, metrics, less - {metric.name for metric in own if metric.greater_is_better})
+    less -= {metric.name for metric in own if metric.greater_is_better}
+    floors = pipeline.model.floors if isinstance(pipeline.model, RegisteredModel) else {}
+    asked = (pipeline.gate.metric, *pipeline.gate.floors) if pipeline.gate else tuple(floors)
+    return Judge(task, metrics, frozenset(less), frozenset(asked))
 
 
 def _metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricFunction]:
@@ -64,7 +69,13 @@ def _metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricFuncti
 
 def _own(metric: Metric) -> MetricFunction:
     def function(label: Array, score: Array, weight: Array | None = None, /) -> float:
-        return float(metric.function(label, score, np.ones(len(label)) if weight is None else weight))
+        try:
+            return float(metric.function(label, score, np.ones(len(label)) if weight is None else weight))
+        except Exception as error:
+            raise InputError(
+                f"The metric {metric.name!r} failed: {type(error).__name__}: {error}.",
+                remedy="It gets labels, predictions and weights as arrays, and returns a number.",
+            ) from error
 
     return function
 

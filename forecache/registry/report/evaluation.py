@@ -38,7 +38,6 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         "metrics": {name: judge.values(splits[name].label, scores[name], splits[name].weight) for name in splits},
         "baseline": {name: baseline_metrics(pipeline, splits[name]) for name in splits},
         "baseline_feature": baseline_name(pipeline),
-        "less_is_better": sorted(judge.less_is_better),
         "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
         "calibration": task_calibration(pipeline, test, scores["test"]),
         "scores": distribution(task, test.label, judged_values(pipeline, scores["test"]), test.classes),

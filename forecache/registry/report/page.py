@@ -1,10 +1,11 @@
 """The HTML report of a model version: one self-contained file."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from forecache.pipeline import Pipeline
+from forecache.registry.gate.judge import judge_of
 from forecache.registry.gate.verdicts import load_verdict
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.models import model_version, verified_folder
@@ -53,7 +54,7 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
         verdict=load_verdict(model),
         stages=stages,
         evaluation=evaluation,
-        metrics=_metric_rows(evaluation),
+        metrics=_metric_rows(evaluation, judge_of(pipeline).less_is_better),
         plots=draw(evaluation),
         metric_name=lambda name: _METRIC_NAMES.get(name, name),
     )
@@ -62,12 +63,12 @@ def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages
     return path
 
 
-def _metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+def _metric_rows(evaluation: dict[str, Any], less_is_better: Container[str]) -> list[dict[str, Any]]:
     test, baseline = evaluation["metrics"]["test"], evaluation["baseline"]["test"]
     return [
         {
             "name": name,
-            "less_is_better": name in evaluation["less_is_better"],
+            "less_is_better": name in less_is_better,
             "train": evaluation["metrics"]["train"][name],
             "validation": evaluation["metrics"]["validation"][name],
             "test": value,
