@@ -50,7 +50,8 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        ingest_waiting(step, recommender.source, last=max(nights))
+        for source in recommender.all_sources:
+            ingest_waiting(step, source, last=max(nights))
         result = step.run(recommend, current, recommender, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={

@@ -5,6 +5,7 @@ is found by `read_project`. Declarations hold plain values and functions; heavy 
 """
 
 from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
+from forecache.pipeline.catalogue import Catalogue
 from forecache.pipeline.column import Column, ColumnType
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.expectations import Expectation, expect
@@ -36,6 +37,7 @@ __all__ = [
     "Baseline",
     "Boolean",
     "Classes",
+    "Catalogue",
     "Column",
     "ColumnType",
     "Drift",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from forecache.errors import SettingsError
 from forecache.key_types import ALLOWED, DECLARED
 from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
+from forecache.pipeline.catalogue import Catalogue
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.column import Column
@@ -65,6 +66,7 @@ class Recommender:
         group: A column of the source, such as a category, by which lists are kept varied. An item's group is the latest
             one; an item without any is not limited.
         most_of_group: Most items of one group on a list; needs `group`.
+        catalogue: The items that there are on a date, and which of them may be on a list; None: all that users took.
         similar_items: Also lists of so many similar items for each item, as a second table that is published under
             `<name>_items`; None: none.
         gate: What the model has to reach.
@@ -84,6 +86,7 @@ class Recommender:
     exclude_days: int | None = 0
     group: str | None = None
     most_of_group: int | None = None
+    catalogue: Catalogue | None = None
     similar_items: int | None = None
     gate: RankingGate = field(default_factory=RankingGate)
     publish: Publish = field(default_factory=Publish)
@@ -123,6 +126,12 @@ class Recommender:
                 raise SettingsError(
                     f"{owner} has the key column {name!r}, which is a {self._column(name).type}.", remedy=ALLOWED
                 )
+        if self.catalogue is not None and self.catalogue.item_type != DECLARED[self.item_type]:
+            raise SettingsError(
+                f"{owner} has items of type {self.item_type}, and its catalogue, source "
+                f"{self.catalogue.source.name!r}, has the key {self.catalogue.item!r} of another type.",
+                remedy="Declare both columns with the same type.",
+            )
         self._check_roles(owner)
         self._check_days(owner)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
@@ -180,7 +189,7 @@ class Recommender:
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
-        return (self.source,)
+        return (self.source,) if self.catalogue is None else (self.source, self.catalogue.source)
 
     @property
     def output_columns(self) -> tuple[str, ...]:
@@ -213,6 +222,7 @@ class Recommender:
         return fingerprint(
             columns=(self.user, self.item, self.weight, self.group),
             model=self.model,
+            catalogue=self.catalogue and (self.catalogue.source.name, self.catalogue.item, self.catalogue.available),
             lists=(self.k, self.similar_items, self.history_days, self.exclude_days, self.most_of_group, self.seed),
             gate=self.gate,
         )

@@ -10,6 +10,7 @@ from forecache.errors import CheckError, InputError
 from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
 from forecache.recommend import metrics
+from forecache.recommend.available import available_mask
 from forecache.recommend.evaluate import best_items
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import filters_of, seen_of
@@ -18,18 +19,26 @@ from forecache.recommend.split import Split, split_by_day
 from forecache.statistics import mean_difference_interval
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from scipy.sparse import csr_matrix
 
 _METRICS = {"ndcg": metrics.ndcg, "recall": metrics.recall, "precision": metrics.precision}
 
 
 def judge(
-    recommender: Recommender, interactions: Interactions, night: date, groups: Mapping[Any, Any] | None = None
+    recommender: Recommender,
+    interactions: Interactions,
+    night: date,
+    groups: Mapping[Any, Any] | None = None,
+    available: "pa.Array | None" = None,
 ) -> dict[str, Any]:
     """Fit the model and both baselines without the last days, and compare their lists.
 
     The users are those who did something then and before. What the declaration keeps off a list is kept off here too,
     and is not expected on it.
+
+    Args:
+        available: Keys of the items that were available on the eve of the test; None: all were.
 
     Returns:
         `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
@@ -40,7 +49,7 @@ def judge(
         InputError: Nothing happened in the last days, or before.
     """
     gate = recommender.gate
-    first = night - timedelta(days=gate.test_days - 1)
+    first = first_of_test(recommender, night)
     if not len(interactions.before(first)):
         raise InputError(
             f"{recommender.name} cannot be judged for {night}: there are no interactions before {first}, and the "
@@ -49,7 +58,7 @@ def judge(
         )
     split = split_by_day(interactions, first, num_days=gate.test_days)
     users = _judged(split, gate.most_users)
-    relevant = _relevant(recommender, split, users, first)
+    relevant = _relevant(recommender, split, users, first, available)
     wanted = np.diff(relevant.indptr) > 0
     if not wanted.any():
         raise InputError(
@@ -59,7 +68,8 @@ def judge(
     users, relevant = users[wanted], relevant[wanted]
     models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
     values = {
-        name: _values(recommender, model, split, users, relevant, first, groups) for name, model in models.items()
+        name: _values(recommender, model, split, users, relevant, first, groups, available)
+        for name, model in models.items()
     }
     means = {name: float(each.mean()) for name, each in values.items()}
     against = max(("popularity", "repeat_purchase"), key=lambda name: means[name])
@@ -77,6 +87,11 @@ def judge(
     return found
 
 
+def first_of_test(recommender: Recommender, night: date) -> date:
+    """The first of the days that the model is not shown."""
+    return night - timedelta(days=recommender.gate.test_days - 1)
+
+
 def _judged(split: Split, most: int) -> np.ndarray:
     """Users who did something in the test and before, those of the smallest hashes where there are too many; ascending.
 
@@ -89,7 +104,9 @@ def _judged(split: Split, most: int) -> np.ndarray:
     return np.asarray(np.sort(users[np.argsort(hashes, kind="stable")[:most]]))
 
 
-def _relevant(recommender: Recommender, split: Split, users: np.ndarray, first: date) -> "csr_matrix":
+def _relevant(
+    recommender: Recommender, split: Split, users: np.ndarray, first: date, available: "pa.Array | None"
+) -> "csr_matrix":
     """What each user chose in the test, without what was not to be on a list then; CSR [users, items], above 0."""
     relevant = split.test.matrix()[users]
     seen = seen_of(recommender, split.train, first - timedelta(days=1))
@@ -97,6 +114,9 @@ def _relevant(recommender: Recommender, split: Split, users: np.ndarray, first: 
         kept_off = seen[users]
         kept_off.data[:] = 1  # that it was taken counts, with whatever weight
         relevant = relevant - relevant.multiply(kept_off)
+    mask = available_mask(split.train.item_keys, available)
+    if mask is not None:
+        relevant = relevant.multiply(mask.astype(np.float32)[None, :])
     relevant = relevant.tocsr()
     relevant.eliminate_zeros()
     return relevant
@@ -110,10 +130,12 @@ def _values(
     relevant: "csr_matrix",
     first: date,
     groups: Mapping[Any, Any] | None,
+    available: "pa.Array | None",
 ) -> np.ndarray:
     """The metric of each user's list on the eve of the test, float64 [users]."""
     fitted = model.fit(split.train, seed=recommender.seed)
-    filters = filters_of(recommender, fitted, split.train, first - timedelta(days=1), groups, users)
+    eve = first - timedelta(days=1)
+    filters = filters_of(recommender, fitted, split.train, eve, groups, users, available=available)
     lists = best_items(fitted, split.train, users, recommender.gate.at, filters=filters)
     return _METRICS[recommender.gate.metric](lists, relevant)
 

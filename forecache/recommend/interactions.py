@@ -125,12 +125,12 @@ class Interactions:
             user_keys: The model's users by code; users that it does not know get the codes behind them. None: users
                 keep their codes.
         """
-        items = _codes_of(self.item_keys, item_keys)[self.items]
+        items = codes_of(self.item_keys, item_keys)[self.items]
         found = self.where(items >= 0)
         found = replace(found, items=items[items >= 0], item_keys=item_keys)
         if user_keys is None:
             return found
-        codes = _codes_of(self.user_keys, user_keys)
+        codes = codes_of(self.user_keys, user_keys)
         unknown = codes < 0
         codes[unknown] = len(user_keys) + np.arange(unknown.sum(), dtype=np.int32)
         theirs, ours = _of_one_type(user_keys, self.user_keys.filter(pa.array(unknown)))
@@ -154,7 +154,7 @@ def _coded(table: pa.Table, name: str) -> tuple[pa.Array, Codes]:
     return keys, pc.index_in(column, value_set=keys).to_numpy().astype(np.int32, copy=False)
 
 
-def _codes_of(keys: pa.Array, vocabulary: pa.Array) -> Codes:
+def codes_of(keys: pa.Array, vocabulary: pa.Array) -> Codes:
     """The position of each key in a vocabulary, -1 where it is not there."""
     import pyarrow.compute as pc
 

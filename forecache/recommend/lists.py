@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.pipeline import Recommender
+from forecache.recommend.available import available_mask
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Factors, Fitted
@@ -78,16 +79,18 @@ def lists_of(
     interactions: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None,
+    available: pa.Array | None = None,
 ) -> Lists:
     """Rank for every user of the interactions.
 
     Args:
+        available: Keys of the items that may be on a list; None: all may.
         groups: Group by item key, where the declaration limits how many of a group are on a list; an item that is not
             there has none.
     """
     known = interactions.recoded(item_keys=fitted.item_keys)
     history = fitted.weighted(known)
-    filters = filters_of(recommender, fitted, known, night, groups)
+    filters = filters_of(recommender, fitted, known, night, groups, available=available)
     return Lists(interactions.user_keys, history, fitted, rank(fitted, history, recommender.k, filters))
 
 
@@ -148,6 +151,8 @@ def filters_of(
     night: date,
     groups: Mapping[Any, Any] | None,
     users: np.ndarray | None = None,
+    *,
+    available: pa.Array | None = None,
 ) -> Filters:
     """What the declaration keeps off the lists of an as-of date.
 
@@ -163,6 +168,7 @@ def filters_of(
         items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
         codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
     return Filters(
+        available=available_mask(fitted.item_keys, available),
         seen=seen if seen is None or users is None else seen[users],
         group_of_item=codes,
         most_of_group=recommender.most_of_group,

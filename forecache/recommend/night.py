@@ -2,14 +2,17 @@
 
 import time
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 
+from forecache.errors import InputError
 from forecache.lake.delta.partitions import Seen, find_committed, look
 from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF, Recommender
 from forecache.pipeline.similar import similar_items_of
-from forecache.recommend.gate import judge
+from forecache.recommend.available import available_items, available_mask
+from forecache.recommend.filters import Filters
+from forecache.recommend.gate import first_of_test, judge
 from forecache.recommend.lists import lists_of
 from forecache.recommend.read import read_interactions
 from forecache.recommend.similar import item_lists_of
@@ -72,7 +75,9 @@ class Tables:
         progress(f"reading the interactions up to {night.day}", 0.0)
         interactions, groups = read_interactions(self.settings, recommender, night.day)
         progress(f"judging the model of {recommender.name}", 0.1)
-        verdict = judge(recommender, interactions, night.day, groups)
+        eve = first_of_test(recommender, night.day) - timedelta(days=1)
+        before = available_items(self.settings, recommender, eve)
+        verdict = judge(recommender, interactions, night.day, groups, before)
         progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
         started = time.perf_counter()
         fitted = recommender.model.fit(interactions, seed=recommender.seed)
@@ -86,11 +91,19 @@ class Tables:
             run_id=run_id,
             progress=progress,
         )
+        available = available_items(self.settings, recommender, night.day)
+        mask = available_mask(fitted.item_keys, available)
+        if mask is not None and not mask.any():
+            raise InputError(
+                f"None of the {len(mask):,} items that users of {recommender.name} took is available on {night.day}.",
+                remedy="Check the catalogue, and that its items are named as those of the interactions.",
+            )
         similar = similar_items_of(recommender)
         if similar is not None:
             assert self.seen_items is not None
-            write(similar, item_lists_of(fitted, interactions, similar.k), seen=self.seen_items)
-        lists = lists_of(recommender, fitted, interactions, night.day, groups)
+            items = item_lists_of(fitted, interactions, similar.k, filters=Filters(available=mask))
+            write(similar, items, seen=self.seen_items)
+        lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
         version = write(recommender, lists, seen=self.seen)
         figures = {
             **verdict,

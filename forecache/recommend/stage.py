@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
-from forecache.errors import CheckError, ForecacheError, InputError
+from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.lake.delta.tables import table_version
-from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
+from forecache.lake.ingest.ingested import ingested_files, raw_state
+from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Recommender
@@ -56,12 +57,14 @@ def recommend(
         versions: dict[date, int] = {}
         for night in nights:
             try:
-                require_days(settings, source, [night], files=files)
-            except InputError as error:
+                for each in recommender.all_sources:
+                    require_delivered(settings, each, [night])
+            except (InputError, NotYetError) as error:
                 refused[night] = error
                 continue
             versions[night] = raw_state(settings, source, night, files=files)
-            inputs[night] = f"{source.raw_table}@{versions[night]} declared={recommender.fingerprint}"
+            states = " ".join(source_state(settings, each, [night])[night] for each in recommender.all_sources)
+            inputs[night] = f"{states} declared={recommender.fingerprint}"
 
         def work(some: Sequence[date]) -> dict[date, Done]:
             [day] = some

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from forecache.errors import SettingsError
-from forecache.pipeline import Column, Recommender, Source
+from forecache.pipeline import Catalogue, Column, Recommender, Snapshot, Source, Static
 from forecache.recommend.models import Ease
 
 SOURCE = Source(
@@ -26,6 +26,31 @@ SOURCE = Source(
 
 def declared(**changes: Any) -> Recommender:
     return Recommender(**{"name": "r", "source": SOURCE, "user": "who", "item": "what", "model": Ease(), **changes})
+
+
+def stock(**changes: Any) -> Source:
+    columns = (Column("what", "string"), Column("number", "int"), Column("there", "boolean", required=False))
+    declared_ = {"name": "stock", "columns": columns, "time": Snapshot(), "key": ("what",), "start": SOURCE.start}
+    return Source(**{**declared_, **changes})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Catalogue(SOURCE), "has source='visits'. It says what there is on a day"),
+        (lambda: Catalogue(stock(time=Static(), key=())), "has source='stock'. Give that source the item as its key"),
+        (lambda: Catalogue(stock(key=("what", "number"))), "Give that source the item as its key, one column"),
+        (lambda: Catalogue(stock(), available="number"), "In source 'stock' that is a int; it has to be a boolean"),
+        (lambda: Catalogue(stock(), available="nothing"), "that is a column that it does not declare"),
+        (
+            lambda: declared(catalogue=Catalogue(stock(key=("number",)))),
+            "has items of type string, and its catalogue, source 'stock', has the key 'number' of another type",
+        ),
+    ],
+)
+def test_a_catalogue_that_does_not_fit_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(
