@@ -17,7 +17,15 @@ _CLAUSES = {
     "localtime": "differs from run to run",
     "localtimestamp": "differs from run to run",
 }
-_MOMENTS = ("now", "today", "transaction_timestamp", "get_current_time", "get_current_timestamp", "current_localtime")
+_MOMENTS = (
+    "age",
+    "now",
+    "today",
+    "transaction_timestamp",
+    "get_current_time",
+    "get_current_timestamp",
+    "current_localtime",
+)
 
 
 def connect() -> Any:
@@ -50,9 +58,9 @@ def check_expression(owner: str, expression: str, features: Sequence[str]) -> No
             f"{owner} has the expression {_shown(expression)}, which {word}.",
             remedy="Compute a row's output from the features of that row alone.",
         )
-    columns = ", ".join(f'"{name}" FLOAT' for name in features)
+    columns = ", ".join(f'NULL::FLOAT AS "{name}"' for name in features)
     with connect() as connection:
-        connection.execute(f"CREATE TEMP TABLE features ({columns})")
+        connection.execute(f"CREATE TEMP VIEW features AS SELECT {columns}")  # which has no rowid, as a batch has none
         try:
             alone = len(connection.extract_statements(statement([expression]))) == 1
             kinds = connection.sql(f"SELECT (\n{expression}\n) FROM features").types if alone else []

@@ -147,6 +147,7 @@ def test_what_is_not_published_ends_with_its_predictions(shop: Settings, capsys:
         ("unpin", "unpublished"),
         ("rollback", "unpublished"),
         ("diff", "unpublished", "1", "2"),
+        ("push", "unpublished", "--remote", f"{shop.home_path}/remote"),
     ):
         assert "Pipeline 'unpublished' is not published" in said(capsys, *command), command
 

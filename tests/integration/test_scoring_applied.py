@@ -1,6 +1,7 @@
 """Nights are scored with models that are not trained here: registered ones, functions, expressions."""
 
 import dataclasses
+import shutil
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -294,6 +295,13 @@ def test_what_mlflow_does_not_have_is_said_in_a_sentence(lake: Settings, tmp_pat
             run(lake, applied(RegisteredModel(uri)))
 
 
+def test_a_model_whose_files_are_gone_is_said_in_a_sentence(lake: Settings, tmp_path: Path) -> None:
+    register(lake, onnx_model(tmp_path / "one"))
+    shutil.rmtree(tmp_path / "one")
+    with pytest.raises(NotFoundError, match="The files of the model models:/churn_model/1 cannot be read: "):
+        run(lake, applied(RegisteredModel(URI)))
+
+
 def test_a_server_that_is_away_is_said_in_a_sentence(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     pipeline = applied(RegisteredModel(URI))
@@ -336,6 +344,9 @@ def test_a_version_that_misses_its_floors_leaves_the_last_accepted_one(lake: Set
     assert f"Version {good} stays: version {bad} misses its floors: roc_auc" in result.details["judged"]["reason"]
     assert "on 360 rows" in result.details["judged"]["reason"]
     run(lake, pipeline)
+    tracking(lake).delete_model_version("churn_model", str(good))
+    with pytest.raises(CheckError, match="does not reach its floors, and those that did are deleted: roc_auc"):
+        run(lake, pipeline)
     verdicts = [row.details for row in all_records(lake, "judge", "demo")]
     assert [(found["version"], found["accepted"]) for found in verdicts] == [
         (1, False),

@@ -12,6 +12,7 @@ from forecache.cli.runner import chosen_served
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
 from forecache.pipeline import load_served
 from forecache.pipeline.names import check_name
+from forecache.pipeline.trained import require_published
 from forecache.settings import Settings
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
@@ -67,6 +68,8 @@ def _exchange(
         check_name("pipeline", name)
     here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
     chosen = here if pulling else chosen_served(current, names)
+    for name in () if pulling else names:
+        require_published(load_served(current, name))
     with StageProgress() as progress:
 
         def exchange(name: str) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from forecache.registry.gate.checks import check_floors
 from forecache.registry.gate.judge import judge_of
 from forecache.registry.versions.models import ModelVersion
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
 from forecache.tracking.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -66,13 +65,14 @@ def accepted(
             f"The model {found.uri} does not reach its floors, and no version did before: {reason}",
             remedy="Register a better version, or lower the floors. What was published stays.",
         )
-    last = int(before[-1]["version"])
-    kept = version_of(tracking(settings), found.name, last)
-    return replace(
-        kept,
-        gate="failed",
-        metrics=before[-1]["metrics"],
-        tags=_reasoned(kept, f"Version {last} stays: version {found.version} misses its floors: {reason}"),
+    for details in reversed(before):
+        kept = version_of(settings, model, int(details["version"]))
+        if kept is not None:
+            why = f"Version {kept.version} stays: version {found.version} misses its floors: {reason}"
+            return replace(kept, gate="failed", metrics=details["metrics"], tags=_reasoned(kept, why))
+    raise CheckError(
+        f"The model {found.uri} does not reach its floors, and those that did are deleted: {reason}",
+        remedy="Register a better version, or lower the floors. What was published stays.",
     )
 
 

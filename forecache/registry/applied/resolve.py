@@ -71,9 +71,20 @@ def what_mlflow_says(error: Exception) -> str:
     return re.sub(r"//[^/@\s]*@", "//", f"{said[0]} failed" if said[1] else said[0].rstrip("."))
 
 
-def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
-    """A version of a registered model."""
-    return _registered(client.get_model_version(name, str(number)))
+def version_of(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
+    """A version of the registered model, None where it was deleted.
+
+    Raises:
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _registered(tracking(settings).get_model_version(model.name, str(number)))
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        raise away(model.uri, error) from None
 
 
 def _look_up(client: "MlflowClient", pipeline: Pipeline, uri: str) -> ModelVersion:
