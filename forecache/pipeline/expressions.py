@@ -25,6 +25,7 @@ _MOMENTS = (
     "get_current_time",
     "get_current_timestamp",
     "current_localtime",
+    "current_localtimestamp",
 )
 
 
