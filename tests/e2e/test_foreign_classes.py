@@ -55,7 +55,7 @@ def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Sett
     asked = f"select p.*, f.region from {joined} where p.as_of = date '{END}' order by p.customer"
     rows = query(settings, asked).to_pylist()
     assert len(rows) == CUSTOMERS
-    hits = [row["next_tariff"] == TARIFFS[int(row["region"])] for row in rows]
+    hits = [row["next_tariff"] == TARIFFS[REGIONS.index(row["region"])] for row in rows]
     assert np.mean(hits) > 0.9
     with open_store(settings, "plans").snapshot() as snapshot:
         answers = Answers(snapshot)

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from forecache.pipeline import load_pipeline
+from forecache.pipeline import Schedule, load_pipeline
 from forecache.settings import Settings, load_settings
 from jobs.definitions import pipeline_definitions, source_definitions
 from resources.dagster_internals import PARTITION_NAME_TAG
@@ -83,3 +83,23 @@ def test_sensor_runs_a_night_once_it_is_delivered_and_not_where_it_was_run(
 def test_pipeline_whose_sources_do_not_wait_has_no_such_sensor(shop: Settings) -> None:
     orders = load_pipeline(shop, "orders")
     assert list(pipeline_definitions(orders).sensors or []) == []
+
+
+def test_a_run_for_several_nights_waits_for_each_of_them(shop: Settings) -> None:
+    orders = load_pipeline(shop, "orders")
+    [source] = orders.all_sources
+    schedule, waits = Schedule(cron="0 3 * * mon"), dataclasses.replace(source, missing="wait")
+    weekly = dataclasses.replace(orders, sources=(waits,), schedule=schedule)
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+    [nightly] = [s for s in pipeline_definitions(weekly).schedules or [] if s.name == "nightly_orders_schedule"]
+
+    def tick() -> Any:
+        moment = datetime(2026, 1, 12, 3, tzinfo=timezone.utc)  # after Monday and Tuesday, the last day of the data
+        context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})
+        return nightly.evaluate_tick(context)
+
+    land(shop)
+    assert "Not yet: orders has not delivered 2026-01-05." in tick().skip_message
+    (Path(shop.landing_uri) / "orders" / "2026-01-05.csv").write_text("customer,day,amount\n")
+    [request] = tick().run_requests
+    assert {value for name, value in request.tags.items() if "partition" in name} == {"2026-01-05", "2026-01-06"}

@@ -31,7 +31,6 @@ from forecache.training.estimator.libraries import (
     refuse_unsaveable,
     save,
     seeded,
-    told_of_categories,
 )
 from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.training.estimator.several import as_one, predict_all
@@ -68,7 +67,6 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     estimators = [seeded(each, pipeline.training.seed) for each in _built(pipeline, pipeline.model)]
     classes, version = training_classes(settings, pipeline, version=spec.table_version), spec.table_version
     encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
-    estimators = [told_of_categories(each, encoding.categories) for each in estimators]
     train, validation = (
         read_matrix(settings, pipeline, encoding, version=version, split=split, classes=classes)
         for split in ("train", "validation")

@@ -1,6 +1,6 @@
 """Differences between LightGBM, XGBoost and scikit-learn: losses of each round, early stopping, and saving a file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -60,19 +60,6 @@ def seeded(estimator: Any, seed: int) -> Any:
     return estimator.set_params(**dict.fromkeys(open_states, seed)) if open_states else estimator
 
 
-def told_of_categories(estimator: Any, categories: Mapping[str, tuple[int, int]]) -> Any:
-    """A scikit-learn estimator that treats categories as such, where it can; `fit` tells LightGBM.
-
-    Args:
-        categories: By name, the column of the matrix and the number of codes.
-    """
-    most = getattr(estimator, "max_bins", 255)
-    columns = [column for column, num_codes in categories.values() if num_codes <= most]
-    if not columns or estimator.get_params().get("categorical_features", ()) != "from_dtype":
-        return estimator
-    return estimator.set_params(categorical_features=columns)
-
-
 def fit(
     estimator: Any,
     names: tuple[str, ...],
@@ -86,7 +73,8 @@ def fit(
     """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`.
 
     Args:
-        categories: Columns that hold codes of categories: LightGBM splits them as such, XGBoost by the order of codes.
+        categories: Columns that hold codes of categories: LightGBM splits them as such, the others
+            by the order of codes.
     """
     library = library_of(estimator)
     if library == "lightgbm":

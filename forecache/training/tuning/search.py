@@ -39,6 +39,7 @@ from forecache.training.tuning.study import (
     requeue_interrupted,
     suggest,
 )
+from forecache.training.vocabulary import learn_vocabularies
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -89,8 +90,7 @@ def tune(
         search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
         ran = search.run()
     details = {**search.summary(), "inputs": inputs, "training_version": version}
-    seconds = time.perf_counter() - started
-    finished = details["trials"]
+    seconds, finished = time.perf_counter() - started, details["trials"]
     if ran:
         Stage(settings, STAGE, pipeline.name, run_id).record({None: Done(finished, details)}, {None: inputs}, seconds)
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
@@ -120,7 +120,7 @@ class _Search:
         self.settings = settings.model_copy(update={"training_workers": 1, "training_nodes": "1"})
         self.pipeline, self.night, self.study, self.folder = pipeline, night, study, folder
         self.version, self.inputs, self.trials, self.progress = version, inputs, trials, progress
-        self.client = tracking(settings)
+        self.vocabularies, self.client = learn_vocabularies(settings, pipeline, version=version), tracking(settings)
         self.experiment = experiment_of(settings, self.client, pipeline)
         self.parent = self._parent_run()
         self.remaining = trials - len(finished_trials(study))
@@ -229,6 +229,7 @@ class _Search:
             device=self.settings.device,
             keep_checkpoints=1,
             checkpoints=checkpoints_of(self.settings, folder),
+            vocabularies=self.vocabularies,
             export=False,
         )
 

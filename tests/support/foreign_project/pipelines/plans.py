@@ -1,6 +1,6 @@
 """Which tariff a customer books next: several classes, of events and a snapshot of the customers.
 
-The region is a category that is numbered here by hand; a declared category can take its place.
+The region is a category, whose codes the model learns.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,7 @@ def habits(events: Mapping[str, Any]) -> Any:
         .groupBy("customer", "as_of")
         .agg(F.avg("minutes").alias("minutes"), F.max("minutes").alias("most"))
     )
-    number = F.coalesce(*(F.when(F.col("region") == name, F.lit(float(i))) for i, name in enumerate(REGIONS)))
-    known = events["customers"].select("customer", "as_of", number.alias("region"), "age")
+    known = events["customers"].select("customer", "as_of", "region", "age")
     return used.join(known, ["customer", "as_of"], "left")
 
 
@@ -68,11 +67,12 @@ def trees() -> Any:
     return LGBMClassifier(n_estimators=20, min_child_samples=5, verbose=-1)
 
 
+COLUMNS = (Feature("minutes"), Feature("most"), Feature("region", type="category"), Feature("age", type="integer"))
 plans = Pipeline(
     name="plans",
     key=("customer",),
     sources=(BOOKINGS, CUSTOMERS),
-    features=Features(compute=habits, columns=(Feature("minutes"), Feature("most"), Feature("region"), Feature("age"))),
+    features=Features(compute=habits, columns=COLUMNS),
     label=Label("tariff", "multiclass", 1, next_tariff, weight="importance"),
     model=EstimatorModel(trees),
     training=Training(num_as_of=2, every_days=1),

@@ -1,0 +1,1 @@
+"""A project over flights from New York in 2013."""
