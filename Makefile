@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-demo bench-history figures settings-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-demo bench-history figures settings-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench-training: setup ## Training: throughput, recovery after kills
 
 bench-recommend: setup ## Recommenders: how good their lists are, and how long they take
 	@$(BIN)/python benchmarks/recommend.py $(ARGS)
+
+bench-features: setup ## A month of nights of windowed features: day tiles beside two other ways; ARGS="--events 1000000"
+	@$(BIN)/python benchmarks/features.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)

@@ -4,7 +4,7 @@ What landed up to the night and waits is ingested first. Only nights whose raw r
 late landing file makes the nights after it stale; the check `is_current` fails for them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -16,7 +16,8 @@ from assets.metadata import details_json, feature_columns, key_columns, stage_me
 from assets.partitions import as_of_partitions, source_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
-from forecache.pipeline import AS_OF, FeatureView, Schedule
+from forecache.pipeline import AS_OF, FeatureView, Pipeline, Schedule
+from forecache.results import StageResult
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -26,21 +27,37 @@ _MAX_STALE_SHOWN = 31
 
 def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition:
     """The feature table of a view, for the as-of dates of the pipelines that use it."""
-    table = view.feature_table
-    partitions = as_of_partitions(schedule, view.sources)
+    return _features(view, schedule, source_dependencies(schedule, view.sources))
+
+
+def build_joined_features(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The feature table of a pipeline that joins views; their tables are built on the way where they are not current.
+
+    Views whose sources begin on other days cannot be in a job with it: a job of Dagster has one range of partitions.
+    """
+    views = [dg.AssetDep(view.feature_table) for view in pipeline.views]
+    of_entities = source_dependencies(pipeline.schedule, pipeline.entities.sources if pipeline.entities else ())
+    return _features(pipeline, pipeline.schedule, [*views, *of_entities])
+
+
+def _features(
+    declared: FeatureView | Pipeline, schedule: Schedule, dependencies: Sequence[dg.AssetDep]
+) -> dg.AssetsDefinition:
+    table = declared.feature_table
+    partitions = as_of_partitions(schedule, declared.all_sources)
     about = "Rows there, each entity once, and what the features declare. Nothing is scored where one fails."
 
     @dg.asset(
         name=table,
-        deps=source_dependencies(schedule, view.sources),
-        description=f"{view.description}\n\n{__doc__}".strip(),
+        deps=dependencies,
+        description=f"{declared.description}\n\n{__doc__}".strip(),
         group_name="features",
         kinds={"deltalake", "spark"},
-        owners=[view.owner],
-        metadata={"dagster/column_schema": dg.TableSchema([*key_columns(view), *feature_columns(view)])},
+        owners=[declared.owner],
+        metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=as_of_freshness(schedule, view.end),
+        freshness_policy=as_of_freshness(schedule, declared.end),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
             dg.AssetCheckSpec(
@@ -53,25 +70,27 @@ def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition
     )
     @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
-        from forecache.lake.features import build_view as build
-        from forecache.lake.features import feature_versions, stale_nights
+        from forecache.lake.features import build_features, build_view, feature_versions, stale_nights
         from forecache.quality.expectations import feature_expectations
         from forecache.quality.verdicts import check_nights
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        for source in view.sources:
+        for source in declared.all_sources:
             ingest_waiting(step, source, last=max(nights))
-        result = step.run(build, step.session(), current, view, nights, rebuild=step.rebuild)
+        build: Callable[..., StageResult] = build_view if isinstance(declared, FeatureView) else build_features
+        result = step.run(build, step.session(), current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
         step.tell(f"checking {table}")
-        versions = feature_versions(current, view, nights)
+        versions = feature_versions(current, declared, nights)
         states = {night: f"{table}@{version}" for night, version in versions.items()}
-        reports = check_nights(step.session(), current, table, feature_expectations(view), column=AS_OF, states=states)
+        reports = check_nights(
+            step.session(), current, table, feature_expectations(declared), column=AS_OF, states=states
+        )
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
-        stale = _stale(set(stale_nights(current, view)) - set(nights))
+        stale = _stale(set(stale_nights(current, declared)) - set(nights))
         yield from checks.check_events(context, table, CURRENT, built, others=stale)
 
     return features

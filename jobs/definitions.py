@@ -1,13 +1,13 @@
 """What Dagster loads: the assets, jobs, schedules and sensors of every pipeline of a project, put together."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import dagster as dg
 
 from assets.candidate import build_candidate
 from assets.challenger import build_challenger
 from assets.drift_report import build_drift_report
-from assets.features import build_features
+from assets.features import build_features, build_joined_features
 from assets.landing import build_landing, build_landing_check
 from assets.mailed import build_mailed
 from assets.model import build_model, registered_model
@@ -68,7 +68,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ),
         store_definitions(),
         *(source_definitions(source) for source in sources_of([*project.nightly.values(), *project.mailings.values()])),
-        dg.Definitions(assets=[build_features(*each) for each in views_of(project.pipelines.values())]),
+        dg.Definitions(assets=features_of(project.pipelines.values())),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         *(mailing_definitions(mailing) for mailing in project.mailings.values()),
@@ -167,6 +167,12 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 def sources_of(pipelines: Iterable[Served | Mailing]) -> list[AnySource]:
     """The sources of all that is declared, each once."""
     return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
+
+
+def features_of(pipelines: Collection[Pipeline]) -> list[dg.AssetsDefinition]:
+    """The feature tables of all pipelines: those of views, each once, and those that are joined from them."""
+    joined = [build_joined_features(pipeline) for pipeline in pipelines if pipeline.is_joined]
+    return [*(build_features(*each) for each in views_of(pipelines)), *joined]
 
 
 def views_of(pipelines: Iterable[Pipeline]) -> list[tuple[FeatureView, Schedule]]:

@@ -7,6 +7,7 @@ pipeline, and a job of Dagster has assets of one range of partitions only.
 import dagster as dg
 
 from assets.drift_report import drift_report_name
+from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.pipeline import Pipeline, Recommender, Served
 from forecache.pipeline.similar import similar_items_of
@@ -18,7 +19,11 @@ def nightly_job_name(pipeline: Served) -> str:
 
 
 def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
-    assets = [pipeline.feature_table, pipeline.prediction_table]
+    # A view whose sources begin on other days has other partitions; the step of the join builds it.
+    own, schedule = pipeline_partitions(pipeline), pipeline.schedule
+    views = [view for view in pipeline.views if as_of_partitions(schedule, view.sources) == own]
+    tables = dict.fromkeys([*(view.feature_table for view in views), pipeline.feature_table])
+    assets = [*tables, pipeline.prediction_table]
     if pipeline.publish is not None:
         assets.append(published_name(pipeline))
     if pipeline.drift.report_rows:

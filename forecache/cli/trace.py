@@ -16,7 +16,7 @@ from forecache.pipeline.names import FEATURES
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.pipeline import AnySource, Pipeline
+    from forecache.pipeline import AnySource, FeatureView, Pipeline
     from forecache.store import Manifest
 
 
@@ -40,7 +40,11 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     subject = pipeline.feature_table.removeprefix(FEATURES)
     made = recorded(current, "features", subject, night, delta_version=feature_version)
     chain["features"] = features | made
-    chain["raw"] = [_source(current, source, made, where, night) for view in pipeline.views for source in view.sources]
+    chain["raw"] = [
+        _source(current, source, _made_of(current, pipeline, view, made, night), where, night)
+        for view in pipeline.views
+        for source in view.sources
+    ]
     chain["model"] = _model(current, pipeline, manifest, prediction.get("row", {}))
     return chain
 
@@ -141,8 +145,18 @@ def _source(
     return events_of(current, source.raw_table, version, of_key, night)
 
 
+def _made_of(
+    current: Settings, pipeline: "Pipeline", view: "FeatureView", made: dict[str, Any], night: date
+) -> dict[str, Any]:
+    """The record of a view's night that features were made from: their own, or of a join the one that it names."""
+    if not pipeline.is_joined:
+        return made
+    version = _raw_version(made.get("inputs", ""), view.feature_table)
+    return recorded(current, "features", view.name, night, delta_version=version)
+
+
 def _raw_version(inputs: str, table: str) -> int | None:
-    """The raw table's Delta version in the `inputs` of a features record ("raw_purchases@12 code=...")."""
+    """A table's Delta version in the `inputs` of a features record ("raw_purchases@12 code=...")."""
     for word in inputs.split():
         name, at, version = word.partition("@")
         if at and name == table and version.lstrip("-").isdigit():

@@ -39,7 +39,7 @@ def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
     Raises:
         InputError: A column is missing, or has a type that its feature does not take.
     """
-    function = view.features.compute
+    function = view.features and view.features.compute
     require_columns(computed, view, view.feature_names, function, "feature")
     types = dict(computed.dtypes)
     for feature in view.feature_columns:

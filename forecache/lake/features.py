@@ -1,7 +1,7 @@
 """The feature table: one partition a night, point-in-time correct, rebuilt only where its inputs changed."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,14 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
 from forecache.lake.delta.tables import open_table, table_version, write_partitions
-from forecache.lake.feature_columns import typed_columns
+from forecache.lake.feature_rows import joined_inputs, view_frame, view_inputs
+from forecache.lake.join import join_views, read_view
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.pins import Pins
-from forecache.lake.sources.rows import known_rows
-from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.state import require_delivered
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline
+from forecache.pipeline import AS_OF, FeatureView, Pipeline
 from forecache.pipeline.as_of import require_as_of, require_within
 from forecache.pipeline.names import FEATURES
 from forecache.results import Progress, StageResult, no_progress
@@ -29,47 +29,6 @@ STAGE = "features"
 _NIGHTS_AT_ONCE = 31
 
 
-def feature_frame(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None
-) -> "DataFrame":
-    """Key columns, `as_of` and the features as float32, for every entity known on each night; see `view_frame`."""
-    (view,) = pipeline.views
-    return view_frame(spark, settings, view, nights, pins=pins)
-
-
-def view_frame(
-    spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
-) -> "DataFrame":
-    """Key columns, `as_of` and the features as float32, for every key known on each night.
-
-    Args:
-        pins: The existing tables as the run sees them; None: as they are now.
-
-    Raises:
-        InputError: The declaration's function left out a column that it declares, or one is no number.
-    """
-
-    rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
-    computed = rows[view.sources[0].name] if compute is None else compute(rows)
-    return computed.select(*view.key, AS_OF, *typed_columns(computed, view))
-
-
-def view_inputs(
-    settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
-) -> dict[date, str]:
-    """For each night, what its features depend on: the state of the sources, and the declaration."""
-    states = source_states(settings, view.sources, nights, pins=pins)
-    return {night: f"{states[night]} code={view.fingerprint}" for night in nights}
-
-
-def source_states(
-    settings: Settings, sources: Sequence[AnySource], nights: Sequence[date], *, pins: Pins | None = None
-) -> dict[date, str]:
-    """For each night, the state of all that it may see of the sources."""
-    states = [source_state(settings, source, nights, pins=pins) for source in sources]
-    return {night: " ".join(state[night] for state in states) for night in nights}
-
-
 def build_features(
     spark: "SparkSession",
     settings: Settings,
@@ -80,10 +39,18 @@ def build_features(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of a pipeline for the nights that are missing or stale; see `build_view`."""
+    """Write the features of a pipeline for the nights that are missing or stale, those of its views first.
+
+    Raises as `build_view`, and InputError where the function of the entities left out a column.
+    """
     require_nights(settings, pipeline, nights)
-    (view,) = pipeline.views
-    return build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+    built = [
+        build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+        for view in pipeline.views
+    ]
+    if pipeline.is_joined:
+        return _build_joined(spark, settings, pipeline, nights, run_id, progress, rebuild)
+    return built[0]
 
 
 def build_view(
@@ -110,56 +77,103 @@ def build_view(
             are taken over.
     """
     with own_turn(settings, view.feature_table, run_id, progress):
-        return _build_stale(spark, settings, view, nights, run_id, progress, rebuild)
+        pins = Pins(settings)
+        require_nights(settings, view, nights, pins=pins)
+        writer = _Writer(settings, view, pins.details(view.sources), run_id, progress)
+
+        def frame(some: Sequence[date]) -> "DataFrame":
+            return view_frame(spark, settings, view, some, pins=pins, run_id=run_id, progress=progress)
+
+        return writer.write_stale(view_inputs(settings, view, nights, pins=pins), frame, rebuild=rebuild)
 
 
-def _build_stale(
+def _build_joined(
     spark: "SparkSession",
     settings: Settings,
-    view: FeatureView,
+    pipeline: Pipeline,
     nights: Sequence[date],
     run_id: str,
     progress: Progress,
     rebuild: bool,
 ) -> StageResult:
-    started = time.perf_counter()
-    pins = Pins(settings)
-    require_nights(settings, view, nights, pins=pins)
-    table = view.feature_table
-    seen = look(settings, table, AS_OF)
-    inputs = view_inputs(settings, view, nights, pins=pins)
+    """Write the features that are joined from the tables of views, where those or the entities have changed."""
+    with own_turn(settings, pipeline.feature_table, run_id, progress):
+        pins = Pins(settings)
+        sources = pipeline.entities.sources if pipeline.entities else ()
+        writer = _Writer(settings, pipeline, pins.details(sources), run_id, progress)
+        versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
 
-    def build(some: Sequence[date]) -> dict[date, Done]:
-        frame = view_frame(spark, settings, view, some, pins=pins)
-        wanted = {night: inputs[night] for night in some}
-        done = write_partitions(
-            frame, settings, table, column=AS_OF, values=some, seen=seen, inputs=wanted, run_id=run_id
+        def frame(some: Sequence[date]) -> "DataFrame":
+            frames = {
+                view.name: read_view(spark, settings, view, {night: versions[view.name][night] for night in some})
+                for view in pipeline.views
+            }
+            return join_views(spark, settings, pipeline, some, frames, pins=pins)
+
+        inputs = joined_inputs(settings, pipeline, versions, nights, pins=pins)
+        return writer.write_stale(inputs, frame, rebuild=rebuild)
+
+
+class _Writer:
+    """Writes the stale nights of a feature table; made before the inputs are looked at, so that no other run's newer
+    rows are overwritten.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        declared: Pipeline | FeatureView,
+        details: Mapping[str, Any],
+        run_id: str,
+        progress: Progress,
+    ) -> None:
+        self._started = time.perf_counter()
+        self._settings, self._declared, self._table = settings, declared, declared.feature_table
+        self._details, self._run_id, self._progress = details, run_id, progress
+        self._seen = look(settings, self._table, AS_OF)
+
+    def write_stale(
+        self, inputs: Mapping[date, str], frame: Callable[[Sequence[date]], "DataFrame"], *, rebuild: bool
+    ) -> StageResult:
+        """Write the nights whose inputs differ from those of their last record; `frame` gives the rows of some."""
+        name = self._declared.name
+
+        def build(some: Sequence[date]) -> dict[date, Done]:
+            done = write_partitions(
+                frame(some),
+                self._settings,
+                self._table,
+                column=AS_OF,
+                values=some,
+                seen=self._seen,
+                inputs={night: inputs[night] for night in some},
+                run_id=self._run_id,
+            )
+            return _done(self._settings, self._table, done.versions, self._details)
+
+        def find(stale: Mapping[date, str]) -> dict[date, Done]:
+            written = find_committed(self._settings, self._table, column=AS_OF, inputs=stale)
+            return _done(self._settings, self._table, {night: writer.version for night, writer in written.items()})
+
+        def tell(some: Sequence[date], share: float) -> None:
+            self._progress(f"features of {name} for {span(some)}", share)
+
+        stage = Stage(self._settings, STAGE, name, self._run_id)
+        records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
+        return StageResult(
+            stage=STAGE,
+            subject=name,
+            rows=sum(row.rows for row in records.values()),
+            seconds=time.perf_counter() - self._started,
+            nights=tuple(sorted(inputs)),
+            table=self._table,
+            delta_version=table_version(self._settings, self._table),
+            skipped=not built,
+            details={
+                "built": [night.isoformat() for night in built],
+                "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
+            },
         )
-        return _done(settings, table, done.versions, pins.details(view.sources))
-
-    def find(stale: Mapping[date, str]) -> dict[date, Done]:
-        written = find_committed(settings, table, column=AS_OF, inputs=stale)
-        return _done(settings, table, {night: writer.version for night, writer in written.items()})
-
-    def tell(some: Sequence[date], share: float) -> None:
-        progress(f"features of {view.name} for {span(some)}", share)
-
-    stage = Stage(settings, STAGE, view.name, run_id)
-    records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
-    return StageResult(
-        stage=STAGE,
-        subject=view.name,
-        rows=sum(row.rows for row in records.values()),
-        seconds=time.perf_counter() - started,
-        nights=tuple(sorted(nights)),
-        table=table,
-        delta_version=table_version(settings, table),
-        skipped=not built,
-        details={
-            "built": [night.isoformat() for night in built],
-            "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
-        },
-    )
 
 
 def _done(
@@ -196,12 +210,19 @@ def feature_versions(settings: Settings, declared: Pipeline | FeatureView, night
     return versions
 
 
-def stale_nights(settings: Settings, view: FeatureView) -> tuple[date, ...]:
+def stale_nights(settings: Settings, declared: Pipeline | FeatureView) -> tuple[date, ...]:
     """Nights whose features were built from raw rows that have changed since, by a late file, or by older code."""
-    records = last_records(settings, STAGE, view.name)
+    if isinstance(declared, Pipeline) and not declared.is_joined:
+        return stale_nights(settings, declared.views[0])
+    records = last_records(settings, STAGE, declared.name)
     nights = [night for night in records if night is not None]
-    inputs = view_inputs(settings, view, nights)
-    return tuple(sorted(night for night in nights if records[night].inputs != inputs[night]))
+    if isinstance(declared, FeatureView):
+        inputs = view_inputs(settings, declared, nights)
+        return tuple(sorted(night for night in nights if records[night].inputs != inputs[night]))
+    below = {night for view in declared.views for night in stale_nights(settings, view)}
+    versions = {view.name: feature_versions(settings, view, nights) for view in declared.views}
+    inputs = joined_inputs(settings, declared, versions, nights)
+    return tuple(sorted(night for night in nights if records[night].inputs != inputs[night] or night in below))
 
 
 def require_nights(

@@ -16,7 +16,8 @@ from forecache.lake.contracts import (
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.features import feature_frame, require_nights, source_states
+from forecache.lake.feature_rows import feature_frame, source_states
+from forecache.lake.features import require_nights
 from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.sources.state import state_history

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import table_exists, table_version
-from forecache.lake.features import feature_versions, source_states
+from forecache.lake.feature_rows import source_states
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift

@@ -8,6 +8,7 @@ from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel,
 from forecache.pipeline.catalogue import Catalogue
 from forecache.pipeline.column import Column, ColumnType
 from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.entities import Entities
 from forecache.pipeline.expectations import Expectation, expect
 from forecache.pipeline.feature import Feature
 from forecache.pipeline.features import Features, Label
@@ -27,6 +28,7 @@ from forecache.pipeline.source import Source
 from forecache.pipeline.source_time import Snapshot, Static
 from forecache.pipeline.table_source import AnySource, TableSource
 from forecache.pipeline.view import FeatureView
+from forecache.pipeline.window import Where, Window
 
 __all__ = [
     "AS_OF",
@@ -42,6 +44,7 @@ __all__ = [
     "ColumnType",
     "Drift",
     "Effect",
+    "Entities",
     "EntitySplit",
     "EstimatorModel",
     "Expectation",
@@ -78,6 +81,8 @@ __all__ = [
     "TorchModel",
     "Training",
     "Vector",
+    "Where",
+    "Window",
     "baseline_name",
     "expect",
     "load_pipeline",

@@ -28,6 +28,8 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
                 places["source", source.name][module].append(undescribed)
             for view in pipeline.views if isinstance(pipeline, Pipeline) else ():
                 places["feature view", view.name][module].append(view)
+            if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is called like that of a view
+                places["feature view", pipeline.name][module].append(pipeline)
     broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
         if _differ(value for values in by_module.values() for value in values):

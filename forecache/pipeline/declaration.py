@@ -1,7 +1,7 @@
 """One pipeline: its parts, whether they fit together, and the names of its tables."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.checking import check_fields
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
+from forecache.pipeline.entities import Entities, check_entities, each_once
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.feature import Feature
 from forecache.pipeline.features import Features, Label, check_as_they_are
@@ -19,6 +20,7 @@ from forecache.pipeline.keys import check_pipeline_key
 from forecache.pipeline.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import (
     AS_OF,
+    FEATURES,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
     TRAINING_SET,
@@ -40,8 +42,9 @@ class Pipeline:
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
         key: Columns that a prediction is about; the features have them, and at least one source declares each.
-        features: What the model learns from: a function from events to features, or a view of this key that other
-            pipelines may share.
+        features: What the model learns from: a function from events to features, a view of this key that other
+            pipelines may share, or several views, which are joined.
+        entities: Of joined views, which keys have a row; None: those of the first view that has the pipeline's key.
         label: The function from events to what the model learns; a model that is not trained here has none.
         sources: What the label, and features that are a function, are computed from; none: the sources of the view.
         model, training: What is trained, and how; or what is applied as it is.
@@ -60,10 +63,11 @@ class Pipeline:
 
     name: str
     key: tuple[str, ...]
-    features: Features | FeatureView
+    features: Features | FeatureView | tuple[FeatureView, ...]
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
     outputs: tuple[AnyOutput, ...]
     sources: tuple[AnySource, ...] = ()
+    entities: Entities | None = None
     label: Label | None = None
     gate: Gate | None = None
     training: Training = field(default_factory=Training)
@@ -82,24 +86,12 @@ class Pipeline:
         check_fields(owner, self)
         check_name("pipeline", self.name)
         check_outputs(owner, self)
-        if not self.key or not (self.sources or isinstance(self.features, FeatureView)):
+        if not self.key or (isinstance(self.features, Features) and not self.sources):
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
-        check_unique("source", owner, [source.name for source in self.sources])
         if isinstance(self.features, Features):
             check_pipeline_key(owner, self.key, self.sources)
             check_as_they_are(owner, self.features, self.key, self.sources)
-        elif self.features.key != self.key:
-            raise SettingsError(
-                f"{owner} has another key than its features: its key is {self.key}, and that of its view "
-                f"{self.features.name!r} is {self.features.key}.",
-                remedy="Give the pipeline the view's key, or take a view of the pipeline's.",
-            )
-        for source in self.sources:
-            if source not in self.all_sources:
-                raise SettingsError(
-                    f"Two different sources of pipeline {self.name!r} are named {source.name!r}.",
-                    remedy="Declare it once, for the views and the label.",
-                )
+        check_entities(owner, self.key, self.views, self.entities, own=isinstance(self.features, Features))
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
         names = [name for feature in self.feature_columns for name in feature.own_names]
@@ -184,12 +176,18 @@ class Pipeline:
     def views(self) -> tuple[FeatureView, ...]:
         """What the features come from; features of its own are a view that nothing else uses."""
         if isinstance(self.features, Features):
-            return (
-                FeatureView(
-                    self.name, self.key, self.sources, self.features, description=self.description, owner=self.owner
-                ),
-            )
-        return (self.features,)
+            view = FeatureView(self.name, self.key, self.sources, self.features)
+            return (replace(view, description=self.description, owner=self.owner),)
+        return self.features if isinstance(self.features, tuple) else (self.features,)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the features are joined from views into a table of the pipeline's own."""
+        return len(self.views) > 1 or self.entities is not None
+
+    @property
+    def feature_expectations(self) -> tuple[Expectation, ...]:
+        return sum((view.feature_expectations for view in self.views), ())
 
     @property
     def feature_columns(self) -> tuple[Feature, ...]:
@@ -203,7 +201,8 @@ class Pipeline:
     def all_sources(self) -> tuple[AnySource, ...]:
         """What features and label are computed from, each once."""
         of_views = (source for view in self.views for source in view.sources)
-        return tuple({source.name: source for source in (*self.sources, *of_views)}.values())
+        of_entities = self.entities.sources if self.entities else ()
+        return each_once(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
 
     @property
     def label_sources(self) -> tuple[AnySource, ...]:
@@ -212,7 +211,7 @@ class Pipeline:
     @property
     def feature_table(self) -> str:
         """Delta table: key, as_of (date, partition), features (float32)."""
-        return self.views[0].feature_table
+        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
 
     @property
     def training_table(self) -> str:

@@ -7,6 +7,8 @@ from forecache.names import NAME
 
 RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
 """What the tables of a source are called, before its name."""
+TILES = "tiles_"
+"""What the table of a view's tiles is called, before its name."""
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
 """What the tables of a pipeline are called, before its name."""
 AS_OF = "as_of"

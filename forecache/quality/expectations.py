@@ -29,9 +29,9 @@ def raw_expectations(source: Source) -> tuple[Expectation, ...]:
     return (*derived, *source.expectations)
 
 
-def feature_expectations(view: FeatureView) -> tuple[Expectation, ...]:
+def feature_expectations(declared: FeatureView | Pipeline) -> tuple[Expectation, ...]:
     """For one as-of date of the feature table: it has rows, each entity once, and meets the features' expectations."""
-    return (*_keyed(view.key), *view.expectations)
+    return (*_keyed(declared.key), *declared.feature_expectations)
 
 
 def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:

@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_features, feature_frame
+from forecache.lake.feature_rows import feature_frame
+from forecache.lake.features import build_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.training_set import build_training_set, labelled_frame
 from forecache.lake.training_splits import as_of_dates

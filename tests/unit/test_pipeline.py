@@ -157,7 +157,7 @@ def test_the_project_is_found_in_the_current_folder(project: Path, monkeypatch: 
     ("changes", "message"),
     [
         ({"name": "Churn!"}, "pipeline name 'Churn!' is not usable"),
-        ({"key": ("client",)}, r"key is \('client',\), and that of its view 'customer' is \('customer_id',\)"),
+        ({"key": ("client",)}, r"another key than its features: it is client, and customer has customer_id\."),
         ({"segments": (Segment("s", of="nothing", bounds=(0.5,), labels=("a", "b")),)}, "wrong segment 's'"),
         ({"segments": (Segment("s", of="churn_probability", bounds=(0.5,), labels=("a",)),)}, "one label more"),
     ],

@@ -52,7 +52,7 @@ def test_prediction_expectations_demand_every_output_in_range_and_each_key_once(
 
 def test_feature_expectations_end_with_what_the_declaration_adds() -> None:
     (view,) = load_pipeline(load_settings(), "churn").views
-    assert feature_expectations(view)[-len(view.expectations) :] == view.expectations
+    assert feature_expectations(view)[-len(view.feature_expectations) :] == view.feature_expectations
 
 
 @pytest.mark.parametrize(

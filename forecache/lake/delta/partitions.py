@@ -8,13 +8,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files, grouped, open_if_exists, read_entry
 from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def find_committed(settings: Settings, name: str, *, column: str, inputs: Mappin
     wanted = {
         value.isoformat(): digest(text)
         for value, text in inputs.items()
-        if delta.transaction_version(f"{column}={value.isoformat()}") == _state(digest(text))
+        if was_written_from(delta, column, value, text)
     }
     writers = _last_writers(settings, name, column, set(wanted), range(delta.version() + 1))
     rows = {key: sum(file.rows for file in some) for key, some in grouped(active_files(delta), column).items()}
@@ -143,6 +146,11 @@ def find_committed(settings: Settings, name: str, *, column: str, inputs: Mappin
         for key, writer in writers.items()
         if writer.inputs == wanted[key] and writer.rows == rows.get(key, 0)
     }
+
+
+def was_written_from(delta: "DeltaTable", column: str, value: date, inputs: str) -> bool:
+    """Whether a snapshot of a table names these inputs as those of a partition; it may have been changed since."""
+    return bool(delta.transaction_version(f"{column}={value.isoformat()}") == _state(digest(inputs)))
 
 
 def digest(inputs: str) -> str:

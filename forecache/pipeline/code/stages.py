@@ -33,13 +33,14 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    views = [view.fingerprint for view in pipeline.views]
+    views, entities = [view.fingerprint for view in pipeline.views], pipeline.entities
+    joined = {"entities": (entities.columns, entities.compute)} if entities else {}
     rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
     # What others' models return under which names is a part of the declaration, and not of the model.
     returns = {"returns": pipeline.model.returns} if isinstance(pipeline.model, RegisteredModel) else {}
-    training_set, training = _of_training(pipeline, {**rows, "views": views})
+    training_set, training = _of_training(pipeline, {**rows, **joined, "views": views})
     return Fingerprints(
-        features=fingerprint(**rows, views=views),
+        features=fingerprint(**rows, **joined, views=views),
         training_set=training_set,
         training=training,
         scoring=fingerprint(

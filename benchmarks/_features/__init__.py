@@ -1,0 +1,1 @@
+"""What a month of nights of windowed features costs, three ways."""

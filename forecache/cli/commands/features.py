@@ -1,0 +1,134 @@
+"""`forecache features`: the features of any table of keys and timestamps, as they were known at each of them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, wants_json
+from forecache.cli.progress import StageProgress
+from forecache.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from forecache.pipeline import FeatureView
+    from forecache.settings import Settings
+
+_ROW = "forecache_row"
+
+
+@command(
+    "features",
+    examples="""
+    forecache features churn --spine asked.csv --out known.parquet
+    forecache features customer --spine s3://lake/contacts --timestamp contacted_at --out known.csv --max-age 7
+    """,
+)
+@click.argument("names", metavar="PIPELINE_OR_VIEW...", nargs=-1, required=True)
+@click.option("--spine", required=True, help="Keys and timestamps: a Parquet or CSV file, or the URI of a Delta table.")
+@click.option("--out", required=True, help="Where the rows go: a Parquet or CSV file, or the URI of a Delta table.")
+@click.option("--timestamp", default="event_timestamp", show_default=True, help="The spine's column of times, UTC.")
+@click.option("--max-age", type=click.FloatRange(min=0), help="Days after which what was known is left out.")
+def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_age: float | None) -> None:
+    """Add the features of pipelines or feature views to a table, each row as known at its timestamp.
+
+    A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
+    """
+    from forecache.lake.historical import historical_features
+    from forecache.lake.spark.session import spark_session
+
+    current = settings()
+    views = find_views(current, names)
+    rows = _read(current, spine, views, timestamp)
+    with StageProgress() as progress:
+        progress.update(f"features of {len(rows):,} rows")
+        numbered = rows.append_column(_ROW, _numbers(len(rows)))
+        frame = spark_session(current).createDataFrame(numbered)
+        age = None if max_age is None else timedelta(days=max_age)
+        found = historical_features(
+            frame.sparkSession, current, views, frame, timestamp=timestamp, max_age=age, progress=progress.update
+        )
+        known = found.toArrow().sort_by(_ROW).drop_columns([_ROW])
+    _write(current, out, known)
+    if wants_json():
+        print_json({"rows": known.num_rows, "columns": known.column_names, "out": out})
+    else:
+        click.echo(f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.")
+
+
+def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]":
+    """The feature views of pipelines and views by name, each once.
+
+    Raises:
+        NotFoundError: Nothing has one of the names.
+    """
+    from forecache.pipeline import load_pipelines
+
+    pipelines = load_pipelines(current)
+    known = {view.name: view for pipeline in pipelines.values() for view in pipeline.views}
+    found: dict[str, FeatureView] = {}
+    for name in names:
+        if name not in pipelines and name not in known:
+            listed = ", ".join(sorted({*pipelines, *known}))
+            raise NotFoundError(f"There is no pipeline or feature view {name!r}.", remedy=f"There are {listed}.")
+        views = pipelines[name].views if name in pipelines else (known[name],)
+        found |= {view.name: view for view in views}
+    return list(found.values())
+
+
+def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", timestamp: str) -> "pa.Table":
+    """The spine; of a CSV file keys as the views declare them, and times in UTC."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    from forecache.pipeline.keys import key_types
+
+    kinds = {name: kind for view in views for name, kind in key_types(view.key, view.sources).items()}
+    arrow: dict[str, Any] = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "date": pa.date32()}
+    try:
+        if spine.endswith(".parquet"):
+            return pq.read_table(spine)
+        if spine.endswith(".csv"):
+            types = {timestamp: pa.timestamp("us", tz="UTC"), **{name: arrow[kind] for name, kind in kinds.items()}}
+            return pc.read_csv(spine, convert_options=pc.ConvertOptions(column_types=types, strings_can_be_null=False))
+        from deltalake import DeltaTable
+
+        options = current.storage_options if "://" in spine else None
+        return DeltaTable(spine, storage_options=options).to_pyarrow_table()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"The spine {spine!r} cannot be read: {str(error).splitlines()[0]}.") from error
+    except Exception as error:
+        if "deltalake" not in type(error).__module__ and "_internal" not in type(error).__module__:
+            raise
+        remedy = "Give a .parquet or .csv file, or the URI of a Delta table."
+        raise InputError(f"The spine {spine!r} is no Delta table.", remedy=remedy) from error
+
+
+def _write(current: "Settings", out: str, rows: "pa.Table") -> None:
+    """Write a file, which is there whole or not at all, or a Delta table, whose rows are replaced."""
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    if not out.endswith((".parquet", ".csv")):
+        from deltalake import write_deltalake
+
+        options = current.storage_options if "://" in out else None
+        write_deltalake(out, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+        return
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    (pq.write_table if path.suffix == ".parquet" else pc.write_csv)(rows, part)
+    part.replace(path)
+
+
+def _numbers(rows: int) -> "pa.Array":
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.array(np.arange(rows))

@@ -1,0 +1,1 @@
+"""Declared windows: tiles of a day each, and the nights that are merged from them."""

@@ -1,0 +1,212 @@
+"""Nights from tiles, in numpy: each night's windows are differences of running sums, or minima of slices.
+
+Spark's Python tasks run it on all tiles of some keys at a time. Running sums are of integers, so a difference of two is
+the sum of what lies between them, to the bit.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+_EPOCH = date(1970, 1, 1)
+_BATCH_ROWS = 1 << 16
+_PART_BITS, _PART_MASK = 32, (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One feature of the nights.
+
+    Attributes:
+        states: The columns of the tile that it is made from; of a mean those of the sum, then the count.
+    """
+
+    name: str
+    aggregate: str
+    days: int
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The nights of a view, as a function of its tiles.
+
+    Attributes:
+        days_active: A key has a row on a night that has a tile of it in so many days; None: in any before.
+    """
+
+    key: tuple[str, ...]
+    features: tuple[Merged, ...]
+    nights: tuple[date, ...]
+    days_active: int | None
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""
+        held = [batch for batch in batches if batch.num_rows]
+        if not held:
+            return
+        tiles = _Tiles(pa.Table.from_batches(held).combine_chunks(), self.key)
+        made = {feature: _maker(feature, tiles) for feature in self.features}
+        for night in self.nights:
+            number = (night - _EPOCH).days
+            since = None if self.days_active is None else number - self.days_active + 1
+            first, end = tiles.between(since, number)
+            active = np.flatnonzero(first < end)
+            if not len(active):
+                continue
+            columns = [tiles.keys[name].take(pa.array(active)) for name in self.key]
+            columns.append(pa.array(np.full(len(active), number, np.int32)).cast(pa.date32()))
+            for feature in self.features:
+                values, known = made[feature].night(number)
+                columns.append(pa.array(values[active], mask=~known[active]))
+            rows = pa.table(dict(zip([*self.key, "as_of", *(f.name for f in self.features)], columns, strict=True)))
+            yield from rows.combine_chunks().to_batches(_BATCH_ROWS)
+
+
+class _Tiles:
+    """Tiles by key and day; position `i` of what it returns is the key `keys[i]`."""
+
+    def __init__(self, table: pa.Table, key: Sequence[str]) -> None:
+        codes, self.keys = _codes(table, key)
+        days = table["day"].cast(pa.int32()).to_numpy().astype(np.int64)
+        self._first_day = int(days.min())
+        self._span = int(days.max()) - self._first_day + 2
+        place = codes * self._span + (days - self._first_day)
+        self.order = np.argsort(place, kind="stable")
+        self.place, self.days, self.codes = place[self.order], days[self.order], codes[self.order]
+        self.table = table
+        self._found: dict[tuple[int | None, int], tuple[Ints, Ints]] = {}
+
+    def between(self, since: int | None, until: int) -> tuple[Ints, Ints]:
+        """For each key, where its tiles of these days begin and end, both days included; None: from the first on."""
+        if (since, until) not in self._found:
+            if len(self._found) > 64:
+                self._found.clear()
+            self._found[since, until] = (self._at(self._first_day if since is None else since), self._at(until + 1))
+        return self._found[since, until]
+
+    def _at(self, day: int) -> Ints:
+        within = min(max(day - self._first_day, 0), self._span - 1)
+        return np.searchsorted(self.place, np.arange(self.keys.num_rows) * self._span + within)
+
+    def numbers(self, name: str) -> tuple[Any, NDArray[np.bool_]]:
+        """A column in the order of the tiles, with zeros for nulls, and where it is not null."""
+        column = self.table[name].combine_chunks()
+        known = np.asarray(column.is_valid())[self.order]
+        zero = pa.scalar(0, column.type)
+        return column.fill_null(zero).to_numpy(zero_copy_only=False)[self.order], known
+
+
+class _Sum:
+    def __init__(self, feature: Merged, tiles: _Tiles) -> None:
+        self._tiles, self._days = tiles, feature.days
+        self._running = [_running(tiles.numbers(name)[0]) for name in feature.states]
+
+    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - self._days + 1, night)
+        sums = [running[end] - running[first] for running in self._running]
+        values, known = self._value(sums)
+        return values, known
+
+    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
+        return to_double(sums[0], sums[1]), np.ones(len(sums[0]), bool)
+
+
+class _Count(_Sum):
+    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
+        return sums[0].astype(np.float64), np.ones(len(sums[0]), bool)
+
+
+class _Mean(_Sum):
+    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
+        known = sums[2] > 0
+        return to_double(sums[0], sums[1]) / np.where(known, sums[2], 1), known
+
+
+class _Extreme:
+    def __init__(self, feature: Merged, tiles: _Tiles) -> None:
+        self._tiles, self._days = tiles, feature.days
+        self._least = feature.aggregate == "min"
+        self._nothing = np.inf if self._least else -np.inf
+        values, known = tiles.numbers(feature.states[0])
+        self._values = np.append(np.where(known, values, self._nothing), self._nothing)
+
+    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - self._days + 1, night)
+        slices = np.stack([first, end], axis=1).reshape(-1)
+        found = (np.minimum if self._least else np.maximum).reduceat(self._values, slices)[::2]
+        known = (first < end) & (found != self._nothing)
+        return found, known
+
+
+class _Last:
+    def __init__(self, feature: Merged, tiles: _Tiles) -> None:
+        self._tiles, self._days = tiles, feature.days
+        self._values, known = tiles.numbers(feature.states[1])
+        # Of each tile the newest one up to it with a value: the rows of a day are later than those of the days before.
+        self._newest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
+
+    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - self._days + 1, night)
+        newest = self._newest[end - 1]
+        return self._values[newest], (first < end) & (newest >= first)
+
+
+class _Distinct:
+    def __init__(self, feature: Merged, tiles: _Tiles) -> None:
+        self._days, self._num_keys = feature.days, tiles.keys.num_rows
+        lists = tiles.table[feature.states[0]].combine_chunks().take(pa.array(tiles.order))
+        tile = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+        values = pc.list_flatten(lists).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        codes, days = tiles.codes[tile], tiles.days[tile]
+        order = np.lexsort((days, values, codes))
+        self._codes, self._days_of = codes[order], days[order]
+        values = values[order]
+        again = (self._codes[1:] == self._codes[:-1]) & (values[1:] == values[:-1])
+        # The next day with the same value: a value counts once, on its last day of the window.
+        self._next = np.append(np.where(again, self._days_of[1:], np.iinfo(np.int64).max), np.iinfo(np.int64).max)
+        self._next = self._next[: len(self._codes)]
+
+    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
+        last = (self._days_of > night - self._days) & (self._days_of <= night) & (self._next > night)
+        counts = np.bincount(self._codes[last], minlength=self._num_keys)
+        return counts.astype(np.float64), np.ones(self._num_keys, bool)
+
+
+_MAKERS: dict[str, Any] = {
+    "sum": _Sum, "count": _Count, "mean": _Mean, "min": _Extreme, "max": _Extreme, "last": _Last, "distinct": _Distinct,
+}  # fmt: skip
+
+
+def _maker(feature: Merged, tiles: _Tiles) -> Any:
+    return _MAKERS[feature.aggregate](feature, tiles)
+
+
+def to_double(whole: Ints, part: Ints) -> Floats:
+    """The double of sums of wholes and of parts; the same for the same sums wherever it is computed."""
+    whole, part = whole + (part >> _PART_BITS), part & _PART_MASK
+    return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-_PART_BITS
+
+
+def _running(values: Ints) -> Ints:
+    """Sums of the values before each position and after the last; integers that overflow come back in differences."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values.astype(np.int64))])
+
+
+def _codes(table: pa.Table, key: Sequence[str]) -> tuple[Ints, pa.Table]:
+    """A number for each row's key, and the keys in the order of their numbers."""
+    codes = np.zeros(table.num_rows, np.int64)
+    for name in key:
+        column = table[name].combine_chunks().dictionary_encode()
+        codes = codes * len(column.dictionary) + column.indices.to_numpy(zero_copy_only=False)
+        _, codes = np.unique(codes, return_inverse=True)
+    _, first = np.unique(codes, return_index=True)
+    return codes, table.select(list(key)).take(pa.array(first))

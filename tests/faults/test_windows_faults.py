@@ -1,0 +1,87 @@
+"""Tiles and nights in real processes: killed with SIGKILL at each commit, and two at once, they end as one run's do."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from windows_job import NIGHTS
+from windows_sample import SALES, VIEW, days_after, land, random_rows
+
+from forecache.lake.delta.tables import open_table
+from forecache.lake.features import build_view
+from forecache.lake.ingest.ingest import ingest
+from forecache.settings import PROJECT_ROOT, Settings, load_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+
+def contents(settings: Settings) -> dict[str, list[str]]:
+    return {
+        name: sorted(str(sorted(row.items())) for row in open_table(settings, name).to_pyarrow_table().to_pylist())
+        for name in (VIEW.tile_table, VIEW.feature_table)
+    }
+
+
+@pytest.fixture(scope="module")
+def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("landed")
+    settings, rng = load_settings(home=home, spark_master="local[2]"), random.Random(3)
+    for number in range(6):
+        land(settings, days_after(number), random_rows(rng, days_after(number), 10))
+    ingest(spark, settings, SALES)
+    return home
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    settings = settings_of(landed, tmp_path_factory.mktemp("quiet") / "home")
+    build_view(spark, settings, VIEW, NIGHTS)
+    return contents(settings)
+
+
+def settings_of(landed: Path, home: Path) -> Settings:
+    shutil.copytree(landed, home)
+    return load_settings(home=home, spark_master="local[2]")
+
+
+def start(home: Path, *kill: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "tests" / "support")])
+    command = [sys.executable, "-m", "windows_job", str(home), *kill]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, env={**os.environ, "PYTHONPATH": path}, **pipes)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "ready":
+        assert process.poll() is None
+    return process
+
+
+# The tiles are committed and recorded first, then the nights.
+@pytest.mark.parametrize(("step", "count"), [("decided", 1), ("committed", 1), ("decided", 3), ("committed", 3)])
+def test_killed_at_a_commit_it_is_made_good_by_the_next_run(
+    spark: Any, landed: Path, undisturbed: dict[str, list[str]], tmp_path: Path, step: str, count: int
+) -> None:
+    settings = settings_of(landed, tmp_path / "home")
+    process = start(settings.home_path, step, str(count))
+    process.communicate("go\n", timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    build_view(spark, settings, VIEW, NIGHTS)
+    assert contents(settings) == undisturbed
+
+
+def test_two_runs_at_once_leave_what_one_does(landed: Path, undisturbed: dict[str, list[str]], tmp_path: Path) -> None:
+    settings = settings_of(landed, tmp_path / "home")
+    both = [start(settings.home_path) for _ in range(2)]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=300)[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert answers[0] == answers[1]
+    assert contents(settings) == undisturbed
