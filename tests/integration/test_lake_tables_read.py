@@ -20,7 +20,7 @@ from forecache.errors import InputError, NotYetError, UnavailableError
 from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows, known_rows
 from forecache.lake.sources.state import require_delivered, source_state
-from forecache.pipeline import Column, Snapshot, Static, TableSource
+from forecache.pipeline import Column, Snapshot, Source, Static, TableSource
 from forecache.settings import Settings, load_settings
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
@@ -301,6 +301,22 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
     assert not again.skipped
     train = query(settings, "select price from training_set_spending where split = 'train' order by price")
     assert train["price"].to_pylist() == [10.0, 20.0]
+
+
+def test_chain_of_an_answer_names_the_state_of_an_existing_table_that_was_read(
+    settings: Settings, by_version: TableSource
+) -> None:
+    from forecache.cli.trace import _source
+
+    made = {"inputs": "", "pinned": {"products": {"uri": by_version.uri, "version": 2}}}
+    assert _source(settings, by_version, made, {"product_id": 1}, D[4]) == {
+        "table": by_version.uri,
+        "delta_version": 2,
+        "missing": "an existing table, whose rows are not looked up here",
+    }
+    landed = Source("regions", (Column("region", "string"),), time=Static(), start=D[0])
+    link = _source(settings, landed, {"inputs": "raw_regions@3 code=x"}, {"product_id": 1}, D[4])
+    assert (link["delta_version"], link["missing"]) == (3, "its rows are not of the pipeline's key")
 
 
 def test_maintenance_leaves_an_existing_table_in_the_lakes_folder_alone(

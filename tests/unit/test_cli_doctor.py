@@ -97,3 +97,27 @@ def test_project_with_a_broken_module_names_it(
     monkeypatch.setenv("FORECACHE_PROJECT", "doctor_project")
     assert main(["doctor", "--json"]) == 1
     assert "doctor_project.pipelines.bad" in findings(capsys)["pipelines"]["found"]
+
+
+def test_source_whose_table_or_database_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "support"))
+    monkeypatch.setenv("FORECACHE_PROJECT", "database_project")
+    assert main(["doctor", "--json"]) == 1
+    found = findings(capsys)["sources"]
+    assert found["state"] == "fail"
+    assert "Source 'sales' queries the database 'shop', which FORECACHE_DATABASES does not have" in found["found"]
+    monkeypatch.setenv("FORECACHE_DATABASES", json.dumps({"shop": "sqlite://"}))
+    main(["doctor", "--json"])
+    assert findings(capsys)["sources"]["found"] == "0 existing tables and 1 queried databases answer"
+
+    package = tmp_path / "reads_nothing" / "pipelines"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "spending.py").write_text((Path(__file__).parent.parent / "support" / "table_project.py").read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "reads_nothing")
+    assert main(["doctor", "--json"]) == 1
+    assert "there is no Delta table in /no/table" in findings(capsys)["sources"]["found"]

@@ -51,6 +51,14 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
             yield [tuple(_text(row[place]) for place in places) for row in rows]
 
 
+def require_database(settings: Settings, source: Source) -> None:
+    """Connect to the database of a source's query; raises as `text_batches`, but for what is wrong with the query."""
+    assert source.extract is not None
+    url = _url(settings, source, source.extract)
+    with _explained(source, source.extract, url), _connected(url, source.extract):
+        pass
+
+
 def _url(settings: Settings, source: Source, query: Query) -> "URL":
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
