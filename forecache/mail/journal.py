@@ -5,6 +5,7 @@ disk before the next step, says of each message that it was not sent, or what th
 whose last byte was about to go, that nobody here can know.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forecache.files import write_durably
+from forecache.files import lock, write_durably
 from forecache.settings import Settings
 from forecache.steps import Steps
 
@@ -58,8 +59,9 @@ class Journal:
         """A name for this home that no other has; it stays."""
         path = self._folder / "home"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, secrets.token_hex(8))
+            with lock(self._folder / "home.lock"):
+                if not path.exists():
+                    write_durably(path, secrets.token_hex(8))
         return path.read_text()
 
     def noted(self) -> Noted | None:
@@ -95,7 +97,12 @@ class Journal:
 
     def _note(self, line: dict[str, Any]) -> None:
         content = json.dumps(line).encode() + b"\n"
-        written = os.write(self._descriptor, content)
-        if written != len(content):
-            raise OSError(f"{self._path} could not be written: the disk is full.")
-        os.fdatasync(self._descriptor)
+        size = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, f"{self._path} could not be written: the disk is full")
+            os.fdatasync(self._descriptor)
+        except OSError:
+            # Nothing may be written behind a part of a line.
+            os.ftruncate(self._descriptor, size)
+            raise

@@ -50,8 +50,10 @@ class Recipients:
         return user in self._rows
 
     def recipient(self, user: str) -> Recipient | None:
-        """Whom to write to; None where the address is not usable."""
-        row = self._rows[user]
+        """Whom to write to; None where there is no usable address."""
+        row = self._rows.get(user)
+        if row is None:
+            return None
         address = usable_address(row[self._mailing.address])
         return Recipient(user, address, {name: row[name] for name in self._mailing.personal}) if address else None
 

@@ -20,6 +20,8 @@ from forecache.settings import Settings
 BATCH = 50
 """Messages that are intended by one commit."""
 _FAILED_IN_A_ROW = 20
+_NOT_TRIED = Answer("deferred", 0, "Not tried.")
+_IN_DOUBT = Answer("in doubt", 0, "The run ended when its last byte may have been sent.")
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Sending:
     run_id: str
     counts: Counter[str] = field(default_factory=Counter)
     unwritable: list[MailRecord] = field(default_factory=list)
+    failed: list[MailRecord] = field(default_factory=list)
     failed_in_a_row: int = 0
     first_failure: dict[str, str] = field(default_factory=dict)
 
@@ -90,34 +93,54 @@ class Sending:
         records = {user: self._record(user, name) for user, _, _ in letters}
         if not records:
             return
-        became: dict[str, MailRecord] = {}
+        answers: dict[str, Answer] = {}
         with self.journal.batch(name):
             self.ledger.claim(list(records.values()))
             mail_step("intended")
             try:
-                for user, recipient, content in letters:
+                for _, recipient, content in letters:
                     self._require_time(at)
-                    answer = self._send(relay, user, recipient, content)
-                    became[user] = records[user].became(answer.state, code=answer.code, reason=answer.reason)
-            finally:
-                rest = [
-                    row.became("deferred", reason="Not tried.") for user, row in records.items() if user not in became
-                ]
-                self.ledger.record([*became.values(), *rest])
+                    self._require_acceptance()
+                    self._send(relay, recipient, content, answers)
+            finally:  # also where somebody interrupts: what is known now is known for good
+                ended = [_became(row, answers.get(user, _NOT_TRIED)) for user, row in records.items()]
+                self.failed = [row for row in self._failed_since_accepted(ended) if row.state != "accepted"]
+                # A user has one row in a commit: the ledger has no order within it.
+                self.ledger.record(list({row.user: row for row in (*ended, *self._forgiven())}.values()))
             mail_step("recorded")
 
-    def _send(self, relay: Relay, user: str, recipient: Recipient, content: bytes) -> Answer:
+    def _send(self, relay: Relay, recipient: Recipient, content: bytes, answers: dict[str, Answer]) -> None:
+        """Send one message; `answers` has what is known of it at each moment."""
+        user = recipient.user
+
+        def last_byte() -> None:
+            self.journal.at_last_byte(user)
+            answers[user] = _IN_DOUBT
+
+        answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
+        answers[user] = answer
+        self.journal.answered(user, answer)
+        self._count(user, answer.state, f"{answer.code} {answer.reason}")
+
+    def _failed_since_accepted(self, ended: Sequence[MailRecord]) -> list[MailRecord]:
+        """The rows since the last message that was accepted, those of batches before too."""
+        places = [number for number, row in enumerate(ended) if row.state == "accepted"]
+        return list(ended[places[-1] + 1 :]) if places else [*self.failed, *ended]
+
+    def _forgiven(self) -> list[MailRecord]:
+        """Refusals by a server that takes nothing at all: they say nothing of the users, who are tried again."""
+        if self.failed_in_a_row < _FAILED_IN_A_ROW:
+            return []
+        refused = [row for row in self.failed if row.state == "refused"]
+        return [row.became("deferred", code=row.code, reason=row.reason) for row in refused]
+
+    def _require_acceptance(self) -> None:
         if self.failed_in_a_row >= _FAILED_IN_A_ROW:
             raise UnavailableError(
                 f"The SMTP server took none of {self.failed_in_a_row} messages in a row, the last with: "
                 f"{self.first_failure.get('last', '')}",
                 remedy=f"{self.counts['accepted']:,} were accepted, the others wait: mend that and run again.",
             )
-        sender = address_of(self.mailing.sender)
-        answer = relay.send(sender, recipient.address, content, last_byte=lambda: self.journal.at_last_byte(user))
-        self.journal.answered(user, answer)
-        self._count(user, answer.state, f"{answer.code} {answer.reason}")
-        return answer
 
     def _require_time(self, begun: datetime) -> None:
         if datetime.now(timezone.utc) - begun > CLAIM / 3:
@@ -128,7 +151,8 @@ class Sending:
 
     def _count(self, user: str, state: str, reason: str) -> None:
         self.counts[state] += 1
-        self.failed_in_a_row = 0 if state in ("accepted", "unusable") else self.failed_in_a_row + 1
+        if state != "unusable":
+            self.failed_in_a_row = 0 if state == "accepted" else self.failed_in_a_row + 1
         self.first_failure.setdefault(state, f"{user!r}: {reason}")
         self.first_failure["last"] = reason
 
@@ -165,3 +189,7 @@ class Sending:
             store_version=manifest.version,
             run_id=self.run_id,
         )
+
+
+def _became(row: MailRecord, answer: Answer) -> MailRecord:
+    return row.became(answer.state, code=answer.code, reason=answer.reason)

@@ -28,6 +28,7 @@ from shelf_project.pipelines.letters import letters as declared
 from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.mail.choose import place
+from forecache.mail.journal import mail_step
 from forecache.mail.ledger import MAIL_TABLE
 from forecache.mail.stage import mail, write_messages
 from forecache.settings import Settings
@@ -153,7 +154,77 @@ def test_a_server_that_takes_nothing_is_not_asked_for_ever(lake: Settings, tmp_p
         settings = home_with(lake, tmp_path, contacts(60, more), port)
         with pytest.raises(UnavailableError, match="took none of 20 messages in a row, the last with: 550"):
             mail(settings, letters)
-    assert Counter(ledger_states(settings).values())["refused"] == 20
+        assert Counter(ledger_states(settings).values()) == {"deferred": 50}
+        write_contacts(settings, contacts(60))
+        assert mail(settings, letters).rows == 60
+    assert Counter(users_of(tmp_path / "record")) == Counter(row["customer"] for row in contacts(60))
+
+
+@pytest.mark.parametrize("step", ["intended", "at the last byte", "sent", "answered", "noted"])
+@pytest.mark.parametrize("policy", ["send", "skip", "ask"])
+def test_a_run_that_is_interrupted_records_what_it_knows(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, policy: str
+) -> None:
+    monkeypatch.setenv("FORECACHE_BENCH_MAIL_RECORD", str(tmp_path / "record"))
+    times = 0
+
+    def interrupt(name: str) -> None:
+        nonlocal times
+        times += name == step
+        if name == step and times == (1 if step == "intended" else 4):
+            raise KeyboardInterrupt
+
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(9), port)
+        monkeypatch.setattr(mail_step, "on_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            mail(settings, MAILINGS[policy])
+        monkeypatch.setattr(mail_step, "on_step", None)
+        states = Counter(ledger_states(settings).values())
+        assert states["intended"] == 0 or step == "intended"
+        assert states["in doubt"] == (step in ("sent", "answered"))
+        mail(settings, MAILINGS[policy])
+    copies = Counter(users_of(tmp_path / "record"))
+    if policy == "send":
+        assert set(copies) == {row["customer"] for row in contacts(9)}
+        assert sum(copies.values()) <= 9 + (step in ("sent", "answered"))
+    else:
+        assert max(copies.values()) == 1
+        assert len(copies) >= 9 - (policy == "skip" and step in ("at the last byte", "sent"))
+
+
+def test_a_journal_that_cannot_be_written_stops_a_message_before_its_last_byte(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = os.write, [3]
+
+    def fills_up(descriptor: int, content: bytes) -> int:
+        if content.startswith(b'{"user"') and content.endswith(b'"answer": null}\n') and full[0]:
+            full[0] -= 1
+            return write(descriptor, content[:10])
+        return write(descriptor, content)
+
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(9), port)
+        monkeypatch.setattr(os, "write", fills_up)
+        with pytest.raises(UnavailableError, match="3 have to be tried again"):
+            mail(settings, letters)
+        monkeypatch.setattr(os, "write", write)
+        assert Counter(ledger_states(settings).values()) == {"accepted": 6, "deferred": 3}
+        assert mail(settings, letters).rows == 3
+    assert set(Counter(users_of(tmp_path / "record")).values()) == {1}
+
+
+def test_a_user_who_is_gone_from_the_addresses_before_the_batch_gets_nothing(lake: Settings, tmp_path: Path) -> None:
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(6), port)
+
+        def leave(message: str, share: float | None = None) -> None:
+            if message.startswith("sending"):
+                write_contacts(settings, contacts(6)[1:])
+
+        assert mail(settings, letters, progress=leave).rows == 5
+    assert "c000" not in users_of(tmp_path / "record")
 
 
 def test_a_message_that_cannot_be_written_does_not_stop_the_others(lake: Settings, tmp_path: Path) -> None:
