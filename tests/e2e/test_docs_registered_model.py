@@ -44,7 +44,9 @@ def test_every_command_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    [answer] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
+    # The answer has no newline at its end: what the next command says may follow on its line.
+    [line] = [line for line in done.stdout.splitlines() if line.startswith('{"')]
+    answer, _ = json.JSONDecoder().raw_decode(line)
     assert answer["model"] == {"name": "churn_model", "version": 1}
     assert 0 <= answer["value"]["churn_probability"] <= 1
     assert re.search(r"churn_model.*\b1\b.*\b1,?000\b", done.stdout)
