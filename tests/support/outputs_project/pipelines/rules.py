@@ -52,7 +52,7 @@ def unused(*arguments: object) -> None:
 every = Pipeline(
     name="every",
     key=("user_id",),
-    sources=(Source("visits", (Column("user_id", "string"), Column("day", "date")), "day", start=date(2024, 1, 1)),),
+    sources=(Source("calls", (Column("user_id", "string"), Column("day", "date")), "day", start=date(2024, 1, 1)),),
     features=Features(compute=unused, columns=(Feature("a"), Feature("b"))),
     model=FunctionModel(every_kind),
     outputs=(
