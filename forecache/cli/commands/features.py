@@ -83,7 +83,6 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
 def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", timestamp: str) -> "pa.Table":
     """The spine; of a CSV file keys as the views declare them, and times in UTC."""
     import pyarrow as pa
-    import pyarrow.csv as pc
     import pyarrow.parquet as pq
 
     from forecache.pipeline.keys import key_types
@@ -94,8 +93,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
         if spine.endswith(".parquet"):
             return pq.read_table(spine)
         if spine.endswith(".csv"):
-            types = {timestamp: pa.timestamp("us", tz="UTC"), **{name: arrow[kind] for name, kind in kinds.items()}}
-            return pc.read_csv(spine, convert_options=pc.ConvertOptions(column_types=types, strings_can_be_null=False))
+            return _read_csv(spine, timestamp, {name: arrow[kind] for name, kind in kinds.items()})
         from deltalake import DeltaTable
 
         options = current.storage_options if "://" in spine else None
@@ -107,6 +105,23 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
             raise
         remedy = "Give a .parquet or .csv file, or the URI of a Delta table."
         raise InputError(f"The spine {spine!r} is no Delta table.", remedy=remedy) from error
+
+
+def _read_csv(spine: str, timestamp: str, keys: dict[str, Any]) -> "pa.Table":
+    """Rows of a CSV file whose times all have a zone, or all have none and are in UTC."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    def read(zone: str | None) -> pa.Table:
+        types = {**keys, timestamp: pa.timestamp("us", tz=zone)}
+        return pc.read_csv(spine, convert_options=pc.ConvertOptions(column_types=types))
+
+    try:
+        return read("UTC")
+    except pa.ArrowInvalid:
+        rows = read(None)
+        place = rows.column_names.index(timestamp)
+        return rows.set_column(place, timestamp, rows[timestamp].cast(pa.timestamp("us", tz="UTC")))
 
 
 def _write(current: "Settings", out: str, rows: "pa.Table") -> None:
