@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.lake.delta.tables import table_version
@@ -84,7 +85,8 @@ def recommend(
             inputs, work, at_once=1, rebuild=rebuild, find=find
         )
     if refused and not records:
-        raise refused[min(refused)]
+        first = refused[min(refused)]
+        raise first if len(refused) == 1 else type(first)(f"All {_told(recommender.name, refused, len(refused))}")
     built = [night for night in pending if night not in refused]
     return StageResult(
         stage=STAGE,
@@ -112,8 +114,12 @@ def require_none_refused(result: StageResult) -> None:
     """
     refused: Mapping[str, str] = result.details["refused"]
     if refused:
-        told = " ".join(f"{night}: {reason}" for night, reason in refused.items())
         raise CheckError(
-            f"{len(refused)} of {len(refused) + len(result.nights)} dates of {result.subject} were refused. {told}",
+            f"{len(refused)} of {_told(result.subject, refused, len(refused) + len(result.nights))}",
             remedy=f"The others are written; `forecache publish {result.subject}` publishes the newest of them.",
         )
+
+
+def _told(name: str, refused: Mapping[Any, Any], num_dates: int) -> str:
+    reasons = " ".join(f"{night}: {refused[night]}" for night in sorted(refused))
+    return f"{num_dates} dates of {name} were refused. {reasons}"

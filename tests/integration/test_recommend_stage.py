@@ -115,6 +115,10 @@ def test_a_date_that_is_refused_does_not_stop_the_others_and_is_told_at_the_end(
     with pytest.raises(CheckError, match=f"1 of 3 dates of offers were refused. {first}: offers cannot be judged for"):
         require_none_refused(result)
     require_none_refused(recommend(home, offers, [LAST]))
+    with pytest.raises(
+        InputError, match=f"All 2 dates of offers were refused. {first}: .* {first + timedelta(days=1)}: "
+    ):
+        recommend(home, offers, [first, first + timedelta(days=1)])
 
 
 def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
