@@ -1,5 +1,6 @@
 """The categories that a model learns: those of the split that it is trained on."""
 
+import json
 from pathlib import Path
 
 from forecache.errors import InputError
@@ -7,7 +8,7 @@ from forecache.inference.encoding import Encoding, encoding_of
 from forecache.lake.splits import split_batches
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
-from forecache.training.spec import SPEC_FILE, load_spec
+from forecache.training.spec import SPEC_FILE
 
 
 def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) -> dict[str, list[str]]:
@@ -37,4 +38,5 @@ def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) 
 def trained_encoding(pipeline: Pipeline, run_dir: Path) -> Encoding:
     """The encoding of the model that a run trained."""
     path = run_dir / SPEC_FILE
-    return encoding_of(pipeline.feature_columns, load_spec(path).vocabularies if path.is_file() else {})
+    learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}
+    return encoding_of(pipeline.feature_columns, learned)
