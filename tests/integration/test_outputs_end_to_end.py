@@ -184,7 +184,8 @@ def test_a_network_returns_several_numbers_and_a_vector(spark: "SparkSession", t
     assert vectors.shape == (rows.num_rows, 4)
     assert vectors.std(axis=0).min() > 0
     [answer] = answers(settings, pipeline, [rows["user_id"][7].as_py()])
-    assert answer == {name: rows[name][7].as_py() for name in pipeline.output_columns}
+    assert np.array_equal(np.float32(answer.pop("embedding")), vectors[7])  # in the shortest text of a float32
+    assert answer == {name: rows[name][7].as_py() for name in ("expected", "log_deviation")}
 
 
 def test_weights_change_what_is_learned_and_how_it_is_judged(tmp_path: Path) -> None:

@@ -5,10 +5,6 @@ A killed run leaves no model and starts again from the beginning: an estimator c
 
 import hashlib
 import json
-import os
-import platform
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +20,7 @@ from forecache.lake.splits import training_classes
 from forecache.pipeline import EstimatorModel, Pipeline, Task, load_pipeline
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses
+from forecache.training.estimator.described import described, environment, usage
 from forecache.training.estimator.libraries import (
     Fitted,
     fit,
@@ -32,7 +29,7 @@ from forecache.training.estimator.libraries import (
     save,
     seeded,
 )
-from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
+from forecache.training.estimator.matrix import Matrix, read_matrix
 from forecache.training.estimator.several import as_one, predict_all
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.reporting.events import Events
@@ -89,7 +86,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         launched_at=launched_at,
         reached_step=reached_step,
         alive_at=alive_at,
-        **_environment(),
+        **environment(),
     )
     rounds = Rounds(events, heartbeat, rows=len(train.label), total=steps)
     ended = rounds.ended if len(estimators) == 1 else rounds.counted
@@ -110,9 +107,9 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         "history": rounds.history,
         "rows": {"train": len(train.label), "validation": len(validation.label)},
         "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "estimator": _described(estimators[0], fitted),
-        "usage": _usage(started),
-        **_environment(),
+        "estimator": described(estimators[0], fitted),
+        "usage": usage(started),
+        **environment(),
         **checked,
     }
     if rounds.history:
@@ -227,34 +224,3 @@ def _loss(task: Task, validation: Matrix, predicted: np.ndarray, levels: Sequenc
     else:
         losses = class_losses(label, predicted)
     return float(np.average(losses, weights=validation.weight))
-
-
-def _described(estimator: Any, fitted: Fitted) -> dict[str, Any]:
-    plain = {name: value for name, value in estimator.get_params().items() if isinstance(value, (int, float, str))}
-    kind = type(estimator)
-    return {"library": fitted.library, "class": f"{kind.__module__}.{kind.__qualname__}", "parameters": plain}
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "workers": 1,
-        "device": "cpu",
-        "device_name": "cpu",
-        "python": platform.python_version(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-    }
-
-
-def _usage(started: float) -> dict[str, Any]:
-    """The figures of `training.worker.reporting.usage`; an estimator reads all data first, so it never waits for it."""
-    wall, threads = time.perf_counter() - started, _environment()["threads"]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "attempt_s": wall,
-        "cpu_share": time.process_time() / (wall * threads),
-        "stall_share": 0.0,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "peak_device_memory_bytes": 0,
-        "device_memory_bytes": 0,
-        "machine_memory_bytes": machine_memory_bytes(),
-    }
