@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import struct
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -120,6 +121,17 @@ def test_new_night_reads_one_day_of_raw_rows(settings: Settings, spark: Any) -> 
     build_view(spark, settings, VIEW, [days_after(5)])
     (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-06")]).to_pylist()
     assert (row["amount_5d"], row["articles_5d"], row["rows_3d"]) == (1.5 + 2.5 + 3.5 + 4.5 + 5.5, 2.0, 3.0)
+
+
+def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) -> None:
+    for number in range(2):
+        land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,{number}.5,1,a"])
+    ingest(spark, settings, SALES)
+    build_view(spark, settings, VIEW, [days_after(0)])
+    shutil.rmtree(Path(settings.lake_uri) / VIEW.tile_table)
+    build_view(spark, settings, VIEW, [days_after(1)])
+    (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-02")]).to_pylist()
+    assert row["amount_3d"] == 2.0
 
 
 def test_value_too_large_for_an_exact_sum_is_named_and_nothing_is_written(settings: Settings, spark: Any) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from forecache.errors import DamagedError, ForecacheError, chain_of
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.tables import open_table, table_names
-from forecache.pipeline.names import FEATURES, PREDICTIONS, QUARANTINE, RAW, TRAINING_SET
+from forecache.pipeline.names import FEATURES, PREDICTIONS, QUARANTINE, RAW, TILES, TRAINING_SET
 from forecache.settings import Settings
 
 _FILE = re.compile(r"(?:([A-Za-z][A-Za-z0-9_]*)/)?((?:[A-Za-z0-9_]+(?:=|%3D)[^/\s'\"]*/)*[^/\s'\"=]+\.parquet)")
@@ -20,6 +20,7 @@ _SIGNS = (
 _REMEDIES = (
     (PREDICTIONS, "`forecache run PIPELINE --night NIGHT --rebuild` scores the night again."),
     (FEATURES, "`forecache run PIPELINE --night NIGHT --rebuild` builds the night's features again."),
+    (TILES, "Delete the table's folder: the next night that is built makes its tiles again."),
     (TRAINING_SET, "`forecache train PIPELINE` builds the training set again."),
     (RAW, "Restore the file from a copy: what was ingested is not read from the landing zone again."),
     (QUARANTINE, "Restore the file from a copy, or do without: only rows that were set aside are in it."),

@@ -93,7 +93,9 @@ def build_tiles(
             progress(f"tiles of {view.name} for {span(some)}", share)
 
         stage = Stage(settings, STAGE, view.name, run_id)
-        records, _ = stage.nights(inputs, build, at_once=_DAYS_AT_ONCE, find=find, progress=tell)
+        # A table that was deleted is made again: the ledger does not know of it.
+        is_gone = seen.version < 0
+        records, _ = stage.nights(inputs, build, at_once=_DAYS_AT_ONCE, rebuild=is_gone, find=find, progress=tell)
     delta = open_table(settings, table)
     files = grouped(active_files(delta), DAY)
     for day, text in inputs.items():
