@@ -244,7 +244,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 ) -> None:
     with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
-    monkeypatch.setattr("forecache.pipeline.load_pipeline", lambda *_: CAREFUL)
+    monkeypatch.setattr("forecache.pipeline.loading.load_trained", lambda *_: CAREFUL)
     assert main(["promote", "returns", "2"]) == 6
     assert "judged against champion 1, and the champion is 3 now" in capsys.readouterr().err
     assert main(["models", "judge", "returns", "2"]) == 0
