@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
+from assets.recommendations import require_none_refused
 from assets.stage import Step, explained
 from forecache.pipeline import Recommender, Served
 from forecache.pipeline.similar import SimilarItems
@@ -49,5 +50,7 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
         result = step.run(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
+        if isinstance(pipeline, Recommender):
+            require_none_refused(context, pipeline)
 
     return published

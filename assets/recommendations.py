@@ -22,6 +22,8 @@ from forecache.pipeline.similar import SimilarItems
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
+NONE_REFUSED = "refused_no_date"
+
 
 def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
     """The prediction table of a recommender."""
@@ -39,14 +41,17 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         freshness_policy=nightly_freshness(recommender),
-        check_specs=checks.expectation_specs(table, partitions, about="Each user once, with a list."),
+        check_specs=[
+            *checks.expectation_specs(table, partitions, about="Each user once, with a list."),
+            dg.AssetCheckSpec(NONE_REFUSED, asset=table, description="The last run refused none of its dates."),
+        ],
     )
     @explained
     def recommendations(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.quality.expectations import recommendation_expectations
-        from forecache.recommend.stage import recommend, require_none_refused
+        from forecache.recommend.stage import recommend, refused_dates
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
@@ -62,9 +67,29 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         )
 
         yield from check_predictions(step, table, recommendation_expectations(recommender), nights=result.nights)
-        require_none_refused(result)
+        # The step does not fail for them: the lists of the others are published first.
+        refusal = refused_dates(result)
+        yield checks.result(table, NONE_REFUSED, checks.Verdict(not refusal, refusal or "None was refused."))
 
     return recommendations
+
+
+def require_none_refused(context: dg.AssetExecutionContext, recommender: Recommender) -> None:
+    """Fail the run for the dates that it refused, once the others are published.
+
+    Raises:
+        CheckError: The message has each date and why.
+    """
+    from forecache.errors import CheckError
+
+    key = dg.AssetCheckKey(dg.AssetKey(recommender.prediction_table), NONE_REFUSED)
+    found = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    event = found.event.dagster_event if found is not None and found.run_id == context.run_id and found.event else None
+    verdict = event.asset_check_evaluation_data if event is not None else None
+    if verdict is not None and not verdict.passed:
+        raise CheckError(
+            str(verdict.description), remedy="The others are written, and the newest of all dates is published."
+        )
 
 
 def build_similar_items(similar: SimilarItems) -> dg.AssetsDefinition:
@@ -90,10 +115,13 @@ def build_similar_items(similar: SimilarItems) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.delta.tables import table_version
+        from forecache.lake.ledger import last_records
         from forecache.quality.expectations import recommendation_expectations
 
         step = Step(context, settings.load(), spark)
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
-        yield from check_predictions(step, table, recommendation_expectations(similar))
+        written = last_records(step.settings, "recommend", recommender.name)
+        nights = [night for night in step.nights if night in written]
+        yield from check_predictions(step, table, recommendation_expectations(similar), nights=nights)
 
     return similar_items

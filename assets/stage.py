@@ -85,7 +85,8 @@ class Step:
         for night, rows in result.details.get("rows_by_night", {}).items():
             self.context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
         if self._session:
-            self._session.error = None
+            if self.context.retry_number:  # the error of the try before; one of another step stays
+                self._session.error = None
             self._session.done(result)
         return result
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.small_tables import append_rows, read_rows, row_schema
+from forecache.lake.delta.tables import table_exists, table_version
 from forecache.settings import Settings
 
 MAIL_TABLE = "mail_ledger"
@@ -78,8 +79,9 @@ class MailLedger:
         Raises:
             ConflictError: Another home's batch may be under way.
         """
+        exists = table_exists(self._settings, MAIL_TABLE)
+        self._seen = table_version(self._settings, MAIL_TABLE) if exists else -1
         found = self._rows([("as_of", "=", as_of)])
-        self._seen = max((row.commit_version or 0 for row in found), default=-1)
         last = {row.user: row for row in found}
         for row in last.values():
             if row.state == "intended" and row.home != self.home and datetime.now(timezone.utc) - row.at < CLAIM:

@@ -40,6 +40,14 @@ class Relay:
                 self._server.quit()
         self._close()
 
+    def check(self) -> None:
+        """Connect and log in, and send nothing.
+
+        Raises:
+            UnavailableError: The server cannot be used.
+        """
+        self._connected()
+
     def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> Answer:
         """Hand over one message.
 

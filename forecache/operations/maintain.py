@@ -64,8 +64,9 @@ def maintain(
 
 def foreign_tables(settings: Settings) -> dict[str, str]:
     """Existing tables that lie in the lake's folder and are only read, with the name of a source that reads each."""
-    served = read_project(settings).served.values()
-    sources = [source for each in served for source in each.all_sources]
+    project = read_project(settings)
+    served = project.served.values()
+    sources = [source for each in (*served, *project.mailings.values()) for source in each.all_sources]
     own = {name for each in served for name in own_tables(each)}
     found = {}
     for source in sources:

@@ -106,18 +106,12 @@ def recommend(
     )
 
 
-def require_none_refused(result: StageResult) -> None:
-    """Raise for the dates that a run refused, once those are done that it did not refuse.
-
-    Raises:
-        CheckError: The message has each date and why.
-    """
+def refused_dates(result: StageResult) -> str:
+    """A sentence with each date that a run refused, and why; "" where it refused none."""
     refused: Mapping[str, str] = result.details["refused"]
-    if refused:
-        raise CheckError(
-            f"{len(refused)} of {_told(result.subject, refused, len(refused) + len(result.nights))}",
-            remedy=f"The others are written; `forecache publish {result.subject}` publishes the newest of them.",
-        )
+    if not refused:
+        return ""
+    return f"{len(refused)} of {_told(result.subject, refused, len(refused) + len(result.nights))}"
 
 
 def _told(name: str, refused: Mapping[Any, Any], num_dates: int) -> str:

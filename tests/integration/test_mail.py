@@ -24,6 +24,7 @@ from letters import (
 from shelf_lake import LAST, copy_of
 from shelf_project.pipelines.letters import CONTACTS
 from shelf_project.pipelines.letters import letters as declared
+from shelf_project.pipelines.shelf import offers
 
 from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.lake.delta.tables import open_table
@@ -341,3 +342,28 @@ def test_of_landed_addresses_the_latest_row_counts_and_nothing_waits(
             mail(settings, declared)
     assert sorted(users_of(tmp_path / "record")) == ["c000", "c003", "new"]
     assert os.path.exists(settings.table_uri(MAIL_TABLE))
+
+
+def test_what_is_open_of_a_date_is_not_sent_once_another_is_published_and_is_after_a_rollback(
+    lake: Settings, tmp_path: Path
+) -> None:
+    from forecache.operations.publish import publish_night
+    from forecache.recommend.stage import recommend
+    from forecache.store import open_store
+
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(12, {"c001": {"address": "later@example.com"}}), port)
+        with pytest.raises(UnavailableError, match="11 messages of letters were accepted, and 1 have to be tried"):
+            mail(settings, letters)
+        write_contacts(settings, contacts(13))
+        eve = LAST - timedelta(days=1)
+        recommend(settings, offers, [eve])
+        publish_night(settings, offers, night=eve, unchecked=True)
+        result = mail(settings, letters)
+        assert (result.rows, result.details["as_of"]) == (13, eve.isoformat())
+        rows = open_table(settings, MAIL_TABLE).to_pyarrow_table().to_pylist()
+        assert [row["as_of"] for row in rows if row["state"] == "deferred"] == [LAST]
+        assert mail(settings, letters).rows == 0
+        open_store(settings, offers.name).rollback(1)
+        assert mail(settings, letters).rows == 2
+    assert Counter(users_of(tmp_path / "record")) == {f"c{n:03d}": 2 for n in range(13)}

@@ -121,3 +121,25 @@ def test_source_whose_table_or_database_is_not_there_is_named(
     monkeypatch.setenv("FORECACHE_PROJECT", "reads_nothing")
     assert main(["doctor", "--json"]) == 1
     assert "there is no Delta table in /no/table" in findings(capsys)["sources"]["found"]
+
+
+def test_the_mail_server_is_asked_where_a_mailing_is_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from letters import smtp_server
+
+    monkeypatch.setenv("FORECACHE_PROJECT", "shelf_project")
+    main(["doctor", "--json"])
+    found = findings(capsys)["mail"]
+    assert (found["state"], found["found"]) == ("warn", "no SMTP server is set for letters")
+    monkeypatch.setenv("FORECACHE_SMTP_HOST", "127.0.0.1")
+    monkeypatch.setenv("FORECACHE_SMTP_SECURITY", "none")
+    with smtp_server(tmp_path / "record") as port:
+        monkeypatch.setenv("FORECACHE_SMTP_PORT", str(port))
+        main(["doctor", "--json"])
+        assert findings(capsys)["mail"]["state"] == "ok"
+    monkeypatch.setattr("forecache.mail.relay._PAUSE_S", 0.0)
+    assert main(["doctor", "--json"]) == 1
+    found = findings(capsys)["mail"]
+    assert found["state"] == "fail"
+    assert f"The SMTP server 127.0.0.1:{port} cannot be used" in found["found"]

@@ -15,8 +15,9 @@ def check_sources(settings: Settings) -> Finding:
     from forecache.pipeline import TableSource
     from forecache.pipeline.loading import read_project
 
-    served = read_project(settings).served.values()
-    sources = {source.name: source for each in served for source in each.all_sources}.values()
+    project = read_project(settings)
+    declared = (*project.served.values(), *project.mailings.values())
+    sources = {source.name: source for each in declared for source in each.all_sources}.values()
     tables = [source for source in sources if isinstance(source, TableSource)]
     queried = [source for source in sources if not isinstance(source, TableSource) and source.extract is not None]
     pins = Pins(settings)

@@ -8,6 +8,7 @@ from forecache.cli.base import command
 from forecache.cli.checks import machine, state
 from forecache.cli.checks.applied import check_registered_models
 from forecache.cli.checks.finding import Finding
+from forecache.cli.checks.mail import check_mail
 from forecache.cli.checks.sources import check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ForecacheError
@@ -29,6 +30,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("mlflow", lambda: state.check_mlflow(settings)),
         ("models", lambda: check_registered_models(settings)),
         ("stores", lambda: state.check_stores(settings)),
+        ("mail", lambda: check_mail(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
     ]
 
@@ -56,7 +58,10 @@ def examine(*, deep: bool = False) -> list[Finding]:
 @click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
-    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores; exit 1 if one fails."""
+    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores and mail.
+
+    Exits with 1 if one fails.
+    """
     findings = examine(deep=deep)
     failed = any(finding.state == "fail" for finding in findings)
     if wants_json():

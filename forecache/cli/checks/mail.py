@@ -1,0 +1,24 @@
+"""Check of the SMTP server, where mailings are declared."""
+
+from forecache.cli.checks.finding import Finding
+from forecache.settings import Settings
+
+
+def check_mail(settings: Settings) -> Finding:
+    """Connect to the SMTP server and log in, where the project declares a mailing.
+
+    Raises:
+        ForecacheError: The settings do not fit, or the server cannot be used.
+    """
+    from forecache.mail.relay import Relay
+    from forecache.pipeline.loading import read_project
+
+    mailings = ", ".join(read_project(settings).mailings)
+    if not mailings:
+        return Finding("mail", "ok", "no mailing is declared")
+    if not settings.smtp_host:
+        remedy = "Set FORECACHE_SMTP_HOST; `forecache mail --dry-run` needs none."
+        return Finding("mail", "warn", f"no SMTP server is set for {mailings}", remedy)
+    with Relay(settings) as relay:
+        relay.check()
+    return Finding("mail", "ok", f"{settings.smtp_host}:{settings.smtp_port} takes connections, for {mailings}")
