@@ -24,7 +24,7 @@ from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.lake.query import query
 from forecache.lake.sources.extract import days_to_extract, extract
-from forecache.lake.sources.state import require_delivered
+from forecache.lake.sources.state import require_delivered, source_state
 from forecache.pipeline import Column, Query, Snapshot, Source, Static
 from forecache.settings import Settings
 
@@ -141,6 +141,22 @@ def test_rebuilt_day_takes_the_place_of_the_one_before(shop: Settings, spark: An
     ingest(spark, shop, SALES, days=[D[0]], correctable=[D[0]])
     rows = query(shop, "select sale_id, amount from raw_sales order by sale_id").to_pylist()
     assert [tuple(row.values()) for row in rows] == [(1, 99.0), (2, None), (3, 0.1), (5, 8.0)]
+
+
+@pytest.mark.parametrize("change", ["delete from shop.sales where sale_id < 3", "update shop.sales set product_id = 0"])
+def test_rebuilt_day_that_lost_all_its_rows_changes_the_state_of_later_nights(
+    shop: Settings, spark: Any, database: Any, change: str
+) -> None:
+    for day in D[:2]:
+        extract(shop, SALES, [day], now=NOW)
+        ingest(spark, shop, SALES, days=[day])
+    before = source_state(shop, SALES, D[:2])
+    database.execute(change)
+    extract(shop, SALES, [D[0]], rebuild=True, now=NOW)
+    ingest(spark, shop, SALES, days=[D[0]], correctable=[D[0]])
+    assert query(shop, "select sale_id from raw_sales")["sale_id"].to_pylist() == [3]
+    after = source_state(shop, SALES, D[:2])
+    assert [after[day] != before[day] for day in D[:2]] == [True, True]
 
 
 def test_query_with_bounds_gets_those_of_the_day_whatever_the_columns_type(shop: Settings, database: Any) -> None:

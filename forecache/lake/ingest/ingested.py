@@ -143,8 +143,9 @@ def file_of_state(source: Source, files: Iterable[IngestedFile], night: date) ->
 def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
     """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
 
-    A late file for an old day moves it, which is how the nights that the file changes become stale.
+    A late file for an old day moves it, which is how the nights that the file changes become stale;
+    also one without rows, whose rows of before may be gone.
     """
     files = ingested_files(settings, source) if files is None else files
-    versions = (file.raw_version for file in files if file.raw_rows and file.event_day and file.event_day <= night)
+    versions = (file.raw_version for file in files if file.event_day and file.event_day <= night)
     return max(versions, default=-1)

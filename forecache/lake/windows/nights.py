@@ -27,7 +27,7 @@ def window_inputs(settings: Settings, view: FeatureView, nights: Sequence[date])
     source = view.events
     days, versions = day_states(settings, view), dict[date, int]()
     for file in ingested_files(settings, source):
-        if file.event_day is not None and file.raw_rows:
+        if file.event_day is not None:
             versions[file.event_day] = max(file.raw_version, versions.get(file.event_day, -1))
     inputs = {}
     for night in nights:
