@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from deltalake import DeltaTable, write_deltalake
 from store_services import minio_server
 
 from forecache.errors import InputError, NotYetError, UnavailableError
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.sources import delta_source
 from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows, known_rows
 from forecache.lake.sources.state import require_delivered, source_state
@@ -185,6 +188,38 @@ def test_parquet_folder_is_read_by_its_files(settings: Settings, spark: Any, tmp
     assert [before[day] != after[day] for day in D] == [False] * 3 + [True] * 5
 
 
+def test_columns_of_parquet_have_any_type_that_the_declared_one_holds(
+    settings: Settings, spark: Any, tmp_path: Path
+) -> None:
+    last = datetime(2026, 1, 1, 23, 59, 59, 999999)
+    found: list[tuple[str, Any, pa.Array]] = [
+        ("amount", 1.25, pa.array([Decimal("1.25")], pa.decimal128(10, 2))),
+        ("number", 125, pa.array([Decimal(125)], pa.decimal128(18, 0))),
+        ("small", 7, pa.array([7], pa.int16())),
+        ("share", 1.5, pa.array([1.5], pa.float32())),
+        ("name", "a", pa.array(["a"]).dictionary_encode()),
+        ("before", datetime(1900, 1, 1), pa.array([datetime(1900, 1, 1)], pa.timestamp("ns"))),
+        ("sold_at", last, pa.array([last], pa.timestamp("ns", "UTC"))),
+    ]
+    kinds = ("double", "bigint", "bigint", "double", "string", "timestamp", "timestamp")
+    columns = tuple(Column(name, kind) for (name, _, _), kind in zip(found, kinds, strict=True))  # type: ignore[arg-type]
+    pq.write_table(pa.table({name: values for name, _, values in found}), tmp_path / "a b.parquet")
+    source = TableSource("sales", str(tmp_path), columns, "sold_at", format="parquet", start=D[0])
+    [row] = known_rows(spark, settings, [source], [D[0]])["sales"].collect()
+    assert row.asDict() == {name: value for name, value, _ in found} | {"event_day": D[0], "as_of": D[0]}
+
+    pins = Pins(settings)
+    pins.of(source)
+    (tmp_path / "a b.parquet").rename(tmp_path / "b.parquet")
+    with pytest.raises(UnavailableError, match=f"a file went from {tmp_path} meanwhile. Run again"):
+        known_rows(spark, settings, [source], [D[0]], pins=pins)
+    pq.write_table(pa.table({name: values for name, _, values in found}).set_column(0, "amount", pa.array([1.0])),
+                   tmp_path / "c.parquet")  # fmt: skip
+    assert "the column 'amount' is decimal128(10, 2) or double. Write all" in refused(settings, spark, source)
+    (tmp_path / "c.parquet").rename(tmp_path / "c[1].parquet")
+    assert f"there is a file 'c[1].parquet' in {tmp_path}. Rename it: Spark takes" in refused(settings, spark, source)
+
+
 def refused(settings: Settings, spark: Any, source: TableSource, night: date = D[3]) -> str:
     with pytest.raises(InputError) as error:
         known_rows(spark, settings, [source], [night])
@@ -252,6 +287,59 @@ def test_version_that_a_vacuum_took_is_refused(settings: Settings, spark: Any, b
         f"Source 'products' cannot be read: of version 1 of {by_version.uri} 1 files were removed by a vacuum. Score "
         "later nights, keep files longer, or keep all states in the table: Snapshot(day=...)."
     )
+
+
+def test_file_that_a_table_names_and_has_not_is_said_in_a_sentence(
+    settings: Settings, spark: Any, by_day: TableSource
+) -> None:
+    for file in (Path(by_day.uri) / f"day={D[1]}").iterdir():
+        file.unlink()
+    with pytest.raises(UnavailableError, match=rf"A file went while it was being read: file:\S+day={D[1]}/\S+.parquet"):
+        known_rows(spark, settings, [by_day], [D[2]])
+    frame = known_rows(spark, settings, [dataclasses.replace(by_day, time=Static(), key=())], [D[2]])["products"]
+    with pytest.raises(UnavailableError, match="A file went while it was being read"):
+        write_frame(frame, settings, "features_x")
+
+
+def test_upkeep_of_a_table_is_no_state_and_no_delivery(settings: Settings, spark: Any, by_version: TableSource) -> None:
+    uri = by_version.uri
+    write_deltalake(uri, prices((4, 40.0)), mode="append")
+    commit_at(uri, D[1], D[1], D[3], D[4])
+    before, rows = source_state(settings, by_version, D), known(spark, settings, by_version, *D[3:7])
+    DeltaTable(uri).optimize.compact()
+    commit_at(uri, D[1], D[1], D[3], D[4], D[5])
+    assert DeltaTable(uri).version() == 4
+    assert source_state(settings, by_version, D) == before
+    assert known(spark, settings, by_version, *D[3:7]) == rows
+    with pytest.raises(NotYetError, match=f"The night {D[5]} waits"):
+        require_delivered(settings, dataclasses.replace(by_version, missing="wait"), [D[4], D[5]])
+    # The files that it replaced are not needed any more.
+    DeltaTable(uri).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    commit_at(uri, D[1], D[1], D[3], D[4], D[5])
+    assert known(spark, settings, by_version, D[6]) == {D[6]: rows[D[6]]}
+    assert source_state(settings, by_version, D) == before
+
+
+def test_versions_are_told_by_their_entries_in_the_log(
+    settings: Settings, by_version: TableSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a commit says nothing of itself, and where others commit while the table is looked at."""
+    entry = Path(by_version.uri) / "_delta_log" / f"{1:020d}.json"
+    lines = [line for line in entry.read_text().splitlines() if "commitInfo" not in line]
+    at = datetime(2026, 1, 2, 9, tzinfo=timezone.utc).timestamp()
+    for told in ([], ['{"commitInfo": {}}'], ['{"commitInfo": {"operation": "WRITE"}}']):
+        entry.write_text("\n".join([*lines, *told]))
+        os.utime(entry, (at, at))
+        assert [Pins(settings).of(by_version).version_of(night) for night in D[:5]] == [None, 1, 1, 2, 2]
+    require_columns = delta_source.require_columns
+
+    def meanwhile(*about: Any, **where: Any) -> None:
+        write_deltalake(by_version.uri, prices((7, 7.0)), mode="overwrite")
+        require_columns(*about, **where)
+
+    monkeypatch.setattr(delta_source, "require_columns", meanwhile)
+    pinned = Pins(settings).of(by_version)
+    assert (pinned.version, [version for version, _ in pinned.commits]) == (2, [0, 1, 2])
 
 
 def test_night_without_a_version_of_its_day_fails_waits_or_goes_on(settings: Settings, by_version: TableSource) -> None:

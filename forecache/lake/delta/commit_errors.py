@@ -1,5 +1,7 @@
 """Errors of delta-rs and of object stores while a table is written, as those of Forecache."""
 
+import re
+
 from forecache.errors import ConflictError, ForecacheError, InputError, UnavailableError
 
 
@@ -10,6 +12,9 @@ def other_type(table: str, column: str, known: object, given: object) -> InputEr
         f"{known} there and {given} here.",
         remedy="Give the changed column a new name, or remove the table and build it anew.",
     )
+
+
+_GONE = re.compile(r"FILE_NOT_EXIST\][^\n]* file (?P<file>\S+?)\. ")
 
 
 def as_known_error(name: str, error: Exception) -> ForecacheError | None:
@@ -25,7 +30,16 @@ def as_known_error(name: str, error: Exception) -> ForecacheError | None:
             f"Another writer changed the table {name!r} at the same time.",
             remedy="Run again when it has ended.",
         )
-    return None
+    return file_gone(error)
+
+
+def file_gone(error: Exception) -> UnavailableError | None:
+    """The error of a read whose file somebody took away; None for any other."""
+    found = _GONE.search(str(error))
+    return found and UnavailableError(
+        f"A file went while it was being read: {found['file']}.",
+        remedy="Run again. If that helps not, its table still names a file that somebody removed: restore the file.",
+    )
 
 
 def store_error(name: str, error: Exception) -> UnavailableError | None:

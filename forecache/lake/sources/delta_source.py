@@ -9,15 +9,13 @@ import pyarrow.fs
 
 from forecache.errors import UnavailableError
 from forecache.lake.delta.files import Place
+from forecache.lake.sources.commits import Commit, read_commits
 from forecache.lake.sources.pinned import PinnedTable, TableFile, lacks
 from forecache.lake.sources.schema import require_columns
 from forecache.pipeline import Snapshot, TableSource
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-_KEEP_FILES = ("WRITE", "CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "ADD COLUMN")
-"""Operations that mark no rows in files that stay as deleted."""
 
 
 def pin_delta(source: TableSource, place: Place) -> PinnedTable:
@@ -30,15 +28,16 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
     table = open_delta(source, place)
     metadata, by_version = table.metadata(), isinstance(source.time, Snapshot) and source.time.day is None
     require_columns(source, _types(table), where=f"version {table.version()} of {place.uri}")
-    history = [e for e in table.history() if "VACUUM" not in e["operation"]] if by_version or _marks_rows(table) else []
+    commits = _commits(source, place, table.version()) if by_version or _marks_rows(table) else []
     return PinnedTable(
         source,
         place,
         str(metadata.id),
         table.version(),
         tuple(_files(table, source.day_column)),
-        commits=tuple(sorted((entry["version"], _committed_at(entry)) for entry in history)) if by_version else (),
-        mark=_last_deletion(history) if _marks_rows(table) else "",
+        # What went before the first entry that the log still has is a state, too, if nobody knows of which day.
+        commits=tuple((c.version, c.at) for c in commits if c.delivers or c is commits[0]) if by_version else (),
+        mark=_last_deletion(commits) if _marks_rows(table) else "",
     )
 
 
@@ -63,10 +62,14 @@ def open_delta(source: TableSource, place: Place, version: int | None = None) ->
                 f"{place.uri} has no version {version} any more",
                 "Score later nights, keep versions longer, or keep all states in the table: Snapshot(day=...).",
             ) from error
-        raise UnavailableError(
-            f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
-            remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
-        ) from error
+        raise _closed(source, place, error) from error
+
+
+def _closed(source: TableSource, place: Place, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
+        remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
+    )
 
 
 def require_version(pinned: PinnedTable, version: int) -> None:
@@ -126,8 +129,11 @@ def day_of(value: Any) -> date | None:
     return value if isinstance(value, date) else None
 
 
-def _committed_at(entry: dict[str, Any]) -> datetime:
-    return datetime.fromtimestamp(entry.get("inCommitTimestamp", entry["timestamp"]) / 1000, timezone.utc)
+def _commits(source: TableSource, place: Place, version: int) -> list[Commit]:
+    try:
+        return read_commits(place, version)
+    except OSError as error:
+        raise _closed(source, place, error) from error
 
 
 def _marks_rows(table: "DeltaTable") -> bool:
@@ -135,6 +141,6 @@ def _marks_rows(table: "DeltaTable") -> bool:
     return "deletionVectors" in (table.protocol().reader_features or ())
 
 
-def _last_deletion(history: list[dict[str, Any]]) -> str:
-    versions = [entry["version"] for entry in history if entry.get("operation") not in _KEEP_FILES]
+def _last_deletion(commits: list[Commit]) -> str:
+    versions = [commit.version for commit in commits if commit.marks_rows]
     return f"rows deleted at {max(versions)}" if versions else ""

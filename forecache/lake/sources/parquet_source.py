@@ -1,5 +1,7 @@
 """Pinning a folder of Parquet files: which files are there, with their size and time, and what their footers say."""
 
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,11 +12,12 @@ import pyarrow.parquet as pq
 from forecache.errors import UnavailableError
 from forecache.lake.delta.files import DataFile, Place, described
 from forecache.lake.sources.delta_source import day_of
-from forecache.lake.sources.pinned import PinnedTable, TableFile, lacks
+from forecache.lake.sources.pinned import NANOSECONDS, PinnedTable, TableFile, lacks
 from forecache.lake.sources.schema import require_columns
 from forecache.pipeline import TableSource
 
 _FOOTERS_AT_ONCE = 16
+_PATTERN = set("*?[]{}")
 
 
 def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
@@ -27,8 +30,31 @@ def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
     filesystem = place.open()
     infos = _listing(source, place, filesystem)
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
-        files = list(threads.map(lambda info: _checked(source, place, filesystem, info), infos))
-    return PinnedTable(source, place, "", None, tuple(files))
+        checked = list(threads.map(lambda info: _checked(source, place, filesystem, info), infos))
+    types = _read_types(source, place, [types for _, types in checked])
+    return PinnedTable(source, place, "", None, tuple(file for file, _ in checked), read_types=types)
+
+
+def _read_types(source: TableSource, place: Place, files: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """By column that Spark does not read with its declared type, the type to read it with."""
+    types = {}
+    for name in (column.name for column in source.columns):
+        found = {file[name] for file in files}
+        read_as = {_read_type(kind) for kind in found}
+        if len(read_as) > 1:
+            raise lacks(
+                source,
+                f"in the files of {place.uri} the column {name!r} is {' or '.join(sorted(found))}",
+                "Write all files with one type.",
+            )
+        types[name] = read_as.pop()
+    return {name: kind for name, kind in types.items() if kind}
+
+
+def _read_type(kind: str) -> str:
+    """That of a decimal, or of nanoseconds; "" for the declared one."""
+    decimal = re.fullmatch(r"decimal\d*(\(.+\))", kind)
+    return f"decimal{decimal[1]}" if decimal else NANOSECONDS if kind.startswith("timestamp[ns") else ""
 
 
 def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
@@ -50,22 +76,28 @@ def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
     ]
     if not files:
         raise lacks(source, f"there is no Parquet file in {place.uri}", "Correct its `uri` or `format`.")
+    for info in files:
+        if _PATTERN & set(info.path):
+            rule = f"Rename it: Spark takes {' '.join(sorted(_PATTERN))} in a name for a pattern."
+            raise lacks(source, f"there is a file {info.path!r} in {place.uri}", rule)
     return sorted(files, key=lambda info: info.path)
 
 
-def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> TableFile:
+def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
+    """A file, and by column the type that it has."""
     try:
         with filesystem.open_input_file(info.path) as opened:
             metadata = pq.read_metadata(opened)
     except pa.ArrowInvalid as error:
         raise lacks(source, f"{info.path} in {place.uri} is no Parquet file", "Remove or replace it.") from error
     file = described(info.path, info.size, metadata)
-    types = {field.name: str(field.type) for field in metadata.schema.to_arrow_schema()}
+    schema = metadata.schema.to_arrow_schema()
+    types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}
     # The value of a partition has the type that is declared: a folder's name has none.
     types |= {column.name: _FOLDER[column.type] for column in source.columns if column.name in file.partition}
     require_columns(source, types, where=f"{info.path} in {place.uri}")
     first, last = _days(file, source.day_column)
-    return TableFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last)
+    return TableFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last), types
 
 
 def _days(file: DataFile, day_column: str) -> tuple[Any, Any]:

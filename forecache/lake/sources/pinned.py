@@ -1,7 +1,7 @@
 """An existing table as a run sees it: one state, whatever others write meanwhile, and what each night may see of it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 
 import xxhash
@@ -9,6 +9,9 @@ import xxhash
 from forecache.errors import InputError
 from forecache.lake.delta.files import Place
 from forecache.pipeline import Snapshot, Static, TableSource
+
+NANOSECONDS = "bigint"
+"""The type that Spark reads a time in nanoseconds with."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class PinnedTable:
         table_id: Differs where the table was made anew; "" of Parquet.
         version: The Delta version; None of Parquet.
         files: What the table consists of at that state.
-        commits: Of a snapshot by versions, every version up to it and when it was committed, ascending.
+        commits: Of a snapshot by versions, every version up to it that is a state and when it was committed, ascending.
+        read_types: Of Parquet, by column the type that Spark reads it with where that is not the declared one.
         mark: What the files do not show of the state, such as the last deletion within them.
     """
 
@@ -46,6 +50,7 @@ class PinnedTable:
     files: tuple[TableFile, ...]
     commits: tuple[tuple[int, datetime], ...] = ()
     mark: str = ""
+    read_types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_by_version(self) -> bool:
@@ -56,6 +61,11 @@ class PinnedTable:
         """The last version committed before a night's end, None where there is none any more."""
         found = [version for version, at in self.commits if at < _end(night)]
         return found[-1] if found else None
+
+    def newest_like(self, version: int) -> int:
+        """The newest version with the rows of a state, whose files the table keeps the longest."""
+        later = [other for other, _ in self.commits if other > version]
+        return min(later) - 1 if later or self.version is None else self.version
 
     def commit_days(self) -> list[date]:
         """The days with a commit, ascending."""

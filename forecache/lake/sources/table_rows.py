@@ -5,9 +5,10 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, UnavailableError
+from forecache.lake.delta.commit_errors import file_gone
 from forecache.lake.sources.delta_source import require_version
 from forecache.lake.sources.events import cut_events
-from forecache.lake.sources.pinned import PinnedTable
+from forecache.lake.sources.pinned import NANOSECONDS, PinnedTable
 from forecache.lake.spark.session import spark_path
 from forecache.pipeline import AS_OF, Static
 
@@ -54,9 +55,7 @@ def _rows(spark: "SparkSession", pinned: PinnedTable, version: int | None = None
     _require_file_system(spark, pinned)
     root = spark_path(pinned.place.uri)
     if pinned.version is None:
-        schema = ", ".join(f"`{column.name}` {column.type}" for column in source.columns)
-        paths = [f"{root}/{file.path}" for file in pinned.files]
-        table = spark.read.schema(schema).option("basePath", root).parquet(*paths)
+        table = _read_parquet(spark, pinned, root)
     else:
         at = pinned.version if version is None else version
         table = spark.read.format("delta").option("versionAsOf", at).load(root)
@@ -64,6 +63,29 @@ def _rows(spark: "SparkSession", pinned: PinnedTable, version: int | None = None
     columns = [F.col(f"`{column.name}`").cast(column.type).alias(column.name) for column in kept]
     day = F.to_date(F.col(f"`{source.day_column}`")) if source.day_column else F.lit(None).cast("date")
     return table.select(*columns, day.alias("event_day"))
+
+
+def _read_parquet(spark: "SparkSession", pinned: PinnedTable, root: str) -> "DataFrame":
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    types = {column.name: pinned.read_types.get(column.name, column.type) for column in pinned.source.columns}
+    times = [c.name for c in pinned.source.columns if c.type == "timestamp" and types[c.name] == NANOSECONDS]
+    if times:
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    reader = spark.read.option("basePath", root).schema(", ".join(f"`{name}` {kind}" for name, kind in types.items()))
+    try:
+        table = reader.parquet(*(f"{root}/{file.path}" for file in pinned.files))
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        raise UnavailableError(
+            f"Source {pinned.source.name!r} cannot be read: a file went from {pinned.place.uri} meanwhile.",
+            remedy="Run again.",
+        ) from error
+    return table.withColumns(
+        {name: F.timestamp_micros(F.expr(f"(`{name}` - pmod(`{name}`, 1000L)) div 1000L")) for name in times}
+    )
 
 
 def _of_days(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
@@ -95,9 +117,10 @@ def _of_versions(
             nights.setdefault(version, []).append((night, day))
     frames = [_rows(spark, pinned).limit(0).withColumn(AS_OF, F.lit(None).cast("date"))]
     for version, pairs in sorted(nights.items()):
-        require_version(pinned, version)
-        state = _rows(spark, pinned, version)
-        _require_keys(state, pinned, f"version {version}")
+        like = pinned.newest_like(version)
+        require_version(pinned, like)
+        state = _rows(spark, pinned, like)
+        _require_keys(state, pinned, f"version {like}")
         dated = F.explode(F.array(*(F.struct(F.lit(n).alias(AS_OF), F.lit(d).alias("day")) for n, d in pairs)))
         rows = state.withColumn("_of", dated).withColumns({"event_day": F.col("_of.day"), AS_OF: F.col(f"_of.{AS_OF}")})
         frames.append(rows.drop("_of"))
@@ -122,7 +145,10 @@ def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
         return
     counts = states.groupBy("event_day", *source.key).count()
     is_null = F.greatest(*(F.col(name).isNull() for name in source.key), F.lit(False))
-    found = counts.where((F.col("count") > 1) | is_null).limit(1).collect()
+    try:
+        found = counts.where((F.col("count") > 1) | is_null).limit(1).collect()
+    except Exception as error:
+        raise file_gone(error) or error from error
     if not found:
         return
     row = found[0]

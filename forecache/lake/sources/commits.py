@@ -1,0 +1,68 @@
+"""When the versions of an existing Delta table were committed, and which of them changed its rows."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from forecache.lake.delta.files import Place
+
+_ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
+_READ_AT_ONCE = 16
+_UPKEEP = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+           "ADD CONSTRAINT", "DROP CONSTRAINT", "UPGRADE PROTOCOL", "CLUSTER BY", "COMPUTE STATS")  # fmt: skip
+"""Operations that change no rows, whatever files they rewrite."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A version of a table.
+
+    Attributes:
+        at: With time zone; what the writer says, or when the log's entry was written.
+        delivers: Whether somebody wrote a state, if only the one before again; upkeep such as OPTIMIZE is none.
+        marks_rows: Whether it marked rows of files that stay as deleted.
+    """
+
+    version: int
+    at: datetime
+    delivers: bool
+    marks_rows: bool
+
+
+def read_commits(place: Place, version: int) -> list[Commit]:
+    """The versions up to one whose entries the log still has, ascending.
+
+    Read here, since delta-rs's history numbers the commits back from the newest: it is wrong where one says nothing of
+    itself, or where others commit meanwhile.
+
+    Raises:
+        OSError: The object store does not answer.
+    """
+    filesystem = place.open()
+    found = filesystem.get_file_info(pa.fs.FileSelector("_delta_log"))
+    entries = [(int(match[1]), info) for info in found if (match := _ENTRY.fullmatch(info.path))]
+    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="forecache-commits") as threads:
+        known = sorted((entry for entry in entries if entry[0] <= version), key=itemgetter(0))
+        return list(threads.map(lambda entry: _commit(filesystem, *entry), known))
+
+
+def _commit(filesystem: Any, version: int, info: Any) -> Commit:
+    with filesystem.open_input_file(info.path) as opened:
+        actions = [json.loads(line) for line in opened.read().splitlines() if line.strip()]
+    told: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    files = [action.get("add") or action.get("remove") for action in actions]
+    changed = [file for file in files if file and file.get("dataChange", True)]
+    at = told.get("inCommitTimestamp") or told.get("timestamp")
+    return Commit(
+        version,
+        datetime.fromtimestamp(at / 1000, timezone.utc) if at else info.mtime,
+        delivers=told.get("operation") not in _UPKEEP and (bool(changed) or not any(files)),
+        marks_rows=any(file.get("deletionVector") for file in changed),
+    )
