@@ -13,6 +13,7 @@ import dagster as dg
 from assets.metadata import details_json, stage_metadata
 from assets.published import published_name
 from assets.stage import Step, explained
+from assets.table import source_asset
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Mailing
 from resources.settings import SettingsResource
@@ -28,7 +29,7 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=mailed_name(mailing),
-        deps=[published_name(mailing.pipeline), *(source.raw_table for source in mailing.all_sources)],
+        deps=[published_name(mailing.pipeline), *(source_asset(source) for source in mailing.all_sources)],
         description=f"{mailing.description}\n\n{__doc__}",
         group_name="serving",
         kinds={"deltalake", "email"},

@@ -116,7 +116,7 @@ def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender]) -> 
     """The sources of addresses of the mailings about some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
-    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.all_sources]
+    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.landed]
 
 
 @contextmanager

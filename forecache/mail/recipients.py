@@ -8,8 +8,11 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
 from forecache.lake.ingest.pending import pending_files
+from forecache.lake.sources.pinned import lacks
+from forecache.lake.sources.pins import Pins
+from forecache.lake.sources.state_rows import table_rows
 from forecache.mail.message import Recipient, usable_address
-from forecache.pipeline import Source
+from forecache.pipeline import Source, TableSource
 from forecache.pipeline.mailing import Mailing
 from forecache.settings import Settings
 
@@ -23,7 +26,7 @@ class Recipients:
 
     def __init__(self, settings: Settings, mailing: Mailing) -> None:
         self._settings, self._mailing = settings, mailing
-        self._version = -1
+        self._state = ""
         self._rows: dict[str, Mapping[str, Any]] = {}
 
     def refresh(self) -> None:
@@ -35,12 +38,29 @@ class Recipients:
                 are in quarantine: an opt-out may be in them.
         """
         source = self._mailing.addresses
+        if isinstance(source, TableSource):
+            self._refresh_existing(source)
+            return
         if isinstance(source, Source):
             _require_read(self._settings, source)
         delta = _open(self._settings, source)
-        if delta.version() != self._version:
+        if str(delta.version()) != self._state:
             self._rows = _read(self._settings, self._mailing, delta)
-            self._version = delta.version()
+            self._state = str(delta.version())
+
+    def _refresh_existing(self, source: TableSource) -> None:
+        mailing, today = self._mailing, datetime.now(timezone.utc).date()
+        pinned = Pins(self._settings).of(source)
+        state = pinned.state(today)
+        if state == self._state:
+            return
+        time = source.event_time
+        rows = table_rows(pinned, today, list(dict.fromkeys((*mailing.columns, *([time] if time else [])))))
+        if rows is None:
+            raise lacks(source, f"{pinned.place.uri} has no state of {today} or before", "Write it, and run again.")
+        rows = rows.filter(rows[mailing.user].is_valid())
+        self._rows = _by_user(mailing, _by_time(mailing, rows, time) if time else rows, source.name, bool(time))
+        self._state = state
 
     def opted_out(self, user: str) -> bool:
         """Whether a user wants no mail; an empty cell counts as that."""
@@ -98,6 +118,7 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     import pyarrow.compute as pc
 
     dataset, source = delta.to_pyarrow_dataset(), mailing.addresses
+    assert not isinstance(source, TableSource)
     where = source.name if isinstance(source, Source) else source
     for name in mailing.columns:
         if name not in dataset.schema.names:
@@ -127,9 +148,24 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     rows = dataset.to_table(list(dict.fromkeys((*mailing.columns, *order))), chosen)
     if order:
         rows = rows.sort_by([(name, "ascending") for name in order])
+    return _by_user(mailing, rows, where, bool(order))
+
+
+def _by_time(mailing: Mailing, rows: "pa.Table", time: str) -> "pa.Table":
+    """Rows without a time first. Of rows of the same time an opt-out is the last, and so is an empty cell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_timed = pc.is_valid(rows[time])
+    parts = (rows.filter(pc.invert(is_timed)), rows.filter(is_timed))
+    return pa.concat_tables([part.sort_by([(time, "ascending"), (mailing.opted_out, "ascending")]) for part in parts])
+
+
+def _by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: bool) -> dict[str, Mapping[str, Any]]:
+    """By user, as text, the last row; a user has one only where the rows have no order."""
     users = key_texts(rows[mailing.user])
     found = dict(zip(users, rows.select(mailing.columns).to_pylist(), strict=True))
-    if not order and len(found) != len(users):
+    if not is_ordered and len(found) != len(users):
         seen: set[str] = set()
         twice = next(user for user in users if user in seen or seen.add(user))  # type: ignore[func-returns-value]
         raise InputError(

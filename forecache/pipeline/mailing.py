@@ -13,6 +13,7 @@ from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.names import AS_OF, check_column, check_name, check_unique
 from forecache.pipeline.recommender import Recommender
 from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource
 from forecache.pipeline.templates import check_template, compiled
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class Mailing:
         html: File of the same for programs that show HTML; values are escaped in it.
         subject: Template of the subject, one line.
         sender: Address that it comes from, such as "The shop <shop@example.com>".
-        addresses: Where addresses are: a `Source`, of which a user's latest row counts (of snapshots, the newest
-            delivery), or an existing Delta table that has a row for each user, by its name in the lake or its URI.
+        addresses: Where addresses are: a `Source` or `TableSource`, of which a user's latest row counts (of snapshots,
+            the newest delivery), or an existing Delta table that has a row for each user, by its name in the lake or
+            its URI.
         user, address, opted_out: Its columns: the key, the address, and whether (boolean) the user wants no mail.
         person: Its column of the user's name, for the header `To` and the templates.
         fields: Further columns for the templates.
@@ -53,7 +55,7 @@ class Mailing:
     template: Path
     subject: str
     sender: str
-    addresses: Source | str
+    addresses: AnySource | str
     user: str
     address: str = "address"
     opted_out: str = "opted_out"
@@ -86,7 +88,7 @@ class Mailing:
 
     def _check_addresses(self, owner: str) -> None:
         if isinstance(self.addresses, str):
-            rule = "It is a Source, the name of a table of the lake, or the URI of a Delta table."
+            rule = "It is a Source or TableSource, the name of a table of the lake, or the URI of a Delta table."
             check_value(owner, "addresses", self.addresses, _TABLE.fullmatch(self.addresses) is not None, rule)
             return
         types = {column.name: column.type for column in self.addresses.columns}
@@ -125,8 +127,13 @@ class Mailing:
         return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal)
 
     @property
-    def all_sources(self) -> tuple[Source, ...]:
-        return (self.addresses,) if isinstance(self.addresses, Source) else ()
+    def all_sources(self) -> tuple[AnySource, ...]:
+        return () if isinstance(self.addresses, str) else (self.addresses,)
+
+    @property
+    def landed(self) -> tuple[Source, ...]:
+        """Of the sources, those whose files are ingested."""
+        return tuple(source for source in self.all_sources if isinstance(source, Source))
 
     @cached_property
     def texts(self) -> dict[str, str]:

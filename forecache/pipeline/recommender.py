@@ -16,6 +16,7 @@ from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, che
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource
 
 _NUMBERS = ("int", "bigint", "double")
 
@@ -126,12 +127,7 @@ class Recommender:
                 raise SettingsError(
                     f"{owner} has the key column {name!r}, which is a {self._column(name).type}.", remedy=ALLOWED
                 )
-        if self.catalogue is not None and self.catalogue.item_type != DECLARED[self.item_type]:
-            raise SettingsError(
-                f"{owner} has items of type {self.item_type}, and its catalogue, source "
-                f"{self.catalogue.source.name!r}, has the key {self.catalogue.item!r} of another type.",
-                remedy="Declare both columns with the same type.",
-            )
+        self._check_catalogue(owner)
         self._check_roles(owner)
         self._check_days(owner)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
@@ -145,6 +141,20 @@ class Recommender:
                 f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
                 remedy=f"It has {', '.join(self.output_columns)}.",
             )
+
+    def _check_catalogue(self, owner: str) -> None:
+        if self.catalogue is None:
+            return
+        for what, kind, source, found in (
+            ("items", self.item_type, self.catalogue.source, self.catalogue.item_type),
+            ("users", self.key_type, self.catalogue.users, self.catalogue.user_type),
+        ):
+            if source is not None and found != DECLARED[kind]:
+                raise SettingsError(
+                    f"{owner} has {what} of type {kind}, and source {source.name!r} of its catalogue has a key of "
+                    "another type.",
+                    remedy="Declare both columns with the same type.",
+                )
 
     def _check_roles(self, owner: str) -> None:
         """Refuse what a landed row could make every later night fail with."""
@@ -188,8 +198,8 @@ class Recommender:
         return self._column(self.item).type
 
     @property
-    def all_sources(self) -> tuple[Source, ...]:
-        return (self.source,) if self.catalogue is None else (self.source, self.catalogue.source)
+    def all_sources(self) -> tuple[AnySource, ...]:
+        return (self.source,) if self.catalogue is None else (self.source, *self.catalogue.sources)
 
     @property
     def output_columns(self) -> tuple[str, ...]:
@@ -222,7 +232,7 @@ class Recommender:
         return fingerprint(
             columns=(self.user, self.item, self.weight, self.group),
             model=self.model,
-            catalogue=self.catalogue and (self.catalogue.source.name, self.catalogue.item, self.catalogue.available),
+            catalogue=self.catalogue and self.catalogue.names,
             lists=(self.k, self.similar_items, self.history_days, self.exclude_days, self.most_of_group, self.seed),
             gate=self.gate,
         )

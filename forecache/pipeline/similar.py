@@ -7,7 +7,7 @@ from forecache.pipeline.names import PREDICTIONS
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.recommender import Recommender
 from forecache.pipeline.schedule import Schedule
-from forecache.pipeline.source import Source
+from forecache.pipeline.table_source import AnySource
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SimilarItems:
         return self.recommender.item_type
 
     @property
-    def all_sources(self) -> tuple[Source, ...]:
+    def all_sources(self) -> tuple[AnySource, ...]:
         return self.recommender.all_sources
 
     @property

@@ -1,38 +1,91 @@
-"""Which items may be on a list as of a date, by a recommender's catalogue."""
+"""Which items may be on whose list as of a date, by a recommender's catalogue."""
 
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from forecache.lake.delta.tables import open_table
-from forecache.lake.ingest.ingested import file_of_state, ingested_files
+from forecache.lake.sources.pins import Pins
+from forecache.lake.sources.state_rows import state_rows
 from forecache.pipeline import Recommender
+from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import codes_of
 from forecache.settings import Settings
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+
+@dataclass(frozen=True)
+class Available:
+    """What a catalogue has on a date; a row is an item, or an item in a region.
+
+    Attributes:
+        items: Key of each row's item.
+        there: Whether it is available, bool [rows].
+        regions: Region of each row; None: a row is about all regions.
+        users, region_of_user: Users and the region of each, which may be null.
+    """
+
+    items: pa.Array
+    there: np.ndarray
+    regions: pa.Array | None = None
+    users: pa.Array | None = None
+    region_of_user: pa.Array | None = None
+
+    def filters(self, item_keys: pa.Array, user_keys: pa.Array) -> Filters:
+        """What keeps items from lists, by the codes of items and users.
+
+        A user of no region of the catalogue may have what is available in every one.
+        """
+        anywhere = codes_of(item_keys, self.items.filter(pa.array(self.there))) >= 0
+        if self.regions is None:
+            return Filters(available=anywhere)
+        assert self.users is not None
+        assert self.region_of_user is not None
+        known = pc.unique(self.regions).drop_null()
+        item, region = codes_of(self.items, item_keys), codes_of(self.regions, known)
+        chosen = self.there & (item >= 0) & (region >= 0)
+        available_in = np.zeros((len(known) + 1, len(item_keys)), bool)
+        available_in[region[chosen], item[chosen]] = True
+        available_in[-1] = available_in[:-1].all(axis=0)
+        places = codes_of(user_keys, self.users)
+        theirs = codes_of(self.region_of_user, known)
+        of_user = np.where(places >= 0, theirs[places] if len(theirs) else -1, -1)
+        return Filters(
+            available=anywhere,
+            region_of_user=np.where(of_user >= 0, of_user, len(known)),
+            available_in=available_in,
+        )
 
 
-def available_items(settings: Settings, recommender: Recommender, night: date) -> "pa.Array | None":
-    """Keys of the items that may be on a list; None where nothing says so: all may."""
-    import pyarrow.dataset as ds
+def available_items(settings: Settings, recommender: Recommender, night: date, *, pins: Pins) -> Available | None:
+    """What may be on lists; None where nothing says so: all may.
 
+    Raises:
+        InputError: An existing table cannot be read as declared.
+    """
     catalogue = recommender.catalogue
     if catalogue is None:
         return None
-    state = file_of_state(catalogue.source, ingested_files(settings, catalogue.source), night)
-    if state is None:
+    wanted = [name for name in (catalogue.item, catalogue.available, catalogue.region) if name is not None]
+    rows = state_rows(settings, catalogue.source, night, wanted, pins=pins)
+    if rows is None:
         return None
-    chosen = (ds.field("event_day") == state.event_day) & (ds.field("source_file") == state.file)
+    there = np.ones(len(rows), bool)
     if catalogue.available is not None:
-        chosen &= ds.field(catalogue.available)
-    table = open_table(settings, catalogue.source.raw_table).to_pyarrow_dataset()
-    return table.to_table([catalogue.item], chosen)[catalogue.item].combine_chunks()
+        there = np.array(rows[catalogue.available].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False))
+    items = _array(rows, catalogue.item)
+    if catalogue.region is None or catalogue.users is None:
+        return Available(items, there)
+    user = catalogue.users.key[0]
+    users = state_rows(settings, catalogue.users, night, [user, catalogue.region], pins=pins)
+    regions = _array(rows, catalogue.region)
+    if users is None:
+        none = pa.array([], regions.type)
+        return Available(items, there, regions, none, none)
+    return Available(items, there, regions, _array(users, user), _array(users, catalogue.region))
 
 
-def available_mask(item_keys: "pa.Array", available: "pa.Array | None") -> NDArray[np.bool_] | None:
-    """Whether each item may be on a list, bool [items]; None: all may."""
-    return None if available is None else codes_of(item_keys, available) >= 0
+def _array(rows: pa.Table, name: str) -> pa.Array:
+    column = rows[name].combine_chunks()
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -79,6 +79,17 @@ class Filters:
             available_in=None if self.available_in is None else self.available_in[:, codes],
         )
 
+    def allows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Whether items are available where users are, bool [n]; what a user has taken is left aside.
+
+        Args:
+            users, items: Numbers of users and items, int [n].
+        """
+        found = np.ones(len(items), bool) if self.available is None else self.available[items]
+        if self.available_in is not None and self.region_of_user is not None:
+            found = found & self.available_in[self.region_of_user[users], items]
+        return found
+
     def apply(self, scores: np.ndarray, users: np.ndarray) -> None:
         """Set the scores of items that may not be on a list to -inf.
 

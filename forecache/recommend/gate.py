@@ -10,7 +10,7 @@ from forecache.errors import CheckError, InputError
 from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
 from forecache.recommend import metrics
-from forecache.recommend.available import available_mask
+from forecache.recommend.available import Available
 from forecache.recommend.evaluate import best_items
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import filters_of, seen_of
@@ -19,7 +19,6 @@ from forecache.recommend.split import Split, split_by_day
 from forecache.statistics import mean_difference_interval
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from scipy.sparse import csr_matrix
 
 _METRICS = {"ndcg": metrics.ndcg, "recall": metrics.recall, "precision": metrics.precision}
@@ -30,7 +29,7 @@ def judge(
     interactions: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None = None,
-    available: "pa.Array | None" = None,
+    available: Available | None = None,
 ) -> dict[str, Any]:
     """Fit the model and both baselines without the last days, and compare their lists.
 
@@ -38,7 +37,7 @@ def judge(
     and is not expected on it.
 
     Args:
-        available: Keys of the items that were available on the eve of the test; None: all were.
+        available: What was available on the eve of the test; None: all was.
 
     Returns:
         `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
@@ -105,7 +104,7 @@ def _judged(split: Split, most: int) -> np.ndarray:
 
 
 def _relevant(
-    recommender: Recommender, split: Split, users: np.ndarray, first: date, available: "pa.Array | None"
+    recommender: Recommender, split: Split, users: np.ndarray, first: date, available: Available | None
 ) -> "csr_matrix":
     """What each user chose in the test, without what was not to be on a list then; CSR [users, items], above 0."""
     relevant = split.test.matrix()[users]
@@ -114,9 +113,11 @@ def _relevant(
         kept_off = seen[users]
         kept_off.data[:] = 1  # that it was taken counts, with whatever weight
         relevant = relevant - relevant.multiply(kept_off)
-    mask = available_mask(split.train.item_keys, available)
-    if mask is not None:
-        relevant = relevant.multiply(mask.astype(np.float32)[None, :])
+    if available is not None:
+        chosen = relevant.tocoo()
+        filters = available.filters(split.train.item_keys, split.train.user_keys)
+        chosen.data[~filters.allows(users[chosen.row], chosen.col)] = 0
+        relevant = chosen
     relevant = relevant.tocsr()
     relevant.eliminate_zeros()
     return relevant
@@ -130,7 +131,7 @@ def _values(
     relevant: "csr_matrix",
     first: date,
     groups: Mapping[Any, Any] | None,
-    available: "pa.Array | None",
+    available: Available | None,
 ) -> np.ndarray:
     """The metric of each user's list on the eve of the test, float64 [users]."""
     fitted = model.fit(split.train, seed=recommender.seed)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.pipeline import Recommender
-from forecache.recommend.available import available_mask
+from forecache.recommend.available import Available
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Factors, Fitted
@@ -79,12 +79,12 @@ def lists_of(
     interactions: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None,
-    available: pa.Array | None = None,
+    available: Available | None = None,
 ) -> Lists:
     """Rank for every user of the interactions.
 
     Args:
-        available: Keys of the items that may be on a list; None: all may.
+        available: What may be on whose list; None: all may.
         groups: Group by item key, where the declaration limits how many of a group are on a list; an item that is not
             there has none.
     """
@@ -152,7 +152,7 @@ def filters_of(
     groups: Mapping[Any, Any] | None,
     users: np.ndarray | None = None,
     *,
-    available: pa.Array | None = None,
+    available: Available | None = None,
 ) -> Filters:
     """What the declaration keeps off the lists of an as-of date.
 
@@ -167,12 +167,9 @@ def filters_of(
         # An item without a group is one of its own.
         items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
         codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
-    return Filters(
-        available=available_mask(fitted.item_keys, available),
-        seen=seen if seen is None or users is None else seen[users],
-        group_of_item=codes,
-        most_of_group=recommender.most_of_group,
-    )
+    there = Filters() if available is None else available.filters(fitted.item_keys, known.user_keys)
+    filters = replace(there, seen=seen, group_of_item=codes, most_of_group=recommender.most_of_group)
+    return filters if users is None else filters.of_users(users)
 
 
 def seen_of(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":

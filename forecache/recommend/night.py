@@ -7,10 +7,11 @@ from functools import partial
 
 from forecache.errors import InputError
 from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.sources.pins import Pins
 from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF, Recommender
 from forecache.pipeline.similar import similar_items_of
-from forecache.recommend.available import available_items, available_mask
+from forecache.recommend.available import available_items
 from forecache.recommend.filters import Filters
 from forecache.recommend.gate import first_of_test, judge
 from forecache.recommend.lists import lists_of
@@ -47,12 +48,13 @@ class Tables:
     recommender: Recommender
     seen: Seen
     seen_items: Seen | None
+    pins: Pins
 
     @classmethod
-    def looked_at(cls, settings: Settings, recommender: Recommender) -> "Tables":
+    def looked_at(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "Tables":
         similar = similar_items_of(recommender)
         items = None if similar is None else look(settings, similar.prediction_table, AS_OF)
-        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), items)
+        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), items, pins)
 
     def find(self, stale: dict[date, str]) -> dict[date, Done]:
         """The as-of dates that a killed run has committed and not recorded."""
@@ -76,7 +78,7 @@ class Tables:
         interactions, groups = read_interactions(self.settings, recommender, night.day)
         progress(f"judging the model of {recommender.name}", 0.1)
         eve = first_of_test(recommender, night.day) - timedelta(days=1)
-        before = available_items(self.settings, recommender, eve)
+        before = available_items(self.settings, recommender, eve, pins=self.pins)
         verdict = judge(recommender, interactions, night.day, groups, before)
         progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
         started = time.perf_counter()
@@ -91,22 +93,24 @@ class Tables:
             run_id=run_id,
             progress=progress,
         )
-        available = available_items(self.settings, recommender, night.day)
-        mask = available_mask(fitted.item_keys, available)
-        if mask is not None and not mask.any():
+        available = available_items(self.settings, recommender, night.day, pins=self.pins)
+        there = Filters() if available is None else available.filters(fitted.item_keys, interactions.user_keys)
+        num_items = fitted.num_items
+        if not there.reachable(num_items).any():
             raise InputError(
-                f"None of the {len(mask):,} items that users of {recommender.name} took is available on {night.day}.",
+                f"None of the {num_items:,} items that users of {recommender.name} took is available on {night.day}.",
                 remedy="Check the catalogue, and that its items are named as those of the interactions.",
             )
         similar = similar_items_of(recommender)
         if similar is not None:
             assert self.seen_items is not None
-            items = item_lists_of(fitted, interactions, similar.k, filters=Filters(available=mask))
+            items = item_lists_of(fitted, interactions, similar.k, filters=there)
             write(similar, items, seen=self.seen_items)
         lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
         version = write(recommender, lists, seen=self.seen)
         figures = {
             **verdict,
+            **self.pins.details(recommender.all_sources),
             "items": fitted.num_items,
             "interactions": len(interactions),
             "source_table": recommender.source.raw_table,

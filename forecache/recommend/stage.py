@@ -9,6 +9,7 @@ from typing import Any
 from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ingest.ingested import ingested_files, raw_state
+from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
@@ -52,19 +53,21 @@ def recommend(
     refused: dict[date, ForecacheError] = {}
     with own_turn(settings, table, run_id, progress):
         require_as_of(recommender, nights)
-        tables = Tables.looked_at(settings, recommender)
+        pins = Pins(settings)
+        tables = Tables.looked_at(settings, recommender, pins)
         files = ingested_files(settings, source)
         inputs: dict[date, str] = {}
         versions: dict[date, int] = {}
         for night in nights:
             try:
                 for each in recommender.all_sources:
-                    require_delivered(settings, each, [night])
+                    require_delivered(settings, each, [night], pins=pins)
             except (InputError, NotYetError) as error:
                 refused[night] = error
                 continue
             versions[night] = raw_state(settings, source, night, files=files)
-            states = " ".join(source_state(settings, each, [night])[night] for each in recommender.all_sources)
+            each_state = (source_state(settings, each, [night], pins=pins)[night] for each in recommender.all_sources)
+            states = " ".join(each_state)
             inputs[night] = f"{states} declared={recommender.fingerprint}"
 
         def work(some: Sequence[date]) -> dict[date, Done]:

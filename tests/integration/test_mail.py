@@ -9,7 +9,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from letters import (
     MAILINGS,
     accepted,
@@ -32,6 +34,7 @@ from forecache.mail.choose import place
 from forecache.mail.journal import mail_step
 from forecache.mail.ledger import MAIL_TABLE
 from forecache.mail.stage import mail, write_messages
+from forecache.pipeline import Snapshot, TableSource
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -367,3 +370,37 @@ def test_what_is_open_of_a_date_is_not_sent_once_another_is_published_and_is_aft
         open_store(settings, offers.name).rollback(1)
         assert mail(settings, letters).rows == 2
     assert Counter(users_of(tmp_path / "record")) == {f"c{n:03d}": 2 for n in range(13)}
+
+
+def test_addresses_may_be_an_existing_table_of_which_the_latest_row_counts(lake: Settings, tmp_path: Path) -> None:
+    copy_of(lake, tmp_path / "home")
+    day, before = LAST, LAST - timedelta(days=1)
+    rows = [
+        ("c000", False, before), ("c000", True, day), ("c001", True, before), ("c001", False, day),
+        ("c002", True, day), ("c002", False, day), ("c003", None, day), ("c003", False, day),
+        ("c004", False, day), ("c004", True, None), ("c005", True, None), (None, False, day),
+    ]  # fmt: skip
+    table = pa.table(
+        {
+            "customer": [user for user, _, _ in rows],
+            "address": [f"{user}@example.com" for user, _, _ in rows],
+            "opted_out": [value for _, value, _ in rows],
+            "first_name": ["Ann"] * len(rows),
+            "day": [at for _, _, at in rows],
+        }
+    )
+    write_deltalake(tmp_path / "people", table)
+    source = TableSource("people", str(tmp_path / "people"), CONTACTS.columns, "day", start=LAST)
+    mailing = dataclasses.replace(letters, addresses=source)
+    with smtp_server(tmp_path / "record") as port:
+        settings = mail_settings(tmp_path / "home", port)
+        result = mail(settings, mailing)
+        assert (result.rows, result.details["opted_out"]) == (2, 4)
+        assert sorted(users_of(tmp_path / "record")) == ["c001", "c004"]
+        state = dataclasses.replace(source, event_time="", time=Snapshot(), key=("customer",))
+        with pytest.raises(InputError, match="Source 'people' has the key customer c00. in 2 rows of version 0"):
+            mail(settings, dataclasses.replace(mailing, addresses=state))
+        write_deltalake(tmp_path / "people", table.slice(8, 1), mode="overwrite")
+        assert mail(settings, dataclasses.replace(mailing, addresses=state)).details["without_address"] > 0
+        write_deltalake(tmp_path / "people", table.slice(2, 1).cast(table.schema), mode="overwrite")
+        assert mail(settings, dataclasses.replace(mailing, addresses=state)).rows == 0

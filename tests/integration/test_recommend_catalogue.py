@@ -3,15 +3,18 @@
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from shelf_lake import LAST, copy_of, ingested, landing_of, purchases, rows_of
 from shelf_project.pipelines.shelf import offers
 
 from forecache.errors import InputError, NotYetError
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Catalogue, Column, Recommender, Snapshot, Source
+from forecache.pipeline import Catalogue, Column, Recommender, Snapshot, Source, Static, TableSource
 from forecache.recommend.stage import recommend
 from forecache.settings import Settings
 
@@ -91,3 +94,91 @@ def test_a_catalogue_may_be_late_and_may_not_be_empty(spark: "SparkSession", lak
     with pytest.raises(InputError, match=r"None of the \d+ items that users of offers took is available on"):
         recommend(settings, in_stock, [LAST])
     assert {row["as_of"] for row in rows_of(settings)} == {LAST}, "what was there stays"
+
+
+def table_of(tmp_path: Path, name: str, columns: tuple[Column, ...], rows: dict[str, list[Any]], **more: Any) -> Any:
+    """An existing Delta table, or a folder of Parquet files, and the source that reads it."""
+    folder = tmp_path / name
+    if more.get("format") == "parquet":
+        folder.mkdir(exist_ok=True)
+        pq.write_table(pa.table(rows), folder / "rows.parquet")
+    else:
+        write_deltalake(folder, pa.table(rows), mode="overwrite")
+    return TableSource(name, str(folder), columns, **more)
+
+
+SHELF = (Column("article", "string"), Column("there", "boolean"), Column("day", "date"))
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+def test_the_catalogue_may_be_an_existing_table_of_which_the_last_day_counts(
+    lake: Settings, tmp_path: Path, kind: str
+) -> None:
+    settings = copy_of(lake, tmp_path / "home")
+    articles = sorted({row["article"] for row in purchases(settings, LAST)})
+    rows: dict[str, list[Any]] = {"article": articles * 2, "there": [True] * 2 * len(articles)}
+    rows["day"] = [EVE] * len(articles) + [LAST] * len(articles)
+    rows["there"][len(articles) + 3], rows["there"][len(articles) + 4] = False, None
+    more: dict[str, Any] = {"time": Snapshot(day="day"), "key": ("article",), "format": kind}
+    stock = table_of(tmp_path, "shelf_stock", SHELF, rows, **more)
+    declared = replace(offers, catalogue=Catalogue(stock, available="there"))
+    users, items = listed(settings, declared)
+    assert users == items == set(articles) - {articles[3], articles[4]}
+    assert recommend(settings, declared, [LAST]).skipped
+    assert articles[3] in listed(settings, declared, EVE)[0]
+
+    rows["there"][len(articles) + 3] = True
+    table_of(tmp_path, "shelf_stock", SHELF, rows, **more)
+    result = recommend(settings, declared, [LAST])
+    assert not result.skipped
+    assert result.details["nights"][LAST.isoformat()]["pinned"]["shelf_stock"]["uri"] == str(tmp_path / "shelf_stock")
+    assert articles[3] in listed(settings, declared)[0]
+
+    rows["article"][-1] = articles[0]
+    table_of(tmp_path, "shelf_stock", SHELF, rows, **more)
+    with pytest.raises(InputError, match=f"has the key article {articles[0]} in 2 rows of .*the state of {LAST}"):
+        recommend(settings, declared, [LAST])
+
+
+def test_a_user_s_list_has_only_what_is_available_in_the_user_s_region(lake: Settings, tmp_path: Path) -> None:
+    settings = copy_of(lake, tmp_path / "home")
+    bought = purchases(settings, LAST)
+    articles = sorted({row["article"] for row in bought})
+    customers = sorted({row["customer"] for row in bought})
+    there = {(article, region): (n + m) % 3 != 0 for n, article in enumerate(articles) for m, region in enumerate("ab")}
+    stock = table_of(
+        tmp_path,
+        "region_stock",
+        (Column("article", "string"), Column("region", "string"), Column("there", "boolean")),
+        {
+            "article": [article for article, _ in there],
+            "region": [region for _, region in there],
+            "there": list(there.values()),
+        },
+        time=Static(),
+        key=("region", "article"),
+    )
+    region_of = {name: (None, "a", "b", "elsewhere")[n % 4] for n, name in enumerate(customers[:-1])}
+    where = table_of(
+        tmp_path,
+        "where",
+        (Column("customer", "string"), Column("region", "string")),
+        {"customer": list(region_of), "region": list(region_of.values())},
+        time=Static(),
+        key=("customer",),
+    )
+    declared = replace(offers, catalogue=Catalogue(stock, "there", region="region", users=where))
+    _, items = listed(settings, declared)
+    allowed = {region: {article for article in articles if there[article, region]} for region in "ab"}
+    everywhere = allowed["a"] & allowed["b"]
+    assert items == allowed["a"] | allowed["b"]
+    lists = {row["customer"]: {place["item"] for place in row["items"]} for row in rows_of(settings)}
+    of_region: dict[str | None, set[str]] = {}
+    for customer in customers:
+        region = region_of.get(customer)
+        of_region.setdefault(region, set()).update(lists[customer])
+        assert lists[customer] <= allowed.get(str(region), everywhere)
+    assert of_region["a"] - allowed["b"]
+    assert of_region["b"] - allowed["a"]
+    write_deltalake(where.uri, pa.table({"customer": customers, "region": ["a"] * len(customers)}), mode="overwrite")
+    assert not recommend(settings, declared, [LAST]).skipped

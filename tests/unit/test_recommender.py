@@ -44,7 +44,20 @@ def stock(**changes: Any) -> Source:
         (lambda: Catalogue(stock(), available="nothing"), "that is a column that it does not declare"),
         (
             lambda: declared(catalogue=Catalogue(stock(key=("number",)))),
-            "has items of type string, and its catalogue, source 'stock', has the key 'number' of another type",
+            "has items of type string, and source 'stock' of its catalogue has a key of another type",
+        ),
+        (lambda: Catalogue(stock(), region="number"), "`Catalogue` has region or users without the other"),
+        (
+            lambda: Catalogue(stock(), region="number", users=stock()),
+            "has source='stock'. Give that source two columns as its key, the item and 'number'",
+        ),
+        (
+            lambda: Catalogue(stock(key=("what", "number")), region="number", users=stock(key=("number",))),
+            "has users='stock'. Give that source the user as its key, one column, which is not the region",
+        ),
+        (
+            lambda: Catalogue(stock(key=("what", "number")), region="what", users=SOURCE),
+            "has users='visits'. It says what there is on a day",
         ),
     ],
 )

@@ -1,8 +1,8 @@
 """The rows of existing tables at as-of dates, read by Spark at the pinned state."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, UnavailableError
 from forecache.lake.delta.commit_errors import file_gone
@@ -152,10 +152,22 @@ def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
     if not found:
         return
     row = found[0]
-    key = ", ".join(f"{name} {row[name]}" for name in source.key)
     day = f" {row['event_day']}" if row["event_day"] is not None else ""
-    raise InputError(
-        f"Source {source.name!r} has the key {key} in {row['count']:,} rows of {what}{day} in {pinned.place.uri}.",
+    raise key_twice(pinned, row.asDict(), row["count"], f"{what}{day}")
+
+
+def key_twice(pinned: PinnedTable, row: Mapping[str, Any], rows: int, what: str) -> InputError:
+    """The error for a state that has a key twice, or a null in one.
+
+    Args:
+        row: Has the key.
+        rows: How many rows have it.
+        what: The state, such as "version 3".
+    """
+    source = pinned.source
+    key = ", ".join(f"{name} {row[name]}" for name in source.key)
+    return InputError(
+        f"Source {source.name!r} has the key {key} in {rows:,} rows of {what} in {pinned.place.uri}.",
         remedy="A state has one row for each key, and no null in it: mend the table, or declare the whole key.",
     )
 
