@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import InputError
+from forecache.lake.delta.existing import open_existing
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
 from forecache.lake.ingest.pending import pending_files
@@ -100,16 +101,9 @@ def _require_read(settings: Settings, source: Source) -> None:
 
 
 def _open(settings: Settings, source: Source | str) -> "DeltaTable":
-    name = source.raw_table if isinstance(source, Source) else source
-    if "/" not in name:
-        return open_table(settings, name)
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
-
-    try:
-        return DeltaTable(name, storage_options=settings.storage_options if "://" in name else None)
-    except DeltaError as error:
-        raise NotFoundError(f"There is no Delta table at {name}: {error}.", remedy="Check its URI.") from None
+    if isinstance(source, Source):
+        return open_table(settings, source.raw_table)
+    return open_existing(settings, source, what="The address table")
 
 
 def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str, Mapping[str, Any]]:

@@ -10,13 +10,13 @@ from datetime import timedelta
 from typing import Any
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.small_tables import SORTED_BY
 from forecache.lake.delta.tables import open_table, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
-from forecache.lake.sources.pins import place_of_table
 from forecache.pipeline import Pipeline, Served, Source, TableSource
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.names import TRAINING_SET
@@ -71,7 +71,7 @@ def foreign_tables(settings: Settings) -> dict[str, str]:
     found = {}
     for source in sources:
         if isinstance(source, TableSource):
-            folder, _, name = place_of_table(settings, source).uri.rstrip("/").rpartition("/")
+            folder, _, name = place_of_uri(settings, source.uri).uri.rstrip("/").rpartition("/")
             if name not in own and folder == place_of(settings, name).uri.rpartition("/")[0]:
                 found[name] = source.name
     return found

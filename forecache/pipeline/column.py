@@ -7,6 +7,7 @@ from forecache.pipeline.checking import check_fields, check_value
 from forecache.pipeline.names import check_column
 
 ColumnType = Literal["string", "int", "bigint", "double", "date", "timestamp", "boolean"]
+NUMBERS: tuple[ColumnType, ...] = ("int", "bigint", "double")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Column:
         check_fields(owner, self)
         check_column("A column", self.name)
         for name in ("minimum", "maximum"):
-            numeric = getattr(self, name) is None or self.type in ("int", "bigint", "double")
+            numeric = getattr(self, name) is None or self.type in NUMBERS
             check_value(owner, name, getattr(self, name), numeric, f"A {self.type} has no limits.")
         if self.minimum is not None and self.maximum is not None:
             rule = f"It is not below the minimum, {self.minimum:g}."

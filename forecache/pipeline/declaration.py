@@ -99,12 +99,8 @@ class Pipeline:
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         check_training(owner, self)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
-        unknown = set(self.publish.fields or () if self.publish else ()) - set(self.output_columns)
-        if unknown:
-            raise SettingsError(
-                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
-                remedy=f"It has {', '.join(self.output_columns)}.",
-            )
+        if self.publish is not None:
+            self.publish.check_served(owner, self.output_columns)
 
     @property
     def main_output(self) -> AnyOutput:

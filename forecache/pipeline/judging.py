@@ -43,10 +43,11 @@ def check_outputs(owner: str, pipeline: "Pipeline") -> None:
     for segment in pipeline.segments:
         numbers = [column for output in pipeline.output_specs for column in output.numbers]
         if segment.of not in numbers or len(segment.labels) != len(segment.bounds) + 1:
-            of = f"from {' or '.join(map(repr, numbers))}" if numbers else "from a number, and no output is one,"
+            of = f"`of` is {' or '.join(map(repr, numbers))}" if numbers else "Declare an output that is a number"
             raise SettingsError(
-                f"{owner} has a wrong segment {segment.name!r}.",
-                remedy=f"It must be cut {of} and have one label more than bounds.",
+                f"{owner} has the segment {segment.name!r} of {segment.of!r} with {len(segment.bounds)} bounds and "
+                f"{len(segment.labels)} labels.",
+                remedy=f"{of}; there is one label more than bounds.",
             )
 
 

@@ -37,7 +37,7 @@ def check_source_key(owner: str, key: Sequence[str], columns: Sequence[Column], 
                 f"{owner} has the key column {name!r}, which it does not declare.",
                 remedy=f"Its columns are {', '.join(by_name)}.",
             )
-        _check_type(owner, name, by_name[name].type)
+        check_key_type(owner, name, by_name[name].type)
         if not by_name[name].required:
             raise SettingsError(f"{owner} has the key column {name!r}, which may be null.", remedy="Make it required.")
 
@@ -56,7 +56,7 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[Keyed])
                 f"{owner} has the key column {name!r}, which none of its sources declares.", remedy=f"{listed}."
             )
         for source, kind in declared.items():
-            _check_type(owner, name, kind, f" in source {source!r}")
+            check_key_type(owner, name, kind, f" in source {source!r}")
     for name in dict.fromkeys([*key, *(name for source in sources for name in source.key)]):
         declared = _types(name, sources)
         if len({DECLARED.get(kind, kind) for kind in declared.values()}) > 1:
@@ -77,6 +77,7 @@ def _types(name: str, sources: Iterable[Keyed]) -> Mapping[str, str]:
     return {source.name: column.type for source in sources for column in source.columns if column.name == name}
 
 
-def _check_type(owner: str, name: str, kind: str, where: str = "") -> None:
+def check_key_type(owner: str, name: str, kind: str, where: str = "") -> None:
+    """Refuse a column of a type that no key has."""
     if kind not in DECLARED:
         raise SettingsError(f"{owner} has the key column {name!r}, which is a {kind}{where}.", remedy=ALLOWED)

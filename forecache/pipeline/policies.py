@@ -1,6 +1,6 @@
 """What is decided without a person: which model goes live, what is served, how far scores may move, when to train."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles"], tup
     "multiclass": ("log_loss", "accuracy", "macro_f1", "top_3_accuracy", "roc_auc", "ece"),
     "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
 }
-"""What a gate can judge by, for each kind of label, and for quantiles of a number; see `docs/models.md`."""
+"""What a gate can judge by, for each kind of label, and for quantiles of a number; see `docs/outputs.md`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,19 @@ class Publish:
         check_least("`Publish`", self, 1, "max_segments")
         for name in ("max_null_share", "compact_share"):
             check_value("`Publish`", name, getattr(self, name), getattr(self, name) <= 1, "It is a share, at most 1.")
+
+    def check_served(self, owner: str, columns: Sequence[str]) -> None:
+        """Refuse a field that is none of the columns that the model and the segments have.
+
+        Raises:
+            SettingsError: With the field and the columns.
+        """
+        unknown = set(self.fields or ()) - set(columns)
+        if unknown:
+            raise SettingsError(
+                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
+                remedy=f"It has {', '.join(columns)}.",
+            )
 
 
 @dataclass(frozen=True)

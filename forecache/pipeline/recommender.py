@@ -6,19 +6,18 @@ from functools import cached_property
 from typing import Any, Literal
 
 from forecache.errors import SettingsError
-from forecache.key_types import ALLOWED, DECLARED
+from forecache.key_types import DECLARED
 from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.catalogue import Catalogue
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.column import Column
+from forecache.pipeline.column import NUMBERS, Column
+from forecache.pipeline.keys import check_key_type
 from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.schedule import Schedule
 from forecache.pipeline.source import Source
 from forecache.pipeline.table_source import AnySource
-
-_NUMBERS = ("int", "bigint", "double")
 
 
 @dataclass(frozen=True)
@@ -123,24 +122,16 @@ class Recommender:
                 remedy="Interactions are events.",
             )
         for name in (self.user, self.item):
-            if self._column(name).type not in DECLARED:
-                raise SettingsError(
-                    f"{owner} has the key column {name!r}, which is a {self._column(name).type}.", remedy=ALLOWED
-                )
+            check_key_type(owner, name, self._column(name).type)
         self._check_catalogue(owner)
         self._check_roles(owner)
         self._check_days(owner)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
-        for what, column, types in (("weight", self.weight, _NUMBERS), ("group", self.group, DECLARED)):
+        for what, column, types in (("weight", self.weight, NUMBERS), ("group", self.group, DECLARED)):
             kind = column and self._column(column).type
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
             check_value(owner, what, column, kind is None or kind in types, rule)
-        unknown = set(self.publish.fields or ()) - set(self.output_columns)
-        if unknown:
-            raise SettingsError(
-                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
-                remedy=f"It has {', '.join(self.output_columns)}.",
-            )
+        self.publish.check_served(owner, self.output_columns)
 
     def _check_catalogue(self, owner: str) -> None:
         if self.catalogue is None:

@@ -95,7 +95,9 @@ def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | Fu
         given = model.expression if isinstance(model.expression, Mapping) else dict.fromkeys(outputs[:1])
         other = set(given) ^ set(outputs)
         if other:
-            raise SettingsError(f"{owner} has {min(other)!r} as an output or an expression only.", remedy=listed)
+            name = min(other)
+            what = f"no expression for its output {name!r}" if name in outputs else f"an expression for {name!r}"
+            raise SettingsError(f"{owner} has {what} in its `SqlModel`.", remedy=listed)
         for output in pipeline.output_specs:
             if output.kind != "number":
                 raise SettingsError(

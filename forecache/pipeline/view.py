@@ -141,7 +141,8 @@ class FeatureView:
 
     def _check_windows(self, owner: str) -> None:
         if (self.features is None) == (not self.windows):
-            raise SettingsError(f"{owner} has features and windows, or none.", remedy="Give one of the two.")
+            which = "both features and windows" if self.windows else "neither features nor windows"
+            raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")
         if not self.windows:
             rule = "It is about windows: the function returns the keys that it wants."
             check_value(owner, "active_days", self.active_days, self.active_days == "longest", rule)

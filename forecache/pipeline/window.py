@@ -7,11 +7,10 @@ from typing import Literal
 from forecache.errors import SettingsError
 from forecache.pipeline.checking import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.column import Column
+from forecache.pipeline.column import NUMBERS, Column
 from forecache.pipeline.names import check_column
 
 Aggregate = Literal["sum", "count", "mean", "min", "max", "last", "distinct"]
-NUMBERS = ("int", "bigint", "double")
 _COUNTED = ("string", "int", "bigint", "date", "boolean")
 _VALUES: dict[str, tuple[type, ...]] = {
     "string": (str,),

@@ -258,9 +258,11 @@ def test_a_dry_run_writes_files_and_nothing_else(lake: Settings, tmp_path: Path)
 def test_addresses_that_cannot_be_used_stop_everything_before_anything_is_sent(lake: Settings, tmp_path: Path) -> None:
     copy_of(lake, tmp_path / "home")
     settings = mail_settings(tmp_path / "home", 1)
-    with pytest.raises(NotFoundError, match="The lake has no table 'contacts'"):
+    with pytest.raises(
+        NotFoundError, match="The address table 'contacts' cannot be read: there is no Delta table in .*/contacts"
+    ):
         mail(settings, letters)
-    with pytest.raises(NotFoundError, match="There is no Delta table at /nowhere"):
+    with pytest.raises(NotFoundError, match="The address table '/nowhere/at/all' cannot be read"):
         mail(settings, dataclasses.replace(letters, addresses="/nowhere/at/all"))
     write_contacts(settings, [*contacts(3), *contacts(1)])
     with pytest.raises(InputError, match="contacts, the addresses of mailing 'letters', has the user 'c000' twice"):

@@ -70,10 +70,13 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         "output 'q' beside 'p', and its model is an estimator",
     ),
     (lambda: replace(kinds.plan, outputs=(Classes("p"), Output("p"))), "declares the column 'p' twice"),
-    (lambda: replace(kinds.plan, segments=(Segment("s", "next_plan", (0.5,), ("a", "b")),)), "no output is one"),
+    (
+        lambda: replace(kinds.plan, segments=(Segment("s", "next_plan", (0.5,), ("a", "b")),)),
+        "output that is a number",
+    ),
     (
         lambda: replace(kinds.spend, segments=(Segment("s", "spend", (0.5,), ("a", "b")),)),
-        "cut from 'spend_q10' or 'spend_q50' or 'spend_q90'",
+        "`of` is 'spend_q10' or 'spend_q50' or 'spend_q90'",
     ),
     (
         lambda: replace(kinds.plan, gate=Gate("log_loss", {}, Baseline("visits"))),

@@ -158,7 +158,10 @@ def test_the_project_is_found_in_the_current_folder(project: Path, monkeypatch: 
     [
         ({"name": "Churn!"}, "pipeline name 'Churn!' is not usable"),
         ({"key": ("client",)}, r"another key than its features: it is client, and customer has customer_id\."),
-        ({"segments": (Segment("s", of="nothing", bounds=(0.5,), labels=("a", "b")),)}, "wrong segment 's'"),
+        (
+            {"segments": (Segment("s", of="nothing", bounds=(0.5,), labels=("a", "b")),)},
+            "segment 's' of 'nothing'",
+        ),
         ({"segments": (Segment("s", of="churn_probability", bounds=(0.5,), labels=("a",)),)}, "one label more"),
     ],
 )

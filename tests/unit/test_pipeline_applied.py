@@ -166,5 +166,7 @@ def test_several_outputs_have_an_expression_each() -> None:
     model = SqlModel({"probability": "f0", "rank": "f1 * 2"})
     assert applied(model, outputs=outputs, segments=()).output_columns == ("probability", "rank")
     for wrong in (SqlModel("f0"), SqlModel({"probability": "f0"})):
-        with pytest.raises(SettingsError, match="has 'rank' as an output or an expression only"):
+        with pytest.raises(SettingsError, match="has no expression for its output 'rank' in its `SqlModel`"):
             applied(wrong, outputs=outputs, segments=())
+    with pytest.raises(SettingsError, match="has an expression for 'rank' in its `SqlModel`"):
+        applied(model, outputs=outputs[:1], segments=())

@@ -45,10 +45,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         ),
         r"compares 'at', a timestamp.*times are not compared",
     ),
-    (lambda: shop(), r"has features and windows, or none\. Give one of the two"),
+    (lambda: shop(), r"has neither features nor windows\. Give one of the two"),
     (
         lambda: shop(Window("x", "count", 1), features=Features(columns=(Feature("people"),), compute=people)),
-        r"has features and windows, or none",
+        r"has both features and windows",
     ),
     (lambda: shop(Window("x", "count", 1), active_days=0), r"active_days=0\. Give 1 or more"),
     (

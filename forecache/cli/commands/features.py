@@ -29,7 +29,9 @@ _ROW = "forecache_row"
     """,
 )
 @click.argument("names", metavar="PIPELINE_OR_VIEW...", nargs=-1, required=True)
-@click.option("--spine", required=True, help="Keys and timestamps: a Parquet or CSV file, or the URI of a Delta table.")
+@click.option(
+    "--spine", required=True, help="Keys and timestamps: a .parquet or .csv file, or a Delta table by its URI or name."
+)
 @click.option("--out", required=True, help="Where the rows go: a Parquet or CSV file, or the URI of a Delta table.")
 @click.option("--timestamp", default="event_timestamp", show_default=True, help="The spine's column of times, UTC.")
 @click.option("--max-age", type=click.FloatRange(min=0), help="Days after which what was known is left out.")
@@ -85,6 +87,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from forecache.lake.delta.existing import open_existing
     from forecache.pipeline.keys import key_types
 
     kinds = {name: kind for view in views for name, kind in key_types(view.key, view.sources).items()}
@@ -94,17 +97,9 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
             return pq.read_table(spine)
         if spine.endswith(".csv"):
             return _read_csv(spine, timestamp, {name: arrow[kind] for name, kind in kinds.items()})
-        from deltalake import DeltaTable
-
-        options = current.storage_options if "://" in spine else None
-        return DeltaTable(spine, storage_options=options).to_pyarrow_table()
+        return open_existing(current, spine, what="The spine").to_pyarrow_table()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"The spine {spine!r} cannot be read: {str(error).splitlines()[0]}.") from error
-    except Exception as error:
-        if "deltalake" not in type(error).__module__ and "_internal" not in type(error).__module__:
-            raise
-        remedy = "Give a .parquet or .csv file, or the URI of a Delta table."
-        raise InputError(f"The spine {spine!r} is no Delta table.", remedy=remedy) from error
 
 
 def _read_csv(spine: str, timestamp: str, keys: dict[str, Any]) -> "pa.Table":

@@ -1,10 +1,9 @@
 """The existing tables of a run, each pinned once: what its stage compares, reads and records is one state."""
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
-from forecache.lake.delta.files import Place
+from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.sources.delta_source import pin_delta
 from forecache.lake.sources.parquet_source import pin_parquet
 from forecache.lake.sources.pinned import PinnedTable
@@ -28,19 +27,10 @@ class Pins:
         """
         if source.name not in self._pinned:
             pin = pin_delta if source.format == "delta" else pin_parquet
-            self._pinned[source.name] = pin(source, place_of_table(self._settings, source))
+            self._pinned[source.name] = pin(source, place_of_uri(self._settings, source.uri))
         return self._pinned[source.name]
 
     def details(self, sources: Iterable[AnySource]) -> dict[str, Any]:
         """`pinned` for the ledger: of each existing table its URI and version, or number of files; {} without one."""
         tables = {source.name: self.of(source).details() for source in sources if isinstance(source, TableSource)}
         return {"pinned": tables} if tables else {}
-
-
-def place_of_table(settings: Settings, source: TableSource) -> Place:
-    """Where an existing table lies; a relative folder is one of the process's."""
-    if "://" not in source.uri:
-        return Place(os.path.abspath(source.uri))
-    if source.uri.startswith("file://"):
-        return Place(source.uri.removeprefix("file://"))
-    return Place(source.uri.replace("s3a://", "s3://", 1), settings.storage_options)

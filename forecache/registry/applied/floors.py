@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forecache.errors import CheckError, InputError, NotFoundError
+from forecache.errors import CheckError, InputError
 from forecache.inference.kernel import load_kernel
 from forecache.inference.outputs import known_outputs, score_values
+from forecache.lake.delta.existing import open_existing
 from forecache.lake.ledger import StageRecord, all_records, record
 from forecache.lake.splits import label_numbers
-from forecache.names import NAME
 from forecache.pipeline import Labelled, Pipeline, RegisteredModel
 from forecache.registry.applied.plan import plan_model
 from forecache.registry.applied.resolve import version_of
@@ -97,7 +97,7 @@ def _judge(
     run_id: str,
 ) -> StageRecord:
     started = time.perf_counter()
-    table = _open(settings, judged_on)
+    table = open_existing(settings, judged_on.table, what="The labelled table")
     label, score = _scored(settings, pipeline, judged_on, found, table)
     judge = judge_of(pipeline)
     metrics = judge.values(label, score)
@@ -115,20 +115,6 @@ def _judge(
     }
     seconds = time.perf_counter() - started
     return StageRecord(STAGE, pipeline.name, None, inputs, "", -1, len(label), seconds, details, run_id=run_id)
-
-
-def _open(settings: Settings, judged_on: Labelled) -> "DeltaTable":
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
-
-    uri = settings.table_uri(judged_on.table) if NAME.fullmatch(judged_on.table) else judged_on.table
-    try:
-        return DeltaTable(uri, storage_options=settings.storage_options)
-    except (DeltaError, OSError) as error:
-        raise NotFoundError(
-            f"The labelled table {judged_on.table!r} cannot be read: {str(error).splitlines()[0]}.",
-            remedy="Give the URI of a Delta table, or the name of a table in the lake.",
-        ) from None
 
 
 def _scored(
