@@ -74,7 +74,7 @@ def test_a_template_that_cannot_be_filled_is_refused_at_load(tmp_path: Path, tex
         ({"template": Path("letter.txt.j2")}, "depends on the folder one is in"),
         ({"template": Path("/nowhere/letter.txt.j2")}, "letter.txt.j2, cannot be read"),
         ({"daily_limit": 0}, "has daily_limit=0. Give 1 or more"),
-        ({"addresses": "No Such"}, "It is a Source, the name of a table"),
+        ({"addresses": "No Such"}, "the name of a table of the lake"),
         (
             {"addresses": ADDRESSES, "user": "nobody"},
             "has the column 'nobody', which source 'contacts' does not declare",
