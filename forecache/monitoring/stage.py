@@ -11,6 +11,8 @@ from forecache.lake.delta.tables import table_exists, table_version
 from forecache.lake.feature_rows import source_states
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.sources.pins import Pins
+from forecache.lake.sources.state import state_history
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
 from forecache.monitoring.features import feature_drift
@@ -95,16 +97,23 @@ def monitor(
 
 
 def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
-    raw = source_states(run.settings, run.pipeline.all_sources, nights)
+    pins = Pins(run.settings)
+    raw = source_states(run.settings, run.pipeline.all_sources, nights, pins=pins)
     known = [night for night in nights if night in run.scored]
     versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
     for night in nights:
         require_scored(run.pipeline, night, run.scored)
-        labelled = [_state(run.scored[day]) for day in labelled_by(run.pipeline, night) if day in run.scored]
+        days = [day for day in labelled_by(run.pipeline, night) if day in run.scored]
+        labelled = [_state(run.scored[day]) for day in days]
+        # The state of a night says nothing of those before it, which labels have.
+        histories = [
+            state_history(run.settings, source, min(days) + timedelta(days=1), night, pins=pins)
+            for source in (run.pipeline.label_sources if days else ())
+        ]
         inputs[night] = (
             f"champion={run.champion.version} {run.pipeline.feature_table}"
             f"@{versions[night]} {_state(run.scored[night])} "
-            f"labelled={','.join(labelled) or 'none'} {raw[night]} "
+            f"labelled={','.join(labelled) or 'none'} {raw[night]}{''.join(histories)} "
             f"{declared_inputs(run.pipeline)}"
         )
     return inputs

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,29 @@ def test_of_several_files_of_a_day_the_one_written_last_counts(settings: Setting
     assert known(spark, settings, PRODUCTS, D[2]) == {D[2]: [(1, 15.0)]}
     after = source_state(settings, PRODUCTS, D[:3])
     assert [after[day] != before[day] for day in D[:3]] == [False, True, True]
+
+
+def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
+    settings: Settings, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from table_project import spending
+
+    from forecache.lake.ledger import StageRecord
+    from forecache.monitoring import stage
+
+    label = dataclasses.replace(spending.label, horizon_days=2)
+    pipeline = dataclasses.replace(spending, sources=(PRODUCTS,), label=label)
+    scored = {day: StageRecord("score", "spending", day, "", "predictions", 0, 1, 0.0) for day in D}
+    run = stage._Run(settings, pipeline, lambda: spark, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(stage, "feature_versions", lambda _, __, nights: dict.fromkeys(nights, 0))
+    for day in (D[1], D[4]):
+        land(settings, PRODUCTS, f"{day}.csv", "1,10")
+    ingest(spark, settings, PRODUCTS)
+    before = stage._inputs(run, D[4:6])
+    land(settings, PRODUCTS, f"{D[3]}.csv", "1,99")
+    ingest(spark, settings, PRODUCTS)
+    after = stage._inputs(run, D[4:6])
+    assert [after[night] != before[night] for night in D[4:6]] == [True, False]
 
 
 def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(settings: Settings, spark: Any) -> None:
