@@ -1,6 +1,8 @@
 """The documentation: the site builds with every link whole, and what its code blocks name exists."""
 
 import ast
+import inspect
+import json
 import os
 import re
 import subprocess
@@ -8,8 +10,11 @@ import sys
 from pathlib import Path
 
 import click
+import duckdb
 import pytest
 
+import forecache.pipeline
+import forecache.recommend.models
 from forecache.cli.main import cli
 from forecache.settings import PROJECT_ROOT
 
@@ -18,8 +23,8 @@ IDS = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
-    """The code blocks of a page in one of the languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    """The code blocks of a page in one of the languages, whatever title or indentation they have."""
+    found = re.findall(r"^ *```(\w*)[^\n`]*\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
     return [text for language, text in found if language in languages]
 
 
@@ -64,6 +69,46 @@ def test_python_blocks_are_python_and_what_they_import_exists(page: Path) -> Non
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("forecache"):
                 names = ", ".join(alias.name for alias in node.names)
                 exec(f"from {node.module} import {names}", {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_declarations_in_blocks_and_in_the_text_have_the_fields_that_they_are_given(page: Path) -> None:
+    known = {**vars(forecache.pipeline), **vars(forecache.recommend.models)}
+    for code in [*blocks(page, "python", "py"), *inline_declarations(page)]:
+        for node in ast.walk(ast.parse(code)):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if isinstance(node, ast.Call) and isinstance(known.get(name), type):
+                named = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                given = [None for value in node.args if not is_rest(value)]
+                inspect.signature(known[name]).bind_partial(*given, **named)
+
+
+def inline_declarations(page: Path) -> list[str]:
+    """Code in the text, outside of blocks, that is a call, such as `Publish(backend="redis")`."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    calls = []
+    for code in re.findall(r"`((?:\w+=)?[A-Z]\w+\([^`]*\))`", text):
+        call = re.sub(r"=(?=[,)])", "=...", code.partition("=")[2] if re.match(r"\w+=", code) else code)
+        try:
+            ast.parse(call)
+        except SyntaxError:  # such as `Training(batch_size, seed)` with an ellipsis in words
+            continue
+        calls.append(call)
+    return calls
+
+
+def is_rest(value: ast.expr) -> bool:
+    """Whether an argument stands for others: `...` or `*columns`."""
+    return isinstance(value, ast.Starred) or (isinstance(value, ast.Constant) and value.value is ...)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_sql_blocks_are_sql_and_json_blocks_are_json(page: Path) -> None:
+    for block in blocks(page, "sql"):
+        (parsed,) = duckdb.connect().execute("select json_serialize_sql(?)", [block]).fetchone() or ("",)
+        assert not json.loads(parsed)["error"], parsed
+    for block in blocks(page, "json"):
+        json.loads(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
