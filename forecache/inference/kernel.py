@@ -15,8 +15,8 @@ import pyarrow as pa
 from forecache.errors import CheckError, InputError
 from forecache.inference.arrays import from_numpy
 from forecache.inference.environment import require_versions
-from forecache.inference.kernel_spec import OUTPUTS, PICKED, KernelSpec, OutputColumn, returned_type, value_type
-from forecache.inference.outputs import read_output
+from forecache.inference.kernel_spec import OUTPUTS, OWN, PICKED, KernelSpec, OutputColumn, returned_type, value_type
+from forecache.inference.outputs import own_outputs, read_output
 from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.lake.spark.python_worker import freeze_loaded
@@ -41,9 +41,11 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
         require_versions(spec.packages)
         with _one_thread():
             kernel = LOADERS[spec.runtime](spec, payload, folder)
+        if OUTPUTS in spec.options:
+            kernel = _Finished(kernel, _own_outputs(spec))
         if PICKED in spec.options:
             kernel = _Picked(kernel, spec.options[PICKED])
-        _loaded[spec.checksum] = _Finished(kernel, spec) if OUTPUTS in spec.options else kernel
+        _loaded[spec.checksum] = kernel
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
     _loaded.move_to_end(spec.checksum)
@@ -76,13 +78,19 @@ def _place(values: np.ndarray, rows: int, place: int) -> np.ndarray:
     return np.ascontiguousarray(matrix[:, place])
 
 
+def _own_outputs(spec: KernelSpec) -> list[OutputSpec | None]:
+    """What the model itself returns, in its order; None for what it says nothing of."""
+    if OWN in spec.options:
+        return [None if output is None else read_output(output) for output in spec.options[OWN]]
+    outputs = [read_output(output) for output in spec.options[OUTPUTS]]
+    return own_outputs(outputs, spec)
+
+
 class _Finished:
     """A kernel of a model that was trained here: its numbers are kept within their bounds, its quantiles in order."""
 
-    def __init__(self, kernel: Kernel, spec: KernelSpec) -> None:
-        outputs = [read_output(output) for output in spec.options[OUTPUTS]]
-        known, self._kernel = {output.name: output for output in outputs}, kernel
-        self._outputs = outputs if spec.shape != "struct" else [known.get(column.name) for column in spec.outputs]
+    def __init__(self, kernel: Kernel, outputs: Sequence[OutputSpec | None]) -> None:
+        self._kernel, self._outputs = kernel, outputs
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         values = self._kernel.run(arrays)

@@ -19,8 +19,12 @@ OUTPUTS = "forecache_outputs"
 PICKED = "forecache_picked"
 """In a kernel's options: for each output, its position among the model's, and which value of a row, or None."""
 
+OWN = "forecache_own"
+"""Beside `PICKED`, of a model that was trained here: for each output that the model itself returns, what `OUTPUTS` says
+of it, or None."""
+
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
-KERNEL_VERSION = 5
+KERNEL_VERSION = 6
 
 
 def pickle_allowed() -> bool:

@@ -22,12 +22,20 @@ def read_output(stored: Mapping[str, Any]) -> OutputSpec:
     return OutputSpec(**{**values, "fields": tuple(tuple(field) for field in stored.get("fields", ()))})
 
 
+def own_outputs(logged: Sequence[OutputSpec], spec: KernelSpec) -> list[OutputSpec | None]:
+    """Of each output that a model returns, what it was logged with: by its name, or the only one; None of others."""
+    if spec.shape != "struct":
+        return list(logged)
+    known = {output.name: output for output in logged}
+    return [known.get(column.name) for column in spec.outputs]
+
+
 def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[OutputSpec, ...]:
     """The declared outputs with the classes that the model knows.
 
     Raises:
-        InputError: The model has several outputs and none of a declared name, or knows other classes, or none where
-            the declaration leaves them to it.
+        InputError: The model has several outputs and none of a declared name, was trained on other quantiles, or knows
+            other classes, or none where the declaration leaves them to it.
     """
     stored = {output.name: output for output in map(read_output, spec.options.get(OUTPUTS, ()))}
     found = []
@@ -44,6 +52,13 @@ def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[Out
             raise InputError(
                 f"The model does not say which classes its probabilities of {output.name!r} are of.",
                 remedy="Declare them in the model's order: Classes(labels=(...)).",
+            )
+        levels = stored[output.name].levels if output.name in stored else ()
+        if output.kind == "quantiles" and levels and levels != output.levels:
+            raise InputError(
+                f"The model returns the quantiles {', '.join(f'{level:g}' for level in levels)} of {output.name!r}, "
+                f"and the pipeline declares {', '.join(f'{level:g}' for level in output.levels)}.",
+                remedy="Train a model on the levels as they are declared now.",
             )
         found.append(replace(output, classes=output.classes or classes) if output.kind == "classes" else output)
     return tuple(found)
@@ -101,11 +116,43 @@ def _values(output: OutputSpec, returned: Sequence[np.ndarray], rows: int) -> np
         if len(values) != rows:
             raise _wrong(output, f"{len(values)} lists", rows)
         return values
-    names = output.kind == "classes" and values.dtype.kind != "f"
+    names = output.kind == "classes" and values.size == rows and (output.top == 0 or values.dtype.kind != "f")
     width = output.values if output.is_array and not names else None
-    if values.size != rows * (width or 1):
+    if values.size != rows * (1 if width is None else width):
         raise _wrong(output, f"{values.size} values", rows, each="" if width is None else f" of {width} values")
-    return values.reshape(rows) if width is None else values.reshape(rows, width)
+    values = values.reshape(rows) if width is None else values.reshape(rows, width)
+    if names:
+        return _class_names(output, values)
+    return values if output.kind in ("text", "boolean") else _as_numbers(output, values)
+
+
+def _class_names(output: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Names of classes, [n]; whole numbers came as floats where a value is unknown, which then is None."""
+    if values.dtype.kind != "f":
+        return values
+    unknown = np.isnan(values)
+    if (values[~unknown] % 1 != 0).any():
+        raise CheckError(
+            f"The model returned {values[~unknown][values[~unknown] % 1 != 0][0]:g} as a class of {output.name!r}.",
+            remedy="A class is a text or a whole number.",
+        )
+    return np.array([None if value != value else int(value) for value in values.tolist()], dtype=object)
+
+
+def _as_numbers(output: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Numbers as they are, and as float64 where they came as objects."""
+    if values.dtype.kind in "fiub":
+        return values
+    try:
+        if values.dtype.kind != "O":
+            raise TypeError
+        return values.astype(np.float64)
+    except (TypeError, ValueError):
+        kind = "text" if values.dtype.kind in "OUS" else f"values of {values.dtype}"
+        raise CheckError(
+            f"The model returned {kind} as {output.name!r}, which is of numbers.",
+            remedy="Return numbers, or declare another kind of output.",
+        ) from None
 
 
 def _wrong(output: OutputSpec, found: str, rows: int, *, each: str = "") -> CheckError:

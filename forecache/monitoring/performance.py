@@ -61,12 +61,16 @@ def labelled_predictions(
     for day in as_of:
         rows_of_day = table.filter(pa.array(days == (day - _EPOCH).days))
         if rows_of_day.num_rows:
-            found[day] = _in_order(_arrays(rows_of_day, spec.kind == "classes"))
+            found[day] = _in_order(_arrays(rows_of_day, spec.kind == "classes", spec.classes))
     return found
 
 
-def _arrays(table: pa.Table, classes: bool) -> Labelled:
-    """The arrays of a table with the columns `_label_0`, perhaps `_label_1`, and `_score_0` and further ones."""
+def _arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
+    """The arrays of a table with the columns `_label_0`, perhaps `_label_1`, and `_score_0` and further ones.
+
+    Classes have the positions that they have in the model, on which a metric of one's own may depend; those of labels
+    that no model knows follow.
+    """
     weight = table.column("_label_1").to_numpy().astype(np.float64) if "_label_1" in table.column_names else None
     names = [name for name in table.column_names if name.startswith("_score_")]
     if not classes:
@@ -74,7 +78,9 @@ def _arrays(table: pa.Table, classes: bool) -> Labelled:
         return table.column("_label_0").to_numpy().astype(np.float64), score if len(names) > 1 else score[:, 0], weight
     lists = table.column("_score_0").combine_chunks()
     labels, items = table.column("_label_0").combine_chunks(), lists.flatten()
-    known = class_order(pc.unique(pa.concat_arrays([labels, items.field("class")])).to_pylist())
+    known = list(declared)
+    for names in (items.field("class"), labels):
+        known += class_order([name for name in pc.unique(names).to_pylist() if name not in known])
     shares = np.zeros((len(labels), len(known)))
     row = np.repeat(np.arange(len(labels)), pc.list_value_length(lists).to_numpy())
     shares[row, label_numbers(items.field("class"), known).astype(np.int64)] = items.field("probability").to_numpy()

@@ -17,8 +17,9 @@ from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.delta.files import place_of
 from forecache.lake.stage import Done, Stage
+from forecache.output_kinds import OutputSpec
 from forecache.scoring.night import Night
-from forecache.scoring.tasks.job import model_features, scorer_here
+from forecache.scoring.tasks.job import job_spec, model_features, scorer_here
 from forecache.scoring.tasks.prediction_rows import file_schema
 from forecache.scoring.work import Work
 from forecache.settings import Settings
@@ -30,6 +31,9 @@ BUDGET_S = 0.8
 _TOLERANCE = 0.03
 _BATCH_SHARE = 0.25
 _VALUE_BYTES, _LISTED_VALUES = 8, 64
+# A probability in the model's type, as float64, negated and sorted by class (measured: 32), and in Arrow with its class
+# (21), also where most are not kept.
+_CLASS_BYTES = 64
 
 Score = Callable[[int, int], object]
 """`score(size, rows)` scores rows of a sample, a multiple of the size, in batches of that size."""
@@ -76,7 +80,8 @@ def calibrate(work: Work, nights: Sequence[Night]) -> Calibration:
 
     def measure() -> Done:
         sample, keys, read_s = _read_sample(work, largest)
-        a_row, num_rows = _bytes_a_row(plan, sample), len(sample[0])
+        outputs = job_spec(work, part_rows=0).layout.outputs
+        a_row, num_rows = bytes_a_row(plan, sample, outputs), len(sample[0])
         sizes = [size for size in SIZES if size <= num_rows] or [num_rows]
         sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
         rates = sweep(_as_a_worker(work, sample, keys), sizes, sample_rows=num_rows)
@@ -154,11 +159,20 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
     return features, [batch.column(name) for name in work.pipeline.key], time.perf_counter() - started
 
 
-def _bytes_a_row(plan: Plan, sample: Sequence[pa.Array]) -> float:
+def bytes_a_row(plan: Plan, sample: Sequence[pa.Array], outputs: Sequence[OutputSpec]) -> float:
+    """Memory that a row of a batch takes: its features, the model's matrix, and the predictions on their way.
+
+    Args:
+        outputs: With the classes that the model knows.
+    """
     came = sum(array.nbytes for array in sample) / len(sample[0])
-    widths = (1 if column.width is None else max(column.width, _LISTED_VALUES) for column in plan.spec.outputs)
-    returned = _VALUE_BYTES * sum(widths)
-    return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + 2 * returned
+    return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + sum(map(_output_bytes, outputs))
+
+
+def _output_bytes(output: OutputSpec) -> int:
+    if output.kind == "structs":
+        return 2 * _VALUE_BYTES * _LISTED_VALUES
+    return (_CLASS_BYTES if output.kind == "classes" else 2 * _VALUE_BYTES) * (output.values or 1)
 
 
 def _as_a_worker(work: Work, sample: list[pa.Array], keys: list[pa.Array]) -> Score:

@@ -69,8 +69,10 @@ class Night:
 
 def night_inputs(pipeline: Pipeline, model: Any, version: int) -> str:
     """Model version, feature version, declaration and kernel: what decides every value of the partition."""
-    # Numbers of the ledger begin at 1, as those of a model that was trained here before.
-    of = "" if model.uri.startswith("models:/") else f" of={hashlib.sha256(model.uri.encode()).hexdigest()[:12]}"
+    # Numbers of the ledger begin at 1, as those of a model that was trained here before; and those of a registered
+    # model that was deleted and registered anew begin at 1 again.
+    made = f" {model.created_at.isoformat()}" if model.uri.startswith("models:/") else ""
+    of = "" if pipeline.is_trained else f" of={hashlib.sha256((model.uri + made).encode()).hexdigest()[:12]}"
     return (
         f"model={model.name}@{model.version}{of} {pipeline.feature_table}@{version} "
         f"declared={pipeline.fingerprints.scoring} kernel={KERNEL_VERSION}"

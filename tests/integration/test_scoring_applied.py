@@ -20,7 +20,7 @@ from scoring_support import NIGHT, features_table, predictions, write_features
 from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
-from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel
+from forecache.pipeline import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel
 from forecache.registry.applied.listing import models_of
 from forecache.registry.applied.numbers import met_models, number_of
 from forecache.results import StageResult
@@ -353,6 +353,57 @@ def test_a_version_that_misses_its_floors_leaves_the_last_accepted_one(lake: Set
         (2, True),
         (3, False),
     ]
+
+
+def test_a_version_is_judged_again_where_its_floors_or_its_output_are_others(lake: Settings, tmp_path: Path) -> None:
+    labelled(lake, str(tmp_path / "labelled"))
+    model = RegisteredModel(
+        URI,
+        returns={"probability": "prediction[1]"},
+        judged_on=Labelled(str(tmp_path / "labelled"), "churned"),
+        floors={"roc_auc": 0.6},
+    )
+    sklearn_model(tmp_path / "good")
+    sklearn_model(tmp_path / "bad", backwards=True)
+    good = register(lake, tmp_path / "good")
+    run(lake, applied(model))
+    raised = applied(dataclasses.replace(model, floors={"roc_auc": 0.9999}))
+    with pytest.raises(CheckError, match="does not reach its floors, and no version did before"):
+        run(lake, raised)
+    register(lake, tmp_path / "bad")
+    higher = applied(dataclasses.replace(model, floors={"roc_auc": 0.9}))
+    result = run(lake, higher)  # the version that reached the former floors is judged by these
+    assert (result.details["model"], result.details["judged"]["accepted"]) == (f"churn_model@{good}", False)
+    with pytest.raises(CheckError, match="does not reach its floors, and no version did before"):
+        run(lake, raised)
+    judged = len(all_records(lake, "judge", "demo"))
+    run(lake, higher)
+    assert len(all_records(lake, "judge", "demo")) == judged
+    classes = Classes("answered", ("yes", "no"))
+    write_deltalake(
+        str(tmp_path / "named"),
+        DeltaTable(str(tmp_path / "labelled")).to_pyarrow_table().append_column("answer", pa.array(["yes"] * 400)),
+    )
+    about = dataclasses.replace(
+        model, returns={}, judged_on=Labelled(str(tmp_path / "named"), "answer"), floors={"accuracy": 0.0}
+    )
+    by_order = [
+        run(lake, applied(about, outputs=(each,), segments=())).details["judged"]["reason"]
+        for each in (classes, dataclasses.replace(classes, labels=("no", "yes")))
+    ]
+    assert by_order[0] != by_order[1]
+
+
+def test_a_model_that_was_deleted_and_registered_anew_scores_again(lake: Settings, tmp_path: Path) -> None:
+    pipeline = applied(RegisteredModel("models:/churn_model/1"))
+    register(lake, onnx_model(tmp_path / "one", seed=1), alias="")
+    run(lake, pipeline)
+    assert run(lake, pipeline).skipped
+    before = column(lake, pipeline)
+    tracking(lake).delete_registered_model("churn_model")
+    assert register(lake, onnx_model(tmp_path / "two", seed=2), alias="") == 1
+    assert not run(lake, pipeline).skipped
+    assert column(lake, pipeline) != before
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from sample_project.pipelines import visits
 from forecache.errors import CheckError, InputError, SettingsError
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.declared.plans import pick_outputs
-from forecache.inference.kernel import finished
+from forecache.inference.kernel import finished, load_kernel
 from forecache.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, returned_type
-from forecache.inference.outputs import known_outputs, source_of
+from forecache.inference.outputs import known_outputs, score_values, source_of
+from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.signature import read_signature
 from forecache.lake.contracts import class_order, require_classes
 from forecache.lake.training_splits import as_of_dates
@@ -200,6 +201,50 @@ def test_the_order_of_the_classes_is_the_model_s_and_another_one_is_refused() ->
         known_outputs([learned], model(shares))
 
 
+def test_a_model_that_learned_other_quantiles_is_refused() -> None:
+    stored = [{"name": "spend", "kind": "quantiles", "levels": [0.1, 0.5]}]
+    spec = replace(model(OutputColumn("spend", "float", 2)), options={"forecache_outputs": stored})
+    assert known_outputs([OutputSpec("spend", "quantiles", levels=(0.1, 0.5))], spec)
+    with pytest.raises(InputError, match="returns the quantiles 0.1, 0.5 of 'spend', and the pipeline declares 0.05,"):
+        known_outputs([OutputSpec("spend", "quantiles", levels=(0.05, 0.5))], spec)
+
+
+class Two:
+    """A kernel that returns the second class's probability, as libraries do of two classes, and two quantiles."""
+
+    def run(self, arrays: Any) -> list[np.ndarray]:
+        return [np.array([0.25, 1.0]), np.array([[3.0, 1.0], [0.5, 2.0]])]
+
+
+def test_outputs_are_picked_of_what_a_model_that_was_trained_here_says_it_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = [
+        {"name": "spend", "kind": "quantiles", "levels": [0.1, 0.9], "minimum": 1.0},
+        {"name": "plan", "kind": "classes", "classes": ["a", "b"]},
+    ]
+    columns = (OutputColumn("plan", "double", 2), OutputColumn("spend", "double", 2))
+    plan = Plan("models:/m/1", replace(model(*columns), options={"forecache_outputs": stored}), b"", "")
+    wanted = [
+        OutputSpec("gold"),
+        OutputSpec("tier", "classes"),
+        OutputSpec("high"),
+        OutputSpec("range", "quantiles", levels=(0.1, 0.9)),
+    ]
+    returns = {"gold": ("plan", 1), "tier": ("plan", None), "high": ("spend", 1), "range": ("spend", None)}
+    picked = pick_outputs(plan, wanted, returns).spec
+    monkeypatch.setitem(LOADERS, picked.runtime, lambda *arguments: Two())
+    kernel = load_kernel(picked, bytes, str)
+    known = known_outputs(wanted, picked)
+    gold, tier, high, spread = score_values(kernel, picked, [pa.array([0.0, 0.0])], known)
+    assert (gold.tolist(), tier.tolist()) == ([0.25, 1.0], [[0.75, 0.25], [0.0, 1.0]])
+    assert (high.tolist(), spread.tolist()) == ([3.0, 2.0], [[1.0, 3.0], [1.0, 2.0]])
+    assert known[1].classes == ("a", "b")
+    for classes in (("b", "a"), ("x", "y")):
+        with pytest.raises(InputError, match="knows the classes a, b of 'tier'"):
+            known_outputs([replace(wanted[1], classes=classes)], picked)
+
+
 def test_an_output_is_found_among_a_model_s_by_its_name_or_its_columns() -> None:
     spec = model(*(OutputColumn(name, "double") for name in ("q_q10", "q_q90", "plan", "plan_probabilities")))
     assert source_of(spec, OutputSpec("q", "quantiles", levels=(0.1, 0.9))) == (0, 1)
@@ -241,6 +286,15 @@ def test_an_outcome_that_no_model_knows_counts_as_one_without_a_probability() ->
     label, shares, weight = _arrays(pa.table({"_label_0": ["b", "new"], "_score_0": items}), classes=True)
     assert (label.tolist(), weight) == ([1.0, 2.0], None)
     assert shares.tolist() == [[0.7, 0.3, 0.0]] * 2
+
+
+def test_outcomes_have_the_positions_that_their_classes_have_in_the_model() -> None:
+    items = [[{"class": "b", "probability": 0.7}, {"class": "c", "probability": 0.3}]] * 3
+    table = pa.table({"_label_0": ["c", "a", "b"], "_score_0": items})
+    label, shares, _ = _arrays(table, classes=True)
+    assert (label.tolist(), shares[0].tolist()) == ([1.0, 2.0, 0.0], [0.7, 0.3, 0.0])
+    label, shares, _ = _arrays(table, True, ("c", "b"))
+    assert (label.tolist(), shares[0].tolist()) == ([0.0, 2.0, 1.0], [0.3, 0.7, 0.0])
 
 
 def test_splits_by_entity_share_the_latest_dates_whose_labels_are_known() -> None:

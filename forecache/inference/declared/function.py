@@ -52,6 +52,7 @@ class FunctionKernel:
     def __init__(self, function: Callable[[Mapping[str, Any]], Any], path: str, spec: KernelSpec) -> None:
         self._function, self._path = function, path
         self._inputs, self._outputs = spec.inputs, tuple(column.name for column in spec.outputs)
+        self._listed = {column.name for column in spec.outputs if column.type.startswith("struct<")}
         self._checked = False
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
@@ -93,7 +94,7 @@ class FunctionKernel:
         return [self._plain(name, returned[name]) for name in self._outputs]
 
     def _plain(self, name: str, returned: Any) -> np.ndarray:
-        values = np.asarray(returned)
+        values = self._array(name, returned)
         if values.ndim == 0 or len(values) != BLOCK_ROWS:
             shape = values.shape if values.ndim else "one value"
             raise CheckError(
@@ -101,6 +102,21 @@ class FunctionKernel:
                 remedy="Return one value for each row, such as with np.where.",
             )
         return values
+
+    def _array(self, name: str, returned: Any) -> np.ndarray:
+        """What the function returned of an output, of lists of structures one object for each row."""
+        if name in self._listed and isinstance(returned, (list, tuple, np.ndarray)):
+            rows = np.empty(len(returned), object)
+            for i, row in enumerate(returned):
+                rows[i] = row
+            return rows
+        try:
+            return np.asarray(returned)
+        except ValueError:
+            raise CheckError(
+                f"The function {self._path} returned rows of {name!r} that differ in length.",
+                remedy="Return as many values for each row.",
+            ) from None
 
     def _refuse_dependent(self, block: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray], rows: int) -> None:
         """Call it with half of the rows, twice over: each has to get the value that it got among all."""
@@ -127,6 +143,8 @@ def _taken(column: np.ndarray, places: np.ndarray | None) -> np.ndarray:
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     if one.dtype.kind == "f":
         return np.array_equal(one, other, equal_nan=True)
+    if one.dtype == object:  # in which an unknown number is not equal to itself
+        return repr(one.tolist()) == repr(other.tolist())
     return bool(np.array_equal(one, other))
 
 

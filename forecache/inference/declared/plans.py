@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from forecache.errors import InputError
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.declared import function, sql
-from forecache.inference.kernel_spec import KERNEL_VERSION, PICKED, KernelSpec, OutputColumn
+from forecache.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, OWN, PICKED, KernelSpec, OutputColumn
+from forecache.inference.outputs import own_outputs, read_output
 from forecache.inference.runtimes.registry import FUNCTION, SQL
 from forecache.output_kinds import OutputSpec, probabilities_column
 from forecache.pipeline import FunctionModel, SqlModel
@@ -48,7 +49,10 @@ def plan_declared(
 
 
 def _declared_column(output: OutputSpec) -> OutputColumn:
-    """What a function has to return for an output: a number, a text, a boolean, or for each row several numbers."""
+    """What a function has to return for an output: a number, a text, a boolean, or for each row several of them."""
+    if output.kind == "structs":
+        fields = ",".join(f"{name}:{kind}" for name, kind in output.fields)
+        return OutputColumn(output.name, f"struct<{fields}>", -1)
     if output.kind in ("quantiles", "vector"):
         return OutputColumn(output.name, "double", output.values)
     if output.kind == "classes":
@@ -83,9 +87,28 @@ def pick_outputs(plan: Plan, outputs: Sequence[OutputSpec], returns: Mapping[str
                 _require_kind(plan.uri, output, column, place)
             picked.append((have.index(wanted), place))
             columns.append(OutputColumn(name, column.type, column.width if place is None else None))
-    options, names = {**plan.spec.options, PICKED: picked}, [column.name for column in columns]
+    names = [column.name for column in columns]
+    options = {**plan.spec.options, **_logged(plan.spec, columns, picked), PICKED: picked}
     spec = replace(plan.spec, outputs=tuple(columns), shape=_shape(columns), options=options)
     return replace(plan, spec=replace(spec, checksum=_checksum(plan.spec.checksum.encode(), names, picked)))
+
+
+def _logged(
+    spec: KernelSpec, columns: Sequence[OutputColumn], picked: Sequence[tuple[int, int | None]]
+) -> dict[str, Any]:
+    """What a model that was trained here says of its own outputs, and of those that are picked by their names here."""
+    if OUTPUTS not in spec.options:
+        return {}
+    own = [
+        None if output is None else asdict(output)
+        for output in own_outputs([*map(read_output, spec.options[OUTPUTS])], spec)
+    ]
+    named = [
+        {**output, "name": column.name}
+        for column, (position, place) in zip(columns, picked, strict=True)
+        if place is None and (output := own[position]) is not None
+    ]
+    return {OWN: own, OUTPUTS: named}
 
 
 def _wanted(

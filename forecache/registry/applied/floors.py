@@ -6,8 +6,8 @@ reached them in place, and says so wherever the model is shown.
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,30 +50,45 @@ def accepted(
     """
     if model.judged_on is None:
         return found
-    rows = all_records(settings, STAGE, pipeline.name)
-    inputs = _inputs(pipeline, model, found)
-    verdict = next((row for row in reversed(rows) if row.inputs == inputs), None)
-    if verdict is None:
-        verdict = _judge(settings, pipeline, model, model.judged_on, found, inputs, run_id)
-        record(settings, [verdict])
+    judged = all_records(settings, STAGE, pipeline.name)
+    verdict = _verdict(settings, pipeline, model, model.judged_on, found, judged, run_id)
     reason = str(verdict.details["reason"])
     if verdict.details["accepted"]:
         return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_reasoned(found, reason))
-    before = [row.details for row in rows if row.details["accepted"] and row.details["name"] == found.name]
-    if not before:
-        raise CheckError(
-            f"The model {found.uri} does not reach its floors, and no version did before: {reason}",
-            remedy="Register a better version, or lower the floors. What was published stays.",
-        )
-    for details in reversed(before):
-        kept = version_of(settings, model, int(details["version"]))
-        if kept is not None:
-            why = f"Version {kept.version} stays: version {found.version} misses its floors: {reason}"
-            return replace(kept, gate="failed", metrics=details["metrics"], tags=_reasoned(kept, why))
+    numbers = [
+        row.details["version"] for row in judged if row.details["accepted"] and row.details["name"] == found.name
+    ]
+    before = [int(number) for number in dict.fromkeys(reversed(numbers)) if int(number) != found.version]
+    kept = [version for version in (version_of(settings, model, number) for number in before) if version is not None]
+    for version in kept:
+        # Accepted once, perhaps by lower floors or as other outputs than are declared now.
+        former = _verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
+        if former.details["accepted"]:
+            why = f"Version {version.version} stays: version {found.version} misses its floors: {reason}"
+            return replace(version, gate="failed", metrics=former.details["metrics"], tags=_reasoned(version, why))
+    others = "those that did are deleted" if before and not kept else "no version did before"
     raise CheckError(
-        f"The model {found.uri} does not reach its floors, and those that did are deleted: {reason}",
+        f"The model {found.uri} does not reach its floors, and {others}: {reason}",
         remedy="Register a better version, or lower the floors. What was published stays.",
     )
+
+
+def _verdict(
+    settings: Settings,
+    pipeline: Pipeline,
+    model: RegisteredModel,
+    judged_on: Labelled,
+    version: ModelVersion,
+    judged: Sequence[StageRecord],
+    run_id: str,
+) -> StageRecord:
+    """The verdict on a version by the floors as they are declared now, which is recorded where it is new."""
+    inputs = _inputs(pipeline, model, version)
+    found = next((row for row in reversed(judged) if row.inputs == inputs), None)
+    if found is None:
+        found = _judge(settings, pipeline, model, judged_on, version, inputs, run_id)
+        record(settings, [found])
+    return found
 
 
 def _reasoned(version: ModelVersion, reason: str) -> dict[str, str]:
@@ -81,10 +96,12 @@ def _reasoned(version: ModelVersion, reason: str) -> dict[str, str]:
 
 
 def _inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
-    about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names]
+    output = asdict(pipeline.output_specs[0])
+    about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names, output]
     judged_on = model.judged_on
     assert judged_on is not None
-    return f"{found.uri} judged_on={judged_on.table}.{judged_on.label} declared={json.dumps(about)}"
+    made = f"{found.uri} made={found.created_at.isoformat()}"
+    return f"{made} judged_on={judged_on.table}.{judged_on.label} declared={json.dumps(about)}"
 
 
 def _judge(

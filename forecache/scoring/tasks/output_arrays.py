@@ -33,7 +33,7 @@ def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
         return [_vectors(output, values)]
     if output.kind == "structs":
         return [_structs(output, values)]
-    return [from_numpy(values).cast(output.arrow_fields[0].type)]
+    return [_words(output, values)]
 
 
 def number_columns(output: OutputSpec, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -58,6 +58,34 @@ def strings_array(words: Sequence[str]) -> pa.StringArray:
 def _numbers(values: np.ndarray) -> pa.Array:
     unknown = np.isnan(values)
     return from_numpy(values, unknown if unknown.any() else None)
+
+
+def _words(output: OutputSpec, values: np.ndarray) -> pa.Array:
+    """Texts or booleans; what is not a number is unknown, also where a whole batch is."""
+    if output.kind == "boolean" and values.dtype.kind in "fiu":
+        values = _flags(output, values)
+    unknown = np.isnan(values) if values.dtype.kind == "f" else None
+    try:
+        return from_numpy(values, unknown).cast(output.arrow_fields[0].type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise CheckError(
+            f"The model returned values of {output.name!r} that are no {output.kind}: {error}.",
+            remedy="Return one kind of value, or declare another kind of output.",
+        ) from None
+
+
+def _flags(output: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """0 and 1 as booleans; every other number would be true as well, also a small probability."""
+    unknown = np.isnan(values)
+    strange = values[~unknown & (values != 0) & (values != 1)]
+    if len(strange):
+        raise CheckError(
+            f"The model returned {strange[0]:g} of {output.name!r}, which is no boolean.",
+            remedy="Return yes or no, such as score > 0.5, or declare a number.",
+        )
+    flags = (values == 1).astype(object)
+    flags[unknown] = None
+    return flags
 
 
 def _classes(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
@@ -93,7 +121,7 @@ def _class_names(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
             f"The model returns the classes of {output.name!r} without their probabilities.",
             remedy="Declare that there are none: Classes(probabilities=0).",
         )
-    names = from_numpy(values).cast(pa.string())
+    names = _words(output, values)
     if output.classes:
         found = [name for name in names.unique().to_pylist() if name is not None and name not in output.classes]
         if found:
@@ -111,10 +139,10 @@ def _vectors(output: OutputSpec, values: np.ndarray) -> pa.Array:
 
 
 def _structs(output: OutputSpec, values: np.ndarray) -> pa.Array:
-    lists = [None if row is None else list(row) for row in values]
-    _require_known(output, sum(row is None for row in lists), len(lists))
     kind = output.arrow_fields[0].type
     try:
+        lists = [None if row is None else list(row) for row in values]
+        _require_known(output, sum(row is None for row in lists), len(lists))
         return pa.array(lists, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
         raise CheckError(
