@@ -25,12 +25,15 @@ class Query:
             moment of the day and that of the next one.
         table: In place of `sql`, a table with the source's columns, such as "sales" or "shop.sales".
         batch_rows: Rows in memory at a time.
+        late_days: How many days after a day's end rows of it may still reach the database. So long the day is asked
+            for again, once a day (UTC); where its rows are others, they take the place of those before. Only of events.
     """
 
     database: str
     sql: str = ""
     table: str = ""
     batch_rows: int = 50_000
+    late_days: int = 0
 
     def __post_init__(self) -> None:
         check_fields("`Query`", self)
@@ -43,6 +46,7 @@ class Query:
                 remedy="Give one of them.",
             )
         check_least("`Query`", self, 1, "batch_rows")
+        check_least("`Query`", self, 0, "late_days")
 
 
 def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None, pattern: str) -> None:
@@ -57,6 +61,8 @@ def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | St
         named = ", ".join(f":{name}" for name in sorted(found)) or "none"
         rule = "of events has :start and :end, the day's bounds" if event_time else "without event time has none"
         raise SettingsError(f"{owner} has a query with the parameters {named}.", remedy=f"A query {rule}.")
+    rule = "Only rows of an event's day come late; leave it out."
+    check_value(owner, "late_days", query.late_days, bool(event_time) or not query.late_days, rule)
     if re.search(f"{pattern}$", file_name(date(2000, 1, 1))) is None:
         raise SettingsError(
             f"{owner} has the file pattern {pattern!r}, which the files of its query do not match.",

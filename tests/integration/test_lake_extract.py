@@ -159,6 +159,37 @@ def test_rebuilt_day_that_lost_all_its_rows_changes_the_state_of_later_nights(
     assert [after[day] != before[day] for day in D[:2]] == [True, True]
 
 
+def test_day_is_asked_for_again_while_rows_come_late_and_lands_again_only_where_they_did(
+    shop: Settings, spark: Any, database: Any
+) -> None:
+    late = dataclasses.replace(SALES, extract=Query("shop", table="shop.sales", late_days=2))
+
+    def asked(hours: int) -> list[date]:
+        days = days_to_extract(shop, late, first=D[0], last=D[7], now=NOW + timedelta(hours=hours))
+        assert extract(shop, late, D, now=NOW + timedelta(hours=hours)).nights == tuple(days)
+        return days
+
+    def written() -> dict[date | None, datetime]:
+        return {file.day: file.modified_at for file in list_landing(shop, late)}
+
+    assert asked(0) == D[:4]
+    assert asked(1) == []
+    ingest(spark, shop, late)
+    before, states = written(), source_state(shop, late, D[:4])
+    # The same rows in another order.
+    database.execute("update shop.sales set note = note where sale_id = 1")
+    database.execute("insert into shop.sales values (9, 9, 9, false, null, '2026-01-04 05:00:00+00')")
+    # The 1st and the 2nd were over for longer than two days when they were asked for first.
+    assert asked(24) == [D[2], D[3], D[4]]
+    assert {day for day, at in written().items() if before.get(day) != at} == {D[3], D[4]}
+    ingest(spark, shop, late, correctable=D)
+    assert query(shop, "select sale_id from raw_sales order by 1")["sale_id"].to_pylist() == [1, 2, 3, 5, 6, 9]
+    after = source_state(shop, late, D[:4])
+    assert [after[day] != states[day] for day in D[:4]] == [False, False, False, True]
+    assert asked(48) == [D[3], D[4], D[5]]
+    assert asked(72) == [D[4], D[5], D[6]]
+
+
 def test_query_with_bounds_gets_those_of_the_day_whatever_the_columns_type(shop: Settings, database: Any) -> None:
     database.execute("create table shop.visits (who text, day date, at timestamp)")
     database.execute("insert into shop.visits select 'a', d, d + time '23:59:59.999999' from (values "

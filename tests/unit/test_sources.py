@@ -161,6 +161,11 @@ BOUND = "select * from t where day >= :start and day < :end"
         (lambda: Query("", table="t"), "has database=''. Name one of FORECACHE_DATABASES."),
         (lambda: Query("postgresql://me:secret@h/d", table="t"), "That looks like a URL; give the name that it has in"),
         (lambda: Query("shop", table="t", batch_rows=0), "has batch_rows=0. Give 1 or more."),
+        (lambda: Query("shop", table="t", late_days=-1), "has late_days=-1. Give 0 or more."),
+        (
+            lambda: landed(time=Static(), extract=Query("shop", table="t", late_days=1)),
+            "has late_days=1. Only rows of an event's day come late; leave it out.",
+        ),
         (
             lambda: landed(event_time="day", extract=Query("shop", sql="select * from t where day >= :start")),
             "has a query with the parameters :start. A query of events has :start and :end, the day's bounds.",
