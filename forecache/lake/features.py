@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forecache.errors import NotFoundError
+from forecache.lake.delta.files import DataFile
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look
-from forecache.lake.delta.tables import open_table, table_version, write_partitions
+from forecache.lake.delta.tables import commit_partitions, open_table, table_version
+from forecache.lake.delta.writers import write_frame
 from forecache.lake.feature_rows import joined_inputs, view_frame, view_inputs
 from forecache.lake.join import join_views, read_view
 from forecache.lake.ledger import last_records
@@ -16,6 +18,7 @@ from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state import require_delivered
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
+from forecache.lake.windows.nights import write_windows
 from forecache.pipeline import AS_OF, FeatureView, Pipeline
 from forecache.pipeline.as_of import require_as_of, require_within
 from forecache.pipeline.names import FEATURES
@@ -23,10 +26,13 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from deltalake import Schema
+    from pyspark.sql import SparkSession
 
 STAGE = "features"
 _NIGHTS_AT_ONCE = 31
+# Columns and files.
+Written: TypeAlias = "tuple[Schema, Sequence[DataFile]]"
 
 
 def build_features(
@@ -81,10 +87,13 @@ def build_view(
         require_nights(settings, view, nights, pins=pins)
         writer = _Writer(settings, view, pins.details(view.sources), run_id, progress)
 
-        def frame(some: Sequence[date]) -> "DataFrame":
-            return view_frame(spark, settings, view, some, pins=pins, run_id=run_id, progress=progress)
+        def write(some: Sequence[date]) -> Written:
+            if view.windows:
+                return write_windows(spark, settings, view, some, run_id=run_id, progress=progress)
+            frame = view_frame(spark, settings, view, some, pins=pins)
+            return write_frame(frame, settings, view.feature_table, partition_by=AS_OF)
 
-        return writer.write_stale(view_inputs(settings, view, nights, pins=pins), frame, rebuild=rebuild)
+        return writer.write_stale(view_inputs(settings, view, nights, pins=pins), write, rebuild=rebuild)
 
 
 def _build_joined(
@@ -103,15 +112,16 @@ def _build_joined(
         writer = _Writer(settings, pipeline, pins.details(sources), run_id, progress)
         versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
 
-        def frame(some: Sequence[date]) -> "DataFrame":
+        def write(some: Sequence[date]) -> Written:
             frames = {
                 view.name: read_view(spark, settings, view, {night: versions[view.name][night] for night in some})
                 for view in pipeline.views
             }
-            return join_views(spark, settings, pipeline, some, frames, pins=pins)
+            frame = join_views(spark, settings, pipeline, some, frames, pins=pins)
+            return write_frame(frame, settings, pipeline.feature_table, partition_by=AS_OF)
 
         inputs = joined_inputs(settings, pipeline, versions, nights, pins=pins)
-        return writer.write_stale(inputs, frame, rebuild=rebuild)
+        return writer.write_stale(inputs, write, rebuild=rebuild)
 
 
 class _Writer:
@@ -133,14 +143,14 @@ class _Writer:
         self._seen = look(settings, self._table, AS_OF)
 
     def write_stale(
-        self, inputs: Mapping[date, str], frame: Callable[[Sequence[date]], "DataFrame"], *, rebuild: bool
+        self, inputs: Mapping[date, str], write: Callable[[Sequence[date]], Written], *, rebuild: bool
     ) -> StageResult:
-        """Write the nights whose inputs differ from those of their last record; `frame` gives the rows of some."""
+        """Write the nights whose inputs differ from those of their last record; `write` writes the files of some."""
         name = self._declared.name
 
         def build(some: Sequence[date]) -> dict[date, Done]:
-            done = write_partitions(
-                frame(some),
+            done = commit_partitions(
+                write(some),
                 self._settings,
                 self._table,
                 column=AS_OF,

@@ -18,7 +18,7 @@ from forecache.pipeline.table_source import AnySource, check_first_day, first_da
 from forecache.pipeline.window import Measure, Window
 
 # Of the state that tiles hold.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

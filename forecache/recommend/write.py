@@ -6,9 +6,9 @@ from datetime import date, datetime, timezone
 import pyarrow as pa
 
 from forecache.lake.delta.commit import Target
-from forecache.lake.delta.files import place_of, write_file
+from forecache.lake.delta.files import new_path, place_of, write_file
 from forecache.lake.delta.partitions import Seen, replace_partitions
-from forecache.lake.delta.writers import new_folder, new_path
+from forecache.lake.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
 from forecache.pipeline.similar import SimilarItems

@@ -138,7 +138,7 @@ def test_value_too_large_for_an_exact_sum_is_named_and_nothing_is_written(settin
     land(settings, days_after(0), [f"x,1,{days_after(0)}T01:00:00Z,1e15,1,a"])
     ingest(spark, settings, SALES)
     with pytest.raises(
-        InputError, match=r"sums the column 'amount', which has the value 1\.0E15\. Sums are exact.*min"
+        InputError, match=r"sums the column 'amount', which has the value 1000000000000000\.0\. Sums are exact.*min"
     ):
         build_view(spark, settings, VIEW, [days_after(0)])
     assert not table_exists(settings, VIEW.feature_table)

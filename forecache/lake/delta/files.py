@@ -6,11 +6,13 @@ Runs inside Spark's Python workers too: imports neither settings nor, for a lake
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -27,6 +29,8 @@ _FOOTERS_AT_ONCE = 16
 _WRITTEN_BYTES = 8 << 20
 # The bounds of a text this long are left out: they would have to be cut with care.
 _BOUND_LETTERS = 32
+_TRIES, _PAUSE_S = 4, 0.5
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,22 @@ def write_file(filesystem: Any, path: str, schema: pa.Schema, rows: Iterable[pa.
     return written
 
 
+def tried(write: Callable[[], _T], *, is_remote: bool) -> _T:
+    """What a write of a new file returns, done again where an object store failed it.
+
+    Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
+    upload: the file is there then, and nobody will ever name it.
+    """
+    for _ in range(_TRIES - 1 if is_remote else 0):
+        try:
+            return write()
+        except PermissionError:
+            raise
+        except OSError:
+            time.sleep(_PAUSE_S)
+    return write()
+
+
 def statistics_json(statistics: Mapping[str, Any]) -> str:
     """Statistics as a Delta add action carries them."""
     written = dict(statistics)
@@ -150,6 +170,12 @@ def partition_folder(name: str, value: Any) -> str:
     """The name of a folder that holds the rows of one value of a partition column."""
     text = partition_text(value)
     return f"{quote(name, safe='')}={_NO_VALUE if text is None else quote(text, safe='')}"
+
+
+def new_path(folder: str, partition: Mapping[str, Any]) -> str:
+    """A path for a file of a partition that no other file has."""
+    places = [partition_folder(name, value) for name, value in partition.items()]
+    return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
 
 
 def _partition_of(path: str) -> dict[str, str | None]:

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.files import DataFile, place_of, write_file
+from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
 from forecache.lake.delta.log import open_if_exists
-from forecache.lake.delta.writers import new_folder, new_path, write_rows
+from forecache.lake.delta.writers import new_folder, write_rows
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

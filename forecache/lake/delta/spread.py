@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.lake.delta.commit_errors import as_known_error
-from forecache.lake.delta.files import DataFile, Place, place_of, write_file
-from forecache.lake.delta.writers import fitted, new_folder, new_path, schema_of, write_frame
+from forecache.lake.delta.files import DataFile, Place, new_path, place_of, write_file
+from forecache.lake.delta.writers import fitted, new_folder, schema_of, write_frame
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

@@ -108,7 +108,29 @@ def write_partitions(
         UnavailableError: No space is left on the device; the table is as it was.
     """
     seen = seen or look(settings, name, column)
-    schema, files = write_frame(frame, settings, name, partition_by=column)
+    written = write_frame(frame, settings, name, partition_by=column)
+    return commit_partitions(
+        written, settings, name, column=column, values=values, seen=seen, inputs=inputs, run_id=run_id
+    )
+
+
+def commit_partitions(
+    written: "tuple[Schema, Sequence[DataFile]]",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Sequence[date],
+    seen: Seen,
+    inputs: Mapping[date, str] | None = None,
+    run_id: str = "",
+) -> Committed:
+    """As `write_partitions`, of files that are written already.
+
+    Args:
+        written: The columns of the rows, with `column`, and the files.
+    """
+    schema, files = written
     wanted = {value.isoformat() for value in values}
     other = [file.partition[column] for file in files if file.partition[column] not in wanted]
     if other:

@@ -5,11 +5,10 @@ failed or was killed leaves there goes with the next maintenance.
 """
 
 import json
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from forecache.lake.delta.commit import State
 from forecache.lake.delta.commit_errors import as_known_error, other_type
-from forecache.lake.delta.files import DataFile, list_files, partition_folder, place_of, write_file
+from forecache.lake.delta.files import DataFile, list_files, new_path, place_of, tried, write_file
 from forecache.lake.delta.log import open_if_exists
 from forecache.lake.refusals import refusal_in
 from forecache.lake.spark.session import spark_path
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _BATCH_ROWS = 1 << 17
-_TRIES, _PAUSE_S = 4, 0.5
-_T = TypeVar("_T")
 # What Spark and Delta widen without a loss, by the type in the rows.
 _WIDER = {
     "byte": ("short", "integer", "long"),
@@ -77,7 +74,9 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
     found = []
     try:
         for partition, some in _by_partition(rows, partition_by):
-            found.append(_tried(settings, partial(_write_part, filesystem, folder, partition, some)))
+            found.append(
+                tried(partial(_write_part, filesystem, folder, partition, some), is_remote=settings.lake_is_remote)
+            )
     except OSError as error:
         known = as_known_error(name, error)
         if known is None:
@@ -88,22 +87,6 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
 
 def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
     return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
-
-
-def _tried(settings: Settings, write: Callable[[], _T]) -> _T:
-    """What a write of a new file returns, done again where an object store failed it.
-
-    Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
-    upload: the file is there then, and nobody will ever name it.
-    """
-    for _ in range(_TRIES - 1 if settings.lake_is_remote else 0):
-        try:
-            return write()
-        except PermissionError:
-            raise
-        except OSError:
-            time.sleep(_PAUSE_S)
-    return write()
 
 
 class Remainder:
@@ -124,7 +107,9 @@ class Remainder:
         replaced, rest = [], []
         for file in files:
             if file.path not in self._done:
-                self._done[file.path] = _tried(self._settings, partial(self._look_at, state, file))
+                self._done[file.path] = tried(
+                    partial(self._look_at, state, file), is_remote=self._settings.lake_is_remote
+                )
             concerned, left = self._done[file.path]
             replaced += [file] if concerned else []
             rest += [left] if left is not None else []
@@ -198,11 +183,6 @@ def plain_types(rows: pa.Table) -> pa.Table:
     from deltalake import Schema
 
     return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
-
-
-def new_path(folder: str, partition: Mapping[str, Any]) -> str:
-    places = [partition_folder(name, value) for name, value in partition.items()]
-    return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
 
 
 def _by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from forecache.errors import DamagedError
 from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.files import DataFile, place_of, write_file
+from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
 from forecache.lake.delta.small_tables import SORTED_BY, merge_files
 from forecache.lake.delta.tables import open_table
-from forecache.lake.delta.writers import new_folder, new_path
+from forecache.lake.delta.writers import new_folder
 from forecache.lake.turn import own_turn
 from forecache.pipeline.names import QUARANTINE, RAW
 from forecache.results import no_progress

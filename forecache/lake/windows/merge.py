@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from forecache.lake.windows.groups import Ints, group
+
 Floats = NDArray[np.float64]
 _EPOCH = date(1970, 1, 1)
 _BATCH_ROWS = 1 << 16
@@ -51,10 +52,16 @@ class Merge:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""
         held = [batch for batch in batches if batch.num_rows]
-        if not held:
-            return
-        tiles = _Tiles(pa.Table.from_batches(held).combine_chunks(), self.key)
-        made = {feature: _maker(feature, tiles) for feature in self.features}
+        for night, rows in self.each_night(pa.Table.from_batches(held)) if held else ():
+            as_of = pa.array(np.full(rows.num_rows, (night - _EPOCH).days, np.int32)).cast(pa.date32())
+            yield from rows.add_column(len(self.key), "as_of", as_of).combine_chunks().to_batches(_BATCH_ROWS)
+
+    def each_night(self, table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+        """Nights that have a row, with key columns and features (double), from tiles, one at least."""
+        tiles = _Tiles(table.combine_chunks(), self.key)
+        # Windows of several lengths are made from the same states.
+        first_of = {feature.states: feature for feature in self.features}
+        made = {states: _MAKERS[feature.aggregate](feature, tiles) for states, feature in first_of.items()}
         for night in self.nights:
             number = (night - _EPOCH).days
             since = None if self.days_active is None else number - self.days_active + 1
@@ -62,20 +69,18 @@ class Merge:
             active = np.flatnonzero(first < end)
             if not len(active):
                 continue
-            columns = [tiles.keys[name].take(pa.array(active)) for name in self.key]
-            columns.append(pa.array(np.full(len(active), number, np.int32)).cast(pa.date32()))
+            columns = {name: tiles.keys[name].take(pa.array(active)) for name in self.key}
             for feature in self.features:
-                values, known = made[feature].night(number)
-                columns.append(pa.array(values[active], mask=~known[active]))
-            rows = pa.table(dict(zip([*self.key, "as_of", *(f.name for f in self.features)], columns, strict=True)))
-            yield from rows.combine_chunks().to_batches(_BATCH_ROWS)
+                values, known = made[feature.states].night(number, feature.days)
+                columns[feature.name] = pa.array(values[active], mask=~known[active])
+            yield night, pa.table(columns)
 
 
 class _Tiles:
     """Tiles by key and day; position `i` of what it returns is the key `keys[i]`."""
 
     def __init__(self, table: pa.Table, key: Sequence[str]) -> None:
-        codes, self.keys = _codes(table, key)
+        codes, self.keys = group(table, key)
         days = table["day"].cast(pa.int32()).to_numpy().astype(np.int64)
         self._first_day = int(days.min())
         self._span = int(days.max()) - self._first_day + 2
@@ -84,6 +89,7 @@ class _Tiles:
         self.place, self.days, self.codes = place[self.order], days[self.order], codes[self.order]
         self.table = table
         self._found: dict[tuple[int | None, int], tuple[Ints, Ints]] = {}
+        self._running: dict[str, Ints] = {}
 
     def between(self, since: int | None, until: int) -> tuple[Ints, Ints]:
         """For each key, where its tiles of these days begin and end, both days included; None: from the first on."""
@@ -104,17 +110,22 @@ class _Tiles:
         zero = pa.scalar(0, column.type)
         return column.fill_null(zero).to_numpy(zero_copy_only=False)[self.order], known
 
+    def running(self, name: str) -> Ints:
+        """Sums of a column before each tile and after the last; integers that overflow come back in differences."""
+        if name not in self._running:
+            values = self.numbers(name)[0].astype(np.int64)
+            self._running[name] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+        return self._running[name]
+
 
 class _Sum:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
-        self._tiles, self._days = tiles, feature.days
-        self._running = [_running(tiles.numbers(name)[0]) for name in feature.states]
+        self._tiles, self._running = tiles, [tiles.running(name) for name in feature.states]
 
-    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
-        first, end = self._tiles.between(night - self._days + 1, night)
+    def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - days + 1, night)
         sums = [running[end] - running[first] for running in self._running]
-        values, known = self._value(sums)
-        return values, known
+        return self._value(sums)
 
     def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
         return to_double(sums[0], sums[1]), np.ones(len(sums[0]), bool)
@@ -133,14 +144,14 @@ class _Mean(_Sum):
 
 class _Extreme:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
-        self._tiles, self._days = tiles, feature.days
+        self._tiles = tiles
         self._least = feature.aggregate == "min"
         self._nothing = np.inf if self._least else -np.inf
         values, known = tiles.numbers(feature.states[0])
         self._values = np.append(np.where(known, values, self._nothing), self._nothing)
 
-    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
-        first, end = self._tiles.between(night - self._days + 1, night)
+    def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - days + 1, night)
         slices = np.stack([first, end], axis=1).reshape(-1)
         found = (np.minimum if self._least else np.maximum).reduceat(self._values, slices)[::2]
         known = (first < end) & (found != self._nothing)
@@ -149,20 +160,20 @@ class _Extreme:
 
 class _Last:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
-        self._tiles, self._days = tiles, feature.days
+        self._tiles = tiles
         self._values, known = tiles.numbers(feature.states[1])
         # Of each tile the newest one up to it with a value: the rows of a day are later than those of the days before.
         self._newest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
 
-    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
-        first, end = self._tiles.between(night - self._days + 1, night)
+    def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
+        first, end = self._tiles.between(night - days + 1, night)
         newest = self._newest[end - 1]
         return self._values[newest], (first < end) & (newest >= first)
 
 
 class _Distinct:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
-        self._days, self._num_keys = feature.days, tiles.keys.num_rows
+        self._num_keys = tiles.keys.num_rows
         lists = tiles.table[feature.states[0]].combine_chunks().take(pa.array(tiles.order))
         tile = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
         values = pc.list_flatten(lists).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -175,8 +186,8 @@ class _Distinct:
         self._next = np.append(np.where(again, self._days_of[1:], np.iinfo(np.int64).max), np.iinfo(np.int64).max)
         self._next = self._next[: len(self._codes)]
 
-    def night(self, night: int) -> tuple[Floats, NDArray[np.bool_]]:
-        last = (self._days_of > night - self._days) & (self._days_of <= night) & (self._next > night)
+    def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
+        last = (self._days_of > night - days) & (self._days_of <= night) & (self._next > night)
         counts = np.bincount(self._codes[last], minlength=self._num_keys)
         return counts.astype(np.float64), np.ones(self._num_keys, bool)
 
@@ -186,27 +197,7 @@ _MAKERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _maker(feature: Merged, tiles: _Tiles) -> Any:
-    return _MAKERS[feature.aggregate](feature, tiles)
-
-
 def to_double(whole: Ints, part: Ints) -> Floats:
     """The double of sums of wholes and of parts; the same for the same sums wherever it is computed."""
     whole, part = whole + (part >> _PART_BITS), part & _PART_MASK
     return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-_PART_BITS
-
-
-def _running(values: Ints) -> Ints:
-    """Sums of the values before each position and after the last; integers that overflow come back in differences."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values.astype(np.int64))])
-
-
-def _codes(table: pa.Table, key: Sequence[str]) -> tuple[Ints, pa.Table]:
-    """A number for each row's key, and the keys in the order of their numbers."""
-    codes = np.zeros(table.num_rows, np.int64)
-    for name in key:
-        column = table[name].combine_chunks().dictionary_encode()
-        codes = codes * len(column.dictionary) + column.indices.to_numpy(zero_copy_only=False)
-        _, codes = np.unique(codes, return_inverse=True)
-    _, first = np.unique(codes, return_index=True)
-    return codes, table.select(list(key)).take(pa.array(first))

@@ -5,21 +5,29 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from forecache.errors import InputError
-from forecache.lake.delta.tables import read_table
+from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.log import active_files, grouped
+from forecache.lake.delta.tables import open_table
+from forecache.lake.delta.writers import new_folder
 from forecache.lake.ingest.ingested import ingested_files
-from forecache.lake.windows.merge import Merge, Merged
-from forecache.lake.windows.states import state_names
-from forecache.lake.windows.tiles import DAY, build_tiles, day_states, seen_days, tile_rows
+from forecache.lake.windows.declared import merge_of
+from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks, task_frame
+from forecache.lake.windows.tasks import DAY, NightTask, bucket_parts
+from forecache.lake.windows.tiles import build_tiles, day_states, seen_days
 from forecache.pipeline import AS_OF, FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    from deltalake import Schema
     from pyspark.sql import DataFrame, SparkSession
 
-# So many tiles, about 100 bytes each, are in the memory of a Python task at a time.
-_TASK_ROWS = 1 << 21
+# So many tiles, about 100 bytes each, are in the memory of a Python task at a time, and so many are worth a task.
+_TASK_ROWS, _LEAST_ROWS = 1 << 21, 1 << 16
+_SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 
 def window_inputs(settings: Settings, view: FeatureView, nights: Sequence[date]) -> dict[date, str]:
@@ -52,8 +60,41 @@ def window_frame(
     Raises:
         InputError, ConflictError: See `build_tiles`.
     """
-    from pyspark.sql import functions as F
+    tasks = _tasks(spark, settings, view, nights, run_id, progress)
+    kinds = {column.name: column.type for column in view.events.columns}
+    columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
+    columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
+    return task_frame(spark, tasks, lambda task: task.rows(), ", ".join(columns))
 
+
+def write_windows(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> "tuple[Schema, list[DataFile]]":
+    """Write the features of nights as files of the view's table; their columns and the files.
+
+    Raises as `window_frame`, and UnavailableError where no space is left on the device.
+    """
+    tasks, folder = _tasks(spark, settings, view, nights, run_id, progress), new_folder()
+    place = place_of(settings, view.feature_table)
+    files = run_tasks(spark, view.feature_table, tasks, lambda task: task.files(place, folder))
+    return delta_schema(tasks[0].stored.append(pa.field(AS_OF, pa.date32()))), files
+
+
+def _tasks(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    run_id: str,
+    progress: Progress,
+) -> list[NightTask]:
+    """Tasks for the nights, one for some of the keys each; builds the tiles that they lack."""
     states = day_states(settings, view)
     days = sorted({day for night in nights for day in seen_days(view, states, night)})
     if not days:
@@ -63,22 +104,15 @@ def window_frame(
         )
     inputs = {day: states[day] for day in days}
     version = build_tiles(spark, settings, view, inputs, run_id=run_id, progress=progress)
-    merge = merge_of(view, nights)
-    columns = dict.fromkeys(name for feature in merge.features for name in feature.states)
-    tiles = read_table(spark, settings, view.tile_table, version=version).where(F.col(DAY).isin(days))
-    tiles = tiles.select(*view.key, DAY, *columns)
-    rows = sum(tile_rows(settings, view.tile_table, days).values())
-    num_tasks = max(1, min(spark.sparkContext.defaultParallelism, rows // 10_000), rows // _TASK_ROWS)
-    schema = tiles.select(*view.key, F.col(DAY).alias(AS_OF)).schema
-    for feature in merge.features:
-        schema = schema.add(feature.name, "double")
-    return tiles.repartition(num_tasks, *view.key).mapInArrow(merge, schema)
-
-
-def merge_of(view: FeatureView, nights: Sequence[date]) -> Merge:
-    """What makes the nights of a view from its tiles."""
-    features = []
-    for window in view.windows:
-        states = tuple(name for measure in window.measures for name in state_names(measure))
-        features.append(Merged(window.name, window.aggregate, window.days, states))
-    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active)
+    delta, merge = open_table(settings, view.tile_table, version=version), merge_of(view, nights)
+    known, names = pa.schema(delta.schema()), dict.fromkeys(n for feature in merge.features for n in feature.states)
+    read = pa.schema([known.field(name) for name in (*view.key, *names)])
+    stored = [*(read.field(name) for name in view.key), *(pa.field(each.name, pa.float32()) for each in view.windows)]
+    stored = fitted_schema(pa.schema(stored), settings, view.feature_table)
+    files = grouped(active_files(delta), DAY)
+    rows = sum(file.rows for day in days for file in files.get(day.isoformat(), ()))
+    paths = tuple((day, tuple(file.path for file in files.get(day.isoformat(), ()))) for day in days)
+    cores = spark.sparkContext.defaultParallelism
+    num_tasks = max(1, min(cores, rows // _LEAST_ROWS), -(-rows // _TASK_ROWS))
+    place = place_of(settings, view.tile_table)
+    return [NightTask(place, paths, read, part, merge, stored) for part in bucket_parts(num_tasks)]

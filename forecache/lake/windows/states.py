@@ -1,4 +1,4 @@
-"""The state of a measure over some rows, as Spark computes it; states of the same measure merge in any order.
+"""The state of a measure over some rows, in numpy. A row is a tile of its own; tiles combine in any order to one.
 
 | Aggregate | State |
 | --- | --- |
@@ -7,138 +7,175 @@
 | min, max | value (double) |
 | last | at (bigint, microseconds), value (double) |
 | distinct | values (array) |
+
+Runs inside Spark's Python workers: imports neither settings nor the declaration's modules.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
-from forecache.errors import InputError, chain_of
-from forecache.pipeline import Where
-from forecache.pipeline.column import Column as Declared
-from forecache.pipeline.view import FeatureView
-from forecache.pipeline.window import Measure
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column
+from forecache.lake.windows.groups import Ints, group
 
 EVENTS = "events"
 STEPS = 2.0**32
+TOO_LARGE = "forecache: a value is too large for a sum: "
 _LARGEST = 2.0**44
-_TOO_LARGE = "forecache: a value is too large for a sum: "
 _DAY_US = 86_400_000_000
+_NO_TIME = np.iinfo(np.int64).min
+Bools = NDArray[np.bool_]
 
 
-def state_columns(view: FeatureView) -> dict[str, "Column"]:
-    """Aggregates over rows of the view's source, by the name of the tile's column; `events` counts all rows."""
-    from pyspark.sql import functions as F
+@dataclass(frozen=True)
+class State:
+    """The state of a measure.
 
-    source = view.events
-    columns = {column.name: column for column in source.columns}
-    found = {EVENTS: F.count(F.lit(1))}
-    for measure in view.measures:
-        found |= _state(measure, columns, _micros(columns[source.event_time]))
-    return found
+    Attributes:
+        names: The columns of the tile that hold it.
+        column: What is aggregated; None: rows are counted.
+        where: Column, comparison and value of the conditions.
+    """
 
+    aggregate: str
+    names: tuple[str, ...]
+    column: str | None = None
+    where: tuple[tuple[str, str, Any], ...] = ()
 
-def state_names(measure: Measure) -> tuple[str, ...]:
-    """The columns of a tile that hold the state of a measure."""
-    if measure.aggregate == "sum":
-        return (f"{measure.name}_whole", f"{measure.name}_part")
-    return (f"{measure.name}_at", measure.name) if measure.aggregate == "last" else (measure.name,)
-
-
-def _state(measure: Measure, columns: dict[str, Declared], time: "Column") -> dict[str, "Column"]:
-    from pyspark.sql import functions as F
-
-    names, meets = state_names(measure), F.lit(True)
-    for where in measure.where:
-        meets = meets & meets_condition(where, columns[where.column])
-    if measure.column is None:
-        return {names[0]: F.count_if(meets)}
-    value = counted(columns[measure.column])
-    some = F.when(meets, value)
-    if measure.aggregate == "count":
-        return {names[0]: F.count(some)}
-    if measure.aggregate == "sum":
-        whole, part = fixed_point(columns[measure.column], value)
-        zero = F.lit(0).cast("bigint")
-        return {
-            names[0]: F.coalesce(F.sum(F.when(meets, whole)), zero),
-            names[1]: F.coalesce(F.sum(F.when(meets, part)), zero),
-        }
-    if measure.aggregate == "distinct":
-        return {names[0]: F.array_sort(F.collect_set(some))}
-    number = _no_negative_zero(some.cast("double"))
-    if measure.aggregate == "last":
-        last = F.max(F.when(number.isNotNull(), F.struct(time.alias("at"), number.alias("value"))))
-        return {names[0]: last["at"], names[1]: last["value"]}
-    return {names[0]: (F.min if measure.aggregate == "min" else F.max)(number)}
+    @property
+    def reads(self) -> list[str]:
+        """Columns of the rows that it is made from."""
+        return [*([self.column] if self.column else []), *(name for name, *_ in self.where)]
 
 
-def meets_condition(where: Where, column: Declared) -> "Column":
-    from pyspark.sql import functions as F
-
-    value = counted(column, infinite=True)
-    if where.comparison == "in":
-        assert isinstance(where.value, tuple)
-        return value.isin(*where.value)
-    limit = F.lit(where.value)
-    return {
-        "==": value == limit,
-        "!=": value != limit,
-        "<": value < limit,
-        "<=": value <= limit,
-        ">": value > limit,
-        ">=": value >= limit,
-    }[where.comparison]
+_EVENTS = State("count", (EVENTS,))
 
 
-def counted(column: Declared, *, infinite: bool = False) -> "Column":
-    """The column, null where its value does not count."""
-    from pyspark.sql import functions as F
+def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[State], time: str) -> pa.Table:
+    """Each row as a tile: key columns, `events` and states.
 
-    value = F.col(column.name)
-    if column.type != "double":
-        return value
-    fits = ~F.isnan(value) if infinite else ~F.isnan(value) & (F.abs(value) != float("inf"))
-    return F.when(fits, value)
+    Args:
+        time: The column of the event time, a date or a timestamp.
 
-
-def fixed_point(column: Declared, value: "Column") -> tuple["Column", "Column"]:
-    """Whole and part of a number that counts; a value beyond 2**44 fails the job, see `as_too_large`."""
-    from pyspark.sql import functions as F
-
-    said = F.concat(F.lit(f"{_TOO_LARGE}{column.name}="), value.cast("string"))
-    fits = F.when(F.abs(value.cast("double")) >= _LARGEST, F.raise_error(said)).otherwise(value)
-    if column.type != "double":
-        return fits.cast("bigint"), F.lit(0).cast("bigint")
-    whole = F.floor(fits)
-    return whole, F.rint((value - whole.cast("double")) * STEPS).cast("bigint")
+    Raises:
+        ValueError: A value is too large for a sum, see `TOO_LARGE`.
+    """
+    columns = {name: rows[name] for name in key}
+    for state in [_EVENTS, *states]:
+        made = _of_rows(rows, state, time)
+        columns |= dict(zip(state.names, made, strict=True))
+    return pa.table(columns)
 
 
-def as_too_large(error: BaseException, view: FeatureView) -> InputError | None:
-    """The sentence for a job that failed with a value that no exact sum holds; None for other errors."""
-    for each in chain_of(error):
-        _, marker, rest = str(each).partition(_TOO_LARGE)
-        if marker:
-            name, _, value = rest.split()[0].strip("'\"").partition("=")
-            return InputError(
-                f"Feature view {view.name!r} sums the column {name!r}, which has the value {value}.",
-                remedy="Sums are exact for values within 2**44: declare a `minimum` and `maximum` of that column, so "
-                "that such rows are quarantined, or leave it out with `where`.",
-            )
-    return None
+def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[State]) -> pa.Table:
+    """One tile for each key, of tiles of which several may have the same key, one at least."""
+    codes, keys = group(tiles, key)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(keys.num_rows))
+    columns = {name: keys[name] for name in key}
+    for state in [_EVENTS, *states]:
+        given = [tiles[name].combine_chunks() for name in state.names]
+        columns |= dict(zip(state.names, _combined(state.aggregate, given, codes, order, starts), strict=True))
+    return pa.table(columns)
 
 
-def _micros(time: Declared) -> "Column":
-    from pyspark.sql import functions as F
+def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
+    meets = reduce(np.logical_and, [_meets(rows[name], *rest) for name, *rest in state.where], _all(rows))
+    if state.column is None:
+        return [pa.array(meets.astype(np.int64))]
+    column = rows[state.column].combine_chunks()
+    meets &= _counts(column)
+    if state.aggregate == "count":
+        return [pa.array(meets.astype(np.int64))]
+    if state.aggregate == "distinct":
+        offsets = np.concatenate([[0], np.cumsum(meets)]).astype(np.int32)
+        return [pa.ListArray.from_arrays(pa.array(offsets), column.filter(pa.array(meets)))]
+    values = column.fill_null(0).to_numpy(zero_copy_only=False)
+    if state.aggregate == "sum":
+        return [pa.array(each) for each in _fixed_point(state.column, np.where(meets, values, 0))]
+    # -0.0 and 0.0 are equal, so that which of them is the smallest would depend on the order of rows.
+    numbers = pa.array(values.astype(np.float64) + 0.0, mask=~meets)
+    return [numbers] if state.aggregate != "last" else [pa.array(_micros(rows[time]), mask=~meets), numbers]
 
-    if time.type == "date":
-        return F.unix_date(F.col(time.name)).cast("bigint") * _DAY_US
-    return F.unix_micros(F.col(time.name))
+
+def _combined(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, starts: Ints) -> list[pa.Array]:
+    if aggregate in ("count", "sum"):
+        return [pa.array(np.add.reduceat(each.to_numpy()[order], starts)) for each in given]
+    if aggregate == "distinct":
+        return [_distinct(given[0], codes, len(starts))]
+    if aggregate == "last":
+        at = given[0].fill_null(_NO_TIME).to_numpy()
+        newest = np.lexsort((given[1].fill_null(0.0).to_numpy(), at, codes))[np.append(starts[1:], len(codes)) - 1]
+        return [each.take(pa.array(newest)) for each in given]
+    nothing, smaller = (np.inf, np.minimum) if aggregate == "min" else (-np.inf, np.maximum)
+    found = smaller.reduceat(given[0].fill_null(nothing).to_numpy()[order], starts)
+    return [pa.array(found, mask=found == nothing)]
 
 
-def _no_negative_zero(number: "Column") -> "Column":
-    """-0.0 and 0.0 are equal, so that which of them is the smallest would depend on the order of rows."""
-    from pyspark.sql import functions as F
+def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
+    """The values of each key once, ascending."""
+    values = pc.list_flatten(lists).dictionary_encode()
+    ascending = pc.sort_indices(values.dictionary).to_numpy()
+    rank = np.empty(len(ascending), np.int64)
+    rank[ascending] = np.arange(len(ascending))
+    found = codes[pc.list_parent_indices(lists).to_numpy()] * max(1, len(rank))
+    found = np.unique(found + rank[values.indices.to_numpy()])
+    of_key, which = np.divmod(found, max(1, len(rank)))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(of_key, minlength=num_keys))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values.dictionary.take(pa.array(ascending[which])))
 
-    return F.when(number == 0.0, F.lit(0.0)).otherwise(number)
+
+def _all(rows: pa.Table) -> Bools:
+    return np.ones(rows.num_rows, bool)
+
+
+def _counts(column: pa.Array) -> Bools:
+    known = np.asarray(column.is_valid())
+    return known & np.asarray(pc.is_finite(column).fill_null(False)) if pa.types.is_floating(column.type) else known
+
+
+def _meets(column: pa.ChunkedArray, comparison: str, value: Any) -> Bools:
+    column = column.combine_chunks()
+    known = np.asarray(column.is_valid())
+    if pa.types.is_floating(column.type):
+        known &= ~np.asarray(pc.is_nan(column).fill_null(True))
+        value = tuple(map(float, value)) if comparison == "in" else float(value)
+    elif pa.types.is_integer(column.type):
+        column = column.cast(pa.int64())
+    elif pa.types.is_boolean(column.type):
+        column, value = column.cast(pa.int8()), tuple(map(int, value)) if comparison == "in" else int(value)
+    if comparison == "in" and not pa.types.is_floating(column.type):
+        return known & np.asarray(pc.is_in(column, pa.array(value, column.type)).fill_null(False))
+    if comparison == "in":  # a look-up tells -0.0 from 0.0
+        return known & reduce(np.logical_or, (_compared("==", column, each) for each in value))
+    return known & _compared(comparison, column, value)
+
+
+def _compared(comparison: str, column: pa.Array, value: Any) -> Bools:
+    compare = {
+        "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
+        ">=": pc.greater_equal,
+    }[comparison]  # fmt: skip
+    return np.asarray(compare(column, pa.scalar(value, column.type)).fill_null(False))
+
+
+def _fixed_point(column: str, values: Any) -> tuple[Ints, Ints]:
+    """Whole and part of numbers that count."""
+    too_large = np.abs(values.astype(np.float64)) >= _LARGEST
+    if too_large.any():
+        raise ValueError(f"{TOO_LARGE}{column}={values[too_large][0]}")
+    if values.dtype.kind != "f":
+        return values.astype(np.int64), np.zeros(len(values), np.int64)
+    whole = np.floor(values)
+    return whole.astype(np.int64), np.rint((values - whole) * STEPS).astype(np.int64)
+
+
+def _micros(time: pa.ChunkedArray) -> Ints:
+    if pa.types.is_date(time.type):
+        return time.cast(pa.int32()).to_numpy().astype(np.int64) * _DAY_US
+    return time.cast(pa.timestamp("us", time.type.tz)).cast(pa.int64()).to_numpy()

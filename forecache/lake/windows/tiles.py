@@ -5,24 +5,40 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from forecache.errors import ConflictError
+from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.partitions import find_committed, look, was_written_from
-from forecache.lake.delta.tables import open_table, read_table, write_partitions
+from forecache.lake.delta.tables import commit_partitions, open_table
+from forecache.lake.delta.writers import new_folder
 from forecache.lake.ingest.ingested import IngestedFile, ingested_files
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.lake.windows.states import as_too_large, state_columns
+from forecache.lake.windows.declared import as_too_large, states_of
+from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks
+from forecache.lake.windows.states import as_tiles
+from forecache.lake.windows.tasks import BUCKET, DAY, TileTask
 from forecache.pipeline import FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from deltalake import Schema
+    from pyspark.sql import SparkSession
 
 STAGE = "tiles"
-DAY = "day"
 _DAYS_AT_ONCE = 366
+_TYPES = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "boolean": pa.bool_(),
+}
 
 
 def day_states(settings: Settings, view: FeatureView) -> dict[date, str]:
@@ -73,16 +89,17 @@ def build_tiles(
         seen = look(settings, table, DAY)
 
         def build(days: Sequence[date]) -> dict[date, Done]:
-            frame, wanted = tile_frame(spark, settings, view, days), {day: inputs[day] for day in days}
+            wanted = {day: inputs[day] for day in days}
             try:
-                done = write_partitions(
-                    frame, settings, table, column=DAY, values=days, seen=seen, inputs=wanted, run_id=run_id
-                )
+                written = _write_tiles(spark, settings, view, days)
             except Exception as error:
                 known = as_too_large(error, view)
                 if known is None:
                     raise
                 raise known from error
+            done = commit_partitions(
+                written, settings, table, column=DAY, values=days, seen=seen, inputs=wanted, run_id=run_id
+            )
             return _done(settings, table, done.versions)
 
         def find(stale: Mapping[date, str]) -> dict[date, Done]:
@@ -109,18 +126,31 @@ def build_tiles(
     return int(delta.version())
 
 
-def tile_frame(spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]) -> "DataFrame":
-    """Key columns, `day`, and the states of the day's rows for each key that has any."""
-    from pyspark.sql import functions as F
+def _write_tiles(
+    spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]
+) -> "tuple[Schema, list[DataFile]]":
+    """Write the tiles of days, one file for each that has rows; their columns and the files."""
+    source, states, folder = view.events, states_of(view), new_folder()
+    delta = open_table(settings, source.raw_table)
+    raw, kinds = pa.schema(delta.schema()), {column.name: column.type for column in source.columns}
+    names = [*view.key, source.event_time, *(name for state in states for name in state.reads)]
+    read = pa.schema([_field(raw, name, kinds) for name in dict.fromkeys(names)])
+    empty = as_tiles(read.empty_table(), view.key, states, source.event_time)
+    stored = fitted_schema(empty.schema.append(pa.field(BUCKET, pa.int32())), settings, view.tile_table)
+    files = grouped(active_files(delta), "event_day")
+    places = place_of(settings, source.raw_table), place_of(settings, view.tile_table)
+    tasks = [
+        TileTask(*places, day, paths, read, stored, view.key, states, source.event_time, folder)
+        for day in days
+        if (paths := tuple(file.path for file in files.get(day.isoformat(), ())))
+    ]
+    written = run_tasks(spark, view.tile_table, tasks, lambda task: task.files())
+    return delta_schema(stored.append(pa.field(DAY, pa.date32()))), written
 
-    source = view.events
-    rows = read_table(spark, settings, source.raw_table).where(F.col("event_day").isin(list(days)))
-    for name in view.key:
-        rows = rows.where(F.col(name).isNotNull())
-    states = [state.alias(name) for name, state in state_columns(view).items()]
-    tiles = rows.groupBy(*view.key, F.col("event_day").alias(DAY)).agg(*states)
-    # One file for each day.
-    return tiles.repartition(min(len(days), spark.sparkContext.defaultParallelism), DAY)
+
+def _field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field:
+    """A column as the table of raw rows has it; as it is declared where no file has had it yet."""
+    return raw.field(name) if name in raw.names else pa.field(name, _TYPES[kinds[name]])
 
 
 def _done(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, Done]:

@@ -1,0 +1,53 @@
+"""What the tasks are told of a view's windows, and what they say of a value that they refuse."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from forecache.errors import InputError, chain_of
+from forecache.lake.windows.merge import Merge, Merged
+from forecache.lake.windows.states import TOO_LARGE, State
+from forecache.pipeline import FeatureView
+from forecache.pipeline.window import Measure
+
+
+def states_of(view: FeatureView) -> tuple[State, ...]:
+    """The states that a tile of the view holds."""
+    return tuple(
+        State(
+            measure.aggregate,
+            state_names(measure),
+            measure.column,
+            tuple((where.column, where.comparison, where.value) for where in measure.where),
+        )
+        for measure in view.measures
+    )
+
+
+def state_names(measure: Measure) -> tuple[str, ...]:
+    """The columns of a tile that hold the state of a measure."""
+    if measure.aggregate == "sum":
+        return (f"{measure.name}_whole", f"{measure.name}_part")
+    return (f"{measure.name}_at", measure.name) if measure.aggregate == "last" else (measure.name,)
+
+
+def merge_of(view: FeatureView, nights: Sequence[date]) -> Merge:
+    """What makes the nights of a view from its tiles."""
+    features = []
+    for window in view.windows:
+        states = tuple(name for measure in window.measures for name in state_names(measure))
+        features.append(Merged(window.name, window.aggregate, window.days, states))
+    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active)
+
+
+def as_too_large(error: BaseException, view: FeatureView) -> InputError | None:
+    """The sentence for a job that failed with a value that no exact sum holds; None for other errors."""
+    for each in chain_of(error):
+        _, marker, rest = str(each).partition(TOO_LARGE)
+        if marker:
+            name, _, value = rest.split()[0].strip("'\"").partition("=")
+            return InputError(
+                f"Feature view {view.name!r} sums the column {name!r}, which has the value {value}.",
+                remedy="Sums are exact for values within 2**44: declare a `minimum` and `maximum` of that column, so "
+                "that such rows are quarantined, or leave it out with `where`.",
+            )
+    return None

@@ -1,0 +1,171 @@
+"""Tasks of Spark that make tiles from raw files, and nights from tile files: they read and write Parquet themselves.
+
+No row goes through the JVM. Runs inside Spark's Python workers: imports neither settings nor the declaration's modules.
+"""
+
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecache.hashes import row_hashes
+from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_file
+from forecache.lake.windows.merge import Merge
+from forecache.lake.windows.states import State, as_tiles, combine
+
+DAY = "day"
+BUCKET = "key_bucket"
+"""Of a tile: by its key, 0 to 65,535. A file of tiles is sorted by it, so that a task reads those of some keys."""
+_BUCKETS = 1 << 16
+_GROUP_ROWS = 1 << 16
+_READ_ROWS = 1 << 18
+_HELD_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """The tile of a day from the raw files of that day.
+
+    Attributes:
+        paths: Of raw files, relative to their table.
+        read: The columns to read, in their types; those that a file lacks are null.
+        stored: The columns of a file of tiles.
+    """
+
+    raw: Place
+    tiles: Place
+    day: date
+    paths: tuple[str, ...]
+    read: pa.Schema
+    stored: pa.Schema
+    key: tuple[str, ...]
+    states: tuple[State, ...]
+    time: str
+    folder: str
+
+    def files(self) -> Iterator[DataFile]:
+        """Write the tile as one file; none where there are no rows. ValueError: A value is too large for a sum."""
+        tile = self._tile()
+        if not tile.num_rows:
+            return
+        buckets = bucket_of(tile, self.key)
+        order = pa.array(np.argsort(buckets, kind="stable"))
+        rows = tile.append_column(BUCKET, pa.array(buckets)).take(order).select(self.stored.names).cast(self.stored)
+        yield _written(self.tiles, self.folder, {DAY: self.day}, rows)
+
+    def _tile(self) -> pa.Table:
+        """All tiles of the day; what is held meanwhile does not grow with the rows of a key."""
+        tile = combined = as_tiles(self.read.empty_table(), self.key, self.states, self.time)
+        for rows in self._rows():
+            tile = pa.concat_tables([tile, as_tiles(rows, self.key, self.states, self.time)])
+            if tile.num_rows > max(_HELD_ROWS, 2 * combined.num_rows):
+                tile = combined = combine(tile, self.key, self.states)
+        return combine(tile, self.key, self.states) if tile.num_rows else tile
+
+    def _rows(self) -> Iterator[pa.Table]:
+        filesystem = self.raw.open()
+        for path in self.paths:
+            with filesystem.open_input_file(path) as source:
+                parquet = pq.ParquetFile(source)
+                known = [name for name in self.read.names if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(_READ_ROWS, columns=known, use_threads=False):
+                    yield _with_key(_filled(pa.Table.from_batches([batch]), self.read), self.key)
+
+
+@dataclass(frozen=True)
+class NightTask:
+    """Some nights of the keys of some buckets, from all tiles that the nights see.
+
+    Attributes:
+        days: Days and their files of tiles.
+        read: The key columns and states to read.
+        buckets: Of the keys; the end is not among them.
+        stored: The columns of a feature file.
+    """
+
+    tiles: Place
+    days: tuple[tuple[date, tuple[str, ...]], ...]
+    read: pa.Schema
+    buckets: tuple[int, int]
+    merge: Merge
+    stored: pa.Schema
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """Key columns, `as_of` and the features (double)."""
+        return self.merge(self._tiles().to_batches())
+
+    def files(self, features: Place, folder: str) -> Iterator[DataFile]:
+        """Write a feature file of each night that has a row."""
+        tiles = self._tiles()
+        for night, rows in self.merge.each_night(tiles) if tiles.num_rows else ():
+            yield _written(features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored))
+
+    def _tiles(self) -> pa.Table:
+        filesystem, parts = self.tiles.open(), [self.read.append(pa.field(DAY, pa.date32())).empty_table()]
+        for day, paths in self.days:
+            for path in paths:
+                with filesystem.open_input_file(path) as source:
+                    parquet = pq.ParquetFile(source)
+                    groups = [i for i in range(parquet.num_row_groups) if self._may_hold(parquet.metadata.row_group(i))]
+                    known = [name for name in self.read.names if name in parquet.schema_arrow.names]
+                    rows = parquet.read_row_groups(groups, columns=[*known, BUCKET], use_threads=False)
+                buckets = rows[BUCKET].to_numpy()
+                wanted = (buckets >= self.buckets[0]) & (buckets < self.buckets[1])
+                rows = _filled(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
+                parts.append(rows.append_column(DAY, pa.array([day], pa.date32()).take(pa.array(_zeros(rows)))))
+        return pa.concat_tables(parts)
+
+    def _may_hold(self, group: Any) -> bool:
+        found = (group.column(i) for i in range(group.num_columns))
+        bounds = next((each.statistics for each in found if each.path_in_schema == BUCKET), None)
+        if bounds is None or not bounds.has_min_max:
+            return True
+        return bool(bounds.min < self.buckets[1] and bounds.max >= self.buckets[0])
+
+
+def bucket_of(rows: pa.Table, key: Sequence[str]) -> Any:
+    """The bucket of each row's key; int32 [n]."""
+    return (row_hashes([rows[name].combine_chunks() for name in key]) >> np.uint64(48)).astype(np.int32)
+
+
+def bucket_parts(num_parts: int) -> list[tuple[int, int]]:
+    """All buckets, in parts: the first, and the end."""
+    ends = [_BUCKETS * part // num_parts for part in range(num_parts + 1)]
+    return list(zip(ends, ends[1:], strict=False))
+
+
+def told(files: Iterable[DataFile]) -> Iterator[pa.RecordBatch]:
+    """Files as rows that Spark brings to the driver."""
+    for file in files:
+        yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
+
+
+def _written(place: Place, folder: str, partition: dict[str, Any], rows: pa.Table) -> DataFile:
+    groups = [rows.slice(first, _GROUP_ROWS) for first in range(0, rows.num_rows, _GROUP_ROWS)]
+    filesystem = place.open()
+    return tried(
+        lambda: write_file(filesystem, new_path(folder, partition), rows.schema, groups), is_remote="://" in place.uri
+    )
+
+
+def _with_key(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    known = np.logical_and.reduce([np.asarray(rows[name].combine_chunks().is_valid()) for name in key])
+    return rows if known.all() else rows.filter(pa.array(known))
+
+
+def _filled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with these columns, in their types; null where they have none."""
+    columns = [
+        rows[field.name].cast(field.type) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _zeros(rows: pa.Table) -> Any:
+    return np.zeros(rows.num_rows, np.int32)
