@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
@@ -15,6 +15,7 @@ from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Recommender
 from forecache.pipeline.as_of import require_as_of
+from forecache.recommend.gate import first_of_test
 from forecache.recommend.night import Night, Tables
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -66,9 +67,7 @@ def recommend(
                 refused[night] = error
                 continue
             versions[night] = raw_state(settings, source, night, files=files)
-            each_state = (source_state(settings, each, [night], pins=pins)[night] for each in recommender.all_sources)
-            states = " ".join(each_state)
-            inputs[night] = f"{states} declared={recommender.fingerprint}"
+            inputs[night] = _inputs(settings, recommender, night, pins)
 
         def work(some: Sequence[date]) -> dict[date, Done]:
             [day] = some
@@ -107,6 +106,15 @@ def recommend(
             "nights": {night.isoformat(): dict(records[night].details) for night in sorted(records)},
         },
     )
+
+
+def _inputs(settings: Settings, recommender: Recommender, night: date, pins: Pins) -> str:
+    """What the lists of a date depend on: its sources, the declaration, and the catalogue by which the gate judges."""
+    eve = first_of_test(recommender, night) - timedelta(days=1)
+    states = [source_state(settings, each, [night], pins=pins)[night] for each in recommender.all_sources]
+    before = recommender.catalogue.sources if recommender.catalogue is not None else ()
+    states += [f"before:{source_state(settings, each, [eve], pins=pins)[eve]}" for each in before]
+    return f"{' '.join(states)} declared={recommender.fingerprint}"
 
 
 def refused_dates(result: StageResult) -> str:

@@ -134,6 +134,13 @@ def test_the_catalogue_may_be_an_existing_table_of_which_the_last_day_counts(
     assert result.details["nights"][LAST.isoformat()]["pinned"]["shelf_stock"]["uri"] == str(tmp_path / "shelf_stock")
     assert articles[3] in listed(settings, declared)[0]
 
+    # What the gate judges by has changed, the state of the date has not.
+    eve = LAST - timedelta(days=offers.gate.test_days)
+    earlier = {"article": articles[1:], "there": [True] * len(articles[1:]), "day": [eve] * len(articles[1:])}
+    more_rows = {name: [*earlier[name], *values] for name, values in rows.items()}
+    table_of(tmp_path, "shelf_stock", SHELF, more_rows, **more)
+    assert not recommend(settings, declared, [LAST]).skipped
+
     rows["article"][-1] = articles[0]
     table_of(tmp_path, "shelf_stock", SHELF, rows, **more)
     with pytest.raises(InputError, match=f"has the key article {articles[0]} in 2 rows of .*the state of {LAST}"):

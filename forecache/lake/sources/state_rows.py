@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from forecache.errors import UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files
 from forecache.lake.sources.delta_source import open_delta, require_version
@@ -45,7 +46,7 @@ def table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Tab
         return None
     version = pinned.version_of(day) if pinned.is_by_version else pinned.version
     day_column = [source.day_column] if source.day_column else []
-    rows = _dataset(pinned, version).to_table(list(dict.fromkeys([*columns, *source.key, *day_column])))
+    rows = _read(pinned, version, list(dict.fromkeys([*columns, *source.key, *day_column])))
     what = "its files" if version is None else f"version {version}"
     if source.time is not None and day_column:
         days = rows[source.day_column]
@@ -56,6 +57,19 @@ def table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Tab
     if source.time is not None and source.key:
         _require_keys(pinned, rows, what)
     return rows.select(list(columns))
+
+
+def _read(pinned: PinnedTable, version: int | None, columns: list[str]) -> pa.Table:
+    uri = pinned.place.uri
+    try:
+        return _dataset(pinned, version).to_table(columns)
+    except FileNotFoundError as error:
+        raise lacks(pinned.source, f"a file of {uri} was removed since the run began: {error}", "Run again.") from error
+    except OSError as error:
+        raise UnavailableError(
+            f"Source {pinned.source.name!r} cannot be read: {uri} does not answer: {str(error).splitlines()[0]}.",
+            remedy="Run again when it does.",
+        ) from error
 
 
 def _dataset(pinned: PinnedTable, version: int | None) -> Any:
