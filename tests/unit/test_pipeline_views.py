@@ -9,7 +9,21 @@ import pytest
 from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, WITH_REGION, people, shops
 
 from forecache.errors import SettingsError
-from forecache.pipeline import Column, Entities, Feature, Features, FeatureView, Source, Where, Window
+from forecache.pipeline import (
+    Baseline,
+    Column,
+    Entities,
+    EstimatorModel,
+    Feature,
+    Features,
+    FeatureView,
+    Gate,
+    Label,
+    Pipeline,
+    Source,
+    Where,
+    Window,
+)
 from forecache.settings import load_settings
 from jobs.definitions import build_definitions, features_of
 
@@ -127,3 +141,42 @@ def test_night_of_a_joined_pipeline_runs_its_views_whose_dates_are_its_own() -> 
         }
     parents = repository.asset_graph.get(dg.AssetKey("features_takings")).parent_keys
     assert {key.path[-1] for key in parents} == {"features_shop", "features_region", "raw_opened"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ({"days": 3}, {"features", "training_set"}),
+        ({"aggregate": "max"}, {"features", "training_set"}),
+        ({"where": (Where("amount", ">", 1),)}, {"features", "training_set"}),
+        ({"log": True}, {"training"}),
+        ({"description": "What it sold."}, set()),
+    ],
+    ids=str,
+)
+def test_a_changed_window_makes_exactly_these_stages_stale(change: dict[str, object], stale: set[str]) -> None:
+    view = shop(dataclasses.replace(SHOP.windows[0], **change))
+    assert stages_stale_by(dataclasses.replace(TRAINED, features=(view, REGION))) == stale
+
+
+def test_other_entities_make_features_and_training_set_stale() -> None:
+    def opened(events: object) -> object:
+        return shops(events)
+
+    entities = dataclasses.replace(WITH_REGION.entities, compute=opened)
+    assert stages_stale_by(dataclasses.replace(TRAINED, entities=entities)) == {"features", "training_set"}
+    longest = dataclasses.replace(TRAINED, features=(dataclasses.replace(SHOP, active_days="ever"), REGION))
+    assert stages_stale_by(longest) == {"features", "training_set"}
+
+
+TRAINED = dataclasses.replace(
+    WITH_REGION,
+    label=Label("sold", "regression", 7, lambda entities, events: entities),
+    model=EstimatorModel(lambda: None),
+    gate=Gate("mae", {}, Baseline("amount_2d")),
+)
+
+
+def stages_stale_by(changed: Pipeline) -> set[str]:
+    before, after = dataclasses.asdict(TRAINED.fingerprints), dataclasses.asdict(changed.fingerprints)
+    return {stage for stage in before if before[stage] != after[stage]}
