@@ -37,13 +37,13 @@ from forecache.pipeline.view import FeatureView
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One model from landing files to served answers.
+    """One model, from its sources to served answers.
 
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
         key: Columns that a prediction is about; the features have them, and at least one source declares each.
-        features: What the model learns from: a function from events to features, a view of this key that other
-            pipelines may share, or several views, which are joined.
+        features: What the model sees: `Features` of its own, a view of this key that other pipelines may share, or
+            several views, which are joined.
         entities: Of joined views, which keys have a row; None: those of the first view that has the pipeline's key.
         label: The function from events to what the model learns; a model that is not trained here has none.
         sources: What the label, and features that are a function, are computed from; none: the sources of the view.

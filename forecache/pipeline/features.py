@@ -1,4 +1,4 @@
-"""What a model learns from and what it learns to predict: functions from events to features and to a label."""
+"""What a model learns from and what it learns to predict: functions from rows of sources to features and a label."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,10 @@ class Features:
     Without `compute` they are columns of the pipeline's only source as they are, such as an existing feature table: a
     snapshot of the pipeline's key, or rows of it without time.
 
-    `compute` gets `{source name: events}`; each frame has the source's columns, `event_day` and `as_of`, and holds,
-    for every as-of date asked for, only events up to that date: it cannot see the future. It returns one row per
-    (key columns, `as_of`) with every declared feature. It must group by `as_of` so that many nights run as one job.
+    `compute` gets `{source name: rows}`; each frame has the source's columns, `event_day` and `as_of`, and holds, for
+    every as-of date asked for, only what was known on it: events up to that date, the last state at or before it, or
+    the rows without time. It returns one row per (key columns, `as_of`) with every declared feature. It must group by
+    `as_of` so that many nights run as one job.
     """
 
     columns: tuple[Feature, ...]
@@ -54,10 +55,11 @@ class Features:
 class Label:
     """What happened in the `horizon_days` after the as-of date.
 
-    `compute` gets the entities (key columns, `as_of`) and `{source name: events}`, each frame with `as_of` and only
-    events in (as_of, as_of + horizon_days]. It returns key columns, `as_of` and `name` as a number: 0.0 or 1.0 where
-    kind is "binary"; where kind is "multiclass" as a text or a whole number. Each entity has at most one row, and a row
-    has a value: an entity whose outcome is not known is left out, and is no part of the training set.
+    `compute` gets the entities (key columns, `as_of`) and `{source name: rows}`, each frame with `as_of` and only
+    events and states in (as_of, as_of + horizon_days], or the rows without time. It returns key columns, `as_of` and
+    `name` as a number: 0.0 or 1.0 where kind is "binary"; where kind is "multiclass" as a text or a whole number. Each
+    entity has at most one row, and a row has a value: an entity whose outcome is not known is left out, and is no part
+    of the training set.
 
     Attributes:
         weight: A further column that `compute` returns, a number above 0: how much a row counts in training and in the
@@ -84,7 +86,7 @@ class Label:
 
 
 def check_as_they_are(owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]) -> None:
-    """Refuse features without a function that are not the number columns of one source with the pipeline's key.
+    """Refuse features without a function that are not columns of one source with the pipeline's key, of fitting types.
 
     Raises:
         SettingsError: With pipeline, source, column and remedy.

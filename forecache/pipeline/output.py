@@ -90,18 +90,18 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector of fixed width, such as an embedding: a column of list<float>. No drift is judged of it."""
+    """A vector of `size` numbers, such as an embedding: a column of list<float>. No drift is judged of it."""
 
     name: str
-    width: int
+    size: int
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_least(_check(self, self.name), self, 1, "width")
+        check_least(_check(self, self.name), self, 1, "size")
 
     @property
     def spec(self) -> OutputSpec:
-        return OutputSpec(self.name, "vector", width=int(self.width))
+        return OutputSpec(self.name, "vector", width=int(self.size))
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ class Publish:
         max_row_change: Largest relative change of the row count against the current version; None: any.
         max_null_share: Largest share of nulls in any served field.
         max_psi: Largest population stability index of an output against the current version; None: any.
+        compact_share: Share of the keys above which a publish is full, or its small segments are merged with the base.
+        max_segments: Most segments of a version, the base included, before they are merged; at most 64.
     """
 
     fields: tuple[str, ...] | None = None

@@ -29,7 +29,7 @@ class FeatureView:
         name: Part of the name of its table, `features_<name>`.
         key: Columns that a row is about; at least one source declares each.
         sources: What the features are computed from.
-        features: The function from rows to features; or none, and `windows`.
+        features: What is computed by a function, or taken from an existing table as it is; or none, and `windows`.
         windows: Features that are declared, over one source of events: a night is made from tiles of a day each.
         active_days: With windows, a night has a row for each key with an event in so many days: "longest" is those of
             the longest window, "ever" all days. Rows whose key is null are left out.

@@ -51,7 +51,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Quantiles("spend", (0.0, 0.5)), "each more than 0 and less than 1"),
     (lambda: Quantiles("spend", ()), r"levels=\(\)"),
     (lambda: Quantiles("spend", minimum=3.0, maximum=1.0), r"more than the minimum, 3"),
-    (lambda: Vector("embedding", 0), "width=0"),
+    (lambda: Vector("embedding", 0), "size=0"),
     (lambda: Structs("items", ()), "fields="),
     (lambda: Structs("items", (("item", "varchar"),)), "Each is a name and a type of boolean, int"),
     (lambda: Structs("items", (("item", "string"), ("item", "int"))), "declares the field 'item' twice"),
