@@ -12,7 +12,7 @@ from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import as_lists
 from forecache.recommend.models import Fitted
-from forecache.recommend.top_k import USERS_AT_ONCE, TopK, top_k
+from forecache.recommend.top_k import TopK, in_order, top_k
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -74,23 +74,35 @@ def item_lists_of(fitted: Fitted, interactions: Interactions, k: int, *, filters
 
 def _by_users(taken: "csr_matrix", k: int, available: np.ndarray | None) -> Iterator[TopK]:
     """By the cosine of the items' users; only pairs that somebody took both of are looked at."""
-    weights = 1 / np.sqrt(np.maximum(np.diff(taken.indptr), 1)).astype(np.float32)
+    norms = np.sqrt(np.maximum(np.diff(taken.indptr), 1)).astype(np.float32)
+    weights = 1 / norms
     if available is not None:
         weights = np.where(available, weights, np.float32(0))
     users = taken.T.tocsr()
-    for first in range(0, taken.shape[0], USERS_AT_ONCE):
-        both = taken[first : first + USERS_AT_ONCE].dot(users)
-        items = np.full((both.shape[0], k), -1, np.int32)
-        scores = np.full((both.shape[0], k), -np.inf, np.float32)
-        for row in range(both.shape[0]):
-            codes = both.indices[both.indptr[row] : both.indptr[row + 1]]
-            values = both.data[both.indptr[row] : both.indptr[row + 1]] * weights[codes]
+
+    def part(first: int, last: int) -> TopK:
+        both = taken[first:last].dot(users)
+        both.data *= weights[both.indices]
+        items = np.full((last - first, k), -1, np.int32)
+        scores = np.full((last - first, k), -np.inf, np.float32)
+        for row in range(last - first):
+            some = slice(both.indptr[row], both.indptr[row + 1])
+            codes, values = both.indices[some], both.data[some]
             values[codes == first + row] = 0
-            if len(codes) > k:
-                # Equal ones at the end of the list are told apart by their codes.
-                near = np.flatnonzero(values >= np.partition(values, -k)[-k])
-                codes, values = codes[near], values[near]
-            best = np.lexsort((codes, -values))[:k]
+            near = np.flatnonzero(values >= _bound(values, k))
+            # Equal ones at the end of the list are told apart by their codes.
+            best = near[np.lexsort((codes[near], -values[near]))[:k]]
             items[row, : len(best)], scores[row, : len(best)] = codes[best], values[best]
-        own = np.sqrt(np.maximum(np.diff(taken.indptr)[first : first + len(items)], 1)).astype(np.float32)
-        yield TopK(first, items, scores / own[:, None])
+        return TopK(first, items, scores / norms[first:last, None])
+
+    return in_order(part, taken.shape[0], len(os.sched_getaffinity(0)))
+
+
+def _bound(values: np.ndarray, k: int) -> np.float32:
+    """A value that at least k of some values reach, and few more; the lowest where there are fewer."""
+    groups = 8 * k
+    if len(values) < 2 * groups:
+        return np.float32(-np.inf) if len(values) <= k else np.partition(values, -k)[-k]
+    # The largest of each group are k values at least, wherever they are.
+    largest = values[: len(values) // groups * groups].reshape(-1, groups).max(axis=0)
+    return np.partition(largest, -k)[-k]

@@ -76,7 +76,7 @@ def top_k(
             found.append(best(block, k, filters))
         return TopK(first, *_stacked(found))
 
-    return _in_order(part, num_users, threads)
+    return in_order(part, num_users, threads)
 
 
 def top_k_of_factors(
@@ -105,7 +105,7 @@ def top_k_of_factors(
                 remedy="Train again with a lower learning rate or more regularization.",
             )
     ranked = _RankedItems(user_vectors, item_vectors, k, filters or Filters())
-    return _in_order(ranked.part, len(user_vectors), threads)
+    return in_order(ranked.part, len(user_vectors), threads)
 
 
 class _RankedItems:
@@ -184,7 +184,7 @@ def _stacked(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
     return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
 
 
-def _in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:
+def in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:
     """Parts in the order of users, computed a few ahead."""
     from threadpoolctl import threadpool_limits
 

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from forecache.errors import UnavailableError
 from forecache.pipeline import Schedule, load_pipeline
 from forecache.settings import Settings, load_settings
 from jobs.definitions import pipeline_definitions, source_definitions
@@ -68,12 +69,31 @@ def test_schedule_skips_a_night_that_is_not_delivered_yet(repository: dg.Reposit
     assert request.tags[PARTITION_NAME_TAG] == "2026-01-06"
 
 
+def test_schedule_runs_a_night_of_which_it_cannot_tell(
+    repository: dg.RepositoryDefinition, shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that failed would leave the night without a run."""
+
+    def unavailable(*_: Any) -> Any:
+        raise UnavailableError("The object store does not answer.", remedy="Run again.")
+
+    monkeypatch.setattr("forecache.lake.sources.state.awaited", unavailable)
+    resource = SettingsResource(home=str(shop.home_path), project=shop.project)
+    moment = datetime(2026, 1, 7, 3, tzinfo=timezone.utc)
+    context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})
+    [request] = repository.get_schedule_def("nightly_orders_schedule").evaluate_tick(context).run_requests or []
+    assert request.tags[PARTITION_NAME_TAG] == "2026-01-06"
+
+
 def test_sensor_runs_a_night_once_it_is_delivered_and_not_where_it_was_run(
     repository: dg.RepositoryDefinition, shop: Settings
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert evaluate(repository, shop, instance).skip_message == NOT_YET
         land(shop)
+        # A run that came too early.
+        tags = {PARTITION_NAME_TAG: "2026-01-06"}
+        create_run_for_test(instance, job_name="nightly_orders", tags=tags, status=dg.DagsterRunStatus.FAILURE)
         request = evaluate(repository, shop, instance)
         assert (request.run_key, request.tags[PARTITION_NAME_TAG]) == ("2026-01-06", "2026-01-06")
         create_run_for_test(instance, job_name="nightly_orders", tags=request.tags)
