@@ -47,7 +47,8 @@ class Pipeline:
         entities: Of joined views, which keys have a row; None: those of the first view that has the pipeline's key.
         label: The function from events to what the model learns; a model that is not trained here has none.
         sources: What the label, and features that are a function, are computed from; none: the sources of the view.
-        model, training: What is trained, and how; or what is applied as it is.
+        model: What is trained, or what is applied as it is.
+        training: How it is trained, and on which as-of dates.
         outputs: What the model returns, as columns of the prediction table; the first is what it learns of the label.
         segments: Columns that are cut from an output, such as "low" and "high".
         gate: What a model that is trained here has to pass before it scores.

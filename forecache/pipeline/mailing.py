@@ -40,7 +40,9 @@ class Mailing:
         addresses: Where addresses are: a `Source` or `TableSource`, of which a user's latest row counts (of snapshots,
             the newest delivery), or an existing Delta table that has a row for each user, by its name in the lake or
             its URI.
-        user, address, opted_out: Its columns: the key, the address, and whether (boolean) the user wants no mail.
+        user: Its column of the pipeline's key.
+        address: Its column of the address.
+        opted_out: Its column of whether (boolean) the user wants no mail.
         person: Its column of the user's name, for the header `To` and the templates.
         fields: Further columns for the templates.
         daily_limit: Most messages of this mailing that a day (UTC) has, over all as-of dates.

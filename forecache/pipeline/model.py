@@ -80,7 +80,8 @@ class EntitySplit:
     of a split by time, moved to the latest whose labels are known.
 
     Attributes:
-        validation, test: Share of the entities in these splits, about.
+        validation: Share of the entities in that split, about.
+        test: As `validation`.
     """
 
     validation: float = 0.1

@@ -12,8 +12,9 @@ class Output:
     """A number: a column of float64.
 
     Attributes:
-        minimum, maximum: Scores of a model that was trained here are clipped to them; one that was trained elsewhere
-            must keep to them itself, or its night is refused.
+        minimum: Scores of a model that was trained here are clipped to it; one that was trained elsewhere must keep to
+            it itself, or its night is refused.
+        maximum: As `minimum`.
     """
 
     name: str
@@ -66,7 +67,8 @@ class Quantiles:
 
     Attributes:
         levels: Between 0 and 1, ascending.
-        minimum, maximum: As for `Output`, of every quantile.
+        minimum: As for `Output`, of every quantile.
+        maximum: As `minimum`.
     """
 
     name: str

@@ -159,8 +159,10 @@ class Drift:
 
     Attributes:
         last: Nights before, scored by the same model, that a night is compared with.
-        small_psi, large_psi: Population stability index above which an effect counts as small, as large.
-        small_js, large_js: Jensen-Shannon distance above which it does, whatever the index says.
+        small_psi: Population stability index above which an effect counts as small.
+        large_psi: The one above which it counts as large.
+        small_js: Jensen-Shannon distance above which an effect counts as small, whatever the index says.
+        large_js: The one above which it counts as large.
         min_rows: With fewer rows on either side the figures are shown and not judged.
         blocking: A night with a large effect is not published.
         report_rows: Most rows of the night, and of its reference, in the sampled report; 0: there is no report.

@@ -56,7 +56,8 @@ class Recommender:
     Attributes:
         name: Part of the names of the table, jobs, the store and the reader's route.
         source: Interactions as landing files: one row for each time that a user took an item.
-        user, item: Its key columns; the answer is asked for by user.
+        user: Its column of the user, by which an answer is asked for.
+        item: Its column of the item.
         weight: Its column of how much an interaction counts, such as a quantity, with a minimum of 0 or more; None:
             each counts 1.
         model: From `forecache.recommend`, such as `Ease(l2=300)`.

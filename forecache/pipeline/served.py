@@ -15,7 +15,8 @@ class Served(Protocol):
         all_sources: What its predictions come from, each once: they are ingested before a night.
         schedule: When it runs, and which days are its as-of dates.
         publish: None where the predictions are not published; `publishing` raises InputError then.
-        start, end: First and last as-of date; `end` is None while the sources go on.
+        start: First as-of date.
+        end: Last one; None while the sources go on.
     """
 
     @property

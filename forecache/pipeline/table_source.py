@@ -29,7 +29,8 @@ class TableSource:
         event_time: Column (date or timestamp) that says when the event happened; or the rows are no events, and `time`
             says what they are.
         format: "delta", or "parquet" for a folder of Parquet files, of which a snapshot needs `Snapshot(day=...)`.
-        start, end: First and last day, where the pipeline's other sources do not say.
+        start: First day, where the pipeline's other sources do not say.
+        end: Last day, likewise; None while it goes on.
         time: `Snapshot()` or `Static()`, where the rows are no events.
         key: Columns that a row is about, in a snapshot at most one row for each.
         missing: What becomes of a night without rows of its day, or without a version of its day: see `Source`.

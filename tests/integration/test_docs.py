@@ -138,6 +138,13 @@ def require_command(words: list[str], line: str) -> None:
             assert word.partition("=")[0] in {*known, "--help"}, f"{command.name} has no option {word}: {line}"
 
 
+@pytest.mark.parametrize("name", forecache.pipeline.__all__)
+def test_attributes_of_declarations_have_a_line_each_so_that_the_reference_names_them(name: str) -> None:
+    text = inspect.getdoc(getattr(forecache.pipeline, name)) or ""
+    attributes = text.partition("Attributes:\n")[2]
+    assert re.findall(r"^    \w+(?:, \w+)+: ", attributes, re.MULTILINE) == []
+
+
 def test_the_readme_fits_on_two_screens_and_its_pipeline_loads() -> None:
     readme = PROJECT_ROOT / "README.md"
     assert len(readme.read_text().splitlines()) <= 150
