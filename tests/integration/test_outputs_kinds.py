@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from outputs_project.pipelines.kinds import by_entity
 from outputs_project.pipelines.rules import WIDTH, every
 from scoring_support import NIGHT, predictions, write_features
 
 from forecache.errors import CheckError
 from forecache.lake.query import query
+from forecache.lake.training_splits import as_of_dates, split_column
 from forecache.monitoring.drift.drift import prediction_drift
-from forecache.pipeline import Classes, FunctionModel, Pipeline, Vector
+from forecache.pipeline import Classes, FunctionModel, Output, Pipeline, Vector
+from forecache.reader.http.feast import answer as feast
 from forecache.reader.versions.answers import Answers
 from forecache.scoring.challenger.compare import compare
 from forecache.scoring.run import score
@@ -134,6 +137,10 @@ def holes(given: Any) -> Any:
     return np.column_stack([np.nan_to_num(given["a"]), given["b"]]).astype(np.float32)
 
 
+def endless(given: Any) -> Any:
+    return np.where(given["a"] > 1.5, np.inf, 0.0)
+
+
 def few(given: Any) -> Any:
     return np.ones((len(given["a"]), 3)) / 3
 
@@ -142,6 +149,7 @@ def few(given: Any) -> Any:
     ("function", "output", "message"),
     [
         (no_shares, Classes("plan", ("a", "b")), r"are wrong: \d+ rows without a plan"),
+        (endless, Output("score"), "are wrong: score up to infinity"),
         (odds, Classes("plan", ("a", "b")), "probabilities of 'plan' are 1 to 2 and add up to 3 to 3 in a row"),
         (few, Classes("plan", ("a", "b")), r"values of 'plan' for \d+ rows of 2 values"),
         (strangers, Classes("plan", ("a", "b"), probabilities=0), "the class 'stranger' of 'plan', which is not among"),
@@ -195,3 +203,47 @@ def test_a_challenger_of_classes_is_compared_by_the_rows_that_change(settings: S
 def two_shares(given: Any) -> Any:
     first = 1 / (1 + np.exp(-np.nan_to_num(given["a"].astype(np.float64))))
     return np.column_stack([first, 1 - first])
+
+
+def test_feast_and_duckdb_give_what_the_table_has_of_every_kind(settings: Settings) -> None:
+    write_features(settings, every, [features(40)])
+    score(None, settings, every, [NIGHT], engine="arrow")
+    publish(settings, every, night=NIGHT)
+    rows = predictions(settings, every).sort_by("user_id")
+    keys = [*rows["user_id"].to_pylist(), "nobody"]
+    with open_store(settings, "every").snapshot() as snapshot:
+        answers = Answers(snapshot)
+        answers.refresh(time.time())
+        request = {"feature_service": "every", "entities": {"user_id": keys}}
+        _, body, _ = feast(json.dumps(request).encode(), lambda name: answers, max_keys=100)
+    found = json.loads(body)
+    names = found["metadata"]["feature_names"]
+    given = {name: column["values"] for name, column in zip(names, found["results"], strict=True)}
+    assert set(names) == {"user_id", *every.output_columns}
+    for name in every.output_columns:
+        assert given[name][-1] is None
+        texts = name in ("items", "plan_probabilities")
+        values = [json.loads(value) if texts else value for value in given[name][:-1]]
+        if name == "embedding":  # float32 in its shortest decimals
+            np.testing.assert_array_equal(np.float32(values), np.float32(rows[name].to_pylist()))
+        else:
+            assert values == rows[name].to_pylist()
+    columns = ", ".join(every.output_columns)
+    asked = query(settings, f"select {columns} from predictions_every order by user_id")
+    assert asked.to_pylist() == rows.select(every.output_columns).to_pylist()
+
+
+def test_entities_stay_in_one_split_of_the_declared_size(spark: "SparkSession") -> None:
+    from pyspark.sql import functions as F
+
+    dates = as_of_dates(by_entity, by_entity.start.replace(year=by_entity.start.year + 1))
+    days = [F.lit(day) for day in dates["train"]]
+    users = spark.range(3000).select(
+        F.concat(F.lit("u"), "id").alias("user_id"), F.explode(F.array(*days)).alias("as_of")
+    )
+    rows = users.toDF("user_id", "as_of").select("user_id", split_column(by_entity, dates).alias("split")).toArrow()
+    by_user = rows.group_by(["user_id", "split"]).aggregate([([], "count_all")])
+    assert len(by_user) == 3000
+    assert set(by_user["count_all"].to_pylist()) == {len(days)}
+    shares = {name: by_user["split"].to_pylist().count(name) / 3000 for name in ("validation", "test")}
+    assert shares == {"validation": pytest.approx(0.2, abs=0.03), "test": pytest.approx(0.3, abs=0.03)}

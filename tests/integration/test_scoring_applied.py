@@ -15,12 +15,12 @@ import pytest
 from applied_sample import NAMES, applied, onnx_model, prepare, register, sklearn_model
 from deltalake import DeltaTable, write_deltalake
 from rules_project.pipelines import rules as functions
-from scoring_support import NIGHT, features_table, predictions, write_features
+from scoring_support import NIGHT, features_table, predictions, quiet, write_features
 
 from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
-from forecache.pipeline import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel
+from forecache.pipeline import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
 from forecache.registry.applied.listing import models_of
 from forecache.registry.applied.numbers import met_models, number_of
 from forecache.results import StageResult
@@ -427,3 +427,53 @@ def test_a_labelled_table_that_does_not_fit_is_refused(
     with pytest.raises(error, match=said):
         run(lake, applied(RegisteredModel(URI, judged_on=judged_on, floors={"roc_auc": 0.1})))
     assert not all_records(lake, "judge", "demo")
+
+
+LISTS = """
+import mlflow
+
+
+class Lists(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [
+            [{"item": f"i{n}", "score": round(float(value), 3)} for n in range(int(abs(value)) % 3)]
+            for value in model_input["f0"]FILLED
+        ]
+
+
+mlflow.models.set_model(Lists())
+"""
+
+
+def lists_model(folder: Path, filled: str) -> Path:
+    """A model that returns lists of structures, and fails where `f0` is unknown unless it is filled."""
+    import mlflow
+    from mlflow.types.schema import Array, ColSpec, Object, Property, Schema
+
+    quiet()
+    items = Array(Object([Property("item", "string"), Property("score", "double")]))
+    code = folder.with_suffix(".py")
+    code.write_text(LISTS.replace("FILLED", filled))
+    signature = mlflow.models.ModelSignature(Schema([ColSpec("double", "f0")]), Schema([ColSpec(items, "items")]))
+    mlflow.pyfunc.save_model(str(folder), python_model=str(code), signature=signature, pip_requirements=[])
+    return folder
+
+
+def test_a_registered_model_returns_lists_of_structures(spark: "SparkSession", lake: Settings, tmp_path: Path) -> None:
+    fields = (("item", "string"), ("score", "double"))
+    pipeline = applied(RegisteredModel(URI), outputs=(Structs("items", fields),), segments=())
+    register(lake, lists_model(tmp_path / "failing", ""))
+    with pytest.raises(InputError, match="The model failed: ValueError: cannot convert float NaN to integer"):
+        run(lake, pipeline)
+    register(lake, lists_model(tmp_path / "filled", ".fillna(0)"))
+    run(lake, pipeline)
+    found = predictions(lake, pipeline).sort_by("user_id")["items"].to_pylist()
+    assert found == [
+        [{"item": f"i{n}", "score": round(float(value), 3)} for n in range(int(abs(value)) % 3)]
+        for value in np.nan_to_num(feature_columns(lake)["f0"])
+    ]
+    assert {len(each) for each in found} == {0, 1, 2}
+    score(spark, lake, pipeline, [NIGHT], engine="spark", rebuild=True)
+    assert predictions(lake, pipeline).sort_by("user_id")["items"].to_pylist() == found
+    with pytest.raises(CheckError, match="lists of 'items' that do not fit"):
+        run(lake, applied(RegisteredModel(URI), outputs=(Structs("items", (("item", "bigint"),)),), segments=()))

@@ -63,7 +63,15 @@ class _PyFunc:
         else:
             spec = self._spec
             data = to_frame(arrays, spec.inputs, types=spec.input_types, optional=spec.optional)
-        return as_columns(self._model.predict(data), self._spec)
+        try:
+            returned = self._model.predict(data)
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+            raise InputError(
+                f"The model failed: {type(error).__name__}: {said}.",
+                remedy="It gets the columns of its signature, NaN where a value is unknown: log one that takes them.",
+            ) from error
+        return as_columns(returned, self._spec)
 
 
 def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """The checks on a night's predictions before anybody sees them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from forecache.scoring.work import Work
 def check_partition(
     work: Work, night: Night, files: Sequence[StagedFile], *, carried: Sequence[StagedFile] = ()
 ) -> dict[str, Any]:
-    """Prove a night's staged rows: as many as keys, no key twice, no null, every number in its range.
+    """Prove a night's staged rows: as many as keys, no key twice, no null, every number finite and in its range.
 
     Rows, nulls and ranges come from the files' footers; only the keys are read.
 
@@ -51,6 +52,8 @@ def check_partition(
     for output in pipeline.output_specs:
         for name in output.numbers:
             low, high = ranges[name]
+            if low == -math.inf or high == math.inf:  # JSON has no such number
+                failed.append(f"{name} {'down' if low == -math.inf else 'up'} to infinity")
             if output.minimum is not None and low is not None and low < output.minimum:
                 failed.append(f"{name} down to {low:g}, below its minimum {output.minimum:g}")
             if output.maximum is not None and high is not None and high > output.maximum:
