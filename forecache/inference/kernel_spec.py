@@ -23,6 +23,9 @@ OWN = "forecache_own"
 """Beside `PICKED`, of a model that was trained here: for each output that the model itself returns, what `OUTPUTS` says
 of it, or None."""
 
+CLASSES = "forecache_classes"
+"""In a kernel's options: the classes that an estimator of others says its probabilities are of, in order."""
+
 # Bump where a change of this code can change a prediction: what was scored before is then scored again.
 KERNEL_VERSION = 6
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.kernel_spec import OUTPUTS, KernelSpec
+from forecache.inference.kernel_spec import CLASSES, OUTPUTS, KernelSpec
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.output_kinds import OutputSpec, probabilities_column
 
@@ -41,7 +41,7 @@ def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[Out
     found = []
     for output in declared:
         source_of(spec, output)
-        classes = stored[output.name].classes if output.name in stored else ()
+        classes = stored[output.name].classes if output.name in stored else _estimator_classes(output, spec)
         if output.kind == "classes" and output.classes and classes and classes != output.classes:
             raise InputError(
                 f"The model knows the classes {', '.join(classes)} of {output.name!r}, and the pipeline declares "
@@ -62,6 +62,13 @@ def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[Out
             )
         found.append(replace(output, classes=output.classes or classes) if output.kind == "classes" else output)
     return tuple(found)
+
+
+def _estimator_classes(output: OutputSpec, spec: KernelSpec) -> tuple[str, ...]:
+    """Those that an estimator of others knows; none where the declaration gives all of them other names."""
+    known = tuple(spec.options.get(CLASSES, ())) if output.kind == "classes" else ()
+    renamed = bool(output.classes) and len(output.classes) == len(known) and not set(output.classes) & set(known)
+    return () if renamed else known
 
 
 def source_of(spec: KernelSpec, output: OutputSpec) -> tuple[int, ...]:

@@ -110,7 +110,8 @@ class Publish:
         keep: Versions kept beside the current and pinned ones.
         max_row_change: Largest relative change of the row count against the current version; None: any.
         max_null_share: Largest share of nulls in any served field.
-        max_psi: Largest population stability index of an output against the current version; None: any.
+        max_psi: Largest population stability index of a served number against the current version; None: any. Classes
+            are compared by `Drift`, which keeps a night from being published where it is `blocking`.
         compact_share: Share of the keys above which a publish is full, or its small segments are merged with the base.
         max_segments: Most segments of a version, the base included, before they are merged; at most 64.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from applied_sample import NAMES, applied, onnx_model, prepare, register, sklearn_model
@@ -77,6 +78,18 @@ def test_a_moved_alias_scores_the_night_again_and_an_unmoved_one_does_nothing(la
     last = last_record(lake, "score", "demo", NIGHT)
     assert last is not None
     assert f"model=churn_model@{second} " in last.inputs
+    after = column(lake, pipeline)
+    for version, values in ((first, before), (second, after), (first, before)):
+        tracking(lake).set_registered_model_alias("churn_model", "production", str(version))
+        assert not run(lake, pipeline).skipped
+        assert column(lake, pipeline) == values
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, lake, pipeline, rebuild=True) for _ in range(2)]
+        tracking(lake).set_registered_model_alias("churn_model", "production", str(second))
+        scored = {each.result().details["model"] for each in both}
+    assert scored <= {f"churn_model@{first}", f"churn_model@{second}"}
+    run(lake, pipeline)
+    assert column(lake, pipeline) == after
 
 
 def test_a_version_and_a_run_name_the_same_model(lake: Settings, tmp_path: Path) -> None:
@@ -477,3 +490,22 @@ def test_a_registered_model_returns_lists_of_structures(spark: "SparkSession", l
     assert predictions(lake, pipeline).sort_by("user_id")["items"].to_pylist() == found
     with pytest.raises(CheckError, match="lists of 'items' that do not fit"):
         run(lake, applied(RegisteredModel(URI), outputs=(Structs("items", (("item", "bigint"),)),), segments=()))
+
+
+def test_the_classes_of_an_estimator_are_those_that_it_says(lake: Settings, tmp_path: Path) -> None:
+    estimator = sklearn_model(tmp_path / "two")
+    register(lake, tmp_path / "two")
+    outputs = {
+        labels: applied(RegisteredModel(URI), outputs=(Classes("answer", labels),), segments=())
+        for labels in (None, ("0", "1"), ("1", "0"), ("no", "yes"), ("a", "b", "c"))
+    }
+    found = {}
+    for labels in (None, ("0", "1"), ("no", "yes")):
+        run(lake, outputs[labels])
+        found[labels] = predictions(lake, outputs[labels]).sort_by("user_id")["answer"].to_pylist()
+    frame = pd.DataFrame(feature_columns(lake))
+    assert found[None] == found["0", "1"] == [str(each) for each in estimator.predict(frame)]
+    assert found["no", "yes"] == ["yes" if each else "no" for each in estimator.predict(frame)]
+    for wrong in (("1", "0"), ("a", "b", "c")):
+        with pytest.raises(InputError, match="The model knows the classes 0, 1 of 'answer', and the pipeline declares"):
+            run(lake, outputs[wrong])

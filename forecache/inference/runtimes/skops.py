@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from forecache.inference.arrays import in_blocks
-from forecache.inference.kernel_spec import KernelSpec, pickle_allowed
+from forecache.inference.kernel_spec import CLASSES, KernelSpec, pickle_allowed
 from forecache.inference.runtimes.pyfunc import as_columns
 from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
 from forecache.inference.runtimes.sklearn import load_skops, untrusted_types
@@ -30,8 +30,15 @@ def _pack(model: StoredModel) -> "Packed | str":
     untrusted = untrusted_types(payload)
     if untrusted:
         return f"holds {untrusted[0]}, which cannot be loaded without trusting code in the file"
+    options: dict[str, Any] = {"method": method}
+    if method == "predict_proba" and len(model.outputs) == 1:
+        options[CLASSES] = [_name(each) for each in getattr(load_skops(payload), "classes_", ())]
     reason = "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each"
-    return Packed(new_spec("skops", model.signature, "float64", {"method": method}), payload, reason)
+    return Packed(new_spec("skops", model.signature, "float64", options), payload, reason)
+
+
+def _name(label: Any) -> str:
+    return str(int(label)) if isinstance(label, (float, np.floating)) and label % 1 == 0 else str(label)
 
 
 def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
