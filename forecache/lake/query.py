@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.delta.tables import open_table, table_names
+from forecache.lake.delta.listing import table_names
+from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

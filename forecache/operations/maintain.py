@@ -12,8 +12,9 @@ from typing import Any
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.small_tables import SORTED_BY
-from forecache.lake.delta.tables import open_table, table_exists, table_names
+from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin

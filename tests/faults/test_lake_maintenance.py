@@ -19,7 +19,8 @@ from maintenance_lake import (
 )
 from warm import assert_valid_log, die, processes, start
 
-from forecache.lake.delta.tables import open_table, table_names
+from forecache.lake.delta.listing import table_names
+from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.operations.maintain import maintain
 from forecache.settings import Settings, load_settings

@@ -9,9 +9,9 @@ from deltalake import DeltaTable
 from warm import assert_valid_log
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.listing import list_tables
 from forecache.lake.delta.tables import (
     append_rows,
-    list_tables,
     open_table,
     read_table,
     replace_rows,

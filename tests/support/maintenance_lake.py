@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 
-from forecache.lake.delta.tables import append_rows, replace_table, table_names
+from forecache.lake.delta.listing import table_names
+from forecache.lake.delta.tables import append_rows, replace_table
 from forecache.lake.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, record
 from forecache.operations.maintain import maintain

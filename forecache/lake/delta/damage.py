@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 from forecache.errors import DamagedError, ForecacheError, chain_of
 from forecache.lake.delta.files import place_of
-from forecache.lake.delta.tables import open_table, table_names
+from forecache.lake.delta.listing import table_names
+from forecache.lake.delta.tables import open_table
 from forecache.pipeline.names import FEATURES, PREDICTIONS, QUARANTINE, RAW, TILES, TRAINING_SET
 from forecache.settings import Settings
 

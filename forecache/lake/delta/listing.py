@@ -1,0 +1,52 @@
+"""Which tables the lake has, and what their logs say of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecache.lake.delta.files import Place
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.tables import open_table, table_exists
+from forecache.settings import Settings
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table as the lake's log describes it; `rows` is -1 where the log has no statistics."""
+
+    name: str
+    version: int
+    rows: int
+    files: int
+    size_bytes: int
+
+
+def list_tables(settings: Settings) -> list[TableInfo]:
+    """Every table of the lake, by name. Only a local lake or one listed through Arrow's file systems is walked."""
+    return [_info(settings, name) for name in table_names(settings)]
+
+
+def table_names(settings: Settings) -> list[str]:
+    """Names of the folders of the lake that are Delta tables."""
+    if not settings.lake_is_remote:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    else:
+        names = list(_object_store_folders(settings))
+    return sorted(name for name in names if table_exists(settings, name))
+
+
+def _object_store_folders(settings: Settings) -> Iterable[str]:
+    from pyarrow import fs
+
+    selector = fs.FileSelector("", allow_not_found=True, recursive=False)
+    for entry in Place(settings.lake_uri, settings.storage_options).open().get_file_info(selector):
+        if entry.type == fs.FileType.Directory:
+            yield entry.base_name
+
+
+def _info(settings: Settings, name: str) -> TableInfo:
+    table = open_table(settings, name)
+    files = active_files(table)
+    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))
