@@ -58,6 +58,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     Raises:
         InputError: A label is null or no finite number, or not 0 or 1 where it is binary.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
@@ -78,7 +79,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
             remedy=rule,
         )
     if label.weight:
-        weights = written[label.weight]
+        weights = written[label.weight].cast(pa.float32(), safe=False)  # as the model gets them
         fits = pc.fill_null(pc.and_(pc.is_finite(weights), pc.greater(weights, 0.0)), False)
         found = written.filter(pc.invert(fits))
         if found.num_rows:

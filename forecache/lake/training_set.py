@@ -115,7 +115,9 @@ def _build(
     if empty:
         raise InputError(
             f"The {empty[0][0]} split of pipeline {pipeline.name!r} has no entity on {empty[0][1]}.",
-            remedy="Ingest earlier landing files or train on a later night.",
+            remedy="Ingest earlier landing files or train on a later night."
+            if pipeline.training.split is None
+            else "Give it a larger share of the entities: EntitySplit(validation=..., test=...).",
         )
     version = replace_table(settings, pipeline.training_table, schema, files, run_id=run_id)
     details = {

@@ -19,7 +19,7 @@ from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.training_set import build_training_set
 from forecache.lake.training_splits import as_of_dates
-from forecache.pipeline import Pipeline, Training, load_pipeline
+from forecache.pipeline import EntitySplit, Pipeline, Training, load_pipeline
 from forecache.settings import Settings
 
 START = PURCHASES.start
@@ -174,6 +174,32 @@ def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current
     assert (again.rows, again.delta_version) == (result.rows, result.delta_version)
     with pytest.raises(InputError, match="cannot train on the night 1997-01-03"):
         build_training_set(spark, settings, pipeline, START + timedelta(days=2))
+
+
+def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
+    settings: Settings, spark: Any, pipeline: Pipeline
+) -> None:
+    by_entity = dataclasses.replace(
+        pipeline, training=Training(num_as_of=2, every_days=2, split=EntitySplit(validation=0.25, test=0.25))
+    )
+    land(settings, [(f"{i:05d}", 0, 10.0) for i in range(60)], days=18)
+    ingest(spark, settings, PURCHASES)
+    result = build_training_set(spark, settings, by_entity, START + timedelta(days=15))
+    asked = "select customer_id, list(distinct split) as splits, count(*) as n from training_set_churn group by all"
+    rows = query(settings, asked).to_pylist()
+    assert {(len(row["splits"]), row["n"]) for row in rows} == {(1, 2)}
+    assert len(rows) == 60
+    assert result.details["splits"] == {
+        name: 2 * sum(row["splits"] == [name] for row in rows) for name in ("train", "validation", "test")
+    }
+    assert {name: days[-1] for name, days in result.details["as_of"].items()} == dict.fromkeys(
+        ("train", "validation", "test"), (START + timedelta(days=12)).isoformat()
+    )
+    few = dataclasses.replace(
+        by_entity, training=dataclasses.replace(by_entity.training, split=EntitySplit(0.001, 0.2))
+    )
+    with pytest.raises(InputError, match="validation split of pipeline 'churn' has no entity .*larger share"):
+        build_training_set(spark, settings, few, START + timedelta(days=15))
 
 
 purchase = st.tuples(st.sampled_from(["00001", "00002", "00003"]), st.integers(0, 9), st.integers(1, 99))

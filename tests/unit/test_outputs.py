@@ -22,7 +22,7 @@ from forecache.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, re
 from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.signature import read_signature
-from forecache.lake.contracts import class_order, require_classes
+from forecache.lake.contracts import class_order, require_classes, require_labels
 from forecache.lake.training_splits import as_of_dates
 from forecache.monitoring.performance import _arrays
 from forecache.output_kinds import OutputSpec, spark_name
@@ -279,6 +279,14 @@ def test_a_class_that_training_never_saw_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         require_classes(labels(**splits), replace(kinds.plan, outputs=(Classes("next_plan", declared),)))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, None, float("nan"), float("inf"), 1e-60, 1e60])
+def test_a_weight_is_a_number_above_zero_also_as_the_model_gets_it(weight: float | None) -> None:
+    rows = pa.table({"as_of": [None] * 2, "split": ["train"] * 2, "plan": ["a", "b"], "importance": [1.0, weight]})
+    with pytest.raises(InputError, match="weight 'importance' of pipeline 'plan_weighted' is .* in 1 of 2 rows"):
+        require_labels(rows, kinds.plan_weighted)
+    require_labels(rows.slice(0, 1), kinds.plan_weighted)
 
 
 def test_an_outcome_that_no_model_knows_counts_as_one_without_a_probability() -> None:
