@@ -45,9 +45,10 @@ class Recipients:
         if isinstance(source, Source):
             _require_read(self._settings, source)
         delta = _open(self._settings, source)
-        if str(delta.version()) != self._state:
+        state = f"{delta.metadata().id} {delta.version()}"  # a table that was made anew begins at 0 again
+        if state != self._state:
             self._rows = _read(self._settings, self._mailing, delta)
-            self._state = str(delta.version())
+            self._state = state
 
     def _refresh_existing(self, source: TableSource) -> None:
         mailing, today = self._mailing, datetime.now(timezone.utc).date()

@@ -20,10 +20,10 @@ _ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 class Relay:
     """A connection to the SMTP server of the settings, made when it is first needed and again where it was lost."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, tries: int = _TRIES) -> None:
         if not settings.smtp_host:
             raise SettingsError("No SMTP server is set.", remedy="Set FORECACHE_SMTP_HOST, or add --dry-run.")
-        self._settings = settings
+        self._settings, self._tries = settings, tries
         if settings.smtp_password and settings.smtp_security == "none" and settings.smtp_host not in _LOCAL:
             raise SettingsError(
                 "FORECACHE_SMTP_PASSWORD would go over the network as it is: FORECACHE_SMTP_SECURITY is none.",
@@ -93,8 +93,8 @@ class Relay:
         return Answer("accepted" if 200 <= code < 300 else "refused" if code >= 500 else "deferred", code, words)
 
     def _connected(self) -> smtplib.SMTP:
-        """The connection; tried three times."""
-        for attempt in range(_TRIES):
+        """The connection, however many tries it takes."""
+        for attempt in range(self._tries):
             if self._server is not None:
                 return self._server
             try:
@@ -102,7 +102,7 @@ class Relay:
             except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError, ssl.SSLError) as error:
                 raise self._unreachable(error) from None
             except (OSError, smtplib.SMTPException) as error:
-                if attempt == _TRIES - 1:
+                if attempt == self._tries - 1:
                     raise self._unreachable(error) from None
                 time.sleep(_PAUSE_S * 2**attempt)
         assert self._server is not None

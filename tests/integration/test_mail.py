@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from collections import Counter
 from datetime import date, timedelta
@@ -92,6 +93,19 @@ def test_opt_outs_count_at_the_time_of_sending(lake: Settings, tmp_path: Path) -
         result = mail(settings, letters, progress=opt_out_late)
     assert set(users_of(tmp_path / "record")) == set(order) - {"c001", "c002", late}
     assert (result.rows, result.details["opted_out"]) == (7, 2)
+
+
+def test_opt_outs_in_a_table_that_was_made_anew_meanwhile_count(lake: Settings, tmp_path: Path) -> None:
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(3), port)
+
+        def make_anew(message: str, share: float | None = None) -> None:
+            if message.startswith("sending"):
+                shutil.rmtree(settings.table_uri("contacts"))
+                write_contacts(settings, contacts(3, {"c001": {"opted_out": True}}))
+
+        assert mail(settings, letters, progress=make_anew).rows == 2
+    assert sorted(users_of(tmp_path / "record")) == ["c000", "c002"]
 
 
 def test_what_the_server_says_of_one_address_does_not_stop_the_others(lake: Settings, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from forecache.cli.checks.finding import Finding
 from forecache.settings import Settings
 
+_TIMEOUT_S = 5.0
+
 
 def check_mail(settings: Settings) -> Finding:
     """Connect to the SMTP server and log in, where the project declares a mailing.
@@ -19,6 +21,7 @@ def check_mail(settings: Settings) -> Finding:
     if not settings.smtp_host:
         remedy = "Set FORECACHE_SMTP_HOST; `forecache mail --dry-run` needs none."
         return Finding("mail", "warn", f"no SMTP server is set for {mailings}", remedy)
-    with Relay(settings) as relay:
+    impatient = settings.model_copy(update={"smtp_timeout_s": min(settings.smtp_timeout_s, _TIMEOUT_S)})
+    with Relay(impatient, tries=1) as relay:
         relay.check()
     return Finding("mail", "ok", f"{settings.smtp_host}:{settings.smtp_port} takes connections, for {mailings}")
