@@ -4,6 +4,7 @@ from datetime import date, datetime
 
 import dagster as dg
 
+from forecache.errors import ForecacheError
 from forecache.pipeline import Served
 from forecache.settings import Settings
 from resources.dagster_internals import (
@@ -79,7 +80,12 @@ def newest_night_schedule(
         first, last = due_nights(pipeline, schedule.latest_run(moment) if hours_later else moment)
         if last < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
-        late = late_sources(pipeline, context.resources.settings.load(), first, last) if waits else ""
+        try:
+            late = late_sources(pipeline, context.resources.settings.load(), first, last) if waits else ""
+        except ForecacheError as error:
+            # A tick that fails is not made up for; a run says what is wrong, and tries again.
+            context.log.warning(str(error))
+            late = ""
         if late:
             return dg.SkipReason(not_yet(job, late))
         return dg.RunRequest(tags=night_tags(first, last))

@@ -9,12 +9,14 @@ from jobs.common import AssetJob, delivered_name, due_nights, late_sources, nigh
 from resources.settings import SettingsResource
 
 _EVERY_S = 300
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def build_delivered_sensors(pipeline: Served, job: AssetJob) -> list[dg.SensorDefinition]:
     """One where a source of the pipeline has missing="wait", none elsewhere.
 
-    They are asked for once, and not at all where the job has a run of it: the schedule may have come first.
+    They are asked for once, and not at all where the job has a run of it: the schedule may have come first. One that
+    failed is none: somebody may have started it before the delivery.
     """
     if all(source.missing != "wait" for source in pipeline.all_sources):
         return []
@@ -31,7 +33,8 @@ def build_delivered_sensors(pipeline: Served, job: AssetJob) -> list[dg.SensorDe
         if last < pipeline.start:
             return dg.SkipReason(f"Pipeline {pipeline.name} starts on {pipeline.start}.")
         tags = night_tags(first, last)
-        if context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags), limit=1):
+        statuses = [status for status in dg.DagsterRunStatus if status not in _FAILED]
+        if context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags, statuses=statuses), limit=1):
             return dg.SkipReason(f"The night {last} was run.")
         late = late_sources(pipeline, settings.load(), first, last)
         if late:
