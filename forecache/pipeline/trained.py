@@ -77,7 +77,9 @@ def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | Fu
         if name not in outputs:
             raise SettingsError(f"{owner} says what its model returns as {name!r}, which is no output.", remedy=listed)
     if isinstance(model, RegisteredModel) and model.floors:
-        known = METRICS[pipeline.task]
+        # What the floors are of says the task, which a number has only where they are of a number.
+        is_number = pipeline.output_specs[0].kind == "number"
+        known = METRICS["regression" if is_number and pipeline.task in ("multiclass", "quantiles") else pipeline.task]
         strange = [name for name in model.floors if name not in known]
         if strange or pipeline.output_specs[0].kind not in JUDGED:
             raise SettingsError(

@@ -442,6 +442,19 @@ def test_a_labelled_table_that_does_not_fit_is_refused(
     assert not all_records(lake, "judge", "demo")
 
 
+def test_floors_of_classes_need_their_probabilities(lake: Settings, tmp_path: Path) -> None:
+    labelled(lake, str(tmp_path / "labelled"))
+    sklearn_model(tmp_path / "names", proba=False)
+    register(lake, tmp_path / "names")
+    named = applied(
+        RegisteredModel(URI, judged_on=Labelled(str(tmp_path / "labelled"), "churned"), floors={"accuracy": 0.5}),
+        outputs=(Classes("answer", ("0", "1"), probabilities=0),),
+        segments=(),
+    )
+    with pytest.raises(InputError, match="returns the classes of 'answer' without their probabilities, by which"):
+        run(lake, named)
+
+
 LISTS = """
 import mlflow
 

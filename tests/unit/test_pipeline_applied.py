@@ -83,6 +83,11 @@ def test_floors_need_a_labelled_table_and_metrics_of_one_kind() -> None:
     with pytest.raises(SettingsError, match="floors of roc_auc, mae, which no kind of label has"):
         RegisteredModel(URI, judged_on=labelled, floors={"roc_auc": 0.7, "mae": 3.0})
     assert RegisteredModel(URI, judged_on=labelled, floors={"mae": 3.0}).kind == "regression"
+    for metric in ("accuracy", "pinball_loss"):
+        with pytest.raises(SettingsError, match=f"floors {metric}, and its first output, 'score', is of number"):
+            applied(
+                RegisteredModel(URI, judged_on=labelled, floors={metric: 0.5}), outputs=(Output("score"),), segments=()
+            )
 
 
 def test_what_a_model_returns_is_said_of_declared_outputs() -> None:

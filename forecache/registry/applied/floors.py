@@ -14,7 +14,7 @@ import numpy as np
 
 from forecache.errors import CheckError, InputError
 from forecache.inference.kernel import load_kernel
-from forecache.inference.outputs import known_outputs, score_values
+from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.lake.delta.existing import open_existing
 from forecache.lake.ledger import StageRecord, all_records, record
 from forecache.lake.splits import label_numbers
@@ -142,6 +142,12 @@ def _scored(
     kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
     names = list(plan.spec.inputs or pipeline.feature_names)
     (output,) = known_outputs(pipeline.output_specs[:1], plan.spec)
+    if output.kind == "classes" and plan.spec.outputs[source_of(plan.spec, output)[0]].width is None:
+        raise InputError(
+            f"The model {found.uri} returns the classes of {output.name!r} without their probabilities, by which it is "
+            "judged.",
+            remedy="Log one that returns a probability for each class, or declare no floors.",
+        )
     labels, scores = [], []
     for batch in _batches(table, judged_on, names, classes=bool(output.classes)):
         label = label_numbers(batch.column(judged_on.label), output.classes)
