@@ -91,7 +91,7 @@ bench-training: setup ## Training: throughput, recovery after kills
 bench-recommend: setup ## Recommenders: how good their lists are, and how long they take
 	@$(BIN)/python benchmarks/recommend.py $(ARGS)
 
-bench-features: setup ## A month of nights of windowed features: day tiles beside two other ways; ARGS="--events 1000000"
+bench-features: setup ## Nights of windowed features: day tiles beside two other ways, a join in time beside Feast
 	@$(BIN)/python benchmarks/features.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures

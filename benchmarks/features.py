@@ -1,7 +1,10 @@
-"""`make bench-features`: what a month of nights of windowed features costs, from day tiles and two other ways.
+"""`make bench-features`: what nights of windowed features cost, from day tiles and other ways, and point-in-time joins.
 
-python benchmarks/features.py                        50 million events over 61 days, 31 nights, on two cores
-python benchmarks/features.py --events 1000000       fewer
+python benchmarks/features.py                        all sections, about seven minutes on two cores
+python benchmarks/features.py --events 5000000       fewer events in the section `large`
+python benchmarks/features.py --size tiny            try the benchmark itself; its figures mean nothing
+python benchmarks/features.py --only next            some sections; the others keep their results and circumstances
+python benchmarks/features.py --report               measure nothing, print what results/features.json holds
 """
 
 import argparse
@@ -10,82 +13,103 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import machine
-from _common.rows import text_table
+from _common import results
+from _features import report
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = (
-    ("day tiles", "all"),
-    ("a free function", "all"),
-    ("Spark's window functions", "all"),
-    ("day tiles", "each"),
-    ("a free function", "each"),
-)
-HOW = {"all": "all nights in one run", "each": "night after night"}
+WORK = ROOT / ".forecache" / "bench-features"
+DAYS, NIGHTS = 61, 31
+SIZES = {
+    "tiny": (20_000, 20_000, 50_000, 1_000),
+    "hour": (500_000, 2_000_000, 10_000_000, 50_000),
+    "full": (500_000, 5_000_000, 50_000_000, 100_000),
+}
+"""Events of `month` and `historical`, of `next`, and of `large`; rows of the table that is given features."""
+PEERS = ("a free function", "Spark's window functions")
 
 
-def measure(way: str, how: str, *, landed: Path, work: Path, nights: int, days: int) -> dict[str, Any]:
-    """A way in a process of its own, over a copy of what landed."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(landed, work)
+def month(events: int) -> dict[str, Any]:
+    """All nights at once from nothing, three ways over the same events."""
+    return {"events": events, "ways": {way: _way(way, events, "all") for way in ("day tiles", *PEERS)}}
+
+
+def next_night(events: int) -> dict[str, Any]:
+    """One night more, three ways over the same events; of tiles those of the nights before are there."""
+    return {"events": events, "ways": {way: _way(way, events, "next") for way in ("day tiles", *PEERS)}}
+
+
+def large(events: int) -> dict[str, Any]:
+    """All nights but one from nothing, and the one after them, from day tiles alone."""
+    return {"events": events, "ways": {"day tiles": _way("day tiles", events, "next")}}
+
+
+def historical(events: int, rows: int) -> dict[str, Any]:
+    """A table of keys and times given features, from a month of nights that are built, beside Feast."""
+    subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "feast"], check=True)
+    return {"events": events, **_job("_features.historical", events, rows)}
+
+
+def _way(way: str, events: int, how: str) -> dict[str, Any]:
+    return _job("_features.job", events, way, how)
+
+
+def _job(module: str, events: int, *arguments: object) -> dict[str, Any]:
+    """What a module's process prints as its last line, over a copy of what landed."""
+    landed, home = WORK / f"landed-{events}", WORK / "run"
+    if not landed.exists():
+        from _features.ways import land
+
+        from forecache.settings import load_settings
+
+        land(load_settings(home=landed), events=events, days=DAYS)
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(landed, home)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])}
-    command = [sys.executable, "-m", "_features.job", str(work), way, str(nights), str(days), how]
+    command = [sys.executable, "-m", module, *map(str, (home, NIGHTS, DAYS, *arguments))]
     done = subprocess.run(command, cwd=ROOT / "benchmarks", env=environment, stdout=subprocess.PIPE, check=False)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
     if done.returncode:
-        return {"failed": done.returncode}
+        raise RuntimeError(f"{module} {arguments} ended with {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{module} {arguments} of {events:,} events: {found}", file=sys.stderr, flush=True)
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=50_000_000)
-    parser.add_argument("--nights", type=int, default=31)
-    parser.add_argument("--days", type=int, default=61, help="of events")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "features.json")
-    parser.add_argument("--work", type=Path, default=ROOT / ".forecache" / "bench-features")
+    sections = list(report.SECTIONS)
+    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
+    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
+    parser.add_argument("--events", type=int, help="of the section `large`")
+    parser.add_argument("--results", type=Path, help="folder of features.json (default: results/)")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    from _features.ways import land
-
-    from forecache.settings import load_settings
-
-    landed = arguments.work / "landed"
-    shutil.rmtree(arguments.work, ignore_errors=True)
-    land(load_settings(home=landed), events=arguments.events, days=arguments.days)
-    found: dict[str, Any] = {"events": arguments.events, "nights": arguments.nights, "days": arguments.days}
-    found["circumstances"], found["runs"] = machine.circumstances(), []
-    for way, how in RUNS:
-        figures = measure(
-            way, how, landed=landed, work=arguments.work / "run", nights=arguments.nights, days=arguments.days
-        )
-        found["runs"].append({"way": way, "how": HOW[how], **figures})
-        print(f"{way}, {HOW[how]}: {figures}", flush=True)
-    found["circumstances_after"] = machine.circumstances()
-    shutil.rmtree(arguments.work, ignore_errors=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    machine.dump(arguments.results, found)
-    heads = ["way", "how", "seconds", "median of a night", "peak memory", "rows"]
-    print(text_table(heads, [_cells(run) for run in found["runs"]]))
-    return 0
-
-
-def _cells(run: dict[str, Any]) -> list[str]:
-    if "failed" in run:
-        return [run["way"], run["how"], f"failed ({run['failed']})", "", "", ""]
-    one_by_one = run["how"] == HOW["each"]
-    return [
-        run["way"],
-        run["how"],
-        f"{run['seconds']:.1f} s",
-        f"{run['median_s']:.2f} s" if one_by_one else "",
-        f"{run['peak_bytes'] / 1e9:.2f} GB",
-        f"{run['rows']:,}",
-    ]
+    path, failed = results.folder_of(arguments.size, WORK / "results", arguments.results) / "features.json", []
+    if not arguments.report:
+        sys.path.insert(0, str(ROOT))
+        few, some, many, rows = SIZES[arguments.size]
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
+            "month": partial(month, few),
+            "next": partial(next_night, some),
+            "large": partial(large, arguments.events or many),
+            "historical": partial(historical, few, rows),
+        }
+        chosen = [name for name in sections if name in (arguments.only or sections)]
+        try:
+            failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
+        finally:
+            for folder in WORK.glob("landed-*"):
+                shutil.rmtree(folder)
+    found = results.load(path)
+    print(results.text(found, report.SECTIONS, report.rows_of))
+    for sentence in failed:
+        print(f"FAILED: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a month of nights of windowed features costs, three ways."""
+"""What nights of windowed features cost, three ways, and what a point-in-time join costs."""

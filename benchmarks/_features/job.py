@@ -1,7 +1,6 @@
-"""One way in a process of its own: `python -m _features.job HOME WAY NIGHTS DAYS each|all`, JSON as its last line."""
+"""One way in a process of its own: `python -m _features.job HOME NIGHTS DAYS WAY all|next`, JSON as its last line."""
 
 import json
-import statistics
 import sys
 import time
 from datetime import timedelta
@@ -16,7 +15,7 @@ from forecache.settings import load_settings
 
 
 def main() -> None:
-    home, way, num_nights, days, how = sys.argv[1:]
+    home, num_nights, days, way, how = sys.argv[1:]
     from forecache.lake.spark.session import spark_session
 
     settings = load_settings(home=Path(home), spark_master="local[2]")
@@ -32,15 +31,32 @@ def main() -> None:
         alive = [process, *process.children(recursive=True)]
         peak = max(peak, sum(proportional_bytes(each) for each in alive if each.is_running()))
 
-    seconds = []
+    cpu_at_start = cpu_s(process)
+    before_s = 0.0
     with watching(look, every_s=0.5):
-        for some in ([night] for night in nights) if how == "each" else [nights]:
+        if how == "next":
+            # Only tiles have a use for what was before; the others are warm after one night.
             started = time.perf_counter()
-            build(spark, settings, some)
-            seconds.append(time.perf_counter() - started)
+            build(spark, settings, nights[:-1] if way == "day tiles" else nights[-2:-1])
+            before_s = time.perf_counter() - started
+        cpu_before, started = cpu_s(process), time.perf_counter()
+        build(spark, settings, nights[-1:] if how == "next" else nights)
+        seconds, cpu_now = time.perf_counter() - started, cpu_s(process)
     rows = open_table(settings, table).to_pyarrow_dataset().count_rows()
-    told = {"seconds": sum(seconds), "first_s": seconds[0], "median_s": statistics.median(seconds), "rows": rows}
-    print(json.dumps({**told, "peak_bytes": peak}))
+    told = {"seconds": seconds, "cpu_s": cpu_now - cpu_before, "before_s": before_s}
+    print(json.dumps({**told, "all_cpu_s": cpu_now - cpu_at_start, "peak_bytes": peak, "rows": rows}))
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds so far of a process and of its children, those that ended too."""
+    total = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            times = each.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 if __name__ == "__main__":

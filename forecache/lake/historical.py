@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from forecache.errors import InputError
 from forecache.lake.feature_rows import view_frame, view_inputs
 from forecache.lake.features import STAGE, require_nights
-from forecache.lake.join import read_view
+from forecache.lake.join import read_view, require_key_types
 from forecache.lake.ledger import last_records
+from forecache.lake.refusals import REFUSED
 from forecache.pipeline import AS_OF, FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _DATES_AT_ONCE = 31
+_ROWS = "forecache_rows"
 
 
 def historical_features(
@@ -47,14 +49,15 @@ def historical_features(
         its date and for timestamps before the view's first as-of date.
 
     Raises:
-        InputError: The spine lacks a column, or has one that is called like a feature; a date that is needed has no
-            delivery.
+        InputError: The spine lacks a column, has a key of another type, or a column that is called like a feature; a
+            date that is needed has no delivery. What fails when the result is read, because a view has a row twice, is
+            found by `forecache.lake.refusals.refusal_in`.
     """
     from pyspark.sql import functions as F
 
     _require_columns(views, spine, timestamp)
     # The day before that of the timestamp, UTC: a day ends where the next one begins.
-    seen = F.date_sub(F.to_date(F.col(timestamp).cast("timestamp")), 1)
+    seen = F.date_sub(F.to_date(F.col(f"`{timestamp}`").cast("timestamp")), 1)
     result = spine
     for view in views:
         dated = result.withColumn(AS_OF, _within(seen, view))
@@ -65,16 +68,37 @@ def historical_features(
             empty = {f.name: F.lit(None).cast(f.stored) for f in view.feature_columns}
             result = result.withColumns(empty)
             continue
-        features = _features(spark, settings, view, nights, progress)
+        features = _each_once(view, _features(spark, settings, view, nights, progress))
+        require_key_types("The table to be given features has", spine, view, features)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
-            age = F.col(timestamp).cast("timestamp").cast("double") - F.unix_seconds(
+            age = F.col(f"`{timestamp}`").cast("timestamp").cast("double") - F.unix_seconds(
                 F.date_add(AS_OF, 1).cast("timestamp")
             )
             fresh = age <= max_age.total_seconds()
             joined = joined.withColumns({name: F.when(fresh, F.col(name)) for name in view.feature_names})
-        result = joined.select(*result.columns, *view.feature_names)
+        result = joined.select(*(f"`{name.replace('`', '``')}`" for name in result.columns), *view.feature_names)
     return result
+
+
+def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
+    """The rows of a view; the job fails where a function returned one twice, which would be two rows of the result."""
+    from pyspark.sql import functions as F
+
+    if view.windows:
+        return features
+    said = F.concat_ws(
+        " ",
+        F.lit(f"{REFUSED} The view {view.name!r} has several rows of the key"),
+        F.concat_ws(", ", *(F.col(name).cast("string") for name in view.key)),
+        F.lit("on"),
+        F.concat(F.col(AS_OF).cast("string"), F.lit(".")),
+    )
+    rows = features.groupBy(*view.key, AS_OF).agg(
+        F.count(F.lit(1)).alias(_ROWS), *(F.first(name).alias(name) for name in view.feature_names)
+    )
+    names = [*view.key, *view.feature_names]
+    return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))
 
 
 def _within(seen: "Column", view: FeatureView) -> "Column":
@@ -115,8 +139,9 @@ def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp
             remedy="Give a timestamp or a date.",
         )
     names = [AS_OF, *(name for view in views for name in view.feature_names)]
+    there = {name.lower() for name in types}  # Spark's names have no case
     for name in names:
-        if name in types or names.count(name) > 1:
+        if name.lower() in there or names.count(name) > 1:
             raise InputError(
                 f"The column {name!r} would be twice in the result: as a column of the table and of a view, or of two "
                 "views.",

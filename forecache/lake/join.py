@@ -13,6 +13,8 @@ from forecache.lake.sources.rows import known_rows
 from forecache.pipeline import AS_OF, FeatureView, Pipeline
 from forecache.settings import Settings
 
+_WHOLE, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
@@ -32,10 +34,11 @@ def join_views(
         frames: By name of the view, its key columns, `as_of` and features on these nights.
 
     Raises:
-        InputError: The function of the entities left out a column.
+        InputError: The function of the entities left out a column, or returns another type than the key of a view.
     """
     joined = _entities(spark, settings, pipeline, nights, frames, pins)
     for view in pipeline.views:
+        require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
         joined = joined.join(frames[view.name], [*view.key, AS_OF], "left")
     return joined.select(*pipeline.key, AS_OF, *pipeline.feature_names)
 
@@ -61,6 +64,22 @@ def _entities(
             remedy=f"Return it from {name_of(declared.compute)}, or remove it from the declaration.",
         )
     return computed.select(*wanted)
+
+
+def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
+    """Refuse a column by which a view is joined that is a text where the view's is a number or a date, or vice versa.
+
+    Raises:
+        InputError: With column, types and remedy.
+    """
+    here, there = dict(given.dtypes), dict(features.dtypes)
+    for name in view.key:
+        kinds = {_WHOLE if kind in _WHOLE_TYPES else kind for kind in (here[name], there[name])} - {"void"}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{owner} {name!r} as {here[name]}, and the view {view.name!r} as {there[name]}.",
+                remedy="Cast it: rows of different types are not joined.",
+            )
 
 
 def read_view(

@@ -1,6 +1,8 @@
 """Any table of keys and times gets the features that were known then: row for row those of the night that had ended."""
 
+import dataclasses
 import random
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,17 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, land, land_all
+from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, land, land_all, people
+from pyspark.sql import functions as F
 
-from forecache.cli.commands.features import find_views
+from forecache.cli.commands.features import collected, find_views
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import table_version
 from forecache.lake.features import build_view
 from forecache.lake.historical import historical_features
 from forecache.lake.ingest.ingest import ingest
+from forecache.pipeline import Feature, Features
 from forecache.settings import Settings
 
 UTC = timezone.utc
@@ -106,11 +110,30 @@ def test_tables_that_cannot_be_joined_are_refused(lake: Settings, spark: Any) ->
         (spine.withColumnRenamed("event_timestamp", "t"), "has no column 'event_timestamp'"),
         (spine.withColumn("event_timestamp", spine.shop), "'event_timestamp' of the table .* is a string"),
         (spine.withColumn("people", spine.n), "The column 'people' would be twice"),
+        (spine.withColumn("People", spine.n), "The column 'people' would be twice"),
+        (spine.withColumn("shop", spine.n), "has 'shop' as int, and the view 'shop' as string. Cast it"),
     ):
         with pytest.raises(InputError, match=message):
             historical_features(spark, lake, [SHOP, REGION], wrong)
     with pytest.raises(InputError, match="2026-01-08 is empty: source 'sales' has no landing file"):
         historical_features(spark, lake, [SHOP], frame(spark, [("a", "north", at(9), 0)]))
+
+
+def test_other_columns_may_have_any_name_and_no_rows(lake: Settings, spark: Any) -> None:
+    spine = frame(spark, [("a", "north", at(3), 0)]).withColumn("a.b `c`", F.lit(5))
+    (row,) = historical_features(spark, lake, [SHOP, REGION], spine).collect()
+    assert (row["a.b `c`"], row["people"]) == (5, 15.0)
+    assert historical_features(spark, lake, [SHOP, REGION], spine.limit(0)).collect() == []
+
+
+def test_view_that_returns_a_row_twice_is_named_instead_of_doubling_rows(lake: Settings, spark: Any) -> None:
+    def twice(events: Mapping[str, Any]) -> Any:
+        return people(events).unionAll(people(events))
+
+    view = dataclasses.replace(REGION, name="twice", features=Features(columns=(Feature("people"),), compute=twice))
+    found = historical_features(spark, lake, [view], frame(spark, [("a", "north", at(3), 0)]))
+    with pytest.raises(InputError, match="The view 'twice' has several rows of the key north on 2026-01-02."):
+        collected(found)
 
 
 def test_command_keeps_order_and_columns_of_files(

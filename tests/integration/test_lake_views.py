@@ -88,6 +88,18 @@ def test_late_file_of_one_view_makes_the_join_stale_and_only_that_view_is_built_
     assert stale_nights(lake, WITH_REGION) == ()
 
 
+def test_entities_whose_column_has_another_type_than_the_key_of_a_view_are_refused(lake: Settings, spark: Any) -> None:
+    from pyspark.sql import functions as F
+
+    entities = Entities(
+        lambda rows: rows["opened"].select("shop", F.lit(5).alias("region"), "as_of"), (OPENED,), columns=("region",)
+    )
+    pipeline = dataclasses.replace(WITH_REGION, entities=entities)
+    with pytest.raises(InputError, match="'takings' have 'region' as int, and the view 'region' as string. Cast it"):
+        build_features(spark, lake, pipeline, [NIGHT])
+    assert not table_exists(lake, pipeline.feature_table)
+
+
 def test_entities_that_lack_a_column_are_named(lake: Settings, spark: Any) -> None:
     def forgetful(events: Any) -> Any:
         return events["opened"].select("shop", "as_of")

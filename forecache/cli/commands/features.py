@@ -14,6 +14,7 @@ from forecache.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import DataFrame
 
     from forecache.pipeline import FeatureView
     from forecache.settings import Settings
@@ -54,12 +55,25 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
         found = historical_features(
             frame.sparkSession, current, views, frame, timestamp=timestamp, max_age=age, progress=progress.update
         )
-        known = found.toArrow().sort_by(_ROW).drop_columns([_ROW])
+        known = collected(found).sort_by(_ROW).drop_columns([_ROW])
     _write(current, out, known)
     if wants_json():
         print_json({"rows": known.num_rows, "columns": known.column_names, "out": out})
     else:
         click.echo(f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.")
+
+
+def collected(frame: "DataFrame") -> "pa.Table":
+    """The rows of a frame. InputError: A view has a row twice."""
+    from forecache.lake.refusals import refusal_in
+
+    try:
+        return frame.toArrow()
+    except Exception as error:
+        known = refusal_in(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]":
