@@ -1,6 +1,7 @@
 """A run that is killed as it numbers or judges a model leaves nothing that the next one would not have written."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,12 @@ def run(settings: Settings, kind: str, when: str) -> int:
 def contents(settings: Settings, kind: str) -> Any:
     """What is in the ledger and in the table, without times and the places of the two homes."""
     rows = [
-        (row.stage, row.rows, row.inputs, {name: value for name, value in row.details.items() if name != "uri"})
+        (
+            row.stage,
+            row.rows,
+            re.sub(r"made=\S+ ", "", row.inputs),
+            {name: value for name, value in row.details.items() if name != "uri"},
+        )
         for stage in ("model", "judge")
         for row in all_records(settings, stage, "demo")
     ]
