@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DATES_AT_ONCE = 31
 _ROWS = "forecache_rows"
+ROW = "forecache_row"
+"""A column by which a caller keeps the order of the rows."""
 
 
 def historical_features(
@@ -131,7 +133,7 @@ def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp
         if name not in types:
             raise InputError(
                 f"The table to be given features has no column {name!r}.",
-                remedy=f"It has {', '.join(types)}; name its time with `timestamp`.",
+                remedy=f"It has {', '.join(name for name in types if name != ROW)}; name its time with `timestamp`.",
             )
     if types[timestamp] not in ("timestamp", "timestamp_ntz", "date"):
         raise InputError(

@@ -19,6 +19,8 @@ from forecache.pipeline.window import Measure, Window
 
 # Of the state that tiles hold.
 _FORMAT = 2
+TILE_COLUMNS = ("day", "events", "key_bucket")
+"""What a table of tiles has beside the key and the states."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class FeatureView:
                 f"{owner} has windows over {', '.join(source.name for source in self.sources)}.",
                 remedy="Give one source of events that are landing files; a pipeline may join several views.",
             )
+        check_unique("column of the tiles", owner, [*self.key, *TILE_COLUMNS])
         columns = {column.name: column for column in self.events.columns}
         for window in self.windows:
             window.check_columns(owner, columns)

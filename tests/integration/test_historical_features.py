@@ -154,6 +154,9 @@ def test_command_keeps_order_and_columns_of_files(
     assert known["note"].to_pylist() == ["x", "y"]
     assert known["monetary"].to_pylist() == [None, 9.5]
     assert "2 rows with 21 features" in capsys.readouterr().out
+    assert main(["features", "churn", "--spine", str(spine), "--out", str(out)]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no column 'event_timestamp'. It has customer_id, asked, note; name its time" in said
     again = tmp_path / "again.csv"
     pq.write_table(known.select(["customer_id", "asked"]), tmp_path / "asked.parquet")
     arguments = ["features", "customer", "--spine", str(tmp_path / "asked.parquet"), "--timestamp", "asked"]

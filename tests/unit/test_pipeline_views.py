@@ -9,6 +9,8 @@ import pytest
 from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, WITH_REGION, people, shops
 
 from forecache.errors import SettingsError
+from forecache.lake.windows.states import EVENTS
+from forecache.lake.windows.tasks import BUCKET, DAY
 from forecache.pipeline import (
     Baseline,
     Column,
@@ -24,6 +26,7 @@ from forecache.pipeline import (
     Where,
     Window,
 )
+from forecache.pipeline.view import TILE_COLUMNS
 from forecache.settings import load_settings
 from jobs.definitions import build_definitions, features_of
 
@@ -180,3 +183,13 @@ TRAINED = dataclasses.replace(
 def stages_stale_by(changed: Pipeline) -> set[str]:
     before, after = dataclasses.asdict(TRAINED.fingerprints), dataclasses.asdict(changed.fingerprints)
     return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_key_that_is_called_like_a_column_of_tiles_is_refused() -> None:
+    for name in TILE_COLUMNS:
+        source = Source(
+            "visits", (Column(name, "date"), Column("at", "date"), Column("n", "int")), "at", start=SALES.start
+        )
+        with pytest.raises(SettingsError, match=f"declares the column of the tiles '{name}' twice"):
+            FeatureView("visits", (name,), (source,), windows=(Window("n_7d", "sum", 7, "n"),))
+    assert set(TILE_COLUMNS) == {DAY, EVENTS, BUCKET}

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from forecache.pipeline import FeatureView
     from forecache.settings import Settings
 
-_ROW = "forecache_row"
-
 
 @command(
     "features",
@@ -41,7 +39,7 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
     A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
     """
-    from forecache.lake.historical import historical_features
+    from forecache.lake.historical import ROW, historical_features
     from forecache.lake.spark.session import spark_session
 
     current = settings()
@@ -49,13 +47,13 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
     rows = _read(current, spine, views, timestamp)
     with StageProgress() as progress:
         progress.update(f"features of {len(rows):,} rows")
-        numbered = rows.append_column(_ROW, _numbers(len(rows)))
+        numbered = rows.append_column(ROW, _numbers(len(rows)))
         frame = spark_session(current).createDataFrame(numbered)
         age = None if max_age is None else timedelta(days=max_age)
         found = historical_features(
             frame.sparkSession, current, views, frame, timestamp=timestamp, max_age=age, progress=progress.update
         )
-        known = collected(found).sort_by(_ROW).drop_columns([_ROW])
+        known = collected(found).sort_by(ROW).drop_columns([ROW])
     _write(current, out, known)
     if wants_json():
         print_json({"rows": known.num_rows, "columns": known.column_names, "out": out})

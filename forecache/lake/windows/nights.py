@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from deltalake import Schema
     from pyspark.sql import DataFrame, SparkSession
 
-# So many tiles, about 100 bytes each, are in the memory of a Python task at a time, and so many are worth a task.
-_TASK_ROWS, _LEAST_ROWS = 1 << 21, 1 << 16
+# So many tiles, some hundred bytes each, are in the memory of a Python task at a time, and so many are worth a task.
+_TASK_ROWS, _LEAST_ROWS = 1 << 20, 1 << 16
 _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 
