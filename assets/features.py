@@ -70,7 +70,7 @@ def _features(
     )
     @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
-        from forecache.lake.features import build_features, build_view, feature_versions, stale_nights
+        from forecache.lake.feature_tables.features import build_features, build_view, feature_versions, stale_nights
         from forecache.quality.expectations import feature_expectations
         from forecache.quality.verdicts import check_nights
 

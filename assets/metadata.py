@@ -9,8 +9,8 @@ import dagster as dg
 
 from forecache.output_kinds import spark_name
 from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
-from forecache.pipeline.keys import key_types
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.checks.keys import key_types
+from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.results import StageResult
 from forecache.settings import Settings
 

@@ -21,7 +21,7 @@ class TrainingNight(dg.Config):
             InputError: What is configured is no date.
         """
         from forecache.errors import InputError
-        from forecache.pipeline.as_of import newest_as_of
+        from forecache.pipeline.schedules.as_of import newest_as_of
 
         tags = context.run.tags
         text = self.night or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)

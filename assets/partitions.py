@@ -7,8 +7,8 @@ import dagster as dg
 
 from assets.table import source_asset
 from forecache.pipeline import AnySource, Schedule, Served, Source
-from forecache.pipeline.as_of import first_as_of, last_as_of
-from forecache.pipeline.schedule import WEEKDAYS
+from forecache.pipeline.schedules.as_of import first_as_of, last_as_of
+from forecache.pipeline.schedules.schedule import WEEKDAYS
 
 _DAY = timedelta(days=1)
 

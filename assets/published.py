@@ -14,7 +14,7 @@ from assets.metadata import details_json, stage_metadata
 from assets.recommendations import require_none_refused
 from assets.stage import Step, explained
 from forecache.pipeline import Recommender, Served
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.recommenders.similar import SimilarItems
 from resources.settings import SettingsResource
 
 

@@ -109,7 +109,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
     """Ask the database of a source that has one for the days that have no landing file."""
-    from forecache.lake.sources.extract import extract
+    from forecache.lake.sources.databases.extract import extract
 
     if source.extract is not None and days:
         step.run(extract, step.settings, source, days, rebuild=rebuild)

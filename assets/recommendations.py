@@ -18,7 +18,7 @@ from assets.stage import Step, explained
 from assets.views import ranking_view
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Recommender
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.recommenders.similar import SimilarItems
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 

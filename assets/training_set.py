@@ -51,7 +51,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
     def training_set(
         context: dg.AssetExecutionContext, config: TrainingNight, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.training_set import build_training_set as build
+        from forecache.lake.training_sets.training_set import build_training_set as build
         from forecache.quality.splits import separation
 
         step = Step(context, settings.load(), spark)

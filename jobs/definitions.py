@@ -31,8 +31,8 @@ from forecache.pipeline import (
     TorchModel,
 )
 from forecache.pipeline.loading import read_project
-from forecache.pipeline.schedule import NEVER
-from forecache.pipeline.similar import similar_items_of
+from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.delivered import build_delivered_sensors

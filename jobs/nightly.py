@@ -10,7 +10,7 @@ from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.pipeline import Pipeline, Recommender, Served
-from forecache.pipeline.similar import similar_items_of
+from forecache.pipeline.recommenders.similar import similar_items_of
 from jobs.common import AssetJob, newest_night_schedule
 
 

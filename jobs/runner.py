@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
 from forecache.pipeline import Pipeline, Recommender, Served, Source
-from forecache.pipeline.as_of import as_of_range, newest_as_of
 from forecache.pipeline.loading import load_nightly, read_project
+from forecache.pipeline.schedules.as_of import as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -139,7 +139,7 @@ def _ingest(
     from assets.landing import landing_events
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
-    from forecache.lake.sources.extract import days_to_extract
+    from forecache.lake.sources.databases.extract import days_to_extract
     from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())

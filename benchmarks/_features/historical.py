@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from _features.ways import NAMES, START, TILES
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_view
-from forecache.lake.historical import historical_features
+from forecache.lake.feature_tables.features import build_view
+from forecache.lake.feature_tables.historical import historical_features
 from forecache.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]

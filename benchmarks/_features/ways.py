@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.lake.delta.tables import append_rows, read_table, write_partitions
-from forecache.lake.features import build_view
+from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingested import IngestedFile, enter_files
 from forecache.pipeline import AS_OF, Column, Feature, Features, FeatureView, Source, Window
 from forecache.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 from forecache.cli.trace import answered, events_of, recorded, row_of, store_link
 from forecache.lake.ledger import last_record
 from forecache.pipeline import Recommender
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.settings import Settings
 
 

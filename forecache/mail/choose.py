@@ -10,7 +10,7 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.mail.recipients import Recipients, key_texts
 from forecache.pipeline import AS_OF
-from forecache.pipeline.mailing import Mailing
+from forecache.pipeline.mailings.mailing import Mailing
 from forecache.settings import Settings
 from forecache.store import Manifest, open_store
 

@@ -11,8 +11,8 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Any
 
-from forecache.pipeline.mailing import Mailing, address_of, is_address
-from forecache.pipeline.templates import fill
+from forecache.pipeline.mailings.mailing import Mailing, address_of, is_address
+from forecache.pipeline.mailings.templates import fill
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

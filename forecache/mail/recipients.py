@@ -9,12 +9,12 @@ from forecache.lake.delta.existing import open_existing
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
 from forecache.lake.ingest.pending import pending_files
-from forecache.lake.sources.pinned import lacks
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state_rows import table_rows
+from forecache.lake.sources.tables.pinned import lacks
+from forecache.lake.sources.tables.pins import Pins
 from forecache.mail.message import Recipient, usable_address
 from forecache.pipeline import Source, TableSource
-from forecache.pipeline.mailing import Mailing
+from forecache.pipeline.mailings.mailing import Mailing
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

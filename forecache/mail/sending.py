@@ -14,7 +14,7 @@ from forecache.mail.ledger import CLAIM, FINAL, MailLedger, MailRecord
 from forecache.mail.message import Recipient, message_id, message_of
 from forecache.mail.recipients import Recipients
 from forecache.mail.relay import Relay
-from forecache.pipeline.mailing import Mailing, address_of
+from forecache.pipeline.mailings.mailing import Mailing, address_of
 from forecache.settings import Settings
 
 BATCH = 50

@@ -3,7 +3,7 @@
 from forecache.errors import UnavailableError
 from forecache.mail.journal import Answer, Journal
 from forecache.mail.ledger import MailLedger, MailRecord
-from forecache.pipeline.mailing import Mailing
+from forecache.pipeline.mailings.mailing import Mailing
 
 
 def settle(mailing: Mailing, ledger: MailLedger, journal: Journal) -> None:

@@ -18,7 +18,7 @@ from forecache.mail.recipients import Recipients
 from forecache.mail.relay import Relay
 from forecache.mail.sending import BATCH, Sending
 from forecache.mail.settle import decided, settle
-from forecache.pipeline.mailing import Mailing
+from forecache.pipeline.mailings.mailing import Mailing
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forecache.lake.delta.tables import open_table, read_table
-from forecache.lake.splits import count_split, split_batches
 from forecache.lake.stage import Done, Stage
+from forecache.lake.training_sets.splits import count_split, split_batches
 from forecache.monitoring.bins import BINS, count_batches, count_frame, every, numbers_of
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from forecache.lake.contracts import class_order
 from forecache.lake.delta.tables import read_table
-from forecache.lake.features import partition_rows
-from forecache.lake.splits import label_numbers
-from forecache.lake.training_set import label_frame
+from forecache.lake.feature_tables.features import partition_rows
+from forecache.lake.training_sets.splits import label_numbers
+from forecache.lake.training_sets.training_set import label_frame
 from forecache.monitoring.drift.findings import TEST_SPLIT
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import table_exists, table_version
-from forecache.lake.feature_rows import source_states
-from forecache.lake.features import feature_versions
+from forecache.lake.feature_tables.feature_rows import source_states
+from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state import state_history
+from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
 from forecache.monitoring.features import feature_drift

@@ -9,7 +9,7 @@ from datetime import date
 from forecache.errors import CheckError, ConflictError
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import Pipeline, Served
-from forecache.pipeline.trained import require_published
+from forecache.pipeline.models.trained import require_published
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
 from forecache.results import Progress, StageResult, no_progress

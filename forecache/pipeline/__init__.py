@@ -4,31 +4,41 @@ A project is a package with a `pipelines` sub-package; every module-level `Pipel
 is found by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those.
 """
 
-from forecache.pipeline.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
-from forecache.pipeline.catalogue import Catalogue
-from forecache.pipeline.column import Column, ColumnType
 from forecache.pipeline.declaration import Pipeline
-from forecache.pipeline.entities import Entities
 from forecache.pipeline.expectations import Expectation, expect
-from forecache.pipeline.feature import Feature
-from forecache.pipeline.features import Features, Label
-from forecache.pipeline.fit_run import FitRun
-from forecache.pipeline.judging import Task, baseline_name
+from forecache.pipeline.features.entities import Entities
+from forecache.pipeline.features.feature import Feature
+from forecache.pipeline.features.features import Features, Label
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.features.window import Where, Window
 from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served
-from forecache.pipeline.mailing import Mailing
-from forecache.pipeline.model import EntitySplit, EstimatorModel, TorchModel, Training
+from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
+from forecache.pipeline.models.fit_run import FitRun
+from forecache.pipeline.models.judging import Task, baseline_name
+from forecache.pipeline.models.model import EntitySplit, EstimatorModel, TorchModel, Training
+from forecache.pipeline.models.output import (
+    AnyOutput,
+    Boolean,
+    Classes,
+    Output,
+    Quantiles,
+    Segment,
+    Structs,
+    Text,
+    Vector,
+)
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
-from forecache.pipeline.output import AnyOutput, Boolean, Classes, Output, Quantiles, Segment, Structs, Text, Vector
 from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Metric, Publish, Retraining
-from forecache.pipeline.query import Query
-from forecache.pipeline.recommender import RankingGate, Recommender
-from forecache.pipeline.schedule import Schedule
+from forecache.pipeline.recommenders.catalogue import Catalogue
+from forecache.pipeline.recommenders.recommender import RankingGate, Recommender
+from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Served
-from forecache.pipeline.source import Source
-from forecache.pipeline.source_time import Snapshot, Static
-from forecache.pipeline.table_source import AnySource, TableSource
-from forecache.pipeline.view import FeatureView
-from forecache.pipeline.window import Where, Window
+from forecache.pipeline.sources.column import Column, ColumnType
+from forecache.pipeline.sources.query import Query
+from forecache.pipeline.sources.source import Source
+from forecache.pipeline.sources.source_time import Snapshot, Static
+from forecache.pipeline.sources.table_source import AnySource, TableSource
 
 __all__ = [
     "AS_OF",

@@ -7,17 +7,19 @@ from functools import cached_property
 
 from forecache.errors import SettingsError
 from forecache.output_kinds import OutputSpec
-from forecache.pipeline.applied import FunctionModel, RegisteredModel, SqlModel
-from forecache.pipeline.as_of import check_schedule, first_as_of, last_as_of
-from forecache.pipeline.checking import check_fields
+from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.keys import check_pipeline_key
 from forecache.pipeline.code.stages import Fingerprints, fingerprints
-from forecache.pipeline.entities import Entities, check_entities, each_once
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.feature import Feature
-from forecache.pipeline.features import Features, Label, check_as_they_are
-from forecache.pipeline.judging import Task, check_outputs, task_of
-from forecache.pipeline.keys import check_pipeline_key
-from forecache.pipeline.model import EstimatorModel, TorchModel, Training
+from forecache.pipeline.features.entities import Entities, check_entities, each_once
+from forecache.pipeline.features.feature import Feature
+from forecache.pipeline.features.features import Features, Label, check_as_they_are
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.models.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.pipeline.models.judging import Task, check_outputs, task_of
+from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
+from forecache.pipeline.models.output import AnyOutput, Segment
+from forecache.pipeline.models.trained import TRAINED, check_training, not_published, not_trained
 from forecache.pipeline.names import (
     AS_OF,
     FEATURES,
@@ -27,12 +29,10 @@ from forecache.pipeline.names import (
     check_name,
     check_unique,
 )
-from forecache.pipeline.output import AnyOutput, Segment
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
-from forecache.pipeline.schedule import Schedule
-from forecache.pipeline.table_source import AnySource, check_first_day
-from forecache.pipeline.trained import TRAINED, check_training, not_published, not_trained
-from forecache.pipeline.view import FeatureView
+from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
+from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.sources.table_source import AnySource, check_first_day
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
+from forecache.pipeline.checks.conflicts import Declared, ambiguous, of_other_dates
 from forecache.pipeline.code.location import add_project
-from forecache.pipeline.conflicts import Declared, ambiguous, of_other_dates
 from forecache.pipeline.declaration import Pipeline
-from forecache.pipeline.mailing import Mailing
-from forecache.pipeline.recommender import Recommender
-from forecache.pipeline.similar import SimilarItems, similar_items_of
-from forecache.pipeline.trained import not_trained
+from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.models.trained import not_trained
+from forecache.pipeline.recommenders.recommender import Recommender
+from forecache.pipeline.recommenders.similar import SimilarItems, similar_items_of
 from forecache.settings import Settings
 
 Predicting = Pipeline | Recommender | SimilarItems

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.pipeline.names import check_name, check_unique
 
 Effect = Literal["none", "small", "large"]

@@ -4,8 +4,8 @@ from datetime import date
 from typing import Protocol
 
 from forecache.pipeline.policies import Publish
-from forecache.pipeline.schedule import Schedule
-from forecache.pipeline.table_source import AnySource
+from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.sources.table_source import AnySource
 
 
 class Served(Protocol):

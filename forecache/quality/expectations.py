@@ -13,7 +13,7 @@ from forecache.pipeline import (
     Source,
     expect,
 )
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.recommenders.similar import SimilarItems
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:

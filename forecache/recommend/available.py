@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state_rows import state_rows
+from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Recommender
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import codes_of

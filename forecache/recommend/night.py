@@ -7,13 +7,13 @@ from functools import partial
 
 from forecache.errors import InputError
 from forecache.lake.delta.partitions import Seen, find_committed, look
-from forecache.lake.sources.pins import Pins
+from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF, Recommender
-from forecache.pipeline.similar import similar_items_of
+from forecache.pipeline.recommenders.similar import similar_items_of
 from forecache.recommend.available import available_items
+from forecache.recommend.evaluation.gate import first_of_test, judge
 from forecache.recommend.filters import Filters
-from forecache.recommend.gate import first_of_test, judge
 from forecache.recommend.lists import lists_of
 from forecache.recommend.read import read_interactions
 from forecache.recommend.similar import item_lists_of

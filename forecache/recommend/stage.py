@@ -9,13 +9,13 @@ from typing import Any
 from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ingest.ingested import ingested_files, raw_state
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Recommender
-from forecache.pipeline.as_of import require_as_of
-from forecache.recommend.gate import first_of_test
+from forecache.pipeline.schedules.as_of import require_as_of
+from forecache.recommend.evaluation.gate import first_of_test
 from forecache.recommend.night import Night, Tables
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings

@@ -11,7 +11,7 @@ from forecache.lake.delta.partitions import Seen, replace_partitions
 from forecache.lake.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
-from forecache.pipeline.similar import SimilarItems
+from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.recommend.lists import Lists
 from forecache.recommend.similar import ItemLists
 from forecache.results import Progress, no_progress

@@ -12,7 +12,7 @@ from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.code import code_version
 from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import feature_versions
+from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.settings import Settings

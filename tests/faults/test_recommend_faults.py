@@ -9,7 +9,7 @@ from shelf_project.pipelines.shelf import offers
 from warm import assert_valid_log, processes, start
 
 from forecache.lake.ledger import last_record
-from forecache.recommend.report import write_report
+from forecache.recommend.evaluation.report import write_report
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

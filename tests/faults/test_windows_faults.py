@@ -14,7 +14,7 @@ from windows_job import NIGHTS
 from windows_sample import SALES, VIEW, days_after, land, random_rows
 
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_view
+from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 

@@ -15,10 +15,10 @@ from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.encoding import ENCODING, read_encoding
 from forecache.inference.kernel import load_kernel
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_features, build_view, view_frame
+from forecache.lake.feature_tables.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
-from forecache.lake.training_set import build_training_set
+from forecache.lake.training_sets.training_set import build_training_set
 from forecache.monitoring.stage import monitor
 from forecache.monitoring.table import measurements
 from forecache.pipeline import FeatureView, Pipeline

@@ -18,8 +18,8 @@ from forecache.cli.commands.features import collected, find_views
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import table_version
-from forecache.lake.features import build_view
-from forecache.lake.historical import historical_features
+from forecache.lake.feature_tables.features import build_view
+from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline import Feature, Features
 from forecache.settings import Settings

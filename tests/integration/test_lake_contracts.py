@@ -15,7 +15,7 @@ from forecache.lake.delta.tables import table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
-from forecache.lake.training_set import build_training_set, feature_frame
+from forecache.lake.training_sets.training_set import build_training_set, feature_frame
 from forecache.pipeline import Feature, Features, Label, Pipeline, Training, load_pipeline
 from forecache.settings import Settings
 

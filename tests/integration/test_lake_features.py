@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import open_table, table_version
-from forecache.lake.features import build_features, feature_versions, stale_nights
+from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
-from forecache.lake.training_set import build_training_set
-from forecache.lake.training_splits import as_of_dates
+from forecache.lake.training_sets.training_set import build_training_set
+from forecache.lake.training_sets.training_splits import as_of_dates
 from forecache.pipeline import EntitySplit, Pipeline, Training, load_pipeline
 from forecache.settings import Settings
 

@@ -13,11 +13,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from forecache.lake.delta.tables import open_table
-from forecache.lake.feature_rows import feature_frame
-from forecache.lake.features import build_features
+from forecache.lake.feature_tables.feature_rows import feature_frame
+from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.training_set import build_training_set, labelled_frame
-from forecache.lake.training_splits import as_of_dates
+from forecache.lake.training_sets.training_set import build_training_set, labelled_frame
+from forecache.lake.training_sets.training_splits import as_of_dates
 from forecache.pipeline import (
     Baseline,
     Column,

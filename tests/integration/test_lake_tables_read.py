@@ -19,10 +19,10 @@ from store_services import minio_server
 
 from forecache.errors import InputError, NotYetError, UnavailableError
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.sources import delta_source
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.rows import horizon_rows, known_rows
 from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.tables import delta_source
+from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Column, Snapshot, Source, Static, TableSource
 from forecache.settings import Settings, load_settings
 
@@ -361,10 +361,10 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
 ) -> None:
     from table_project import spending
 
-    from forecache.lake.features import build_features, stale_nights
+    from forecache.lake.feature_tables.features import build_features, stale_nights
     from forecache.lake.ledger import last_records
     from forecache.lake.query import query
-    from forecache.lake.training_set import build_training_set
+    from forecache.lake.training_sets.training_set import build_training_set
 
     pipeline = dataclasses.replace(spending, sources=(by_version,))
     result = build_features(spark, settings, pipeline, [D[2], D[4]])

@@ -17,8 +17,8 @@ from windows_sample import SALES, VIEW, days_after, free_form, land, random_rows
 
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.feature_rows import view_frame
-from forecache.lake.features import build_view, stale_nights
+from forecache.lake.feature_tables.feature_rows import view_frame
+from forecache.lake.feature_tables.features import build_view, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame

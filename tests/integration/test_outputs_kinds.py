@@ -17,7 +17,7 @@ from scoring_support import NIGHT, predictions, write_features
 
 from forecache.errors import CheckError
 from forecache.lake.query import query
-from forecache.lake.training_splits import as_of_dates, split_column
+from forecache.lake.training_sets.training_splits import as_of_dates, split_column
 from forecache.monitoring.drift.drift import prediction_drift
 from forecache.pipeline import Classes, FunctionModel, Output, Pipeline, Vector
 from forecache.reader.http.feast import answer as feast

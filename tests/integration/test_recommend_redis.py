@@ -12,7 +12,7 @@ from store_services import redis_server
 
 from forecache.operations.publish import publish_night
 from forecache.pipeline import Publish
-from forecache.pipeline.similar import similar_items_of
+from forecache.pipeline.recommenders.similar import similar_items_of
 from forecache.recommend.stage import recommend
 from forecache.settings import load_settings
 

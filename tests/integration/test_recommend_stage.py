@@ -13,8 +13,8 @@ from shelf_project.pipelines.shelf import PURCHASES, offers
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import table_exists
 from forecache.pipeline import RankingGate
+from forecache.recommend.evaluation.report import write_report
 from forecache.recommend.models import Popularity
-from forecache.recommend.report import write_report
 from forecache.recommend.stage import recommend, refused_dates
 from forecache.settings import Settings
 
@@ -129,7 +129,7 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
     from forecache.cli.main import main
     from forecache.operations.maintain import pinned_versions
     from forecache.operations.publish import publish_night
-    from forecache.pipeline.similar import similar_items_of
+    from forecache.pipeline.recommenders.similar import similar_items_of
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)

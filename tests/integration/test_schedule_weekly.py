@@ -10,7 +10,7 @@ import pytest
 from forecache.cli.main import main
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table
-from forecache.lake.features import build_features
+from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ledger import last_records
 from forecache.monitoring.stage import monitor
 from forecache.monitoring.table import measurements

@@ -11,7 +11,7 @@ NIGHTS = [days_after(number) for number in (2, 4, 5)]
 
 
 def main() -> None:
-    from forecache.lake.features import build_view
+    from forecache.lake.feature_tables.features import build_view
     from forecache.lake.spark.session import spark_session
     from forecache.settings import load_settings
     from forecache.steps import lake_step

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from forecache.errors import InputError, SettingsError
 from forecache.inference.encoding import Encoded, Encoding, encoding_of, read_encoding
 from forecache.inference.onnx_front import with_front, without_front
-from forecache.lake.feature_columns import hashed_words
+from forecache.lake.feature_tables.feature_columns import hashed_words
 from forecache.monitoring.bins import count_batches
 from forecache.pipeline import Feature, FeatureView, load_pipeline
 from forecache.registry.gate.examples import Examples

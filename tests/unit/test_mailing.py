@@ -15,7 +15,7 @@ from letters import letters
 from forecache.errors import SettingsError
 from forecache.mail.message import Recipient, message_id, message_of, usable_address
 from forecache.pipeline import Column, Source
-from forecache.pipeline.mailing import is_address
+from forecache.pipeline.mailings.mailing import is_address
 
 DAY, NOW = date(2026, 2, 28), datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
 ADDRESSES = Source(

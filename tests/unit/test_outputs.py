@@ -23,7 +23,7 @@ from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.signature import read_signature
 from forecache.lake.contracts import class_order, require_classes, require_labels
-from forecache.lake.training_splits import as_of_dates
+from forecache.lake.training_sets.training_splits import as_of_dates
 from forecache.monitoring.performance import _arrays
 from forecache.output_kinds import OutputSpec, spark_name
 from forecache.pipeline import (

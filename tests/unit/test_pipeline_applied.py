@@ -11,7 +11,7 @@ from scoring_support import make_pipeline
 
 from forecache.errors import InputError, SettingsError
 from forecache.pipeline import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
-from forecache.pipeline.trained import require_published
+from forecache.pipeline.models.trained import require_published
 
 URI = "models:/churn_model@production"
 

@@ -26,7 +26,7 @@ from forecache.pipeline import (
     Where,
     Window,
 )
-from forecache.pipeline.view import TILE_COLUMNS
+from forecache.pipeline.features.view import TILE_COLUMNS
 from forecache.settings import load_settings
 from jobs.definitions import build_definitions, features_of
 
@@ -155,7 +155,7 @@ def test_night_of_a_joined_pipeline_runs_its_views_whose_dates_are_its_own() -> 
         ({"log": True}, {"training"}),
         ({"description": "What it sold."}, set()),
     ],
-    ids=str,
+    ids=["days", "aggregate", "where", "log", "description"],
 )
 def test_a_changed_window_makes_exactly_these_stages_stale(change: dict[str, object], stale: set[str]) -> None:
     view = shop(dataclasses.replace(SHOP.windows[0], **change))

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from forecache.errors import InputError
-from forecache.recommend.evaluate import MODEL, Evaluation, best_items, evaluate
+from forecache.recommend.evaluation.evaluate import MODEL, Evaluation, best_items, evaluate
+from forecache.recommend.evaluation.split import Split, split_by_day, split_by_user
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Als, Ease, Factors, Popularity, RecommenderModel, RepeatPurchase, WithFallback
-from forecache.recommend.split import Split, split_by_day, split_by_user
 
 DAY = date(2024, 6, 1)
 

@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 
 from forecache.errors import CheckError, InputError
 from forecache.pipeline import Column, RankingGate, Recommender, Source
-from forecache.recommend.gate import judge
+from forecache.recommend.evaluation.gate import judge
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
 from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback

@@ -14,11 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError, SettingsError
-from forecache.lake.training_splits import as_of_dates
+from forecache.lake.training_sets.training_splits import as_of_dates
 from forecache.monitoring.stage import labelled_by
 from forecache.pipeline import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
-from forecache.pipeline.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
 from forecache.pipeline.loading import read_project
+from forecache.pipeline.schedules.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
 from forecache.settings import Settings, load_settings
 
 UTC = timezone.utc

@@ -10,8 +10,8 @@ import pytest
 from deltalake import write_deltalake
 
 from forecache.errors import InputError
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.state_rows import table_rows
+from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Column, Snapshot, Static, TableSource
 from forecache.settings import load_settings
 

@@ -10,8 +10,8 @@ def check_sources(settings: Settings) -> Finding:
     Raises:
         ForecacheError: One cannot be used; the message names the source.
     """
-    from forecache.lake.sources.database import require_database
-    from forecache.lake.sources.pins import Pins
+    from forecache.lake.sources.databases.database import require_database
+    from forecache.lake.sources.tables.pins import Pins
     from forecache.pipeline import TableSource
     from forecache.pipeline.loading import read_project
 

@@ -16,8 +16,8 @@ from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_nightly, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.pipeline import Pipeline, Recommender, Served
-from forecache.pipeline.as_of import newest_as_of
 from forecache.pipeline.loading import load_nightly
+from forecache.pipeline.schedules.as_of import newest_as_of
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -140,7 +140,7 @@ def _limit(pipeline: Pipeline | Recommender) -> int | None:
 
 def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
-    from forecache.recommend.report import write_report as write_list_report
+    from forecache.recommend.evaluation.report import write_report as write_list_report
     from forecache.registry.report.page import write_report
 
     if isinstance(pipeline, Recommender):

@@ -11,8 +11,8 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.runner import chosen_served
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
 from forecache.pipeline import load_served
+from forecache.pipeline.models.trained import require_published
 from forecache.pipeline.names import check_name
-from forecache.pipeline.trained import require_published
 from forecache.settings import Settings
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")

@@ -39,7 +39,7 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
     A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
     """
-    from forecache.lake.historical import ROW, historical_features
+    from forecache.lake.feature_tables.historical import ROW, historical_features
     from forecache.lake.spark.session import spark_session
 
     current = settings()
@@ -100,7 +100,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
     import pyarrow.parquet as pq
 
     from forecache.lake.delta.existing import open_existing
-    from forecache.pipeline.keys import key_types
+    from forecache.pipeline.checks.keys import key_types
 
     kinds = {name: kind for view in views for name, kind in key_types(view.key, view.sources).items()}
     arrow: dict[str, Any] = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "date": pa.date32()}

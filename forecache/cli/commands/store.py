@@ -21,7 +21,7 @@ _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 def open_pipeline_store(pipeline: str) -> "Store":
     """The store of a declared pipeline, or of a former one that still has a published version."""
     from forecache.pipeline import load_served
-    from forecache.pipeline.trained import require_published
+    from forecache.pipeline.models.trained import require_published
     from forecache.store import open_store
 
     current = settings()

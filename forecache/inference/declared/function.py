@@ -149,9 +149,9 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _imported(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
-    from forecache.pipeline.applied import FunctionModel
     from forecache.pipeline.code.fingerprint import fingerprint
     from forecache.pipeline.code.location import add_project
+    from forecache.pipeline.models.applied import FunctionModel
 
     module, _, name = packed["path"].partition(":")
     add_project(module)

@@ -29,7 +29,7 @@ class SqlKernel:
     """SQL expressions over feature columns; each call has a cursor of its own, as threads may share the kernel."""
 
     def __init__(self, expressions: Sequence[str], spec: KernelSpec) -> None:
-        from forecache.pipeline.expressions import connect, statement
+        from forecache.pipeline.models.expressions import connect, statement
 
         self._inputs = spec.inputs
         self._statement = statement(expressions)

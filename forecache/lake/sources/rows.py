@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
 from forecache.lake.sources.events import cut_events
-from forecache.lake.sources.pins import Pins
 from forecache.lake.sources.states import horizon_states, known_states
-from forecache.lake.sources.table_rows import horizon_table_rows, known_table_rows
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources.tables.table_rows import horizon_table_rows, known_table_rows
 from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 

@@ -9,8 +9,8 @@ import xxhash
 from forecache.errors import InputError, NotYetError
 from forecache.lake.ingest.ingested import file_of_state, ingested_files, raw_state, read_days, require_days
 from forecache.lake.ingest.landing import list_landing
-from forecache.lake.sources.pinned import PinnedTable
-from forecache.lake.sources.pins import Pins
+from forecache.lake.sources.tables.pinned import PinnedTable
+from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 

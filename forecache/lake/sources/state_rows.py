@@ -11,10 +11,10 @@ import pyarrow.dataset as ds
 from forecache.errors import UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files
-from forecache.lake.sources.delta_source import open_delta, require_version
-from forecache.lake.sources.pinned import PinnedTable, lacks
-from forecache.lake.sources.pins import Pins
-from forecache.lake.sources.table_rows import key_twice
+from forecache.lake.sources.tables.delta_source import open_delta, require_version
+from forecache.lake.sources.tables.pinned import PinnedTable, lacks
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources.tables.table_rows import key_twice
 from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 

@@ -7,7 +7,7 @@ from forecache.errors import InputError, chain_of
 from forecache.lake.windows.merge import Merge, Merged
 from forecache.lake.windows.states import TOO_LARGE, State
 from forecache.pipeline import FeatureView
-from forecache.pipeline.window import Measure
+from forecache.pipeline.features.window import Measure
 
 
 def states_of(view: FeatureView) -> tuple[State, ...]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from forecache.inference.encoding import Encoded, Encoding
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.splits import count_split
 from forecache.lake.stage import Done, Stage
+from forecache.lake.training_sets.splits import count_split
 from forecache.monitoring.drift.sampled_page import sampled_page
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.judge import judged_values

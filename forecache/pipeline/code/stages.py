@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forecache.output_kinds import OutputSpec
-from forecache.pipeline.applied import RegisteredModel
 from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.model import EstimatorModel
+from forecache.pipeline.models.applied import RegisteredModel
+from forecache.pipeline.models.model import EstimatorModel
 
 if TYPE_CHECKING:
     from forecache.pipeline.declaration import Pipeline

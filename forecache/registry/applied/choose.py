@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from forecache.pipeline import Pipeline, RegisteredModel
-from forecache.pipeline.applied import FunctionModel, SqlModel
+from forecache.pipeline.models.applied import FunctionModel, SqlModel
 from forecache.registry.applied.floors import accepted
 from forecache.registry.applied.numbers import number_of
 from forecache.registry.applied.resolve import numbered, resolve

@@ -17,7 +17,7 @@ from forecache.inference.kernel import load_kernel
 from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.lake.delta.existing import open_existing
 from forecache.lake.ledger import StageRecord, all_records, record
-from forecache.lake.splits import label_numbers
+from forecache.lake.training_sets.splits import label_numbers
 from forecache.pipeline import Labelled, Pipeline, RegisteredModel
 from forecache.registry.applied.plan import plan_model
 from forecache.registry.applied.resolve import version_of

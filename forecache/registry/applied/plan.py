@@ -11,7 +11,7 @@ from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import ALLOW_PICKLE, pickle_allowed
 from forecache.inference.signature import read_signature
 from forecache.pipeline import Pipeline, RegisteredModel
-from forecache.pipeline.applied import FunctionModel, SqlModel
+from forecache.pipeline.models.applied import FunctionModel, SqlModel
 from forecache.registry.applied.resolve import away, what_mlflow_says
 from forecache.registry.versions.models import ModelVersion, verified_folder
 from forecache.settings import Settings

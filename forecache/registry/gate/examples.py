@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.errors import InputError
 from forecache.inference.encoding import Encoded, Encoding
-from forecache.lake.splits import label_numbers, open_with_columns, split_batches, training_classes
+from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.judge import judge_of
 from forecache.registry.gate.metrics import RANKING, Array

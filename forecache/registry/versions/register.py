@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.code import code_version
-from forecache.lake.splits import training_classes
 from forecache.lake.stage import Done, Stage
+from forecache.lake.training_sets.splits import training_classes
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.loaded_model import open_model

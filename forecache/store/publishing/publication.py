@@ -8,7 +8,7 @@ from typing import Any
 from forecache.errors import CheckError
 from forecache.files import move_durably, sync
 from forecache.pipeline import Served
-from forecache.pipeline.as_of import max_age_h
+from forecache.pipeline.schedules.as_of import max_age_h
 from forecache.results import Progress
 from forecache.settings import Settings
 from forecache.steps import publish_step

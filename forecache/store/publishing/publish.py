@@ -9,7 +9,7 @@ from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.lake.code import code_version
 from forecache.pipeline import Served
-from forecache.pipeline.as_of import max_age_h
+from forecache.pipeline.schedules.as_of import max_age_h
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import publish_step

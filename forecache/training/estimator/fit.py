@@ -16,7 +16,7 @@ from forecache.errors import CheckError, InputError, SettingsError
 from forecache.files import write_durably
 from forecache.inference.encoding import encoding_of
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
-from forecache.lake.splits import training_classes
+from forecache.lake.training_sets.splits import training_classes
 from forecache.pipeline import EstimatorModel, Pipeline, Task, load_pipeline
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses

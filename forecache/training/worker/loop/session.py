@@ -11,7 +11,7 @@ from torch import nn
 
 from forecache.errors import InputError
 from forecache.pipeline import Training
-from forecache.pipeline.fit_run import MakeState
+from forecache.pipeline.models.fit_run import MakeState
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.distributed.group import Group, StopPoll
 from forecache.training.worker.model.model import Prepare

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from forecache.errors import InputError
-from forecache.pipeline.fit_run import FitRun, MakeState
+from forecache.pipeline.models.fit_run import FitRun, MakeState
 from forecache.training.worker.distributed.parallel import State, whole_weights
 from forecache.training.worker.loop.session import Session
 

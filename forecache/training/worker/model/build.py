@@ -8,7 +8,7 @@ import torch
 from forecache.errors import InputError
 from forecache.inference.encoding import Encoding
 from forecache.pipeline import Pipeline
-from forecache.pipeline.model import CategoryColumn
+from forecache.pipeline.models.model import CategoryColumn
 
 
 def builder(pipeline: Pipeline, classes: Sequence[str], encoding: Encoding) -> Callable[[int], torch.nn.Module]:

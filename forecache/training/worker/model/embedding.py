@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from forecache.pipeline.model import CategoryColumn
+from forecache.pipeline.models.model import CategoryColumn
 
 
 class EmbeddedCategories(nn.Module):

@@ -1,0 +1,1 @@
+"""Feature tables, and the features of any table of keys and times."""

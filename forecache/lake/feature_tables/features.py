@@ -1,0 +1,250 @@
+"""The feature table: one partition a night, point-in-time correct, rebuilt only where its inputs changed."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.log import active_files, grouped
+from forecache.lake.delta.partitions import find_committed, look
+from forecache.lake.delta.tables import commit_partitions, open_table, table_version
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.feature_tables.feature_rows import joined_inputs, view_frame, view_inputs
+from forecache.lake.feature_tables.join import join_views, read_view
+from forecache.lake.ledger import last_records
+from forecache.lake.sources.state import require_delivered
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.stage import Done, Stage, span
+from forecache.lake.turn import own_turn
+from forecache.lake.windows.nights import write_windows
+from forecache.pipeline import AS_OF, FeatureView, Pipeline
+from forecache.pipeline.names import FEATURES
+from forecache.pipeline.schedules.as_of import require_as_of, require_within
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import Schema
+    from pyspark.sql import SparkSession
+
+STAGE = "features"
+_NIGHTS_AT_ONCE = 31
+# Columns and files.
+Written: TypeAlias = "tuple[Schema, Sequence[DataFile]]"
+
+
+def build_features(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the features of a pipeline for the nights that are missing or stale, those of its views first.
+
+    Raises as `build_view`, and InputError where the function of the entities left out a column.
+    """
+    require_nights(settings, pipeline, nights)
+    built = [
+        build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+        for view in pipeline.views
+    ]
+    if pipeline.is_joined:
+        return _build_joined(spark, settings, pipeline, nights, run_id, progress, rebuild)
+    return built[0]
+
+
+def build_view(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the features of a view for the nights that are missing or stale.
+
+    Args:
+        rebuild: Write those of all the nights.
+
+    Returns:
+        Rows over all the nights asked for; `details` has `built` (nights written) and `rows_by_night`.
+
+    Raises:
+        InputError: A night lies outside the view's dates or has no landing file.
+        ConflictError: Another run wrote one of the nights from other inputs meanwhile; from the same inputs its rows
+            are taken over.
+    """
+    with own_turn(settings, view.feature_table, run_id, progress):
+        pins = Pins(settings)
+        require_nights(settings, view, nights, pins=pins)
+        writer = _Writer(settings, view, pins.details(view.sources), run_id, progress)
+
+        def write(some: Sequence[date]) -> Written:
+            if view.windows:
+                return write_windows(spark, settings, view, some, run_id=run_id, progress=progress)
+            frame = view_frame(spark, settings, view, some, pins=pins)
+            return write_frame(frame, settings, view.feature_table, partition_by=AS_OF)
+
+        return writer.write_stale(view_inputs(settings, view, nights, pins=pins), write, rebuild=rebuild)
+
+
+def _build_joined(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    run_id: str,
+    progress: Progress,
+    rebuild: bool,
+) -> StageResult:
+    """Write the features that are joined from the tables of views, where those or the entities have changed."""
+    with own_turn(settings, pipeline.feature_table, run_id, progress):
+        pins = Pins(settings)
+        sources = pipeline.entities.sources if pipeline.entities else ()
+        writer = _Writer(settings, pipeline, pins.details(sources), run_id, progress)
+        versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
+
+        def write(some: Sequence[date]) -> Written:
+            frames = {
+                view.name: read_view(spark, settings, view, {night: versions[view.name][night] for night in some})
+                for view in pipeline.views
+            }
+            frame = join_views(spark, settings, pipeline, some, frames, pins=pins)
+            return write_frame(frame, settings, pipeline.feature_table, partition_by=AS_OF)
+
+        inputs = joined_inputs(settings, pipeline, versions, nights, pins=pins)
+        return writer.write_stale(inputs, write, rebuild=rebuild)
+
+
+class _Writer:
+    """Writes the stale nights of a feature table; made before the inputs are looked at, so that no other run's newer
+    rows are overwritten.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        declared: Pipeline | FeatureView,
+        details: Mapping[str, Any],
+        run_id: str,
+        progress: Progress,
+    ) -> None:
+        self._started = time.perf_counter()
+        self._settings, self._declared, self._table = settings, declared, declared.feature_table
+        self._details, self._run_id, self._progress = details, run_id, progress
+        self._seen = look(settings, self._table, AS_OF)
+
+    def write_stale(
+        self, inputs: Mapping[date, str], write: Callable[[Sequence[date]], Written], *, rebuild: bool
+    ) -> StageResult:
+        """Write the nights whose inputs differ from those of their last record; `write` writes the files of some."""
+        name = self._declared.name
+
+        def build(some: Sequence[date]) -> dict[date, Done]:
+            done = commit_partitions(
+                write(some),
+                self._settings,
+                self._table,
+                column=AS_OF,
+                values=some,
+                seen=self._seen,
+                inputs={night: inputs[night] for night in some},
+                run_id=self._run_id,
+            )
+            return _done(self._settings, self._table, done.versions, self._details)
+
+        def find(stale: Mapping[date, str]) -> dict[date, Done]:
+            written = find_committed(self._settings, self._table, column=AS_OF, inputs=stale)
+            return _done(self._settings, self._table, {night: writer.version for night, writer in written.items()})
+
+        def tell(some: Sequence[date], share: float) -> None:
+            self._progress(f"features of {name} for {span(some)}", share)
+
+        stage = Stage(self._settings, STAGE, name, self._run_id)
+        records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
+        return StageResult(
+            stage=STAGE,
+            subject=name,
+            rows=sum(row.rows for row in records.values()),
+            seconds=time.perf_counter() - self._started,
+            nights=tuple(sorted(inputs)),
+            table=self._table,
+            delta_version=table_version(self._settings, self._table),
+            skipped=not built,
+            details={
+                "built": [night.isoformat() for night in built],
+                "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
+            },
+        )
+
+
+def _done(
+    settings: Settings, table: str, versions: Mapping[date, int], details: Mapping[str, Any] | None = None
+) -> dict[date, Done]:
+    """Nights by the Delta version that wrote each."""
+    if not versions:
+        return {}
+    rows = partition_rows(settings, table, list(versions))
+    return {night: Done(rows[night], details or {}, table, version) for night, version in versions.items()}
+
+
+def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
+    """Rows of each night's partition, from the log's statistics; 0 for one that is not there."""
+    files = grouped(active_files(open_table(settings, table)), AS_OF)
+    return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
+
+
+def feature_versions(settings: Settings, declared: Pipeline | FeatureView, nights: Iterable[date]) -> dict[date, int]:
+    """The Delta version of the feature table that wrote each night's partition.
+
+    Raises:
+        NotFoundError: A night has no features yet.
+    """
+    subject = declared.feature_table.removeprefix(FEATURES)
+    records, versions = last_records(settings, STAGE, subject), {}
+    for night in nights:
+        if night not in records:
+            raise NotFoundError(
+                f"{declared.name!r} has no features for the night {night}.",
+                remedy=f"`forecache run PIPELINE --night {night}` builds them.",
+            )
+        versions[night] = records[night].delta_version
+    return versions
+
+
+def stale_nights(settings: Settings, declared: Pipeline | FeatureView) -> tuple[date, ...]:
+    """Nights whose features were built from raw rows that have changed since, by a late file, or by older code."""
+    if isinstance(declared, Pipeline) and not declared.is_joined:
+        return stale_nights(settings, declared.views[0])
+    records = last_records(settings, STAGE, declared.name)
+    nights = [night for night in records if night is not None]
+    if isinstance(declared, FeatureView):
+        inputs = view_inputs(settings, declared, nights)
+        return tuple(sorted(night for night in nights if records[night].inputs != inputs[night]))
+    below = {night for view in declared.views for night in stale_nights(settings, view)}
+    versions = {view.name: feature_versions(settings, view, nights) for view in declared.views}
+    inputs = joined_inputs(settings, declared, versions, nights)
+    return tuple(sorted(night for night in nights if records[night].inputs != inputs[night] or night in below))
+
+
+def require_nights(
+    settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> None:
+    """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
+
+    Those of a pipeline have to be its as-of dates, too.
+    """
+    if isinstance(declared, Pipeline):
+        require_as_of(declared, nights)
+    else:
+        require_within(declared, nights)
+    for source in declared.all_sources:
+        require_delivered(settings, source, nights, pins=pins)

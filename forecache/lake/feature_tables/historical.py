@@ -1,0 +1,151 @@
+"""Point-in-time join: the features of views as they were known at the timestamps of any table of keys."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.feature_tables.feature_rows import view_frame, view_inputs
+from forecache.lake.feature_tables.features import STAGE, require_nights
+from forecache.lake.feature_tables.join import read_view, require_key_types
+from forecache.lake.ledger import last_records
+from forecache.lake.refusals import REFUSED
+from forecache.pipeline import AS_OF, FeatureView
+from forecache.results import Progress, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_DATES_AT_ONCE = 31
+_ROWS = "forecache_rows"
+ROW = "forecache_row"
+"""A column by which a caller keeps the order of the rows."""
+
+
+def historical_features(
+    spark: "SparkSession",
+    settings: Settings,
+    views: Sequence[FeatureView],
+    spine: "DataFrame",
+    *,
+    timestamp: str = "event_timestamp",
+    max_age: timedelta | None = None,
+    progress: Progress = no_progress,
+) -> "DataFrame":
+    """The rows of a table, each with the features of its keys as they were known at its timestamp.
+
+    A row sees the as-of date that ended at or before its timestamp: one of 2026-01-03 00:00 UTC or later on that day
+    sees 2026-01-02; after the end of a view's data, its last as-of date. Nights whose features are current are read
+    from the view's table, and the others computed, for exactly the dates that the rows need; nothing is written but
+    tiles.
+
+    Args:
+        spine: The key columns of all views, and a timestamp or date; other columns are kept. Its rows may repeat.
+        timestamp: The name of that column. Where it is null, so are the features.
+        max_age: Features that were known longer before the timestamp are null.
+
+    Returns:
+        All rows and columns of the spine, in no order, and the features (float32); null for a key without a row on
+        its date and for timestamps before the view's first as-of date.
+
+    Raises:
+        InputError: The spine lacks a column, has a key of another type, or a column that is called like a feature; a
+            date that is needed has no delivery. What fails when the result is read, because a view has a row twice, is
+            found by `forecache.lake.refusals.refusal_in`.
+    """
+    from pyspark.sql import functions as F
+
+    _require_columns(views, spine, timestamp)
+    # The day before that of the timestamp, UTC: a day ends where the next one begins.
+    seen = F.date_sub(F.to_date(F.col(f"`{timestamp}`").cast("timestamp")), 1)
+    result = spine
+    for view in views:
+        dated = result.withColumn(AS_OF, _within(seen, view))
+        nights = sorted(
+            row[0] for row in spine.select(_within(seen, view).alias(AS_OF)).distinct().collect() if row[0] is not None
+        )
+        if not nights:
+            empty = {f.name: F.lit(None).cast(f.stored) for f in view.feature_columns}
+            result = result.withColumns(empty)
+            continue
+        features = _each_once(view, _features(spark, settings, view, nights, progress))
+        require_key_types("The table to be given features has", spine, view, features)
+        joined = dated.join(features, [*view.key, AS_OF], "left")
+        if max_age is not None:
+            age = F.col(f"`{timestamp}`").cast("timestamp").cast("double") - F.unix_seconds(
+                F.date_add(AS_OF, 1).cast("timestamp")
+            )
+            fresh = age <= max_age.total_seconds()
+            joined = joined.withColumns({name: F.when(fresh, F.col(name)) for name in view.feature_names})
+        result = joined.select(*(f"`{name.replace('`', '``')}`" for name in result.columns), *view.feature_names)
+    return result
+
+
+def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
+    """The rows of a view; the job fails where a function returned one twice, which would be two rows of the result."""
+    from pyspark.sql import functions as F
+
+    if view.windows:
+        return features
+    said = F.concat_ws(
+        " ",
+        F.lit(f"{REFUSED} The view {view.name!r} has several rows of the key"),
+        F.concat_ws(", ", *(F.col(name).cast("string") for name in view.key)),
+        F.lit("on"),
+        F.concat(F.col(AS_OF).cast("string"), F.lit(".")),
+    )
+    rows = features.groupBy(*view.key, AS_OF).agg(
+        F.count(F.lit(1)).alias(_ROWS), *(F.first(name).alias(name) for name in view.feature_names)
+    )
+    names = [*view.key, *view.feature_names]
+    return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))
+
+
+def _within(seen: "Column", view: FeatureView) -> "Column":
+    """The as-of date of a view that is seen; null before its first."""
+    from pyspark.sql import functions as F
+
+    last = F.least(seen, F.lit(view.end)) if view.end else seen
+    return F.when(last >= F.lit(view.start), last)
+
+
+def _features(
+    spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date], progress: Progress
+) -> "DataFrame":
+    """Key columns, `as_of` and features of nights: from the table where they are current, else computed."""
+    require_nights(settings, view, nights)
+    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights)
+    current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
+    lacking = [night for night in nights if night not in current]
+    frames = [read_view(spark, settings, view, current)] if current else []
+    for first in range(0, len(lacking), _DATES_AT_ONCE):
+        some = lacking[first : first + _DATES_AT_ONCE]
+        progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
+        frames.append(view_frame(spark, settings, view, some, progress=progress))
+    return reduce(lambda one, other: one.unionByName(other), frames)
+
+
+def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp: str) -> None:
+    types = dict(spine.dtypes)
+    for name in (timestamp, *(name for view in views for name in view.key)):
+        if name not in types:
+            raise InputError(
+                f"The table to be given features has no column {name!r}.",
+                remedy=f"It has {', '.join(name for name in types if name != ROW)}; name its time with `timestamp`.",
+            )
+    if types[timestamp] not in ("timestamp", "timestamp_ntz", "date"):
+        raise InputError(
+            f"The column {timestamp!r} of the table to be given features is a {types[timestamp]}.",
+            remedy="Give a timestamp or a date.",
+        )
+    names = [AS_OF, *(name for view in views for name in view.feature_names)]
+    there = {name.lower() for name in types}  # Spark's names have no case
+    for name in names:
+        if name.lower() in there or names.count(name) > 1:
+            raise InputError(
+                f"The column {name!r} would be twice in the result: as a column of the table and of a view, or of two "
+                "views.",
+                remedy="Rename the one of the table, or ask for the views one by one.",
+            )

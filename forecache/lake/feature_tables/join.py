@@ -1,0 +1,100 @@
+"""The features of a pipeline that joins views: the rows of its entities, each with those of every view by its key."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from forecache.errors import InputError
+from forecache.lake.contracts import name_of
+from forecache.lake.delta.tables import read_table
+from forecache.lake.sources.rows import known_rows
+from forecache.lake.sources.tables.pins import Pins
+from forecache.pipeline import AS_OF, FeatureView, Pipeline
+from forecache.settings import Settings
+
+_WHOLE, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def join_views(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    frames: Mapping[str, "DataFrame"],
+    *,
+    pins: Pins | None = None,
+) -> "DataFrame":
+    """Key columns, `as_of` and the features of all views; those of a view without a row for the entity are null.
+
+    Args:
+        frames: By name of the view, its key columns, `as_of` and features on these nights.
+
+    Raises:
+        InputError: The function of the entities left out a column, or returns another type than the key of a view.
+    """
+    joined = _entities(spark, settings, pipeline, nights, frames, pins)
+    for view in pipeline.views:
+        require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
+        joined = joined.join(frames[view.name], [*view.key, AS_OF], "left")
+    return joined.select(*pipeline.key, AS_OF, *pipeline.feature_names)
+
+
+def _entities(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    frames: Mapping[str, "DataFrame"],
+    pins: Pins | None,
+) -> "DataFrame":
+    declared = pipeline.entities
+    if declared is None:
+        view = next(view for view in pipeline.views if view.key == pipeline.key)
+        return frames[view.name].select(*pipeline.key, AS_OF)
+    computed = declared.compute(known_rows(spark, settings, declared.sources, nights, pins=pins))
+    wanted = [*pipeline.key, AS_OF, *declared.columns]
+    missing = [name for name in wanted if name not in computed.columns]
+    if missing:
+        raise InputError(
+            f"The entities of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
+            remedy=f"Return it from {name_of(declared.compute)}, or remove it from the declaration.",
+        )
+    return computed.select(*wanted)
+
+
+def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
+    """Refuse a column by which a view is joined that is a text where the view's is a number or a date, or vice versa.
+
+    Raises:
+        InputError: With column, types and remedy.
+    """
+    here, there = dict(given.dtypes), dict(features.dtypes)
+    for name in view.key:
+        kinds = {_WHOLE if kind in _WHOLE_TYPES else kind for kind in (here[name], there[name])} - {"void"}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{owner} {name!r} as {here[name]}, and the view {view.name!r} as {there[name]}.",
+                remedy="Cast it: rows of different types are not joined.",
+            )
+
+
+def read_view(
+    spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int]
+) -> "DataFrame":
+    """Key columns, `as_of` and features of a view's table.
+
+    Args:
+        versions: By night, the Delta version that wrote its partition.
+    """
+    from pyspark.sql import functions as F
+
+    parts = []
+    for version in sorted(set(versions.values())):
+        nights = [night for night, wrote in versions.items() if wrote == version]
+        parts.append(read_table(spark, settings, view.feature_table, version=version).where(F.col(AS_OF).isin(nights)))
+    rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
+    return rows.select(*view.key, AS_OF, *view.feature_names)

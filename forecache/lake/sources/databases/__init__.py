@@ -1,0 +1,1 @@
+"""Days of a source, extracted from a database by SQL."""

@@ -1,0 +1,1 @@
+"""Existing Delta and Parquet tables, read where they lie."""

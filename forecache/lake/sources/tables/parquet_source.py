@@ -1,0 +1,112 @@
+"""Pinning a folder of Parquet files: which files are there, with their size and time, and what their footers say."""
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from forecache.errors import UnavailableError
+from forecache.lake.delta.files import DataFile, Place, described
+from forecache.lake.sources.tables.delta_source import day_of
+from forecache.lake.sources.tables.pinned import NANOSECONDS, PinnedTable, TableFile, lacks
+from forecache.lake.sources.tables.schema import require_columns
+from forecache.pipeline import TableSource
+
+_FOOTERS_AT_ONCE = 16
+_PATTERN = set("*?[]{}")
+
+
+def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
+    """The Parquet files below a folder, but for those in folders or with names that start with "_" or ".".
+
+    Raises:
+        InputError: There is no folder, no file, a Delta table, a file that is no Parquet, or one with other columns.
+        UnavailableError: The object store does not answer.
+    """
+    filesystem = place.open()
+    infos = _listing(source, place, filesystem)
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
+        checked = list(threads.map(lambda info: _checked(source, place, filesystem, info), infos))
+    types = _read_types(source, place, [types for _, types in checked])
+    return PinnedTable(source, place, "", None, tuple(file for file, _ in checked), read_types=types)
+
+
+def _read_types(source: TableSource, place: Place, files: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """By column that Spark does not read with its declared type, the type to read it with."""
+    types = {}
+    for name in (column.name for column in source.columns):
+        found = {file[name] for file in files}
+        read_as = {_read_type(kind) for kind in found}
+        if len(read_as) > 1:
+            raise lacks(
+                source,
+                f"in the files of {place.uri} the column {name!r} is {' or '.join(sorted(found))}",
+                "Write all files with one type.",
+            )
+        types[name] = read_as.pop()
+    return {name: kind for name, kind in types.items() if kind}
+
+
+def _read_type(kind: str) -> str:
+    """That of a decimal, or of nanoseconds; "" for the declared one."""
+    decimal = re.fullmatch(r"decimal\d*(\(.+\))", kind)
+    return f"decimal{decimal[1]}" if decimal else NANOSECONDS if kind.startswith("timestamp[ns") else ""
+
+
+def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
+    try:
+        found = filesystem.get_file_info(pa.fs.FileSelector("", recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise UnavailableError(
+            f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
+            remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
+        ) from error
+    if any(info.path.startswith("_delta_log/") for info in found):
+        raise lacks(source, f"{place.uri} is a Delta table", 'Declare format="delta".')
+    files = [
+        info
+        for info in found
+        if info.type == pa.fs.FileType.File
+        and info.path.endswith(".parquet")
+        and not any(part.startswith(("_", ".")) for part in info.path.split("/"))
+    ]
+    if not files:
+        raise lacks(source, f"there is no Parquet file in {place.uri}", "Correct its `uri` or `format`.")
+    for info in files:
+        if _PATTERN & set(info.path):
+            rule = f"Rename it: Spark takes {' '.join(sorted(_PATTERN))} in a name for a pattern."
+            raise lacks(source, f"there is a file {info.path!r} in {place.uri}", rule)
+    return sorted(files, key=lambda info: info.path)
+
+
+def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
+    """A file, and by column the type that it has."""
+    try:
+        with filesystem.open_input_file(info.path) as opened:
+            metadata = pq.read_metadata(opened)
+    except pa.ArrowInvalid as error:
+        raise lacks(source, f"{info.path} in {place.uri} is no Parquet file", "Remove or replace it.") from error
+    file = described(info.path, info.size, metadata)
+    schema = metadata.schema.to_arrow_schema()
+    types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}
+    # The value of a partition has the type that is declared: a folder's name has none.
+    types |= {column.name: _FOLDER[column.type] for column in source.columns if column.name in file.partition}
+    require_columns(source, types, where=f"{info.path} in {place.uri}")
+    first, last = _days(file, source.day_column)
+    return TableFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last), types
+
+
+def _days(file: DataFile, day_column: str) -> tuple[Any, Any]:
+    if day_column in file.partition:
+        return (day_of(file.partition[day_column]),) * 2
+    bounds = (file.statistics[bound].get(day_column) for bound in ("minValues", "maxValues"))
+    first, last = map(day_of, bounds)
+    return first, last
+
+
+_FOLDER = {"string": "string", "int": "int32", "bigint": "int64", "double": "double", "date": "date32[day]",
+           "timestamp": "timestamp", "boolean": "bool"}  # fmt: skip

@@ -1,0 +1,36 @@
+"""The existing tables of a run, each pinned once: what its stage compares, reads and records is one state."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from forecache.lake.delta.existing import place_of_uri
+from forecache.lake.sources.tables.delta_source import pin_delta
+from forecache.lake.sources.tables.parquet_source import pin_parquet
+from forecache.lake.sources.tables.pinned import PinnedTable
+from forecache.pipeline import AnySource, TableSource
+from forecache.settings import Settings
+
+
+class Pins:
+    """Existing tables as they are when each is asked for first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pinned: dict[str, PinnedTable] = {}
+
+    def of(self, source: TableSource) -> PinnedTable:
+        """A table's state; the same at each call.
+
+        Raises:
+            InputError: It is not there, or has other columns than are declared.
+            UnavailableError: The object store does not answer.
+        """
+        if source.name not in self._pinned:
+            pin = pin_delta if source.format == "delta" else pin_parquet
+            self._pinned[source.name] = pin(source, place_of_uri(self._settings, source.uri))
+        return self._pinned[source.name]
+
+    def details(self, sources: Iterable[AnySource]) -> dict[str, Any]:
+        """`pinned` for the ledger: of each existing table its URI and version, or number of files; {} without one."""
+        tables = {source.name: self.of(source).details() for source in sources if isinstance(source, TableSource)}
+        return {"pinned": tables} if tables else {}

@@ -1,0 +1,184 @@
+"""The rows of existing tables at as-of dates, read by Spark at the pinned state."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError, UnavailableError
+from forecache.lake.delta.commit_errors import file_gone
+from forecache.lake.sources.events import cut_events
+from forecache.lake.sources.tables.delta_source import require_version
+from forecache.lake.sources.tables.pinned import NANOSECONDS, PinnedTable
+from forecache.lake.spark.session import spark_path
+from forecache.pipeline import AS_OF, Static
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def known_table_rows(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
+    """The declared columns, `event_day` and `as_of`: for each night the events up to it, or the state that counts.
+
+    Raises:
+        InputError: A key is there twice in a state, or is null; or a version is not there any more.
+    """
+    source = pinned.source
+    if source.time is None:
+        return cut_events(_rows(spark, pinned), nights, after=None, until=0)
+    if isinstance(source.time, Static):
+        rows = _rows(spark, pinned)
+        _require_keys(rows, pinned, "it")
+        return _at(rows, nights)
+    if pinned.is_by_version:
+        return _of_versions(spark, pinned, ((night, pinned.version_of(night), night) for night in nights))
+    return _of_days(spark, pinned, nights)
+
+
+def horizon_table_rows(
+    spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date], horizon_days: int
+) -> "DataFrame":
+    """The same of (night, night + horizon]: events, or the states of the days that have one; without time, all."""
+    if isinstance(pinned.source.time, Static):
+        return _at(_rows(spark, pinned), nights)
+    if not pinned.is_by_version:
+        return cut_events(_rows(spark, pinned), nights, after=0, until=horizon_days)
+    horizon = timedelta(days=horizon_days)
+    later = ((n, pinned.version_of(day), day) for n in nights for day in pinned.commit_days() if n < day <= n + horizon)
+    return _of_versions(spark, pinned, later)
+
+
+def _rows(spark: "SparkSession", pinned: PinnedTable, version: int | None = None) -> "DataFrame":
+    """The declared columns with the declared types, and `event_day`: null where the rows have no day."""
+    from pyspark.sql import functions as F
+
+    source = pinned.source
+    _require_file_system(spark, pinned)
+    root = spark_path(pinned.place.uri)
+    if pinned.version is None:
+        table = _read_parquet(spark, pinned, root)
+    else:
+        at = pinned.version if version is None else version
+        table = spark.read.format("delta").option("versionAsOf", at).load(root)
+    kept = [column for column in source.columns if column.name not in ("event_day", AS_OF)]
+    columns = [F.col(f"`{column.name}`").cast(column.type).alias(column.name) for column in kept]
+    day = F.to_date(F.col(f"`{source.day_column}`")) if source.day_column else F.lit(None).cast("date")
+    return table.select(*columns, day.alias("event_day"))
+
+
+def _read_parquet(spark: "SparkSession", pinned: PinnedTable, root: str) -> "DataFrame":
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    types = {column.name: pinned.read_types.get(column.name, column.type) for column in pinned.source.columns}
+    times = [c.name for c in pinned.source.columns if c.type == "timestamp" and types[c.name] == NANOSECONDS]
+    if times:
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    reader = spark.read.option("basePath", root).schema(", ".join(f"`{name}` {kind}" for name, kind in types.items()))
+    try:
+        table = reader.parquet(*(f"{root}/{file.path}" for file in pinned.files))
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        raise UnavailableError(
+            f"Source {pinned.source.name!r} cannot be read: a file went from {pinned.place.uri} meanwhile.",
+            remedy="Run again.",
+        ) from error
+    return table.withColumns(
+        {name: F.timestamp_micros(F.expr(f"(`{name}` - pmod(`{name}`, 1000L)) div 1000L")) for name in times}
+    )
+
+
+def _of_days(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
+    """States that the table keeps by day: for each night the rows of the last day up to it."""
+    from pyspark.sql import functions as F
+
+    rows = _rows(spark, pinned)
+    if pinned.tells_days:
+        chosen = {night: pinned.day_of(night) for night in nights}
+    else:
+        known = rows.where(F.col("event_day") <= F.lit(max(nights))).select("event_day").distinct().collect()
+        chosen = {night: max((row[0] for row in known if row[0] <= night), default=None) for night in nights}
+    pairs = [(night, day) for night, day in chosen.items() if day is not None]
+    states = rows.where(F.col("event_day").isin(sorted({day for _, day in pairs})))
+    _require_keys(states, pinned, "the state of event_day")
+    of_nights = spark.createDataFrame(pairs, f"{AS_OF} date, event_day date")
+    return states.join(F.broadcast(of_nights), "event_day").select(*rows.columns, AS_OF)
+
+
+def _of_versions(
+    spark: "SparkSession", pinned: PinnedTable, chosen: Iterable[tuple[date, int | None, date]]
+) -> "DataFrame":
+    """States that are versions, each read once, for nights given with version and day."""
+    from pyspark.sql import functions as F
+
+    nights: dict[int, list[tuple[date, date]]] = {}
+    for night, version, day in chosen:
+        if version is not None:
+            nights.setdefault(version, []).append((night, day))
+    frames = [_rows(spark, pinned).limit(0).withColumn(AS_OF, F.lit(None).cast("date"))]
+    for version, pairs in sorted(nights.items()):
+        like = pinned.newest_like(version)
+        require_version(pinned, like)
+        state = _rows(spark, pinned, like)
+        _require_keys(state, pinned, f"version {like}")
+        dated = F.explode(F.array(*(F.struct(F.lit(n).alias(AS_OF), F.lit(d).alias("day")) for n, d in pairs)))
+        rows = state.withColumn("_of", dated).withColumns({"event_day": F.col("_of.day"), AS_OF: F.col(f"_of.{AS_OF}")})
+        frames.append(rows.drop("_of"))
+    union = frames[0]
+    for frame in frames[1:]:
+        union = union.unionByName(frame)
+    return union
+
+
+def _at(rows: "DataFrame", nights: Sequence[date]) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    return rows.withColumn(AS_OF, F.explode(F.array(*(F.lit(night) for night in sorted(nights)))))
+
+
+def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
+    """Refuse states that have a key twice, or a null in one; without a declared key nothing is looked at."""
+    from pyspark.sql import functions as F
+
+    source = pinned.source
+    if not source.key:
+        return
+    counts = states.groupBy("event_day", *source.key).count()
+    is_null = F.greatest(*(F.col(name).isNull() for name in source.key), F.lit(False))
+    try:
+        found = counts.where((F.col("count") > 1) | is_null).limit(1).collect()
+    except Exception as error:
+        raise file_gone(error) or error from error
+    if not found:
+        return
+    row = found[0]
+    day = f" {row['event_day']}" if row["event_day"] is not None else ""
+    raise key_twice(pinned, row.asDict(), row["count"], f"{what}{day}")
+
+
+def key_twice(pinned: PinnedTable, row: Mapping[str, Any], rows: int, what: str) -> InputError:
+    """The error for a state that has a key twice, or a null in one.
+
+    Args:
+        row: Has the key.
+        rows: How many rows have it.
+        what: The state, such as "version 3".
+    """
+    source = pinned.source
+    key = ", ".join(f"{name} {row[name]}" for name in source.key)
+    return InputError(
+        f"Source {source.name!r} has the key {key} in {rows:,} rows of {what} in {pinned.place.uri}.",
+        remedy="A state has one row for each key, and no null in it: mend the table, or declare the whole key.",
+    )
+
+
+def _require_file_system(spark: "SparkSession", pinned: PinnedTable) -> None:
+    if not pinned.place.uri.startswith("s3://"):
+        return
+    java = spark.sparkContext._jvm
+    assert java is not None
+    if not java.org.apache.spark.util.Utils.classIsLoadable("org.apache.hadoop.fs.s3a.S3AFileSystem"):
+        raise UnavailableError(
+            f"Source {pinned.source.name!r} is in {pinned.place.uri}, and Spark has no jars for S3.",
+            remedy="Run `make setup-s3`, and set FORECACHE_STORAGE_OPTIONS.",
+        )

@@ -1,0 +1,1 @@
+"""Training sets, their splits, and the rows of one."""

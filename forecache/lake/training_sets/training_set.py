@@ -1,0 +1,219 @@
+"""The training set: features and labels on past as-of dates, split by time so that no label reaches a later split."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError
+from forecache.lake.contracts import (
+    require_class_names,
+    require_classes,
+    require_labels,
+    require_numbers,
+    require_one_row_each,
+)
+from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.tables import replace_table
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.feature_tables.feature_rows import feature_frame, source_states
+from forecache.lake.feature_tables.features import require_nights
+from forecache.lake.sources.rows import horizon_rows
+from forecache.lake.sources.state import state_history
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.stage import Done, Stage
+from forecache.lake.training_sets.training_splits import SPLITS, as_of_dates, split_column
+from forecache.lake.turn import own_turn
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "training_set"
+
+
+def build_training_set(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the training set as known on a night, replacing the one before (older ones stay as Delta versions).
+
+    Args:
+        rebuild: Also where the one before is current; a model is then trained on the new version.
+
+    Returns:
+        `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date, or of classes
+        `classes` in the order of a model's probabilities, and `class_shares` by split.
+
+    Raises:
+        InputError: The night is outside the pipeline's dates, a split is empty, or the labels are not what a model can
+            be trained on: null, no number, not 0 or 1 where they are binary, or several for an entity and date. The
+            table is as it was.
+    """
+    started = time.perf_counter()
+    pins = Pins(settings)
+    require_nights(settings, pipeline, [night], pins=pins)
+    dates = as_of_dates(pipeline, night)
+    with own_turn(settings, pipeline.training_table, run_id, progress):
+
+        def build() -> Done:
+            progress(f"training set of {pipeline.name} as of {night}", None)
+            return _build(spark, settings, pipeline, dates, pins=pins, run_id=run_id)
+
+        stage = Stage(settings, STAGE, pipeline.name, run_id)
+        row, skipped = stage.once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
+    return StageResult(
+        stage=STAGE,
+        subject=pipeline.name,
+        rows=row.rows,
+        seconds=time.perf_counter() - started,
+        nights=(night,),
+        table=pipeline.training_table,
+        delta_version=row.delta_version,
+        skipped=skipped,
+        details=row.details,
+    )
+
+
+def _inputs(
+    settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]], pins: Pins
+) -> str:
+    # Labels of the test date reach up to the night, so what the night may see of events covers every row used.
+    raw = source_states(settings, pipeline.all_sources, [night], pins=pins)[night]
+    first = min(day for split in SPLITS for day in dates[split])
+    raw += "".join(state_history(settings, source, first, night, pins=pins) for source in pipeline.all_sources)
+    days = ",".join(f"{split}:{day}" for split in SPLITS for day in dates[split])
+    return f"{raw} label={pipeline.fingerprints.training_set} dates={days}"
+
+
+def _build(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    dates: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins,
+    run_id: str,
+) -> Done:
+    frame = labelled_frame(spark, settings, pipeline, dates, pins=pins)
+    schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
+    written = _read_checked(settings, pipeline, files)
+    require_labels(written, pipeline)
+    classes = require_classes(written, pipeline) if pipeline.trained_label.kind == "multiclass" else ()
+    groups = written.group_by(["split", AS_OF]).aggregate([([], "count_all")])
+    by_date = {(row["split"], row[AS_OF]): row["count_all"] for row in groups.to_pylist()}
+    empty = [(split, day) for split in SPLITS for day in dates[split] if (split, day) not in by_date]
+    if empty:
+        raise InputError(
+            f"The {empty[0][0]} split of pipeline {pipeline.name!r} has no entity on {empty[0][1]}.",
+            remedy="Ingest earlier landing files or train on a later night."
+            if pipeline.training.split is None
+            else "Give it a larger share of the entities: EntitySplit(validation=..., test=...).",
+        )
+    version = replace_table(settings, pipeline.training_table, schema, files, run_id=run_id)
+    details = {
+        "splits": {s: sum(by_date[s, day] for day in dates[s]) for s in SPLITS},
+        "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
+        **(_class_shares(written, pipeline, classes) if classes else {"label_mean": _label_means(written, pipeline)}),
+        **pins.details(pipeline.all_sources),
+    }
+    return Done(written.num_rows, details, pipeline.training_table, version)
+
+
+def _label_means(written: "pa.Table", pipeline: Pipeline) -> dict[str, float]:
+    rows = written.group_by([AS_OF]).aggregate([(pipeline.trained_label.name, "mean")]).to_pylist()
+    return dict(sorted((row[AS_OF].isoformat(), row[f"{pipeline.trained_label.name}_mean"]) for row in rows))
+
+
+def _class_shares(written: "pa.Table", pipeline: Pipeline, classes: Sequence[str]) -> dict[str, Any]:
+    """By class, its share of the rows of each split."""
+    counts = written.group_by(["split", pipeline.trained_label.name]).aggregate([([], "count_all")]).to_pylist()
+    rows = {split: sum(row["count_all"] for row in counts if row["split"] == split) for split in SPLITS}
+    by = {(row["split"], row[pipeline.trained_label.name]): row["count_all"] for row in counts}
+    return {
+        "classes": list(classes),
+        "class_shares": {
+            split: {name: by.get((split, name), 0) / max(1, rows[split]) for name in classes} for split in SPLITS
+        },
+    }
+
+
+def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":
+    """`split`, `as_of` and the label of every row of a training set's files; InputError for an entity twice on a date.
+
+    The rows of an entity and date lie in one file: `labelled_frame` deals them out by these.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = pipeline.trained_label.columns
+    kinds = (pa.string() if pipeline.trained_label.kind == "multiclass" else pa.float64(), pa.float64())
+    typed = pa.schema([("split", pa.string()), (AS_OF, pa.date32()), *zip(columns, kinds, strict=False)])
+    parts = [typed.empty_table()]
+    filesystem = place_of(settings, pipeline.training_table).open()
+    for file in files:
+        with filesystem.open_input_file(file.path) as source:
+            rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, *columns])
+        require_one_row_each(rows, pipeline)
+        parts.append(rows.select(["split", AS_OF, *columns]).cast(parts[0].schema))
+    return pa.concat_tables(parts)
+
+
+def labelled_frame(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    dates: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins | None = None,
+) -> "DataFrame":
+    """Key columns, `as_of`, `split`, the features (float32), the label (double, of classes string) and its weight
+    (double), in a fixed order."""
+    nights = sorted({day for split in SPLITS for day in dates[split]})
+    entity = [*pipeline.key, AS_OF]
+    features = feature_frame(spark, settings, pipeline, nights, pins=pins)
+    labels = label_frame(spark, settings, pipeline, features.select(*entity), nights, pins=pins)
+    return (
+        features.join(labels, entity)
+        .withColumn("split", split_column(pipeline, dates))
+        .repartition(8, *entity)
+        .sortWithinPartitions(*entity)
+    )
+
+
+def label_frame(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    entities: "DataFrame",
+    nights: Sequence[date],
+    *,
+    pins: Pins | None = None,
+) -> "DataFrame":
+    """Key columns, `as_of`, the label (double, of classes string) and its weight (double), from what the sources have
+    of each night's horizon.
+
+    Args:
+        entities: Key columns and `as_of`, on the nights only.
+        pins: The existing tables as the run sees them; None: as they are now.
+    """
+    from pyspark.sql import functions as F
+
+    label, classes = pipeline.trained_label, pipeline.trained_label.kind == "multiclass"
+    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, label.horizon_days, pins=pins)
+    labels = label.compute(entities, happened)
+    require_numbers(labels, pipeline, label.columns[1:] if classes else label.columns, label.compute, "label")
+    if classes:
+        require_class_names(labels, pipeline)
+    kinds = ("string" if classes else "double", "double")
+    typed = [F.col(name).cast(kind) for name, kind in zip(label.columns, kinds, strict=False)]
+    return labels.select(*pipeline.key, AS_OF, *typed)

@@ -1,0 +1,1 @@
+"""Checks of declared values, alone and against each other."""

@@ -1,0 +1,71 @@
+"""Modules of a project that cannot be used together: what they declare has the same name, or shares what it cannot."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from forecache.errors import SettingsError
+from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.recommenders.recommender import Recommender
+from forecache.pipeline.recommenders.similar import similar_items_of
+
+Declared = Pipeline | Recommender | Mailing
+
+
+def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+    """The modules that declare a pipeline or a source of the same name in different ways."""
+    places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
+    for module, pipelines in found.items():
+        for pipeline in pipelines:
+            kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
+            places[kind, pipeline.name][module].append(pipeline)
+            similar = similar_items_of(pipeline) if isinstance(pipeline, Recommender) else None
+            if similar is not None:
+                places[kind, similar.name][module].append(similar)
+            for source in pipeline.all_sources:
+                undescribed = dataclasses.replace(source, description="", owner="")
+                places["source", source.name][module].append(undescribed)
+            for view in pipeline.views if isinstance(pipeline, Pipeline) else ():
+                places["feature view", view.name][module].append(view)
+            if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is called like that of a view
+                places["feature view", pipeline.name][module].append(pipeline)
+    broken: dict[str, SettingsError] = {}
+    for (kind, name), by_module in places.items():
+        if _differ(value for values in by_module.values() for value in values):
+            where = " and ".join(by_module)
+            for module in by_module:
+                error = SettingsError(
+                    f"Two {kind}s are named {name!r}, in {where}.",
+                    remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
+                    "and the route.",
+                )
+                broken.setdefault(module, error)
+    return broken
+
+
+def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+    """The modules whose pipelines share a feature view with others that have other as-of dates."""
+    users: dict[str, list[tuple[str, Pipeline]]] = defaultdict(list)
+    for module, some in found.items():
+        for pipeline in some:
+            if isinstance(pipeline, Pipeline):
+                for view in pipeline.views:
+                    users[view.name].append((module, pipeline))
+    broken = {}
+    for name, of_view in users.items():
+        _, first = of_view[0]
+        others = [each for _, each in of_view if each.schedule.words != first.schedule.words]
+        for module, _ in of_view if others else ():
+            broken[module] = SettingsError(
+                f"Pipelines {first.name!r} and {others[0].name!r} share the feature view {name!r}, and their as-of "
+                f"dates differ: {first.schedule.words}, and {others[0].schedule.words}.",
+                remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
+            )
+    return broken
+
+
+def _differ(values: Iterable[object]) -> bool:
+    first, *others = values
+    by_identity = isinstance(first, Declared)
+    return any(other is not first and (by_identity or other != first) for other in others)

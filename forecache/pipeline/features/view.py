@@ -1,0 +1,162 @@
+"""A feature view: the features of one key, computed once for all pipelines that use them."""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Literal
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.keys import check_pipeline_key
+from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.expectations import Expectation, check_columns
+from forecache.pipeline.features.feature import Feature
+from forecache.pipeline.features.features import Features, check_as_they_are
+from forecache.pipeline.features.window import Measure, Window
+from forecache.pipeline.names import AS_OF, FEATURES, TILES, check_name, check_unique
+from forecache.pipeline.sources.source import Source
+from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
+
+# Of the state that tiles hold.
+_FORMAT = 2
+TILE_COLUMNS = ("day", "events", "key_bucket")
+"""What a table of tiles has beside the key and the states."""
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Features of one key, in a table of their own that several pipelines may use.
+
+    Attributes:
+        name: Part of the name of its table, `features_<name>`.
+        key: Columns that a row is about; at least one source declares each.
+        sources: What the features are computed from.
+        features: What is computed by a function, or taken from an existing table as it is; or none, and `windows`.
+        windows: Features that are declared, over one source of events: a night is made from tiles of a day each.
+        active_days: With windows, a night has a row for each key with an event in so many days: "longest" is those of
+            the longest window, "ever" all days. Rows whose key is null are left out.
+        owner: Whom Dagster's UI names for the asset.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    sources: tuple[AnySource, ...]
+    features: Features | None = None
+    windows: tuple[Window, ...] = ()
+    active_days: int | Literal["longest", "ever"] = "longest"
+    description: str = ""
+    owner: str = "ml-platform@example.com"
+
+    def __post_init__(self) -> None:
+        owner = f"FeatureView {self.name!r}"
+        check_fields(owner, self)
+        check_name("feature view", self.name)
+        if not self.key or not self.sources:
+            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        check_unique("source", owner, [source.name for source in self.sources])
+        check_pipeline_key(owner, self.key, self.sources)
+        if self.features is not None:
+            check_as_they_are(owner, self.features, self.key, self.sources)
+        check_first_day(owner, self.sources)
+        self._check_windows(owner)
+        names = [name for feature in self.feature_columns for name in feature.own_names]
+        check_unique("feature", owner, [*self.key, AS_OF, *names])
+        check_columns(f"{owner}, in its features,", self.feature_expectations, [*self.key, AS_OF, *self.feature_names])
+
+    @property
+    def feature_columns(self) -> tuple[Feature, ...]:
+        if self.features is not None:
+            return self.features.columns
+        return tuple(Feature(each.name, each.description or each.words, log=each.log) for each in self.windows)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.feature_columns)
+
+    @property
+    def feature_expectations(self) -> tuple[Expectation, ...]:
+        return self.features.expectations if self.features is not None else ()
+
+    @property
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (see `Feature`)."""
+        return FEATURES + self.name
+
+    @property
+    def all_sources(self) -> tuple[AnySource, ...]:
+        return self.sources
+
+    @property
+    def start(self) -> date:
+        return first_day(self.sources)
+
+    @property
+    def end(self) -> date | None:
+        return min((source.end for source in self.sources if source.end), default=None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what the values of a night depend on besides the rows of the sources."""
+        if self.features is not None:
+            computed = [feature.computed for feature in self.feature_columns]
+            return fingerprint(key=self.key, features=computed, compute=self.features.compute)
+        windows = [(each.name, each.aggregate, each.days, each.column, each.where) for each in self.windows]
+        return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.days_active)
+
+    @property
+    def tile_table(self) -> str:
+        """Delta table of windows: key, day (date, partition), `events` and the state of each measure."""
+        return TILES + self.name
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """What a tile holds, each once, in a fixed order."""
+        found = {measure.name: measure for window in self.windows for measure in window.measures}
+        return tuple(found[name] for name in sorted(found))
+
+    @cached_property
+    def tile_fingerprint(self) -> str:
+        """Hash of what a tile depends on besides the rows of its day."""
+        types = sorted((column.name, column.type) for column in self.events.columns)
+        return fingerprint(
+            key=self.key, measures=self.measures, time=self.events.event_time, types=types, format=_FORMAT
+        )
+
+    @property
+    def events(self) -> Source:
+        """The source of a view with windows."""
+        (source,) = self.sources
+        assert isinstance(source, Source)
+        return source
+
+    @property
+    def longest(self) -> int:
+        """Days of the longest window."""
+        return max(window.days for window in self.windows)
+
+    @property
+    def days_active(self) -> int | None:
+        """Days in which a key with an event has a row; None: ever."""
+        if self.active_days == "ever":
+            return None
+        return self.longest if self.active_days == "longest" else self.active_days
+
+    def _check_windows(self, owner: str) -> None:
+        if (self.features is None) == (not self.windows):
+            which = "both features and windows" if self.windows else "neither features nor windows"
+            raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")
+        if not self.windows:
+            rule = "It is about windows: the function returns the keys that it wants."
+            check_value(owner, "active_days", self.active_days, self.active_days == "longest", rule)
+            return
+        fits = not isinstance(self.active_days, int) or self.active_days >= 1
+        check_value(owner, "active_days", self.active_days, fits, "Give 1 or more.")
+        if len(self.sources) != 1 or not isinstance(self.sources[0], Source) or not self.sources[0].event_time:
+            raise SettingsError(
+                f"{owner} has windows over {', '.join(source.name for source in self.sources)}.",
+                remedy="Give one source of events that are landing files; a pipeline may join several views.",
+            )
+        check_unique("column of the tiles", owner, [*self.key, *TILE_COLUMNS])
+        columns = {column.name: column for column in self.events.columns}
+        for window in self.windows:
+            window.check_columns(owner, columns)

@@ -1,0 +1,1 @@
+"""What is trained or applied, and what it returns."""

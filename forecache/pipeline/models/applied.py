@@ -1,0 +1,151 @@
+"""Models that are applied as they are: one registered in MLflow, a function of the project, an SQL expression."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Literal
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.names import check_column
+from forecache.pipeline.policies import METRICS
+
+_RETURNED = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?")
+_MODEL_URI = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)|runs:/[^/]+/.+")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A Delta table that a model is judged on: the feature columns under their names, and what was to be predicted.
+
+    Attributes:
+        table: Its URI or folder, or the name of a table in the lake.
+        label: Its column of what came true: 0 or 1, or a number. Rows where it is null are left out.
+    """
+
+    table: str
+    label: str
+
+    def __post_init__(self) -> None:
+        check_fields("`Labelled`", self)
+        check_value("`Labelled`", "table", self.table, bool(self.table.strip()), "Give a URI or a table of the lake.")
+        check_column("`Labelled`", self.label)
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model that is registered in MLflow, whoever trained it. It is resolved anew whenever a night is scored.
+
+    Attributes:
+        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/PATH`.
+        judged_on: The table on which each new version has to reach the floors before it scores; one that misses them
+            leaves the last version that reached them in place.
+        returns: Which of the model's outputs a declared output is, where the names differ, such as
+            `{"churn": "score"}`; of one with several values a row also which, from 0: `{"churn": "prediction[1]"}`.
+        floors: Worst value allowed for each named metric, of one kind in `METRICS`; needs `judged_on`.
+    """
+
+    uri: str
+    returns: Mapping[str, str] = field(default_factory=dict)
+    judged_on: Labelled | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields("`RegisteredModel`", self)
+        rule = "Give models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH."
+        check_value("`RegisteredModel`", "uri", self.uri, bool(_MODEL_URI.fullmatch(self.uri)), rule)
+        for name in self.returns.values():
+            rule = 'Name an output of the model, such as "score", or a value of a row of it, such as "prediction[1]".'
+            check_value("`RegisteredModel`", "returns", name, bool(_RETURNED.fullmatch(name)), rule)
+        if (self.judged_on is None) != (not self.floors):
+            raise SettingsError(
+                f"`RegisteredModel` {self.uri!r} has judged_on or floors without the other.",
+                remedy="Give both or none.",
+            )
+        if self.floors:
+            assert self.kind
+
+    @property
+    def name(self) -> str:
+        """Of the registered model; "" where the URI names a run's."""
+        scheme, _, rest = self.uri.partition(":/")
+        return "" if scheme == "runs" else re.split("[@/]", rest)[0]
+
+    @property
+    def picked(self) -> dict[str, tuple[str, int | None]]:
+        """`returns` as the name of the model's output and the place in a row, None for all of it."""
+        matches = {name: _RETURNED.fullmatch(text) for name, text in self.returns.items()}
+        return {name: (m[1], int(m[2]) if m[2] else None) for name, m in matches.items() if m}
+
+    @property
+    def kind(self) -> Literal["binary", "regression", "multiclass", "quantiles"]:
+        """Of the label, by the metrics of the floors.
+
+        Raises:
+            SettingsError: They are of no kind of label, or of two.
+        """
+        for kind, metrics in METRICS.items():
+            if set(self.floors) <= set(metrics):
+                return kind
+        kinds = "; ".join(f"{kind}: {', '.join(metrics)}" for kind, metrics in METRICS.items())
+        raise SettingsError(
+            f"`RegisteredModel` {self.uri!r} has floors of {', '.join(self.floors)}, which no kind of label has.",
+            remedy=f"Metrics are of one kind: {kinds}.",
+        )
+
+
+@dataclass(frozen=True)
+class FunctionModel:
+    """A function of the project as the model: rules, a heuristic.
+
+    Attributes:
+        function: `function(features)` gets `{feature name: numpy array [n], NaN where unknown}` and returns the output,
+            [n] numbers; NaN where it knows none, which the checks refuse. A row's value depends on that row alone: it
+            gets blocks of rows, some of them repeated. Workers import it, so that it stands by its name in a module.
+    """
+
+    function: Callable[[Mapping[str, Any]], Any]
+
+    def __post_init__(self) -> None:
+        check_fields("`FunctionModel`", self)
+        module, name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
+        found: Any = sys.modules.get(module or "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        # While its module is being imported, a function below the declaration is not there yet: then it has no name.
+        is_named = isinstance(self.function, FunctionType) and module != "__main__" and name.isidentifier()
+        importable = is_named and (found is None or found is self.function)
+        rule = "Workers import it: define it by `def` in a module of the project, not inside another function."
+        check_value("`FunctionModel`", "function", self.function, importable, rule)
+
+    @property
+    def path(self) -> str:
+        """Where workers import it from: `module:name`."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
+
+
+@dataclass(frozen=True)
+class SqlModel:
+    """An SQL expression over the features as the model, in DuckDB's dialect.
+
+    Attributes:
+        expression: Over the feature columns of a row, such as "CASE WHEN visits = 0 THEN 1.0 ELSE 0.1 END". Unknown
+            features are null. It returns a number; null where it knows none, which the checks refuse. Of several
+            outputs, an expression for each by its name.
+    """
+
+    expression: str | Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_fields("`SqlModel`", self)
+        texts = self.expression.values() if isinstance(self.expression, Mapping) else [self.expression]
+        for text in texts:
+            check_value("`SqlModel`", "expression", text, bool(text.strip()), "Give an expression.")
+
+    def by_output(self, outputs: Sequence[str]) -> list[str]:
+        """An expression for each output, in order; KeyError where one has none."""
+        if isinstance(self.expression, Mapping):
+            return [self.expression[name] for name in outputs]
+        return [self.expression]

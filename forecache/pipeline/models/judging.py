@@ -1,0 +1,134 @@
+"""What a pipeline learns, as its label and its main output say together, and whether its parts fit that."""
+
+from typing import TYPE_CHECKING, Literal
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.checking import check_value
+from forecache.pipeline.models.applied import RegisteredModel
+from forecache.pipeline.models.model import EstimatorModel, TorchModel
+from forecache.pipeline.models.output import Classes, Output, Quantiles, Vector
+from forecache.pipeline.policies import METRICS
+
+if TYPE_CHECKING:
+    from forecache.pipeline.declaration import Pipeline
+
+Task = Literal["binary", "regression", "multiclass", "quantiles"]
+
+
+def task_of(pipeline: "Pipeline") -> Task:
+    """The label's kind; "quantiles" where the quantiles of a regression's label are learned. Of a registered model that
+    is judged, what its floors are of."""
+    if isinstance(pipeline.main_output, Quantiles):
+        return "quantiles"
+    if isinstance(pipeline.model, RegisteredModel) and pipeline.model.floors:
+        kind = pipeline.model.kind
+        return "multiclass" if isinstance(pipeline.main_output, Classes) else kind
+    return pipeline.trained_label.kind
+
+
+def baseline_name(pipeline: "Pipeline") -> str:
+    """What the baseline is called: its feature, or the same answer for all."""
+    if pipeline.trained_gate.baseline is not None:
+        return pipeline.trained_gate.baseline.feature
+    return "class shares" if pipeline.task == "multiclass" else "empirical quantiles"
+
+
+def check_outputs(owner: str, pipeline: "Pipeline") -> None:
+    """Refuse a pipeline without outputs, and segments that are cut from none.
+
+    Raises:
+        SettingsError: With the segment.
+    """
+    check_value(owner, "outputs", pipeline.outputs, bool(pipeline.outputs), "Declare one or more.")
+    for segment in pipeline.segments:
+        numbers = [column for output in pipeline.output_specs for column in output.numbers]
+        if segment.of not in numbers or len(segment.labels) != len(segment.bounds) + 1:
+            of = f"`of` is {' or '.join(map(repr, numbers))}" if numbers else "Declare an output that is a number"
+            raise SettingsError(
+                f"{owner} has the segment {segment.name!r} of {segment.of!r} with {len(segment.bounds)} bounds and "
+                f"{len(segment.labels)} labels.",
+                remedy=f"{of}; there is one label more than bounds.",
+            )
+
+
+def check_learned(owner: str, pipeline: "Pipeline") -> None:
+    """Refuse outputs that the model cannot be trained for.
+
+    Raises:
+        SettingsError: With the output, and what would fit.
+    """
+    main, others, kind = pipeline.main_output, pipeline.outputs[1:], pipeline.trained_label.kind
+    wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles), "binary": (Output,)}[kind]
+    if not isinstance(main, wanted):
+        raise SettingsError(
+            f"{owner} has a {kind} label and the first output {main.name!r}, which is of {type(main).__name__}.",
+            remedy=f"The first is what is learned of the label: {' or '.join(each.__name__ for each in wanted)}.",
+        )
+    if others and isinstance(pipeline.model, EstimatorModel):
+        raise SettingsError(
+            f"{owner} has the output {others[0].name!r} beside {main.name!r}, and its model is an estimator.",
+            remedy="An estimator returns the first output only: remove the others, or train a torch network.",
+        )
+    for output in others:
+        if not isinstance(output, (Output, Vector)):
+            raise SettingsError(
+                f"{owner} has the output {output.name!r} of {type(output).__name__}, which no network is trained for.",
+                remedy="Beside the first output, a network returns numbers and vectors: Output and Vector.",
+            )
+    if kind != "regression" and isinstance(pipeline.model, TorchModel):
+        rule = f"log1p is for a regression; a {kind} label takes 'identity'."
+        check_value(owner, "model.target", pipeline.model.target, pipeline.model.target == "identity", rule)
+
+
+def check_gate(owner: str, pipeline: "Pipeline") -> None:
+    """Refuse a gate that does not judge what the pipeline learns.
+
+    Raises:
+        SettingsError: With the metric, the baseline or the feature.
+    """
+    gate, task = pipeline.trained_gate, task_of(pipeline)
+    features = pipeline.feature_names
+    if task in ("multiclass", "quantiles"):
+        what = "are the class shares" if task == "multiclass" else "are the quantiles of the label"
+        rule = f"The baseline of {task} {what} in the training split: leave it out."
+        check_value(owner, "gate.baseline", gate.baseline, gate.baseline is None, rule)
+        check_value(owner, "gate.max_ece", gate.max_ece, gate.max_ece is None or task == "multiclass",
+                    "Quantiles are judged by coverage_error.")  # fmt: skip
+    elif gate.baseline is None:
+        raise SettingsError(
+            f"{owner} has a {task} label and no baseline in its gate.",
+            remedy="Declare the feature that a model has to beat: Gate(baseline=Baseline(...)).",
+        )
+    elif gate.baseline.feature not in features:
+        raise SettingsError(
+            f"{owner} has the baseline feature {gate.baseline.feature!r}, which it does not compute.",
+            remedy=f"Its features are {', '.join(features)}.",
+        )
+    if gate.baseline is not None:
+        numeric = {feature.name for feature in pipeline.feature_columns if feature.is_numeric}
+        rule = "It scores by itself, so it is a number or an integer."
+        fits = gate.baseline.feature in numeric
+        check_value(f"{owner}, in its gate,", "baseline.feature", gate.baseline.feature, fits, rule)
+    own = tuple(metric.name for metric in gate.metrics)
+    known = (*METRICS[task], *own)
+    taken = set(own) & set(METRICS[task])
+    if taken:
+        raise SettingsError(
+            f"{owner} has a metric of its own called {min(taken)!r}, as one of Forecache's is.",
+            remedy="Call it something else.",
+        )
+    for name in (gate.metric, *gate.floors):
+        if name not in known:
+            raise SettingsError(
+                f"{owner} judges a {task} label by {name!r} in its gate, which is no metric of it.",
+                remedy=f"Those are {', '.join(known)}.",
+            )
+    ignored = pipeline.retraining.ignore if pipeline.retraining else ()
+    for about, columns in (("slices its gate by", gate.slices), ("ignores", ignored)):
+        for column in columns:
+            if column not in features:
+                where = " in its retraining" if about == "ignores" else ""
+                raise SettingsError(
+                    f"{owner} {about} {column!r}{where}, which is not a feature.",
+                    remedy=f"Its features are {', '.join(features)}.",
+                )

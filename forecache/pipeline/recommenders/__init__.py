@@ -1,0 +1,1 @@
+"""Recommenders: lists of items for each user, and for each item."""

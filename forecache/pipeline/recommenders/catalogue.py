@@ -1,0 +1,81 @@
+"""A recommender's catalogue: the items that there are on a day, and which of them may be on whose list."""
+
+from dataclasses import dataclass
+
+from forecache.errors import SettingsError
+from forecache.key_types import DECLARED
+from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.sources.table_source import AnySource
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items that may be on a list: those of the source's state on the as-of date, as far as they are available.
+
+    Attributes:
+        source: With `time=Snapshot()` or `Static()`, and the item as its key; with `region`, item and region.
+        available: Its column (boolean) of whether an item may be on a list, such as that it is in stock; an empty cell
+            counts as no. None: every item of the source may be.
+        region: Its key column of where an item is; a user's list has only what is available in the user's region.
+        users: Where users are: a source with `time=Snapshot()` or `Static()`, the user as its key, and the column
+            `region`. A user who is not there, or of no region that the catalogue has, may have what is available in
+            every region.
+    """
+
+    source: AnySource
+    available: str | None = None
+    region: str | None = None
+    users: AnySource | None = None
+
+    def __post_init__(self) -> None:
+        check_fields("`Catalogue`", self)
+        for what, source in (("source", self.source), ("users", self.users)):
+            rule = "It says what there is on a day: give that source time=Snapshot() or time=Static()."
+            check_value("`Catalogue`", what, source and source.name, source is None or source.time is not None, rule)
+        if (self.region is None) != (self.users is None):
+            raise SettingsError("`Catalogue` has region or users without the other.", remedy="Give both or none.")
+        kind = None if self.available is None else _type(self.source, self.available)
+        rule = f"In source {self.source.name!r} that is a {kind}; it has to be a boolean."
+        check_value("`Catalogue`", "available", self.available, kind in (None, "boolean"), rule)
+        if self.region is None or self.users is None:
+            rule = "Give that source the item as its key, one column."
+            check_value("`Catalogue`", "source", self.source.name, len(self.source.key) == 1, rule)
+            return
+        fits = len(self.source.key) == 2 and self.region in self.source.key
+        rule = f"Give that source two columns as its key, the item and {self.region!r}."
+        check_value("`Catalogue`", "source", self.source.name, fits, rule)
+        rule = "Give that source the user as its key, one column, which is not the region."
+        fits = len(self.users.key) == 1 and self.users.key[0] != self.region
+        check_value("`Catalogue`", "users", self.users.name, fits, rule)
+        ours, theirs = (_type(source, self.region) for source in (self.source, self.users))
+        rule = f"In source {self.source.name!r} that is a {ours}, in {self.users.name!r} a {theirs}."
+        fits = ours in DECLARED and DECLARED[ours] == DECLARED.get(theirs)
+        check_value("`Catalogue`", "region", self.region, fits, rule)
+
+    @property
+    def sources(self) -> tuple[AnySource, ...]:
+        return (self.source,) if self.users is None else (self.source, self.users)
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What lists depend on besides the rows."""
+        return (*(source.name for source in self.sources), self.item, self.available, self.region)
+
+    @property
+    def item(self) -> str:
+        return next(name for name in self.source.key if name != self.region)
+
+    @property
+    def item_type(self) -> str:
+        """As the store names it."""
+        return DECLARED.get(_type(self.source, self.item), "")
+
+    @property
+    def user_type(self) -> str | None:
+        """As the store names it; None without regions."""
+        return None if self.users is None else DECLARED.get(_type(self.users, self.users.key[0]), "")
+
+
+def _type(source: AnySource, name: str) -> str:
+    types: dict[str, str] = {column.name: column.type for column in source.columns}
+    return types.get(name, "column that it does not declare")

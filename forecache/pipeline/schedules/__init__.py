@@ -1,0 +1,1 @@
+"""When a pipeline runs, and which days are its as-of dates."""

@@ -1,0 +1,121 @@
+"""The as-of dates of a declaration: its schedule within the days of its sources."""
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime, timezone
+from typing import Protocol
+
+from forecache.errors import InputError, SettingsError
+from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Served
+from forecache.pipeline.sources.table_source import AnySource, first_day
+
+
+def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
+    return schedule.following(first_day(sources))
+
+
+def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
+    """None while the sources go on."""
+    end = min((source.end for source in sources if source.end), default=None)
+    return end and schedule.latest(end)
+
+
+def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource], publish: Publish | None) -> None:
+    """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs.
+
+    Raises:
+        SettingsError: Says what the declaration has, and what fits.
+    """
+    start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
+    if end is not None and end < start:
+        raise SettingsError(
+            f"{owner} has no as-of date: its schedule has {schedule.words}, and its sources end before {start}.",
+            remedy="Correct the schedule, or the start and end of the sources.",
+        )
+    limit = publish.max_age_h if publish else None
+    if limit is not None and schedule != Schedule() and limit < schedule.longest_age_h:
+        raise SettingsError(
+            f"{owner} has publish.max_age_h={limit:g}, and answers are up to {schedule.longest_age_h:g} hours old when "
+            f"the next run starts ({schedule.words}, {schedule.cron!r} in {schedule.time_zone}).",
+            remedy=f"Leave it out, which gives {schedule.max_age_h:g}, or give more.",
+        )
+
+
+def max_age_h(pipeline: Served) -> float:
+    """Hours after the end of an as-of date from which an answer is stale: as declared, or what fits the schedule."""
+    declared = pipeline.publishing.max_age_h
+    return pipeline.schedule.max_age_h if declared is None else declared
+
+
+def newest_as_of(pipeline: Served, now: datetime | None = None) -> date:
+    """The newest as-of date that has ended, or the last one of data that have.
+
+    Args:
+        now: With a time zone; default: the clock.
+    """
+    newest = pipeline.schedule.newest(now or datetime.now(timezone.utc))
+    return min(newest, pipeline.end) if pipeline.end else newest
+
+
+class Dated(Protocol):
+    """What has a first and a last as-of date; None: it goes on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> date: ...
+    @property
+    def end(self) -> date | None: ...
+
+
+def require_within(declared: Dated, days: Collection[date]) -> None:
+    """Refuse days that are outside the dates of a pipeline or view.
+
+    Raises:
+        InputError: Names the day, and the dates.
+    """
+    if not days:
+        raise InputError(f"No night was given for {declared.name!r}.", remedy="Give at least one.")
+    for day in (min(days), max(days)):
+        if day < declared.start or (declared.end and day > declared.end):
+            raise InputError(
+                f"The night {day} lies outside {declared.name!r}.",
+                remedy=f"Its nights go from {declared.start} to {declared.end or 'yesterday'}.",
+            )
+
+
+def require_as_of(pipeline: Served, days: Collection[date]) -> None:
+    """Refuse days that are outside the pipeline's dates, or are none of its as-of dates.
+
+    Raises:
+        InputError: Names the day, and the nearest as-of dates.
+    """
+    require_within(pipeline, days)
+    for day in sorted(days):
+        if not pipeline.schedule.is_as_of(day):
+            before, after = pipeline.schedule.latest(day), pipeline.schedule.following(day)
+            near = [near for near in (before, after) if pipeline.start <= near <= (pipeline.end or near)]
+            raise InputError(
+                f"The night {day} is no as-of date of pipeline {pipeline.name!r}, which has {pipeline.schedule.words}.",
+                remedy=f"Give {' or '.join(map(str, near))}.",
+            )
+
+
+def as_of_range(pipeline: Served, first: date, last: date) -> tuple[date, date]:
+    """The first and the last as-of date from `first` to `last`, both of which have ended.
+
+    Raises:
+        InputError: There is none, or they are outside the pipeline's dates; a message like `require_as_of`'s.
+    """
+    dates = pipeline.schedule.dates(first, last)
+    found = (dates[0], dates[-1]) if dates else (first, last)
+    newest = newest_as_of(pipeline)
+    for day in found if dates or first < pipeline.start or last > newest else ():
+        if not pipeline.start <= day <= newest:
+            raise InputError(
+                f"The night {day} lies outside pipeline {pipeline.name!r}.",
+                remedy=f"Its nights go from {pipeline.start} to {newest}.",
+            )
+    require_as_of(pipeline, found)
+    return found

@@ -1,0 +1,151 @@
+"""When a pipeline runs, and which days are its as-of dates."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from functools import cached_property
+from itertools import pairwise, takewhile
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.schedules.cron import Cron, read_cron
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+NEVER = "never"
+_DAY = timedelta(days=1)
+_RUN_H = 9.0
+# Two years, one of them a leap year, in which what a schedule does is looked at when it loads.
+_SEEN = (datetime(2024, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which days are as-of dates, and when Dagster starts a pipeline's jobs once their schedules are switched on.
+
+    An as-of date ends at midnight UTC, in whatever time zone its run is scheduled. A run takes every as-of date that
+    has ended since the run before it; `forecache run` takes the newest one. Monitoring starts an hour after the run.
+    Hourly runs are not supported: as-of dates are days.
+
+    Attributes:
+        every: "day", "week" or "month": how often there is an as-of date.
+        on: Of a week, the weekday that is the as-of date, default "sunday"; of a month the day, 1 to 28 or "last",
+            default "last"; nothing for every day.
+        cron: Five fields, with one minute and one hour: when the nightly job starts.
+        time_zone: In which `cron` and `training` are, such as "Europe/Berlin". Where the clock leaves a local time
+            out, the run starts when it goes forward; of a time that it has twice, at the second.
+        training: Five fields, as `cron`: when the training job starts; "never": it has no schedule.
+    """
+
+    every: Literal["day", "week", "month"] = "day"
+    on: str | int | None = None
+    cron: str = "0 3 * * *"
+    time_zone: str = "UTC"
+    training: str = "0 5 * * 0"
+
+    def __post_init__(self) -> None:
+        check_fields("`Schedule`", self)
+        fits, rule = {
+            "day": (self.on is None, "Every day is an as-of date: leave it out, or declare every='week' or 'month'."),
+            "week": (self.on in (None, *WEEKDAYS), f"Give one of {', '.join(WEEKDAYS)}."),
+            "month": (
+                self.on in (None, "last", *range(1, 29)) and type(self.on) is not bool,
+                "Give a day from 1 to 28, or 'last'.",
+            ),
+        }[self.every]
+        check_value("`Schedule`", "on", self.on, fits, rule)
+        try:
+            assert self.zone
+        except (KeyError, OSError, ValueError):
+            raise SettingsError(
+                f"`Schedule` has time_zone={self.time_zone!r}, which is not known here.",
+                remedy='Give a name such as "UTC" or "Europe/Berlin" (package tzdata, where the machine has no zones).',
+            ) from None
+        assert self.runs
+        if self.training != NEVER:
+            read_cron("`Schedule`", "training", self.training)
+
+    @cached_property
+    def runs(self) -> Cron:
+        """When the nightly job starts."""
+        return read_cron("`Schedule`", "cron", self.cron)
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        return timezone.utc if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
+
+    @property
+    def words(self) -> str:
+        """Which days are as-of dates: "every day", "every Sunday", "the last day of every month"."""
+        if self.every == "day":
+            return "every day"
+        if self.every == "week":
+            return f"every {str(self.on or 'sunday').capitalize()}"
+        return "the last day of every month" if self.on in (None, "last") else f"day {self.on} of every month"
+
+    def is_as_of(self, day: date) -> bool:
+        if self.every == "day":
+            return True
+        if self.every == "week":
+            return WEEKDAYS[day.weekday()] == (self.on or "sunday")
+        return (day + _DAY).day == 1 if self.on in (None, "last") else day.day == self.on
+
+    def latest(self, day: date) -> date:
+        """The newest as-of date that is not after a day."""
+        while not self.is_as_of(day):
+            day -= _DAY
+        return day
+
+    def following(self, day: date) -> date:
+        """The first as-of date that is not before a day."""
+        while not self.is_as_of(day):
+            day += _DAY
+        return day
+
+    def dates(self, first: date, last: date) -> Sequence[date]:
+        """The as-of dates from `first` to `last`, both included, ascending."""
+        days = (first + n * _DAY for n in range((last - first).days + 1))
+        return [day for day in days if self.is_as_of(day)]
+
+    def newest(self, moment: datetime) -> date:
+        """The newest as-of date that has ended at a moment, which has a time zone."""
+        return self.latest(moment.astimezone(timezone.utc).date() - _DAY)
+
+    def due(self, moment: datetime) -> tuple[date, date]:
+        """First and last as-of date of the run that starts at a moment: those since the run before, or the newest."""
+        newest = self.newest(moment)
+        first = self.following(self.newest(self.latest_run(moment)) + _DAY)
+        return min(newest, first), newest
+
+    def latest_run(self, moment: datetime) -> datetime:
+        """The start of the last run before a moment."""
+        return next(self.runs.moments(self.zone, moment, backwards=True))
+
+    @cached_property
+    def longest_age_h(self) -> float:
+        """Hours from the end of an as-of date to the run that follows the one that publishes it, at the most."""
+        return _longest_h(
+            after - datetime.combine(self.newest(run) + _DAY, time(), timezone.utc) for run, after in self._pairs()
+        )
+
+    @cached_property
+    def longest_gap_h(self) -> float:
+        """Hours between two runs, at the most."""
+        return _longest_h(after - run for run, after in self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[datetime, datetime]]:
+        """Each run of two years with the next one."""
+        return pairwise(takewhile(lambda run: run < _SEEN[1], self.runs.moments(self.zone, _SEEN[0])))
+
+    @property
+    def max_age_h(self) -> float:
+        """When an answer counts as stale unless `Publish` says: 9 hours after its successor's run starts, at the most.
+
+        36 for the default schedule, 180 for a week (its run on the day after), 756 for a month.
+        """
+        return self.longest_age_h + _RUN_H
+
+
+def _longest_h(spans: Iterable[timedelta]) -> float:
+    return max((span.total_seconds() / 3600 for span in spans), default=2 * 366 * 24.0)

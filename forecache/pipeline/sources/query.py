@@ -1,0 +1,75 @@
+"""A database as where the landing files of a source come from."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.sources.source_time import Snapshot, Static
+
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+"""As SQLAlchemy's `text` finds parameters: `::date` is none."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a database for a day; the answer becomes the landing file of the day.
+
+    Of events a day is asked for once it is over (UTC), also days of the past. Of a snapshot the whole result is the
+    state of the day that has just ended: states of earlier days are gone. Rows without time are asked for once.
+
+    Attributes:
+        database: Its name in FORECACHE_DATABASES, which has the URL with the password.
+        sql: A SELECT that returns the source's columns; of events with the parameters `:start` and `:end`, the first
+            moment of the day and that of the next one.
+        table: In place of `sql`, a table with the source's columns, such as "sales" or "shop.sales".
+        batch_rows: Rows in memory at a time.
+        late_days: How many days after a day's end rows of it may still reach the database. So long the day is asked
+            for again, once a day (UTC); where its rows are others, they take the place of those before. Only of events.
+    """
+
+    database: str
+    sql: str = ""
+    table: str = ""
+    batch_rows: int = 50_000
+    late_days: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields("`Query`", self)
+        check_value("`Query`", "database", self.database, bool(self.database), "Name one of FORECACHE_DATABASES.")
+        rule = "That looks like a URL; give the name that it has in FORECACHE_DATABASES."
+        check_value("`Query`", "database", "a URL", "://" not in self.database, rule)
+        if bool(self.sql) == bool(self.table):
+            raise SettingsError(
+                f"`Query` of {self.database!r} has {'both `sql` and' if self.sql else 'neither `sql` nor'} `table`.",
+                remedy="Give one of them.",
+            )
+        check_least("`Query`", self, 1, "batch_rows")
+        check_least("`Query`", self, 0, "late_days")
+
+
+def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None, pattern: str) -> None:
+    """Refuse a query with other parameters than the source's rows need, and names of files that are no such.
+
+    Raises:
+        SettingsError: With source and remedy.
+    """
+    wanted = {"start", "end"} if event_time else set[str]()
+    found = set(_PARAMETER.findall(query.sql)) if query.sql else wanted
+    if found != wanted:
+        named = ", ".join(f":{name}" for name in sorted(found)) or "none"
+        rule = "of events has :start and :end, the day's bounds" if event_time else "without event time has none"
+        raise SettingsError(f"{owner} has a query with the parameters {named}.", remedy=f"A query {rule}.")
+    rule = "Only rows of an event's day come late; leave it out."
+    check_value(owner, "late_days", query.late_days, bool(event_time) or not query.late_days, rule)
+    if re.search(f"{pattern}$", file_name(date(2000, 1, 1))) is None:
+        raise SettingsError(
+            f"{owner} has the file pattern {pattern!r}, which the files of its query do not match.",
+            remedy=f"They are named like {file_name(date(2000, 1, 1))!r}: leave the pattern out.",
+        )
+
+
+def file_name(day: date) -> str:
+    """The landing file of a day."""
+    return f"{day}.parquet"

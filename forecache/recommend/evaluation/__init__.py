@@ -1,0 +1,1 @@
+"""How good lists are: split, metrics, gate, page."""
