@@ -15,6 +15,7 @@ from scoring_support import NIGHT, features_table, make_pipeline, register_model
 
 from forecache.errors import ConflictError
 from forecache.lake.ledger import StageRecord, record
+from forecache.registry.applied import plan
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import StageResult
 from forecache.scoring import run
@@ -55,7 +56,7 @@ def score_nights(settings: Settings, nights: Sequence[date], model: Model, run_i
     """Score without a JVM; the night's two feature files are two shards."""
     shards.SHARDED_ROWS = 1
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run, "verified_folder", lambda *_: model.folder)
+        patched.setattr(plan, "verified_folder", lambda *_: model.folder)
         return run.score(None, settings, PIPELINE, nights, run_id=run_id, engine="arrow", model=model.version)
 
 
@@ -103,7 +104,7 @@ def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -
     lake_step.on_step = lambda name: go.wait(60) if name == "checked" else None
     settings = load_settings(home=home, code_version="fixed")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run, "verified_folder", lambda *_: model.folder)
+        patched.setattr(plan, "verified_folder", lambda *_: model.folder)
         result = run.score(
             None,
             settings,
