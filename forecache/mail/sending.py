@@ -31,6 +31,8 @@ class Sending:
     Attributes:
         last: By user, the ledger's row as the run began.
         counts: Messages of this run by state.
+        first_failure: By state, the user and the reason of this run's first message in it.
+        last_reason: The reason of its last message.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Sending:
     failed: list[MailRecord] = field(default_factory=list)
     failed_in_a_row: int = 0
     first_failure: dict[str, str] = field(default_factory=dict)
+    last_reason: str = ""
 
     @property
     def num_done(self) -> int:
@@ -138,7 +141,7 @@ class Sending:
         if self.failed_in_a_row >= _FAILED_IN_A_ROW:
             raise UnavailableError(
                 f"The SMTP server took none of {self.failed_in_a_row} messages in a row, the last with: "
-                f"{self.first_failure.get('last', '')}",
+                f"{self.last_reason}",
                 remedy=f"{self.counts['accepted']:,} were accepted, the others wait: mend that and run again.",
             )
 
@@ -154,7 +157,7 @@ class Sending:
         if state != "unusable":
             self.failed_in_a_row = 0 if state == "accepted" else self.failed_in_a_row + 1
         self.first_failure.setdefault(state, f"{user!r}: {reason}")
-        self.first_failure["last"] = reason
+        self.last_reason = reason
 
     def tell_failures(self) -> None:
         """Raise where messages could not be written, or have to be tried again."""

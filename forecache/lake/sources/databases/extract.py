@@ -1,7 +1,6 @@
 """Extraction: a database's rows of a day become the landing file of the day, once, whole or not at all."""
 
 import shutil
-import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -170,11 +169,10 @@ def _extract_day(
 @contextmanager
 def _scratch(settings: Settings, source: Source) -> Iterator[Path]:
     """A folder for unfinished files; what a killed extraction of the source left on this machine goes first."""
-    parent = settings.home_path / "extract" / source.name
-    shutil.rmtree(parent, ignore_errors=True)
-    parent.mkdir(parents=True)
+    folder = settings.home_path / "extract" / source.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        with tempfile.TemporaryDirectory(dir=parent) as folder:
-            yield Path(folder)
+        yield folder
     finally:
-        shutil.rmtree(parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
