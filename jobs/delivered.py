@@ -13,10 +13,10 @@ _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def build_delivered_sensors(pipeline: Served, job: AssetJob) -> list[dg.SensorDefinition]:
-    """One where a source of the pipeline has missing="wait", none elsewhere.
+    """A sensor where a source of the pipeline has missing="wait"; an empty list elsewhere.
 
-    They are asked for once, and not at all where the job has a run of it: the schedule may have come first. One that
-    failed is none: somebody may have started it before the delivery.
+    The sensor asks for a run of the due nights once, and not where the job already has a run of them, such as the
+    schedule's. A failed run does not count: somebody may have started it before the delivery.
     """
     if all(source.missing != "wait" for source in pipeline.all_sources):
         return []
