@@ -1,0 +1,56 @@
+"""What a real-time model is trained on: past requests, with what came of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.names import check_column
+from forecache.pipeline.sources.table_source import AnySource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Past requests, and for each of their rows what the model is to predict.
+
+    `compute` gets `{source name: rows}`, all events of the dates that are asked for and of the `history_days` before
+    them, and `(first, last)`, these dates. It returns a row for each candidate (or one for each request):
+    `request_id` (string), `event_timestamp` (timestamp, UTC: when the request was made), `position` (int, from 0: the
+    candidate's place in the request), the fields of the request and of the candidate, and `label`. A request sees the
+    features of the as-of date that ended before it was made.
+
+    Attributes:
+        label: Name of the column.
+        kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, 0.0 and up, compared within
+            its request.
+        weight: A further column, how much a row counts; "": all the same.
+        train_days: Days of requests that a model learns from. Behind them come `validation_days`, then `test_days`,
+            which end `horizon_days` before the night of the training, so that every outcome is known.
+        history_days: Days before the first request that `compute` sees.
+    """
+
+    sources: tuple[AnySource, ...]
+    compute: "Callable[[Mapping[str, DataFrame], object, object], DataFrame]"
+    label: str
+    kind: Literal["binary", "regression", "ranking"]
+    train_days: int = 60
+    validation_days: int = 7
+    test_days: int = 14
+    horizon_days: int = 1
+    history_days: int = 0
+    weight: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields("`Examples`", self)
+        check_value("`Examples`", "sources", self.sources, bool(self.sources), "Declare at least one.")
+        check_column("`Examples`", self.label)
+        check_least("`Examples`", self, 1, "train_days", "validation_days", "test_days")
+        check_least("`Examples`", self, 0, "horizon_days", "history_days")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label, and its weight if it has one."""
+        return (self.label, self.weight) if self.weight else (self.label,)

@@ -1,0 +1,65 @@
+"""The rungs below the model: what an answer is made from where the model cannot answer in time."""
+
+from dataclasses import dataclass
+
+from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.names import check_name
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value of last night in a store, found by fields of the request or of a candidate.
+
+    Attributes:
+        store: Name of a published pipeline, feature view, or the vectors of a recommender.
+        key: Fields that hold its key, in its order.
+        field: Which number of it; "": its only one, or all of a vector.
+    """
+
+    store: str
+    key: tuple[str, ...]
+    field: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields("`Stored`", self)
+        check_name("store", self.store)
+        check_value("`Stored`", "key", self.key, bool(self.key), "Name the fields that hold the key.")
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """The score of a candidate is the dot product of two published vectors, such as a household's and a product's."""
+
+    user: Stored
+    item: Stored
+
+    def __post_init__(self) -> None:
+        check_fields("`DotProduct`", self)
+
+
+@dataclass(frozen=True)
+class LastNight:
+    """The score is a number that was published last night: of a candidate, or of the request's key."""
+
+    of: Stored
+
+    def __post_init__(self) -> None:
+        check_fields("`LastNight`", self)
+
+
+@dataclass(frozen=True)
+class OrderGiven:
+    """Candidates stay in the order of the request, without a score."""
+
+
+@dataclass(frozen=True)
+class Default:
+    """A constant, where the request has no candidates."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        check_fields("`Default`", self)
+
+
+Rung = DotProduct | LastNight | OrderGiven | Default

@@ -1,0 +1,44 @@
+"""Which published features a request looks up, and by which of its fields."""
+
+from dataclasses import dataclass
+
+from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.names import check_name
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A look-up into a published feature view.
+
+    A key without a row has NaN in place of its features, and `Rows.found` says so.
+
+    Attributes:
+        view: A view with `publish`.
+        key: Fields of the request or of a candidate that hold the view's key, in its order; (): those of its names.
+        name: How the transform names it; "": as the view is named. A view may be looked up twice, by two fields.
+        max_age_h: Features whose as-of date ended longer ago than that count as not found; None: those that the store
+            serves.
+    """
+
+    view: FeatureView
+    key: tuple[str, ...] = ()
+    name: str = ""
+    max_age_h: float | None = None
+
+    def __post_init__(self) -> None:
+        owner = f"Look-up of {self.view.name!r}" if isinstance(self.view, FeatureView) else "`Lookup`"
+        check_fields(owner, self)
+        check_name("look-up", self.called)
+        fits = len(self.by) == len(self.view.key)
+        check_value(owner, "key", self.key, fits, f"Name a field for each of {', '.join(self.view.key)}.")
+        check_least(owner, self, 0, "max_age_h", above=True)
+
+    @property
+    def called(self) -> str:
+        return self.name or self.view.name
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The fields that hold the key."""
+        return self.key or self.view.key

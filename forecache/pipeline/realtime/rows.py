@@ -1,0 +1,53 @@
+"""The rows of one request as a transform sees them: the same in training, in the reader and when it is replayed."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Rows:
+    """One request: a row for each candidate, or one row where it has none.
+
+    Arrays are read-only. A field of the request and a look-up by such fields alone have the same value in every row.
+    """
+
+    __slots__ = ("_columns", "_features", "_found", "_length", "_views")
+
+    def __init__(
+        self,
+        length: int,
+        columns: "Mapping[str, np.ndarray]",
+        views: "Mapping[str, np.ndarray]",
+        found: "Mapping[str, np.ndarray]",
+        features: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        """
+        Args:
+            columns: By field, its values [n]; see `RequestField`.
+            views: By look-up, float32 [n, d]; a key without a row has NaN.
+            found: By look-up, bool [n].
+            features: By look-up, the place of each feature in its matrix.
+        """
+        self._length, self._columns, self._views, self._found = length, columns, views, found
+        self._features = features
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, field: str) -> "np.ndarray":
+        """The values [n] of a field of the request or of the candidates."""
+        return self._columns[field]
+
+    def view(self, lookup: str) -> "np.ndarray":
+        """All features of a look-up, float32 [n, d]."""
+        return self._views[lookup]
+
+    def feature(self, lookup: str, name: str) -> "np.ndarray":
+        """One feature of a look-up, float32 [n]."""
+        return self._views[lookup][:, self._features[lookup][name]]
+
+    def found(self, lookup: str) -> "np.ndarray":
+        """Whether the view has a row of the key, bool [n]."""
+        return self._found[lookup]

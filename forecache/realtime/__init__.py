@@ -1,0 +1,1 @@
+"""The real-time path: a request is answered by a model with features looked up online, within a deadline."""
