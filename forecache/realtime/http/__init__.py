@@ -1,0 +1,1 @@
+"""The protocols in which a model is asked over HTTP."""
