@@ -41,3 +41,5 @@ rollback_step = Steps(
     *("planned", "begun", "champion moved", "model marked", "quarantined", "pointer moved"),
     *("targets synced", "recorded"),
 )
+
+release_step = Steps("locked", "staged", "moved", "pointer moved", "retired")

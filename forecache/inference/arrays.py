@@ -67,7 +67,7 @@ def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | Non
         for position, column in enumerate(columns):
             name = names[position] if names else f"#{position}"
             matrix[:, position] = fitted(_numeric(column, name), dtype, name)
-    _require_width(matrix, width)
+    require_width(matrix, width)
     return matrix
 
 
@@ -93,7 +93,7 @@ def to_frame(
         kinds = {_NUMBERS[kind].to_pandas_dtype() for kind in types if kind in _NUMBERS}
         dtype = kinds.pop() if len(kinds) == 1 else arrays[0].type.value_type.to_pandas_dtype()
         matrix = _from_lists(arrays[0], len(names) or None, dtype)
-        _require_width(matrix, len(names) or None)
+        require_width(matrix, len(names) or None)
         return pd.DataFrame(matrix, columns=list(names) or None, copy=False)
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
         there = {field.name for field in arrays[0].type}
@@ -113,7 +113,8 @@ def _as_input(column: pa.Array, wanted: str | None, name: Any) -> Any:
     return values.dt.tz_localize(None) if pa.types.is_timestamp(column.type) and column.type.tz else values
 
 
-def _require_width(matrix: np.ndarray, width: int | None) -> None:
+def require_width(matrix: np.ndarray, width: int | None) -> None:
+    """Refuse a matrix [n, num_features] that is not as wide as the model's; None: it does not say."""
     if width is not None and matrix.shape[1] != width:
         raise InputError(
             f"The model takes {width} features and was given {matrix.shape[1]}.",
@@ -164,6 +165,11 @@ def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Arra
         content = pa.py_buffer(np.ascontiguousarray(values))
         return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, content])
     return pa.array(values, from_pandas=True)
+
+
+def matrix_columns(matrix: np.ndarray) -> list[pa.Array]:
+    """The columns of a matrix [n, num_features] as one Arrow array each."""
+    return [from_numpy(np.ascontiguousarray(matrix[:, i])) for i in range(matrix.shape[1])]
 
 
 def column_values(column: pa.Array) -> np.ndarray:

@@ -18,7 +18,7 @@ from forecache.inference.environment import require_versions
 from forecache.inference.kernel_spec import OUTPUTS, OWN, PICKED, KernelSpec, OutputColumn, returned_type, value_type
 from forecache.inference.outputs import own_outputs, read_output
 from forecache.inference.runtimes.registry import LOADERS
-from forecache.inference.runtimes.runtime import Kernel
+from forecache.inference.runtimes.runtime import Kernel, Load
 from forecache.lake.spark.python_worker import freeze_loaded
 from forecache.output_kinds import OutputSpec
 
@@ -38,18 +38,29 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
         InputError: A package that decides about a value has another version here than where the plan was made.
     """
     if spec.checksum not in _loaded:
-        require_versions(spec.packages)
-        with _one_thread():
-            kernel = LOADERS[spec.runtime](spec, payload, folder)
-        if OUTPUTS in spec.options:
-            kernel = _Finished(kernel, _own_outputs(spec))
-        if PICKED in spec.options:
-            kernel = _Picked(kernel, spec.options[PICKED])
-        _loaded[spec.checksum] = kernel
+        _loaded[spec.checksum] = new_kernel(spec, payload, folder)
         while len(_loaded) > _MODELS_PER_PROCESS:
             _loaded.popitem(last=False)
     _loaded.move_to_end(spec.checksum)
     return _loaded[spec.checksum]
+
+
+def new_kernel(
+    spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str], *, load: Load | None = None
+) -> Kernel:
+    """A kernel of the caller's own; arguments and errors as of `load_kernel`.
+
+    Args:
+        load: Loads the model in place of its runtime.
+    """
+    require_versions(spec.packages)
+    with _one_thread():
+        kernel = (load or LOADERS[spec.runtime])(spec, payload, folder)
+    if OUTPUTS in spec.options:
+        kernel = _Finished(kernel, _own_outputs(spec))
+    if PICKED in spec.options:
+        kernel = _Picked(kernel, spec.options[PICKED])
+    return kernel
 
 
 class _Picked:
@@ -59,7 +70,12 @@ class _Picked:
         self._kernel, self._picked = kernel, picked
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        values, rows = self._kernel.run(arrays), len(arrays[0])
+        return self._chosen(self._kernel.run(arrays), len(arrays[0]))
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self._chosen(self._kernel.run_matrix(matrix), len(matrix))
+
+    def _chosen(self, values: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         found = []
         for position, place in self._picked:
             one = np.asarray(values[position])
@@ -93,7 +109,12 @@ class _Finished:
         self._kernel, self._outputs = kernel, outputs
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        values = self._kernel.run(arrays)
+        return self._finished(self._kernel.run(arrays))
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self._finished(self._kernel.run_matrix(matrix))
+
+    def _finished(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [
             value if output is None else finished(output, value)
             for output, value in zip(self._outputs, values, strict=True)

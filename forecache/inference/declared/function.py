@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.arrays import column_values
+from forecache.inference.arrays import column_values, require_width
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.runtime import Kernel
 
@@ -63,7 +63,14 @@ class FunctionKernel:
             CheckError: It returned something else, or a row's value depends on the rows that came with it.
         """
         columns = {name: column_values(array) for name, array in zip(self._inputs, arrays, strict=True)}
-        rows = len(arrays[0])
+        return self._run(columns, len(arrays[0]))
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        """The same of float32 [n, num_features]; raises as `run`."""
+        require_width(matrix, len(self._inputs))
+        return self._run({name: matrix[:, i] for i, name in enumerate(self._inputs)}, len(matrix))
+
+    def _run(self, columns: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
         parts = []
         for first in range(0, max(rows, 1), BLOCK_ROWS):
             some = min(BLOCK_ROWS, rows - first)

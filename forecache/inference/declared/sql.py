@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import InputError
-from forecache.inference.arrays import column_values
+from forecache.inference.arrays import column_values, matrix_columns
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.runtime import Kernel
 
@@ -54,3 +54,6 @@ class SqlKernel:
                     remedy="Guard it, such as with CASE, TRY_CAST or NULLIF.",
                 ) from None
         return [column_values(column.combine_chunks()) for column in found.columns]
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self.run(matrix_columns(matrix))

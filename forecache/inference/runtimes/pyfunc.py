@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.arrays import to_frame, to_matrix
+from forecache.inference.arrays import matrix_columns, to_frame, to_matrix
 from forecache.inference.kernel_spec import ALLOW_PICKLE, KernelSpec, pickle_allowed
 from forecache.inference.runtimes.exported import refuse_code
 from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel, new_spec
@@ -72,6 +72,9 @@ class _PyFunc:
                 remedy="It gets the columns of its signature, NaN where a value is unknown: log one that takes them.",
             ) from error
         return as_columns(returned, self._spec)
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self.run(matrix_columns(matrix))
 
 
 def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.arrays import to_columns, to_matrix
+from forecache.inference.arrays import fitted, require_width, to_columns, to_matrix
 from forecache.inference.encoding import encoding_in
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.signature import Signature
@@ -26,6 +26,9 @@ class Kernel(Protocol):
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         """One numpy array of n rows for each output of the spec."""
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        """The same of float32 [n, num_features], NaN for unknown, where all features are numbers: equal to the bit."""
 
 
 Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
@@ -94,6 +97,11 @@ class MatrixKernel:
         if self._encoding is not None:
             return self._run(self._encoding.matrix(to_columns(arrays, self._spec.inputs)))
         return self._run(to_matrix(arrays, self._spec.inputs, self._spec.width, self._spec.dtype))
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        assert self._encoding is None, "a model with features that are no numbers takes no matrix"
+        require_width(matrix, self._spec.width)
+        return self._run(fitted(matrix, self._spec.dtype, "of features"))
 
 
 def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, Callable[[], bytes], Any], Kernel]:

@@ -75,7 +75,7 @@ def parse(name: str) -> SourceModule | None:
 
 def _read(name: str, file: Path) -> SourceModule | None:
     try:
-        tree = _Undocumented().visit(ast.parse(_source_of(name, file)))
+        tree = without_docstrings(_source_of(name, file))
     except (OSError, SyntaxError, ValueError):
         return None
     module = SourceModule(name, tree, file.name == "__init__.py")
@@ -86,6 +86,12 @@ def _read(name: str, file: Path) -> SourceModule | None:
                 module.rebound.add(name)
                 module.bindings.setdefault(name, []).append(statement)
     return module
+
+
+def without_docstrings(source: str | bytes) -> ast.Module:
+    """A module's source as a tree without docstrings; raises what `ast.parse` does."""
+    tree: ast.Module = _Undocumented().visit(ast.parse(source))
+    return tree
 
 
 def _source_of(name: str, file: Path) -> str | bytes:

@@ -42,3 +42,9 @@ class Lookup:
     def by(self) -> tuple[str, ...]:
         """The fields that hold the key."""
         return self.key or self.view.key
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of its matrix, in order."""
+        features = self.view.feature_columns
+        return tuple(name for feature in features for name in feature.own_names[bool(feature.size) :])

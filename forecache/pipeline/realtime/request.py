@@ -1,15 +1,25 @@
 """The fields of a request, and the list of candidates that it asks to rank."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Literal
+from datetime import date, datetime, timezone
+from typing import Any, Literal
 
+from forecache.errors import InputError
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.pipeline.names import check_column, check_unique
 
 FieldType = Literal["bigint", "double", "boolean", "string", "timestamp", "date"]
 FieldValue = int | float | bool | str | date | datetime
 _MOST_CANDIDATES = 10_000
+_BIGINT = range(-(2**63), 2**63)
+_TAKES: dict[str, str] = {
+    "bigint": "a whole number of 64 bits",
+    "double": "a number",
+    "boolean": "true or false",
+    "string": "a text",
+    "timestamp": "a moment such as 2026-03-01T08:30:00Z",
+    "date": "a date such as 2026-03-01",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,102 @@ class RequestField:
         owner = f"Request field {self.name!r}"
         check_fields(owner, self)
         check_column("A request", self.name)
+        if self.default is not None:
+            try:
+                value_of(self, self.default)
+                fits = True
+            except InputError:
+                fits = False
+            check_value(owner, "default", self.default, fits, f"It is {_TAKES[self.type]}.")
+
+
+def value_of(field: RequestField, value: Any) -> FieldValue:
+    """A value of a request as its field's type; of null, the field's default.
+
+    Args:
+        value: As JSON has it, or a Python object of the type. A moment without a zone is in UTC.
+
+    Returns:
+        int, float, bool, str, datetime without a zone (in UTC), or date.
+
+    Raises:
+        InputError: It is of another type, or null where there is no default.
+    """
+    if value is None:
+        if field.default is None:
+            raise InputError(f"The request field {field.name!r} is missing.", remedy=f"It is {_TAKES[field.type]}.")
+        value = field.default
+    found = _CONVERT[field.type](value)
+    if found is None:
+        shown = repr(value)
+        raise InputError(
+            f"The request field {field.name!r} is {shown[:80]}{'...' * (len(shown) > 80)}.",
+            remedy=f"It is {_TAKES[field.type]}.",
+        )
+    return found
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) and value in _BIGINT else None
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and (value.isascii() or _is_unicode(value)) else None
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which neither a store nor a lake holds."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(f"{value[:-1]}+00:00" if value.endswith(("Z", "z")) else value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    try:
+        return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
+    except OverflowError:
+        return None
+
+
+def _day(value: Any) -> date | None:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, date) and not isinstance(value, datetime) else None
+
+
+_CONVERT = {
+    "bigint": _whole,
+    "double": _number,
+    "boolean": _boolean,
+    "string": _text,
+    "timestamp": _moment,
+    "date": _day,
+}
 
 
 @dataclass(frozen=True)

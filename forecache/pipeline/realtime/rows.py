@@ -25,29 +25,39 @@ class Rows:
     ) -> None:
         """
         Args:
-            columns: By field, its values [n]; see `RequestField`.
-            views: By look-up, float32 [n, d]; a key without a row has NaN.
-            found: By look-up, bool [n].
+            columns: By field, its values [n], or [1] where it is the same for all rows; see `RequestField`.
+            views: By look-up, float32 [n, d] or [1, d]; a key without a row has NaN.
+            found: By look-up, bool [n] or [1].
             features: By look-up, the place of each feature in its matrix.
         """
-        self._length, self._columns, self._views, self._found = length, columns, views, found
-        self._features = features
+        self._length, self._features = length, features
+        self._columns, self._views, self._found = dict(columns), dict(views), dict(found)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, field: str) -> "np.ndarray":
         """The values [n] of a field of the request or of the candidates."""
-        return self._columns[field]
+        return self._whole(self._columns, field)
 
     def view(self, lookup: str) -> "np.ndarray":
         """All features of a look-up, float32 [n, d]."""
-        return self._views[lookup]
+        return self._whole(self._views, lookup)
 
     def feature(self, lookup: str, name: str) -> "np.ndarray":
         """One feature of a look-up, float32 [n]."""
-        return self._views[lookup][:, self._features[lookup][name]]
+        return self.view(lookup)[:, self._features[lookup][name]]
 
     def found(self, lookup: str) -> "np.ndarray":
         """Whether the view has a row of the key, bool [n]."""
-        return self._found[lookup]
+        return self._whole(self._found, lookup)
+
+    def _whole(self, arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
+        """An array of n rows: what is the same in all of them is repeated when it is first asked for."""
+        array = arrays[name]
+        if len(array) != self._length:
+            array = arrays[name] = array.repeat(self._length, 0)
+        elif array.flags.writeable:
+            array = arrays[name] = array.view()
+        array.flags.writeable = False
+        return array

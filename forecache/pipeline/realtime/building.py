@@ -1,0 +1,156 @@
+"""How the rows of a request are made of its values, and the one call of a transform, wherever it runs.
+
+Training in Spark, the gate, the reader, its worker processes and other servers all come here, request by request, so
+that they agree to the bit. Only they import this module, which needs numpy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from forecache.errors import InputError
+from forecache.pipeline.realtime.request import Candidates, RequestField, value_of
+from forecache.pipeline.realtime.rows import Rows
+
+DTYPES: Mapping[str, Any] = {
+    "bigint": np.dtype(np.int64),
+    "double": np.dtype(np.float64),
+    "boolean": np.dtype(np.bool_),
+    "string": np.dtype(object),
+    "timestamp": np.dtype("datetime64[us]"),
+    "date": np.dtype("datetime64[D]"),
+}
+"""By the type of a request field, that of its values in numpy."""
+_AS_THEY_ARE: Mapping[str, frozenset[type]] = {
+    "double": frozenset({float}),
+    "boolean": frozenset({bool}),
+}
+Transform = Callable[[Rows], Any]
+
+
+class LookedUp(Protocol):
+    """What a look-up says of its matrix: declared, or in a release."""
+
+    @property
+    def called(self) -> str: ...
+    @property
+    def by(self) -> tuple[str, ...]: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+
+class Asked(Protocol):
+    """A declared real-time model, or a release of it."""
+
+    @property
+    def request(self) -> tuple[RequestField, ...]: ...
+    @property
+    def candidates(self) -> Candidates | None: ...
+    @property
+    def lookups(self) -> Sequence[LookedUp]: ...
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The fields of a request: of the request itself [1], of its candidates [n]; n is `length`."""
+
+    length: int
+    values: Mapping[str, np.ndarray]
+
+
+class RowsBuilder:
+    """Makes the rows of requests to one real-time model."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._request, self._candidates = asked.request, asked.candidates
+        self._places = {each.called: {name: place for place, name in enumerate(each.columns)} for each in asked.lookups}
+
+    def columns(self, request: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]] | None = None) -> Columns:
+        """The fields of one request as arrays of their types; `value_of` says what a value may be.
+
+        Args:
+            request: By field; one that is missing is null.
+            candidates: By field of a candidate, the values of all n, or an array that has the field's dtype; None
+                where the model ranks none.
+
+        Raises:
+            InputError: A value is missing, or of another type.
+        """
+        values = {field.name: column_of(field, [request.get(field.name)]) for field in self._request}
+        if self._candidates is None:
+            return Columns(1, values)
+        lists = candidates or {}
+        length = len(lists[self._candidates.item.name])
+        for field in self._candidates.fields:
+            values[field.name] = column_of(field, lists.get(field.name, [None] * length))
+            if len(values[field.name]) != length:
+                raise InputError(
+                    f"The candidates have {len(values[field.name])} values of {field.name!r}, not {length}."
+                )
+        return Columns(length, values)
+
+    def rows(self, columns: Columns, views: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> Rows:
+        """The rows of a request.
+
+        Args:
+            views: By look-up, float32 [n, d]; [1, d] of one by fields of the request alone.
+            found: By look-up, bool [n] or [1].
+        """
+        return Rows(columns.length, columns.values, views, found, self._places)
+
+
+def column_of(field: RequestField, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Values [n] of a field as a read-only array of its type.
+
+    Raises:
+        InputError: A value is of another type, or null where the field has no default.
+    """
+    dtype = DTYPES[field.type]
+    if isinstance(values, np.ndarray):
+        if values.dtype == dtype and dtype.kind != "O":
+            column = values.view()
+            column.flags.writeable = False
+            return column
+        values = values.astype("datetime64[us]").tolist() if values.dtype.kind == "M" else values.tolist()
+    if not set(map(type, values)) <= _AS_THEY_ARE.get(field.type, frozenset()):
+        values = [value_of(field, value) for value in values]
+    column = np.array(values, dtype)
+    column.flags.writeable = False
+    return column
+
+
+def transformed(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:
+    """The model's features of a request, float32 [n, num_features], C-contiguous.
+
+    Args:
+        path: Names the transform in messages, as `module:name`.
+
+    Raises:
+        InputError: It failed, or returned something else than a matrix of numbers of that shape.
+    """
+    try:
+        with np.errstate(all="ignore"):  # numpy's settings are the process's, and an answer does not depend on them
+            found = transform(rows)
+    except Exception as error:
+        raise InputError(
+            f"The transform {path} failed: {type(error).__name__}: {error}.",
+            remedy="It gets the `Rows` of one request; what is unknown in them is NaN.",
+        ) from error
+    shape = (len(rows), num_features)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub" or found.shape != shape:
+        raise _wrong(path, found, shape)
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(found, np.float32)
+
+
+def _wrong(path: str, found: Any, shape: tuple[int, int]) -> InputError:
+    if isinstance(found, np.ndarray):
+        what = f"an array of {found.dtype} with the shape {found.shape}"
+    else:
+        what = f"a {type(found).__name__}"
+    return InputError(
+        f"The transform {path} returned {what}, and numbers of the shape {shape} are declared.",
+        remedy="Return a row for each row, with a column for each declared feature: np.column_stack([...]).",
+    )

@@ -1,0 +1,154 @@
+"""Where releases lie, and the pointer to the one that answers.
+
+<store>/.realtime/<name>/
+    CURRENT                    the pointer, replaced in one step
+    LOCK                       held with an exclusive flock by whoever writes
+    releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
+    staging/<token>/           a release that is being written; garbage once its writer is gone
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import xxhash
+
+from forecache.errors import NotFoundError
+from forecache.files import write_durably
+from forecache.names import NAME
+from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
+from forecache.settings import Settings
+from forecache.store.sealed import damaged, sealed, unsealed
+
+_REALTIME = ".realtime"
+
+
+@dataclass(frozen=True)
+class ReleasePointer:
+    """Which release answers.
+
+    Attributes:
+        current: Its number, None before the first.
+        last: The highest number ever given; numbers are never used twice.
+        bad: Releases that were rolled back, by which nothing is answered again unless a person asks for it.
+        generation: Counts the moves of the pointer.
+    """
+
+    current: int | None = None
+    last: int = 0
+    bad: tuple[int, ...] = ()
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class ReleaseFolder:
+    """Paths of one real-time model's releases."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def pointer(self) -> Path:
+        return self.root / "CURRENT"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "LOCK"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    def release(self, number: int) -> Path:
+        return self.releases / f"{number:08d}"
+
+    def numbers(self) -> list[int]:
+        """Of the releases that are there, ascending."""
+        found = self.releases.iterdir() if self.releases.is_dir() else ()
+        return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def open_releases(settings: Settings, name: str) -> ReleaseFolder:
+    """The releases of a real-time model, also where there is none yet."""
+    return ReleaseFolder(settings.store_path / _REALTIME / name)
+
+
+def released_here(settings: Settings) -> list[str]:
+    """Names of the real-time models that have a folder on this machine, in alphabetical order."""
+    folder = settings.store_path / _REALTIME
+    return sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def read_current(folder: ReleaseFolder) -> ReleasePointer:
+    """The pointer; an empty one before the first release.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    try:
+        content = folder.pointer.read_bytes()
+    except FileNotFoundError:
+        return ReleasePointer()
+    return pointer_from_json(content, what=f"The file {folder.pointer}")
+
+
+def pointer_from_json(content: bytes, *, what: str) -> ReleasePointer:
+    """Raises what `unsealed` does."""
+    data = unsealed(content, what=what)
+    return ReleasePointer(**{**data, "bad": tuple(data["bad"])})
+
+
+def pointer_to_json(pointer: ReleasePointer) -> bytes:
+    return sealed(asdict(pointer))
+
+
+def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
+    """Move the pointer; the caller holds the lock."""
+    write_durably(folder.pointer, pointer_to_json(pointer))
+
+
+def read_release(folder: ReleaseFolder, number: int) -> Release:
+    """What a release says of itself.
+
+    Raises:
+        NotFoundError: There is no such release here.
+        DamagedError: Its description is not what was written.
+    """
+    file = folder.release(number) / RELEASE_FILE
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        listed = ", ".join(map(str, folder.numbers())) or "none"
+        raise NotFoundError(
+            f"There is no release {number} of {folder.name}.", remedy=f"Those that are here: {listed}."
+        ) from None
+    return release_from_json(content, what=f"The file {file}")
+
+
+def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes]:
+    """The files of a release by name, compared with what was written.
+
+    Raises:
+        DamagedError: One is missing, or a byte of it has changed.
+    """
+    found = {}
+    for name, said in files.items():
+        try:
+            content = (place / name).read_bytes()
+        except FileNotFoundError:
+            raise damaged(f"The file {place / name}") from None
+        if file_of(content) != said:
+            raise damaged(f"The file {place / name}")
+        found[name] = content
+    return found
+
+
+def file_of(content: bytes) -> ReleaseFile:
+    return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))

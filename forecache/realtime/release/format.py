@@ -1,0 +1,183 @@
+"""What a release says of itself, as JSON with a checksum: all that a reader needs beside model and code."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
+from typing import Any, Literal
+
+from forecache.errors import DamagedError
+from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
+from forecache.pipeline.realtime.request import Candidates, RequestField, value_of
+from forecache.store.sealed import sealed, unsealed
+
+FORMAT = 1
+RELEASE_FILE, MODEL_FILE, WARMUP_FILE, CODE_FOLDER = "release.json", "model.bin", "warmup.json", "code"
+
+
+@dataclass(frozen=True)
+class LookupContract:
+    """A look-up, and the features that the model was trained with.
+
+    Attributes:
+        called: How the transform names it.
+        view: Name of the feature view, and of its store.
+        by: Fields of the request or of a candidate that hold the view's key, in its order.
+        columns: Names of the columns of its matrix, in the order that the transform knows.
+        contract: What the store's manifest has to say of the view; see `FeatureView.packed`.
+        max_age_h: Features whose as-of date ended longer ago count as not found; None: those that the store serves.
+    """
+
+    called: str
+    view: str
+    by: tuple[str, ...]
+    columns: tuple[str, ...]
+    contract: str
+    max_age_h: float | None = None
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """The model of a release.
+
+    Attributes:
+        name: In the registry, or of the real-time model where it is a function.
+        version: In the registry; of a function, the number of its code.
+        uri: Where it came from.
+        spec: How `model.bin` is run. Its inputs are some of the release's features, in the model's order.
+    """
+
+    name: str
+    version: int
+    uri: str
+    spec: KernelSpec
+
+    @property
+    def runtime(self) -> str:
+        return self.spec.runtime
+
+
+@dataclass(frozen=True)
+class ReleaseFile:
+    """A file of a release; `checksum` is the XXH3-128 of its bytes."""
+
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of a real-time model; fields without a word here are those of its declaration, `Realtime`.
+
+    Attributes:
+        features: Names of what the transform returns, in order.
+        transform: `module:name` in its code.
+        inputs: Hash of all that it was made of: one with the same inputs needs no further release.
+        created_at: ISO 8601 in UTC.
+        number: From 1 on; given when it is written.
+        files: By name, its other files.
+    """
+
+    name: str
+    request: tuple[RequestField, ...]
+    candidates: Candidates | None
+    lookups: tuple[LookupContract, ...]
+    features: tuple[str, ...]
+    transform: str
+    model: ReleasedModel
+    output: str
+    ladder: tuple[Rung, ...]
+    deadline_ms: float
+    on_contract: Literal["refuse", "flag"] = "refuse"
+    on_unknown: Literal["refuse", "ignore"] = "refuse"
+    on_nan: Literal["refuse", "accept"] = "refuse"
+    runs: Literal["auto", "loop", "process"] = "auto"
+    cache_bytes: int = 0
+    description: str = ""
+    inputs: str = ""
+    created_at: str = ""
+    code_version: str = ""
+    number: int = 0
+    files: Mapping[str, ReleaseFile] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def all_fields(self) -> tuple[RequestField, ...]:
+        """Of the request, then of each candidate."""
+        return self.request + (self.candidates.fields if self.candidates else ())
+
+    def to_json(self) -> bytes:
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content["request"] = [_field_out(each) for each in self.request]
+        if self.candidates is not None:
+            content["candidates"] = {
+                **asdict(self.candidates),
+                "fields": [_field_out(each) for each in self.candidates.fields],
+            }
+        content["lookups"] = [asdict(each) for each in self.lookups]
+        content["model"] = asdict(self.model)
+        content["ladder"] = [{"rung": type(rung).__name__, **asdict(rung)} for rung in self.ladder]
+        content["files"] = {name: asdict(each) for name, each in self.files.items()}
+        return sealed(content)
+
+
+def release_from_json(content: bytes, *, what: str) -> Release:
+    """What `Release.to_json` wrote.
+
+    Args:
+        what: The file, for messages.
+
+    Raises:
+        DamagedError: It is not what was written, or of another format.
+    """
+    data = unsealed(content, what=what)
+    if data.get("format") != FORMAT:
+        raise DamagedError(
+            f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
+            remedy=f"Release {data.get('name')} again with this version: `forecache release {data.get('name')}`.",
+        )
+    listed = data["candidates"]
+    return Release(
+        **{
+            **data,
+            "request": tuple(map(_field_in, data["request"])),
+            "candidates": listed and Candidates(**{**listed, "fields": tuple(map(_field_in, listed["fields"]))}),
+            "lookups": tuple(LookupContract(**_tuples(each, "by", "columns")) for each in data["lookups"]),
+            "features": tuple(data["features"]),
+            "model": ReleasedModel(**{**data["model"], "spec": _spec_in(data["model"]["spec"])}),
+            "ladder": tuple(map(_rung_in, data["ladder"])),
+            "files": {name: ReleaseFile(**each) for name, each in data["files"].items()},
+        }
+    )
+
+
+def _field_out(declared: RequestField) -> dict[str, Any]:
+    default = declared.default
+    return {**asdict(declared), "default": default.isoformat() if isinstance(default, date) else default}
+
+
+def _field_in(stored: Mapping[str, Any]) -> RequestField:
+    found = RequestField(**stored)
+    return found if found.default is None else RequestField(**{**stored, "default": value_of(found, None)})
+
+
+def _rung_in(stored: Mapping[str, Any]) -> Rung:
+    kind, values = stored["rung"], {name: value for name, value in stored.items() if name != "rung"}
+    if kind == "DotProduct":
+        return DotProduct(_stored_in(values["user"]), _stored_in(values["item"]))
+    if kind == "LastNight":
+        return LastNight(_stored_in(values["of"]))
+    return OrderGiven() if kind == "OrderGiven" else Default(**values)
+
+
+def _stored_in(stored: Mapping[str, Any]) -> Stored:
+    return Stored(**_tuples(stored, "key"))
+
+
+def _spec_in(stored: Mapping[str, Any]) -> KernelSpec:
+    outputs = tuple(OutputColumn(**each) for each in stored["outputs"])
+    return KernelSpec(**{**_tuples(stored, "inputs", "input_types", "optional"), "outputs": outputs})
+
+
+def _tuples(stored: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {**stored, **{name: tuple(stored[name]) for name in names}}

@@ -1,0 +1,143 @@
+"""Loading a release: every byte compared with what was written, then the model's kernel and the transform."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import CheckError, InputError
+from forecache.inference.declared.function import FunctionKernel
+from forecache.inference.kernel import new_kernel
+from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.runtimes.registry import FUNCTION
+from forecache.inference.runtimes.runtime import Kernel
+from forecache.pipeline.realtime.building import RowsBuilder, transformed
+from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.release.code import ReleaseCode
+from forecache.realtime.release.folder import ReleaseFolder, read_files, read_release
+from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
+
+NATIVE = ("onnx", "lightgbm", "xgboost")
+"""Runtimes whose models run in a bounded time, without Python code of their own."""
+RUNTIMES = (*NATIVE, "sklearn", "skops", "torch", FUNCTION)
+"""Runtimes that answer requests; none of them executes a pickle."""
+
+
+@dataclass(frozen=True)
+class LoadedRelease:
+    """A release in this process.
+
+    Attributes:
+        place: Its folder.
+        kernel: Runs the model on a matrix of `model_columns`.
+        transform: Its function, from `Rows` to the release's features; `features_of` checks what it returns.
+        warmup: Recorded requests, in the reader's own JSON.
+    """
+
+    release: Release
+    place: Path
+    kernel: Kernel
+    transform: Callable[[Rows], Any]
+    warmup: tuple[bytes, ...]
+    code: ReleaseCode = field(repr=False)
+
+    @cached_property
+    def builder(self) -> RowsBuilder:
+        return RowsBuilder(self.release)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the model runs without Python code of its own, in a time that depends on its input alone."""
+        return self.release.model.runtime in NATIVE
+
+    def features_of(self, rows: Rows) -> np.ndarray:
+        """What the transform returns for a request, float32 [n, num_features], C-contiguous.
+
+        Raises:
+            InputError: The transform failed, or returned something else.
+        """
+        return transformed(self.transform, self.release.transform, rows, len(self.release.features))
+
+    def scores_of(self, features: np.ndarray) -> np.ndarray:
+        """The model's scores [n], in the type that the model computes in, of features as `features_of` returns them.
+
+        Raises:
+            CheckError: The model returned something else than one number a row.
+        """
+        picked = features if self._order is None else features[:, self._order]
+        return one_number(self.kernel.run_matrix(picked), len(features))
+
+    def score(self, rows: Rows) -> np.ndarray:
+        """Transform and model: scores [n]; raises as `features_of` and `scores_of`."""
+        return self.scores_of(self.features_of(rows))
+
+    def close(self) -> None:
+        """Forget its modules."""
+        self.code.close()
+
+    @cached_property
+    def _order(self) -> list[int] | None:
+        """Places of the model's inputs among the features; None where they are the features as they are."""
+        inputs, features = self.release.model.spec.inputs, self.release.features
+        return None if not inputs or inputs == features else [features.index(name) for name in inputs]
+
+
+def one_number(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """A model's only output as numbers [n].
+
+    Raises:
+        CheckError: There are several outputs, or not one number a row.
+    """
+    values = np.asarray(outputs[0])
+    if len(outputs) != 1 or values.size != rows or values.dtype.kind not in "fiub":
+        raise CheckError(
+            f"The model returned {len(outputs)} outputs, the first {values.dtype} of the shape {values.shape}, "
+            f"for {rows} rows.",
+            remedy="The model of a real-time declaration returns one number for each row.",
+        )
+    return values.reshape(rows)
+
+
+def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
+    """Load a release into this process, beside whatever others are loaded.
+
+    Raises:
+        NotFoundError: There is no such release here.
+        DamagedError: A byte of it is not what was written.
+        InputError: A package that decides about a value has another version here than where it was made, or its code
+            cannot be imported.
+    """
+    release, place = read_release(folder, number), folder.release(number)
+    files = read_files(place, release.files)
+    prefix = f"{CODE_FOLDER}/"
+    sources = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
+    code = ReleaseCode(sources, place / CODE_FOLDER)
+    try:
+        transform = code.function(release.transform)
+        kernel = _kernel(release, files[MODEL_FILE], code)
+    except BaseException:
+        code.close()
+        raise
+    warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
+    return LoadedRelease(release, place, kernel, transform, warmup, code)
+
+
+def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
+    spec = release.model.spec
+    if spec.runtime not in RUNTIMES:
+        raise InputError(
+            f"Release {release.number} of {release.name} has a model of the runtime {spec.runtime!r}.",
+            remedy=f"Requests are answered by {', '.join(RUNTIMES)}.",
+        )
+
+    def load_function(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+        path = json.loads(payload())["path"]
+        return FunctionKernel(code.function(path), path, spec)
+
+    load = load_function if spec.runtime == FUNCTION else None
+    return new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)

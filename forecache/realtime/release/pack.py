@@ -1,0 +1,63 @@
+"""The code of a release: the source of the project's modules that its functions reach."""
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from forecache.errors import InputError
+from forecache.pipeline.code.location import is_project, source_file
+from forecache.pipeline.code.reach import Reach
+from forecache.pipeline.code.source import parse, without_docstrings
+from forecache.pipeline.code.values import Describer
+from forecache.realtime.release.code import packages_above
+
+_IMPORTS_ANYTHING = re.compile(r"\b(import_module|__import__|sys\.modules)\b")
+
+
+def pack_code(functions: Sequence[Callable[..., Any]]) -> dict[str, bytes]:
+    """The source of all modules that functions of the project reach, by path: "shop/search.py".
+
+    Packages above them come along, as importing a module runs them.
+
+    Raises:
+        InputError: A module was changed since it was loaded, has no source, or imports by a name that it makes up.
+    """
+    reach = Reach()
+    describer = Describer(reach)
+    own = {f"{function.__module__}:": describer.whole(function) for function in functions}
+    reach.finish()
+    for key, text in (*own.items(), *reach.pieces.items()):
+        if _IMPORTS_ANYTHING.search(text):
+            raise InputError(
+                f"The code of a release imports by a name that it makes up, in {key.partition(':')[0]}.",
+                remedy="Import modules by their names, so that all of them can be packed.",
+            )
+    modules = {key.partition(":")[0] for key in reach.pieces}
+    modules |= {above for name in modules for above in packages_above(name)}
+    found = {}
+    for module in sorted(filter(is_project, modules)):
+        source = _source(module)
+        if source is not None:
+            path, content = source
+            found[path] = content
+    return found
+
+
+def _source(module: str) -> tuple[str, bytes] | None:
+    """Path and content of a module's file; None of a package without one."""
+    file = source_file(module)
+    if file is None:
+        return None
+    path = module.replace(".", "/")
+    path = f"{path}/__init__.py" if file.name == "__init__.py" else f"{path}.py"
+    known = parse(module)
+    if known is None or not file.is_file():
+        raise InputError(
+            f"The module {module} has no source in a file of its own: {file}.",
+            remedy="A release holds plain Python: write what the transform needs in a .py file.",
+        )
+    content = file.read_bytes()
+    if ast.unparse(without_docstrings(content)) != known.text_of(known.tree):
+        raise InputError(f"The module {module} was changed since it was loaded.", remedy="Start the process again.")
+    return path, content

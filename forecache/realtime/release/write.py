@@ -1,0 +1,135 @@
+"""Writing a release: its files aside, the folder in one step, then the pointer; and going back to an earlier one."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from forecache.errors import ConflictError, NotFoundError
+from forecache.files import lock, move_durably, sync
+from forecache.realtime.release.folder import (
+    ReleaseFolder,
+    ReleasePointer,
+    file_of,
+    read_current,
+    write_current,
+)
+from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, RELEASE_FILE, WARMUP_FILE, Release
+from forecache.steps import release_step
+
+_KEEP = 10
+"""Releases that stay beside the current one; a reader has all of one in memory, its worker processes read it again."""
+_WAIT_S = 30.0
+
+
+def write_release(
+    folder: ReleaseFolder,
+    release: Release,
+    *,
+    model: bytes,
+    code: Mapping[str, bytes],
+    warmup: Sequence[bytes] = (),
+) -> Release:
+    """Write a release and make it the current one.
+
+    Killed at any moment, or with the machine, the earlier one stays current, whole, or this one is.
+
+    Args:
+        release: Without number and files.
+        code: Source by path, such as "shop/search.py".
+        warmup: Requests in the reader's own JSON, by which it is warmed before it answers.
+
+    Returns:
+        The release as it was written.
+
+    Raises:
+        ConflictError: Another process is writing one.
+    """
+    files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
+    files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}
+    with writing(folder, action="release"):
+        pointer = read_current(folder)
+        number = max([pointer.last, *folder.numbers()]) + 1
+        written = replace(release, number=number, files={name: file_of(content) for name, content in files.items()})
+        staged = _staged(folder, {**files, RELEASE_FILE: written.to_json()})
+        release_step("staged")
+        move_durably(staged, folder.release(number))
+        release_step("moved")
+        pointer = replace(pointer, current=number, last=number, generation=pointer.generation + 1)
+        write_current(folder, pointer)
+        release_step("pointer moved")
+        retire(folder, pointer)
+        release_step("retired")
+    return written
+
+
+def move_to(folder: ReleaseFolder, number: int, *, leave: bool = False) -> ReleasePointer:
+    """Make a release the current one that is already there; the caller has read its files.
+
+    Args:
+        leave: Mark the one that was current, and those after `number`, as bad.
+
+    Raises:
+        NotFoundError: There is no such release here.
+        ConflictError: Another process is writing one.
+    """
+    with writing(folder, action="rollback"):
+        pointer = read_current(folder)
+        if not folder.release(number).is_dir():
+            raise NotFoundError(f"There is no release {number} of {folder.name}.")
+        left = {each for each in folder.numbers() if each > number} if leave else set()
+        bad = tuple(sorted({*pointer.bad, *left} - {number}))
+        moved = replace(pointer, current=number, bad=bad, generation=pointer.generation + 1)
+        write_current(folder, moved)
+        release_step("pointer moved")
+    return moved
+
+
+@contextmanager
+def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
+    """Hold the lock of a model's releases, without what a killed writer has left.
+
+    Raises:
+        ConflictError: Another process holds it for long.
+    """
+
+    def refused(holder: str) -> ConflictError:
+        return ConflictError(
+            f"The releases of {folder.name} are being changed by {holder}.",
+            remedy="Wait until it has finished; nothing was changed.",
+        )
+
+    for place in (folder.releases, folder.staging):
+        place.mkdir(parents=True, exist_ok=True)
+    holder = f"process {os.getpid()} ({action})"
+    with lock(folder.lock, holder=holder, refused=refused, wait_s=_WAIT_S):
+        for left in folder.staging.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        release_step("locked")
+        yield
+
+
+def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
+    """Remove all but the newest releases; the caller holds the lock."""
+    for number in folder.numbers()[:-_KEEP]:
+        if number != pointer.current:
+            gone = folder.staging / f"retired-{number}"
+            os.rename(folder.release(number), gone)  # never half there
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def _staged(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
+    """A folder with these files, all on the disk."""
+    place = folder.staging / secrets.token_hex(8)
+    for name, content in files.items():
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        sync(path)
+    for below in {parent for name in files for parent in (place / name).parents if place in (parent, *parent.parents)}:
+        sync(below)
+    return place

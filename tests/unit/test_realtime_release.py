@@ -1,0 +1,129 @@
+"""Releases of real-time models: written whole, two loaded side by side, refused where a byte has changed."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranking_code.scales
+from ranking_code import transforms
+from release_support import FEATURES, a_request, make_release
+
+from forecache.errors import DamagedError, InputError, NotFoundError
+from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.release.pack import pack_code
+from forecache.settings import Settings
+
+
+def rows_of(loaded: LoadedRelease, *, products: int = 5) -> Rows:
+    """Rows of a request with unknown keys among them."""
+    generator = np.random.default_rng(products)
+    names = [f"p{i}" for i in range(products)]
+    prices = generator.normal(5, 1, products).tolist()
+    columns = loaded.builder.columns({"household_id": 2**53 + 1}, {"product_id": names, "price": prices})
+    known = np.arange(products) % 3 > 0
+    popularity = np.where(known, generator.normal(size=products), np.nan).astype(np.float32)[:, None]
+    household = np.array([[1.5, -0.0]], np.float32)
+    return loaded.builder.rows(
+        columns, {"household": household, "product": popularity}, {"household": np.array([True]), "product": known}
+    )
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "lightgbm", "function"])
+def test_a_release_is_loaded_as_it_was_written(settings: Settings, runtime: str) -> None:
+    written = make_release(settings, runtime=runtime)
+    folder = open_releases(settings, "ranking")
+    assert read_current(folder).current == written.number == 1
+    assert read_release(folder, 1) == written
+    loaded = load_release(folder, 1)
+    assert loaded.release == written
+    assert loaded.warmup == (a_request(),)
+    assert loaded.is_native == (runtime != "function")
+    rows = rows_of(loaded)
+    scores = loaded.score(rows)
+    assert scores.shape == (5,)
+    assert np.isfinite(scores).all() or runtime == "function"
+    features = loaded.features_of(rows)
+    assert features.dtype == np.float32
+    assert features.flags.c_contiguous
+    assert features.tobytes() == transforms.rank(rows).astype(np.float32).tobytes()
+    loaded.close()
+
+
+def test_what_was_released_later_is_current_and_both_run_side_by_side(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_releases(settings, "ranking")
+    make_release(settings)
+    first = load_release(folder, 1)
+    make_release(settings, version=2)
+    assert read_current(folder).current == 2
+    second = load_release(folder, read_current(folder).current or 0)
+    monkeypatch.setattr(ranking_code.scales, "HALF", 100.0)  # whatever the installed project does
+    rows = rows_of(first)
+    assert first.features_of(rows).tobytes() == second.features_of(rows).tobytes()
+    assert not np.array_equal(first.scores_of(first.features_of(rows)), second.score(rows))
+    first.close()
+    assert second.score(rows).shape == (5,)
+    second.close()
+    assert not [name for name in sys.modules if name.startswith("_forecache_release_")]
+
+
+def test_two_releases_have_their_own_code(settings: Settings) -> None:
+    folder = open_releases(settings, "ranking")
+    make_release(settings)
+    scales = folder.release(1) / "code" / "ranking_code" / "scales.py"
+    assert "HALF = 0.5" in scales.read_text()
+    changed = {**pack_code([transforms.rank]), "ranking_code/scales.py": scales.read_bytes().replace(b"0.5", b"2.0")}
+    from forecache.realtime.release.write import write_release
+
+    model = (folder.release(1) / "model.bin").read_bytes()
+    write_release(folder, read_release(folder, 1), model=model, code=changed)
+    one, two = load_release(folder, 1), load_release(folder, 2)
+    rows = rows_of(one)
+    assert (one.features_of(rows)[:, 2] == np.log1p(rows["price"] * 0.5).astype(np.float32)).all()
+    assert (two.features_of(rows)[:, 2] == np.log1p(rows["price"] * 2.0).astype(np.float32)).all()
+    assert (one.features_of(rows)[:, 2] == np.log1p(rows["price"] * 0.5).astype(np.float32)).all()
+
+
+def test_no_file_of_a_release_may_change_by_a_byte(settings: Settings) -> None:
+    make_release(settings)
+    folder = open_releases(settings, "ranking")
+    files = [path for path in folder.release(1).rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"release.json", "model.bin", "warmup.json", "transforms.py", "scales.py"}
+    for path in files:
+        content = path.read_bytes()
+        for changed in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1], content + b" "):
+            if path.name == "release.json" and changed.strip() == content.strip():
+                continue  # white space outside of the sealed object
+            path.write_bytes(changed)
+            with pytest.raises(DamagedError, match=path.name):
+                load_release(folder, 1)
+        path.unlink()
+        with pytest.raises((DamagedError, NotFoundError)):
+            load_release(folder, 1)
+        path.write_bytes(content)
+    load_release(folder, 1).close()
+
+
+def test_a_release_that_is_not_there_is_named(settings: Settings) -> None:
+    make_release(settings)
+    with pytest.raises(NotFoundError, match="no release 7 of ranking. Those that are here: 1"):
+        load_release(open_releases(settings, "ranking"), 7)
+
+
+def test_code_that_imports_by_a_made_up_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sly.py").write_text(
+        "import importlib\n\ndef rank(rows):\n    return importlib.import_module('a' + 'b').rank(rows)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import sly  # type: ignore[import-not-found]
+
+    with pytest.raises(InputError, match="imports by a name that it makes up"):
+        pack_code([sly.rank])
+
+
+def test_features_keep_their_names(settings: Settings) -> None:
+    assert make_release(settings).features == FEATURES
