@@ -83,7 +83,7 @@ def own_tables(each: Served) -> Iterator[str]:
     for source in each.all_sources:
         if isinstance(source, Source):
             yield from (source.raw_table, source.quarantine_table)
-    yield each.prediction_table
+    yield each.served_table
     if isinstance(each, Pipeline):
         yield from (each.feature_table, each.training_table, each.challenger_table)
 

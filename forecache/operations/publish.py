@@ -8,7 +8,7 @@ from datetime import date
 
 from forecache.errors import CheckError, ConflictError
 from forecache.operations.rollback import recover_interrupted
-from forecache.pipeline import Pipeline, Served
+from forecache.pipeline import FeatureView, Pipeline, Served
 from forecache.pipeline.models.trained import require_published
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
@@ -42,11 +42,14 @@ def publish_night(
 
     def approve(source: NightSource) -> None:
         _refuse_rolled_back(settings, pipeline, source)
+        table, blocking = pipeline.served_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
         if unchecked:
-            refuse_failed(settings, pipeline.prediction_table, source.night)
+            refuse_failed(settings, table, source.night)
         else:
-            table, blocking = pipeline.prediction_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
-            require_passed(settings, table, source.night, state=source.digest, drift=blocking)
+            # Features are checked as the Delta version that wrote them, predictions as their data files.
+            of_view = isinstance(pipeline, FeatureView)
+            state = f"{table}@{source.source.delta_version}" if of_view else source.digest
+            require_passed(settings, table, source.night, state=state, drift=blocking)
 
     require_published(pipeline)
     if isinstance(pipeline, Pipeline):

@@ -32,11 +32,12 @@ from forecache.pipeline.names import (
 from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
 from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Predictions
 from forecache.pipeline.sources.table_source import AnySource, check_first_day
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class Pipeline(Predictions):
     """One model, from its sources to served answers.
 
     Attributes:

@@ -9,53 +9,25 @@ import importlib
 import logging
 import pkgutil
 import sys
-from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import ModuleType
+from typing import TypeGuard
 
 from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
-from forecache.pipeline.checks.conflicts import Declared, ambiguous, of_other_dates
+from forecache.pipeline.checks.conflicts import Declared, ambiguous, of_other_dates, published_views
 from forecache.pipeline.code.location import add_project
 from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.trained import not_trained
+from forecache.pipeline.project import Project, Published
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems, similar_items_of
+from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.settings import Settings
 
-Predicting = Pipeline | Recommender | SimilarItems
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
-
-
-@dataclass(frozen=True)
-class Project:
-    """What was found in a project.
-
-    Attributes:
-        pipelines, recommenders: By name, in alphabetical order.
-        broken: By the name of a module whose pipelines cannot be used, why.
-        mailings: By name, in alphabetical order.
-    """
-
-    pipelines: dict[str, Pipeline]
-    broken: dict[str, SettingsError]
-    recommenders: dict[str, Recommender] = field(default_factory=dict)
-    mailings: dict[str, Mailing] = field(default_factory=dict)
-
-    @property
-    def nightly(self) -> dict[str, Pipeline | Recommender]:
-        """What has a nightly run, by name, in alphabetical order."""
-        both: dict[str, Pipeline | Recommender] = {**self.pipelines, **self.recommenders}
-        return {name: both[name] for name in sorted(both)}
-
-    @property
-    def served(self) -> dict[str, Predicting]:
-        """What has predictions: also the lists from item to item of recommenders."""
-        similar = filter(None, map(similar_items_of, self.recommenders.values()))
-        found: dict[str, Predicting] = {**self.nightly, **{each.name: each for each in similar}}
-        return {name: found[name] for name in sorted(found)}
 
 
 def read_project(settings: Settings) -> Project:
@@ -84,6 +56,7 @@ def read_project(settings: Settings) -> Project:
         broken,
         {name: each for name, each in usable if isinstance(each, Recommender)},
         {name: each for name, each in usable if isinstance(each, Mailing)},
+        {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
     )
 
 
@@ -98,7 +71,7 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
     return project.pipelines
 
 
-def load_served(settings: Settings, name: str) -> Predicting:
+def load_served(settings: Settings, name: str) -> Published:
     """One pipeline or recommender, or a recommender's lists from item to item, by name.
 
     Raises:
@@ -125,6 +98,8 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
         Others as `load_served`.
     """
     found = load_served(settings, name)
+    if isinstance(found, FeatureView):
+        raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
         raise InputError(
             f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
@@ -166,6 +141,10 @@ def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
         Others as `load_served`.
     """
     found = load_served(settings, name)
+    if isinstance(found, FeatureView):
+        raise InputError(
+            f"{name!r} is a feature view.", remedy="`forecache run` of a pipeline that uses it builds and publishes it."
+        )
     if isinstance(found, SimilarItems):
         made_by = found.recommender.name
         raise InputError(
@@ -174,7 +153,7 @@ def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
     return found
 
 
-def find_served(settings: Settings, name: str) -> Predicting | None:
+def find_served(settings: Settings, name: str) -> Published | None:
     """One pipeline or recommender by name, None where it is not declared.
 
     Raises:
@@ -183,7 +162,7 @@ def find_served(settings: Settings, name: str) -> Predicting | None:
     return _find(read_project(settings), name)
 
 
-def _find(project: Project, name: str) -> Predicting | None:
+def _find(project: Project, name: str) -> Published | None:
     _warn(project)
     if name not in project.served and project.broken:
         own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
@@ -224,10 +203,15 @@ def import_from_project(settings: Settings, module: str) -> ModuleType:
         ) from error
 
 
+def _is_declared(value: object) -> TypeGuard[Declared]:
+    """Whether it stands for itself; a view that is not published is a part of the pipelines that use it."""
+    return isinstance(value, Declared) and not (isinstance(value, FeatureView) and value.publish is None)
+
+
 def _declared_in(module_name: str) -> list[Declared]:
     try:
         module = importlib.import_module(module_name)
-        found = {id(value): value for value in vars(module).values() if isinstance(value, Declared)}
+        found = {id(value): value for value in vars(module).values() if _is_declared(value)}
         for each in found.values():
             assert (
                 isinstance(each, Mailing) or each.fingerprint

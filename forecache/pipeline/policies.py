@@ -109,7 +109,8 @@ class Publish:
         on_stale: "serve" without more, "flag" with `stale: true`, "refuse" with 503.
         keep: Versions kept beside the current and pinned ones.
         max_row_change: Largest relative change of the row count against the current version; None: any.
-        max_null_share: Largest share of nulls in any served field.
+        max_null_share: Largest share of nulls in any served field; None: no null in predictions, any number in the
+            features of a view, where null is unknown.
         max_psi: Largest population stability index of a served number against the current version; None: any. Classes
             are compared by `Drift`, which keeps a night from being published where it is `blocking`.
         compact_share: Share of the keys above which a publish is full, or its small segments are merged with the base.
@@ -122,7 +123,7 @@ class Publish:
     on_stale: Literal["serve", "flag", "refuse"] = "flag"
     keep: int = 5
     max_row_change: float | None = 0.5
-    max_null_share: float = 0.0
+    max_null_share: float | None = None
     max_psi: float | None = 0.5
     compact_share: float = 0.10
     max_segments: int = 16
@@ -135,10 +136,11 @@ class Publish:
         check_least("`Publish`", self, 0, "keep", "max_row_change", "max_null_share", "compact_share")
         check_least("`Publish`", self, 1, "max_segments")
         for name in ("max_null_share", "compact_share"):
-            check_value("`Publish`", name, getattr(self, name), getattr(self, name) <= 1, "It is a share, at most 1.")
+            fits = getattr(self, name) is None or getattr(self, name) <= 1
+            check_value("`Publish`", name, getattr(self, name), fits, "It is a share, at most 1.")
 
     def check_served(self, owner: str, columns: Sequence[str]) -> None:
-        """Refuse a field that is none of the columns that the model and the segments have.
+        """Refuse a field that is none of the columns that can be served.
 
         Raises:
             SettingsError: With the field and the columns.
@@ -146,7 +148,7 @@ class Publish:
         unknown = set(self.fields or ()) - set(columns)
         if unknown:
             raise SettingsError(
-                f"{owner} publishes the field {min(unknown)!r}, which its prediction table does not have.",
+                f"{owner} publishes the field {min(unknown)!r}, which its table does not have.",
                 remedy=f"It has {', '.join(columns)}.",
             )
 

@@ -8,8 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forecache.store.fields import Field
     from forecache.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
-    from forecache.store.manifest import Field, Manifest, Provenance, SegmentInfo
+    from forecache.store.manifest import Manifest, Provenance, SegmentInfo
     from forecache.store.pointer import Pointer
     from forecache.store.publishing.publish import publish
     from forecache.store.read.compare_versions import diff_versions
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Field": "manifest",
+    "Field": "fields",
     "KeyColumn": "keys",
     "KeySchema": "keys",
     "Manifest": "manifest",

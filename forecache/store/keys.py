@@ -8,10 +8,13 @@ composite key is its columns' texts joined by `|`, with `%` and `|` inside a tex
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from forecache.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_KEY_BYTES = 511
 """LMDB's limit on the length of a key."""
@@ -67,6 +70,49 @@ def encode_key(schema: KeySchema, values: object) -> bytes:
     if len(texts) > 1:
         texts = [escape_part(text) for text in texts]
     return _checked("|".join(texts))
+
+
+def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[Any]]") -> list[bytes]:
+    """Key bytes of n keys, given the values of each key column: the same as `encode_key` of each, many times faster.
+
+    Args:
+        columns: For each key column n values: a numpy array (whole numbers, datetime64[D] or texts), or a sequence.
+
+    Raises:
+        InputError: As `encode_key`, for the first key that is none.
+    """
+    try:
+        parts = [_parts(column, values) for column, values in zip(schema.columns, columns, strict=True)]
+    except UnicodeEncodeError:
+        return [encode_key(schema, values) for values in zip(*columns, strict=True)]
+    keys = parts[0] if len(parts) == 1 else list(map(b"|".join, zip(*map(_escaped, parts), strict=True)))
+    lengths = set(map(len, keys))
+    if lengths and not (min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES):
+        return [encode_key(schema, values) for values in zip(*columns, strict=True)]
+    return keys
+
+
+def _parts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[bytes]:
+    """The texts of a key column's values, as bytes."""
+    listed: Any = values
+    if not isinstance(values, Sequence):
+        kind = values.dtype.kind
+        if column.type == "int" and kind in "iu" and len(values):
+            import orjson
+
+            whole = values if values.flags.c_contiguous else values.copy()
+            return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        listed = (values.astype(str) if kind == "M" else values).tolist()
+    if column.type == "string" and set(map(type, listed)) <= {str}:
+        return list(map(str.encode, listed))
+    return [_text(column, value).encode() for value in listed]
+
+
+def _escaped(parts: list[bytes]) -> list[bytes]:
+    together = b"".join(parts)
+    if b"%" in together or b"|" in together:
+        return [part.replace(b"%", b"%25").replace(b"|", b"%7C") for part in parts]
+    return parts
 
 
 def parse_key(schema: KeySchema, text: str) -> bytes:

@@ -13,27 +13,11 @@ from typing import Any
 import xxhash
 
 from forecache.errors import NotFoundError, UnavailableError
+from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.sealed import sealed, unsealed
 
-FORMAT = 3
-
-
-@dataclass(frozen=True)
-class Field:
-    """A served field.
-
-    Attributes:
-        type: "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or of
-            "float", and "array<struct<name:T,...>>" for lists of structures of these.
-    """
-
-    name: str
-    type: str
-
-    @property
-    def holds_structs(self) -> bool:
-        return self.type.startswith("array<struct<")
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -122,6 +106,8 @@ class Manifest:
         carried: Rows that have a provenance of their own.
         inputs: What the content depends on; a publish with the same inputs is skipped.
         statistics: Null counts per field and a histogram per numeric field, for the publish gates.
+        layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
+        contract: Of a packed version, hash of what its numbers mean; see `forecache.pipeline.served.Packed`.
     """
 
     pipeline: str
@@ -146,6 +132,8 @@ class Manifest:
     carried: int = 0
     statistics: Mapping[str, Any] = field(default_factory=dict)
     filter: ShardInfo | None = None
+    layout: str = "json"
+    contract: str = ""
     format: int = FORMAT
 
     @property
@@ -173,6 +161,15 @@ class Manifest:
     @property
     def field_names(self) -> tuple[str, ...]:
         return tuple(field.name for field in self.fields)
+
+    @property
+    def is_packed(self) -> bool:
+        return self.layout == "packed"
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Of a packed version, the names of the numbers of a row."""
+        return tuple(column for field in self.fields for column in field.columns)
 
     @cached_property
     def as_of_end(self) -> datetime:

@@ -5,8 +5,9 @@ import pyarrow as pa
 
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding
+from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.manifest import Field, Provenance
+from forecache.store.manifest import Provenance
 from forecache.store.publishing.changes.changes import KeyChanges, RowChanges, Rows, key_changes
 
 ENCODING = Encoding(

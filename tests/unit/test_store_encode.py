@@ -17,7 +17,8 @@ from forecache.errors import InputError
 from forecache.store import KeyColumn, KeySchema, encode_key, split_entry
 from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys, key_schema
 from forecache.store.encoding.json_texts import json_texts
-from forecache.store.manifest import Field, Provenance
+from forecache.store.fields import Field
+from forecache.store.manifest import Provenance
 
 DEFAULT = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 ENCODING = Encoding(

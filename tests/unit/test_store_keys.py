@@ -1,14 +1,17 @@
 """Keys: text, bytes and values lead to each other, and what cannot be a key is refused in words."""
 
+import re
 from datetime import date
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import InputError
 from forecache.store import KeyColumn, KeySchema, decode_key, encode_key, parse_key
+from forecache.store.keys import encode_columns
 
 SINGLE = KeySchema((KeyColumn("customer_id", "string"),))
 NUMBER = KeySchema((KeyColumn("account", "int"),))
@@ -72,3 +75,47 @@ def test_a_key_with_a_null_or_missing_part_is_refused() -> None:
         encode_key(PAIR, {"country": "NL"})
     with pytest.raises(InputError, match="1 value where"):
         encode_key(PAIR, "NL")
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20) | st.sampled_from(
+    ["%", "|", "a|%7C"]
+)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ANY_TEXT, WHOLE), max_size=20))
+def test_keys_of_columns_are_those_of_each_row(rows: list[tuple[str, int]]) -> None:
+    countries, accounts = [row[0] for row in rows], [row[1] for row in rows]
+    expected = [encode_key(PAIR, row) for row in rows]
+    whole = np.array(accounts, np.int64)
+    assert encode_columns(PAIR, [countries, accounts]) == expected
+    assert encode_columns(PAIR, [np.array(countries, object), whole]) == expected
+    assert encode_columns(NUMBER, [whole[::-1]]) == [encode_key(NUMBER, number) for number in accounts[::-1]]
+    assert encode_columns(SINGLE, [np.array(countries, object)]) == [encode_key(SINGLE, text) for text in countries]
+
+
+def test_keys_of_columns_take_small_integers_dates_and_uuids() -> None:
+    days = KeySchema((KeyColumn("day", "date"),))
+    assert encode_columns(days, [np.array(["1998-06-30"], "datetime64[D]")]) == [b"1998-06-30"]
+    assert encode_columns(days, [[date(1998, 6, 30)]]) == [b"1998-06-30"]
+    assert encode_columns(NUMBER, [np.array([3, 255], np.uint8)]) == [b"3", b"255"]
+    device = UUID("3F2504E0-4F89-11D3-9A0C-0305E82C3301")
+    assert encode_columns(IDENTITY, [np.array([device, str(device).upper()], object)]) == [str(device).encode()] * 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "columns", "words"),
+    [
+        (SINGLE, [["a", ""]], "0 bytes"),
+        (SINGLE, [["a", "x" * 512]], "512 bytes"),
+        (SINGLE, [["a", "\ud800"]], "Unicode"),
+        (SINGLE, [["a", None]], "'customer_id' is null"),
+        (NUMBER, [np.array([1.0])], "'1.0'"),
+        (NUMBER, [np.array([True])], "'True'"),
+        (PAIR, [["NL"], ["x"]], "account"),
+    ],
+)
+def test_a_column_with_what_is_no_key_is_refused_as_the_key_is(schema: KeySchema, columns: list, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        encode_columns(schema, columns)

@@ -13,7 +13,8 @@ from forecache.hashes import row_hashes
 from forecache.store import KeyColumn, KeySchema
 from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
 from forecache.store.encoding.entry_hashes import entry_hashes
-from forecache.store.manifest import Field, Provenance
+from forecache.store.fields import Field
+from forecache.store.manifest import Provenance
 
 OWN = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 OTHER = Provenance("churn", 2, 7, "1998-06-30T03:00:00.000000Z", "run-0")

@@ -9,69 +9,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from segment_files import OWN, version
 
 from forecache.errors import InputError, UnavailableError
-from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot, split_entry
-from forecache.store.layout import Layout, shard_file
-from forecache.store.manifest import Field, Policy, SegmentInfo, Source, manifest_from_json
+from forecache.store import Snapshot, split_entry
+from forecache.store.layout import Layout
+from forecache.store.manifest import manifest_from_json
 from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.publishing.read_back import read_back
-from forecache.store.read import lookup
-from forecache.store.segment.filter import write_filter, write_hashes
-from forecache.store.segment.index import key_hashes
+from forecache.store.read import together
 from forecache.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)
-OWN = b"\n1f09a2c4"
 ENTRIES = st.tuples(st.integers(0, 99), st.sampled_from([b"", OWN])).map(lambda each: b'{"score":%d}%s' % each)
-
-
-def segment(layout: Layout, name: str, rows: dict[bytes, bytes], *, shards: int, kind: str) -> SegmentInfo:
-    folder = layout.segment(name)
-    folder.mkdir()
-    keys = list(rows)
-    shard_of = shards_of(keys, shards)
-    infos = []
-    for shard in range(shards):
-        chosen = [key for key, at in zip(keys, shard_of, strict=True) if at == shard]
-        values = pa.array([rows[key] for key in chosen], pa.binary())
-        infos.append(
-            write_shard(folder / shard_file(shard), pa.array(chosen, pa.binary()), values, indexed=kind == "base")
-        )
-    hashes = write_hashes(folder, key_hashes(keys)) if kind == "delta" else None
-    return SegmentInfo(name, kind, len(rows), list(rows.values()).count(b""), tuple(infos), hashes)
-
-
-def version(root: Path, base: dict[bytes, bytes], deltas: list[dict[bytes, bytes]], *, shards: int = 4) -> Snapshot:
-    layout = Layout(root)
-    layout.create()
-    segments = [segment(layout, "base", base, shards=shards, kind="base")]
-    for number, rows in enumerate(deltas):
-        segments.append(segment(layout, f"delta-{number}", rows, shards=1, kind="delta"))
-    manifest = Manifest(
-        pipeline="churn",
-        store="0123",
-        version=1,
-        parent=None,
-        kind="full",
-        segments=tuple(segments),
-        rows=len(base),
-        tombstones=0,
-        content_hash="0" * 32,
-        key=KeySchema((KeyColumn("customer_id", "string"),)),
-        fields=(Field("score", "bigint"),),
-        source=Source("predictions_churn", "/lake/predictions_churn", 3, "1998-06-30"),
-        provenance=Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1"),
-        carried=sum(entry.endswith(OWN) for rows in (base, *deltas) for entry in rows.values()),
-        policy=Policy(36.0, "flag"),
-        published_at="1998-07-01T04:00:00.000000Z",
-        code_version="abc",
-        run_id="run-1",
-        inputs="x",
-        filter=write_filter(layout, 1, segments[1:]) if deltas else None,
-    )
-    assert manifest_from_json(manifest.to_json()) == manifest
-    return Snapshot(layout, manifest)
 
 
 @pytest.mark.parametrize("few", [0, 1000])
@@ -89,7 +39,7 @@ def test_reads_are_those_of_a_dictionary(
     deltas: list,
     changed: st.DataObject,
 ) -> None:
-    monkeypatch.setattr(lookup, "_FEW", few)  # through the index, and one by one
+    monkeypatch.setattr(together, "_FEW", few)  # through the index, and one by one
     for delta in deltas:  # most changes are of keys that are there
         known = changed.draw(st.lists(st.sampled_from(sorted(base)), max_size=8))
         delta.update(dict.fromkeys(known, changed.draw(ENTRIES | st.just(b""))))
@@ -157,7 +107,7 @@ def test_a_manifest_of_another_format_names_it_and_the_remedy(tmp_path: Path) ->
         content = replace(snapshot.manifest, format=1).to_json()
     with pytest.raises(UnavailableError, match="has the format 1") as caught:
         manifest_from_json(content)
-    assert "reads format 3" in str(caught.value)
+    assert "reads format 4" in str(caught.value)
     assert "publish again" in str(caught.value)
 
 

@@ -194,7 +194,7 @@ def _say_what_next(
     click.echo("\nWhat next:")
     steps = [
         *(_how_to_ask(next(each for each in pipelines if each.publish is not None), answers[0]) if answers else ()),
-        (f'forecache query "select * from {first.prediction_table} limit 5"', "SQL over the lake"),
+        (f'forecache query "select * from {first.served_table} limit 5"', "SQL over the lake"),
         ("forecache serve", "start the reader again"),
         ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),
         (f"less {settings.project.replace('.', '/')}/pipelines/*.py", "the declarations; copy one to add a pipeline"),

@@ -9,6 +9,7 @@ from forecache.cli.commands.get import provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.cli.trace import trace
 from forecache.cli.trace_lists import trace_list
+from forecache.errors import InputError
 
 MOST_ITEMS = 5
 MOST_FILES = 3
@@ -25,10 +26,14 @@ MOST_FILES = 3
 @click.option("--version", type=int, help="A retained store version; default: the served one.")
 def explain(pipeline: str, key: str, version: int | None) -> None:
     """Follow PIPELINE's answer for KEY back: store version, prediction, features, raw events, model, run, code."""
-    from forecache.pipeline import Pipeline, load_served
+    from forecache.pipeline import FeatureView, Pipeline, load_served
 
     current = settings()
     served = load_served(current, pipeline)
+    if isinstance(served, FeatureView):
+        raise InputError(
+            f"{pipeline!r} is a feature view.", remedy=f"`forecache get {pipeline} KEY` reads its features."
+        )
     if isinstance(served, Pipeline):
         chain = trace(current, served, key, version=version)
     else:

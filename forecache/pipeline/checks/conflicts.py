@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from forecache.errors import SettingsError
 from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import similar_items_of
 
-Declared = Pipeline | Recommender | Mailing
+Declared = Pipeline | Recommender | Mailing | FeatureView
 
 
 def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """The modules that declare a pipeline or a source of the same name in different ways."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
+        for view in published_views(pipelines):
+            places["pipeline", view.name][module].append(view)
         for pipeline in pipelines:
+            if isinstance(pipeline, FeatureView):
+                continue
             kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
             places[kind, pipeline.name][module].append(pipeline)
             similar = similar_items_of(pipeline) if isinstance(pipeline, Recommender) else None
@@ -35,13 +40,24 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
         if _differ(value for values in by_module.values() for value in values):
             where = " and ".join(by_module)
             for module in by_module:
+                views = [each for values in by_module.values() for each in values if isinstance(each, FeatureView)]
+                also = " or published views" if kind == "pipeline" and views else ""
                 error = SettingsError(
-                    f"Two {kind}s are named {name!r}, in {where}.",
+                    f"Two {kind}s{also} are named {name!r}, in {where}.",
                     remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
                     "and the route.",
                 )
                 broken.setdefault(module, error)
     return broken
+
+
+def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
+    """The published views among what is declared, and of its pipelines; each once."""
+    found: list[FeatureView] = []
+    for each in declared:
+        views = each.views if isinstance(each, Pipeline) else [each] if isinstance(each, FeatureView) else []
+        found += [view for view in views if view.publish is not None and view not in found]
+    return found
 
 
 def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
@@ -67,5 +83,5 @@ def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, Setting
 
 def _differ(values: Iterable[object]) -> bool:
     first, *others = values
-    by_identity = isinstance(first, Declared)
+    by_identity = isinstance(first, Declared) and not isinstance(first, FeatureView)
     return any(other is not first and (by_identity or other != first) for other in others)

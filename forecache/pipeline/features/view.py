@@ -1,11 +1,11 @@
 """A feature view: the features of one key, computed once for all pipelines that use them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from forecache.errors import SettingsError
+from forecache.errors import InputError, SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_value
 from forecache.pipeline.checks.keys import check_pipeline_key
 from forecache.pipeline.code.fingerprint import fingerprint
@@ -14,11 +14,15 @@ from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.features import Features, check_as_they_are
 from forecache.pipeline.features.window import Measure, Window
 from forecache.pipeline.names import AS_OF, FEATURES, TILES, check_name, check_unique
+from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
 
 # Of the state that tiles hold.
 _FORMAT = 2
+_MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")
 """What a table of tiles has beside the key and the states."""
 
@@ -35,6 +39,8 @@ class FeatureView:
         windows: Features that are declared, over one source of events: a night is made from tiles of a day each.
         active_days: With windows, a night has a row for each key with an event in so many days: "longest" is those of
             the longest window, "ever" all days. Rows whose key is null are left out.
+        publish: How the newest as-of date is published for look-up, as packed float32; None: it is not. Fields are
+            features that are numbers, integers, texts or vectors; a null is NaN.
         owner: Whom Dagster's UI names for the asset.
     """
 
@@ -44,6 +50,7 @@ class FeatureView:
     features: Features | None = None
     windows: tuple[Window, ...] = ()
     active_days: int | Literal["longest", "ever"] = "longest"
+    publish: Publish | None = None
     description: str = ""
     owner: str = "ml-platform@example.com"
 
@@ -62,6 +69,7 @@ class FeatureView:
         names = [name for feature in self.feature_columns for name in feature.own_names]
         check_unique("feature", owner, [*self.key, AS_OF, *names])
         check_columns(f"{owner}, in its features,", self.feature_expectations, [*self.key, AS_OF, *self.feature_names])
+        self._check_publish(owner)
 
     @property
     def feature_columns(self) -> tuple[Feature, ...]:
@@ -104,6 +112,50 @@ class FeatureView:
         return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.days_active)
 
     @property
+    def publishing(self) -> Publish:
+        """How the features are published.
+
+        Raises:
+            InputError: They are not.
+        """
+        if self.publish is None:
+            raise InputError(
+                f"The feature view {self.name!r} is not published.", remedy="Declare it with `publish=Publish()`."
+            )
+        known = self.publish.max_null_share
+        return replace(self.publish, max_null_share=1.0 if known is None else known)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Answers count as stale as those of a view that is built every night, where `publish` does not say."""
+        return Schedule()
+
+    @property
+    def served_table(self) -> str:
+        return self.feature_table
+
+    @property
+    def served_features(self) -> tuple[Feature, ...]:
+        """What is published, in the order of the columns of a look-up's matrix."""
+        by_name = {feature.name: feature for feature in self.feature_columns}
+        return tuple(by_name[name] for name in self.served_fields)
+
+    @property
+    def served_fields(self) -> tuple[str, ...]:
+        return (self.publish and self.publish.fields) or self.feature_names
+
+    @property
+    def served_columns(self) -> tuple[str, ...]:
+        """Names of the columns of a look-up's matrix: a feature's, or `<name>_0` and so on of a vector."""
+        return tuple(name for feature in self.served_features for name in feature.own_names[bool(feature.size) :])
+
+    @cached_property
+    def packed(self) -> Packed:
+        """How its rows are packed; its contract changes where a column, its meaning or the key does."""
+        sizes = {feature.name: feature.size for feature in self.served_features if feature.size}
+        return Packed(sizes, fingerprint(view=self.fingerprint, key=self.key, columns=self.served_columns))
+
+    @property
     def tile_table(self) -> str:
         """Delta table of windows: key, day (date, partition), `events` and the state of each measure."""
         return TILES + self.name
@@ -140,6 +192,23 @@ class FeatureView:
         if self.active_days == "ever":
             return None
         return self.longest if self.active_days == "longest" else self.active_days
+
+    def _check_publish(self, owner: str) -> None:
+        if self.publish is None:
+            return
+        self.publish.check_served(owner, self.feature_names)
+        for feature in self.served_features:
+            if feature.type == "category":
+                numbers = [each.name for each in self.feature_columns if each.type != "category"]
+                raise SettingsError(
+                    f"{owner} publishes the category {feature.name!r}, and what it publishes are numbers.",
+                    remedy=f"Name the features to publish: `Publish(fields={tuple(numbers)!r})`.",
+                )
+        if len(self.served_columns) > _MOST_COLUMNS:
+            raise SettingsError(
+                f"{owner} publishes {len(self.served_columns):,} numbers a row.",
+                remedy=f"Publish at most {_MOST_COLUMNS:,}: name the features in `Publish.fields`.",
+            )
 
     def _check_windows(self, owner: str) -> None:
         if (self.features is None) == (not self.windows):

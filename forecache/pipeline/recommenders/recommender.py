@@ -15,6 +15,7 @@ from forecache.pipeline.policies import Publish
 from forecache.pipeline.recommenders.catalogue import Catalogue
 from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Predictions
 from forecache.pipeline.sources.column import NUMBERS, Column
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource
@@ -50,7 +51,7 @@ class RankingGate:
 
 
 @dataclass(frozen=True)
-class Recommender:
+class Recommender(Predictions):
     """Recommendations for every user of a source of interactions.
 
     Attributes:

@@ -7,11 +7,12 @@ from forecache.pipeline.names import PREDICTIONS
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Predictions
 from forecache.pipeline.sources.table_source import AnySource
 
 
 @dataclass(frozen=True)
-class SimilarItems:
+class SimilarItems(Predictions):
     """What belongs to each item; `similar_items_of` makes it, nobody declares it.
 
     Attributes:

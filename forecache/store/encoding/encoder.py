@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from forecache.errors import InputError
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.fields import NUMERIC
 from forecache.store.keys import MAX_KEY_BYTES, KeySchema
 from forecache.store.manifest import Provenance
 
@@ -29,7 +30,7 @@ class Encoder:
         self.nulls = {field.name: 0 for field in encoding.fields}
         self.provenances: dict[str, Provenance] = {}
         self.samples: dict[str, list[np.ndarray]] = {
-            field.name: [] for field in encoding.fields if field.type in ("double", "bigint")
+            field.name: [] for field in encoding.fields if field.type in NUMERIC
         }
         self.row_hashes = np.empty((0, 4), ">u4")
         """Of the last batch."""
@@ -60,7 +61,7 @@ class Encoder:
         for name in self.nulls:
             self.nulls[name] += _count_nulls(batch.column(name))
         for name, parts in self.samples.items():
-            values = batch.column(name).cast(pa.float64())[:: self.sample_every]
+            values = batch.column(name).cast(pa.float64(), safe=False)[:: self.sample_every]
             parts.append(values.drop_null().to_numpy(zero_copy_only=False))
         return keys, entries
 

@@ -10,10 +10,15 @@ import pyarrow.compute as pc
 
 from forecache.errors import InputError
 from forecache.key_types import ALLOWED, of_arrow
+from forecache.lake.delta.comparison.partition import BATCH_ROWS
 from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.store.encoding.json_texts import json_texts, served_type
+from forecache.store.encoding.packed_entries import packed_entries
+from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.manifest import Field, Provenance, timestamp
+from forecache.store.manifest import Provenance, timestamp
+
+_PACKED_NUMBERS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,18 @@ class Encoding:
     key: KeySchema
     fields: tuple[Field, ...]
     provenance: Provenance
+    is_packed: bool = False
 
     def columns(self, *, provenance: bool = True) -> list[str]:
         """Columns to read, those of the rows' provenance only where that is not known without."""
         names = [*self.key.names, *(field.name for field in self.fields)]
-        return [*names, *PROVENANCE_COLUMNS] if provenance else names
+        return [*names, *PROVENANCE_COLUMNS] if provenance and not self.is_packed else names
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are encoded at a time, so that their entries fit into one array."""
+        width = sum(field.size for field in self.fields) if self.is_packed else 0
+        return min(BATCH_ROWS, _PACKED_NUMBERS // max(1, width))
 
 
 def key_schema(schema: pa.Schema, names: tuple[str, ...]) -> KeySchema:
@@ -74,6 +86,9 @@ def encode_entries(
     Args:
         only: The provenance of all rows where it is known; None: the batch has its columns.
     """
+    if encoding.is_packed:
+        columns = [_column(batch, field.name) for field in encoding.fields]
+        return packed_entries(columns, encoding.fields, lambda row: _key_name(batch.slice(row, 1), encoding.key)), {}, 0
     pieces: list[Any] = []
     for position, field in enumerate(encoding.fields):
         pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")
@@ -81,6 +96,10 @@ def encode_entries(
     suffixes, others, carried = provenance_suffixes(batch, encoding.provenance, only)
     pieces.append("}" if suffixes is None else suffixes)
     return pc.binary_join_element_wise(*pieces, "").cast(pa.binary()), others, carried
+
+
+def _key_name(row: pa.RecordBatch | pa.Table, schema: KeySchema) -> str:
+    return repr((encode_keys(row, schema)[0].as_py() or b"").decode(errors="replace"))
 
 
 def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

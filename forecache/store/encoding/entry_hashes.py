@@ -25,8 +25,10 @@ def _provenance_numbers(
     batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None
 ) -> "np.ndarray | np.uint64":
     """For every row 0 where its provenance is the version's, and its provenance's id where it has one of its own."""
-    if provenance is not None:
+    if provenance is not None and not encoding.is_packed:
         return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
+    if encoding.is_packed:
+        return np.uint64(0)
     suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
     if suffixes is None:
         return np.uint64(0)

@@ -1,4 +1,4 @@
-"""The prediction table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
+"""A table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,7 +12,9 @@ from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.comparison.partition import PartitionReader, Piece
 from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, Served
+from forecache.lake.feature_tables.features import STAGE, feature_versions
+from forecache.lake.ledger import newest_night
+from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, FeatureView, Served
 from forecache.settings import Settings
 from forecache.store.encoding.entries import provenance_counts, provenance_of
 from forecache.store.manifest import Provenance, Source
@@ -23,7 +25,7 @@ _CUT_TEXT = 32
 
 @dataclass(frozen=True)
 class NightSource:
-    """A night of a prediction table at a Delta version.
+    """A night of a prediction table, or of a feature view's, at a Delta version.
 
     Attributes:
         digest: Names the night's data files; equal digests mean equal rows.
@@ -55,22 +57,27 @@ class NightSource:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The provenance that most rows have; InputError where the night is empty."""
+        """The provenance that most rows have, of features no more than their Delta version; InputError for no rows."""
         return _commonest_provenance(self.reader, self.source)
 
 
 def open_night(settings: Settings, pipeline: Served, night: date | None) -> NightSource:
-    """The given or the newest night of the pipeline's prediction table.
+    """The given or the newest night of the table that is published.
 
     Raises:
-        NotFoundError: There is no prediction table, or it has no rows for that night.
+        NotFoundError: There is no such table, or it has no rows for that night.
     """
-    table = open_table(settings, pipeline.prediction_table)
+    version = None
+    if isinstance(pipeline, FeatureView):
+        # As the stage recorded and checked it, whatever is being written meanwhile.
+        night = night or newest_night(settings, STAGE, pipeline.name)
+        version = feature_versions(settings, pipeline, [night])[night] if night else None
+    table = open_table(settings, pipeline.served_table, version=version)
     nights = sorted({date.fromisoformat(str(values[AS_OF])) for values in table.partitions()})
     if not nights or (night is not None and night not in nights):
         raise NotFoundError(
-            f"The prediction table of {pipeline.name} has no rows for {night or 'any night'}.",
-            remedy=f"`forecache run {pipeline.name}` scores it.",
+            f"The table {pipeline.served_table} has no rows for {night or 'any night'}.",
+            remedy=f"`forecache run {pipeline.name}` makes them.",
         )
     night = night or nights[-1]
     files = partition_files(table, AS_OF, night)
@@ -78,8 +85,8 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
     return NightSource(
         table=table,
         source=Source(
-            table=pipeline.prediction_table,
-            uri=settings.table_uri(pipeline.prediction_table),
+            table=pipeline.served_table,
+            uri=settings.table_uri(pipeline.served_table),
             delta_version=table.version(),
             as_of=night.isoformat(),
         ),
@@ -142,9 +149,12 @@ def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
 def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:
     """Judged by the files' statistics, or by the first rows of a row group."""
     counts: dict[Provenance, int] = {}
+    of_features = Provenance("", -1, source.delta_version, "", "")
     for piece in reader.pieces:
         if piece.rows == 0:
             continue
+        if PROVENANCE_COLUMNS[0] not in reader.schema.names:
+            return of_features
         only = reader.provenance(piece)
         if only is not None:
             counts[only] = counts.get(only, 0) + piece.rows

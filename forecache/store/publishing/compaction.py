@@ -16,7 +16,8 @@ from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import read_back, row_blocks
-from forecache.store.read.snapshot import Snapshot, merged
+from forecache.store.read.merge import merged
+from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.segment.writer import PAGE, write_sorted
 

@@ -56,7 +56,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
 
 def _shards(publication: Publication, rows: int) -> int:
     """As many as suit the rows; the current base's where those are near, so that the two can be compared."""
-    values = publication.source.values_of(rows)
+    values = publication.values_of(rows)
     if publication.current is not None:
         base = len(publication.current.segments[0].shards)
         if suits(base, rows, values):

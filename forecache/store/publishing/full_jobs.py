@@ -66,7 +66,7 @@ def encode(
     for piece in pieces:
         only = reader.provenance(piece)
         position = 0
-        for batch in reader.batches(piece, encoding.columns(provenance=only is None)):
+        for batch in reader.batches(piece, encoding.columns(provenance=only is None), batch_rows=encoding.batch_rows):
             sink.write(*encoder.encode(batch, f"{piece.place}, row {{}}", position, only))
             position += len(batch)
     sink.close()

@@ -49,11 +49,10 @@ def check_gates(
                 f"the rows go from {current.rows:,} to {rows:,}, a change of {change:.0%}"
                 f" (max_row_change {rules.max_row_change:.0%})"
             )
+    most_nulls = rules.max_null_share or 0.0
     for name, count in nulls.items():
-        if rows and count / rows > rules.max_null_share:
-            reasons.append(
-                f"{count:,} of {rows:,} values of {name!r} are null (max_null_share {rules.max_null_share:g})"
-            )
+        if rows and count / rows > most_nulls:
+            reasons.append(f"{count:,} of {rows:,} values of {name!r} are null (max_null_share {most_nulls:g})")
     if rules.max_psi is not None:
         reasons += [
             f"{name!r} has drifted from version {current.version if current else '?'} by a population stability index"

@@ -46,7 +46,7 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
         return None, (
             f"the {row_changes.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
         )
-    shards, values = len(current.segments[0].shards), publication.source.values_of(rows)
+    shards, values = len(current.segments[0].shards), publication.values_of(rows)
     if not suits(shards, rows, values):
         return None, f"the base has {shards} shards where {num_shards(rows, values)} suit {rows:,} rows"
     changes = key_changes(row_changes)
@@ -175,7 +175,7 @@ def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
     folder.mkdir()
     keys, entries = changes.keys, changes.entries
     hashes = key_hashes(changes.key_list)
-    shards = num_shards(len(keys), publication.source.values_of(len(keys)))
+    shards = num_shards(len(keys), publication.values_of(len(keys)))
     shard_of = hashes & np.uint64(shards - 1)
     built: list[ShardInfo] = []
     for shard in range(shards):

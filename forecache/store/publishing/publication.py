@@ -15,10 +15,13 @@ from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.entries import Encoding
 from forecache.store.encoding.prediction_source import NightSource
+from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
 from forecache.store.layout import remove_tree
-from forecache.store.manifest import Field, Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
+from forecache.store.manifest import Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
 from forecache.store.store import Store
+
+_NUMBERS_OF_AN_ITEM = 12
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,13 @@ class Publication:
     @cached_property
     def encoding(self) -> Encoding:
         """How the night's rows are encoded, with the night's commonest provenance as the version's."""
-        return Encoding(self.key, self.fields, self.source.provenance)
+        return Encoding(self.key, self.fields, self.source.provenance, self.pipeline.packed is not None)
+
+    def values_of(self, rows: int) -> int:
+        """What so many rows weigh in the choice of shards, in items of lists in JSON."""
+        if self.pipeline.packed is not None:
+            return rows * sum(field.size for field in self.fields) // _NUMBERS_OF_AN_ITEM
+        return self.source.values_of(rows)
 
     @cached_property
     def staging(self) -> Path:
@@ -77,6 +86,7 @@ class Publication:
         statistics: dict[str, Any],
         filter_file: ShardInfo | None,
     ) -> Manifest:
+        packed = self.pipeline.packed
         return Manifest(
             pipeline=self.pipeline.name,
             store=self.store_id,
@@ -100,6 +110,8 @@ class Publication:
             inputs=self.inputs,
             statistics=statistics,
             filter=filter_file,
+            layout="json" if packed is None else "packed",
+            contract="" if packed is None else packed.contract,
         )
 
     def clean_up(self) -> None:

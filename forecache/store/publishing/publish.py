@@ -1,9 +1,11 @@
-"""Publishing: the newest night of a prediction table becomes the served version, verified before it does."""
+"""Publishing: the newest night of predictions or features becomes the served version, verified before it does."""
 
 import time
 from collections.abc import Callable
 from datetime import date
 from typing import Any
+
+import pyarrow as pa
 
 from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.files import write_durably
@@ -14,7 +16,9 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store.encoding.entries import field_list, key_schema
+from forecache.store.encoding.packed_entries import packed_fields
 from forecache.store.encoding.prediction_source import NightSource, open_night
+from forecache.store.fields import Field
 from forecache.store.integrity import verify_overdue
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
@@ -39,7 +43,7 @@ def publish(
     progress: Progress = no_progress,
     approve: Callable[[NightSource], None] = lambda _: None,
 ) -> StageResult:
-    """Make a night's predictions the served version of the pipeline's store.
+    """Make a night's rows the served version of the pipeline's store.
 
     The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a new
     base otherwise. Where the small segments together hold more than that, or base and segments are more than
@@ -53,7 +57,7 @@ def publish(
             refuses it by raising.
 
     Raises:
-        NotFoundError: There are no predictions for that night.
+        NotFoundError: There are no rows for that night.
         InputError: Null, duplicate or too long keys, or types that cannot be published.
         CheckError: `approve`, a publish gate or the verification says no, or the content is that of a quarantined
             version.
@@ -82,7 +86,7 @@ def publish(
             store_id=pointer.store or new_store_id(),
             source=source,
             key=key_schema(source.schema, pipeline.key),
-            fields=field_list(source.schema, pipeline.served_fields),
+            fields=served_fields(source.schema, pipeline),
             version=pointer.last + 1,
             current=current,
             inputs=inputs,
@@ -111,7 +115,15 @@ def content_inputs(pipeline: Served, source: NightSource) -> str:
     """What the content of a version depends on."""
     rules = (max_age_h(pipeline), pipeline.publishing.on_stale)
     parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
-    return ":".join(map(str, [*parts, source.digest]))
+    contract = [pipeline.packed.contract] if pipeline.packed else []
+    return ":".join(map(str, [*parts, *contract, source.digest]))
+
+
+def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
+    """The fields of a version; InputError for a column of a type that cannot be served."""
+    if pipeline.packed is not None:
+        return packed_fields(schema, pipeline.served_fields, pipeline.packed)
+    return field_list(schema, pipeline.served_fields)
 
 
 def _refuse_quarantined(store: Store, inputs: str) -> None:
@@ -171,6 +183,9 @@ def _why_full(publication: Publication) -> str:
     current = publication.current
     if current is None:
         return "the first version"
+    packed = publication.pipeline.packed
+    if packed is not None and current.contract != packed.contract:
+        return "the features mean something else than those published"
     if (current.key, current.fields) != (publication.key, publication.fields):
         return "the key or the served fields have changed"
     if current.source.uri != publication.source.source.uri:
@@ -189,7 +204,7 @@ def _result(
         nights=(date.fromisoformat(manifest.as_of),),
         rows=manifest.rows,
         seconds=time.perf_counter() - started,
-        table=pipeline.prediction_table,
+        table=pipeline.served_table,
         delta_version=manifest.source.delta_version,
         skipped=skipped,
         details={

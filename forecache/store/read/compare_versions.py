@@ -6,10 +6,9 @@ from typing import Any
 
 import orjson
 
+from forecache.store.fields import NUMERIC
 from forecache.store.read.snapshot import Snapshot, split_entry
 from forecache.store.store import Store
-
-_NUMERIC = ("double", "bigint")
 
 
 def diff_versions(store: Store, before: int, after: int, *, top: int = 10) -> dict[str, Any]:
@@ -31,8 +30,8 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
         numeric field changed most).
     """
     counts = {"changed": 0, "added": 0, "removed": 0, "provenance_only": 0}
-    fields = {field.name: _FieldChange(field.type in _NUMERIC) for field in after.manifest.fields}
-    lead = next((field.name for field in after.manifest.fields if field.type in _NUMERIC), None)
+    fields = {field.name: _FieldChange(field.type in NUMERIC) for field in after.manifest.fields}
+    lead = next((field.name for field in after.manifest.fields if field.type in NUMERIC), None)
     movers: list[tuple[float, str, Any, Any]] = []
     for key, old, new in _differing(before, after):
         if old is None:

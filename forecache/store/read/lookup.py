@@ -1,44 +1,56 @@
 """From a key to its entry, through the segments of a version: closures over what they need, because reads are hot."""
 
 import mmap
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
+
+from forecache.store.read.together import Get, GetDelta, GetMany, GetMatrix, Layers, many_reader, matrix_reader
 
 if TYPE_CHECKING:
     from forecache.store.segment.index import Index
 
 # numpy is imported when a version is opened: what opens none, such as a command that lists versions, does without.
 
-Get = Callable[[bytes], bytes | None]
-GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
-GetDelta = Callable[[bytes, int], bytes | None]
-"""The newest entry of a key in the deltas whose bits are set, a tombstone as an empty one; None where none has it."""
 _NEWLINE = ord("\n")
 """A number is looked for ten times as fast as a bytes object of one byte."""
-_FEW = 28
-"""So many keys are found sooner one by one than together."""
-_BLOCK = 1 << 16
-"""Most keys that are looked up together, so that memory stays bounded."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The fastest readers for the layers at hand: of a value, of an entry, of many, and of a matrix if it is packed."""
+
+    get: Get
+    get_entry: Get
+    get_entries: GetMany
+    matrix: GetMatrix | None
 
 
 def entry_readers(
-    layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool
-) -> tuple[Get, Get, GetMany]:
-    """The fastest readers of one value, of one entry and of many for the layers at hand, the oldest first.
+    layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool, columns: int
+) -> Readers:
+    """Readers of a version.
 
     Args:
-        layers: For each segment the read transactions of its shards.
+        layers: For each segment the read transactions of its shards, the oldest first.
         index: Of the base.
         filter_map: Where there are deltas.
         carried: Whether entries may have a second line.
+        columns: Numbers of a packed entry; 0: entries are JSON.
     """
+
+    def readers(
+        get: Get, get_entry: Get, get_delta: GetDelta | None = None, slots: memoryview | None = None
+    ) -> Readers:
+        these = Layers(index, base_get, get_entry, get_delta, slots)
+        return Readers(get, get_entry, many_reader(these), matrix_reader(these, columns) if columns else None)
+
     from forecache.store.segment.filter import slot_width
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
-        return _values(base_get) if carried else base_get, base_get, _many_reader(index, base_get, base_get, None, None)
+        return readers(_values(base_get) if carried else base_get, base_get)
     assert filter_map is not None, "a version with delta segments has a filter"
     # Behind eight bytes, bit i of a slot says that delta i may hold a key with that hash. Most slots are empty, so that
     # most reads touch the base alone.
@@ -78,7 +90,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return get if carried else get_entry, get_entry, _many_reader(index, base_get, get_entry, get_delta, slots)
+    return readers(get if carried else get_entry, get_entry, get_delta, slots)
 
 
 def _layer_reader(layer: list[Any]) -> Get:
@@ -101,47 +113,3 @@ def _values(get_entry: Get) -> Get:
         return entry[: entry.index(b"\n")]
 
     return get
-
-
-def _many_reader(
-    index: "Index", base_get: Get, get: Get, get_delta: GetDelta | None, slots: memoryview | None
-) -> GetMany:
-    """A reader of many keys, through the base's index.
-
-    Where the index does not lead to a key, and where a delta may hold it, keys are read one by one.
-
-    Args:
-        base_get: Reads the base alone.
-        get: Reads all segments.
-        get_delta: Reads the deltas alone; None where there are none.
-        slots: Of the filter; None where there are no deltas.
-    """
-    import numpy as np
-
-    from forecache.store.segment.index import key_hashes
-
-    find = index.find
-    table = None if slots is None else np.asarray(slots)
-    slot_mask = np.uint64(0 if table is None else len(table) - 1)
-
-    def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
-        if len(keys) <= _FEW:
-            return list(map(get, keys))
-        if len(keys) > _BLOCK:
-            blocks = (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
-            return [entry for block in blocks for entry in get_many(block)]
-        hashes = key_hashes(keys)
-        entries: list[bytes | None]
-        entries, elsewhere = find(keys, hashes)
-        for place in elsewhere:
-            entries[place] = base_get(keys[place])
-        if table is not None and get_delta is not None:
-            candidates = table.take((hashes & slot_mask).view(np.int64))
-            places = np.flatnonzero(candidates)
-            for place, bits in zip(places.tolist(), candidates.take(places).tolist(), strict=True):
-                entry = get_delta(keys[place], bits)
-                if entry is not None:
-                    entries[place] = entry or None
-        return entries
-
-    return get_many

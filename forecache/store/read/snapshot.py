@@ -1,7 +1,7 @@
 """A snapshot: one version of the store, open for reading.
 
-An entry, as a segment holds it, is the JSON object of the served fields, compact, in the order of the manifest's
-`fields`, ready to be copied into an answer:
+An entry, as a segment of a version of the layout "json" holds it, is the JSON object of the served fields, compact, in
+the order of the manifest's `fields`, ready to be copied into an answer:
 
     {"churn_probability":0.83,"risk_segment":"high"}
 
@@ -12,22 +12,31 @@ provenance in the manifest's `provenances`:
 
 JSON text holds no raw line feed, so `entry.partition(b"\\n")` splits it without parsing (see `split_entry`). An empty
 entry in a delta segment is a tombstone: the key has left.
+
+In a version of the layout "packed" an entry is the float32 numbers of all fields, little-endian, in the order of the
+manifest's `columns`, and nothing else. `matrix` reads many at once.
 """
 
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xxhash
 
-from forecache.errors import ConflictError, DamagedError
+from forecache.errors import ConflictError, DamagedError, InputError
 from forecache.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.store.layout import Layout
 from forecache.store.manifest import Manifest, SegmentInfo
-from forecache.store.read.lookup import Get, GetMany, entry_readers
+from forecache.store.read.lookup import entry_readers
+from forecache.store.read.merge import merged
+from forecache.store.read.together import Get, GetMany
 from forecache.store.segment import mapping as segments
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Snapshot:
@@ -35,14 +44,14 @@ class Snapshot:
 
     Attributes:
         manifest: What the version says about itself.
-        get: `get(key)` returns the JSON object of the served fields, or None. A bound function: keep it in a local
-            variable in hot loops.
+        get: `get(key)` returns the JSON object of the served fields (of a packed version its numbers), or None. A bound
+            function: keep it in a local variable in hot loops.
         get_entry: Like `get`, but with the row's provenance id where it has one of its own.
         get_entries: `get_entries(keys)` returns what `get_entry` would for each key, in their order.
     """
 
     __slots__ = (
-        "__weakref__", "_filter_inode", "_handles", "_layers", "_release",
+        "__weakref__", "_filter_inode", "_handles", "_layers", "_matrix", "_release",
         "get", "get_entries", "get_entry", "layout", "manifest",
     )  # fmt: skip
 
@@ -69,9 +78,10 @@ class Snapshot:
         self._layers = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
-        self.get, self.get_entry, self.get_entries = entry_readers(
-            self._layers, index, filter_map, carried=manifest.carried > 0
-        )
+        columns = len(manifest.columns) if manifest.is_packed else 0
+        readers = entry_readers(self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns)
+        self.get, self.get_entry, self.get_entries = readers.get, readers.get_entry, readers.get_entries
+        self._matrix = readers.matrix
         self._release = weakref.finalize(self, _release, self._handles, lease)
 
     def _open_segment(self, segment: SegmentInfo) -> None:
@@ -85,6 +95,26 @@ class Snapshot:
         if not self.manifest.carried:
             return entries
         return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of `matrix`: those of the fields, and `<name>_0` and so on of a vector."""
+        return self.manifest.columns
+
+    def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
+        """The rows of n keys of a packed version, in their order: (float32 [n, len(columns)], found bool [n]).
+
+        The arrays are new; the row of a key that is not found is NaN.
+
+        Raises:
+            InputError: The version holds JSON.
+        """
+        if self._matrix is None:
+            raise InputError(
+                f"{self.manifest.pipeline} is published as JSON, which is no matrix.",
+                remedy="Publish a feature view, and look up that one.",
+            )
+        return self._matrix(keys)
 
     def base_keys(self, shard: int) -> Iterator[bytes]:
         """The keys in one shard of the base, whether or not a delta has removed them since."""
@@ -187,25 +217,6 @@ class Snapshot:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def merged(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, entry) pairs of `base`, which come in the keys' order, under those of `overlay`, in the same order.
-
-    Args:
-        overlay: An empty entry removes its key.
-    """
-    newer = sorted(overlay.items(), reverse=True)
-    for pair in base:
-        while newer and newer[-1][0] <= pair[0]:
-            first = newer.pop()
-            if first[0] == pair[0]:
-                pair = first
-            elif first[1]:
-                yield first
-        if pair[1]:
-            yield pair
-    yield from (pair for pair in reversed(newer) if pair[1])
 
 
 def split_entry(entry: bytes) -> tuple[bytes, str]:

@@ -26,6 +26,7 @@ _ROWS_PER_BUCKET = 3.4
 """Leaves one entry in 280 without a place, at 19 bytes an entry."""
 _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
+_NONE = np.empty(0, np.int64)
 _MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
 
 
@@ -97,10 +98,12 @@ class Index:
         self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)
         self._counts = np.array(counts, np.int64)
         self._mask = len(headers) - 1
+        self._windows: dict[int, np.ndarray] = {}
+        """By a number of bytes, each stretch of so many in the region as one item."""
 
     def close(self) -> None:
         """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
-        del self._map, self._bytes, self._buckets
+        del self._map, self._bytes, self._buckets, self._windows
 
     def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
         """The entry in the place that the index has for each key, and the positions where that is another key's.
@@ -108,6 +111,44 @@ class Index:
         Args:
             hashes: From `key_hashes`, uint64 [n].
         """
+        return self._entries(keys, *self._records(hashes))
+
+    def find_packed(self, keys: Sequence[bytes], hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of a segment whose entries have `size` bytes each: (uint8 [n, size], positions of other keys)."""
+        starts, _ = self._records(hashes)
+        lengths = set(map(len, keys))
+        longest = max(lengths)
+        if len(self._bytes) < 2 + longest + size:
+            return np.empty((len(keys), size), np.uint8), np.arange(len(keys))
+        if len(lengths) == 1:
+            # The usual case: key and entry are copied together.
+            head, prefix = 2 + longest, longest.to_bytes(2, "little")
+            records, wanted = self._copied(starts, head + size), prefix + prefix.join(keys)
+            heads, entries = records[:, :head], records[:, head:]
+            if heads.tobytes() == wanted:
+                return entries, _NONE
+            differ = heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)
+            return entries, np.flatnonzero(differ.any(axis=1))
+        of_keys = np.fromiter(map(len, keys), "<u2", len(keys))
+        heads = self._copied(starts, 2 + longest)
+        differ = heads[:, 2:] != np.array(keys, f"S{longest}").view(np.uint8).reshape(len(keys), longest)
+        differ &= np.arange(longest) < of_keys[:, None]
+        wrong = differ.any(axis=1) | (heads[:, :2].copy().view("<u2")[:, 0] != of_keys)
+        starts += 2
+        starts += of_keys
+        return self._copied(starts, size), np.flatnonzero(wrong)
+
+    def _copied(self, starts: np.ndarray, size: int) -> np.ndarray:
+        """`size` bytes of the region from each start, uint8 [n, size]; other ones where so many do not follow it."""
+        windows = self._windows.get(size)
+        if windows is None:
+            windows = np.ndarray(len(self._bytes) - size + 1, f"V{size}", self._bytes, 0, (1,))
+            self._windows[size] = windows
+        starts = np.minimum(starts, len(windows) - 1)
+        return windows[starts].view(np.uint8).reshape(len(starts), size)
+
+    def _records(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the record of each hash begins and ends in the region, int64 [n], if it has one."""
         shards = hashes.view(np.uint8)[::8] & self._mask
         places = _buckets_of(hashes, self._counts.take(shards))
         places += self._first_row.take(shards)
@@ -118,7 +159,7 @@ class Index:
         slots = rows.ravel().take(chosen)
         starts = self._starts.take(shards)
         starts += np.multiply(slots.view("<u4")[::2], 2, dtype=np.int64)
-        return self._entries(keys, starts, starts + slots.view("<u2")[2::4])
+        return starts, starts + slots.view("<u2")[2::4]
 
     def _entries(
         self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray

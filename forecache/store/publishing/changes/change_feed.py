@@ -1,6 +1,7 @@
 """The change data feed of the prediction table, from the published Delta version to the current one."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,6 @@ from deltalake.exceptions import DeltaError
 
 from forecache.lake.delta.comparison import feed
 from forecache.pipeline import AS_OF
-from forecache.store.encoding.entries import Encoding
 from forecache.store.publishing.changes.changes import ChangesUnavailable, RowChanges, Rows
 from forecache.store.publishing.publication import Publication
 from forecache.store.publishing.worker_pool import num_cores
@@ -30,7 +30,7 @@ def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     """
     current, source = publication.current, publication.source
     assert current is not None
-    encoding = Encoding(publication.key, publication.fields, current.provenance)
+    encoding = replace(publication.encoding, provenance=current.provenance)
     removed, added = Rows(encoding, keep_entries=False), Rows(encoding, keep_entries=True)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:

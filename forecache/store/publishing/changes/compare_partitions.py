@@ -6,6 +6,7 @@ compared; only rows that differ, at most `limit` of them, are encoded, and trave
 
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from operator import ne
 
 import pyarrow as pa
@@ -49,7 +50,7 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
     try:
         table = open_table(publication.settings, source.source.table, version=current.source.delta_version)
         old_reader, new_reader = NightReader(table, current.as_of), source.reader
-        old_encoding = Encoding(publication.key, publication.fields, current.provenance)
+        old_encoding = replace(publication.encoding, provenance=current.provenance)
         old, new = _hashed(old_reader, old_encoding), _hashed(new_reader, publication.encoding)
         publication.progress("Comparing with the published night", 0.6)
         with publication.store.snapshot(current.version) as snapshot, _threads() as threads:

@@ -1,0 +1,43 @@
+"""What was found in a project, by name."""
+
+from dataclasses import dataclass, field
+
+from forecache.errors import SettingsError
+from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.recommenders.recommender import Recommender
+from forecache.pipeline.recommenders.similar import SimilarItems, similar_items_of
+
+Published = Pipeline | Recommender | SimilarItems | FeatureView
+
+
+@dataclass(frozen=True)
+class Project:
+    """What was found in a project.
+
+    Attributes:
+        pipelines, recommenders: By name, in alphabetical order.
+        broken: By the name of a module whose pipelines cannot be used, why.
+        mailings: By name, in alphabetical order.
+        views: The published feature views, by name, in alphabetical order.
+    """
+
+    pipelines: dict[str, Pipeline]
+    broken: dict[str, SettingsError]
+    recommenders: dict[str, Recommender] = field(default_factory=dict)
+    mailings: dict[str, Mailing] = field(default_factory=dict)
+    views: dict[str, FeatureView] = field(default_factory=dict)
+
+    @property
+    def nightly(self) -> dict[str, Pipeline | Recommender]:
+        """What has a nightly run, by name, in alphabetical order."""
+        both: dict[str, Pipeline | Recommender] = {**self.pipelines, **self.recommenders}
+        return {name: both[name] for name in sorted(both)}
+
+    @property
+    def served(self) -> dict[str, Published]:
+        """What can be published: also the lists from item to item of recommenders, and feature views."""
+        similar = filter(None, map(similar_items_of, self.recommenders.values()))
+        found: dict[str, Published] = {**self.nightly, **{each.name: each for each in similar}, **self.views}
+        return {name: found[name] for name in sorted(found)}

@@ -1,0 +1,92 @@
+"""Rows of numbers packed into entries of one width: little-endian float32, in the order of the fields.
+
+A null is NaN, and every NaN has the same bits, so that equal rows are equal entries.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.errors import InputError
+from forecache.lake.delta.comparison.partition import plain_type
+from forecache.pipeline.served import Packed
+from forecache.store.fields import Field
+from forecache.store.packed import FLOAT
+
+
+def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
+    """The fields of a packed version; InputError for a column whose values are no numbers."""
+    return tuple(_field(name, plain_type(schema.field(name).type), packed.sizes.get(name)) for name in names)
+
+
+def _field(name: str, kind: pa.DataType, size: int | None) -> Field:
+    numbers = kind if size is None else kind.value_type if pa.types.is_list(kind) else pa.null()
+    if not (pa.types.is_floating(numbers) or (size is None and pa.types.is_integer(numbers))):
+        raise InputError(
+            f"The field {name!r} has the type {kind}, and is to be packed as "
+            f"{'a float32' if size is None else f'{size} float32'}.",
+            remedy="Publish numbers, and vectors of them.",
+        )
+    return Field(name, "float") if size is None else Field(name, "vector", size)
+
+
+def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of: Callable[[int], str]) -> pa.Array:
+    """The entry of every row, binary [n].
+
+    Args:
+        columns: Of the fields, in their order.
+        key_of: Names the key of a row, for messages.
+
+    Raises:
+        InputError: A whole number is not exact in float32, or a vector has another size than its field.
+    """
+    width = sum(field.size for field in fields)
+    rows = np.empty((len(columns[0]), width), FLOAT)
+    place = 0
+    for column, field in zip(columns, fields, strict=True):
+        rows[:, place : place + field.size] = _numbers(column, field, key_of)
+        place += field.size
+    rows[np.isnan(rows)] = np.nan
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(width * FLOAT.itemsize)
+    return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows)])
+
+
+def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np.ndarray:
+    """The values of a field, float32 [n, size]."""
+    if field.type == "vector":
+        return _vectors(column, field, key_of)
+    if pa.types.is_integer(column.type):
+        whole = column.cast(pa.int64()).fill_null(0).to_numpy()
+        numbers = whole.astype(FLOAT)
+        with np.errstate(invalid="ignore"):  # the float32 next to the largest int64 is none
+            wrong = np.flatnonzero((numbers.astype(np.int64) != whole) | (numbers >= 2.0**63))
+        if len(wrong):
+            row = int(wrong[0])
+            raise InputError(
+                f"The whole number {whole[row]:,} in the field {field.name!r} of the key {key_of(row)} is not "
+                "exact in float32.",
+                remedy="Declare the feature as a number, or leave it out of `publish.fields`; up to 16,777,216 all are "
+                "exact.",
+            )
+        if column.null_count:
+            numbers[np.asarray(column.is_null())] = np.nan
+        return numbers[:, None]
+    return column.cast(pa.float32()).fill_null(np.nan).to_numpy()[:, None]
+
+
+def _vectors(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np.ndarray:
+    lengths = pc.list_value_length(column)
+    wrong = np.flatnonzero(np.asarray(pc.not_equal(lengths, field.size).fill_null(False)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"The vector {field.name!r} of the key {key_of(row)} has {lengths[row]} numbers where its field has "
+            f"{field.size}.",
+            remedy="Nothing was published. Build the features of that date anew.",
+        )
+    found = np.full((len(column), field.size), np.nan, FLOAT)
+    items = column.flatten().cast(pa.float32()).fill_null(np.nan).to_numpy()
+    found[np.asarray(column.is_valid())] = items.reshape(-1, field.size)
+    return found

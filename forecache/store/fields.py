@@ -1,0 +1,30 @@
+"""The fields that a version serves."""
+
+from dataclasses import dataclass
+
+NUMERIC = ("double", "bigint", "float")
+"""Types of fields that are one number."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A served field.
+
+    Attributes:
+        type: "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or of
+            "float", and "array<struct<name:T,...>>" for lists of structures of these. In a packed version "float", or
+            "vector" of `size` of them.
+    """
+
+    name: str
+    type: str
+    size: int = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its numbers in a packed row."""
+        return tuple(f"{self.name}_{i}" for i in range(self.size)) if self.type == "vector" else (self.name,)
+
+    @property
+    def holds_structs(self) -> bool:
+        return self.type.startswith("array<struct<")
