@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.output import show_table
-from forecache.pipeline import Pipeline, baseline_name
+from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def verdicts(
                 "state": verdict.state,
                 "reasons": list(verdict.reasons),
                 "decided_by": pipeline.trained_gate.metric,
-                "baseline_feature": baseline_name(pipeline),
+                "baseline_feature": verdict.baseline_name,
                 "metrics": {metric: verdict.metrics[metric] for metric in metrics},
                 "baseline": dict(verdict.baseline),
             }

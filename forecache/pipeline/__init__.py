@@ -15,7 +15,8 @@ from forecache.pipeline.loading import load_pipeline, load_pipelines, load_serve
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.pipeline.models.fit_run import FitRun
-from forecache.pipeline.models.judging import Task, baseline_name
+from forecache.pipeline.models.gate import Baseline, Gate, Metric
+from forecache.pipeline.models.judging import Task
 from forecache.pipeline.models.model import EntitySplit, EstimatorModel, TorchModel, Training
 from forecache.pipeline.models.output import (
     AnyOutput,
@@ -29,7 +30,7 @@ from forecache.pipeline.models.output import (
     Vector,
 )
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
-from forecache.pipeline.policies import Baseline, Drift, Effect, Gate, Metric, Publish, Retraining
+from forecache.pipeline.policies import Drift, Effect, Publish, Retraining
 from forecache.pipeline.recommenders.catalogue import Catalogue
 from forecache.pipeline.recommenders.recommender import RankingGate, Recommender
 from forecache.pipeline.schedules.schedule import Schedule
@@ -93,7 +94,6 @@ __all__ = [
     "Vector",
     "Where",
     "Window",
-    "baseline_name",
     "expect",
     "load_pipeline",
     "load_pipelines",

@@ -16,6 +16,7 @@ from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.features import Features, Label, check_as_they_are
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.pipeline.models.gate import Gate
 from forecache.pipeline.models.judging import Task, check_outputs, task_of
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.models.output import AnyOutput, Segment
@@ -23,13 +24,15 @@ from forecache.pipeline.models.trained import TRAINED, check_training, not_publi
 from forecache.pipeline.names import (
     AS_OF,
     FEATURES,
+    POSITION,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
+    REQUEST_ID,
     TRAINING_SET,
     check_name,
     check_unique,
 )
-from forecache.pipeline.policies import Drift, Gate, Publish, Retraining
+from forecache.pipeline.policies import Drift, Publish, Retraining
 from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Predictions
@@ -141,6 +144,11 @@ class Pipeline(Predictions):
     def is_trained(self) -> bool:
         """Whether the model is trained here, rather than applied as it is."""
         return isinstance(self.model, TRAINED)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether its rows are those of requests to a real-time model, which are judged request by request."""
+        return self.key == (REQUEST_ID, POSITION)
 
     @property
     def trained_label(self) -> Label:

@@ -12,6 +12,8 @@ TILES = "tiles_"
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
 """What the tables of a pipeline are called, before its name."""
 AS_OF = "as_of"
+REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
+"""Of the examples of a real-time model: which request, the place of a candidate in it, and when it was made."""
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
 

@@ -1,100 +1,14 @@
-"""What is decided without a person: which model goes live, what is served, how far scores may move, when to train."""
+"""What is decided without a person: what is served, how far scores may move, when to train."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
-from forecache.pipeline.names import check_name, check_unique
+from forecache.pipeline.names import check_unique
 
 Effect = Literal["none", "small", "large"]
-METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles"], tuple[str, ...]] = {
-    "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),
-    "regression": ("mae", "rmse", "r2", "spearman"),
-    "multiclass": ("log_loss", "accuracy", "macro_f1", "top_3_accuracy", "roc_auc", "ece"),
-    "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
-}
-"""What a gate can judge by, for each kind of label, and for quantiles of a number; see `docs/outputs.md`."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of your own, which a gate can judge by and have a floor for.
-
-    Attributes:
-        function: `function(label, prediction, weight)` returns a number; each an array of n rows, float64. The label of
-            a class is its position among the model's classes; the prediction is [n] for a number, else [n, classes] or
-            [n, levels]. A row with weight 2 counts as two rows: the weights are those that the label declares, else
-            ones.
-    """
-
-    name: str
-    function: Callable[..., float]
-    greater_is_better: bool = True
-
-    def __post_init__(self) -> None:
-        check_fields(f"Metric {self.name!r}", self)
-        check_name("metric", self.name)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A single feature used as the score, against which every model has to show its worth.
-
-    Attributes:
-        scale: For a regression, the prediction is `scale * feature`; for a binary label its sign gives the direction.
-    """
-
-    feature: str
-    scale: float = 1.0
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        check_fields("`Baseline`", self)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """When a candidate may become the champion, judged on the test split.
-
-    Attributes:
-        metric: Of `METRICS` for the label's kind, such as "roc_auc" (more is better) or "mae" (less is better), or one
-            of `metrics`.
-        floors: Worst value allowed for each named metric, of the same ones.
-        baseline: For a binary label and a regression. Classes and quantiles are compared with the same answer for all:
-            class shares and quantiles of the training split.
-        baseline_margin: The metric must beat the baseline's by at least this much.
-        max_regression: How much worse than the champion on the same rows the metric may be.
-        slices: Features by whose values (or quarters) the champion is compared too.
-        max_slice_regression: How much worse the metric may surely be in any slice.
-        max_ece: Largest expected calibration error, in the label's unit; None: any.
-        max_latency_ms: Longest median time of scoring one row.
-        max_size_bytes: Largest exported model.
-        max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
-        approval: A model that passes waits until a person promotes it.
-        metrics: Metrics of your own, beside those of the label's kind.
-    """
-
-    metric: str
-    floors: Mapping[str, float]
-    baseline: Baseline | None = None
-    baseline_margin: float = 0.0
-    max_regression: float = 0.002
-    slices: tuple[str, ...] = ()
-    max_slice_regression: float = 0.01
-    max_ece: float | None = None
-    max_latency_ms: float = 5.0
-    max_size_bytes: int = 100_000_000
-    max_prediction_psi: float | None = None
-    approval: bool = False
-    metrics: tuple[Metric, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_fields("`Gate`", self)
-        check_unique("metric", "`Gate`", [metric.name for metric in self.metrics])
-        check_least("`Gate`", self, 0, "max_regression", "max_slice_regression", "max_ece")
-        check_least("`Gate`", self, 0, "max_latency_ms", "max_size_bytes", "max_prediction_psi", above=True)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ import pytest
 from sample_project.pipelines.visits import basket, returns
 
 from forecache.inference.encoding import encoding_of
+from forecache.pipeline import Pipeline
 from forecache.registry.gate import checks
+from forecache.registry.gate.baselines import Scored
 from forecache.registry.gate.examples import Examples
 from forecache.registry.gate.loaded_model import LoadedModel
+from forecache.registry.gate.metrics import Array
 from forecache.registry.gate.slices import slices
 
 RNG = np.random.default_rng(11)
@@ -20,6 +23,7 @@ FEATURES = RNG.normal(size=(ROWS, 5)).astype(np.float32)
 LABEL = (RNG.random(ROWS) < 1 / (1 + np.exp(-2 * FEATURES[:, 2]))).astype(float)
 GOOD = FEATURES[:, 2].astype(float)
 POOR = GOOD + RNG.normal(0, 3, ROWS)
+EXAMPLES = Examples(FEATURES, LABEL, (), encoding_of(returns.feature_columns, {}))
 
 
 def test_floor_of_a_metric_where_less_is_better_is_an_upper_bound() -> None:
@@ -56,26 +60,35 @@ def test_a_check_without_a_limit_is_reported_and_a_regression_has_no_calibration
 
 def test_the_metrics_that_the_baseline_wins_are_named() -> None:
     metrics, baseline = {"mae": 2.0, "rmse": 5.0, "r2": 0.27}, {"mae": 3.0, "rmse": 4.0, "r2": 0.42}
-    [found] = checks.compare_other_metrics(basket, metrics, baseline)
+    spent = Scored("spent", GOOD, baseline)
+    [found] = checks.compare_other_metrics(basket, metrics, spent)
     assert (found.result, found.value) == ("reported", None)
     assert "alone is better by rmse (5.0000 against 4.0000), r2 (0.2700 against 0.4200)" in found.reason
     assert found.reason.endswith("the gate judges by mae")
-    assert not list(checks.compare_other_metrics(basket, {"mae": 2.0, "rmse": 3.0, "r2": 0.5}, baseline))
+    assert not list(checks.compare_other_metrics(basket, {"mae": 2.0, "rmse": 3.0, "r2": 0.5}, spent))
+
+
+def against(pipeline: Pipeline, score: Array, baseline: Array) -> checks.Check:
+    [check] = checks.check_baselines(pipeline, EXAMPLES, score, [Scored("visits", baseline, {})])
+    return check
 
 
 def test_baseline_check_fails_without_a_sure_gain() -> None:
-    assert checks.check_baseline(returns, LABEL, GOOD, POOR).passed
-    unsure = checks.check_baseline(
-        replace(returns, gate=replace(returns.gate, baseline_margin=0.0)), LABEL, GOOD, GOOD * 2
-    )
-    assert not unsure.passed
-    assert not checks.check_baseline(returns, LABEL, POOR, GOOD).passed
+    assert against(returns, GOOD, POOR).passed
+    assert not against(replace(returns, gate=replace(returns.gate, baseline_margin=0.0)), GOOD, GOOD * 2).passed
+    assert not against(returns, POOR, GOOD).passed
+
+
+def test_of_several_baselines_each_has_to_be_beaten() -> None:
+    several = [Scored("poor", POOR, {}), Scored("good", GOOD, {})]
+    found = {check.name: check.passed for check in checks.check_baselines(returns, EXAMPLES, GOOD, several)}
+    assert found == {"baseline:poor": True, "baseline:good": False}
 
 
 def test_champion_check_allows_the_margin_and_no_more() -> None:
     slightly = GOOD + RNG.normal(0, 0.02, ROWS)
-    assert checks.check_champion(returns, LABEL, slightly, GOOD, version=3).passed
-    worse = checks.check_champion(returns, LABEL, POOR, GOOD, version=3)
+    assert checks.check_champion(returns, EXAMPLES, slightly, GOOD, version=3).passed
+    worse = checks.check_champion(returns, EXAMPLES, POOR, GOOD, version=3)
     assert not worse.passed
     assert "worse than champion 3" in worse.reason
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from outputs_project.pipelines import kinds
+from ranking_support import offers
 from sklearn import metrics as sk
 
 from forecache.errors import InputError
 from forecache.pipeline import Gate, Metric
-from forecache.pipeline.policies import METRICS
+from forecache.pipeline.models.gate import METRICS
 from forecache.registry.gate import metrics as ours
 from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
 from forecache.registry.gate.class_metrics import MULTICLASS, on_classes
@@ -68,7 +69,8 @@ def test_ranking_metrics_are_not_a_number_with_one_class_only() -> None:
 
 def test_a_declaration_may_name_every_metric_there_is() -> None:
     found = {"binary": ours.BINARY, "regression": ours.REGRESSION, "multiclass": MULTICLASS, "quantiles": QUANTILES}
-    assert {task: tuple(metrics) for task, metrics in found.items()} == METRICS
+    ranking = judge_of(offers, np.array([2])).metrics
+    assert {task: tuple(metrics) for task, metrics in {**found, "ranking": ranking}.items()} == METRICS
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("roc_auc", 0.1), ("mae", -0.1)])

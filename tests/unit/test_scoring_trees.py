@@ -11,8 +11,8 @@ import pytest
 from forecache.errors import CheckError
 from forecache.inference.runtimes.sklearn import load_predict, load_skops
 from forecache.inference.runtimes.trees import refuse_unsound_trees
-from forecache.training.estimator.libraries import refuse_unsaveable
 from forecache.training.estimator.matrix import Matrix
+from forecache.training.estimator.saving import refuse_unsaveable
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((300, 4)).astype(np.float32)

@@ -57,7 +57,8 @@ class Label:
 
     `compute` gets the entities (key columns, `as_of`) and `{source name: rows}`, each frame with `as_of` and only
     events and states in (as_of, as_of + horizon_days], or the rows without time. It returns key columns, `as_of` and
-    `name` as a number: 0.0 or 1.0 where kind is "binary"; where kind is "multiclass" as a text or a whole number. Each
+    `name` as a number: 0.0 or 1.0 where kind is "binary"; where kind is "multiclass" as a text or a whole number; where
+    it is "ranking", of a real-time model, how good a candidate is, a whole number from 0 to 30. Each
     entity has at most one row, and a row has a value: an entity whose outcome is not known is left out, and is no part
     of the training set.
 
@@ -67,7 +68,7 @@ class Label:
     """
 
     name: str
-    kind: Literal["binary", "regression", "multiclass"]
+    kind: Literal["binary", "regression", "multiclass", "ranking"]
     horizon_days: int
     compute: Callable[["DataFrame", Mapping[str, "DataFrame"]], "DataFrame"]
     weight: str = ""

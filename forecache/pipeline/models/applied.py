@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.models.gate import METRICS
 from forecache.pipeline.names import check_column
-from forecache.pipeline.policies import METRICS
 
 _RETURNED = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?")
 _MODEL_URI = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)|runs:/[^/]+/.+")
@@ -87,9 +87,9 @@ class RegisteredModel:
             SettingsError: They are of no kind of label, or of two.
         """
         for kind, metrics in METRICS.items():
-            if set(self.floors) <= set(metrics):
+            if kind != "ranking" and set(self.floors) <= set(metrics):
                 return kind
-        kinds = "; ".join(f"{kind}: {', '.join(metrics)}" for kind, metrics in METRICS.items())
+        kinds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in METRICS.items() if kind != "ranking")
         raise SettingsError(
             f"`RegisteredModel` {self.uri!r} has floors of {', '.join(self.floors)}, which no kind of label has.",
             remedy=f"Metrics are of one kind: {kinds}.",

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Literal
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_value
 from forecache.pipeline.models.applied import RegisteredModel
+from forecache.pipeline.models.gate import METRICS, Gate, places_of
 from forecache.pipeline.models.model import EstimatorModel, TorchModel
 from forecache.pipeline.models.output import Classes, Output, Quantiles, Vector
-from forecache.pipeline.policies import METRICS
 
 if TYPE_CHECKING:
     from forecache.pipeline.declaration import Pipeline
 
-Task = Literal["binary", "regression", "multiclass", "quantiles"]
+Task = Literal["binary", "regression", "multiclass", "quantiles", "ranking"]
 
 
 def task_of(pipeline: "Pipeline") -> Task:
@@ -24,13 +24,6 @@ def task_of(pipeline: "Pipeline") -> Task:
         kind = pipeline.model.kind
         return "multiclass" if isinstance(pipeline.main_output, Classes) else kind
     return pipeline.trained_label.kind
-
-
-def baseline_name(pipeline: "Pipeline") -> str:
-    """What the baseline is called: its feature, or the same answer for all."""
-    if pipeline.trained_gate.baseline is not None:
-        return pipeline.trained_gate.baseline.feature
-    return "class shares" if pipeline.task == "multiclass" else "empirical quantiles"
 
 
 def check_outputs(owner: str, pipeline: "Pipeline") -> None:
@@ -58,11 +51,16 @@ def check_learned(owner: str, pipeline: "Pipeline") -> None:
         SettingsError: With the output, and what would fit.
     """
     main, others, kind = pipeline.main_output, pipeline.outputs[1:], pipeline.trained_label.kind
-    wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles), "binary": (Output,)}[kind]
+    wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles)}.get(kind, (Output,))
     if not isinstance(main, wanted):
         raise SettingsError(
             f"{owner} has a {kind} label and the first output {main.name!r}, which is of {type(main).__name__}.",
             remedy=f"The first is what is learned of the label: {' or '.join(each.__name__ for each in wanted)}.",
+        )
+    if kind == "ranking" and not pipeline.is_asked:
+        raise SettingsError(
+            f"{owner} has a ranking as its label, which compares the candidates of a request.",
+            remedy="Declare a `Realtime` model with `candidates`, or a `Recommender`.",
         )
     if others and isinstance(pipeline.model, EstimatorModel):
         raise SettingsError(
@@ -88,27 +86,28 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
     """
     gate, task = pipeline.trained_gate, task_of(pipeline)
     features = pipeline.feature_names
+    if task == "ranking":
+        _check_ranking(owner, gate)
     if task in ("multiclass", "quantiles"):
         what = "are the class shares" if task == "multiclass" else "are the quantiles of the label"
         rule = f"The baseline of {task} {what} in the training split: leave it out."
-        check_value(owner, "gate.baseline", gate.baseline, gate.baseline is None, rule)
+        check_value(owner, "gate.baseline", gate.baseline, not gate.baselines, rule)
         check_value(owner, "gate.max_ece", gate.max_ece, gate.max_ece is None or task == "multiclass",
                     "Quantiles are judged by coverage_error.")  # fmt: skip
-    elif gate.baseline is None:
+    elif not gate.baselines and task != "ranking":
         raise SettingsError(
             f"{owner} has a {task} label and no baseline in its gate.",
             remedy="Declare the feature that a model has to beat: Gate(baseline=Baseline(...)).",
         )
-    elif gate.baseline.feature not in features:
-        raise SettingsError(
-            f"{owner} has the baseline feature {gate.baseline.feature!r}, which it does not compute.",
-            remedy=f"Its features are {', '.join(features)}.",
-        )
-    if gate.baseline is not None:
-        numeric = {feature.name for feature in pipeline.feature_columns if feature.is_numeric}
-        rule = "It scores by itself, so it is a number or an integer."
-        fits = gate.baseline.feature in numeric
-        check_value(f"{owner}, in its gate,", "baseline.feature", gate.baseline.feature, fits, rule)
+    numeric = {feature.name for feature in pipeline.feature_columns if feature.is_numeric}
+    for baseline in gate.baselines:
+        if baseline.feature not in features:
+            raise SettingsError(
+                f"{owner} has the baseline feature {baseline.feature!r}, which it does not compute.",
+                remedy=f"Its features are {', '.join(features)}.",
+            )
+        rule, fits = "It scores by itself, so it is a number or an integer.", baseline.feature in numeric
+        check_value(f"{owner}, in its gate,", "baseline.feature", baseline.feature, fits, rule)
     own = tuple(metric.name for metric in gate.metrics)
     known = (*METRICS[task], *own)
     taken = set(own) & set(METRICS[task])
@@ -118,7 +117,7 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
             remedy="Call it something else.",
         )
     for name in (gate.metric, *gate.floors):
-        if name not in known:
+        if name not in known and (task != "ranking" or places_of(name) is None):
             raise SettingsError(
                 f"{owner} judges a {task} label by {name!r} in its gate, which is no metric of it.",
                 remedy=f"Those are {', '.join(known)}.",
@@ -132,3 +131,10 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
                     f"{owner} {about} {column!r}{where}, which is not a feature.",
                     remedy=f"Its features are {', '.join(features)}.",
                 )
+
+
+def _check_ranking(owner: str, gate: Gate) -> None:
+    """Refuse limits that a ranking's scores, whose unit is their order, cannot be held to."""
+    for name in ("max_ece", "max_prediction_psi"):
+        rule = "Scores of a ranking say nothing but an order: leave it out."
+        check_value(owner, f"gate.{name}", getattr(gate, name), getattr(gate, name) is None, rule)

@@ -7,9 +7,9 @@ from forecache.errors import InputError, SettingsError
 from forecache.output_kinds import JUDGED
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.pipeline.models.expressions import check_expression
+from forecache.pipeline.models.gate import METRICS
 from forecache.pipeline.models.judging import check_gate, check_learned
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
-from forecache.pipeline.policies import METRICS
 
 if TYPE_CHECKING:
     from forecache.pipeline.declaration import Pipeline

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
+from forecache.pipeline.models.gate import Gate
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.names import check_name, check_unique
-from forecache.pipeline.policies import Gate
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Rung
 from forecache.pipeline.realtime.lookup import Lookup

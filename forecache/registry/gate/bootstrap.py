@@ -1,5 +1,7 @@
 """Bootstrap intervals (Efron 1979) of a metric and of its gain; for a gain both scores are resampled by the same rows.
 
+Of a real-time model, requests are resampled: the rows of one are not independent.
+
 `label` is float64 [n], `score` and `reference` [n] or [n, values] over the same rows; `weight`, float64 [n], says how
 much each row counts, None: all the same.
 """
@@ -8,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from forecache.ranking import mean_of_requests, weight_of_requests
 from forecache.registry.gate.class_metrics import mean_of_known
 from forecache.registry.gate.judge import Judge
 from forecache.registry.gate.metrics import Array, weighted_roc_auc
@@ -21,21 +24,38 @@ def gain_interval(
 ) -> tuple[float, float]:
     """95 percent confidence interval (low, high) of the gain of `score` over `reference`."""
     ours, theirs = (weighted_metric(judge, metric, label, each, weight) for each in (score, reference))
-    return bootstrap_interval(lambda times: judge.gain(metric, ours(times), theirs(times)), len(label), seed=seed)
+    units = _units(judge, label)
+    return bootstrap_interval(lambda times: judge.gain(metric, ours(times), theirs(times)), units, seed=seed)
 
 
 def metric_interval(
     judge: Judge, metric: str, label: Array, score: Array, weight: Array | None = None, *, seed: int
 ) -> tuple[float, float]:
     """95 percent confidence interval (low, high) of the metric."""
-    return bootstrap_interval(weighted_metric(judge, metric, label, score, weight), len(label), seed=seed)
+    return bootstrap_interval(weighted_metric(judge, metric, label, score, weight), _units(judge, label), seed=seed)
+
+
+def _units(judge: Judge, label: Array) -> int:
+    """How many rows, or requests, are resampled."""
+    return len(label) if judge.sizes is None else len(judge.sizes)
 
 
 def weighted_metric(
     judge: Judge, metric: str, label: Array, score: Array, weight: Array | None = None
 ) -> Callable[[Array], float]:
-    """The metric as a function of how often each row was drawn, whole numbers [n]; work that does not depend on that
-    is done once."""
+    """The metric as a function of how often each row, or request, was drawn, whole numbers [n]; work that does not
+    depend on that is done once."""
+    sizes = judge.sizes
+    if sizes is None:
+        return _by_row(judge, metric, label, score, weight)
+    if judge.by_request:
+        values, of_request = judge.by_request[metric](label, score, sizes), weight_of_requests(weight, sizes)
+        return lambda times: mean_of_requests(values, times * of_request)
+    by_row = _by_row(judge, metric, label, score, weight)
+    return lambda times: by_row(np.repeat(times, sizes))
+
+
+def _by_row(judge: Judge, metric: str, label: Array, score: Array, weight: Array | None) -> Callable[[Array], float]:
     own, function = 1.0 if weight is None else weight, judge.metrics[metric]
     if metric == "roc_auc" and judge.task == "multiclass":
         classes = [weighted_roc_auc((label == i).astype(np.float64), score[:, i]) for i in range(score.shape[1])]

@@ -1,17 +1,19 @@
 """The checks of the gate, each a function from measured values to a `Check` with its reason.
 
-The arrays `label`, `score`, `baseline` and `champion` (the last three are scores) are float64 over the same rows, [n],
-scores of classes and quantiles [n, values]; `weight`, float64 [n], says how much each row counts, None: all the same.
+The arrays `label`, `score` and `champion` (the last two are scores) are float64 over the same rows, [n], scores of
+classes and quantiles [n, values]; `weight`, float64 [n], says how much each row counts, None: all the same.
 """
 
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.pipeline import Gate, Pipeline, baseline_name
+from forecache.pipeline import Gate, Pipeline
+from forecache.ranking import Sizes
+from forecache.registry.gate.baselines import Scored
 from forecache.registry.gate.bootstrap import gain_interval
 from forecache.registry.gate.class_metrics import class_ece
 from forecache.registry.gate.examples import Examples
@@ -78,46 +80,42 @@ def check_floors(
         yield Check(f"floor:{name}", passed, value, floor, f"{name} {value:.4f}, {relation} {floor:g} wanted")
 
 
-def check_baseline(
-    pipeline: Pipeline, label: Array, score: Array, baseline: Array, weight: Array | None = None
-) -> Check:
-    """The gate's metric beats the baseline's by the margin, and the interval of the gain is above zero."""
-    gate = pipeline.trained_gate
-    value, low, high = _gain(pipeline, label, score, baseline, weight)
-    passed = bool(value >= gate.baseline_margin and low > 0)
-    return Check(
-        "baseline",
-        passed,
-        value,
-        gate.baseline_margin,
-        f"{gate.metric} {_better(value)} than {baseline_name(pipeline)} alone ({low:+.4f} to {high:+.4f}), "
-        f"{gate.baseline_margin:g} wanted",
-        low,
-        high,
-    )
-
-
-def compare_other_metrics(
-    pipeline: Pipeline, metrics: Mapping[str, float], baseline: Mapping[str, float]
+def check_baselines(
+    pipeline: Pipeline, examples: Examples, score: Array, baselines: Sequence[Scored]
 ) -> Iterator[Check]:
+    """The gate's metric beats each baseline's by the margin, and the interval of the gain is above zero."""
+    gate = pipeline.trained_gate
+    for baseline in baselines:
+        value, low, high = _gain(pipeline, examples, score, baseline.score)
+        yield Check(
+            "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}",
+            bool(value >= gate.baseline_margin and low > 0),
+            value,
+            gate.baseline_margin,
+            f"{gate.metric} {_better(value)} than {baseline.name} alone ({low:+.4f} to {high:+.4f}), "
+            f"{gate.baseline_margin:g} wanted",
+            low,
+            high,
+        )
+
+
+def compare_other_metrics(pipeline: Pipeline, metrics: Mapping[str, float], baseline: Scored) -> Iterator[Check]:
     """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
     gate, judge = pipeline.trained_gate, judge_of(pipeline)
     worse = [
         f"{name} ({metrics[name]:.4f} against {value:.4f})"
-        for name, value in baseline.items()
+        for name, value in baseline.metrics.items()
         if name != gate.metric and name in metrics and judge.gain(name, metrics[name], value) < 0
     ]
     if worse:
-        reason = f"{baseline_name(pipeline)} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        reason = f"{baseline.name} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
         yield Check("other_metrics", True, None, None, reason)
 
 
-def check_champion(
-    pipeline: Pipeline, label: Array, score: Array, champion: Array, weight: Array | None = None, *, version: int
-) -> Check:
+def check_champion(pipeline: Pipeline, examples: Examples, score: Array, champion: Array, *, version: int) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
     gate = pipeline.trained_gate
-    value, low, high = _gain(pipeline, label, score, champion, weight)
+    value, low, high = _gain(pipeline, examples, score, champion)
     return Check(
         "champion",
         bool(value >= -gate.max_regression),
@@ -131,23 +129,26 @@ def check_champion(
 
 
 def check_slices(pipeline: Pipeline, examples: Examples, score: Array, champion: Array) -> Iterator[Check]:
-    """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so."""
-    gate, label, weight = pipeline.trained_gate, examples.label, examples.weight
+    """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so.
+
+    Of a real-time model slices are of requests, by the first row of each.
+    """
+    gate = pipeline.trained_gate
     for column in gate.slices:
         for name, rows in slices_of(examples, column):
-            if rows.sum() < _SLICE_ROWS or (
-                pipeline.trained_label.kind != "regression" and len(np.unique(label[rows])) < 2
+            some = examples.of(rows)
+            if some.units < _SLICE_ROWS or (
+                pipeline.trained_label.kind != "regression" and len(np.unique(some.label)) < 2
             ):
                 continue
-            own = None if weight is None else weight[rows]
-            value, low, high = _gain(pipeline, label[rows], score[rows], champion[rows], own)
+            value, low, high = _gain(pipeline, some, score[rows], champion[rows])
             yield Check(
                 f"slice:{column} {name}",
                 not (value < -gate.max_slice_regression and high < 0),
                 value,
                 -gate.max_slice_regression,
                 f"{gate.metric} {_better(value)} than the champion where {column} is {name} "
-                f"({int(rows.sum())} rows, {low:+.4f} to {high:+.4f})",
+                f"({some.units} {'rows' if some.sizes is None else 'requests'}, {low:+.4f} to {high:+.4f})",
                 low,
                 high,
             )
@@ -155,7 +156,9 @@ def check_slices(pipeline: Pipeline, examples: Examples, score: Array, champion:
 
 def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
     """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set, of
-    classes the mean of each class's, of quantiles the shares of labels up to them are reported."""
+    classes the mean of each class's, of quantiles the shares of labels up to them are reported. A ranking has none."""
+    if pipeline.task == "ranking":
+        return
     limit = pipeline.trained_gate.max_ece
     if pipeline.task == "quantiles":
         levels, observed = pipeline.output_specs[0].levels, coverage(label, score, weight)
@@ -173,17 +176,19 @@ def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Ar
     yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
 
 
-def check_latency(gate: Gate, model: LoadedModel, features: NDArray[np.float32]) -> Check:
-    """The median time, in milliseconds, of scoring one row on one thread."""
-    row = np.ascontiguousarray(features[:1])
-    model.predict(row)
+def check_latency(gate: Gate, model: LoadedModel, features: NDArray[np.float32], sizes: Sizes | None = None) -> Check:
+    """The median time, in milliseconds, of scoring one row, or a request of median size, on one thread."""
+    together = 1 if sizes is None else int(np.median(sizes))
+    rows = np.ascontiguousarray(features[:together])
+    model.predict(rows)
     times = []
     for _ in range(_LATENCY_CALLS):
         started = time.perf_counter()
-        model.predict(row)
+        model.predict(rows)
         times.append(time.perf_counter() - started)
     value = float(np.median(times) * 1000)
-    return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms a row")
+    what = "a row" if together == 1 else f"a request of {together}"
+    return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms {what}")
 
 
 def check_size(gate: Gate, size_bytes: int) -> Check:
@@ -222,11 +227,9 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 
-def _gain(
-    pipeline: Pipeline, label: Array, score: Array, reference: Array, weight: Array | None
-) -> tuple[float, float, float]:
-    judge, name = judge_of(pipeline), pipeline.trained_gate.metric
-    metric = judge.metrics[name]
+def _gain(pipeline: Pipeline, examples: Examples, score: Array, reference: Array) -> tuple[float, float, float]:
+    judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
+    metric, label, weight = judge.metrics[name], examples.label, examples.weight
     value = judge.gain(name, metric(label, score, weight), metric(label, reference, weight))
     low, high = gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed)
     return value, low, high

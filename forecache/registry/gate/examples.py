@@ -1,6 +1,6 @@
-"""Rows of a training table at a Delta version, and the baseline's scores for them."""
+"""Rows of a training table at a Delta version, as the gate judges them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from forecache.errors import InputError
 from forecache.inference.encoding import Encoded, Encoding
 from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.metrics import RANKING, Array
+from forecache.pipeline.names import REQUEST_ID
+from forecache.ranking import Sizes, sizes_of
+from forecache.registry.gate.metrics import Array
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Examples:
         classes: Of the training set, in the order of the positions; empty where the label is a number.
         constant: The baseline's one answer for all rows, float64 [values]; None where the baseline is a feature.
         encoding: What the columns of `features` are.
+        sizes: Of a real-time model, how many rows each request has, int64 [requests]; they lie one after the other.
     """
 
     features: NDArray[np.float32]
@@ -39,6 +41,23 @@ class Examples:
     weight: Array | None = None
     classes: tuple[str, ...] = ()
     constant: Array | None = None
+    sizes: Sizes | None = None
+
+    @property
+    def units(self) -> int:
+        """Rows, or requests."""
+        return len(self.label) if self.sizes is None else len(self.sizes)
+
+    def of(self, rows: NDArray[np.bool_]) -> "Examples":
+        """Chosen rows [n]; of requests all of each or none."""
+        return replace(
+            self,
+            features=self.features[rows],
+            label=self.label[rows],
+            as_of=tuple(day for day, chosen in zip(self.as_of, rows, strict=False) if chosen),
+            weight=None if self.weight is None else self.weight[rows],
+            sizes=None if self.sizes is None else self.sizes[rows[np.cumsum(self.sizes) - self.sizes]],
+        )
 
     def numbers(self, name: str) -> NDArray[np.float32]:
         """The column [n] of a feature that is one number, or the codes of a category."""
@@ -85,14 +104,15 @@ def read_examples(
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
         _constant(settings, pipeline, table, version, classes),
+        sizes_of(rows.column(REQUEST_ID).to_numpy()) if pipeline.is_asked else None,
     )
 
 
 def _constant(
     settings: Settings, pipeline: Pipeline, table: str, version: int, classes: tuple[str, ...]
 ) -> Array | None:
-    """Class shares, or quantiles of the label, in the training split; None where the baseline is a feature."""
-    if pipeline.trained_gate.baseline is not None:
+    """Class shares, or quantiles of the label, in the training split; None where baselines are features or an order."""
+    if pipeline.task not in ("multiclass", "quantiles"):
         return None
     names = pipeline.trained_label.columns
     batches = list(split_batches(settings, table, version=version, split="train", columns=names))
@@ -105,27 +125,3 @@ def _constant(
         return shares
     found: Array = np.quantile(label, pipeline.output_specs[0].levels, weights=weight, method="inverted_cdf")
     return found
-
-
-def baseline_score(pipeline: Pipeline, examples: Examples) -> Array:
-    """The baseline's scores, float64: its feature times its scale [n], with the median in place of NaN; or the same
-    answer for all rows, [n, values]."""
-    baseline = pipeline.trained_gate.baseline
-    if baseline is None:
-        assert examples.constant is not None
-        return np.tile(examples.constant, (len(examples.features), 1))
-    values = examples.numbers(baseline.feature).astype(np.float64) * baseline.scale
-    unknown = np.isnan(values)
-    if unknown.all():
-        return np.zeros_like(values)
-    values[unknown] = np.median(values[~unknown])
-    return values
-
-
-def baseline_metrics(pipeline: Pipeline, examples: Examples) -> dict[str, float]:
-    """The baseline's metrics by name; for a binary label only ranking metrics, as a feature is not a probability."""
-    scores = baseline_score(pipeline, examples)
-    values = judge_of(pipeline).values(examples.label, scores, examples.weight)
-    if pipeline.task == "binary":
-        return {name: value for name, value in values.items() if name in RANKING}
-    return values

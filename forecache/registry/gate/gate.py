@@ -9,9 +9,10 @@ from dataclasses import replace
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.pipeline import Pipeline
+from forecache.registry.gate.baselines import Scored, scored_baselines
 from forecache.registry.gate.checks import (
     Check,
-    check_baseline,
+    check_baselines,
     check_calibration,
     check_champion,
     check_floors,
@@ -22,12 +23,7 @@ from forecache.registry.gate.checks import (
     check_slices,
     compare_other_metrics,
 )
-from forecache.registry.gate.examples import (
-    Examples,
-    baseline_metrics,
-    baseline_score,
-    read_examples,
-)
+from forecache.registry.gate.examples import Examples, read_examples
 from forecache.registry.gate.judge import judge_of
 from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.gate.metrics import Array
@@ -92,19 +88,20 @@ def _judge(
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
     )
-    scores = score(model, examples.features, examples.classes)
-    label, weight, judge = examples.label, examples.weight, judge_of(pipeline)
+    scores = score(model, examples.features, examples.classes, examples.sizes)
+    label, weight, judge = examples.label, examples.weight, judge_of(pipeline, examples.sizes)
     metrics = judge.values(label, scores, weight)
     published = _published_types(settings, pipeline)
     checks = [check_schema(pipeline, features, model.returned, published)]
-    baseline: dict[str, float] = {}
+    best: Scored | None = None
     if checks[0].passed:
-        baseline = baseline_metrics(pipeline, examples)
+        baselines = scored_baselines(pipeline, examples)
+        best = baselines[0]
         checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
-        checks.append(check_baseline(pipeline, label, scores, baseline_score(pipeline, examples), weight))
-        checks += compare_other_metrics(pipeline, metrics, baseline)
+        checks += check_baselines(pipeline, examples, scores, baselines)
+        checks += compare_other_metrics(pipeline, metrics, best)
         checks += check_calibration(pipeline, label, scores, weight)
-        checks.append(check_latency(pipeline.trained_gate, model, examples.features))
+        checks.append(check_latency(pipeline.trained_gate, model, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, model.size_bytes))
     champion_scores: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
@@ -117,7 +114,8 @@ def _judge(
         passed=not failed,
         reasons=tuple(failed or _in_favour(checks)),
         metrics=metrics,
-        baseline=baseline,
+        baseline=best.metrics if best else {},
+        baseline_name=best.name if best else "",
         champion={} if champion_scores is None else judge.values(label, champion_scores, weight),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
@@ -153,13 +151,13 @@ def _against_champion(
         # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
-    champion_scores = score(model, same_rows.features, examples.classes)
-    label, weight = examples.label, examples.weight
+    champion_scores = score(model, same_rows.features, examples.classes, examples.sizes)
     checks = [
-        check_champion(pipeline, label, scores, champion_scores, weight, version=before.version),
+        check_champion(pipeline, examples, scores, champion_scores, version=before.version),
         *check_slices(pipeline, examples, scores, champion_scores),
-        check_shift(pipeline, scores, champion_scores),
     ]
+    if pipeline.task != "ranking":  # whose scores have no unit
+        checks.append(check_shift(pipeline, scores, champion_scores))
     return checks, champion_scores
 
 
@@ -201,8 +199,8 @@ def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVe
 
 
 def _in_favour(checks: list[Check]) -> list[str]:
-    shown = ("baseline", "other_metrics", CHAMPION)
-    return [check.reason for check in checks if check.name in shown or check.name.startswith("floor")]
+    shown = ("baseline", "other_metrics", CHAMPION, "floor")
+    return [check.reason for check in checks if check.name.partition(":")[0] in shown]
 
 
 def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The metrics that a pipeline's predictions are judged by: those of what it learns, and its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -9,6 +9,17 @@ import numpy as np
 
 from forecache.errors import InputError
 from forecache.pipeline import Metric, Pipeline, RegisteredModel, Task
+from forecache.pipeline.models.gate import places_of
+from forecache.ranking import (
+    DEFAULT_PLACES,
+    PerRequest,
+    Sizes,
+    mean_of_requests,
+    ndcg,
+    recall,
+    reciprocal_rank,
+    weight_of_requests,
+)
 from forecache.registry.gate import class_metrics, quantile_metrics
 from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array
 
@@ -27,12 +38,16 @@ class Judge:
         metrics: By name; where `weight`, float64 [n], is None, all rows count the same.
         less_is_better: Names of those that are better when they are smaller.
         asked: Names of those that the declaration names, which are told in any case.
+        sizes: Of a real-time model, how many rows each request has, one after the other.
+        by_request: Of a ranking, the metrics request by request.
     """
 
     task: Task
     metrics: Mapping[str, MetricFunction]
     less_is_better: frozenset[str]
     asked: frozenset[str] = frozenset()
+    sizes: Sizes | None = None
+    by_request: Mapping[str, PerRequest] = field(default_factory=dict)
 
     def values(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
         """Every metric by name; the best three of three classes or fewer only where the declaration asks for it."""
@@ -45,16 +60,50 @@ class Judge:
         return reference - value if metric in self.less_is_better else value - reference
 
 
-def judge_of(pipeline: Pipeline) -> Judge:
-    """The judge of a pipeline."""
+def judge_of(pipeline: Pipeline, sizes: Sizes | None = None) -> Judge:
+    """The judge of a pipeline.
+
+    Args:
+        sizes: Of a real-time model, how many of the rows to judge each request has, one after the other.
+    """
     task, own = pipeline.task, pipeline.gate.metrics if pipeline.gate else ()
+    if task == "ranking":
+        return _ranking_judge(pipeline, np.zeros(0, np.int64) if sizes is None else sizes)
     metrics: dict[str, MetricFunction] = dict(_metrics(task, pipeline.output_specs[0].levels))
     metrics |= {metric.name: _own(metric) for metric in own}
     less = LESS_IS_BETTER | {metric.name for metric in own if not metric.greater_is_better}
     less -= {metric.name for metric in own if metric.greater_is_better}
     floors = pipeline.model.floors if isinstance(pipeline.model, RegisteredModel) else {}
     asked = (pipeline.gate.metric, *pipeline.gate.floors) if pipeline.gate else tuple(floors)
-    return Judge(task, metrics, frozenset(less), frozenset(asked))
+    return Judge(task, metrics, frozenset(less), frozenset(asked), sizes)
+
+
+def _ranking_judge(pipeline: Pipeline, sizes: Sizes) -> Judge:
+    gate = pipeline.trained_gate
+    by_request = _ranking_metrics(gate.metric, *gate.floors)
+    by_request |= {metric.name: partial(_of_each, _own(metric)) for metric in gate.metrics}
+    less = frozenset(metric.name for metric in gate.metrics if not metric.greater_is_better)
+
+    def mean(function: PerRequest, label: Array, score: Array, weight: Array | None = None, /) -> float:
+        return mean_of_requests(function(label, score, sizes), weight_of_requests(weight, sizes))
+
+    metrics = {name: partial(mean, function) for name, function in by_request.items()}
+    return Judge("ranking", metrics, less, frozenset((gate.metric, *gate.floors)), sizes, by_request)
+
+
+def _ranking_metrics(*asked: str) -> dict[str, PerRequest]:
+    """The metrics of a ranking by name, for the places in the names that are asked for, else for 10."""
+    places = sorted({found for name in asked if (found := places_of(name))}) or [DEFAULT_PLACES]
+    metrics: dict[str, PerRequest] = {}
+    for name, function in (("ndcg", ndcg), ("recall", recall)):
+        metrics |= {f"{name}@{k}": partial(function, places=k) for k in places}
+    return metrics | {"mrr": reciprocal_rank}
+
+
+def _of_each(metric: MetricFunction, label: Array, score: Array, sizes: Sizes) -> Array:
+    ends = np.cumsum(sizes)
+    spans = [slice(start, end) for start, end in zip(ends - sizes, ends, strict=True)]
+    return np.array([metric(label[rows], score[rows]) for rows in spans])
 
 
 def _metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricFunction]:

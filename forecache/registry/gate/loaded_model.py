@@ -88,12 +88,19 @@ def _taking_matrix(spec: KernelSpec, encoding: Encoding) -> KernelSpec:
     )
 
 
-def score(model: LoadedModel, features: NDArray[np.float32], classes: Sequence[str] = ()) -> Array:
+def score(
+    model: LoadedModel,
+    features: NDArray[np.float32],
+    classes: Sequence[str] = (),
+    sizes: NDArray[np.int64] | None = None,
+) -> Array:
     """What `LoadedModel.predict` returns, as float64, for features float32 [n, num_features].
 
     Args:
         classes: The order in which probabilities are wanted, where it is another than the model's.
+        sizes: Rows of each request, which are scored as they are asked: one request after the other.
     """
-    parts = [model.predict(features[start : start + _BATCH_ROWS]) for start in range(0, len(features), _BATCH_ROWS)]
+    ends = np.arange(_BATCH_ROWS, len(features), _BATCH_ROWS) if sizes is None else np.cumsum(sizes)[:-1]
+    parts = [model.predict(rows) for rows in np.split(features, ends)]
     scores: Array = np.concatenate(parts).astype(np.float64)
     return on_classes(scores, model.output.classes, classes) if classes else scores

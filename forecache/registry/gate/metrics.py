@@ -122,4 +122,5 @@ BINARY: Mapping[str, Callable[..., float]] = {
     "ece": ece,
 }
 REGRESSION: Mapping[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
-RANKING = ("roc_auc", "average_precision", "spearman")
+RANKED_BY = ("roc_auc", "average_precision", "spearman")
+"""Those that say how good the order of scores is, whatever their unit."""

@@ -24,7 +24,7 @@ def draw_verdict(pipeline: Pipeline, checks: Sequence[Check], scores: Array, cha
         plots["gains"] = render(
             "gains", _gains, (pipeline.trained_gate.metric, compared), standalone=True, height=height
         )
-    if champion is not None and pipeline.task != "multiclass":
+    if champion is not None and pipeline.task not in ("multiclass", "ranking"):
         both = judged_values(pipeline, scores), judged_values(pipeline, champion)
         plots["shift"] = render("shift", _shift, both, standalone=True)
     return plots

@@ -30,6 +30,7 @@ class Verdict:
         passed: Every check passed.
         reasons: The reasons of the failed checks, or of the main checks if all passed.
         metrics: The candidate's metrics on the test split; `baseline` and `champion` have theirs on the same rows.
+        baseline_name: What the baseline is called; of several it is the best.
         champion_before, champion_after: Versions with the alias `champion` before and after the decision.
         checks: One row for each check, for display.
         awaiting: The version passed, but a person has to confirm it first, because of `Gate.approval` or because a
@@ -47,6 +48,7 @@ class Verdict:
     champion_after: int | None
     checks: tuple[Check, ...] = field(default_factory=tuple)
     awaiting: bool = False
+    baseline_name: str = ""
 
     @property
     def state(self) -> str:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from forecache.pipeline import Pipeline, baseline_name
-from forecache.registry.gate.examples import Examples, baseline_metrics, baseline_score
+from forecache.pipeline import Pipeline
+from forecache.ranking import mean_of_requests, ndcg, weight_of_requests
+from forecache.registry.gate.baselines import scored_baselines
+from forecache.registry.gate.examples import Examples
 from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel, score
 from forecache.registry.gate.metrics import Array
@@ -16,6 +19,7 @@ _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
 _HISTOGRAM_BINS = 40
 _IMPORTANCE_ROWS = 10_000
+_MOST_PLACES = 20
 _IMPORTANCE_REPEATS = 3
 
 
@@ -26,20 +30,29 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         `metrics` and `baseline` by split; `label_mean` by split and as-of date, but of classes; for the test split
         `roc` (binary), `calibration` (of classes each against all others, and `calibration_by_class`; of quantiles the
         share of labels up to each), `scores` (histogram, of classes their counts), `importance` (loss of the gate's
-        metric when a feature is shuffled); `classes`.
+        metric when a feature is shuffled); `classes`. Of several baselines, the figures are those of the best on the
+        test split. Of a ranking there is no calibration, but `places`: nDCG by the number of places, of the model and
+        each baseline.
     """
-    scores = {name: score(model, examples.features, examples.classes) for name, examples in splits.items()}
-    task, test, judge = pipeline.task, splits["test"], judge_of(pipeline)
+    scores = {name: score(model, each.features, each.classes, each.sizes) for name, each in splits.items()}
+    task, test = pipeline.task, splits["test"]
+    baselines = {name: scored_baselines(pipeline, examples) for name, examples in splits.items()}
+    best = baselines["test"][0]
     result: dict[str, Any] = {
         "kind": task,
         "classes": list(test.classes),
         "metric": pipeline.trained_gate.metric,
         "rows": {name: len(examples.label) for name, examples in splits.items()},
-        "metrics": {name: judge.values(splits[name].label, scores[name], splits[name].weight) for name in splits},
-        "baseline": {name: baseline_metrics(pipeline, splits[name]) for name in splits},
-        "baseline_feature": baseline_name(pipeline),
+        "metrics": {
+            name: judge_of(pipeline, each.sizes).values(each.label, scores[name], each.weight)
+            for name, each in splits.items()
+        },
+        "baseline": {
+            name: next(each.metrics for each in found if each.name == best.name) for name, found in baselines.items()
+        },
+        "baseline_feature": best.name,
         "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
-        "calibration": task_calibration(pipeline, test, scores["test"]),
+        "calibration": task_calibration(pipeline, test, scores["test"]) if task != "ranking" else [],
         "scores": distribution(task, test.label, judged_values(pipeline, scores["test"]), test.classes),
         "importance": importance(pipeline, model, test, seed=seed),
     }
@@ -51,9 +64,20 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
     if task == "binary":
         result["roc"] = {
             "model": roc_curve(test.label, scores["test"]),
-            "baseline": roc_curve(test.label, baseline_score(pipeline, test)),
+            "baseline": roc_curve(test.label, best.score),
         }
+    if task == "ranking":
+        ranked = {"model": scores["test"], **{each.name: each.score for each in baselines["test"]}}
+        result["places"] = {name: ndcg_by_places(test, values) for name, values in ranked.items()}
     return result
+
+
+def ndcg_by_places(examples: Examples, scores: Array) -> list[float]:
+    """nDCG@1 to nDCG@20."""
+    assert examples.sizes is not None
+    sizes, weight = examples.sizes, weight_of_requests(examples.weight, examples.sizes)
+    found = (ndcg(examples.label, scores, sizes, places=places) for places in range(1, _MOST_PLACES + 1))
+    return [round(mean_of_requests(values, weight), 6) for values in found]
 
 
 def label_means(split: str, examples: Examples) -> list[dict[str, Any]]:
@@ -104,14 +128,15 @@ def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
 
 
 def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Counts in bins of equal width: for a binary label scores by class, else predictions and labels up to the 99th
-    percentile; of classes how often each is the label, and the most likely one."""
+    """Counts in bins of equal width: for a binary label and a ranking scores by class, else predictions and labels up
+    to the 99th percentile; of classes how often each is the label, and the most likely one."""
     if task == "multiclass":
         pairs = {"label": label, "prediction": scores}
         counted = {n: np.bincount(v.astype(int), minlength=len(classes)).tolist() for n, v in pairs.items()}
         return {"classes": list(classes), **counted}
-    if task == "binary":
-        edges = np.linspace(0.0, 1.0, _HISTOGRAM_BINS + 1)
+    if task in ("binary", "ranking"):
+        ends = (0.0, 1.0) if task == "binary" else np.quantile(scores, [0.001, 0.999])
+        edges = np.linspace(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, _HISTOGRAM_BINS + 1)
         series = {"negative": scores[label <= 0.5], "positive": scores[label > 0.5]}
     else:
         top = float(np.quantile(np.concatenate([scores, label]), 0.99))
@@ -124,14 +149,14 @@ def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] 
 
 def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
-    judge, metric = judge_of(pipeline), judge_of(pipeline).metrics[pipeline.trained_gate.metric]
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(examples.label))[:_IMPORTANCE_ROWS]
-    features, label = examples.features[chosen], examples.label[chosen]
-    weight = None if examples.weight is None else examples.weight[chosen]
+    some = examples.of(_some_rows(examples, rng))
+    features, label, weight = some.features, some.label, some.weight
+    judge = judge_of(pipeline, some.sizes)
+    metric = judge.metrics[pipeline.trained_gate.metric]
     reference = metric(label, score(model, features, examples.classes), weight)
     result = []
-    for name, places in examples.encoding.places.items():
+    for name, places in some.encoding.places.items():
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
@@ -140,3 +165,14 @@ def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, se
             losses.append(judge.gain(pipeline.trained_gate.metric, reference, value))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])
+
+
+def _some_rows(examples: Examples, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A mask [n] of at most so many rows at random, of requests all of each or none."""
+    sizes = np.ones(len(examples.label), np.int64) if examples.sizes is None else examples.sizes
+    order = rng.permutation(len(sizes))
+    within = np.cumsum(sizes[order]) <= _IMPORTANCE_ROWS
+    within[:1] = True
+    chosen = np.zeros(len(sizes), np.bool_)
+    chosen[order[within]] = True
+    return np.repeat(chosen, sizes)

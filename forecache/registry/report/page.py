@@ -31,6 +31,7 @@ _METRIC_NAMES = {
     "pinball_loss": "Pinball loss",
     "coverage_error": "Coverage error",
     "interval_width": "Width of the interval",
+    "mrr": "Reciprocal rank of the first",
 }
 
 

@@ -18,6 +18,7 @@ _VARIABLES = {
     SOFT: ("--soft", "#9aa3ad"),
 }
 _SIZE = (5.2, 3.4)
+_MOST_DAYS = 12
 
 
 def draw(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
@@ -37,12 +38,15 @@ def _drawn(evaluation_json: str) -> Mapping[str, str]:
     plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
         "label_mean": _label_mean,
         "roc": _roc,
+        "places": _places,
         "calibration": _calibration,
         "scores": _scores,
         "importance": _importance,
         "loss": _loss,
     }
-    there = {name: bool(evaluation.get(name)) for name in ("roc", "label_mean")} | {"loss": bool(evaluation["history"])}
+    there = {name: bool(evaluation.get(name)) for name in ("roc", "places", "calibration", "label_mean")} | {
+        "loss": bool(evaluation["history"])
+    }
     names = [name for name in plots if there.get(name, True)]
     heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
     heights |= {"scores": 0.3 * len(evaluation["classes"]) + 0.9} if evaluation.get("classes") else {}
@@ -118,9 +122,10 @@ def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
             color=colour,
             label=split,
         )
-    axes.set_xticks(
-        range(len(days)), days, rotation=30 if len(days) > 4 else 0, ha="right" if len(days) > 4 else "center"
-    )
+    every = -(-len(days) // _MOST_DAYS)
+    shown = range(0, len(days), every)
+    many = {"rotation": 30, "ha": "right"} if len(days) > 4 else {"rotation": 0, "ha": "center"}
+    axes.set_xticks(shown, [days[i] for i in shown], **many)
     axes.set_ylabel("label rate" if evaluation["kind"] == "binary" else "mean label")
     axes.grid(visible=False, axis="x")
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
@@ -137,6 +142,16 @@ def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(loc="lower right")
+
+
+def _places(axes: Any, evaluation: dict[str, Any]) -> None:
+    styles = iter([(SECOND, "-"), (MUTED, "-"), (SECOND, "--"), (MUTED, "--"), (SOFT, "--"), (SOFT, ":")])
+    for name, values in evaluation["places"].items():
+        colour, line = (ACCENT, "-") if name == "model" else next(styles, (SOFT, ":"))
+        axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, label=name)
+    axes.set(xlabel="first places", ylabel="nDCG of them", ylim=(0, 1.01))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
 def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
@@ -159,7 +174,8 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     if evaluation["kind"] == "multiclass":
         _class_shares(axes, data)
         return
-    first, second = ("negative", "positive") if evaluation["kind"] == "binary" else ("label", "prediction")
+    by_class = evaluation["kind"] in ("binary", "ranking")
+    first, second = ("negative", "positive") if by_class else ("label", "prediction")
     edges = data["edges"]
     for name, colour in ((first, SOFT), (second, ACCENT)):
         shares = [count / max(1, sum(data[name])) for count in data[name]]

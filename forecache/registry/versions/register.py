@@ -162,7 +162,8 @@ def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -
     now = int(time.time() * 1000)
     final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
     final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
-    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in final.items() if value == value])
+    known = {name.replace("@", "_at_"): value for name, value in final.items() if value == value}  # MLflow takes no @
+    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in known.items()])
 
 
 def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:

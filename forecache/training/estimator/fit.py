@@ -17,7 +17,9 @@ from forecache.files import write_durably
 from forecache.inference.encoding import encoding_of
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
 from forecache.lake.training_sets.splits import training_classes
-from forecache.pipeline import EstimatorModel, Pipeline, Task, load_pipeline
+from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
+from forecache.pipeline.models.gate import places_of
+from forecache.ranking import DEFAULT_PLACES, mean_of_requests, ndcg
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses
 from forecache.training.estimator.described import described, environment, usage
@@ -25,11 +27,11 @@ from forecache.training.estimator.libraries import (
     Fitted,
     fit,
     num_rounds,
-    refuse_unsaveable,
-    save,
     seeded,
+    takes_requests,
 )
 from forecache.training.estimator.matrix import Matrix, read_matrix
+from forecache.training.estimator.saving import refuse_unsaveable, save
 from forecache.training.estimator.several import as_one, predict_all
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.reporting.events import Events
@@ -43,6 +45,7 @@ _LOSSES = {
     "regression": "mean_squared_error",
     "multiclass": "log_loss",
     "quantiles": "pinball_loss",
+    "ranking": "1 - ndcg",
 }
 
 
@@ -94,6 +97,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         "patience": pipeline.model.patience,
         "ended": ended,
         "categories": [column for column, _ in encoding.categories.values()],
+        "places": _places(pipeline),
     }
     fitted = as_one([fit(each, encoding.columns, train, validation, **told) for each in estimators])
     events("export")
@@ -157,6 +161,12 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
             f"Pipeline {pipeline.name!r} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
             remedy="Return one estimator, or for quantiles one for each level.",
         )
+    if pipeline.task != "ranking" and any(map(takes_requests, estimators)):
+        raise SettingsError(
+            f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
+            f"{type(estimators[0]).__name__}, which ranks.",
+            remedy="Return a classifier or a regressor, or declare a real-time model with a ranking as its label.",
+        )
     classifies = pipeline.task in ("binary", "multiclass")
     wanted = ["fit", "get_params", "predict_proba" if classifies else "predict"]
     for estimator in estimators:
@@ -165,8 +175,8 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
             raise SettingsError(
                 f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
                 f"{type(estimator).__name__}, which has no {missing[0]!r}.",
-                remedy="Return a classifier for a binary or multiclass label, otherwise a regressor, with "
-                "scikit-learn's interface.",
+                remedy="Return a classifier for a binary or multiclass label, a ranker or regressor for a ranking, "
+                "otherwise a regressor, with scikit-learn's interface.",
             )
     return estimators
 
@@ -208,13 +218,24 @@ def _checked(
             f"{len(sample)} rows.",
             remedy="Use one of the library's own objectives, which its file format can store.",
         )
-    loss = _loss(task, validation, predict(validation.features), levels)
+    loss = _loss(pipeline, validation, predict(validation.features))
     return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
 
 
-def _loss(task: Task, validation: Matrix, predicted: np.ndarray, levels: Sequence[float]) -> float:
-    label = validation.label
+def _places(pipeline: Pipeline) -> int:
+    """The first places that the gate judges a ranking by."""
+    return places_of(pipeline.trained_gate.metric) or DEFAULT_PLACES
+
+
+def _loss(pipeline: Pipeline, validation: Matrix, predicted: np.ndarray) -> float:
+    label, task, levels = validation.label, pipeline.task, pipeline.output_specs[0].levels
     losses: np.ndarray
+    if task == "ranking":
+        assert validation.sizes is not None
+        own = (label.astype(np.float64), predicted.reshape(len(label)).astype(np.float64))
+        values = ndcg(*own, validation.sizes, places=_places(pipeline))
+        weight = validation.weight_of_requests
+        return 1 - mean_of_requests(values, np.ones(len(values)) if weight is None else weight.astype(np.float64))
     if task == "regression":
         losses = (predicted.reshape(len(label)) - label) ** 2
     elif task == "quantiles":

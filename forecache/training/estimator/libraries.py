@@ -1,17 +1,12 @@
-"""Differences between LightGBM, XGBoost and scikit-learn: losses of each round, early stopping, and saving a file."""
+"""Differences between LightGBM, XGBoost and scikit-learn: losses of each round, early stopping, weights, requests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from forecache.errors import CheckError
-from forecache.files import replacing
+from forecache.ranking import DEFAULT_PLACES
 from forecache.training.estimator.matrix import Matrix
-from forecache.training.spec import MODEL_FILES
 
 Library = Literal["lightgbm", "xgboost", "sklearn"]
 Round = Callable[[int, float | None, float | None], None]
@@ -69,18 +64,22 @@ def fit(
     patience: int | None,
     ended: Round,
     categories: Sequence[int] = (),
+    places: int = DEFAULT_PLACES,
 ) -> Fitted:
     """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`.
+
+    A ranker gets the sizes of the requests, and is evaluated by nDCG, whose loss is 1 - nDCG.
 
     Args:
         categories: Columns that hold codes of categories: LightGBM splits them as such, the others
             by the order of codes.
+        places: Of a ranking, the number of first places that its nDCG is about.
     """
     library = library_of(estimator)
     if library == "lightgbm":
-        return _fit_lightgbm(estimator, names, train, validation, patience, ended, categories)
+        return _fit_lightgbm(estimator, names, train, validation, patience, ended, categories, places)
     if library == "xgboost":
-        return _fit_xgboost(estimator, names, train, validation, patience, ended)
+        return _fit_xgboost(estimator, names, train, validation, patience, ended, places)
     estimator.fit(train.features, train.label, **_weight_argument(estimator, train))
     return Fitted(library, estimator)
 
@@ -101,17 +100,18 @@ def _fit_lightgbm(
     patience: int | None,
     ended: Round,
     categories: Sequence[int],
+    places: int,
 ) -> Fitted:
     import lightgbm
 
-    followed, rounds = "", 0
+    followed, rounds, ranks = "", 0, takes_requests(estimator)
 
     def follow(round_: Any) -> None:
         nonlocal followed, rounds
         rounds = round_.iteration + 1
-        losses = {name: value for _, name, value, more_is_better in round_.evaluation_result_list if not more_is_better}
+        losses = _losses(round_.evaluation_result_list, ranks)
         followed = followed or next(iter(losses), "")
-        trained = {name: value for _, name, value, _ in round_.model.eval_train()} if followed else {}
+        trained = _losses(round_.model.eval_train(), ranks) if followed else {}
         ended(round_.iteration, trained.get(followed), losses.get(followed))
 
     # Without these two, equal inputs can give different trees in another run.
@@ -129,6 +129,8 @@ def _fit_lightgbm(
     )
     if train.weight is not None:
         held_out = {**held_out, "sample_weight": train.weight, "eval_sample_weight": [validation.weight]}
+    if ranks:
+        held_out |= {"group": train.sizes, "eval_group": [validation.sizes], "eval_at": (places,)}
     estimator.fit(
         train.features,
         train.label,
@@ -142,94 +144,56 @@ def _fit_lightgbm(
     return Fitted("lightgbm", booster, rounds, booster.current_iteration() - 1, followed)
 
 
+def takes_requests(estimator: Any) -> bool:
+    """Whether it is a ranker, which is told which rows are of one request."""
+    return "group" in signature(estimator.fit).parameters
+
+
+def _losses(evaluated: Sequence[tuple[str, str, float, bool]], ranks: bool) -> dict[str, float]:
+    """By name, what LightGBM measured and is better where it is smaller; of a ranker 1 - nDCG."""
+    if ranks:
+        return {f"1 - {name}": 1 - value for _, name, value, _ in evaluated if name.startswith("ndcg")}
+    return {name: value for _, name, value, more_is_better in evaluated if not more_is_better}
+
+
 def _fit_xgboost(
-    estimator: Any, names: tuple[str, ...], train: Matrix, validation: Matrix, patience: int | None, ended: Round
+    estimator: Any,
+    names: tuple[str, ...],
+    train: Matrix,
+    validation: Matrix,
+    patience: int | None,
+    ended: Round,
+    places: int,
 ) -> Fitted:
     import xgboost
 
-    followed = ""
+    followed, ranks = "", takes_requests(estimator)
 
     class Follow(xgboost.callback.TrainingCallback):
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             nonlocal followed
             trained, held_out = evals_log["validation_0"], evals_log["validation_1"]
-            losses = [name for name in held_out if not name.startswith(_XGBOOST_SCORES)]
+            losses = [name for name in held_out if name.startswith("ndcg" if ranks else _XGBOOST_SCORES) == ranks]
             followed = followed or next(iter(losses), "")
-            ended(epoch, *((trained[followed][-1], held_out[followed][-1]) if followed else (None, None)))
+            last = [found[followed][-1] for found in (trained, held_out)] if followed else [None, None]
+            ended(epoch, *(1 - value if ranks and value is not None else value for value in last))
             return False
 
     settings: dict[str, Any] = {"callbacks": [*(estimator.callbacks or ()), Follow()]}
     if patience and estimator.early_stopping_rounds is None:
         settings["early_stopping_rounds"] = patience
+    if ranks and estimator.eval_metric is None:
+        settings["eval_metric"] = f"ndcg@{places}"
     estimator.set_params(**settings)
     evaluated = [(train.features, train.label), (validation.features, validation.label)]
-    weights = {"sample_weight": train.weight, "sample_weight_eval_set": [train.weight, validation.weight]}
-    weighted = weights if train.weight is not None else {}
-    estimator.fit(train.features, train.label, eval_set=evaluated, verbose=False, **weighted)
+    own = [each.weight_of_requests if ranks else each.weight for each in (train, validation)]
+    told: dict[str, Any] = {"sample_weight": own[0], "sample_weight_eval_set": own} if train.weight is not None else {}
+    if ranks:
+        told |= {"group": train.sizes, "eval_group": [train.sizes, validation.sizes]}
+    estimator.fit(train.features, train.label, eval_set=evaluated, verbose=False, **told)
     booster = estimator.get_booster()
     rounds = booster.num_boosted_rounds()
     kept = estimator.best_iteration + 1 if estimator.early_stopping_rounds else rounds
     booster = booster[:kept] if kept < rounds else booster
     booster.feature_names = list(names)
-    return Fitted("xgboost", booster, rounds, kept - 1, followed)
-
-
-def save(fitted: Fitted, folder: Path) -> Path:
-    """Write the model file into the folder atomically; none of the formats is a pickle.
-
-    Raises:
-        CheckError: A scikit-learn estimator contains types that cannot be loaded without trusting code in the file.
-    """
-    path = folder / MODEL_FILES[fitted.library]
-    with replacing(path) as unfinished:
-        if fitted.library == "sklearn":
-            _save_skops(fitted.model, unfinished)
-        else:
-            fitted.model.save_model(str(unfinished))
-    return path
-
-
-def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
-    """Check on a few rows, before a long fit, that a scikit-learn estimator can be saved.
-
-    Raises:
-        CheckError: It cannot be saved, or its file cannot be loaded without trusting code in it.
-    """
-    if library_of(estimator) != "sklearn":
-        return
-    from sklearn.base import clone  # type: ignore[import-untyped]
-
-    from forecache.inference.runtimes.sklearn import refuse_untrusted
-
-    rows = _sample_rows(train.label)
-    try:
-        trial = clone(estimator).fit(train.features[rows], train.label[rows])
-    except Exception:  # noqa: BLE001  (perhaps too few rows; the fit on all rows reports the error)
-        return
-    refuse_untrusted(_skops_of(trial))
-
-
-def _sample_rows(label: np.ndarray) -> np.ndarray:
-    """Indices of up to 256 rows, among them the first rows with the smallest and with the largest label."""
-    ends = [np.flatnonzero(label == value)[:64] for value in (label.min(), label.max())]
-    return np.unique(np.concatenate([np.arange(min(len(label), 128)), *ends]))
-
-
-def _save_skops(estimator: Any, path: Path) -> None:
-    from forecache.inference.runtimes.sklearn import load_skops
-
-    payload = _skops_of(estimator)
-    path.write_bytes(payload)
-    load_skops(payload)
-
-
-def _skops_of(estimator: Any) -> bytes:
-    from forecache.inference.runtimes.sklearn import skops_io
-
-    try:
-        return bytes(skops_io().dumps(estimator))
-    except (TypeError, NotImplementedError) as error:
-        raise CheckError(
-            f"The estimator cannot be saved without a pickle: {error}.",
-            remedy="Build it of scikit-learn's own classes and functions.",
-        ) from None
+    return Fitted("xgboost", booster, rounds, kept - 1, f"1 - {followed}" if ranks and followed else followed)

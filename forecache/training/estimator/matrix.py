@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,28 @@ from forecache.errors import InputError
 from forecache.inference.encoding import Encoding
 from forecache.lake.training_sets.splits import count_split, label_numbers, split_batches
 from forecache.pipeline import Pipeline
+from forecache.pipeline.names import REQUEST_ID
+from forecache.ranking import sizes_of
 from forecache.settings import Settings
 
 
 @dataclass(frozen=True)
 class Matrix:
     """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float32 [n], of classes their
-    positions, `weight` float32 [n] where the label has one."""
+    positions, `weight` float32 [n] where the label has one; of a ranking `sizes`, int64 [requests], how many rows each
+    request has, one after the other."""
 
     features: NDArray[np.float32]
     label: NDArray[np.float32]
     weight: NDArray[np.float32] | None = None
+    sizes: NDArray[np.int64] | None = None
+
+    @property
+    def weight_of_requests(self) -> NDArray[np.float32] | None:
+        """float32 [requests]."""
+        if self.weight is None or self.sizes is None:
+            return None
+        return self.weight[np.cumsum(self.sizes) - self.sizes]
 
 
 def read_matrix(
@@ -47,10 +58,10 @@ def read_matrix(
         np.empty(rows, np.float32),
         np.empty(rows, np.float32) if weight else None,
     )
-    start = 0
-    for batch in split_batches(
-        settings, table, version=version, split=split, columns=[*names, *pipeline.trained_label.columns]
-    ):
+    start, ranked = 0, pipeline.task == "ranking"
+    requests: list[NDArray[np.object_]] = []
+    columns = [*names, *pipeline.trained_label.columns, *([REQUEST_ID] if ranked else [])]
+    for batch in split_batches(settings, table, version=version, split=split, columns=columns):
         stop = start + batch.num_rows
         if batch.column(label).null_count:
             raise InputError(
@@ -61,9 +72,11 @@ def read_matrix(
         matrix.label[start:stop] = label_numbers(batch.column(label), classes)
         if matrix.weight is not None:
             matrix.weight[start:stop] = batch.column(weight).to_numpy(zero_copy_only=False)
+        if ranked:
+            requests.append(batch.column(REQUEST_ID).to_numpy(zero_copy_only=False))
         start = stop
     assert start == rows
-    return matrix
+    return replace(matrix, sizes=sizes_of(np.concatenate(requests))) if ranked else matrix
 
 
 def machine_memory_bytes() -> int:

@@ -1,0 +1,116 @@
+"""The gate: what a model that is trained here has to pass before it is used."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.names import check_name, check_unique
+
+METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ranking"], tuple[str, ...]] = {
+    "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),
+    "regression": ("mae", "rmse", "r2", "spearman"),
+    "multiclass": ("log_loss", "accuracy", "macro_f1", "top_3_accuracy", "roc_auc", "ece"),
+    "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
+    "ranking": ("ndcg@10", "recall@10", "mrr"),
+}
+"""What a gate can judge by, for each kind of label, and for quantiles of a number; see `docs/outputs.md`. Those of a
+ranking may have any other number of places, such as "ndcg@5"."""
+
+_AT = re.compile(r"(ndcg|recall)@([1-9][0-9]{0,3})")
+
+
+def places_of(metric: str) -> int | None:
+    """The places of a ranking's metric, such as 5 of "ndcg@5"; None for another one."""
+    found = _AT.fullmatch(metric)
+    return int(found[2]) if found else None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of your own, which a gate can judge by and have a floor for.
+
+    Attributes:
+        function: `function(label, prediction, weight)` returns a number; each an array of n rows, float64. The label of
+            a class is its position among the model's classes; the prediction is [n] for a number, else [n, classes] or
+            [n, levels]. A row with weight 2 counts as two rows: the weights are those that the label declares, else
+            ones. Of a ranking it is called for each request, and the metric is the mean of what is not NaN.
+    """
+
+    name: str
+    function: Callable[..., float]
+    greater_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(f"Metric {self.name!r}", self)
+        check_name("metric", self.name)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A single feature used as the score, against which every model has to show its worth.
+
+    Attributes:
+        scale: For a regression, the prediction is `scale * feature`; for a binary label and a ranking its sign gives
+            the direction. Candidates of a ranking whose feature is null come last.
+    """
+
+    feature: str
+    scale: float = 1.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields("`Baseline`", self)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a candidate may become the champion, judged on the test split.
+
+    Attributes:
+        metric: Of `METRICS` for the label's kind, such as "roc_auc" (more is better), "mae" (less is better) or, of a
+            ranking, "ndcg@10"; or one of `metrics`.
+        floors: Worst value allowed for each named metric, of the same ones.
+        baseline: For a binary label, a regression and a ranking; of several, each has to be beaten. Classes and
+            quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
+            ranking is compared with the random order, too.
+        baseline_margin: The metric must beat each baseline's by at least this much.
+        max_regression: How much worse than the champion on the same rows the metric may be.
+        slices: Features by whose values (or quarters) the champion is compared too.
+        max_slice_regression: How much worse the metric may surely be in any slice.
+        max_ece: Largest expected calibration error, in the label's unit; None: any.
+        max_latency_ms: Longest median time of scoring one row; of a ranking, a request of usual size.
+        max_size_bytes: Largest exported model.
+        max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
+        approval: A model that passes waits until a person promotes it.
+        metrics: Metrics of your own, beside those of the label's kind.
+    """
+
+    metric: str
+    floors: Mapping[str, float]
+    baseline: Baseline | tuple[Baseline, ...] | None = None
+    baseline_margin: float = 0.0
+    max_regression: float = 0.002
+    slices: tuple[str, ...] = ()
+    max_slice_regression: float = 0.01
+    max_ece: float | None = None
+    max_latency_ms: float = 5.0
+    max_size_bytes: int = 100_000_000
+    max_prediction_psi: float | None = None
+    approval: bool = False
+    metrics: tuple[Metric, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields("`Gate`", self)
+        check_unique("metric", "`Gate`", [metric.name for metric in self.metrics])
+        check_unique("baseline", "`Gate`", [baseline.feature for baseline in self.baselines])
+        check_least("`Gate`", self, 0, "max_regression", "max_slice_regression", "max_ece")
+        check_least("`Gate`", self, 0, "max_latency_ms", "max_size_bytes", "max_prediction_psi", above=True)
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """The declared ones."""
+        if isinstance(self.baseline, tuple):
+            return self.baseline
+        return (self.baseline,) if self.baseline else ()

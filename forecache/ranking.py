@@ -1,0 +1,119 @@
+"""How good the order is that scores give the candidates of a request, request by request.
+
+`label` and `score` are float64 [n], the rows of a request one after the other; `sizes`, int64 [requests], says how many
+rows each has. A label is how good a candidate is, 0 and up. Candidates with equal scores have no order: a metric is
+then its mean over all orders that they could have (McSherry and Najork, "Computing information retrieval performance
+measures efficiently in the presence of tied scores", 2008), so that equal scores for all are worth what a random order
+is. A request without a candidate above 0 is NaN: no order of it is better than another.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Sizes = NDArray[np.int64]
+PerRequest = Callable[[Array, Array, Sizes], Array]
+DEFAULT_PLACES = 10
+"""What a ranking is judged by where no number of places is named."""
+
+
+def ndcg(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
+    """Discounted gain of the first places over that of the best order, float64 [requests].
+
+    The candidate at place r, from 1, adds (2^label - 1) / log2(r + 1). Järvelin and Kekäläinen, "Cumulated gain-based
+    evaluation of IR techniques" (2002), with the gain and discount of Burges et al., "Learning to rank using gradient
+    descent" (2005).
+    """
+    gain = np.exp2(label) - 1
+    place = np.arange(int(sizes.max(initial=0)))
+    discount = np.where(place < places, 1 / np.log2(place + 2), 0.0)
+    return _ratio(_sum_by_place(gain, score, sizes, discount), _sum_by_place(gain, gain, sizes, discount))
+
+
+def recall(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
+    """Share of a request's candidates above 0 that are in the first places, float64 [requests]."""
+    good = (label > 0).astype(np.float64)
+    counts = (np.arange(int(sizes.max(initial=0))) < places).astype(np.float64)
+    return _ratio(_sum_by_place(good, score, sizes, counts), _sums(good, sizes))
+
+
+def reciprocal_rank(label: Array, score: Array, sizes: Sizes) -> Array:
+    """One over the place of the first candidate above 0, float64 [requests]."""
+    request, order = _request_of(sizes), _order(score, sizes)
+    good, tied, starts = (label > 0)[order], *_ties(score[order], request)
+    in_tie, found = np.bincount(tied), np.bincount(tied, good)
+    place = starts - _starts(sizes)[request[starts]]
+    values = np.full(len(sizes), np.nan)
+    best = np.flatnonzero(found)
+    owner, first = np.unique(request[starts[best]], return_index=True)
+    for number, tie in zip(owner, best[first], strict=True):
+        values[number] = _expected_reciprocal(int(place[tie]), int(in_tie[tie]), int(found[tie]))
+    return values
+
+
+def weight_of_requests(weight: Array | None, sizes: Sizes) -> Array:
+    """How much each request counts, float64 [requests]: as its rows do, which all have the same weight."""
+    return np.ones(len(sizes)) if weight is None else weight[_starts(sizes)]
+
+
+def mean_of_requests(values: Array, weight: Array) -> float:
+    """The mean of what is not NaN; NaN without any."""
+    known = ~np.isnan(values) & (weight > 0)
+    return float(np.average(values[known], weights=weight[known])) if known.any() else float("nan")
+
+
+def sizes_of(requests: NDArray[np.object_]) -> Sizes:
+    """The sizes of runs of equal values [n], int64 [requests]."""
+    if not len(requests):
+        return np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.append(True, requests[1:] != requests[:-1]))
+    return np.diff(np.append(starts, len(requests)))
+
+
+def _sum_by_place(gain: Array, score: Array, sizes: Sizes, worth: Array) -> Array:
+    """By request, the sum of each row's gain times what its place is worth; rows that tie share what theirs are."""
+    request, order = _request_of(sizes), _order(score, sizes)
+    tied, _ = _ties(score[order], request)
+    of_place = worth[np.arange(len(order)) - _starts(sizes)[request]]
+    shared = (np.bincount(tied, of_place) / np.bincount(tied))[tied]
+    return _sums(gain[order] * shared, sizes)
+
+
+def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:
+    """The rows of each request by falling score."""
+    return np.lexsort((-score, _request_of(sizes)))
+
+
+def _ties(ordered: Array, request: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row in order, the number of its run of equal scores [n]; and the first row of each run."""
+    new = np.append(True, (np.diff(ordered) != 0) | (np.diff(request) != 0))[: len(ordered)]
+    return np.cumsum(new) - 1, np.flatnonzero(new)
+
+
+def _request_of(sizes: Sizes) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _starts(sizes: Sizes) -> NDArray[np.int64]:
+    return np.cumsum(sizes) - sizes
+
+
+def _sums(values: Array, sizes: Sizes) -> Array:
+    sums: Array = np.bincount(_request_of(sizes), values, minlength=len(sizes)).astype(np.float64)
+    return sums
+
+
+@lru_cache(maxsize=1 << 16)
+def _expected_reciprocal(before: int, rows: int, good: int) -> float:
+    """The mean of 1 / place of the first good one of `rows` in any order, behind `before` others."""
+    ways = math.comb(rows, good)
+    later = range(1, rows - good + 2)
+    return sum(math.comb(rows - place, good - 1) / ways / (before + place) for place in later)
+
+
+def _ratio(over: Array, under: Array) -> Array:
+    return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0)

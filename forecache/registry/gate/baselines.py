@@ -1,0 +1,58 @@
+"""What every model has to beat: features used as scores, the same answer for all rows, or a random order."""
+
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+
+from forecache.pipeline import Baseline, Pipeline
+from forecache.registry.gate.examples import Examples
+from forecache.registry.gate.judge import judge_of
+from forecache.registry.gate.metrics import RANKED_BY, Array
+
+RANDOM = "random order"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A baseline's scores of some rows.
+
+    Attributes:
+        name: Its feature, or what it is.
+        score: float64 [n] or, of the same answer for all rows, [n, values].
+        metrics: By name; for a binary label only those of the order, as a feature is not a probability.
+    """
+
+    name: str
+    score: Array
+    metrics: dict[str, float]
+
+
+def scored_baselines(pipeline: Pipeline, examples: Examples) -> list[Scored]:
+    """Every baseline of a pipeline on some rows, the best by the gate's metric first."""
+    judge, metric = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
+    scores = {each.feature: _score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
+    if pipeline.task == "ranking":
+        scores[RANDOM] = np.zeros(len(examples.label))
+    if examples.constant is not None:
+        name = "class shares" if pipeline.task == "multiclass" else "empirical quantiles"
+        scores[name] = np.tile(examples.constant, (len(examples.features), 1))
+    found = []
+    for name, score in scores.items():
+        metrics = judge.values(examples.label, score, examples.weight)
+        if pipeline.task == "binary":
+            metrics = {each: value for each, value in metrics.items() if each in RANKED_BY}
+        gain = judge.gain(metric, judge.metrics[metric](examples.label, score, examples.weight), 0.0)
+        found.append((-gain if gain == gain else np.inf, Scored(name, score, metrics)))
+    return [each for _, each in sorted(found, key=itemgetter(0))]
+
+
+def _score(pipeline: Pipeline, baseline: Baseline, examples: Examples) -> Array:
+    """The feature times its scale, float64 [n]; null is the median, and of a ranking last of all."""
+    values = examples.numbers(baseline.feature).astype(np.float64) * baseline.scale
+    unknown = np.isnan(values)
+    if unknown.all():
+        return np.zeros_like(values)
+    known = values[~unknown]
+    values[unknown] = np.nextafter(known.min(), -np.inf) if pipeline.task == "ranking" else np.median(known)
+    return values
