@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ranking_support import nothing, offers, requests
+from ranked_project.pipelines.offers import nothing, offers
+from ranking_sample import requests
 from sample_project.pipelines.visits import returns
 
 from forecache.errors import SettingsError

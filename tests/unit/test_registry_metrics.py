@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from outputs_project.pipelines import kinds
-from ranking_support import offers
+from ranked_project.pipelines.offers import offers
 from sklearn import metrics as sk
 
 from forecache.errors import InputError

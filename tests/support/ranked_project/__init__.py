@@ -1,0 +1,1 @@
+"""A project of the tests whose pipelines rank the candidates of requests."""

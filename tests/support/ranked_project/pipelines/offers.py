@@ -1,0 +1,64 @@
+"""Requests with offers, of which some were taken, ranked by LightGBM, by XGBoost, and offer by offer."""
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from forecache.pipeline import (
+    Baseline,
+    Column,
+    EstimatorModel,
+    Feature,
+    Features,
+    Gate,
+    Label,
+    Output,
+    Pipeline,
+    Source,
+)
+
+SHOWN = Source(
+    name="shown",
+    columns=(Column("request_id", "string"), Column("position", "int"), Column("day", "date")),
+    event_time="day",
+    start=date(2024, 1, 1),
+)
+
+
+def nothing(*_: Any) -> Any:
+    raise NotImplementedError("the tests write the training set themselves")
+
+
+def lambdamart() -> Any:
+    from lightgbm import LGBMRanker
+
+    return LGBMRanker(n_estimators=80, num_leaves=7, min_child_samples=5, verbose=-1)
+
+
+def xgboost_ranker() -> Any:
+    from xgboost import XGBRanker
+
+    return XGBRanker(n_estimators=80, max_depth=3)
+
+
+def by_offer() -> Any:
+    from lightgbm import LGBMRegressor
+
+    return LGBMRegressor(n_estimators=80, num_leaves=7, verbose=-1)
+
+
+offers = Pipeline(
+    name="offers",
+    key=("request_id", "position"),
+    sources=(SHOWN,),
+    features=Features((Feature("taste"), Feature("popularity"), Feature("price")), nothing),
+    label=Label("taken", "ranking", 1, nothing),
+    model=EstimatorModel(lambdamart, patience=20),
+    outputs=(Output("score"),),
+    gate=Gate("ndcg@10", {"ndcg@10": 0.4}, baseline=(Baseline("popularity"), Baseline("price", scale=-1.0))),
+    publish=None,
+)
+offers_xgboost = replace(offers, name="offers_xgboost", model=EstimatorModel(xgboost_ranker, patience=20))
+offers_by_offer = replace(offers, name="offers_by_offer", model=EstimatorModel(by_offer))
+weighted_offers = replace(offers, name="weighted_offers", label=Label("taken", "ranking", 1, nothing, weight="worth"))
+weighted_xgboost = replace(weighted_offers, name="weighted_xgboost", model=offers_xgboost.model)
