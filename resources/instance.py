@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.files import write_durably
-from forecache.pipeline.loading import import_from_project
+from forecache.pipeline.modules import import_from_project
 from forecache.settings import Settings
 
 if TYPE_CHECKING:

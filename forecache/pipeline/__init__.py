@@ -1,7 +1,8 @@
 """The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
 
-A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender` or `Mailing` in it
-is found by `read_project`. Declarations hold plain values and functions; heavy libraries are imported inside those.
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime` or
+`Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries are imported
+inside those.
 """
 
 from forecache.pipeline.declaration import Pipeline
@@ -11,7 +12,7 @@ from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.features import Features, Label
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.features.window import Where, Window
-from forecache.pipeline.loading import load_pipeline, load_pipelines, load_served
+from forecache.pipeline.loading import load_pipeline, load_pipelines, load_realtime, load_served
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.pipeline.models.fit_run import FitRun
@@ -31,6 +32,12 @@ from forecache.pipeline.models.output import (
 )
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.policies import Drift, Effect, Publish, Retraining
+from forecache.pipeline.realtime.examples import Examples
+from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
+from forecache.pipeline.realtime.lookup import Lookup
+from forecache.pipeline.realtime.realtime import Realtime
+from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.pipeline.realtime.rows import Rows
 from forecache.pipeline.recommenders.catalogue import Catalogue
 from forecache.pipeline.recommenders.recommender import RankingGate, Recommender
 from forecache.pipeline.schedules.schedule import Schedule
@@ -49,15 +56,19 @@ __all__ = [
     "AnySource",
     "Baseline",
     "Boolean",
-    "Classes",
+    "Candidates",
     "Catalogue",
+    "Classes",
     "Column",
     "ColumnType",
+    "Default",
+    "DotProduct",
     "Drift",
     "Effect",
     "Entities",
     "EntitySplit",
     "EstimatorModel",
+    "Examples",
     "Expectation",
     "Feature",
     "FeatureView",
@@ -67,17 +78,23 @@ __all__ = [
     "Gate",
     "Label",
     "Labelled",
+    "LastNight",
+    "Lookup",
     "Mailing",
     "Metric",
+    "OrderGiven",
     "Output",
     "Pipeline",
     "Publish",
     "Quantiles",
     "Query",
     "RankingGate",
+    "Realtime",
     "Recommender",
     "RegisteredModel",
+    "RequestField",
     "Retraining",
+    "Rows",
     "Schedule",
     "Segment",
     "Served",
@@ -85,6 +102,7 @@ __all__ = [
     "Source",
     "SqlModel",
     "Static",
+    "Stored",
     "Structs",
     "TableSource",
     "Task",
@@ -97,5 +115,6 @@ __all__ = [
     "expect",
     "load_pipeline",
     "load_pipelines",
+    "load_realtime",
     "load_served",
 ]

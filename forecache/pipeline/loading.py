@@ -5,23 +5,25 @@ loaded, and the others go on.
 """
 
 import difflib
-import importlib
 import logging
 import pkgutil
-import sys
 from operator import attrgetter, itemgetter
-from pathlib import Path
-from types import ModuleType
-from typing import TypeGuard
 
-from forecache.errors import ForecacheError, InputError, NotFoundError, SettingsError
-from forecache.pipeline.checks.conflicts import Declared, ambiguous, of_other_dates, published_views
-from forecache.pipeline.code.location import add_project
+from forecache.errors import InputError, NotFoundError, SettingsError
+from forecache.pipeline.checks.conflicts import (
+    Declared,
+    ambiguous,
+    of_other_dates,
+    of_unknown_stores,
+    published_views,
+)
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.trained import not_trained
+from forecache.pipeline.modules import declared_in, import_from_project
 from forecache.pipeline.project import Project, Published
+from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.settings import Settings
@@ -43,10 +45,11 @@ def read_project(settings: Settings) -> Project:
     broken: dict[str, SettingsError] = {}
     for module in modules:
         try:
-            found[module] = _declared_in(module)
+            found[module] = declared_in(module)
         except SettingsError as error:
             broken[module] = error
-    broken |= ambiguous(found) | of_other_dates(found)
+    # A store may be declared in a module that is broken.
+    broken |= {**({} if broken else of_unknown_stores(found)), **ambiguous(found), **of_other_dates(found)}
     usable = sorted(
         ((each.name, each) for module, some in found.items() if module not in broken for each in some),
         key=itemgetter(0),
@@ -57,6 +60,7 @@ def read_project(settings: Settings) -> Project:
         {name: each for name, each in usable if isinstance(each, Recommender)},
         {name: each for name, each in usable if isinstance(each, Mailing)},
         {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
+        {name: each for name, each in usable if isinstance(each, Realtime)},
     )
 
 
@@ -78,7 +82,10 @@ def load_served(settings: Settings, name: str) -> Published:
         NotFoundError: Nothing has that name; the message lists what there is.
         SettingsError: Nothing has, and a module is broken that may declare it.
     """
-    project = read_project(settings)
+    return _served(settings, read_project(settings), name)
+
+
+def _served(settings: Settings, project: Project, name: str) -> Published:
     found = _find(project, name)
     if found is None:
         close = difflib.get_close_matches(name, project.served, n=1)
@@ -91,13 +98,16 @@ def load_served(settings: Settings, name: str) -> Published:
 
 
 def load_pipeline(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name that is no recommender.
+    """One pipeline by name that is no recommender; of a real-time model, its `training_pipeline`.
 
     Raises:
         InputError: It is a recommender.
         Others as `load_served`.
     """
-    found = load_served(settings, name)
+    project = read_project(settings)
+    if name in project.realtime:
+        return project.realtime[name].training_pipeline
+    found = _served(settings, project, name)
     if isinstance(found, FeatureView):
         raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
@@ -109,7 +119,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
 
 
 def load_trained(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name, with a model that is trained here.
+    """One pipeline by name, with a model that is trained here; of a real-time model, its `training_pipeline`.
 
     Raises:
         InputError: It is a recommender, or its model is not trained here.
@@ -119,6 +129,22 @@ def load_trained(settings: Settings, name: str) -> Pipeline:
     if not found.is_trained:
         raise not_trained(found)
     return found
+
+
+def load_realtime(settings: Settings, name: str) -> Realtime:
+    """One real-time model by name; raises as `load_served`."""
+    project = read_project(settings)
+    _warn(project)
+    if name not in project.realtime and project.broken:
+        raise _broken_by(project, name)
+    if name not in project.realtime:
+        close = difflib.get_close_matches(name, project.realtime, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        listed = ", ".join(project.realtime) or "none"
+        raise NotFoundError(
+            f"There is no real-time model {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}."
+        )
+    return project.realtime[name]
 
 
 def load_mailing(settings: Settings, name: str) -> Mailing:
@@ -165,9 +191,14 @@ def find_served(settings: Settings, name: str) -> Published | None:
 def _find(project: Project, name: str) -> Published | None:
     _warn(project)
     if name not in project.served and project.broken:
-        own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
-        raise (own or list(project.broken.values()))[0]
+        raise _broken_by(project, name)
     return project.served.get(name)
+
+
+def _broken_by(project: Project, name: str) -> SettingsError:
+    """Why something is not found: the error of the module that is called like it, or of another."""
+    own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
+    return (own or list(project.broken.values()))[0]
 
 
 def _warn(project: Project) -> None:
@@ -175,51 +206,3 @@ def _warn(project: Project) -> None:
         if str(error) not in _told:
             _told.add(str(error))
             _log.warning("%s The other pipelines go on without it.", error)
-
-
-def import_from_project(settings: Settings, module: str) -> ModuleType:
-    """Import a module of the project; its package may lie in the current folder.
-
-    Raises:
-        SettingsError: It cannot be imported.
-    """
-    root = settings.project.partition(".")[0]
-    folder = Path.cwd()
-    # A console script, other than `python -m`, does not have the current folder on its path.
-    if root not in sys.modules and (folder / root).is_dir() and str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    add_project(root)
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{module}.".startswith(f"{error.name}."):
-            raise SettingsError(
-                f"The project module {module!r} cannot be imported: {error}.", remedy=f"Install {error.name}."
-            ) from error
-        raise SettingsError(
-            f"The project module {module!r} cannot be imported: {error}.",
-            remedy="Set FORECACHE_PROJECT to the package that has it, and run from the folder in which that package "
-            "lies, or put that folder on PYTHONPATH.",
-        ) from error
-
-
-def _is_declared(value: object) -> TypeGuard[Declared]:
-    """Whether it stands for itself; a view that is not published is a part of the pipelines that use it."""
-    return isinstance(value, Declared) and not (isinstance(value, FeatureView) and value.publish is None)
-
-
-def _declared_in(module_name: str) -> list[Declared]:
-    try:
-        module = importlib.import_module(module_name)
-        found = {id(value): value for value in vars(module).values() if _is_declared(value)}
-        for each in found.values():
-            assert (
-                isinstance(each, Mailing) or each.fingerprint
-            )  # of the source as it was loaded, and refused here where it cannot be told
-        return list(found.values())
-    except (Exception, SystemExit) as error:
-        what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
-        raise SettingsError(
-            f"The pipeline module {module_name} cannot be used: {what}",
-            remedy="" if isinstance(error, ForecacheError) else "Mend the module.",
-        ) from error

@@ -6,6 +6,7 @@ from forecache.errors import SettingsError
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems, similar_items_of
 
@@ -21,6 +22,7 @@ class Project:
         broken: By the name of a module whose pipelines cannot be used, why.
         mailings: By name, in alphabetical order.
         views: The published feature views, by name, in alphabetical order.
+        realtime: The models that are asked in real time, by name, in alphabetical order.
     """
 
     pipelines: dict[str, Pipeline]
@@ -28,6 +30,7 @@ class Project:
     recommenders: dict[str, Recommender] = field(default_factory=dict)
     mailings: dict[str, Mailing] = field(default_factory=dict)
     views: dict[str, FeatureView] = field(default_factory=dict)
+    realtime: dict[str, Realtime] = field(default_factory=dict)
 
     @property
     def nightly(self) -> dict[str, Pipeline | Recommender]:

@@ -14,7 +14,7 @@ from forecache.buckets import open_bucket
 from forecache.errors import SettingsError
 from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Source
-from forecache.pipeline.loading import import_from_project
+from forecache.pipeline.modules import import_from_project
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 

@@ -8,10 +8,12 @@ from forecache.errors import SettingsError
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.realtime.check import stored_of
+from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import similar_items_of
 
-Declared = Pipeline | Recommender | Mailing | FeatureView
+Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView
 
 
 def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
@@ -31,7 +33,7 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
             for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
-            for view in pipeline.views if isinstance(pipeline, Pipeline) else ():
+            for view in pipeline.views if isinstance(pipeline, (Pipeline, Realtime)) else ():
                 places["feature view", view.name][module].append(view)
             if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is called like that of a view
                 places["feature view", pipeline.name][module].append(pipeline)
@@ -55,17 +57,18 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
     """The published views among what is declared, and of its pipelines; each once."""
     found: list[FeatureView] = []
     for each in declared:
-        views = each.views if isinstance(each, Pipeline) else [each] if isinstance(each, FeatureView) else []
+        used = each.views if isinstance(each, (Pipeline, Realtime)) else ()
+        views = [each] if isinstance(each, FeatureView) else used
         found += [view for view in views if view.publish is not None and view not in found]
     return found
 
 
 def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """The modules whose pipelines share a feature view with others that have other as-of dates."""
-    users: dict[str, list[tuple[str, Pipeline]]] = defaultdict(list)
+    users: dict[str, list[tuple[str, Pipeline | Realtime]]] = defaultdict(list)
     for module, some in found.items():
         for pipeline in some:
-            if isinstance(pipeline, Pipeline):
+            if isinstance(pipeline, (Pipeline, Realtime)):
                 for view in pipeline.views:
                     users[view.name].append((module, pipeline))
     broken = {}
@@ -78,6 +81,27 @@ def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, Setting
                 f"dates differ: {first.schedule.words}, and {others[0].schedule.words}.",
                 remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
             )
+    return broken
+
+
+def of_unknown_stores(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+    """The modules with real-time models of which a rung reads a store that nothing publishes."""
+    declared = [each for some in found.values() for each in some]
+    recommenders = [each for each in declared if isinstance(each, Recommender)]
+    stores = {each.name for each in declared if isinstance(each, (Pipeline, Recommender)) and each.publish is not None}
+    stores |= {view.name for view in published_views(declared)}
+    stores |= {similar.name for each in recommenders if (similar := similar_items_of(each)) is not None}
+    broken = {}
+    for module, some in found.items():
+        for model in some:
+            for stored in stored_of(model.ladder) if isinstance(model, Realtime) else ():
+                of_vectors = any(stored.store.startswith(f"{each.name}_") for each in recommenders)
+                if stored.store not in stores and not of_vectors:
+                    broken[module] = SettingsError(
+                        f"Realtime {model.name!r} has a rung that reads the store {stored.store!r}, which nothing "
+                        "publishes.",
+                        remedy=f"Published are {', '.join(sorted(stores)) or 'none'}.",
+                    )
     return broken
 
 

@@ -1,14 +1,13 @@
 """Models that are applied as they are: one registered in MLflow, a function of the project, an SQL expression."""
 
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.importable import check_importable, path_of
 from forecache.pipeline.models.gate import METRICS
 from forecache.pipeline.names import check_column
 
@@ -110,20 +109,12 @@ class FunctionModel:
 
     def __post_init__(self) -> None:
         check_fields("`FunctionModel`", self)
-        module, name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
-        found: Any = sys.modules.get(module or "")
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        # While its module is being imported, a function below the declaration is not there yet: then it has no name.
-        is_named = isinstance(self.function, FunctionType) and module != "__main__" and name.isidentifier()
-        importable = is_named and (found is None or found is self.function)
-        rule = "Workers import it: define it by `def` in a module of the project, not inside another function."
-        check_value("`FunctionModel`", "function", self.function, importable, rule)
+        check_importable("`FunctionModel`", "function", self.function, by="Workers import it")
 
     @property
     def path(self) -> str:
         """Where workers import it from: `module:name`."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
+        return path_of(self.function)
 
 
 @dataclass(frozen=True)

@@ -46,5 +46,4 @@ class Lookup:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of its matrix, in order."""
-        features = self.view.feature_columns
-        return tuple(name for feature in features for name in feature.own_names[bool(feature.size) :])
+        return self.view.served_columns

@@ -2,19 +2,50 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from datetime import date
+from functools import cached_property
+from typing import Any, Literal, cast
 
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.importable import path_of
+from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.features.entities import each_once
 from forecache.pipeline.features.feature import Feature
+from forecache.pipeline.features.features import Features, Label
+from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
 from forecache.pipeline.models.gate import Gate
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
-from forecache.pipeline.names import check_name, check_unique
+from forecache.pipeline.models.output import Output
+from forecache.pipeline.models.trained import TRAINED, not_trained
+from forecache.pipeline.names import POSITION, REQUEST_ID
+from forecache.pipeline.realtime.check import check_realtime
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Rung
 from forecache.pipeline.realtime.lookup import Lookup
 from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.pipeline.schedules.as_of import first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.sources.column import Column
+from forecache.pipeline.sources.source_time import Static
+from forecache.pipeline.sources.table_source import AnySource, TableSource
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What the features of a real-time model are computed by, in place of a function of Spark; it is never called.
+
+    Attributes:
+        contracts: Of each look-up its name, its key, its columns and the contract of its view.
+    """
+
+    transform: Callable[..., Any]
+    fields: tuple[RequestField, ...]
+    contracts: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...]
+
+    def __call__(self, sources: object) -> Any:
+        raise AssertionError("the training set of a real-time model is written from its examples")
 
 
 @dataclass(frozen=True)
@@ -66,13 +97,8 @@ class Realtime:
     def __post_init__(self) -> None:
         owner = f"Realtime {self.name!r}"
         check_fields(owner, self)
-        check_name("real-time model", self.name)
-        check_unique("field", owner, [each.name for each in self.all_fields])
-        check_unique("look-up", owner, [each.called for each in self.lookups])
-        check_value(owner, "features", self.features, bool(self.features), "Declare what the transform returns.")
-        check_unique("feature", owner, [each.name for each in self.features])
-        check_least(owner, self, 0, "deadline_ms", above=True)
-        check_least(owner, self, 0, "cache_bytes")
+        check_realtime(owner, self)
+        assert self.training_pipeline  # in which label, gate and schedule are checked
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:
@@ -82,3 +108,122 @@ class Realtime:
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def transform_path(self) -> str:
+        """Where the transform is imported from: `module:name`."""
+        return path_of(self.transform)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained here, rather than applied as it is."""
+        return isinstance(self.model, TRAINED)
+
+    @property
+    def trained_examples(self) -> Examples:
+        """The examples of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.examples is None:
+            raise not_trained(self.training_pipeline)
+        return self.examples
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The views that are looked up, each once."""
+        return tuple({lookup.view.name: lookup.view for lookup in self.lookups}.values())
+
+    @property
+    def contracts(self) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...]:
+        """Of each look-up its name, its key, its columns and the contract of its view."""
+        return tuple((each.called, each.by, each.columns, each.view.packed.contract) for each in self.lookups)
+
+    @cached_property
+    def all_sources(self) -> tuple[AnySource, ...]:
+        """What views and examples are computed from, each once: they are ingested before a night."""
+        of_views = (source for view in self.views for source in view.sources)
+        of_examples = self.examples.sources if self.examples else ()
+        return each_once(f"real-time model {self.name!r}", [*of_examples, *of_views])
+
+    @property
+    def start(self) -> date:
+        """First as-of date."""
+        return first_as_of(self.schedule, self.all_sources or self.training_pipeline.sources)
+
+    @property
+    def end(self) -> date | None:
+        """Last as-of date; None while the sources go on."""
+        return last_as_of(self.schedule, self.all_sources)
+
+    @cached_property
+    def training_pipeline(self) -> Pipeline:
+        """The model as a pipeline whose rows are those of requests, for training, registry and gate.
+
+        Its training set is written from the examples; the source that it names is never read.
+        """
+        label = None
+        if self.examples is not None:
+            of, compute = self.examples, cast(Any, self.examples.compute)
+            label = Label(of.label, of.kind, max(1, of.horizon_days), compute, weight=of.weight)
+        starts = [source.start for source in self.all_sources if source.start is not None]
+        key = (REQUEST_ID, POSITION)
+        rows = TableSource(
+            "requests",
+            f"requests_{self.name}",
+            (Column(REQUEST_ID, "string", required=True), Column(POSITION, "int", required=True)),
+            key=key,
+            time=Static(),
+            start=max(starts, default=date(2000, 1, 1)),
+        )
+        return Pipeline(
+            self.name,
+            key=key,
+            features=Features(self.features, Transformed(self.transform, self.all_fields, self.contracts)),
+            model=self.model,
+            outputs=(Output(self.output),),
+            sources=(rows,),
+            label=label,
+            gate=self.gate,
+            training=self.training,
+            schedule=self.schedule,
+            publish=None,
+            description=self.description,
+            owner=self.owner,
+        )
+
+    @cached_property
+    def examples_fingerprint(self) -> str:
+        """Hash of what the training set depends on besides the rows of the sources.
+
+        Raises:
+            SettingsError: The declaration holds a value that cannot be compared between two runs.
+        """
+        of = self.trained_examples
+        days = (of.train_days, of.validation_days, of.test_days, of.horizon_days, of.history_days)
+        examples = (of.compute, of.label, of.kind, of.weight, days)
+        return fingerprint(features=self.training_pipeline.fingerprints.features, examples=examples)
+
+    @cached_property
+    def answers_fingerprint(self) -> str:
+        """Hash of what a release holds besides the model.
+
+        Raises:
+            SettingsError: As `examples_fingerprint`.
+        """
+        return fingerprint(
+            features=self.training_pipeline.fingerprints.features,
+            request=(self.request, self.candidates),
+            lookups=[(each.called, each.view.name, each.max_age_h) for each in self.lookups],
+            output=self.output,
+            ladder=self.ladder,
+            limits=(self.deadline_ms, self.on_contract, self.on_unknown, self.on_nan, self.runs, self.cache_bytes),
+            description=self.description,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the whole declaration."""
+        examples = self.examples_fingerprint if self.examples else ""
+        return fingerprint(all=(self.answers_fingerprint, self.training_pipeline.fingerprint, examples))

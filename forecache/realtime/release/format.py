@@ -136,6 +136,9 @@ def release_from_json(content: bytes, *, what: str) -> Release:
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
             remedy=f"Release {data.get('name')} again with this version: `forecache release {data.get('name')}`.",
         )
+    for name in data["files"]:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DamagedError(f"{what} names the file {name!r}, which is not inside of the release.")
     listed = data["candidates"]
     return Release(
         **{

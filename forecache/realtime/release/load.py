@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,16 +115,23 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     release, place = read_release(folder, number), folder.release(number)
     files = read_files(place, release.files)
     prefix = f"{CODE_FOLDER}/"
-    sources = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
-    code = ReleaseCode(sources, place / CODE_FOLDER)
-    try:
-        transform = code.function(release.transform)
-        kernel = _kernel(release, files[MODEL_FILE], code)
-    except BaseException:
-        code.close()
-        raise
+    code = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
-    return LoadedRelease(release, place, kernel, transform, warmup, code)
+    return from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
+
+
+def from_parts(
+    release: Release, place: Path, *, model: bytes, code: Mapping[str, bytes], warmup: Sequence[bytes]
+) -> LoadedRelease:
+    """A release of what it consists of; raises as `load_release`."""
+    modules = ReleaseCode(code, place / CODE_FOLDER)
+    try:
+        transform = modules.function(release.transform)
+        kernel = _kernel(release, model, modules)
+    except BaseException:
+        modules.close()
+        raise
+    return LoadedRelease(release, place, kernel, transform, tuple(warmup), modules)
 
 
 def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:

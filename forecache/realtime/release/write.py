@@ -55,9 +55,9 @@ def write_release(
         pointer = read_current(folder)
         number = max([pointer.last, *folder.numbers()]) + 1
         written = replace(release, number=number, files={name: file_of(content) for name, content in files.items()})
-        staged = _staged(folder, {**files, RELEASE_FILE: written.to_json()})
+        complete = staged(folder, {**files, RELEASE_FILE: written.to_json()})
         release_step("staged")
-        move_durably(staged, folder.release(number))
+        move_durably(complete, folder.release(number))
         release_step("moved")
         pointer = replace(pointer, current=number, last=number, generation=pointer.generation + 1)
         write_current(folder, pointer)
@@ -122,7 +122,7 @@ def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
             shutil.rmtree(gone, ignore_errors=True)
 
 
-def _staged(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
+def staged(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
     """A folder with these files, all on the disk."""
     place = folder.staging / secrets.token_hex(8)
     for name, content in files.items():

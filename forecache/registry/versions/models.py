@@ -24,6 +24,8 @@ PREVIOUS = "previous"
 WAITING = "awaiting_approval"
 REJECTED = "rejected"
 ROLLED_BACK = "rolled_back"
+FEATURES_TAG = "features_fingerprint"
+"""Tag of a version: hash of what its features depend on besides the rows of the sources."""
 
 
 @dataclass(frozen=True)

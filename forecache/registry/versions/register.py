@@ -15,7 +15,7 @@ from forecache.registry.gate.loaded_model import open_model
 from forecache.registry.report.evaluation import evaluate
 from forecache.registry.report.plots import draw
 from forecache.registry.versions.flavours import log_model, model_file, versions
-from forecache.registry.versions.models import ModelVersion, list_models, model_version
+from forecache.registry.versions.models import FEATURES_TAG, ModelVersion, list_models, model_version
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.tracking.artifacts import CHECKSUMS_TAG, checksums, download
@@ -233,6 +233,7 @@ def _register(
         "night": training.details["night"],
         "code_version": code_version(settings),
         "fingerprint": pipeline.fingerprint,
+        FEATURES_TAG: pipeline.fingerprints.features,
         "test_metrics": json.dumps(evaluation["metrics"]["test"]),
         "gate": "pending",
     }

@@ -1,0 +1,214 @@
+"""Releasing a real-time model: the champion, its transform and the contracts of its features become one unit."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.lake.code import code_version
+from forecache.lake.stage import Done, Stage
+from forecache.operations.targets import reporting_replica_failure
+from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.models.applied import FunctionModel
+from forecache.pipeline.realtime.realtime import Realtime
+from forecache.realtime.release.folder import (
+    ReleaseFolder,
+    ReleasePointer,
+    open_releases,
+    read_current,
+    read_files,
+    read_release,
+)
+from forecache.realtime.release.format import FORMAT, LookupContract, Release, ReleasedModel
+from forecache.realtime.release.load import RUNTIMES
+from forecache.realtime.release.pack import pack_code
+from forecache.realtime.release.prove import made_up_requests, prove
+from forecache.realtime.release.replicas import push_releases
+from forecache.realtime.release.write import move_to, write_release
+from forecache.registry.applied.choose import scoring_model
+from forecache.registry.applied.plan import plan_model
+from forecache.registry.versions.models import FEATURES_TAG, ModelVersion
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.store.manifest import now
+
+STAGE = "release"
+_REQUESTS = 50
+"""Recorded requests that a release keeps."""
+
+
+def release(
+    settings: Settings,
+    realtime: Realtime,
+    *,
+    warmup: Sequence[bytes] = (),
+    again: bool = False,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Write a release of the champion and of the declaration, where one of them has changed, and make it current.
+
+    Args:
+        warmup: Requests in the reader's own JSON that it is proved and warmed with; none: those that the training has
+            recorded, or one that is made up.
+        again: Also where the same was rolled back.
+
+    Returns:
+        Skipped where the current release is of the same model and declaration, or one that is was rolled back, which
+        `details["rolled_back"]` names.
+
+    Raises:
+        NotFoundError: There is no champion.
+        InputError: The runtime of the model does not answer requests, or the code cannot be packed.
+        CheckError: The champion was trained with another transform or other features than are declared, or the release
+            does not answer requests.
+        ConflictError: Another process is releasing it.
+        NotEverywhereError: It is released here, and not on the remote.
+    """
+    started = time.perf_counter()
+    folder, pipeline = open_releases(settings, realtime.name), realtime.training_pipeline
+    model = scoring_model(settings, pipeline, run_id=run_id)
+    _refuse_other_features(realtime, model)
+    plan = plan_model(settings, pipeline, model)
+    if plan.spec.runtime not in RUNTIMES:
+        raise InputError(
+            f"The model {model.uri} of {realtime.name!r} runs by {plan.spec.runtime}, which does not answer requests.",
+            remedy=f"Log it in a flavour of {', '.join(RUNTIMES)}: ONNX, a Booster, or skops.",
+        )
+    inputs = fingerprint(
+        answers=realtime.answers_fingerprint,
+        model=(model.name, model.version, plan.spec.checksum, dict(plan.spec.packages)),
+        format=FORMAT,
+    )
+    pointer = read_current(folder)
+    known = _same(folder, pointer, inputs)
+    if known is not None and (known not in pointer.bad or not again):
+        return _result(realtime, known, model, started, skipped=True, rolled_back=known in pointer.bad)
+    functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
+    code = pack_code(functions)
+    requests = list(warmup) or recorded_requests(settings, realtime)
+    released = ReleasedModel(model.name, model.version, model.uri, plan.spec)
+    draft = _draft(realtime, released, inputs, code_version(settings))
+    progress(f"proving a release of {realtime.name}", 0.5)
+    prove(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
+    written = write_release(folder, draft, model=plan.payload, code=code, warmup=requests)
+    result = _result(realtime, written.number, model, started, skipped=False)
+    Stage(settings, STAGE, realtime.name, run_id).record(
+        {None: Done(0, result.details)}, {None: inputs}, result.seconds
+    )
+    progress(f"release {written.number} of {realtime.name} is current", 1.0)
+    _push(settings, folder, f"Release {written.number} of {realtime.name} is current.")
+    return result
+
+
+def roll_release_back(settings: Settings, name: str, number: int | None = None) -> ReleasePointer:
+    """Answer by an earlier release again; the one that was current, and those after it, do not come back by themselves.
+
+    Args:
+        number: None: the newest before the current one that was not rolled back and is whole.
+
+    Raises:
+        NotFoundError: There is no such release, or none before.
+        DamagedError: It is not what was written.
+        NotEverywhereError: It is done here, and not on the remote.
+    """
+    folder = open_releases(settings, name)
+    pointer = read_current(folder)
+    if number is None:
+        number = _before(folder, pointer)
+    read_files(folder.release(number), read_release(folder, number).files)
+    moved = move_to(folder, number, leave=True)
+    _push(settings, folder, f"Release {number} of {name} is current.")
+    return moved
+
+
+def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
+    """Requests of the examples that the training has kept, or one that is made up."""
+    file = settings.home_path / "realtime" / realtime.name / "requests.json"
+    if not file.is_file():
+        return made_up_requests(realtime.request, realtime.candidates)
+    return [text.encode() for text in json.loads(file.read_bytes())[:_REQUESTS]]
+
+
+def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
+    """Refuse a champion that learned from what another transform, or other views, have made."""
+    if not realtime.is_trained:
+        return
+    if model.tags.get(FEATURES_TAG) != realtime.training_pipeline.fingerprints.features:
+        raise CheckError(
+            f"Model {realtime.name!r} version {model.version} was trained with another transform, other request fields "
+            "or other feature views than are declared now.",
+            remedy=f"`forecache train {realtime.name}` trains one with them; the current release stays until then.",
+        )
+
+
+def _same(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
+    """The current release where it is whole and has these inputs, or one that has and was rolled back."""
+    for number in (pointer.current, *pointer.bad):
+        try:
+            found = None if number is None else read_release(folder, number)
+            if found is not None and found.inputs == inputs:
+                read_files(folder.release(found.number), found.files)
+                return found.number
+        except (NotFoundError, DamagedError):
+            continue
+    return None
+
+
+def _before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
+    current = pointer.current or 0
+    for number in sorted(folder.numbers(), reverse=True):
+        if number < current and number not in pointer.bad:
+            try:
+                read_files(folder.release(number), read_release(folder, number).files)
+            except DamagedError:
+                continue
+            return number
+    raise NotFoundError(
+        f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
+        remedy=f"`forecache releases {folder.name}` lists those that are here.",
+    )
+
+
+def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
+    lookups = tuple(
+        LookupContract(each.called, each.view.name, each.by, each.columns, each.view.packed.contract, each.max_age_h)
+        for each in realtime.lookups
+    )
+    return Release(
+        name=realtime.name,
+        request=realtime.request,
+        candidates=realtime.candidates,
+        lookups=lookups,
+        features=realtime.feature_names,
+        transform=realtime.transform_path,
+        model=model,
+        output=realtime.output,
+        ladder=realtime.ladder,
+        deadline_ms=realtime.deadline_ms,
+        on_contract=realtime.on_contract,
+        on_unknown=realtime.on_unknown,
+        on_nan=realtime.on_nan,
+        runs=realtime.runs,
+        cache_bytes=realtime.cache_bytes,
+        description=realtime.description,
+        inputs=inputs,
+        created_at=now(),
+        code_version=code,
+    )
+
+
+def _result(
+    realtime: Realtime, number: int, model: ModelVersion, started: float, *, skipped: bool, rolled_back: bool = False
+) -> StageResult:
+    details: dict[str, Any] = {"release": number, "model": {"name": model.name, "version": model.version}}
+    if rolled_back:
+        details["rolled_back"] = number
+    return StageResult(STAGE, realtime.name, 0, time.perf_counter() - started, skipped=skipped, details=details)
+
+
+def _push(settings: Settings, folder: ReleaseFolder, what: str) -> None:
+    if settings.store_remote:
+        with reporting_replica_failure(folder.name, what):
+            push_releases(settings, folder)

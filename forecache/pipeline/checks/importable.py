@@ -1,0 +1,33 @@
+"""Whether a function of a declaration can be found again by its name, in another process."""
+
+import sys
+from types import FunctionType
+from typing import Any
+
+from forecache.pipeline.checks.checking import check_value
+
+
+def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
+    """Refuse a function that does not stand by its name in a module.
+
+    Args:
+        name: Of the declared field.
+        by: Who imports it, such as "Workers import it".
+
+    Raises:
+        SettingsError: It is a lambda, stands inside another function, or is no function.
+    """
+    module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    # While its module is being imported, a function below the declaration is not there yet: then it has no name.
+    is_named = isinstance(function, FunctionType) and module != "__main__" and qualified.isidentifier()
+    importable = is_named and (found is None or found is function)
+    rule = f"{by}: define it by `def` in a module of the project, not inside another function."
+    check_value(owner, name, function, importable, rule)
+
+
+def path_of(function: Any) -> str:
+    """Where a function is imported from: `module:name`."""
+    return f"{function.__module__}:{function.__qualname__}"

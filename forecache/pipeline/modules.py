@@ -1,0 +1,62 @@
+"""The modules of a project: importing them, and what they declare."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard
+
+from forecache.errors import ForecacheError, SettingsError
+from forecache.pipeline.checks.conflicts import Declared
+from forecache.pipeline.code.location import add_project
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.mailings.mailing import Mailing
+from forecache.settings import Settings
+
+
+def import_from_project(settings: Settings, module: str) -> ModuleType:
+    """Import a module of the project; its package may lie in the current folder.
+
+    Raises:
+        SettingsError: It cannot be imported.
+    """
+    root = settings.project.partition(".")[0]
+    folder = Path.cwd()
+    # A console script, other than `python -m`, does not have the current folder on its path.
+    if root not in sys.modules and (folder / root).is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    add_project(root)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise SettingsError(
+                f"The project module {module!r} cannot be imported: {error}.", remedy=f"Install {error.name}."
+            ) from error
+        raise SettingsError(
+            f"The project module {module!r} cannot be imported: {error}.",
+            remedy="Set FORECACHE_PROJECT to the package that has it, and run from the folder in which that package "
+            "lies, or put that folder on PYTHONPATH.",
+        ) from error
+
+
+def _is_declared(value: object) -> TypeGuard[Declared]:
+    """Whether it stands for itself; a view that is not published is a part of the pipelines that use it."""
+    return isinstance(value, Declared) and not (isinstance(value, FeatureView) and value.publish is None)
+
+
+def declared_in(module_name: str) -> list[Declared]:
+    try:
+        module = importlib.import_module(module_name)
+        found = {id(value): value for value in vars(module).values() if _is_declared(value)}
+        for each in found.values():
+            assert (
+                isinstance(each, Mailing) or each.fingerprint
+            )  # of the source as it was loaded, and refused here where it cannot be told
+        return list(found.values())
+    except (Exception, SystemExit) as error:
+        what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise SettingsError(
+            f"The pipeline module {module_name} cannot be used: {what}",
+            remedy="" if isinstance(error, ForecacheError) else "Mend the module.",
+        ) from error

@@ -1,0 +1,105 @@
+"""Proving a release before it is written: packed code and model answer requests, with the bits of the project's own."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forecache.errors import CheckError, ForecacheError
+from forecache.pipeline.realtime.building import Columns, RowsBuilder, transformed
+from forecache.pipeline.realtime.request import Candidates, FieldValue, RequestField
+from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import LoadedRelease, from_parts
+
+_CANDIDATES = 50
+_SAMPLES: Mapping[str, FieldValue] = {
+    "bigint": 1,
+    "double": 1.0,
+    "boolean": False,
+    "string": "1",
+    "timestamp": "2026-01-01T12:00:00Z",
+    "date": "2026-01-01",
+}
+
+
+def made_up_requests(request: Sequence[RequestField], candidates: Candidates | None) -> list[bytes]:
+    """A request in the reader's own JSON with a value for each field, where none has been recorded."""
+    found: dict[str, Any] = {field.name: _sample(field) for field in request}
+    if candidates is not None:
+        one = {field.name: _sample(field) for field in candidates.fields}
+        found[candidates.name] = [one] * min(candidates.most, _CANDIDATES)
+    return [json.dumps(found).encode()]
+
+
+def _sample(field: RequestField) -> Any:
+    return _SAMPLES[field.type] if field.default is None else json.loads(json.dumps(field.default, default=str))
+
+
+def prove(
+    release: Release,
+    transform: Callable[[Rows], Any],
+    *,
+    model: bytes,
+    code: Mapping[str, bytes],
+    warmup: Sequence[bytes],
+) -> None:
+    """Answer each request by the release as it will be loaded, with features that are found and with none.
+
+    Args:
+        transform: The project's own function, whose bits the packed one has to give.
+
+    Raises:
+        CheckError: A request fails, or the two differ.
+        InputError: The code cannot be imported, or the model cannot be loaded.
+    """
+    loaded = from_parts(release, Path("release"), model=model, code=code, warmup=warmup)
+    try:
+        for number, request in enumerate(warmup):
+            columns = columns_of(loaded.builder, release.candidates, request)
+            for seed in (None, number):
+                _compare(loaded, transform, columns, seed)
+    except ForecacheError as error:
+        raise CheckError(
+            f"The release of {release.name} cannot answer a request that was recorded: {error.message}",
+            remedy=error.remedy,
+        ) from error
+    finally:
+        loaded.close()
+
+
+def _compare(loaded: LoadedRelease, transform: Callable[[Rows], Any], columns: Columns, seed: int | None) -> None:
+    release = loaded.release
+    features = loaded.features_of(_rows(loaded, columns, seed))
+    own = transformed(transform, release.transform, _rows(loaded, columns, seed), len(release.features))
+    if features.tobytes() != own.tobytes():
+        raise CheckError(
+            f"The transform {release.transform} gives other bits in the release than in the project.",
+            remedy="It may depend on nothing but its rows: no clock, no random number, no file, no earlier call.",
+        )
+    loaded.scores_of(features)
+
+
+def _rows(loaded: LoadedRelease, columns: Columns, seed: int | None) -> Rows:
+    """The rows of a request with random features, and some unknown keys; without a seed, nothing is found."""
+    views, found = {}, {}
+    of_request = {field.name for field in loaded.release.request}
+    for place, lookup in enumerate(loaded.release.lookups):
+        count = 1 if set(lookup.by) <= of_request else columns.length
+        generator = np.random.default_rng([place, seed or 0])
+        known = np.zeros(count, bool) if seed is None else generator.random(count) < 0.8
+        values = generator.normal(size=(count, len(lookup.columns))).astype(np.float32)
+        values[~known] = np.nan
+        views[lookup.called], found[lookup.called] = values, known
+    return loaded.builder.rows(columns, views, found)
+
+
+def columns_of(builder: RowsBuilder, candidates: Candidates | None, request: bytes) -> Columns:
+    """The fields of a recorded request; raises as `RowsBuilder.columns`."""
+    decoded = json.loads(request)
+    if candidates is None:
+        return builder.columns(decoded)
+    items = [each if isinstance(each, dict) else {candidates.item.name: each} for each in decoded[candidates.name]]
+    return builder.columns(decoded, {f.name: [each.get(f.name) for each in items] for f in candidates.fields})

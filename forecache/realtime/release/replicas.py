@@ -1,0 +1,145 @@
+"""Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.files import move_durably
+from forecache.folders import Folder
+from forecache.realtime.release.folder import (
+    REALTIME,
+    ReleaseFolder,
+    file_of,
+    pointer_from_json,
+    pointer_to_json,
+    read_current,
+    read_files,
+    read_release,
+    write_current,
+)
+from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
+from forecache.realtime.release.write import retire, staged, writing
+from forecache.settings import Settings
+from forecache.store.replicas.sync import open_remote
+
+
+def remote_releases(remote: Folder) -> list[str]:
+    """The real-time models that a remote has a current release of, in alphabetical order."""
+    names = {name.split("/")[1] for name in remote.names(REALTIME) if name.endswith("/CURRENT")}
+    return sorted(names)
+
+
+def push_releases(settings: Settings, folder: ReleaseFolder, remote: Folder | None = None) -> dict[str, Any]:
+    """Bring a remote up to the current release: its files, what it says of itself, then the pointer.
+
+    Args:
+        remote: None: that of the settings.
+
+    Returns:
+        `{"release", "files", "bytes"}`: what the remote has as current now, and what travelled.
+
+    Raises:
+        NotFoundError: Nothing is released.
+        ConflictError: Another process moved the remote's pointer meanwhile.
+        DamagedError: A byte of the release is not what was written.
+    """
+    remote = remote or open_remote(settings.store_remote, settings.storage_options)
+    pointer, root = read_current(folder), f"{REALTIME}/{folder.name}"
+    if pointer.current is None:
+        raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
+    release, place = read_release(folder, pointer.current), folder.release(pointer.current)
+    files, target = read_files(place, release.files), f"{root}/releases/{pointer.current:08d}"
+    description = (place / RELEASE_FILE).read_bytes()
+    there = remote.read(f"{target}/{RELEASE_FILE}")
+    missing = {} if there is not None and there[0] == description else files
+    for name, content in missing.items():
+        remote.write(f"{target}/{name}", content)
+    if missing:
+        remote.write(f"{target}/{RELEASE_FILE}", description)
+    seen, ours = remote.read(f"{root}/CURRENT"), pointer_to_json(pointer)
+    same = seen is not None and seen[0] == ours
+    if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
+        raise ConflictError(
+            f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
+        )
+    kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
+    gone = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
+    remote.delete([name for name in gone if "/".join(name.split("/")[:4]) not in kept])
+    return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
+
+
+def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
+    """Bring a replica up to the current release of a remote: fetch it, compare every byte, then move the pointer.
+
+    Args:
+        verify: Read a release that is here already, too, and fetch it anew where it is damaged.
+
+    Returns:
+        `{"release", "files", "bytes", "moved"}`.
+
+    Raises:
+        NotFoundError: The remote has none.
+        CheckError: A file is not what the release says; what answers is untouched.
+        ConflictError: Another process is changing the releases.
+    """
+    root = f"{REALTIME}/{folder.name}"
+    seen = remote.read(f"{root}/CURRENT")
+    if seen is None:
+        raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
+    theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
+    assert theirs.current is not None
+    target = f"{root}/releases/{theirs.current:08d}"
+    found = remote.read(f"{target}/{RELEASE_FILE}")
+    if found is None:
+        raise _gone(f"{target}/{RELEASE_FILE}")
+    release = release_from_json(found[0], what=f"The remote's {target}/{RELEASE_FILE}")
+    with writing(folder, action="pull"):
+        place, travelled = folder.release(theirs.current), {}
+        if not _is_here(folder, release, found[0], verify=verify):
+            travelled = _fetched(remote, target, release)
+            complete = staged(folder, {**travelled, RELEASE_FILE: found[0]})
+            if place.is_dir():  # of a publisher that was lost and counts anew, or damaged
+                old = complete.with_name(f"{complete.name}-old")
+                place.rename(old)
+                shutil.rmtree(old, ignore_errors=True)
+            move_durably(complete, place)
+        before = read_current(folder)
+        after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
+        moved = bool(travelled) or after != before
+        if moved:
+            after = replace(after, generation=before.generation + 1)
+            write_current(folder, after)
+        retire(folder, after)
+    size = sum(map(len, travelled.values()))
+    return {"release": theirs.current, "files": len(travelled), "bytes": size, "moved": moved}
+
+
+def _is_here(folder: ReleaseFolder, release: Release, description: bytes, *, verify: bool) -> bool:
+    place = folder.release(release.number)
+    file = place / RELEASE_FILE
+    if not file.is_file() or file.read_bytes() != description:
+        return False
+    if verify:
+        return all((place / name).is_file() and file_of((place / name).read_bytes()) == said
+                   for name, said in release.files.items())  # fmt: skip
+    return True
+
+
+def _fetched(remote: Folder, target: str, release: Release) -> dict[str, bytes]:
+    found = {}
+    for name, said in release.files.items():
+        read = remote.read(f"{target}/{name}")
+        if read is None:
+            raise _gone(f"{target}/{name}")
+        if file_of(read[0]) != said:
+            raise CheckError(
+                f"The file {target}/{name} does not have the checksum that the release says.",
+                remedy="What answers is unchanged. Pull again; if it repeats, release and push again.",
+            )
+        found[name] = read[0]
+    return found
+
+
+def _gone(name: str) -> NotFoundError:
+    return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")

@@ -1,0 +1,227 @@
+"""Declarations of real-time models: what is refused when they load, and what their fingerprints depend on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asked_project import transforms
+from asked_project.views import SALES, household, product
+
+from forecache.errors import NotFoundError, SettingsError
+from forecache.pipeline import (
+    Baseline,
+    Candidates,
+    Default,
+    DotProduct,
+    EstimatorModel,
+    Examples,
+    Feature,
+    FunctionModel,
+    Gate,
+    LastNight,
+    Lookup,
+    OrderGiven,
+    Realtime,
+    RequestField,
+    Stored,
+    Training,
+    load_pipeline,
+    load_realtime,
+)
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings, load_settings
+
+
+def examples_of(sources: Any, dates: object) -> Any:
+    return sources
+
+
+def other_examples(sources: Any, dates: object) -> Any:
+    return {}
+
+
+def build() -> Any:
+    raise NotImplementedError
+
+
+EXAMPLES = Examples((SALES,), examples_of, label="bought", kind="binary")
+GATE = Gate(metric="roc_auc", floors={"roc_auc": 0.5}, baseline=Baseline("popularity"))
+
+
+def search(**changed: Any) -> Realtime:
+    declared: dict[str, Any] = {
+        "name": "search",
+        "request": (RequestField("household_id", "bigint"),),
+        "candidates": Candidates((RequestField("product_id", "string"), RequestField("price", "double", default=1.0))),
+        "lookups": (Lookup(household), Lookup(product)),
+        "transform": transforms.ranked,
+        "features": (Feature("spend"), Feature("popularity"), Feature("price_log")),
+        "model": EstimatorModel(build),
+        "examples": EXAMPLES,
+        "gate": GATE,
+        "ladder": (
+            DotProduct(Stored("household", ("household_id",)), Stored("product", ("product_id",))),
+            LastNight(Stored("product", ("product_id",), "popularity")),
+            OrderGiven(),
+        ),
+    }
+    return Realtime(**{**declared, **changed})
+
+
+def inner() -> Callable[..., Any]:
+    def transform(rows: Any) -> Any:
+        return rows
+
+    return transform
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"name": "Search"}, "The real-time model name 'Search' is not usable"),
+        ({"request": (RequestField("product_id", "string"),)}, "declares the field 'product_id' twice"),
+        ({"request": (RequestField("candidates", "string"),)}, "declares the field 'candidates' twice"),
+        ({"request": (RequestField("position", "bigint"),)}, "the column of the examples 'position' twice"),
+        ({"request": (RequestField("bought", "bigint"),)}, "the column of the examples 'bought' twice"),
+        ({"features": (Feature("bought"),)}, "declares the feature 'bought' twice"),
+        ({"features": ()}, "has features=()"),
+        ({"features": (Feature("a", type="category"),)}, "has feature 'a'='category'. A transform returns float32"),
+        ({"lookups": (Lookup(household), Lookup(household))}, "declares the look-up 'household' twice"),
+        ({"lookups": (Lookup(replace(household, publish=None)),)}, "the view 'household', which is not published"),
+        ({"request": ()}, "looks up the view 'household' by 'household_id', which is no field of its request"),
+        (
+            {"request": (RequestField("household_id", "string"),)},
+            "by 'household_id', which is a string, and the view's 'household_id' is a bigint",
+        ),
+        ({"lookups": (Lookup(household, key=("price",)),)}, "by 'price', which is a double, and the view's"),
+        ({"transform": lambda rows: rows}, "has transform=<function <lambda>"),
+        ({"transform": inner()}, "A release packs it by its name"),
+        ({"ladder": ()}, r"has ladder=\(\)"),
+        ({"ladder": (Default(0.5),)}, "ranks candidates, and the last rung of its ladder is Default"),
+        ({"ladder": (OrderGiven(), LastNight(Stored("product", ("product_id",))))}, "the last rung .* is LastNight"),
+        ({"ladder": (OrderGiven(), OrderGiven())}, "has OrderGiven before other rungs"),
+        ({"ladder": (LastNight(Stored("product", ("sku",))), OrderGiven())}, "reads 'product' by 'sku', which is no"),
+        ({"candidates": None, "lookups": (), "ladder": (OrderGiven(),)}, "answers one value, and the last rung"),
+        ({"examples": None}, "trains a `EstimatorModel` and has no examples"),
+        ({"gate": None}, "trains a `EstimatorModel` and has no gate"),
+        ({"model": FunctionModel(transforms.suspicion)}, "declares 'examples', and its model, a `FunctionModel`"),
+        (
+            {
+                "candidates": None,
+                "lookups": (Lookup(household),),
+                "ladder": (Default(0.0),),
+                "examples": replace(EXAMPLES, kind="ranking"),
+            },
+            "learns a ranking and has no candidates to rank",
+        ),
+        ({"gate": Gate("roc_auc", {}, Baseline("age"))}, "has the baseline feature 'age', which it does not compute"),
+        ({"deadline_ms": 0}, "has deadline_ms=0. Give more than 0"),
+        ({"output": "the score"}, "has the column name 'the score'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_it_loads(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        search(**changed)
+
+
+def test_a_model_that_is_not_trained_has_no_training() -> None:
+    applied = {"model": FunctionModel(transforms.suspicion), "examples": None, "gate": None}
+    assert not search(**applied).is_trained
+    with pytest.raises(SettingsError, match="declares 'training'"):
+        search(**applied, training=Training(seed=1))
+    with pytest.raises(SettingsError, match="has runs='loop'. A function can hang"):
+        search(**applied, runs="loop")
+
+
+def test_its_training_pipeline_has_the_rows_of_requests() -> None:
+    declared = search()
+    pipeline = declared.training_pipeline
+    assert pipeline.name == "search"
+    assert pipeline.key == ("request_id", "position")
+    assert pipeline.feature_names == declared.feature_names
+    assert pipeline.publish is None
+    assert pipeline.training_table == "training_set_search"
+    assert pipeline.trained_label.columns == ("bought",)
+    assert [source.name for source in declared.all_sources] == ["sales"]
+    assert declared.views == (household, product)
+    assert (declared.start, declared.end) == (SALES.start, SALES.end)
+
+
+def test_fingerprints_change_with_what_they_cover() -> None:
+    declared = search()
+    assert search().fingerprint == declared.fingerprint
+
+    def changed(**changes: Any) -> tuple[bool, bool, bool]:
+        other = search(**changes)
+        return (
+            other.training_pipeline.fingerprints.features != declared.training_pipeline.fingerprints.features,
+            other.examples_fingerprint != declared.examples_fingerprint,
+            other.answers_fingerprint != declared.answers_fingerprint,
+        )
+
+    assert changed() == (False, False, False)
+    assert changed(ladder=(OrderGiven(),)) == (False, False, True)
+    assert changed(deadline_ms=20.0) == (False, False, True)
+    assert changed(examples=replace(EXAMPLES, compute=other_examples)) == (False, True, False)
+    assert changed(examples=replace(EXAMPLES, test_days=7)) == (False, True, False)
+    assert changed(transform=transforms.paid) == (True, True, True)
+    wider = replace(household, windows=(*household.windows[:1], replace(household.windows[1], days=14)))
+    assert changed(lookups=(Lookup(wider), Lookup(product))) == (True, True, True)
+    assert changed(gate=replace(GATE, max_latency_ms=1.0)) == (False, False, False)
+    assert changed(owner="other@example.com") == (False, False, False)
+
+
+@pytest.fixture
+def project(settings: Settings) -> Settings:
+    return load_settings(home=settings.home, project="asked_project")
+
+
+def test_it_is_found_in_its_project_with_its_views(project: Settings) -> None:
+    found = read_project(project)
+    assert not found.broken
+    assert list(found.realtime) == ["payments"]
+    assert list(found.views) == ["household"]
+    assert load_realtime(project, "payments").output == "suspicion"
+    assert load_pipeline(project, "payments") is load_realtime(project, "payments").training_pipeline
+    with pytest.raises(NotFoundError, match="no real-time model 'payment'. Did you mean 'payments'"):
+        load_realtime(project, "payment")
+
+
+def write_project(folder: Path, **modules: str) -> None:
+    pipelines = folder / "conflicted" / "pipelines"
+    pipelines.mkdir(parents=True)
+    (folder / "conflicted" / "__init__.py").touch()
+    (pipelines / "__init__.py").touch()
+    head = "from dataclasses import replace\nfrom asked_project.pipelines.payments import payments as declared\n"
+    for name, text in modules.items():
+        (pipelines / f"{name}.py").write_text(
+            head + "".join(f"{line}\n" for line in text.split("; ")) + "del declared\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("modules", "told"),
+    [
+        ({"one": "a = replace(declared, deadline_ms=9.0)", "two": "a = declared"}, "Two pipelines are named 'paym"),
+        ({"one": "a = replace(declared, name='household')"}, "Two pipelines or published views are named 'household'"),
+        (
+            {"one": "from forecache.pipeline import *; a = replace(declared, ladder=(LastNight(Stored('none', "
+             "('amount',))), Default(1.0)))"},
+            "a rung that reads the store 'none', which nothing publishes. Published are household",
+        ),
+    ],
+)  # fmt: skip
+def test_names_and_stores_that_do_not_fit_break_their_modules(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: dict[str, str], told: str
+) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("conflicted")]:
+        monkeypatch.delitem(sys.modules, name)
+    write_project(tmp_path, **modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = read_project(load_settings(home=settings.home, project="conflicted"))
+    assert found.broken
+    assert all(told in str(error) for error in found.broken.values())
