@@ -62,7 +62,7 @@ def churn_rows(num_rows: int, *, shift: float = 0.0) -> dict[Any, dict[str, Any]
 def write_version(
     store_path: Path,
     pipeline: str,
-    rows: Mapping[Any, Mapping[str, Any]],
+    rows: Mapping[Any, Mapping[str, Any] | bytes],
     *,
     key: KeySchema = STRING_KEY,
     fields: tuple[Field, ...] = FIELDS,
@@ -70,8 +70,14 @@ def write_version(
     policy: Policy = FLAG,
     provenance: Provenance = MODEL,
     carried: Mapping[Any, Provenance] | None = None,
+    **more: Any,
 ) -> int:
-    """Write a full version and make it current; its number."""
+    """Write a full version and make it current; its number.
+
+    Args:
+        rows: By key, the value; or its entry, as bytes.
+        more: Further fields of the manifest.
+    """
     layout = Store(store_path / pipeline).layout
     layout.create()
     carried = carried or {}
@@ -82,7 +88,8 @@ def write_version(
     folder = layout.segment(segment_id)
     folder.mkdir()
     entries = [
-        value_json(value) + (b"\n" + carried[name].id.encode() if name in carried else b"")
+        (value if isinstance(value, bytes) else value_json(value))
+        + (b"\n" + carried[name].id.encode() if name in carried else b"")
         for name, value in rows.items()
     ]
     keys = [encode_key(key, name) for name in rows]
@@ -110,6 +117,7 @@ def write_version(
         code_version="test",
         run_id="test",
         inputs=f"test-{version}",
+        **more,
     )
     layout.lease(version).touch()
     write_durably(layout.manifest(version), manifest.to_json())
@@ -159,9 +167,10 @@ _SCRIPT = """
 import sys, orjson
 from forecache.settings import load_settings
 from forecache.reader import serve
+from forecache.realtime.serve import extension
 arguments = orjson.loads(sys.argv[1])
 drain_s = arguments.pop("drain_s")
-serve(load_settings(**arguments), drain_s=drain_s)
+serve(load_settings(**arguments), drain_s=drain_s, extensions=[extension])
 """
 
 

@@ -5,13 +5,14 @@ import gzip
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from time import monotonic, perf_counter_ns, time
 from typing import Any
 
 from forecache.errors import ForecacheError, InputError
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
+from forecache.reader.http.extension import Context, MakeExtension
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
 from forecache.reader.http.parsing import pipeline_and_key, plain_limit
 from forecache.reader.http.problems import Problem, quoted
@@ -40,13 +41,14 @@ class _Done:
 
 
 _NOTHING: Generator[None, None, None] = iter(())  # type: ignore[assignment]  # exhausted, so it may be shared
-_DONE = _Done()
+DONE = _Done()
+"""What a handler returns that has answered."""
 
 
 class ReaderApp:
     """Answers requests. Granian calls `__rsgi_init__` once, then `__rsgi__` for each request, on one loop."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, extensions: Sequence[MakeExtension] = ()) -> None:
         self.settings = settings
         self._runtime = runtime
         self._metrics = WorkerMetrics.claimed(runtime)
@@ -55,16 +57,22 @@ class ReaderApp:
         self.catalog = Catalog(settings, self._metrics)
         self._answers = self.catalog.answers
         self._guarded = self._access is not None
-        self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access)
+        context = Context(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
+        self._extensions = tuple(make(context) for make in extensions)
+        self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access, self._extensions)
         self._reap_at = 0.0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # With the default of 5 ms other threads would delay requests and raise tail latencies.
         sys.setswitchinterval(0.001)
         self.catalog.open()
-        self.catalog.watch(loop, each_turn=self._each_turn)
+        for extension in self._extensions:
+            extension.open(loop)
+        self.catalog.watch(loop, each_turn=self._each_turn, after_turn=[each.turn for each in self._extensions])
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        for extension in self._extensions:
+            extension.close()
         self.catalog.close()
 
     def __rsgi__(self, scope: Any, proto: Any) -> Awaitable[None]:
@@ -75,20 +83,24 @@ class ReaderApp:
             answers = self._answers.get(name)
             if answers is not None and key and self._answer_one(scope, proto, answers, key):
                 self._metrics.observe(_ONE, 200, perf_counter_ns() - started)
-                return _DONE
+                return DONE
+        for extension in self._extensions:
+            handler = extension.find(method, path)
+            if handler is not None:
+                return handler(scope, proto, started)
         if method == "POST" and self.routes.takes_body(path):
             return self._post(scope, path, proto, started)
         request = Request(method, path, scope.query_string, scope.headers, time())
         try:
             _check_path(request)
         except Problem as problem:
-            reply = _problem_reply(problem)
+            reply = problem_reply(problem)
         else:
             reply = self._reply(request)
         if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(request.headers):
             reply = _gzipped(reply)
         self._send(proto, request, reply, started)
-        return _DONE
+        return DONE
 
     def _answer_one(self, scope: Any, proto: Any, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
@@ -120,7 +132,7 @@ class ReaderApp:
             _check_path(request)
             if self._access is not None:
                 self._access.identify(headers)  # clients without a token must not send a body
-            _check_media_type(headers.get("content-type"))
+            check_media_type(headers.get("content-type"))
             request.body = await read_body(
                 proto, headers, self._bodies,
                 limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
@@ -131,7 +143,7 @@ class ReaderApp:
         except Problem as problem:
             if problem.kind is problems.OVERLOADED:
                 self._metrics.count_refused_body()
-            reply = _problem_reply(problem)
+            reply = problem_reply(problem)
         else:
             request.now = time()
             reply = self._reply(request)
@@ -147,17 +159,17 @@ class ReaderApp:
         try:
             return self.routes.handle(request)
         except Problem as problem:
-            return _problem_reply(problem)
+            return problem_reply(problem)
         except InputError as error:
-            return _problem_reply(Problem(problems.BAD_KEY, str(error)))
+            return problem_reply(Problem(problems.BAD_KEY, str(error)))
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
             logger.error("%s %s failed: %s", request.method, quoted(request.path), error)
-            return _problem_reply(Problem(kind, "See the reader's log for the cause."))
+            return problem_reply(Problem(kind, "See the reader's log for the cause."))
         except Exception:
             logger.exception("%s %s failed.", request.method, quoted(request.path))
             self.catalog.suspect()
-            return _problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
+            return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
     def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:
         if reply.body:
@@ -186,11 +198,11 @@ def _check_path(request: Request) -> None:
         raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
 
 
-def _problem_reply(problem: Problem) -> Reply:
+def problem_reply(problem: Problem) -> Reply:
     return Reply(problem.kind.status, problem.header_list(), problem.body())
 
 
-def _check_media_type(content_type: str | None) -> None:
+def check_media_type(content_type: str | None) -> None:
     """Accept JSON, and requests without a media type."""
     if content_type is None or content_type == "application/json":
         return

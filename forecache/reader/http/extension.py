@@ -2,13 +2,36 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from forecache.reader.http.access import Access
+from forecache.reader.http.limits import BodyMemory
+from forecache.reader.processes.metrics import WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.versions.catalog import Catalog, RunOnLoop
+from forecache.settings import Settings
 
 Handler = Callable[[Any, Any, int], Awaitable[None]]
 """Answers a request: (scope, proto, `perf_counter_ns` when its handling began), as RSGI has them."""
 
-RunOnLoop = Callable[[Callable[[], None]], None]
-"""Runs an action on the event loop's thread and waits until it is done."""
+
+@dataclass(frozen=True)
+class Context:
+    """What a worker of the reader has, for its extensions.
+
+    Attributes:
+        catalog: The served versions; its `answers` change on the event loop's thread alone.
+        access: Checks tokens; None: the reader has none.
+        bodies: The memory for the bodies of requests.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    metrics: WorkerMetrics
+    access: Access | None
+    bodies: BodyMemory
+    runtime: Runtime
 
 
 class Extension(Protocol):
@@ -26,14 +49,18 @@ class Extension(Protocol):
     def find(self, method: str, path: str) -> Handler | None:
         """The handler of a request, None if it is not of this extension. Called on the event loop: it must be fast."""
 
+    def serves(self) -> bool:
+        """Whether it answers requests for something."""
+
     def not_ready(self) -> str:
         """Why the worker should get no requests yet, as a sentence; "" if it should."""
 
     def paths(self) -> dict[str, Any]:
         """Further paths of the OpenAPI document, as they are now."""
 
-    def owns(self, name: str) -> bool:
-        """Whether a folder of the store with this name holds no pipeline but what the extension serves."""
-
     def prometheus(self) -> str:
         """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
+
+
+MakeExtension = Callable[[Context], Extension]
+"""Makes the extension of a worker; it must be picklable."""

@@ -16,35 +16,35 @@ def document(settings: Settings) -> Schema:
     """The document for a reader with these settings, which includes its limits and whether it requires tokens."""
     secured = settings.reader_tokens is not None
     paths = {
-        "/v1": {"get": _operation("List the served pipelines", "listPipelines", _ref("Pipelines"), 401)},
+        "/v1": {"get": operation("List the served pipelines", "listPipelines", _ref("Pipelines"), 401)},
         "/v1/{pipeline}": {
             "parameters": [_PIPELINE],
-            "get": _operation("What a pipeline serves", "describePipeline", _ref("Metadata"), *_READ, etag=True),
-            "post": _operation(
+            "get": operation("What a pipeline serves", "describePipeline", _ref("Metadata"), *_READ, etag=True),
+            "post": operation(
                 "Answers for many keys, in their order", "getMany", _ref("Many"), 413, 415, 422, 408, *_READ,
                 body=_many_request(settings.reader_max_keys),
             ),
         },
         "/versions/{pipeline}": {
             "parameters": [_PIPELINE],
-            "get": _operation("Retained versions, newest first", "listVersions", _ref("History"), *_READ),
+            "get": operation("Retained versions, newest first", "listVersions", _ref("History"), *_READ),
         },
         "/v1/{pipeline}/{key}": {
             "parameters": [_PIPELINE, _KEY],
-            "get": _operation(
+            "get": operation(
                 "The answer for one key", "getOne", _ref("Answer"), *_READ, etag=True, parameters=[_FIELDS, _LIMIT]
             ),
         },
         "/get-online-features": {
-            "post": _operation(
+            "post": operation(
                 "Feast's request and response (feast 0.67)", "getOnlineFeatures", _ref("FeastResponse"),
                 413, 415, 422, 408, *_READ, body=_feast_request(settings.reader_max_keys),
             ),
         },
-        "/healthz": {"get": _operation("Whether the process answers", "health", _ref("Status"), public=True)},
-        "/readyz": {"get": _operation("Whether to send it requests", "ready", _ref("Status"), 503, public=True)},
-        "/metrics": {"get": _operation("Metrics for Prometheus", "metrics", None, 401, 403)},
-        "/openapi.json": {"get": _operation("This document", "openapi", {"type": "object"}, public=True)},
+        "/healthz": {"get": operation("Whether the process answers", "health", _ref("Status"), public=True)},
+        "/readyz": {"get": operation("Whether to send it requests", "ready", _ref("Status"), 503, public=True)},
+        "/metrics": {"get": operation("Metrics for Prometheus", "metrics", None, 401, 403)},
+        "/openapi.json": {"get": operation("This document", "openapi", {"type": "object"}, public=True)},
     }  # fmt: skip
     return {
         "openapi": "3.1.0",
@@ -95,7 +95,7 @@ _LIMIT: Schema = {
 _READ = (400, 401, 403, 404, 503)
 
 
-def _operation(
+def operation(
     summary: str,
     operation_id: str,
     answer: Schema | None,

@@ -30,7 +30,7 @@ def json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
     if type(data) is not dict:
-        raise Problem(problems.BAD_REQUEST, f"The body is {_kind(data)}; send an object.")
+        raise Problem(problems.BAD_REQUEST, f"The body is {kind_of(data)}; send an object.")
     if not data.keys() <= allowed:
         unknown = min(data.keys() - allowed)
         raise Problem(
@@ -48,7 +48,7 @@ def member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> 
     """
     value = data.get(name, default)
     if type(value) is not kind:
-        found = _kind(value) if name in data else "missing"
+        found = kind_of(value) if name in data else "missing"
         raise Problem(problems.BAD_REQUEST, f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
     return value
 
@@ -83,7 +83,7 @@ def names(values: list[Any], what: str) -> list[str]:
         raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
     for value in values:
         if type(value) is not str or not value:
-            raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {_kind(value)} in it; it takes names.")
+            raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {kind_of(value)} in it; it takes names.")
     return list(dict.fromkeys(values))
 
 
@@ -141,7 +141,8 @@ _MANY = frozenset({"keys", "fields", "limit"})
 _NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value of JSON is, in words."""
     if value is None:
         return "null"
     return _NAMES.get(type(value), "a number")

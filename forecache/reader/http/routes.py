@@ -1,6 +1,6 @@
 """Routing: from a request to its reply, or to a problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import orjson
 from forecache.names import NAME
 from forecache.reader.http import feast, openapi, problems
 from forecache.reader.http.access import Access
+from forecache.reader.http.extension import Extension
 from forecache.reader.http.parsing import fields_and_limit, keys_fields_and_limit, pipeline_and_key
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
@@ -48,15 +49,22 @@ class Routes:
     """The handlers of the reader's paths. They never wait, so that the `Answers` in use stay open until they return."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, runtime: Runtime, metrics: WorkerMetrics, access: Access | None
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        runtime: Runtime,
+        metrics: WorkerMetrics,
+        access: Access | None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
+        self._extensions = extensions
         self._settings = settings
         self._catalog = catalog
         self._runtime = runtime
         self._metrics = metrics
         self._access = access
         self._build = build_labels(settings)
-        self._openapi = orjson.dumps(openapi.document(settings))
+        self._openapi = openapi.document(settings)
         self._fixed: dict[str, tuple[str, str, Callable[[Request], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
             "/health": ("healthz", "GET", self._healthz),
@@ -199,13 +207,19 @@ class Routes:
         reason = ""
         if self._runtime.draining:
             reason = "The reader is draining: it got a signal to stop."
-        elif self._catalog.warm and not self._catalog.answers and not self._catalog.damaged:
+        elif (
+            self._catalog.warm
+            and not self._catalog.answers
+            and not self._catalog.damaged
+            and not any(extension.serves() for extension in self._extensions)
+        ):
             reason = "No pipeline has a published version that can be read."
         elif not self._catalog.warm:
             reason = "The reader is still reading the published versions into memory."
         elif self._catalog.damaged:
             named = ", ".join(sorted(self._catalog.damaged))
             reason = f"The published version of {named} is damaged, and no earlier one can be served instead."
+        reason = reason or next(filter(None, (extension.not_ready() for extension in self._extensions)), "")
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
         served = len(self._catalog.answers)
@@ -219,10 +233,14 @@ class Routes:
             answers.refresh(request.now)
             ages[name] = float(answers.age_s)
         body = render(self._runtime, ages, build=self._build)
+        body += "".join(extension.prometheus() for extension in self._extensions).encode()
         return Reply(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], body)
 
     def _document(self, request: Request) -> Reply:
-        return Reply(200, _NO_CACHE, self._openapi)
+        paths = dict(self._openapi["paths"])
+        for extension in self._extensions:
+            paths.update(extension.paths())
+        return Reply(200, _NO_CACHE, orjson.dumps({**self._openapi, "paths": paths}))
 
 
 _NO_CACHE: Headers = [("content-type", JSON), ("cache-control", "no-cache")]

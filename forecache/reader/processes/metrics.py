@@ -13,6 +13,7 @@ from forecache.reader.processes.shared_memory import Runtime
 
 ROUTES = (
     "one", "many", "pipeline", "versions", "pipelines", "feast", "healthz", "readyz", "metrics", "openapi", "other",
+    "realtime",
 )  # fmt: skip
 ROUTE = {name: index for index, name in enumerate(ROUTES)}
 STATUS = {status: index for index, status in enumerate(STATUSES)}
@@ -37,7 +38,9 @@ LATENCY = REQUESTS + len(ROUTES) * len(STATUSES)
 SECONDS = LATENCY + len(ROUTES) * BUCKETS
 _PIPELINES = SECONDS + len(ROUTES)
 _CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
-SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES
+EXTENSION_BYTES = 64 * 1024
+"""At the end of a slot, for the counters of extensions; see `forecache.reader.http.extension`."""
+SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES + EXTENSION_BYTES
 """Size of one worker's slot."""
 
 _STALE_HEARTBEAT_S = 10.0
@@ -53,6 +56,7 @@ class WorkerMetrics:
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self.cells = memory[: _CELLS * 8].cast("Q")
+        self.extension = memory[-EXTENSION_BYTES:]
         self._names = [name for name in self._read_names() if name]
 
     @classmethod

@@ -20,6 +20,7 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from forecache.errors import UnavailableError
 from forecache.reader.http.access import Access
 from forecache.reader.http.app import ReaderApp
+from forecache.reader.http.extension import MakeExtension
 from forecache.reader.http.limits import MAX_HEAD_BYTES
 from forecache.reader.processes.listeners import BACKLOG, listen
 from forecache.reader.processes.metrics import SLOT_BYTES
@@ -117,6 +118,7 @@ def serve(
     workers: int | None = None,
     drain_s: float = DRAIN_S,
     on_start: Callable[[str], None] | None = None,
+    extensions: Sequence[MakeExtension] = (),
 ) -> None:
     """Serve the store until SIGTERM or SIGINT; returns after a graceful stop.
 
@@ -126,6 +128,7 @@ def serve(
     Args:
         host, port, workers: Override the settings `reader_host`, `reader_port`, `reader_workers`.
         on_start: Called with the reader's URL before the workers start.
+        extensions: Each makes an extension of every worker, in the worker's process.
 
     Raises:
         ConflictError: The port is taken.
@@ -141,14 +144,19 @@ def serve(
     anonymous = settings.reader_tokens is not None or settings.reader_anonymous
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
     try:
-        _serve(settings, listeners, drain_s=drain_s, on_start=on_start)
+        _serve(settings, listeners, drain_s=drain_s, on_start=on_start, extensions=extensions)
     finally:
         for listener in listeners:
             listener.close()
 
 
 def _serve(
-    settings: Settings, listeners: Sequence[socket.socket], *, drain_s: float, on_start: Callable[[str], None] | None
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    *,
+    drain_s: float,
+    on_start: Callable[[str], None] | None,
+    extensions: Sequence[MakeExtension],
 ) -> None:
     host, port = listeners[0].getsockname()[:2]
     # Two slots per worker: on SIGHUP the old worker keeps counting until the new one has started.
@@ -181,7 +189,7 @@ def _serve(
         url_host = f"[{host}]" if ":" in host else host
         server.on_startup(partial(on_start, f"http://{url_host}:{port}"))
     try:
-        server.serve(target_loader=partial(load_worker, settings, runtime.path), wrap_loader=False)
+        server.serve(target_loader=partial(load_worker, settings, runtime.path, tuple(extensions)), wrap_loader=False)
     except SystemExit:
         raise UnavailableError(
             f"The reader stops: its workers ended {runtime.crashes} times, the last by {server.last_end}.",
@@ -191,13 +199,13 @@ def _serve(
         runtime.remove()
 
 
-def load_worker(settings: Settings, shared: Path) -> ReaderApp:
+def load_worker(settings: Settings, shared: Path, extensions: Sequence[MakeExtension] = ()) -> ReaderApp:
     """Build a worker's application, in the worker's process."""
     # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    return ReaderApp(settings, Runtime(shared, SLOT_BYTES))
+    return ReaderApp(settings, Runtime(shared, SLOT_BYTES), extensions)
 
 
 def _raise_file_limit(max_connections: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import xxhash
 
@@ -21,6 +21,8 @@ from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 Install = Callable[[str, Answers | None], None]
+RunOnLoop = Callable[[Callable[[], None]], None]
+"""Runs an action on the event loop's thread and waits until it is done."""
 
 
 def _mark(manifest: Manifest) -> int:
@@ -76,11 +78,25 @@ class Catalog:
             except (ForecacheError, OSError):
                 continue  # the watching thread reports the error
 
-    def watch(self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None]) -> None:
-        """Start the watching thread; `each_turn` runs in it a few times a second."""
+    def watch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        each_turn: Callable[[], None],
+        after_turn: Sequence[Callable[[RunOnLoop], None]] = (),
+    ) -> None:
+        """Start the watching thread; `each_turn` runs in it a few times a second.
+
+        Args:
+            after_turn: Run in it each time after the versions were looked at; each runs actions on the loop by its
+                argument, which waits until they are done.
+        """
 
         def install(name: str, answers: Answers | None) -> None:
             watcher.run_on(loop, lambda: self._install(name, answers))
+
+        def run_on_loop(action: Callable[[], None]) -> None:
+            watcher.run_on(loop, action)
 
         def turn() -> None:
             if not self.warm:
@@ -88,6 +104,8 @@ class Catalog:
             each_turn()
             self._poll(install)
             self.warm = True
+            for act in after_turn:
+                act(run_on_loop)
 
         watcher = self._watcher = Watcher(turn, self._metrics.beat)
         watcher.start()

@@ -13,10 +13,10 @@ class ParsedRequest:
 
     Attributes:
         length: Number of its candidates; 1 where it has none.
-        columns: By field of the request or of its candidates, the values [length]; see `RequestField`.
+        columns: By field, its values: [length] of a candidate's, [1] of the request's own; see `RequestField`.
         items: What names each candidate in the answer, as the client sent it; empty where it has none.
-        request_id: As the client sent it; "" if it did not.
         body: The request as own JSON, which a worker process parses again to the same columns.
+        request_id: As the client sent it; "" if it did not.
     """
 
     length: int
@@ -28,12 +28,16 @@ class ParsedRequest:
 
 @dataclass(slots=True)
 class Found:
-    """What a request looked up.
+    """What a request looked up; a look-up by fields of the request alone has one row.
 
     Attributes:
-        views: By look-up, float32 [n, d], read-only; NaN where the key has no row.
-        known: By look-up, bool [n]: whether the key has a row.
+        views: By look-up, float32 [length, d] or [1, d]; NaN where the key has no row.
+        known: By look-up, bool [length] or [1]: whether the key has a row.
+        versions: By store, which version was read.
+        flags: What is wrong with what was read, each a sentence; the model is asked all the same.
     """
 
     views: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)

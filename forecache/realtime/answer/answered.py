@@ -1,0 +1,50 @@
+"""What an answer says, before a protocol writes it down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from forecache.reader.versions.answers import Answers
+
+MODEL = "model"
+
+
+@dataclass(slots=True)
+class Times:
+    """Nanoseconds of the stages of one answer; 0 for a stage that was left out."""
+
+    wait: int = 0
+    parse: int = 0
+    lookup: int = 0
+    transform: int = 0
+    model: int = 0
+    ladder: int = 0
+
+
+@dataclass(slots=True)
+class Answered:
+    """The scores of one request and where they come from.
+
+    Attributes:
+        items: What names each candidate, in the order of the request; empty where the answer is one value.
+        scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
+        rung: Name of the rung that all scores come from; "" if they come from several.
+        rungs: Where they come from several: the name for each candidate.
+        order: Places of the candidates, best first; None: as given.
+        used: The versions that the answer comes from, by the name of their store.
+        why: Why the model did not answer; "" if it did.
+        flags: What is wrong with what the model was given, each a sentence.
+    """
+
+    items: Sequence[Any]
+    scores: np.ndarray | None
+    rung: str
+    rungs: Sequence[str] = ()
+    order: np.ndarray | None = None
+    used: Mapping[str, Answers] = field(default_factory=dict)
+    why: str = ""
+    flags: Sequence[str] = ()
+    request_id: str = ""
+    times: Times = field(default_factory=Times)

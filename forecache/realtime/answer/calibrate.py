@@ -1,0 +1,56 @@
+"""How long transform and model take, measured with recorded requests before the first real one."""
+
+import ctypes
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter_ns, thread_time_ns
+
+from forecache.realtime.answer.guard import Spun
+
+logger = logging.getLogger("forecache.realtime")
+CALLS, ENOUGH_NS = 300, 500_000_000
+"""Calls of a calibration, and the time after which it has seen enough."""
+_PATIENCE_S = 5.0
+
+
+def calibrated_s(calls: Sequence[Callable[[], object]]) -> float:
+    """The 99th percentile of the time of a call, in seconds; infinity if one does not return or fails.
+
+    It is measured on a thread of its own, which is interrupted if it does not end. What counts is the thread's CPU
+    time, so that a busy machine does not make a model look slow, and the median of the time on the clock, so that one
+    that sleeps does not look fast.
+    """
+    found = [float("inf")]
+
+    def measure() -> None:
+        try:
+            found[0] = _measured_s(calls)
+        except Spun:
+            logger.error("A warm-up request was not answered within %g s.", _PATIENCE_S)
+        except Exception:
+            logger.exception("A warm-up request failed.")
+
+    thread = threading.Thread(target=measure, name="forecache-calibrate", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_S)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Spun))
+        thread.join(_PATIENCE_S)
+    return found[0]
+
+
+def _measured_s(calls: Sequence[Callable[[], object]]) -> float:
+    for call in calls:
+        call()
+    clock, cpu = [], []
+    end = perf_counter_ns() + ENOUGH_NS
+    for turn in range(CALLS):
+        began, spent = perf_counter_ns(), thread_time_ns()
+        calls[turn % len(calls)]()
+        cpu.append(thread_time_ns() - spent)
+        clock.append(perf_counter_ns() - began)
+        if perf_counter_ns() > end and turn >= len(calls):
+            break
+    return max(sorted(cpu)[len(cpu) * 99 // 100], median(clock)) / 1e9

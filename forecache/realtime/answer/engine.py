@@ -1,0 +1,147 @@
+"""Answers a parsed request: by the model if there is time, else by the best rung that there is time for."""
+
+from collections.abc import Mapping, Sequence
+from time import monotonic, perf_counter_ns, time
+from typing import Any
+
+import numpy as np
+
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.in_loop import InLoopPath
+from forecache.realtime.answer.ladder import below, of_model
+from forecache.realtime.answer.model_path import NoScores, TooLate
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.lookups.remote import read_remote
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.served import Served
+
+_MARGIN_NS = 1_000_000
+"""Kept of the time that a model in another process is given, for what remains to be done when it has none left."""
+
+
+class Engine:
+    """The answers of one worker.
+
+    Args:
+        versions: What the reader serves by name, as it is at each moment.
+    """
+
+    def __init__(self, versions: Mapping[str, Answers]) -> None:
+        self._versions = versions
+
+    def answer_now(
+        self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str = "", waiting: int = 0
+    ) -> Answered:
+        """The answer of a request to a model that runs on this thread.
+
+        Args:
+            why: Why the model may not be asked; "" if it may.
+            waiting: How many further requests wait for this thread.
+
+        Raises:
+            Problem: A look-up's key is none.
+        """
+        if not request.length:
+            return _nothing_asked(request, times)
+        now = time()
+        if not why and clock.until - perf_counter_ns() < served.model_cost.estimate:
+            why = TooLate.reason
+        if not why:
+            began = perf_counter_ns()
+            try:
+                found = served.lookups.read(request, now)
+                times.lookup = perf_counter_ns() - began
+                path = served.path
+                scores = path.score_now(request, found)
+                if isinstance(path, InLoopPath):
+                    times.transform, times.model = path.times.transform, path.times.model
+            except NoScores as error:
+                why = error.reason
+            else:
+                return self._with_scores(served, request, found, scores, now, times)
+        return self.lower(served, request, clock, times, why=why, waiting=waiting)
+
+    async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
+        """The answer of a request to any model, within its deadline.
+
+        Raises:
+            Problem: A look-up's key is none.
+        """
+        remote = served.lookups.remote()
+        if served.path.in_loop and not remote:
+            return self.answer_now(served, request, clock, times)
+        if not request.length:
+            return _nothing_asked(request, times)
+        until = monotonic() + (clock.until - perf_counter_ns() - _MARGIN_NS - served.low_cost.estimate) / 1e9
+        began = perf_counter_ns()
+        try:
+            found = (
+                await read_remote(served.lookups, request, until) if remote else served.lookups.read(request, time())
+            )
+            times.lookup = perf_counter_ns() - began
+            began = perf_counter_ns()
+            if served.path.in_loop:
+                scores = served.path.score_now(request, found)
+            elif monotonic() + served.path.expected_s() > until:
+                raise TooLate
+            else:
+                scores = await served.path.score(request, found, until)
+            times.model = perf_counter_ns() - began
+        except NoScores as error:
+            times.model = perf_counter_ns() - began
+            return self.lower(served, request, clock, times, why=error.reason)
+        return self._with_scores(served, request, found, scores, time(), times)
+
+    def lower(
+        self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str, waiting: int = 0
+    ) -> Answered:
+        """The answer of the best rung below the model that there is time for."""
+        began = perf_counter_ns()
+        left = clock.until - began
+        rungs = served.rungs
+        first = len(rungs) - 1
+        for place, cost in enumerate(served.costs):
+            # Those that wait have as little time as this one, as a rule.
+            if cost.estimate * (waiting + 1) <= left:
+                first = place
+                break
+        answered = below(request, rungs[first:], self._versions, time())
+        times.ladder = perf_counter_ns() - began
+        served.costs[first].took(times.ladder)
+        answered.why, answered.times = why, times
+        return answered
+
+    def only_last(self, served: Served, clock: Clock, waiting: int) -> bool:
+        """Whether there is time for the last rung alone, and that one needs nothing but the names of candidates."""
+        left = clock.until - perf_counter_ns()
+        return not served.rungs[-1].needs_request and all(
+            cost.estimate * (waiting + 1) > left for cost in served.costs[:-1]
+        )
+
+    def last(self, served: Served, items: Sequence[Any], request_id: str, times: Times, *, why: str) -> Answered:
+        """The answer of the last rung, of a request of which nothing else was read."""
+        rung = served.rungs[-1]
+        request = ParsedRequest(len(items) or 1, {}, items, b"", request_id)
+        scores = rung.scores(request, self._versions, 0.0, {})
+        return Answered(items, scores, rung.name, why=why, request_id=request_id, times=times)
+
+    def _with_scores(
+        self, served: Served, request: ParsedRequest, found: Found, scores: np.ndarray, now: float, times: Times
+    ) -> Answered:
+        answered = of_model(request, scores)
+        if answered is None:
+            began = perf_counter_ns()
+            answered = below(
+                request, served.rungs, self._versions, now, scores=scores, used=dict(found.versions)
+            )  # fmt: skip
+            times.ladder = perf_counter_ns() - began
+        else:
+            answered.used = found.versions
+        answered.flags, answered.times = found.flags, times
+        return answered
+
+
+def _nothing_asked(request: ParsedRequest, times: Times) -> Answered:
+    """The answer to a request without candidates."""
+    return Answered((), None, "order_given", request_id=request.request_id, times=times)

@@ -1,0 +1,96 @@
+"""Down the ladder: the rung of each candidate, and the order of all of them."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import MODEL, Answered
+from forecache.realtime.answer.rungs import Rung, Served, Unavailable
+from forecache.realtime.request.parsed import ParsedRequest
+
+logger = logging.getLogger("forecache.realtime")
+
+
+def of_model(request: ParsedRequest, scores: np.ndarray) -> Answered | None:
+    """The answer of the model's scores [n]; None if it has none for some candidates."""
+    order = None
+    if request.items:
+        order = (-scores).argsort(kind="stable")
+        # NaN is sorted last.
+        if scores[order[-1]] != scores[order[-1]]:
+            return None
+    elif scores[0] != scores[0]:
+        return None
+    return Answered(request.items, scores, MODEL, (), order, request_id=request.request_id)
+
+
+def below(
+    request: ParsedRequest,
+    rungs: Sequence[Rung],
+    served: Served,
+    now: float,
+    *,
+    scores: np.ndarray | None = None,
+    used: dict[str, Answers] | None = None,
+) -> Answered:
+    """The answer of the rungs below the model, each giving scores for the candidates that those above it have none for.
+
+    A candidate of a higher rung comes before all of lower ones: their scores have different meanings.
+
+    Args:
+        rungs: From the best that may be asked, to the last, which always answers.
+        scores: Of the model [n], NaN where it has none; None: the model was not asked.
+        used: The versions that the model's scores come from.
+    """
+    used = {} if used is None else used
+    names: list[str] = []
+    level = np.zeros(request.length, np.intp)
+    merged = np.full(request.length, np.nan)
+    left = np.ones(request.length, np.bool_)
+    if scores is not None:
+        names.append(MODEL)
+        left = np.isnan(scores)
+        merged[~left] = scores[~left]
+    for rung in rungs:
+        if not left.any():
+            break
+        read: dict[str, Answers] = {}
+        try:
+            more = rung.scores(request, served, now, read)
+        except Unavailable:
+            continue
+        except Problem:
+            raise
+        except Exception:
+            logger.exception("The rung %s failed; the next one answers.", rung.name)
+            continue
+        if any(used.get(name, answers) is not answers for name, answers in read.items()):
+            # A store was swapped while the model was asked: an answer is of one version, so the model's is given up.
+            return below(request, rungs, served, now)
+        gets = left if more is None else left & ~np.isnan(more)
+        if not gets.any():
+            continue
+        used.update(read)
+        level[gets] = len(names)
+        names.append(rung.name)
+        if more is None:
+            left = np.zeros_like(left)
+        else:
+            merged[gets] = more[gets]
+            left = left & ~gets
+    one = names[0] if len(names) == 1 else (names[level[0]] if (level == level[0]).all() else "")
+    order = None
+    if request.items and not np.isnan(merged).all():
+        order = np.lexsort((np.arange(request.length), -merged, level))
+    return Answered(
+        request.items,
+        None if np.isnan(merged).all() else merged,
+        one,
+        () if one else [names[place] for place in level],
+        order,
+        used,
+        request_id=request.request_id,
+    )

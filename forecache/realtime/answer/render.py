@@ -1,0 +1,146 @@
+"""An answer as the reader's own JSON.
+
+The scores of 50 candidates are written by a handful of calls over all of them, not by one for each.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import MODEL, Answered, Times
+from forecache.realtime.release.format import Release
+
+_ARRAY = orjson.OPT_SERIALIZE_NUMPY
+
+
+class Renderer:
+    """Writes the answers of one release."""
+
+    def __init__(self, release: Release) -> None:
+        self._output = release.output
+        self._head = orjson.dumps({"name": release.name})[:-1] + b',"request_id":'
+        self._model = (
+            b',"model":'
+            + orjson.dumps({"name": release.model.name, "version": release.model.version})
+            + b',"release":%d,"stores":{' % release.number
+        )
+        item = release.candidates.item.name if release.candidates is not None else ""
+        self._item = b"{" + orjson.dumps(item) + b":"
+        self._score = b',"' + release.output.encode() + b'":'
+        self._is_ranking = release.candidates is not None
+
+    def body(self, answered: Answered, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
+        """The answer as JSON.
+
+        Args:
+            deadline_ms: As granted.
+            elapsed: Nanoseconds since the request arrived.
+            late: Whether the deadline has passed.
+        """
+        parts = [self._head, orjson.dumps(answered.request_id or None)]
+        if self._is_ranking:
+            parts.append(b',"items":[')
+            self._items(answered, parts)
+            parts.append(b"]")
+        else:
+            value = None if answered.scores is None else answered.scores[:1]
+            shown = b"null" if value is None else orjson.dumps(value, option=_ARRAY)[1:-1]
+            parts += (b',"value":{"', self._output.encode(), b'":', shown, b"}")
+        rung = answered.rung
+        if rung:
+            counts = b'{"%b":%d}' % (rung.encode(), len(answered.items) if self._is_ranking else 1)
+            if self._is_ranking and not answered.items:
+                counts = b"{}"
+        else:
+            names = list(answered.rungs)
+            rung = _lowest(names)
+            counts = orjson.dumps({name: names.count(name) for name in dict.fromkeys(names)})
+        parts += (b',"rung":"', rung.encode(), b'","rungs":', counts)
+        if answered.why:
+            parts += (b',"why":"', answered.why.encode(), b'"')
+        if answered.flags:
+            parts += (b',"flags":', orjson.dumps(list(answered.flags)))
+        parts += (self._model, _stores(answered.used), b'},"deadline_ms":%g' % deadline_ms)
+        if late:
+            parts.append(b',"late":true')
+        parts.append(_times(answered.times, elapsed))
+        return b"".join(parts)
+
+    def _items(self, answered: Answered, parts: list[bytes]) -> None:
+        items, order = answered.items, answered.order
+        if not items:
+            return
+        if order is not None:
+            places = order.tolist()
+            items = [items[place] for place in places]
+        texts = _texts(items)
+        scores = _scores(answered, order, len(items))
+        if answered.rung:
+            ends = [b',"rung":"%b"},' % answered.rung.encode() + self._item] * len(items)
+        else:
+            rungs = answered.rungs if order is None else [answered.rungs[place] for place in places]
+            ends = [b',"rung":"%b"},' % rung.encode() + self._item for rung in rungs]
+        columns: list[bytes] = [self._score] * (4 * len(items))
+        columns[::4], columns[2::4], columns[3::4] = texts, scores, ends
+        columns[-1] = columns[-1].removesuffix(b"," + self._item)
+        parts.append(self._item)
+        parts += columns
+
+    def in_order_given(self, items: Sequence[Any], request_id: str, why: str, *, deadline_ms: float, elapsed: int,
+                       late: bool, wait: int) -> bytes:  # fmt: skip
+        """The answer of the last rung of a ranking, with the least work there is: for when there is no time."""
+        return self.body(
+            Answered(items, None, "order_given", why=why, request_id=request_id, times=Times(wait=wait)),
+            deadline_ms=deadline_ms, elapsed=elapsed, late=late,
+        )  # fmt: skip
+
+
+def _lowest(rungs: Sequence[str]) -> str:
+    """The last rung that a candidate comes from, in the order of the ladder."""
+    return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
+
+
+_RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
+
+
+def _texts(items: Sequence[Any]) -> list[bytes]:
+    """Each value as JSON."""
+    text = orjson.dumps(items)
+    if text.count(b",") == len(items) - 1:
+        return text[1:-1].split(b",")
+    if text[1:2] == b'"' and set(map(type, items)) == {str}:
+        # Inside a JSON string a quote follows a backslash, so that the bytes `","` always separate two strings.
+        return [b'"%b"' % each for each in text[2:-2].split(b'","')]
+    return [orjson.dumps(item) for item in items]
+
+
+def _scores(answered: Answered, order: np.ndarray | None, count: int) -> list[bytes]:
+    scores = answered.scores
+    if scores is None:
+        return [b"null"] * count
+    if order is not None:
+        scores = scores[order]
+    return orjson.dumps(scores, option=_ARRAY)[1:-1].split(b",")
+
+
+def _stores(used: Mapping[str, Answers]) -> bytes:
+    return b",".join(
+        b'"%b":{"version":%d,"as_of":"%b","age_s":%d,"stale":%b}'
+        % (
+            name.encode(), each.manifest.version, each.manifest.as_of.encode(), each.age_s,
+            b"true" if each.stale else b"false",
+        )
+        for name, each in used.items()
+    )  # fmt: skip
+
+
+def _times(times: Times, elapsed: int) -> bytes:
+    """The stages in ms, and what is left of the total: writing the answer, and waiting for the model's process."""
+    named = (times.wait, times.parse, times.lookup, times.transform, times.model, times.ladder)
+    return (
+        b',"timings_ms":{"wait":%.3f,"parse":%.3f,"lookup":%.3f,"transform":%.3f,"model":%.3f,"ladder":%.3f,'
+        b'"render":%.3f,"total":%.3f}}' % (*(each / 1e6 for each in named), (elapsed - sum(named)) / 1e6, elapsed / 1e6)
+    )

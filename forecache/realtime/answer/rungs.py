@@ -1,0 +1,147 @@
+"""The rungs below the model: scores from what was published last night, or none."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from forecache.pipeline.realtime import ladder
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.request.parsed import ParsedRequest
+
+Served = Mapping[str, Answers]
+
+
+class Unavailable(Exception):
+    """A store of the rung has no version that may be read; the next rung answers."""
+
+
+class Rung(Protocol):
+    """A rung of the ladder.
+
+    Attributes:
+        name: As answers and metrics name it.
+        needs_request: Whether it needs more of a request than the names of its candidates.
+    """
+
+    name: str
+    needs_request: bool
+
+    def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
+        """Scores [length], NaN where it has none; None: candidates stay in the order given.
+
+        Args:
+            now: Unix time.
+            used: The versions that were read are added by name.
+
+        Raises:
+            Unavailable: It cannot answer now.
+        """
+
+
+def rungs_of(declared: Sequence[ladder.Rung]) -> tuple[Rung, ...]:
+    """The rungs below the model, from the best to the last, which always answers."""
+    return tuple(_KINDS[type(each)](each) for each in declared)
+
+
+class _DotProduct:
+    name, needs_request = "dot_product", True
+
+    def __init__(self, declared: ladder.DotProduct) -> None:
+        self._user, self._item = _Numbers(declared.user), _Numbers(declared.item)
+
+    def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
+        users, items = self._user.rows(request, served, now, used), self._item.rows(request, served, now, used)
+        if users.shape[1] != items.shape[1]:
+            raise Unavailable
+        return np.einsum("ij,ij->i", np.broadcast_to(users, (len(items), users.shape[1])), items)
+
+
+class _LastNight:
+    name, needs_request = "last_night", True
+
+    def __init__(self, declared: ladder.LastNight) -> None:
+        self._of = _Numbers(declared.of)
+
+    def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
+        rows = self._of.rows(request, served, now, used)
+        if rows.shape[1] != 1:
+            raise Unavailable
+        return rows[:, 0] if len(rows) == request.length else rows[:, 0].repeat(request.length)
+
+
+class _Default:
+    name, needs_request = "default", False
+
+    def __init__(self, declared: ladder.Default) -> None:
+        self._value = float(declared.value)
+
+    def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
+        return np.full(request.length, self._value)
+
+
+class _OrderGiven:
+    name, needs_request = "order_given", False
+
+    def __init__(self, declared: ladder.OrderGiven) -> None: ...
+
+    def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
+        return None
+
+
+_KINDS: dict[type, Any] = {
+    ladder.DotProduct: _DotProduct,
+    ladder.LastNight: _LastNight,
+    ladder.Default: _Default,
+    ladder.OrderGiven: _OrderGiven,
+}
+
+
+class _Numbers:
+    """Numbers of a store, found by fields of a request."""
+
+    def __init__(self, declared: ladder.Stored) -> None:
+        self._declared = declared
+        self._bound: tuple[Answers, list[int], str] | None = None
+
+    def rows(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray:
+        """Float [n, d], or [1, d] where the key is of the request alone; NaN where there is no row."""
+        declared = self._declared
+        answers = served.get(declared.store)
+        if answers is None:
+            raise Unavailable
+        if now >= answers.valid_until:
+            answers.refresh(now)
+        if answers.refused:
+            raise Unavailable
+        if self._bound is None or self._bound[0] is not answers:
+            self._bound = (answers, *_place(answers, declared.field))
+        _, places, field = self._bound
+        keys = keys_of(answers.manifest.key, declared.key, request)
+        used[declared.store] = answers
+        if answers.manifest.is_packed:
+            matrix: np.ndarray = answers.snapshot.matrix(keys)[0]  # type: ignore[attr-defined]
+            return matrix if len(places) == matrix.shape[1] else matrix[:, places]
+        found = answers.rows(keys)
+        return np.array([[np.nan if row is None else _number(row[field])] for row in found])
+
+
+def _place(answers: Answers, field: str) -> tuple[list[int], str]:
+    """Where the numbers of a field are in a packed row, and the field's name."""
+    manifest = answers.manifest
+    if manifest.is_packed:
+        own = (field, f"{field}_")
+        places = [
+            place for place, name in enumerate(manifest.columns)
+            if not field or name == field or (name.startswith(own[1]) and name.removeprefix(own[1]).isdecimal())
+        ]  # fmt: skip
+        if places:
+            return places, field
+    elif (field or len(manifest.field_names) == 1) and (field in manifest.field_names or not field):
+        return [], field or manifest.field_names[0]
+    raise Unavailable
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")

@@ -1,0 +1,113 @@
+"""Requests that wait for the event loop's thread: the newest are answered by the model, the oldest without it in time.
+
+Under overload a queue that serves the oldest first gives every request its answer just when it is too late. So the
+newest come first, and a request that cannot get its turn any more is given up while there is time for a lower rung
+(adaptive LIFO and CoDel, as in Maurer, "Fail at Scale", ACM Queue 2015).
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.deadline.cost import Cost
+
+SLICE_NS = 1_000_000
+"""Work for waiting requests between two looks at what has arrived."""
+OVERLOAD = "overload"
+
+
+class _Job:
+    __slots__ = ("done", "run")
+
+    def __init__(self, run: Callable[[str], None], done: "asyncio.Future[None]") -> None:
+        self.run: Callable[[str], None] | None = run
+        self.done = done
+
+
+class Backlog:
+    """The waiting requests of one worker.
+
+    Attributes:
+        model_cost: Of an answer by the model.
+        low_cost: Of an answer by a low rung.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._stack: list[_Job] = []
+        self._by_deadline: list[tuple[int, int, _Job]] = []
+        self._count, self._seen = 0, 0
+        self._is_scheduled = False
+        self._ended = 0
+        self._turn = Cost(100_000)
+        self.model_cost, self.low_cost = Cost(200_000), Cost(50_000)
+
+    def is_calm(self, clock: Clock, now: int) -> bool:
+        """Whether a request may be answered at once, in the order of arrival."""
+        return not self._count and (now - clock.arrived) * 10 < clock.until - clock.arrived
+
+    @property
+    def waiting(self) -> int:
+        return self._count
+
+    def join(self, clock: Clock, run: Callable[[str], None]) -> "asyncio.Future[None]":
+        """Have a request answered in its turn.
+
+        Args:
+            run: Answers it; its argument says why the model may not be asked, "" if it may. It raises nothing.
+        """
+        job = _Job(run, self._loop.create_future())
+        if len(self._stack) > 2 * self._count + 64:
+            self._stack = [each for each in self._stack if each.run is not None]
+        self._stack.append(job)
+        self._seen += 1
+        heapq.heappush(self._by_deadline, (clock.until, self._seen, job))
+        self._count += 1
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._ended = perf_counter_ns()
+            self._loop.call_soon(self._work)
+        return job.done
+
+    def _work(self) -> None:
+        now = perf_counter_ns()
+        self._turn.took(now - self._ended)
+        end = now + SLICE_NS
+        self._give_up()
+        while self._count:
+            job = self._stack.pop()
+            if job.run is None:
+                continue
+            self._finish(job, "")
+            if perf_counter_ns() >= end:
+                break
+        if self._count:
+            self._ended = perf_counter_ns()
+            self._loop.call_soon(self._work)
+        else:
+            self._is_scheduled = False
+            self._stack.clear()
+            self._by_deadline.clear()
+
+    def _give_up(self) -> None:
+        """Answer those by a lower rung whose turn would come too late."""
+        heap = self._by_deadline
+        later = SLICE_NS + self._turn.estimate + self.model_cost.estimate
+        while heap:
+            until, _, job = heap[0]
+            # Before the next turn ends, all that wait may come to the end of their time together.
+            if job.run is not None:
+                if until - perf_counter_ns() > later + self._count * self.low_cost.estimate:
+                    return
+                self._finish(job, OVERLOAD)
+            heapq.heappop(heap)
+
+    def _finish(self, job: _Job, why: str) -> None:
+        run, job.run = job.run, None
+        self._count -= 1
+        assert run is not None
+        run(why)
+        if not job.done.done():
+            job.done.set_result(None)

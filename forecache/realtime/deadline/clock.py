@@ -1,0 +1,113 @@
+"""When a request arrived and until when it is to be answered.
+
+Time that a request waits before a handler sees it is not in the handler's clock: in the socket, in the server's
+threads, in the event loop's queue. A balancer that stamps requests says when they came. Without one, the wait is
+estimated from the way of the bodies: a body comes to its handler through the same queue that the request came through
+before.
+"""
+
+import re
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem, quoted
+
+_START, _DEADLINE, _GRPC, _ENVOY = (
+    "x-request-start", "x-deadline-ms", "grpc-timeout", "x-envoy-expected-rq-timeout-ms",
+)  # fmt: skip
+_NUMBER = re.compile(r"\d{1,20}(\.\d{1,9})?")
+_GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
+_LONGEST_WAIT_S = 30.0
+"""A balancer's clock that says a request is older than this, or from the future, is not believed."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """The times of one request, in nanoseconds of `time.perf_counter_ns`.
+
+    Attributes:
+        arrived: When it reached the balancer, or this process as far as it can tell.
+        until: When its answer has to be on the way.
+        deadline_ms: The time between them, as granted.
+    """
+
+    arrived: int
+    until: int
+    deadline_ms: float
+
+
+class Hops:
+    """The recent waits of bodies on their way to their handlers, as an estimate of the wait of a request."""
+
+    def __init__(self) -> None:
+        self._recent: deque[int] = deque([0] * 4, 4)
+        self.wait = 0
+
+    def saw(self, nanoseconds: int) -> None:
+        # The least of a few: a slow client's body, which has waited for the network, says nothing of the queue.
+        self._recent.append(nanoseconds)
+        self.wait = min(self._recent)
+
+
+def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock:
+    """The clock of a request.
+
+    Args:
+        started: `perf_counter_ns` when its handler began.
+        hop_wait: Nanoseconds that requests are estimated to wait for their handler at the moment.
+        most_ms: The declared deadline; a request may ask for a shorter one.
+
+    Raises:
+        Problem: 400 for a header that is not a time, 504 where the client says that no time is left.
+    """
+    get = headers.get
+    stamp = get(_START)
+    wait = hop_wait if stamp is None else _since(stamp, hop_wait)
+    asked = most_ms
+    if (text := get(_DEADLINE)) is not None:
+        asked = min(asked, _milliseconds(_DEADLINE, text))
+    if (text := get(_GRPC)) is not None:
+        asked = min(asked, _grpc(text))
+    if (text := get(_ENVOY)) is not None:
+        asked = min(asked, _milliseconds(_ENVOY, text))
+    if asked <= 0.0:
+        raise Problem(
+            problems.DEADLINE_PASSED,
+            f"The request has {asked:g} ms left to be answered in, so nothing was computed; send a longer time.",
+            members={"deadline_ms": asked},
+        )
+    arrived = started - wait
+    return Clock(arrived, arrived + int(asked * 1e6), asked)
+
+
+def _since(stamp: str, otherwise: int) -> int:
+    """Nanoseconds since a moment: Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it."""
+    text = stamp.removeprefix("t=")
+    if not _NUMBER.fullmatch(text):
+        raise _malformed(_START, stamp, "the Unix time such as t=1767225600.123")
+    moment = float(text)
+    while moment > 1e11:
+        moment /= 1e3
+    wait_s = time.time() - moment
+    return int(wait_s * 1e9) if 0.0 <= wait_s <= _LONGEST_WAIT_S else otherwise
+
+
+def _milliseconds(header: str, text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise _malformed(header, text, "a number of milliseconds such as 40")
+    return float(text)
+
+
+def _grpc(text: str) -> float:
+    found = _GRPC_TIMEOUT.fullmatch(text)
+    if found is None:
+        raise _malformed(_GRPC, text, "digits and a unit of H, M, S, m, u, n, such as 40m")
+    return int(found[1]) * _GRPC_MS[found[2]]
+
+
+def _malformed(header: str, text: str, takes: str) -> Problem:
+    return Problem(problems.BAD_REQUEST, f"The header {header} is {quoted(text)}; it takes {takes}.")

@@ -1,0 +1,83 @@
+"""Which handler a request to the real-time models has."""
+
+import asyncio
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+import orjson
+
+from forecache.reader.http import problems
+from forecache.reader.http.app import DONE, problem_reply
+from forecache.reader.http.extension import Context, Handler
+from forecache.reader.http.problems import Problem
+from forecache.reader.http.routes import Reply
+from forecache.reader.versions.answers import JSON
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.deadline.backlog import Backlog
+from forecache.realtime.deadline.clock import Hops
+from forecache.realtime.http.describe import description
+from forecache.realtime.http.own import OwnProtocol
+from forecache.realtime.models import Models
+from forecache.realtime.served import Served
+
+_PATH = "/v1/"
+
+
+class Handlers:
+    """Finds handlers by method and path."""
+
+    def __init__(self, context: Context, models: Models, loop: asyncio.AbstractEventLoop) -> None:
+        self._context, self._models = context, models
+        self.engine = Engine(context.catalog.answers)
+        self.backlog, self.hops = Backlog(loop), Hops()
+        self._own = OwnProtocol(context, self.engine, self.backlog, self.hops)
+
+    def find(self, method: str, path: str) -> Handler | None:
+        """The handler of a request; None if it is not to a real-time model."""
+        if path[:4] != _PATH:
+            return None
+        name = path[4:]
+        served = self._models.served.get(name)
+        if served is not None:
+            if method == "POST":
+                return partial(self._own.answer, served)
+            return partial(self._describe, served, method)
+        if name in self._models.known:
+            return partial(self._not_served, name)
+        return None
+
+    def _describe(self, served: Served, method: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+        try:
+            if self._context.access is not None:
+                self._context.access.check(scope.headers, served.name)
+            if method not in ("GET", "HEAD"):
+                raise Problem(
+                    problems.METHOD, f"{method[:20]} is not allowed here; use GET, HEAD, POST.",
+                    headers=[("allow", "GET, HEAD, POST")],
+                )  # fmt: skip
+            body = orjson.dumps(description(served, self._models))
+            reply = Reply(200, [("content-type", JSON), ("cache-control", "no-cache")], body)
+        except Problem as problem:
+            reply = problem_reply(problem)
+        self._own.send(proto, reply, started)
+        return DONE
+
+    def _not_served(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+        try:
+            if self._context.access is not None:
+                self._context.access.check(scope.headers, name)
+            if name in self._models.failures:
+                raise Problem(
+                    problems.UNREADABLE,
+                    f"The current release of {name} cannot be served; see the reader's log for the cause.",
+                    headers=[("retry-after", "5")],
+                )
+            raise Problem(
+                problems.NOT_READY,
+                f"The reader is still loading the release of {name}.",
+                headers=[("retry-after", "1")],
+            )
+        except Problem as problem:
+            self._own.send(proto, problem_reply(problem), started)
+        return DONE

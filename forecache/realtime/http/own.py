@@ -1,0 +1,123 @@
+"""`POST /v1/<name>`: the reader's own JSON."""
+
+import logging
+from time import perf_counter_ns
+from typing import Any
+
+from forecache.reader.http import problems
+from forecache.reader.http.app import check_media_type, problem_reply
+from forecache.reader.http.extension import Context
+from forecache.reader.http.limits import ClientGone, read_body
+from forecache.reader.http.problems import Problem
+from forecache.reader.http.routes import Reply
+from forecache.reader.processes.metrics import ROUTE
+from forecache.reader.versions.answers import JSON
+from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.deadline.backlog import OVERLOAD, Backlog
+from forecache.realtime.deadline.clock import Clock, Hops, clock_of
+from forecache.realtime.http.tracing import TRACE, traced
+from forecache.realtime.served import Served
+
+logger = logging.getLogger("forecache.realtime")
+_ROUTE = ROUTE["realtime"]
+_HEADERS = [("content-type", JSON), ("cache-control", "no-store")]
+
+
+class OwnProtocol:
+    """Handles requests in the reader's own JSON."""
+
+    def __init__(self, context: Context, engine: Engine, backlog: Backlog, hops: Hops) -> None:
+        self._context, self._engine, self._backlog, self._hops = context, engine, backlog, hops
+        self._limit_bytes = context.settings.reader_max_body_bytes
+        self._timeout_s = context.settings.reader_request_timeout_s
+
+    async def answer(self, served: Served, scope: Any, proto: Any, started: int) -> None:
+        """Answer a request to a model."""
+        context, headers = self._context, scope.headers
+        try:
+            if context.access is not None:
+                context.access.check(headers, served.name)
+            check_media_type(headers.get("content-type"))
+            clock = clock_of(headers, started, self._hops.wait, served.loaded.release.deadline_ms)
+            body = await read_body(
+                proto, headers, context.bodies, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s
+            )
+        except ClientGone:
+            context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - started)
+            return
+        except Problem as problem:
+            self.send(proto, problem_reply(problem), started)
+            return
+        now = perf_counter_ns()
+        self._hops.saw(now - started)
+
+        def run(why: str) -> None:
+            self.send(proto, self._now(served, body, headers, clock, why), started)
+
+        if not served.path.in_loop or served.lookups.remote():
+            self.send(proto, await self._later(served, body, headers, clock), started)
+        elif self._backlog.is_calm(clock, now):
+            run("")
+        else:
+            await self._backlog.join(clock, run)
+
+    def _now(self, served: Served, body: bytes, headers: Any, clock: Clock, why: str) -> Reply:
+        """The reply of a model that runs on this thread, or of a lower rung; `why` as of `Engine.answer_now`."""
+        began = perf_counter_ns()
+        times = Times(wait=began - clock.arrived)
+        try:
+            if why == OVERLOAD and self._engine.only_last(served, clock, self._backlog.waiting):
+                items, request_id = served.parser.items(body)
+                times.parse = perf_counter_ns() - began
+                answered = self._engine.last(served, items, request_id, times, why=why)
+            else:
+                request = served.parser.parse(body)
+                times.parse = perf_counter_ns() - began
+                answered = self._engine.answer_now(
+                    served, request, clock, times, why=why, waiting=self._backlog.waiting
+                )
+        except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+            return self._failed(error, served)
+        reply = self._rendered(served, answered, headers, clock)
+        self._learn(served, answered, perf_counter_ns() - began)
+        return reply
+
+    async def _later(self, served: Served, body: bytes, headers: Any, clock: Clock) -> Reply:
+        """The reply of a model in another process, or with look-ups on another machine."""
+        began = perf_counter_ns()
+        times = Times(wait=began - clock.arrived)
+        try:
+            request = served.parser.parse(body)
+            times.parse = perf_counter_ns() - began
+            answered = await self._engine.answer(served, request, clock, times)
+        except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+            return self._failed(error, served)
+        return self._rendered(served, answered, headers, clock)
+
+    def _rendered(self, served: Served, answered: Answered, headers: Any, clock: Clock) -> Reply:
+        now = perf_counter_ns()
+        late, elapsed = now > clock.until, now - clock.arrived
+        body = served.renderer.body(answered, deadline_ms=clock.deadline_ms, elapsed=elapsed, late=late)
+        served.cells.count(answered, elapsed=elapsed, late=late)
+        trace = headers.get(TRACE)
+        return Reply(200, _HEADERS if trace is None else [*_HEADERS, *traced(trace)], body)
+
+    def _learn(self, served: Served, answered: Answered, spent: int) -> None:
+        if not answered.why:
+            served.model_cost.took(spent)
+            self._backlog.model_cost.took(spent)
+        elif answered.rung == served.rungs[-1].name:
+            served.low_cost.took(spent)
+            self._backlog.low_cost.took(spent)
+
+    def _failed(self, error: Exception, served: Served) -> Reply:
+        if isinstance(error, Problem):
+            return problem_reply(error)
+        logger.error("A request to %s failed.", served.name, exc_info=error)
+        self._context.catalog.suspect()
+        return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
+
+    def send(self, proto: Any, reply: Reply, started: int) -> None:
+        proto.response_bytes(reply.status, reply.headers, reply.body)
+        self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - started)

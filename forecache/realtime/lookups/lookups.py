@@ -1,0 +1,139 @@
+"""The look-ups of a release: its views' matrices for one request, from the versions that the reader serves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.model_path import NoScores
+from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.release.format import LookupContract
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.store import Manifest, Snapshot
+
+
+class NotServed(NoScores):
+    """A view has no version here that may be read."""
+
+    reason = "lookup"
+
+
+class ContractBroken(NoScores):
+    """A view is not the one that the model was trained with."""
+
+    reason = "contract"
+
+
+class Lookups:
+    """Reads the views of one release.
+
+    Args:
+        served: The reader's versions by name, as they are at each moment.
+    """
+
+    def __init__(self, contracts: tuple[LookupContract, ...], served: Mapping[str, Answers], *, refuses: bool) -> None:
+        self._lookups = [_Lookup(contract) for contract in contracts]
+        self._served = served
+        self._refuses = refuses
+
+    def remote(self) -> bool:
+        """Whether a view is read from another machine now, which takes a wait."""
+        served = self._served
+        return any(not isinstance(found.snapshot, Snapshot) for each in self._lookups
+                   if (found := served.get(each.contract.view)) is not None)  # fmt: skip
+
+    def read(self, request: ParsedRequest, now: float) -> Found:
+        """What a request looks up, on this thread.
+
+        Args:
+            now: Unix time.
+
+        Raises:
+            NoScores: The model must not be asked with what is served.
+            Problem: The values of a key are none.
+        """
+        found = Found()
+        for each in self._lookups:
+            bound = self.bound(each, now, found)
+            keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
+            self.add(each, bound, found, *bound.answers.snapshot.matrix(keys))  # type: ignore[attr-defined]
+        return found
+
+    def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
+        """The version of a look-up's view that is served, after its contract has been checked; raises as `read`."""
+        view = lookup.contract.view
+        answers = self._served.get(view)
+        if answers is None:
+            raise NotServed(f"The view {view} has no published version here.")
+        if now >= answers.valid_until:
+            answers.refresh(now)
+        if answers.refused:
+            raise NotServed(f"Version {answers.manifest.version} of the view {view} is too old to be served.")
+        bound = lookup.bind(answers)
+        if bound.broken:
+            if self._refuses or not answers.manifest.is_packed:
+                raise ContractBroken(bound.broken)
+            found.flags.append(bound.broken)
+        found.versions[view] = answers
+        return bound
+
+    @staticmethod
+    def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
+        """Put what was read into `found`, as the model was trained to see it."""
+        contract = lookup.contract
+        if bound.places is not None:
+            matrix = np.where(bound.places >= 0, matrix[:, bound.places], np.float32(np.nan))
+        if contract.max_age_h is not None and bound.answers.age_s > contract.max_age_h * 3600:
+            matrix, known = np.full_like(matrix, np.nan), np.zeros_like(known)
+        found.views[contract.called], found.known[contract.called] = matrix, known
+
+    def __iter__(self) -> Any:
+        return iter(self._lookups)
+
+
+class _Lookup:
+    def __init__(self, contract: LookupContract) -> None:
+        self.contract = contract
+        self._bound: _Bound | None = None
+
+    def bind(self, answers: Answers) -> "_Bound":
+        if self._bound is None or self._bound.answers is not answers:
+            self._bound = _bind(self.contract, answers)
+        return self._bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A look-up with the version that it reads.
+
+    Attributes:
+        places: Of each column that the model was trained with, its place in the version's matrix, -1 where it is
+            missing; None where they are the same.
+        broken: How the version differs from what the model was trained with; "" if it does not.
+    """
+
+    answers: Answers
+    places: np.ndarray | None
+    broken: str
+
+
+def _bind(contract: LookupContract, answers: Answers) -> _Bound:
+    manifest = answers.manifest
+    if not manifest.is_packed:
+        return _Bound(answers, None, f"The store {contract.view} holds JSON, not the features of a view.")
+    places = None
+    if manifest.columns != contract.columns:
+        known = {name: place for place, name in enumerate(manifest.columns)}
+        places = np.array([known.get(name, -1) for name in contract.columns])
+    return _Bound(answers, places, "" if manifest.contract == contract.contract else _difference(contract, manifest))
+
+
+def _difference(contract: LookupContract, manifest: Manifest) -> str:
+    missing = [name for name in contract.columns if name not in manifest.columns]
+    lacks = f" It lacks {', '.join(missing[:5])}." if missing else ""
+    return (
+        f"Version {manifest.version} of the view {contract.view} is not what the model was trained with: its contract "
+        f"is {manifest.contract[:12] or 'none'}, not {contract.contract[:12] or 'none'}.{lacks}"
+    )

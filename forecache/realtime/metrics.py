@@ -1,0 +1,121 @@
+"""Counters of the real-time models of one worker, in the part of its shared slot that extensions have.
+
+A model has a block of 64-bit cells under its name, so that the page for Prometheus is the sum over all workers.
+"""
+
+from collections.abc import Iterator
+
+from forecache.reader.processes.metrics import EXTENSION_BYTES
+from forecache.realtime.answer.answered import Answered
+
+RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
+REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
+STAGES = ("wait", "parse", "lookup", "transform", "model", "ladder", "render")
+BUCKETS = 24
+"""Bucket i counts answers in less than 2**i microseconds since their arrival; the last one all later ones."""
+
+CELLS = (
+    *(f"rung_{rung}" for rung in RUNGS),
+    *(f"why_{reason}" for reason in REASONS),
+    *(f"stage_{stage}" for stage in STAGES),
+    "answers", "late", "flagged", "seconds", "release", "live", "in_loop", "swaps", "swap_failures", "p99_us",
+)  # fmt: skip
+CELL = {name: place for place, name in enumerate(CELLS)}
+_LATENCY = len(CELLS)
+_WORKERS = _LATENCY + BUCKETS
+_BLOCK = _WORKERS + 64
+_NAME_BYTES = 64
+MAX_MODELS = EXTENSION_BYTES // (_BLOCK * 8 + _NAME_BYTES)
+GAUGES = ("release", "live", "in_loop", "p99_us")
+
+
+class ModelCells:
+    """The cells of one model in one worker; `cells[CELL[name]] += 1` counts."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: memoryview) -> None:
+        self.cells = cells
+
+    def observe(self, elapsed_ns: int) -> None:
+        """Count an answer and its time since arrival."""
+        cells = self.cells
+        bucket = (elapsed_ns // 1000).bit_length()
+        cells[_LATENCY + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
+        cells[_ANSWERS] += 1
+        cells[_SECONDS] += elapsed_ns
+
+    def count(self, answered: Answered, *, elapsed: int, late: bool) -> None:
+        """Count an answer, its rungs, and the nanoseconds of its stages."""
+        cells, times = self.cells, answered.times
+        self.observe(elapsed)
+        if answered.rung:
+            cells[CELL[f"rung_{answered.rung}"]] += len(answered.items) or 1
+        else:
+            for rung in answered.rungs:
+                cells[CELL[f"rung_{rung}"]] += 1
+        if answered.why:
+            cells[CELL[f"why_{answered.why}"]] += 1
+        cells[_LATE] += late
+        cells[_FLAGGED] += bool(answered.flags)
+        cells[_WAIT] += times.wait
+        cells[_WAIT + 1] += times.parse
+        cells[_WAIT + 2] += times.lookup
+        cells[_WAIT + 3] += times.transform
+        cells[_WAIT + 4] += times.model
+        cells[_WAIT + 5] += times.ladder
+        spent = times.wait + times.parse + times.lookup + times.transform + times.model + times.ladder
+        cells[_WAIT + 6] += max(0, elapsed - spent)
+
+    @property
+    def workers(self) -> memoryview:
+        """Cells for the counters of the model's own processes and of its cache."""
+        return self.cells[_WORKERS:]
+
+    @property
+    def latency(self) -> memoryview:
+        return self.cells[_LATENCY:_WORKERS]
+
+
+_ANSWERS, _SECONDS, _LATE, _FLAGGED = CELL["answers"], CELL["seconds"], CELL["late"], CELL["flagged"]
+_WAIT = CELL["stage_wait"]
+
+
+class RealtimeMetrics:
+    """The blocks in one worker's slot."""
+
+    def __init__(self, memory: memoryview) -> None:
+        size = MAX_MODELS * _BLOCK * 8
+        self._blocks, self._names = memory[:size].cast("Q"), memory[size:]
+
+    def of(self, name: str) -> ModelCells:
+        """The cells of a model, new ones where it has none yet.
+
+        Raises:
+            LookupError: There are more models than blocks.
+        """
+        encoded = name.encode()
+        for place in range(MAX_MODELS):
+            known = self._name(place)
+            if not known:
+                start = place * _NAME_BYTES
+                self._names[start : start + len(encoded)] = encoded
+            if not known or known == encoded:
+                return ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
+        raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.")
+
+    def models(self) -> Iterator[tuple[str, ModelCells]]:
+        for place in range(MAX_MODELS):
+            name = self._name(place)
+            if not name:
+                return
+            yield name.decode(), ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
+
+    def reset_gauges(self) -> None:
+        """Forget what an earlier worker of the slot served."""
+        for _, block in self.models():
+            for name in GAUGES:
+                block.cells[CELL[name]] = 0
+
+    def _name(self, place: int) -> bytes:
+        return bytes(self._names[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0")

@@ -1,0 +1,142 @@
+"""The release of each real-time model that answers: new ones are loaded, warmed with recorded requests, swapped in."""
+
+import asyncio
+import gc
+import logging
+from time import monotonic, perf_counter
+
+from forecache.errors import ForecacheError
+from forecache.reader.http.extension import Context
+from forecache.reader.versions.catalog import RunOnLoop
+from forecache.realtime.answer.guard import Guard
+from forecache.realtime.answer.in_loop import InLoopPath
+from forecache.realtime.answer.model_path import ModelPath
+from forecache.realtime.answer.warm import warmed_s
+from forecache.realtime.metrics import CELL, RealtimeMetrics
+from forecache.realtime.release.folder import open_releases, read_current, released_here
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.served import Served, serve_release
+
+logger = logging.getLogger("forecache.realtime")
+SLOWEST_S = 0.002
+"""The 99th percentile above which a model does not run on the event loop."""
+_RETIRE_S = 10.0
+"""A release stays open for so long after a swap, and twice its deadline: requests under way still use it."""
+
+
+class Models:
+    """The served releases of one worker.
+
+    Only the event loop's thread changes `served`; the watching thread loads, warms and closes.
+
+    Attributes:
+        served: By name.
+        failures: Models whose current release cannot be served, and why; an earlier one may still answer.
+        known: Names of all that have a folder.
+    """
+
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self._context, self._loop = context, loop
+        self.metrics = RealtimeMetrics(context.metrics.extension)
+        self.metrics.reset_gauges()
+        self.guard = Guard()
+        self.served: dict[str, Served] = {}
+        self.failures: dict[str, str] = {}
+        self.known: frozenset[str] = frozenset(released_here(context.settings))
+        self._retired: list[tuple[float, Served]] = []
+
+    def turn(self, run_on_loop: RunOnLoop) -> None:
+        """Follow the pointers, in the watching thread."""
+        settings = self._context.settings
+        self.known = frozenset(released_here(settings))
+        for name in sorted(self.known):
+            try:
+                self._follow(name, run_on_loop)
+            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken release, and logs it
+                self._fail(name, error)
+        self._close_retired()
+
+    def close(self) -> None:
+        for served in [*self.served.values(), *(each for _, each in self._retired)]:
+            served.path.close()
+
+    def _follow(self, name: str, run_on_loop: RunOnLoop) -> None:
+        folder = open_releases(self._context.settings, name)
+        pointer = read_current(folder)
+        served = self.served.get(name)
+        if served is not None and isinstance(served.path, InLoopPath) and served.path.misbehaved:
+            self._move_out(served, run_on_loop)
+            return
+        if pointer.current is None or (served is not None and served.number == pointer.current):
+            self.failures.pop(name, None)
+            return
+        began = perf_counter()
+        loaded = load_release(folder, pointer.current)
+        try:
+            self._swap_in(loaded, self._path_of(loaded), run_on_loop)
+        except BaseException:
+            loaded.close()
+            raise
+        self.failures.pop(name, None)
+        logger.info("%s answers by release %d, ready after %.3f s.", name, pointer.current, perf_counter() - began)
+
+    def _path_of(self, loaded: LoadedRelease) -> ModelPath:
+        """The way to a model, warm: on the loop where the model is native and fast."""
+        release = loaded.release
+        if release.runs != "process" and loaded.is_native:
+            p99_s = warmed_s(loaded, self._context.catalog.answers)
+            self.metrics.of(release.name).cells[CELL["p99_us"]] = int(min(p99_s, 1e6) * 1e6)
+            if p99_s < SLOWEST_S or (release.runs == "loop" and p99_s < float("inf")):
+                return InLoopPath(loaded, self.guard, p99_s=p99_s)
+            logger.warning(
+                "%s takes %.1f ms at the 99th percentile and runs in a process of its own.", release.name, p99_s * 1e3
+            )
+        return self._worker_path(loaded)
+
+    def _worker_path(self, loaded: LoadedRelease) -> ModelPath:
+        from forecache.realtime.workers.path import open_worker_path  # type: ignore[import-untyped,unused-ignore]
+
+        path: ModelPath = open_worker_path(
+            loaded.place.parent.parent, loaded, settings=self._context.settings, loop=self._loop
+        )
+        return path
+
+    def _move_out(self, served: Served, run_on_loop: RunOnLoop) -> None:
+        """Go on in a process of its own with a model that has stopped the event loop once."""
+        self._swap_in(served.loaded, self._worker_path(served.loaded), run_on_loop)
+
+    def _swap_in(self, loaded: LoadedRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
+        name = loaded.release.name
+        cells = self.metrics.of(name)
+        new = serve_release(loaded, path, self._context.catalog.answers, cells)
+
+        def install() -> None:
+            self.served[name] = new
+
+        old = self.served.get(name)
+        gc.freeze()
+        run_on_loop(install)
+        for cell, value in (("release", new.number), ("live", 1), ("in_loop", int(path.in_loop))):
+            cells.cells[CELL[cell]] = value
+        cells.cells[CELL["swaps"]] += 1
+        if old is not None:
+            stay_s = max(_RETIRE_S, 2 * old.loaded.release.deadline_ms / 1e3)
+            self._retired.append((monotonic() + stay_s, old))
+
+    def _close_retired(self) -> None:
+        now = monotonic()
+        due = [served for until, served in self._retired if until <= now]
+        self._retired = [(until, served) for until, served in self._retired if until > now]
+        open_releases = {id(served.loaded) for served in self.served.values()}
+        for served in due:
+            served.path.close()
+            if id(served.loaded) not in open_releases:
+                served.loaded.close()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if self.failures.get(name) != reason:
+            self.metrics.of(name).cells[CELL["swap_failures"]] += 1
+            trace = None if isinstance(error, ForecacheError) else error
+            logger.error("The current release of %s cannot be served: %s", name, error, exc_info=trace)
+        self.failures[name] = reason

@@ -1,0 +1,122 @@
+"""Real-time models in the reader: what `forecache serve` adds to every worker.
+
+It loads numpy and the libraries of the models when there is a release, not before.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from forecache.names import NAME
+from forecache.reader.http import problems
+from forecache.reader.http.app import DONE, problem_reply
+from forecache.reader.http.extension import Context, Handler
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.catalog import RunOnLoop
+
+if TYPE_CHECKING:
+    from forecache.realtime.models import Models
+
+logger = logging.getLogger("forecache.realtime")
+_PATH = "/v1/"
+
+
+class RealtimeExtension:
+    """The extension of one worker. What is wrong with a release, or its packages, never keeps plain reads from answers.
+
+    The watching thread loads everything; until it has, requests to models are answered that the reader is not ready.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._folder = context.settings.store_path / ".realtime"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._models: Models | None = None
+        self._find: Callable[[str, str], Handler | None] = self._before
+        self._has_looked = False
+        self._failure = ""
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def turn(self, run_on_loop: RunOnLoop) -> None:
+        if self._models is None and self._names():
+            self._load(run_on_loop)
+        if self._models is not None:
+            self._models.turn(run_on_loop)
+        self._has_looked = True
+
+    def close(self) -> None:
+        if self._models is not None:
+            self._models.close()
+
+    def find(self, method: str, path: str) -> Handler | None:
+        return self._find(method, path)
+
+    def serves(self) -> bool:
+        return self._models is not None and bool(self._models.served)
+
+    def not_ready(self) -> str:
+        return "" if self._has_looked else "The reader is still loading the releases of real-time models."
+
+    def paths(self) -> dict[str, Any]:
+        if self._models is None:
+            return {}
+        from forecache.realtime.http.openapi import paths
+
+        return paths([served.loaded.release for served in self._models.served.values()])
+
+    def prometheus(self) -> str:
+        if self._models is None:
+            return ""
+        from forecache.realtime.http.prometheus import page
+
+        return page(self._context.runtime)
+
+    def _names(self) -> list[str]:
+        folder = self._folder
+        return [path.name for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
+
+    def _load(self, run_on_loop: RunOnLoop) -> None:
+        try:
+            from forecache.realtime.http.handlers import Handlers
+            from forecache.realtime.models import Models
+        except ImportError as error:
+            if self._failure != str(error):
+                self._failure = str(error)
+                logger.error("Real-time models are not served: %s. Install forecache[realtime].", error)
+            return
+        loop = self._loop
+        assert loop is not None, "the reader opens an extension before it asks it to look"
+
+        def load() -> None:
+            self._models = Models(self._context, loop)
+            self._find = Handlers(self._context, self._models, loop).find
+
+        run_on_loop(load)
+
+    def _before(self, method: str, path: str) -> Handler | None:
+        """While nothing is loaded, a request to a model is told so."""
+        name = path[4:] if path[:4] == _PATH else ""
+        if not NAME.fullmatch(name) or not (self._folder / name).is_dir():
+            return None
+        return partial(_refuse, self._failure)
+
+
+def extension(context: Context) -> RealtimeExtension:
+    """What `forecache.reader.serve` takes as an extension."""
+    return RealtimeExtension(context)
+
+
+def _refuse(failure: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    if failure:
+        problem = Problem(problems.UNREADABLE, "The packages of real-time models are missing; see the reader's log.")
+    else:
+        problem = Problem(
+            problems.NOT_READY, "The reader is still loading its real-time models.", headers=[("retry-after", "1")]
+        )
+    reply = problem_reply(problem)
+    proto.response_bytes(reply.status, reply.headers, reply.body)
+    return DONE

@@ -1,0 +1,65 @@
+"""A release as it is served: loaded, warmed, with its way to the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.model_path import ModelPath
+from forecache.realtime.answer.render import Renderer
+from forecache.realtime.answer.rungs import Rung, rungs_of
+from forecache.realtime.deadline.cost import Cost
+from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.request.parse import RequestParser
+
+
+@dataclass(slots=True)
+class Served:
+    """One release.
+
+    Attributes:
+        path: To transform and model.
+        costs: Of each rung of the ladder, in its order.
+        model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread.
+        low_cost: Of an answer by the last rung.
+    """
+
+    loaded: LoadedRelease
+    path: ModelPath
+    parser: RequestParser
+    lookups: Lookups
+    rungs: tuple[Rung, ...]
+    renderer: Renderer
+    cells: ModelCells
+    costs: tuple[Cost, ...]
+    model_cost: Cost = field(default_factory=lambda: Cost(200_000))
+    low_cost: Cost = field(default_factory=lambda: Cost(50_000))
+
+    @property
+    def name(self) -> str:
+        return self.loaded.release.name
+
+    @property
+    def number(self) -> int:
+        return self.loaded.release.number
+
+
+def serve_release(loaded: LoadedRelease, path: ModelPath, versions: Mapping[str, Answers], cells: ModelCells) -> Served:
+    """Put together what answers requests by a release.
+
+    Args:
+        versions: What the reader serves by name, as it is at each moment.
+    """
+    release = loaded.release
+    rungs = rungs_of(release.ladder)
+    return Served(
+        loaded,
+        path,
+        RequestParser(release),
+        Lookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
+        rungs,
+        Renderer(release),
+        cells,
+        tuple(Cost(100_000) for _ in rungs),
+    )
