@@ -32,6 +32,7 @@ from forecache.registry.versions.models import FEATURES_TAG, ModelVersion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.manifest import now
+from forecache.store.replicas.sync import open_remote
 
 STAGE = "release"
 _REQUESTS = 50
@@ -211,4 +212,4 @@ def _result(
 def _push(settings: Settings, folder: ReleaseFolder, what: str) -> None:
     if settings.store_remote:
         with reporting_replica_failure(folder.name, what):
-            push_releases(settings, folder)
+            push_releases(folder, open_remote(settings.store_remote, settings.storage_options))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
+from forecache.names import NAME
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
 from forecache.store.integrity import Pace, verify_filter, verify_segment
@@ -113,7 +114,8 @@ def verify_stores(
 def stores_here(settings: Settings) -> list[Store]:
     """Every store on this machine, in alphabetical order."""
     folder = settings.store_path
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = sorted(filter(NAME.fullmatch, found))
     return [open_store(settings, name) for name in names]
 
 
@@ -132,7 +134,7 @@ class DamagedStores(CheckError):
 
 def _remedy(item: Verified) -> str:
     if item.version is None or "current" in item.state:
-        return "Publish again with --full; on a replica, `forecache pull --verify`."
+        return "Publish again with --full, or release again; on a replica, `forecache pull --verify`."
     if "pinned" in item.state:
         return f"Serve the current version with `forecache unpin {item.pipeline}`."
     return "Versions that are not current are not served, and later publishes remove them; do not roll back to them."

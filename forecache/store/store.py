@@ -208,9 +208,9 @@ class Store:
             write_pointer(self.layout, pointer.moved(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
-    def release(self, version: int) -> None:
+    def unquarantine(self, version: int) -> None:
         """Lift the quarantine of a version."""
-        with publisher_lock(self.layout, action="release"):
+        with publisher_lock(self.layout, action="unquarantine"):
             self.manifest(version)
             self.lift_quarantine(version)
 

@@ -121,13 +121,13 @@ def test_release_lets_a_quarantined_version_be_published_and_rolled_back_to_agai
 ) -> None:
     answer(capsys, "rollback", "churn")
     assert main(["publish", "churn", "--unchecked"]) == 6
-    assert "forecache release churn 2" in capsys.readouterr().err
-    released = answer(capsys, "release", "churn", "2")
+    assert "forecache unquarantine churn 2" in capsys.readouterr().err
+    released = answer(capsys, "unquarantine", "churn", "2")
     assert (released["version"], released["state"]) == (2, [])
     assert answer(capsys, "rollback", "churn", "--to", "2")["version"] == 2
-    assert main(["release", "churn", "2"]) == 0
+    assert main(["unquarantine", "churn", "2"]) == 0
     assert capsys.readouterr().out == "Version 2 of churn is not quarantined.\n"
-    assert main(["release", "churn", "9"]) == 3
+    assert main(["unquarantine", "churn", "9"]) == 3
 
 
 def served_by(remote: Path) -> int:
@@ -145,7 +145,7 @@ def test_a_remote_follows_rollback_release_pin_and_unpin(
     assert served_by(remote) == 2
     assert answer(capsys, "rollback", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
     (remote / "churn" / "CURRENT").unlink()
-    assert answer(capsys, "release", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
+    assert answer(capsys, "unquarantine", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
     assert answer(capsys, "pin", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 2
     assert answer(capsys, "unpin", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
 

@@ -160,7 +160,7 @@ def test_a_person_brings_back_what_was_rolled_back(home: Settings) -> None:
     roll_back(home, PIPELINE, actor="person")
     with pytest.raises(NotFoundError, match="Versions it can go to: none"):
         roll_back(home, PIPELINE, version=2, actor="person")
-    open_store(home, "returns").release(2)
+    open_store(home, "returns").unquarantine(2)
     roll_back(home, PIPELINE, version=2, actor="person")
     assert state(home) == (2, 2, [1])
     assert models.model_version(home, PIPELINE, 2).gate == "passed"

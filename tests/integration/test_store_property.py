@@ -92,4 +92,4 @@ def test_base_plus_deltas_equals_a_rebuild(first: dict, rounds: list, max_segmen
                 assert rebuilt.content_hash == served.content_hash
             assert rebuilt.statistics["nulls"] == served.statistics["nulls"]
             store.rollback(served.version)  # later rounds go on from the deltas, not from the rebuild
-            store.release(rebuilt.version)
+            store.unquarantine(rebuilt.version)

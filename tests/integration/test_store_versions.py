@@ -63,7 +63,7 @@ def test_a_quarantined_version_does_not_come_back_by_itself(settings: Settings, 
     with pytest.raises(CheckError, match="those of version 3, which is quarantined"):
         publish(settings, churn(), full=True)
     assert store.pointer().serving == 2
-    store.release(3)
+    store.unquarantine(3)
     assert publish(settings, churn()).details["version"] == 4
     assert score(store, "00001") == score(store, "00001", 3)
 

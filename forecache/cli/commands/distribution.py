@@ -52,7 +52,9 @@ def _each(
 def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
-    """Push or pull the pipelines; returns what was transferred, one row per pipeline."""
+    """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
+    from forecache.realtime.release.folder import open_releases, released_here
+    from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.replicas.sync import remote_pipelines
 
@@ -63,16 +65,24 @@ def _exchange(
             "There is no remote to exchange versions with.", remedy="Set FORECACHE_STORE_REMOTE or give --remote."
         )
     opened = open_remote(uri, current.storage_options)
-    # A replica has no declarations: without names it pulls all pipelines that the remote serves.
+    # A replica has no declarations: without names it pulls all that the remote serves.
     for name in names:
         check_name("pipeline", name)
-    here = list(dict.fromkeys(names)) or remote_pipelines(opened) if pulling else []
-    chosen = here if pulling else chosen_served(current, names)
-    for name in () if pulling else names:
+    releases = [name for name in (remote_releases(opened) if pulling else released_here(current))
+                if not names or name in names]  # fmt: skip
+    stores = [name for name in dict.fromkeys(names) if name not in releases]
+    chosen: list[str] = []
+    if stores or not names:
+        chosen = (stores or remote_pipelines(opened)) if pulling else chosen_served(current, stores)
+    for name in () if pulling else stores:
         require_published(load_served(current, name))
     with StageProgress() as progress:
 
         def exchange(name: str) -> dict[str, Any]:
+            if name in releases:
+                folder = open_releases(current, name)
+                done = pull_releases(folder, opened, verify=verify) if pulling else push_releases(folder, opened)
+                return {"version": done.pop("release"), **done}
             store = open_store(current, name)
             if pulling:
                 return pull(store, opened, verify=verify, progress=progress.update)
@@ -81,9 +91,10 @@ def _exchange(
         def nothing_there(name: str) -> bool:
             if pulling:
                 return not names and opened.size(f"{name}/CURRENT") is None
-            return not names and _unpublished(current, name)
+            return not names and (name in releases or _unpublished(current, name))
 
-        return _each(chosen, exchange, nothing_there=nothing_there)
+        # A release comes after the features that it was trained with.
+        return _each([*chosen, *releases], exchange, nothing_there=nothing_there)
 
 
 def _unpublished(current: Settings, name: str) -> bool:
@@ -127,6 +138,8 @@ def _show(rows: list[dict[str, Any]], where: str) -> None:
 @_REMOTE
 def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
     """Copy the served versions of PIPELINEs (default: all) to the remote; only missing files are transferred.
+
+    Of a real-time model, its current release is copied.
 
     Pipelines that are declared to be served from Redis are loaded there, too, unless --remote is given: every entry in
     Redis is compared with the one here, and those that Redis has evicted are loaded again.

@@ -6,6 +6,7 @@ import click
 
 from forecache.cli.base import command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
+from forecache.cli.commands.release import is_released, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
@@ -28,7 +29,8 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     """Serve an earlier version of PIPELINE again; in the same step, the model that made it becomes the champion.
 
     The present version is quarantined and, if another model made it, so is that model: neither comes back by itself.
-    `forecache models rollback` goes back to the previous champion, even if that was many versions ago.
+    Of a real-time model, an earlier release answers again, and its champion stays. `forecache models rollback` goes
+    back to the previous champion, even if that was many versions ago.
     """
     from forecache.operations.rollback import roll_back
     from forecache.operations.targets import reporting_replica_failure
@@ -37,6 +39,9 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     from forecache.store.replicas.sync import sync_served
 
     current = settings()
+    if is_released(current, pipeline):
+        roll_release_back(current, pipeline, version, reason)
+        return
     store = open_pipeline_store(pipeline)
     declared = find_served(current, pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:

@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `release`, `diff`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`, `diff`."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
@@ -176,19 +176,19 @@ def unpin(pipeline: str) -> None:
     say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
 
 
-@command("release", examples="forecache release churn 17")
+@command("unquarantine", examples="forecache unquarantine churn 17")
 @_PIPELINE
 @click.argument("version", type=int)
-def release(pipeline: str, version: int) -> None:
+def unquarantine(pipeline: str, version: int) -> None:
     """Lift the quarantine of VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
 
-    The served version does not change. Releasing a version that is not quarantined does nothing.
+    The served version does not change. Of a version that is not quarantined, nothing does.
     """
     store = open_pipeline_store(pipeline)
     was_quarantined = version in store.quarantined()
-    store.release(version)
-    show_in_dagster(settings(), f"published_{pipeline}", {"released": version})
-    what = f"Version {version} of {pipeline} is {'released' if was_quarantined else 'not quarantined'}."
+    store.unquarantine(version)
+    show_in_dagster(settings(), f"published_{pipeline}", {"unquarantined": version})
+    what = f"Version {version} of {pipeline} is {'no longer' if was_quarantined else 'not'} quarantined."
     targets = _bring_up_targets(store, what)
     if wants_json():
         print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})

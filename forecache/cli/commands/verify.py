@@ -12,20 +12,27 @@ from forecache.cli.output import print_json, show_table, size, wants_json
 @click.option("--mb-per-s", type=click.FloatRange(min=1), help="Most megabytes to read per second; default: unlimited.")
 @click.pass_context
 def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb_per_s: float | None) -> None:
-    """Read every byte of every retained version of PIPELINEs (default: all stores here); exit 6 if one is damaged.
+    """Read every byte of every retained version and release of PIPELINEs (default: all here); exit 6 if one is damaged.
 
     Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
     readers check the versions that they serve themselves.
     """
+    from forecache.realtime.release.folder import released_here
+    from forecache.realtime.release.verify import verify_releases
     from forecache.store.checkup import DamagedStores, verify_stores
     from forecache.store.integrity import Pace
 
-    pace = None if mb_per_s is None else Pace(mb_per_s * 1e6)
+    pace, current = None if mb_per_s is None else Pace(mb_per_s * 1e6), settings()
+    released = [name for name in released_here(current) if not pipelines or name in pipelines]
+    stores = [name for name in pipelines if name not in released]
     damaged: DamagedStores | None = None
     try:
-        found = verify_stores(settings(), pipelines, content=content, pace=pace)
+        found = verify_stores(current, stores, content=content, pace=pace) if stores or not pipelines else []
     except DamagedStores as error:
-        damaged, found = error, error.found
+        found = error.found
+    found = [*found, *verify_releases(current, released)]
+    if any(item.problem for item in found):
+        damaged = DamagedStores(found)
     if wants_json():
         print_json({"ok": damaged is None, "versions": found})
         context.exit(0 if damaged is None else damaged.exit_code)

@@ -20,8 +20,6 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.write import retire, staged, writing
-from forecache.settings import Settings
-from forecache.store.replicas.sync import open_remote
 
 
 def remote_releases(remote: Folder) -> list[str]:
@@ -30,11 +28,8 @@ def remote_releases(remote: Folder) -> list[str]:
     return sorted(names)
 
 
-def push_releases(settings: Settings, folder: ReleaseFolder, remote: Folder | None = None) -> dict[str, Any]:
+def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     """Bring a remote up to the current release: its files, what it says of itself, then the pointer.
-
-    Args:
-        remote: None: that of the settings.
 
     Returns:
         `{"release", "files", "bytes"}`: what the remote has as current now, and what travelled.
@@ -44,7 +39,6 @@ def push_releases(settings: Settings, folder: ReleaseFolder, remote: Folder | No
         ConflictError: Another process moved the remote's pointer meanwhile.
         DamagedError: A byte of the release is not what was written.
     """
-    remote = remote or open_remote(settings.store_remote, settings.storage_options)
     pointer, root = read_current(folder), f"{REALTIME}/{folder.name}"
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")

@@ -132,7 +132,7 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
         if inputs_of.get(number) == inputs:
             raise CheckError(
                 f"These predictions are those of version {number}, which is quarantined ({reason}).",
-                remedy=f"Score again, or lift the quarantine with `forecache release {store.pipeline} {number}`.",
+                remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
             )
 
 

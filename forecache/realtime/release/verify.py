@@ -1,0 +1,31 @@
+"""Reading every byte of the releases on this machine, and comparing it with what was written."""
+
+from collections.abc import Sequence
+
+from forecache.errors import DamagedError
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_files, read_release
+from forecache.settings import Settings
+from forecache.store.checkup import Verified
+
+
+def verify_releases(settings: Settings, names: Sequence[str]) -> list[Verified]:
+    """What was found of every release of these real-time models, and of a pointer that is damaged."""
+    return [item for name in names for item in _verified(open_releases(settings, name))]
+
+
+def _verified(folder: ReleaseFolder) -> list[Verified]:
+    name, found = folder.name, []
+    try:
+        current = read_current(folder).current
+    except DamagedError as error:
+        current = None
+        found.append(Verified(name, None, ("current",), error.message))
+    for number in folder.numbers():
+        state, problem, read = ("current",) if number == current else (), "", 0
+        try:
+            release = read_release(folder, number)
+            read = sum(map(len, read_files(folder.release(number), release.files).values()))
+        except DamagedError as error:
+            problem = error.message
+        found.append(Verified(name, number, state, problem, read))
+    return found

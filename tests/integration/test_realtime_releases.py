@@ -1,0 +1,268 @@
+"""Releasing a real-time model: when a release is made, what is refused, going back, and replicas."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from applied_sample import onnx_model, register
+from asked_project import transforms
+from asked_project.pipelines.payments import payments
+
+from forecache.cli.main import main
+from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.folders import LocalFolder
+from forecache.operations import release as module
+from forecache.operations.release import release, roll_release_back
+from forecache.pipeline import Feature, Realtime, RegisteredModel, Rows
+from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.load import load_release
+from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
+from forecache.registry.versions.models import FEATURES_TAG
+from forecache.settings import Settings, load_settings
+
+
+def changed(**changes: Any) -> Realtime:
+    return replace(payments, **changes)
+
+
+def padded(rows: Rows) -> np.ndarray:
+    """Of four features, as the network of `applied_sample` takes them."""
+    return np.column_stack([rows["amount"], *[rows.feature("household", "spend_28d")] * 3])
+
+
+def unsteady(rows: Rows, calls: list[int] = [0]) -> np.ndarray:  # noqa: B006
+    calls[0] += 1
+    return np.full((len(rows), 2), calls[0])
+
+
+def narrow(rows: Rows) -> np.ndarray:
+    return np.zeros((len(rows), 1))
+
+
+def scores(settings: Settings, number: int) -> np.ndarray:
+    loaded = load_release(open_releases(settings, "payments"), number)
+    columns = loaded.builder.columns({"household_id": 1, "amount": 30.0})
+    rows = loaded.builder.rows(columns, {"household": np.array([[2, 1]], np.float32)}, {"household": np.ones(1, bool)})
+    found = loaded.score(rows)
+    loaded.close()
+    return found
+
+
+def test_a_release_is_made_where_something_has_changed(settings: Settings) -> None:
+    first = release(settings, payments)
+    assert (first.skipped, first.details["release"]) == (False, 1)
+    assert scores(settings, 1).tolist() == [10.0]
+    written = read_release(open_releases(settings, "payments"), 1)
+    assert written.lookups[0].contract == payments.lookups[0].view.packed.contract
+    assert written.lookups[0].columns == ("spend_28d", "visits_28d")
+    assert written.model.runtime == "function"
+    again = release(settings, payments)
+    assert (again.skipped, again.details["release"]) == (True, 1)
+    assert release(settings, changed(owner="other@example.com")).skipped
+    second = release(settings, changed(deadline_ms=20.0))
+    assert (second.skipped, second.details["release"]) == (False, 2)
+    assert read_release(open_releases(settings, "payments"), 2).deadline_ms == 20.0
+
+
+def test_a_damaged_release_is_made_anew(settings: Settings) -> None:
+    release(settings, payments)
+    (open_releases(settings, "payments").release(1) / "model.bin").write_bytes(b"{}")
+    again = release(settings, payments)
+    assert (again.skipped, again.details["release"]) == (False, 2)
+    assert scores(settings, 2).tolist() == [10.0]
+
+
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [(unsteady, "gives other bits at another call"), (narrow, r"returned an array .* \(1, 1\)")],
+)
+def test_a_transform_that_cannot_answer_is_not_released(settings: Settings, transform: Any, told: str) -> None:
+    with pytest.raises(CheckError, match=told):
+        release(settings, changed(transform=transform))
+    assert read_current(open_releases(settings, "payments")).current is None
+
+
+def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -> None:
+    release(settings, payments)
+    slow = changed(deadline_ms=20.0)
+    release(settings, slow)
+    assert roll_release_back(settings, "payments").current == 1
+    held = release(settings, slow)
+    assert (held.skipped, held.details["rolled_back"]) == (True, 2)
+    assert read_current(open_releases(settings, "payments")).current == 1
+    with pytest.raises(NotFoundError, match="no release of payments before 1 to go back to"):
+        roll_release_back(settings, "payments")
+    assert release(settings, slow, again=True).details["release"] == 3
+    assert release(settings, slow).skipped
+    assert roll_release_back(settings, "payments", 2).bad == (3,)
+
+
+def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) -> None:
+    for deadline in (10.0, 20.0, 30.0):
+        release(settings, changed(deadline_ms=deadline))
+    (open_releases(settings, "payments").release(2) / "model.bin").unlink()
+    with pytest.raises(DamagedError, match=r"model\.bin"):
+        roll_release_back(settings, "payments", 2)
+    assert roll_release_back(settings, "payments").current == 1
+
+
+@pytest.fixture
+def registered(settings: Settings, tmp_path: Path) -> Realtime:
+    register(settings, onnx_model(tmp_path / "one"))
+    features = tuple(Feature(f"f{i}") for i in range(4))
+    model = RegisteredModel("models:/churn_model@production")
+    return changed(transform=padded, features=features, model=model, output="probability")
+
+
+def test_a_registered_model_is_released_anew_when_its_alias_moves(
+    settings: Settings, registered: Realtime, tmp_path: Path
+) -> None:
+    assert release(settings, registered).details["model"] == {"name": "churn_model", "version": 1}
+    assert release(settings, registered).skipped
+    before = scores(settings, 1)
+    register(settings, onnx_model(tmp_path / "two", seed=1))
+    assert release(settings, registered).details["model"]["version"] == 2
+    written = read_release(open_releases(settings, "payments"), 2)
+    assert (written.model.runtime, written.model.version) == ("onnx", 2)
+    assert before.dtype == np.float32
+    assert scores(settings, 2) != before
+    assert scores(settings, 1) == before
+
+
+def test_a_model_that_only_mlflow_runs_does_not_answer_requests(
+    settings: Settings, registered: Realtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUNTIMES", ("lightgbm",))
+    with pytest.raises(InputError, match="runs by onnx, which does not answer requests"):
+        release(settings, registered)
+
+
+def test_a_champion_of_other_features_is_not_released(
+    settings: Settings, registered: Realtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Realtime, "is_trained", True)
+    found = module.scoring_model(settings, registered.training_pipeline)
+    for tag in ("", "of other features"):
+        other = replace(found, tags={FEATURES_TAG: tag})
+        monkeypatch.setattr(module, "scoring_model", lambda *_, other=other, **__: other)
+        with pytest.raises(CheckError, match="was trained with another transform"):
+            release(settings, registered)
+    tags = {FEATURES_TAG: registered.training_pipeline.fingerprints.features}
+    monkeypatch.setattr(module, "scoring_model", lambda *_, **__: replace(found, tags=tags))
+    assert not release(settings, registered).skipped
+
+
+def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
+    release(settings, payments)
+    assert push_releases(here, remote)["release"] == 1
+    assert push_releases(here, remote)["files"] == 0
+    assert remote_releases(remote) == ["payments"]
+    pulled = pull_releases(there, remote)
+    assert (pulled["release"], pulled["moved"]) == (1, True)
+    assert scores(replica, 1).tolist() == [10.0]
+    again = pull_releases(there, remote)
+    assert (again["files"], again["moved"]) == (0, False)
+    release(settings, changed(deadline_ms=20.0))
+    push_releases(here, remote)
+    generation = read_current(there).generation
+    assert pull_releases(there, remote)["release"] == 2
+    assert read_current(there).generation == generation + 1
+    roll_release_back(settings, "payments")
+    push_releases(here, remote)
+    assert pull_releases(there, remote) == {"release": 1, "files": 0, "bytes": 0, "moved": True}
+    assert read_current(there).bad == (2,)
+
+
+def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    release(settings, payments)
+    push_releases(open_releases(settings, "payments"), remote)
+    (code,) = (tmp_path / "remote").rglob("scales.py")
+    code.write_text(code.read_text().replace("log1p", "expm1"))
+    there = open_releases(replica, "payments")
+    with pytest.raises(CheckError, match="scales.py does not have the checksum"):
+        pull_releases(there, remote)
+    assert read_current(there).current is None
+    assert there.numbers() == []
+
+
+def test_a_damaged_release_is_pulled_again(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    release(settings, payments)
+    push_releases(open_releases(settings, "payments"), remote)
+    there = open_releases(replica, "payments")
+    pull_releases(there, remote)
+    (there.release(1) / "model.bin").write_bytes(b"x")
+    assert not pull_releases(there, remote)["moved"]
+    assert pull_releases(there, remote, verify=True)["files"] > 0
+    assert scores(replica, 1).tolist() == [10.0]
+
+
+@pytest.fixture
+def answer(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
+
+    def run(*arguments: str, code: int = 0) -> Any:
+        assert main([*arguments, "--json"]) == code
+        out, err = capsys.readouterr()
+        return err if code else json.loads(out)
+
+    return run
+
+
+def test_the_command_line_releases_lists_goes_back_and_verifies(
+    answer: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Nothing is released of payments. Run `forecache release payments`" in answer("releases", "payments", code=3)
+    assert "There is no real-time model 'none'" in answer("releases", "none", code=3)
+    assert answer("release", "payments")["details"]["release"] == 1
+    assert answer("release", "payments")["skipped"]
+    release(settings, changed(deadline_ms=20.0))
+    (second, first) = answer("releases", "payments")
+    assert (second["release"], second["state"], second["runtime"]) == (2, ["current"], "function")
+    assert (first["release"], first["state"]) == (1, [])
+    assert answer("rollback", "payments", "--reason", "slow") == {
+        "name": "payments", "release": 1, "rolled_back": [2]
+    }  # fmt: skip
+    assert [row["state"] for row in answer("releases", "payments")] == [["rolled back"], ["current"]]
+    assert [item["problem"] for item in answer("verify")["versions"]] == ["", ""]
+    remote = tmp_path / "remote"
+    (pushed,) = [row for row in answer("push", "--remote", str(remote)) if "skipped" not in row]
+    assert (pushed["pipeline"], pushed["version"]) == ("payments", 1)
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica"))
+    (pulled,) = answer("pull", "--remote", str(remote))
+    assert (pulled["pipeline"], pulled["version"], pulled["moved"]) == ("payments", 1, True)
+    assert answer("pull", "payments", "--remote", str(remote))[0]["moved"] is False
+
+
+def test_the_command_line_says_what_it_did(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
+    release(settings, changed(deadline_ms=20.0))
+    assert main(["release", "payments"]) == 0
+    assert "Release 2 of payments answers now: model payments 1." in capsys.readouterr().out
+    assert main(["rollback", "payments"]) == 0
+    assert "Release 1 of payments answers now." in capsys.readouterr().out
+    assert main(["release", "payments"]) == 6
+    assert "those of release 2, which was rolled back" in capsys.readouterr().err
+    assert main(["release", "payments", "--again"]) == 0
+    assert main(["releases", "payments"]) == 0
+    assert "rolled back" in capsys.readouterr().out
+    file = open_releases(settings, "payments").release(3) / "code" / "asked_project" / "scales.py"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert main(["verify"]) == 6
+    assert "payments 3" in capsys.readouterr().err
+
+
+def test_the_functions_of_a_release_are_not_the_projects(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(settings, payments)
+    monkeypatch.setattr(transforms, "suspicion", lambda features: features["amount"] * 0)
+    assert scores(settings, 1).tolist() == [10.0]
