@@ -20,6 +20,7 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.write import retire, staged, writing
+from forecache.steps import release_step
 
 
 def remote_releases(remote: Folder) -> list[str]:
@@ -93,18 +94,22 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         if not _is_here(folder, release, found[0], verify=verify):
             travelled = _fetched(remote, target, release)
             complete = staged(folder, {**travelled, RELEASE_FILE: found[0]})
+            release_step("staged")
             if place.is_dir():  # of a publisher that was lost and counts anew, or damaged
                 old = complete.with_name(f"{complete.name}-old")
                 place.rename(old)
                 shutil.rmtree(old, ignore_errors=True)
             move_durably(complete, place)
+            release_step("moved")
         before = read_current(folder)
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
         moved = bool(travelled) or after != before
         if moved:
             after = replace(after, generation=before.generation + 1)
             write_current(folder, after)
+            release_step("pointer moved")
         retire(folder, after)
+        release_step("retired")
     size = sum(map(len, travelled.values()))
     return {"release": theirs.current, "files": len(travelled), "bytes": size, "moved": moved}
 

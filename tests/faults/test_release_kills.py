@@ -1,0 +1,180 @@
+"""A release that is killed anywhere leaves the earlier one or the new one, whole; two writers lose nothing."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from release_jobs import move_until, pull_until, release_often, release_until
+from release_support import make_release
+from warm import start
+
+from forecache.folders import LocalFolder
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_files, read_release
+from forecache.realtime.release.load import load_release
+from forecache.realtime.release.replicas import pull_releases, push_releases
+from forecache.settings import Settings, load_settings
+from forecache.steps import release_step
+
+pytestmark = pytest.mark.faults
+STEPS = release_step.names
+
+
+def contents(folder: ReleaseFolder, number: int) -> dict[str, bytes]:
+    """Every file of a release by name."""
+    place = folder.release(number)
+    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def killed(target: Callable[..., None], settings: Settings, *when: object) -> None:
+    process = start(target, settings.home_path, *when)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def after(step: str, other: str) -> bool:
+    return STEPS.index(step) >= STEPS.index(other)
+
+
+def whole(folder: ReleaseFolder) -> set[int]:
+    """The numbers of all releases that are there, each with every byte as it says itself."""
+    for number in folder.numbers():
+        release = read_release(folder, number)
+        assert release.number == number
+        assert set(contents(folder, number)) == {*release.files, "release.json"}
+        read_files(folder.release(number), release.files)
+    return set(folder.numbers())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_release_killed_at_any_step_is_there_whole_or_not_at_all(settings: Settings, step: str) -> None:
+    make_release(settings)
+    folder = open_releases(settings, "ranking")
+    before = contents(folder, 1)
+    killed(release_until, settings, step)
+    assert whole(folder) == ({1, 2} if after(step, "moved") else {1})
+    current = read_current(folder).current
+    assert current == (2 if after(step, "pointer moved") else 1)
+    load_release(folder, current).close()
+    written = make_release(settings, version=3)  # the next writer clears up
+    assert written.number == (3 if after(step, "moved") else 2)
+    assert read_current(folder).current == written.number
+    assert list(folder.staging.iterdir()) == []
+    assert written.number in whole(folder)
+    assert contents(folder, 1) == before
+
+
+@pytest.mark.parametrize("step", ["locked", "pointer moved"])
+def test_going_back_killed_at_any_step_has_moved_or_has_not(settings: Settings, step: str) -> None:
+    for version in (1, 2):
+        make_release(settings, version=version)
+    folder = open_releases(settings, "ranking")
+    killed(move_until, settings, step)
+    moved = step == "pointer moved"
+    assert (read_current(folder).current, read_current(folder).bad) == ((1, (2,)) if moved else (2, ()))
+    assert whole(folder) == {1, 2}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_pull_killed_at_any_step_is_finished_by_the_next(settings: Settings, tmp_path: Path, step: str) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "ranking"), open_releases(replica, "ranking")
+    make_release(settings)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    make_release(settings, version=2)
+    push_releases(here, remote)
+    killed(pull_until, replica, str(tmp_path / "remote"), step)
+    assert read_current(there).current == (2 if after(step, "pointer moved") else 1)
+    whole(there)
+    pull_releases(there, remote)
+    assert read_current(there).current == 2
+    assert contents(there, 2) == contents(here, 2)
+
+
+def test_two_writers_at_once_give_every_release_a_number_of_its_own(settings: Settings) -> None:
+    processes = [start(release_often, settings.home_path, first, 6) for first in (1, 101)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    folder = open_releases(settings, "ranking")
+    pointer = read_current(folder)
+    assert (pointer.current, pointer.last, pointer.generation) == (12, 12, 12)
+    assert whole(folder) == set(range(3, 13))  # the newest ten
+    versions = [read_release(folder, number).model.version for number in folder.numbers()]
+    assert len(set(versions)) == len(versions)
+
+
+@pytest.mark.slow
+def test_a_reader_that_looks_all_the_time_sees_whole_releases_only(settings: Settings) -> None:
+    make_release(settings)
+    folder, seen = open_releases(settings, "ranking"), set()
+    process = start(release_often, settings.home_path, 2, 15)
+    while process.is_alive():
+        number = read_current(folder).current
+        assert number is not None
+        release = read_release(folder, number)
+        read_files(folder.release(number), release.files)
+        seen.add(number)
+    assert process.exitcode == 0
+    assert len(seen) > 2
+
+
+def damage(folder: ReleaseFolder) -> None:
+    folder.pointer.write_bytes(folder.pointer.read_bytes().replace(b'"current": 1', b'"current": 2'))
+
+
+def test_a_pointer_that_was_changed_is_noticed(settings: Settings) -> None:
+    from forecache.errors import DamagedError
+
+    make_release(settings)
+    folder = open_releases(settings, "ranking")
+    damage(folder)
+    with pytest.raises(DamagedError, match="CURRENT is damaged"):
+        read_current(folder)
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return exec, ("open('exploded', 'w')",)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "lightgbm", "xgboost", "sklearn", "skops", "torch", "function", "pyfunc"])
+def test_a_pickle_in_the_place_of_a_model_is_never_executed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    import pickle
+    from dataclasses import replace
+
+    from forecache.realtime.release.write import write_release
+
+    make_release(settings)
+    folder = open_releases(settings, "ranking")
+    release = read_release(folder, 1)
+    model = replace(release.model, spec=replace(release.model.spec, runtime=runtime))
+    code = {
+        name.removeprefix("code/"): content for name, content in contents(folder, 1).items() if name.startswith("code/")
+    }
+    monkeypatch.chdir(tmp_path)
+    write_release(folder, replace(release, model=model), model=pickle.dumps(Bomb()), code=code)
+    with pytest.raises(Exception):  # noqa: B017  (each library has its own error for what is no model of it)
+        load_release(folder, 2)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_releases_of_a_store_that_began_anew_take_the_place_of_the_old(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "ranking"), open_releases(replica, "ranking")
+    make_release(settings)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    shutil.rmtree(here.root)
+    make_release(settings, version=9)
+    push_releases(here, remote)
+    assert pull_releases(there, remote)["moved"]
+    assert contents(there, 1) == contents(here, 1)
+    assert read_current(there).generation == 2
