@@ -11,6 +11,7 @@ from forecache.output_kinds import spark_name
 from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.checks.keys import key_types
 from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -97,16 +98,18 @@ def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
     return [dg.TableColumn(f.name, f.stored, description=f.description) for f in declared.feature_columns]
 
 
-def recommendation_schema(recommender: Recommender | SimilarItems) -> dg.TableSchema:
+def recommendation_schema(recommender: Recommender | SimilarItems | Vectors) -> dg.TableSchema:
+    kind, about = (
+        "array<struct<item, score: float, reason: string>>",
+        "The items, the best first, each with a short reason.",
+    )
+    if isinstance(recommender, Vectors):
+        kind, about = "array<float>", "The dot product of a user's and an item's, of one as-of date, is a score."
     return dg.TableSchema(
         [
             dg.TableColumn(recommender.key[0], recommender.key_type, description="Key."),
             dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
-            dg.TableColumn(
-                recommender.output_columns[0],
-                "array<struct<item, score: float, reason: string>>",
-                description="The items, the best first, each with a short reason.",
-            ),
+            dg.TableColumn(recommender.output_columns[0], kind, description=about),
             dg.TableColumn("model_name", "string", description="Name of the recommender."),
             dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),
             dg.TableColumn("feature_version", "bigint", description="Delta version of the interactions."),

@@ -14,7 +14,7 @@ from assets.metadata import details_json, stage_metadata
 from assets.recommendations import require_none_refused
 from assets.stage import Step, explained
 from forecache.pipeline import Recommender, Served
-from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.second_table import SecondTable
 from resources.settings import SettingsResource
 
 
@@ -26,9 +26,9 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
     """The current store version of a pipeline."""
 
     stage, subject = "score", pipeline.name
-    if isinstance(pipeline, (Recommender, SimilarItems)):
+    if isinstance(pipeline, (Recommender, SecondTable)):
         stage = "recommend"
-    if isinstance(pipeline, SimilarItems):
+    if isinstance(pipeline, SecondTable):
         subject = pipeline.recommender.name
 
     @dg.asset(

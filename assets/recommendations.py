@@ -19,6 +19,7 @@ from assets.views import ranking_view
 from assets.waiting import ingest_waiting
 from forecache.pipeline import Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -92,26 +93,27 @@ def require_none_refused(context: dg.AssetExecutionContext, recommender: Recomme
         )
 
 
-def build_similar_items(similar: SimilarItems) -> dg.AssetsDefinition:
-    """The table of lists from item to item, which the recommender's run has written."""
-    table, recommender = similar.prediction_table, similar.recommender
-    partitions = pipeline_partitions(similar)
+def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
+    """A further table, such as of lists from item to item, which the recommender's run has written."""
+    table, recommender = second.prediction_table, second.recommender
+    partitions = pipeline_partitions(second)
+    each = f"Each {second.key[0]} once, with a {'vector' if isinstance(second, Vectors) else 'list'}."
 
     @dg.asset(
         name=table,
         deps=[recommender.prediction_table],
-        description=f"{similar.description} Written together with the lists of users, and checked here.",
+        description=f"{second.description} Written together with the lists of users, and checked here.",
         group_name="predictions",
         kinds={"deltalake", "numpy"},
-        owners=[similar.owner],
-        metadata={"dagster/column_schema": recommendation_schema(similar)},
+        owners=[second.owner],
+        metadata={"dagster/column_schema": recommendation_schema(second)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        freshness_policy=nightly_freshness(similar),
-        check_specs=checks.expectation_specs(table, partitions, about="Each item once, with a list."),
+        freshness_policy=nightly_freshness(second),
+        check_specs=checks.expectation_specs(table, partitions, about=each),
     )
     @explained
-    def similar_items(
+    def second_table(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.delta.tables import table_version
@@ -122,6 +124,6 @@ def build_similar_items(similar: SimilarItems) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
         written = last_records(step.settings, "recommend", recommender.name)
         nights = [night for night in step.nights if night in written]
-        yield from check_predictions(step, table, recommendation_expectations(similar), nights=nights)
+        yield from check_predictions(step, table, recommendation_expectations(second), nights=nights)
 
-    return similar_items
+    return second_table

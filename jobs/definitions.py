@@ -15,7 +15,7 @@ from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
-from assets.recommendations import build_recommendations, build_similar_items
+from assets.recommendations import build_recommendations, build_second_table
 from assets.table import build_table
 from assets.training_set import build_training_set
 from forecache.pipeline import (
@@ -31,7 +31,7 @@ from forecache.pipeline import (
     TorchModel,
 )
 from forecache.pipeline.loading import read_project
-from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.recommenders.vectors import second_tables_of
 from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
@@ -131,10 +131,10 @@ def training_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 
 def recommender_definitions(recommender: Recommender) -> dg.Definitions:
-    nightly, similar = build_recommender_job(recommender), similar_items_of(recommender)
+    nightly = build_recommender_job(recommender)
     assets = [build_recommendations(recommender), build_published(recommender)]
-    if similar is not None:
-        assets += [build_similar_items(similar), build_published(similar)]
+    for second in second_tables_of(recommender):
+        assets += [build_second_table(second), build_published(second)]
     return dg.Definitions(
         assets=assets,
         jobs=[nightly],

@@ -10,7 +10,7 @@ from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.pipeline import Pipeline, Recommender, Served
-from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.recommenders.vectors import second_tables_of
 from jobs.common import AssetJob, newest_night_schedule
 
 
@@ -43,7 +43,7 @@ def build_nightly_job(pipeline: Pipeline) -> AssetJob:
 
 def build_recommender_job(recommender: Recommender) -> AssetJob:
     """Ingest, fit, rank and publish."""
-    served = filter(None, (recommender, similar_items_of(recommender)))
+    served = (recommender, *second_tables_of(recommender))
     assets = [name for each in served for name in (each.prediction_table, published_name(each))]
     return dg.define_asset_job(
         nightly_job_name(recommender),

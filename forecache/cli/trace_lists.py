@@ -6,14 +6,14 @@ from typing import Any
 from forecache.cli.trace import answered, events_of, recorded, row_of, store_link
 from forecache.lake.ledger import last_record
 from forecache.pipeline import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.second_table import SecondTable
 from forecache.settings import Settings
 
 
 def trace_list(
-    current: Settings, served: Recommender | SimilarItems, key: str, *, version: int | None = None
+    current: Settings, served: Recommender | SecondTable, key: str, *, version: int | None = None
 ) -> dict[str, Any]:
-    """The chain from a list to its sources, one entry per link.
+    """The chain from a list or a vector to its sources, one entry per link.
 
     Returns:
         `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: what is declared, and
@@ -22,7 +22,7 @@ def trace_list(
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
-    recommender = served.recommender if isinstance(served, SimilarItems) else served
+    recommender = served.recommender if isinstance(served, SecondTable) else served
     manifest, answer, where = answered(served.name, key, version)
     night = date.fromisoformat(manifest.as_of)
     prediction = row_of(current, manifest.source.table, manifest.source.delta_version, where, night)

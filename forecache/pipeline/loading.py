@@ -25,7 +25,7 @@ from forecache.pipeline.modules import declared_in, import_from_project
 from forecache.pipeline.project import Project, Published
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.second_table import SecondTable
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
 
 
 def load_served(settings: Settings, name: str) -> Published:
-    """One pipeline or recommender, or a recommender's lists from item to item, by name.
+    """One pipeline, recommender, or further table of a recommender, by name.
 
     Raises:
         NotFoundError: Nothing has that name; the message lists what there is.
@@ -163,7 +163,7 @@ def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
     """One pipeline or recommender by name.
 
     Raises:
-        InputError: It is a recommender's lists from item to item, which that one's run makes.
+        InputError: It is a further table of a recommender, which that one's run makes.
         Others as `load_served`.
     """
     found = load_served(settings, name)
@@ -171,7 +171,7 @@ def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
         raise InputError(
             f"{name!r} is a feature view.", remedy="`forecache run` of a pipeline that uses it builds and publishes it."
         )
-    if isinstance(found, SimilarItems):
+    if isinstance(found, SecondTable):
         made_by = found.recommender.name
         raise InputError(
             f"{name!r} is made by {made_by!r}.", remedy=f"`forecache run {made_by}` makes and publishes it."

@@ -8,9 +8,10 @@ from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems, similar_items_of
+from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
 
-Published = Pipeline | Recommender | SimilarItems | FeatureView
+Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Project:
 
     @property
     def served(self) -> dict[str, Published]:
-        """What can be published: also the lists from item to item of recommenders, and feature views."""
-        similar = filter(None, map(similar_items_of, self.recommenders.values()))
-        found: dict[str, Published] = {**self.nightly, **{each.name: each for each in similar}, **self.views}
+        """What can be published: also the further tables of recommenders, and feature views."""
+        second = [table for each in self.recommenders.values() for table in second_tables_of(each)]
+        found: dict[str, Published] = {**self.nightly, **{each.name: each for each in second}, **self.views}
         return {name: found[name] for name in sorted(found)}

@@ -14,6 +14,7 @@ from forecache.pipeline import (
     expect,
 )
 from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
@@ -50,8 +51,8 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     return (*_keyed(pipeline.key), *derived, *pipeline.expectations)
 
 
-def recommendation_expectations(recommender: Recommender | SimilarItems) -> tuple[Expectation, ...]:
-    """Of one as-of date of a recommender's table: each user or item once, with a list, with provenance."""
+def recommendation_expectations(recommender: Recommender | SimilarItems | Vectors) -> tuple[Expectation, ...]:
+    """Of one as-of date of a recommender's table: each user or item once, with a list or vector, with provenance."""
     columns = (*recommender.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
     return (*_keyed(recommender.key), *derived)

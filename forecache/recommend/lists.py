@@ -38,6 +38,10 @@ class Lists:
     fitted: Fitted
     found: Iterator[TopK]
 
+    @property
+    def value_type(self) -> pa.DataType:
+        return list_type(self.fitted.item_keys)
+
     def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Keys and lists of users, at least `rows` at a time: list of (item, score float32, reason)."""
         waiting: list[pa.Array] = []
@@ -55,6 +59,12 @@ class Lists:
         keys = self.fitted.item_keys
         why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
         return as_lists(keys, top.items, top.scores, why)
+
+
+def list_type(item_keys: pa.Array) -> pa.DataType:
+    """Of lists of (item, score, reason); items have the type that they have in the interactions."""
+    item = pa.struct([("item", item_keys.type), ("score", pa.float32()), ("reason", pa.string())])
+    return pa.list_(pa.field("element", item))
 
 
 def as_lists(keys: pa.Array, items: np.ndarray, scores: np.ndarray, reasons: pa.Array) -> pa.Array:

@@ -10,13 +10,17 @@ from forecache.lake.delta.partitions import Seen, find_committed, look
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF, Recommender
-from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
 from forecache.recommend.available import available_items
 from forecache.recommend.evaluation.gate import first_of_test, judge
 from forecache.recommend.filters import Filters
+from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
+from forecache.recommend.models import Fitted
 from forecache.recommend.read import read_interactions
-from forecache.recommend.similar import item_lists_of
+from forecache.recommend.similar import ItemLists, item_lists_of
+from forecache.recommend.vectors import VectorRows, vector_rows
 from forecache.recommend.write import write_lists
 from forecache.results import Progress
 from forecache.settings import Settings
@@ -40,29 +44,31 @@ class Night:
 class Tables:
     """The tables of a recommender as a run saw them before its work.
 
-    The lists from item to item are committed first: where the users' lists of an as-of date were written from some
-    inputs, those from item to item were too.
+    The further tables are committed first: where the users' lists of an as-of date were written from some inputs, those
+    were too.
+
+    Attributes:
+        seen_second: By name, the further tables.
     """
 
     settings: Settings
     recommender: Recommender
     seen: Seen
-    seen_items: Seen | None
+    seen_second: dict[str, Seen]
     pins: Pins
 
     @classmethod
     def looked_at(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "Tables":
-        similar = similar_items_of(recommender)
-        items = None if similar is None else look(settings, similar.prediction_table, AS_OF)
-        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), items, pins)
+        second = {each.name: look(settings, each.prediction_table, AS_OF) for each in second_tables_of(recommender)}
+        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), second, pins)
 
     def find(self, stale: dict[date, str]) -> dict[date, Done]:
         """The as-of dates that a killed run has committed and not recorded."""
-        table, similar = self.recommender.prediction_table, similar_items_of(self.recommender)
+        table = self.recommender.prediction_table
         written = find_committed(self.settings, table, column=AS_OF, inputs=stale)
-        if similar is not None:
-            items = find_committed(self.settings, similar.prediction_table, column=AS_OF, inputs=stale)
-            written = {night: writer for night, writer in written.items() if night in items}
+        for second in second_tables_of(self.recommender):
+            found = find_committed(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
+            written = {night: writer for night, writer in written.items() if night in found}
         return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
 
     def write(self, night: Night, *, run_id: str, progress: Progress) -> Done:
@@ -101,11 +107,8 @@ class Tables:
                 f"None of the {num_items:,} items that users of {recommender.name} took is available on {night.day}.",
                 remedy="Check the catalogue, and that its items are named as those of the interactions.",
             )
-        similar = similar_items_of(recommender)
-        if similar is not None:
-            assert self.seen_items is not None
-            items = item_lists_of(fitted, interactions, similar.k, filters=there)
-            write(similar, items, seen=self.seen_items)
+        for second in second_tables_of(recommender):
+            write(second, _rows_of(second, fitted, interactions, there), seen=self.seen_second[second.name])
         lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
         version = write(recommender, lists, seen=self.seen)
         figures = {
@@ -119,3 +122,11 @@ class Tables:
             "rank_s": round(time.perf_counter() - started, 2),
         }
         return Done(interactions.num_users, figures, recommender.prediction_table, version)
+
+
+def _rows_of(
+    table: SimilarItems | Vectors, fitted: Fitted, interactions: Interactions, there: Filters
+) -> ItemLists | VectorRows:
+    if isinstance(table, Vectors):
+        return vector_rows(table, fitted, interactions)
+    return item_lists_of(fitted, interactions, table.k, filters=there)

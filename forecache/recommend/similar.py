@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import as_lists
+from forecache.recommend.lists import as_lists, list_type
 from forecache.recommend.models import Fitted
 from forecache.recommend.top_k import TopK, in_order, top_k
 
@@ -31,6 +31,10 @@ class ItemLists:
     fitted: Fitted
     taken: "csr_matrix"
     found: Iterator[TopK]
+
+    @property
+    def value_type(self) -> pa.DataType:
+        return list_type(self.keys)
 
     def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Keys and lists of items, some at a time: list of (item, score float32, reason).

@@ -1,4 +1,4 @@
-"""Writing the lists of an as-of date as one partition of the prediction table."""
+"""Writing the lists, or the vectors, of an as-of date as one partition of a prediction table."""
 
 from collections.abc import Iterator
 from datetime import date, datetime, timezone
@@ -12,18 +12,22 @@ from forecache.lake.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
+from forecache.pipeline.recommenders.vectors import Vectors
 from forecache.recommend.lists import Lists
 from forecache.recommend.similar import ItemLists
+from forecache.recommend.vectors import VectorRows
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
 _ROWS_AT_ONCE = 8192
 
+Rows = Lists | ItemLists | VectorRows
+
 
 def write_lists(
     settings: Settings,
-    served: Recommender | SimilarItems,
-    lists: Lists | ItemLists,
+    served: Recommender | SimilarItems | Vectors,
+    rows: Rows,
     night: date,
     *,
     source_version: int,
@@ -32,7 +36,7 @@ def write_lists(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> int:
-    """Write lists, which are made while they are written, and let the partition consist of them; its Delta version.
+    """Write rows, which are made while they are written, and let the partition consist of them; its Delta version.
 
     Args:
         source_version: Delta version of the interactions.
@@ -45,27 +49,29 @@ def write_lists(
     from deltalake import Schema
 
     table = served.prediction_table
-    schema = table_schema(served, lists)
+    schema = table_schema(served, rows)
     stamp = {
-        "model_name": (served.recommender if isinstance(served, SimilarItems) else served).name,
+        "model_name": (served if isinstance(served, Recommender) else served.recommender).name,
         "model_version": int(f"{night:%Y%m%d}"),
         "feature_version": source_version,
         "scored_at": datetime.now(timezone.utc),
         "run_id": run_id,
     }
 
-    def rows() -> Iterator[pa.Table]:
+    what = served.output_columns[0] if isinstance(served, Vectors) else "list"
+
+    def tables() -> Iterator[pa.Table]:
         done = 0
-        for keys, items in lists.parts(_ROWS_AT_ONCE):
+        for keys, values in rows.parts(_ROWS_AT_ONCE):
             done += len(keys)
-            progress(f"lists of {done:,} {served.key[0]}s", 0.5 + 0.5 * done / len(lists.keys))
+            progress(f"{what}s of {done:,} {served.key[0]}s", 0.5 + 0.5 * done / len(rows.keys))
             same = [pa.repeat(pa.scalar(value, schema.field(name).type), len(keys)) for name, value in stamp.items()]
             names = [*served.key, *served.output_columns, *stamp]
-            yield pa.Table.from_arrays([keys, items, *same], names=names)
+            yield pa.Table.from_arrays([keys, values, *same], names=names)
 
     path = new_path(new_folder(), {AS_OF: night})
     stored = schema.remove(schema.get_field_index(AS_OF))
-    file = write_file(place_of(settings, table).open(), path, stored, rows())
+    file = write_file(place_of(settings, table).open(), path, stored, tables())
     committed = replace_partitions(
         Target(settings, table, Schema.from_arrow(schema), (AS_OF,), change_feed=True),
         [file],
@@ -78,14 +84,13 @@ def write_lists(
     return committed.versions[night]
 
 
-def table_schema(served: Recommender | SimilarItems, lists: Lists | ItemLists) -> pa.Schema:
+def table_schema(served: Recommender | SimilarItems | Vectors, rows: Rows) -> pa.Schema:
     """Columns of the prediction table; keys of users and items have the types that they have in the interactions."""
-    item = pa.struct([("item", lists.fitted.item_keys.type), ("score", pa.float32()), ("reason", pa.string())])
     return pa.schema(
         [
-            (served.key[0], lists.keys.type),
+            (served.key[0], rows.keys.type),
             (AS_OF, pa.date32()),
-            (served.output_columns[0], pa.list_(pa.field("element", item))),
+            (served.output_columns[0], rows.value_type),
             *PROVENANCE_FIELDS,
         ]
     )

@@ -11,7 +11,7 @@ from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.realtime.check import stored_of
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.recommenders.vectors import second_tables_of
 
 Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView
 
@@ -27,9 +27,8 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
                 continue
             kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
             places[kind, pipeline.name][module].append(pipeline)
-            similar = similar_items_of(pipeline) if isinstance(pipeline, Recommender) else None
-            if similar is not None:
-                places[kind, similar.name][module].append(similar)
+            for second in second_tables_of(pipeline) if isinstance(pipeline, Recommender) else ():
+                places[kind, second.name][module].append(second)
             for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
@@ -90,7 +89,7 @@ def of_unknown_stores(found: Mapping[str, Sequence[Declared]]) -> dict[str, Sett
     recommenders = [each for each in declared if isinstance(each, Recommender)]
     stores = {each.name for each in declared if isinstance(each, (Pipeline, Recommender)) and each.publish is not None}
     stores |= {view.name for view in published_views(declared)}
-    stores |= {similar.name for each in recommenders if (similar := similar_items_of(each)) is not None}
+    stores |= {table.name for each in recommenders for table in second_tables_of(each)}
     broken = {}
     for module, some in found.items():
         for model in some:

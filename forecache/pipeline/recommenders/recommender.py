@@ -71,6 +71,9 @@ class Recommender(Predictions):
         catalogue: The items that there are on a date, and which of them may be on a list; None: all that users took.
         similar_items: Also lists of so many similar items for each item, as a second table that is published under
             `<name>_items`; None: none.
+        vectors: Also the vectors of users and of items, as two tables that are published packed, under
+            `<name>_user_vectors` and `<name>_item_vectors`; the model's score has to be a dot product (`Als`,
+            `TwoTowers`).
         gate: What the model has to reach.
         publish: What is served, when it counts as stale, and what a new version may not do.
         schedule: When it runs, and which days are its as-of dates; it is fitted in every run.
@@ -90,6 +93,7 @@ class Recommender(Predictions):
     most_of_group: int | None = None
     catalogue: Catalogue | None = None
     similar_items: int | None = None
+    vectors: bool = False
     gate: RankingGate = field(default_factory=RankingGate)
     publish: Publish = field(default_factory=Publish)
     schedule: Schedule = field(default_factory=Schedule)
@@ -105,16 +109,12 @@ class Recommender(Predictions):
         check_least(owner, self, 1, "k", "history_days", "most_of_group", "similar_items")
         check_least(owner, self, 0, "exclude_days", "seed")
         check_value(owner, "k", self.k, self.k <= 1000, "A list has at most 1,000 items.")
-        fits = self.similar_items is None or self.similar_items <= 1000
-        check_value(owner, "similar_items", self.similar_items, fits, "A list has at most 1,000 items.")
-        if self.similar_items is not None:
-            check_name("recommender", f"{self.name}_items")
-            check_unique("column", owner, [self.item, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         rule = f"It judges the first {self.gate.at} places: give at least as many."
         check_value(owner, "k", self.k, self.k >= self.gate.at, rule)
         rule = "It is a model of forecache.recommend, such as Ease()."
         fits = callable(getattr(self.model, "fit", None)) and not isinstance(self.model, type)
         check_value(owner, "model", self.model, fits, rule)
+        self._check_second_tables(owner)
         if (self.group is None) != (self.most_of_group is None):
             raise SettingsError(f"{owner} has group or most_of_group without the other.", remedy="Give both or none.")
         check_unique("column", owner, [self.user, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
@@ -134,6 +134,19 @@ class Recommender(Predictions):
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
             check_value(owner, what, column, kind is None or kind in types, rule)
         self.publish.check_served(owner, self.output_columns)
+
+    def _check_second_tables(self, owner: str) -> None:
+        fits = self.similar_items is None or self.similar_items <= 1000
+        check_value(owner, "similar_items", self.similar_items, fits, "A list has at most 1,000 items.")
+        if self.similar_items is not None:
+            check_name("recommender", f"{self.name}_items")
+            check_unique("column", owner, [self.item, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        if self.vectors:
+            check_name("recommender", f"{self.name}_item_vectors")
+            rule = "Its score is no dot product of two vectors: take Als() or TwoTowers(), or leave out `vectors`."
+            fits = getattr(self.model, "vector_size", None) is not None
+            check_value(owner, "model", type(self.model).__name__, fits, rule)
+            check_unique("column", owner, [self.user, self.item, AS_OF, "vector", *PROVENANCE_COLUMNS])
 
     def _check_catalogue(self, owner: str) -> None:
         if self.catalogue is None:
@@ -227,5 +240,6 @@ class Recommender(Predictions):
             model=self.model,
             catalogue=self.catalogue and self.catalogue.names,
             lists=(self.k, self.similar_items, self.history_days, self.exclude_days, self.most_of_group, self.seed),
+            vectors=self.vectors,
             gate=self.gate,
         )

@@ -43,6 +43,10 @@ class Als(RecommenderModel):
         check_least("`Als`", self, 0, "regularization", "alpha", above=True)
         check_range("`Als`", self, ("weight_power",), 0, 2)
 
+    @property
+    def vector_size(self) -> int:
+        return self.factors
+
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedAls":
         check_not_empty(interactions, "`Als`")
         history = powered(interactions.matrix(), self.weight_power)

@@ -21,6 +21,11 @@ Scores = NDArray[np.float32]
 class RecommenderModel(ABC):
     """A declared recommender: a frozen dataclass of hyper-parameters, checked when it is made."""
 
+    @property
+    def vector_size(self) -> int | None:
+        """Numbers in the vectors whose dot product is its score, fitted as `Factors`; None: it has none."""
+        return None
+
     @abstractmethod
     def fit(self, interactions: Interactions, *, seed: int) -> "Fitted":
         """Learn from interactions; the same ones in the same order and the same seed give the same model to the bit.

@@ -53,6 +53,10 @@ class TwoTowers(RecommenderModel):
         check_value(owner, "target_share", self.target_share, 0 < self.target_share < 1, "It is above 0, less than 1.")
         check_range(owner, self, ("weight_power",), 0, 2)
 
+    @property
+    def vector_size(self) -> int:
+        return self.factors + 1  # and the bias of an item
+
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedTwoTowers":
         from forecache.recommend.models.towers_training import train
 
