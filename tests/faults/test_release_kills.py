@@ -18,7 +18,7 @@ from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.settings import Settings, load_settings
 from forecache.steps import release_step
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = release_step.names
 
 
@@ -107,7 +107,6 @@ def test_two_writers_at_once_give_every_release_a_number_of_its_own(settings: Se
     assert len(set(versions)) == len(versions)
 
 
-@pytest.mark.slow
 def test_a_reader_that_looks_all_the_time_sees_whole_releases_only(settings: Settings) -> None:
     make_release(settings)
     folder, seen = open_releases(settings, "ranking"), set()

@@ -23,10 +23,8 @@ DTYPES: Mapping[str, Any] = {
     "date": np.dtype("datetime64[D]"),
 }
 """By the type of a request field, that of its values in numpy."""
-_AS_THEY_ARE: Mapping[str, frozenset[type]] = {
-    "double": frozenset({float}),
-    "boolean": frozenset({bool}),
-}
+_AS_THEY_ARE: Mapping[str, type] = {"bigint": int, "double": float, "boolean": bool, "string": str}
+"""By the type of a request field, the values that need no conversion."""
 Transform = Callable[[Rows], Any]
 
 
@@ -114,11 +112,20 @@ def column_of(field: RequestField, values: Sequence[Any] | np.ndarray) -> np.nda
             column.flags.writeable = False
             return column
         values = values.astype("datetime64[us]").tolist() if values.dtype.kind == "M" else values.tolist()
-    if not set(map(type, values)) <= _AS_THEY_ARE.get(field.type, frozenset()):
+    if not _is_plain(field, values):
         values = [value_of(field, value) for value in values]
     column = np.array(values, dtype)
     column.flags.writeable = False
     return column
+
+
+def _is_plain(field: RequestField, values: Sequence[Any] | np.ndarray) -> bool:
+    """Whether `value_of` would give the values as they are; it is asked where this does not say so."""
+    if set(map(type, values)) != {_AS_THEY_ARE.get(field.type)}:
+        return False
+    if field.type == "bigint":
+        return min(values) >= -(2**63) and max(values) < 2**63
+    return field.type != "string" or "".join(values).isascii()
 
 
 def transformed(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:

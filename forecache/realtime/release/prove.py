@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError, ForecacheError
-from forecache.pipeline.realtime.building import Columns, RowsBuilder, transformed
+from forecache.pipeline.realtime.building import Columns, transformed
 from forecache.pipeline.realtime.request import Candidates, FieldValue, RequestField
 from forecache.pipeline.realtime.rows import Rows
+from forecache.reader.http.problems import Problem
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, from_parts
+from forecache.realtime.request.parse import RequestParser
 
 _CANDIDATES = 50
 _SAMPLES: Mapping[str, FieldValue] = {
@@ -55,17 +57,16 @@ def prove(
         CheckError: A request fails, or the two differ.
         InputError: The code cannot be imported, or the model cannot be loaded.
     """
+    parser = RequestParser(release)
     loaded = from_parts(release, Path("release"), model=model, code=code, warmup=warmup)
     try:
         for number, request in enumerate(warmup):
-            columns = columns_of(loaded.builder, release.candidates, request)
+            parsed = parser.parse(request)
+            columns = Columns(parsed.length, parsed.columns)
             for seed in (None, number):
                 _compare(loaded, transform, columns, seed)
-    except ForecacheError as error:
-        raise CheckError(
-            f"The release of {release.name} cannot answer a request that was recorded: {error.message}",
-            remedy=error.remedy,
-        ) from error
+    except (ForecacheError, Problem) as error:
+        raise CheckError(f"The release of {release.name} cannot answer a request that was recorded: {error}") from error
     finally:
         loaded.close()
 
@@ -95,12 +96,3 @@ def _rows(loaded: LoadedRelease, columns: Columns, seed: int | None) -> Rows:
         values[~known] = np.nan
         views[lookup.called], found[lookup.called] = values, known
     return loaded.builder.rows(columns, views, found)
-
-
-def columns_of(builder: RowsBuilder, candidates: Candidates | None, request: bytes) -> Columns:
-    """The fields of a recorded request; raises as `RowsBuilder.columns`."""
-    decoded = json.loads(request)
-    if candidates is None:
-        return builder.columns(decoded)
-    items = [each if isinstance(each, dict) else {candidates.item.name: each} for each in decoded[candidates.name]]
-    return builder.columns(decoded, {f.name: [each.get(f.name) for each in items] for f in candidates.fields})
