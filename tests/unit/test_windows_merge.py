@@ -11,6 +11,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecache.lake.windows.asked import asked_of, key_hashes
 from forecache.lake.windows.merge import Merge, Merged, to_double
 
 START = date(2026, 1, 1)
@@ -108,6 +109,34 @@ def test_nights_are_those_of_all_rows(rows: list[Row], days_active: int | None, 
     for night in nights:
         wanted = expected(rows, night, days_active)
         assert {key: bits(values) for key, values in got[night].items()} == {k: bits(v) for k, v in wanted.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(row, min_size=1, max_size=40),
+    st.sampled_from([3, None]),
+    st.sets(st.tuples(st.sampled_from(["a", "b", "c", "d"]), st.sampled_from([0, 3, 12, 30]))),
+)
+def test_nights_that_are_asked_for_some_keys_have_those_of_all_and_no_others(
+    rows: list[Row], days_active: int | None, pairs: set[tuple[str, int]]
+) -> None:
+    table = pa.Table.from_pylist(tiles_of(rows), schema=schema())
+    nights = tuple(START + timedelta(days=night) for night in (0, 3, 12))
+    every = Merge(("key",), FEATURES, nights, days_active)
+    columns = {"key": [key for key, _ in pairs], "as_of": [START + timedelta(days=night) for _, night in pairs]}
+    asked = asked_of(
+        pa.table(columns, schema=pa.schema([("key", pa.string()), ("as_of", pa.date32())])), ["key"], schema()
+    )
+    some = Merge(("key",), FEATURES, nights, days_active, asked)
+    wanted = [each for each in _rows(every, table) if (each["key"], (each["as_of"] - START).days) in pairs]
+    assert repr(_rows(some, table)) == repr(wanted)
+    ever = table.filter(pa.array(asked.ever(key_hashes(table, ["key"])))) if pairs else table.slice(0, 0)
+    assert repr(_rows(some, ever)) == repr(wanted)
+
+
+def _rows(merge: Merge, table: pa.Table) -> list[dict[str, Any]]:
+    found = [each for batch in merge(table.to_batches()) for each in batch.to_pylist()]
+    return sorted(found, key=lambda each: (each["as_of"], each["key"]))
 
 
 def test_sums_whose_running_total_overflows_are_exact() -> None:

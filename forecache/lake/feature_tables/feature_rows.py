@@ -15,6 +15,7 @@ from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -37,6 +38,7 @@ def view_frame(
     pins: Pins | None = None,
     run_id: str = "",
     progress: Progress = no_progress,
+    asked: "pa.Table | None" = None,
 ) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every key known on each night.
 
@@ -44,12 +46,13 @@ def view_frame(
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
+        asked: Key columns and `as_of` of the rows that are needed: of windows, no others are computed.
 
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
     """
     if view.features is None:
-        computed = window_frame(spark, settings, view, nights, run_id=run_id, progress=progress)
+        computed = window_frame(spark, settings, view, nights, run_id=run_id, progress=progress, asked=asked)
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from forecache.errors import InputError, chain_of
+from forecache.lake.windows.asked import Asked
 from forecache.lake.windows.merge import Merge, Merged
 from forecache.lake.windows.states import TOO_LARGE, State
 from forecache.pipeline import FeatureView
@@ -30,13 +31,13 @@ def state_names(measure: Measure) -> tuple[str, ...]:
     return (f"{measure.name}_at", measure.name) if measure.aggregate == "last" else (measure.name,)
 
 
-def merge_of(view: FeatureView, nights: Sequence[date]) -> Merge:
+def merge_of(view: FeatureView, nights: Sequence[date], asked: Asked | None = None) -> Merge:
     """What makes the nights of a view from its tiles."""
     features = []
     for window in view.windows:
         states = tuple(name for measure in window.measures for name in state_names(measure))
         features.append(Merged(window.name, window.aggregate, window.days, states))
-    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active)
+    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active, asked)
 
 
 def as_too_large(error: BaseException, view: FeatureView) -> InputError | None:

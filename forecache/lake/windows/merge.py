@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from forecache.lake.windows.asked import Asked, key_hashes
 from forecache.lake.windows.groups import Ints, group
 
 Floats = NDArray[np.float64]
@@ -42,12 +43,14 @@ class Merge:
 
     Attributes:
         days_active: A key has a row on a night that has a tile of it in so many days; None: in any before.
+        asked: The keys that each night is asked for; None: all.
     """
 
     key: tuple[str, ...]
     features: tuple[Merged, ...]
     nights: tuple[date, ...]
     days_active: int | None
+    asked: Asked | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""
@@ -61,12 +64,15 @@ class Merge:
         tiles = _Tiles(table.combine_chunks(), self.key)
         # Windows of several lengths are made from the same states.
         first_of = {feature.states: feature for feature in self.features}
+        hashes = key_hashes(tiles.keys, self.key) if self.asked is not None else None
         made = {states: _MAKERS[feature.aggregate](feature, tiles) for states, feature in first_of.items()}
         for night in self.nights:
             number = (night - _EPOCH).days
             since = None if self.days_active is None else number - self.days_active + 1
             first, end = tiles.between(since, number)
             active = np.flatnonzero(first < end)
+            if self.asked is not None and hashes is not None:
+                active = active[self.asked.on(night, hashes[active])]
             if not len(active):
                 continue
             columns = {name: tiles.keys[name].take(pa.array(active)) for name in self.key}

@@ -13,6 +13,7 @@ from forecache.lake.delta.log import active_files, grouped
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder
 from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.windows.asked import asked_of
 from forecache.lake.windows.declared import merge_of
 from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks, task_frame
 from forecache.lake.windows.tasks import DAY, NightTask, bucket_parts
@@ -54,13 +55,17 @@ def window_frame(
     *,
     run_id: str = "",
     progress: Progress = no_progress,
+    asked: "pa.Table | None" = None,
 ) -> "DataFrame":
     """Key columns, `as_of` and the features (double) of nights; builds the tiles that they lack.
+
+    Args:
+        asked: Key columns and `as_of` of the rows that are needed; None: all.
 
     Raises:
         InputError, ConflictError: See `build_tiles`.
     """
-    tasks = _tasks(spark, settings, view, nights, run_id, progress)
+    tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
     kinds = {column.name: column.type for column in view.events.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
@@ -93,6 +98,7 @@ def _tasks(
     nights: Sequence[date],
     run_id: str,
     progress: Progress,
+    asked: "pa.Table | None" = None,
 ) -> list[NightTask]:
     """Tasks for the nights, one for some of the keys each; builds the tiles that they lack."""
     states = day_states(settings, view)
@@ -104,8 +110,10 @@ def _tasks(
         )
     inputs = {day: states[day] for day in days}
     version = build_tiles(spark, settings, view, inputs, run_id=run_id, progress=progress)
-    delta, merge = open_table(settings, view.tile_table, version=version), merge_of(view, nights)
-    known, names = pa.schema(delta.schema()), dict.fromkeys(n for feature in merge.features for n in feature.states)
+    delta = open_table(settings, view.tile_table, version=version)
+    known = pa.schema(delta.schema())
+    merge = merge_of(view, nights, None if asked is None else asked_of(asked, view.key, known))
+    names = dict.fromkeys(n for feature in merge.features for n in feature.states)
     read = pa.schema([known.field(name) for name in (*view.key, *names)])
     stored = [*(read.field(name) for name in view.key), *(pa.field(each.name, pa.float32()) for each in view.windows)]
     stored = fitted_schema(pa.schema(stored), settings, view.feature_table)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.hashes import row_hashes
 from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_file
+from forecache.lake.windows.asked import key_hashes
 from forecache.lake.windows.merge import Merge
 from forecache.lake.windows.states import State, as_tiles, combine
 
@@ -106,6 +106,8 @@ class NightTask:
             yield _written(features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored))
 
     def _tiles(self) -> pa.Table:
+        """All tiles of the keys, and where only some keys are asked for, of no others."""
+        asked = self.merge.asked
         filesystem, parts = self.tiles.open(), [self.read.append(pa.field(DAY, pa.date32())).empty_table()]
         for day, paths in self.days:
             for path in paths:
@@ -117,6 +119,8 @@ class NightTask:
                 buckets = rows[BUCKET].to_numpy()
                 wanted = (buckets >= self.buckets[0]) & (buckets < self.buckets[1])
                 rows = _filled(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
+                if asked is not None and rows.num_rows:
+                    rows = rows.filter(pa.array(asked.ever(key_hashes(rows, self.merge.key))))
                 parts.append(rows.append_column(DAY, pa.array([day], pa.date32()).take(pa.array(_zeros(rows)))))
         return pa.concat_tables(parts)
 
@@ -130,7 +134,7 @@ class NightTask:
 
 def bucket_of(rows: pa.Table, key: Sequence[str]) -> Any:
     """The bucket of each row's key; int32 [n]."""
-    return (row_hashes([rows[name].combine_chunks() for name in key]) >> np.uint64(48)).astype(np.int32)
+    return (key_hashes(rows, key) >> np.uint64(48)).astype(np.int32)
 
 
 def bucket_parts(num_parts: int) -> list[tuple[int, int]]:
