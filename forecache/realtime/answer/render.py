@@ -56,7 +56,7 @@ class Renderer:
                 counts = b"{}"
         else:
             names = list(answered.rungs)
-            rung = _lowest(names)
+            rung = lowest(names)
             counts = orjson.dumps({name: names.count(name) for name in dict.fromkeys(names)})
         parts += (b',"rung":"', rung.encode(), b'","rungs":', counts)
         if answered.why:
@@ -98,7 +98,7 @@ class Renderer:
         )  # fmt: skip
 
 
-def _lowest(rungs: Sequence[str]) -> str:
+def lowest(rungs: Sequence[str]) -> str:
     """The last rung that a candidate comes from, in the order of the ladder."""
     return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
 

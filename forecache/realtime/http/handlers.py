@@ -17,6 +17,9 @@ from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.backlog import Backlog
 from forecache.realtime.deadline.clock import Hops
 from forecache.realtime.http.describe import description
+from forecache.realtime.http.exchange import Exchange
+from forecache.realtime.http.inference.protocol import InferenceProtocol
+from forecache.realtime.http.mlflow import MlflowProtocol
 from forecache.realtime.http.own import OwnProtocol
 from forecache.realtime.models import Models
 from forecache.realtime.served import Served
@@ -32,11 +35,15 @@ class Handlers:
         self.engine = Engine(context.catalog.answers)
         self.backlog, self.hops = Backlog(loop), Hops()
         self._own = OwnProtocol(context, self.engine, self.backlog, self.hops)
+        exchange = Exchange(context, self.engine, self.backlog, self.hops)
+        self._inference, self._mlflow = InferenceProtocol(exchange, models), MlflowProtocol(exchange, models)
 
     def find(self, method: str, path: str) -> Handler | None:
         """The handler of a request; None if it is not to a real-time model."""
         if path[:4] != _PATH:
-            return None
+            if path[:4] == "/v2/" or path == "/v2":
+                return self._inference.find(method, path)
+            return self._mlflow.find(path)
         name = path[4:]
         served = self._models.served.get(name)
         if served is not None:

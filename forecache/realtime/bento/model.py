@@ -1,0 +1,116 @@
+"""What a BentoML service asks: one release on the versions that the stores beside it serve."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+import orjson
+
+from forecache.errors import ForecacheError, InputError, UnavailableError
+from forecache.pipeline.realtime.building import Columns
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.model_path import NoScores
+from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.release.folder import ReleaseFolder
+from forecache.realtime.release.load import load_release
+from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.store import Store
+
+LOOK_EVERY_S = 1.0
+
+
+class BentoModel:
+    """A release, for one thread.
+
+    Args:
+        folder: The release's, as `forecache bento` copied it.
+        store_path: Folder of the stores; new versions in it are followed.
+    """
+
+    def __init__(self, folder: Path, store_path: Path) -> None:
+        self._loaded = load_release(ReleaseFolder(folder.parent.parent), int(folder.name))
+        release = self._release = self._loaded.release
+        self._parser = RequestParser(release)
+        self._stores = _Stores(store_path, sorted({each.view for each in release.lookups}))
+        self._lookups = Lookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
+        self._stores.look(time())
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's answer: as of `POST /v1/<name>`, without rungs, deadline and times.
+
+        Raises:
+            InputError: The request is wrong.
+            UnavailableError: A view has no version here that the model may be asked with.
+        """
+        now = time()
+        self._stores.look(now)
+        try:
+            parsed = self._parser.parse(orjson.dumps(request))
+            found = self._lookups.read(parsed, now)
+        except (Problem, TypeError) as error:
+            raise InputError(getattr(error, "detail", str(error))) from None
+        except NoScores as error:
+            raise UnavailableError(str(error)) from None
+        columns = Columns(parsed.length, parsed.columns)
+        scores = self._loaded.score(self._loaded.builder.rows(columns, found.views, found.known))
+        return self._answer(parsed, found, scores)
+
+    def _answer(self, parsed: ParsedRequest, found: Found, scores: np.ndarray) -> dict[str, Any]:
+        release = self._release
+        answer: dict[str, Any] = {"name": release.name, "request_id": parsed.request_id or None}
+        if release.candidates is None:
+            answer["value"] = {release.output: _number(scores[0])}
+        else:
+            item = release.candidates.item.name
+            answer["items"] = [
+                {item: parsed.items[place], release.output: _number(scores[place])}
+                for place in (-scores).argsort(kind="stable").tolist()
+            ]
+        if found.flags:
+            answer["flags"] = list(found.flags)
+        answer["model"] = {"name": release.model.name, "version": release.model.version}
+        answer["release"] = release.number
+        answer["stores"] = {
+            name: {
+                "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s, "stale": each.stale
+            }
+            for name, each in found.versions.items()
+        }  # fmt: skip
+        return answer
+
+
+def _number(score: Any) -> float | None:
+    """A score with all its digits: float32 and float64 both fit into the number that is returned."""
+    return None if score != score else float(score)
+
+
+class _Stores:
+    """The versions that some stores serve, looked at again each second."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.served: dict[str, Answers] = {}
+        self._stores = [Store(folder / name) for name in names]
+        self._seen: dict[str, Any] = {}
+        self._look_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Follow the pointers; a version that cannot be opened leaves the one before in its place."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY_S
+        for store in self._stores:
+            try:
+                pointer = store.pointer()
+                if self._seen.get(store.pipeline) == pointer or pointer.current is None:
+                    continue
+                answers = Answers(store.snapshot())
+            except ForecacheError:
+                continue
+            old = self.served.get(store.pipeline)
+            self.served[store.pipeline], self._seen[store.pipeline] = answers, pointer
+            if old is not None:
+                old.snapshot.close()

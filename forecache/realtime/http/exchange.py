@@ -1,0 +1,143 @@
+"""What protocols other than the reader's own share: a body in time, and the answers to the requests in it."""
+
+import logging
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Any
+
+from forecache.reader.http import problems
+from forecache.reader.http.extension import Context
+from forecache.reader.http.limits import read_body
+from forecache.reader.http.problems import Problem
+from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.answer.render import lowest
+from forecache.realtime.deadline.backlog import Backlog
+from forecache.realtime.deadline.clock import Clock, Hops, clock_of
+from forecache.realtime.http.columns import Asked
+from forecache.realtime.http.scored import Scored, scored
+from forecache.realtime.models import Models
+from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.served import Served
+
+logger = logging.getLogger("forecache.realtime")
+
+
+class Exchange:
+    """Reads bodies and has requests answered, with the deadline, the queue and the ladder of the reader's own JSON."""
+
+    def __init__(self, context: Context, engine: Engine, backlog: Backlog, hops: Hops) -> None:
+        self.context = context
+        self._engine, self._backlog, self._hops = engine, backlog, hops
+
+    async def body(self, served: Served, headers: Any, proto: Any, started: int) -> tuple[bytes, Clock]:
+        """The body of a request, and its clock.
+
+        Raises:
+            Problem: The client may not ask, a header or the body is wrong, or the deadline has passed.
+            ClientGone: The client left.
+        """
+        context, settings = self.context, self.context.settings
+        if context.access is not None:
+            context.access.check(headers, served.name)
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Problem(problems.MEDIA_TYPE, "The body is compressed; send it as it is.")
+        clock = clock_of(headers, started, self._hops.wait, served.loaded.release.deadline_ms)
+        body = await read_body(
+            proto, headers, context.bodies,
+            limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
+        )  # fmt: skip
+        self._hops.saw(perf_counter_ns() - started)
+        return body, clock
+
+    async def answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:
+        """The answers to requests that came together, in their order.
+
+        Raises:
+            Problem: A request is wrong.
+        """
+        began = perf_counter_ns()
+        parsed = [
+            served.parser.of_values({**each.request, "request_id": request_id}, each.candidates) for each in asked
+        ]
+        parse = (perf_counter_ns() - began) // (len(asked) or 1)
+        found: list[Scored] = []
+        errors: list[Problem] = []
+
+        def run(why: str) -> None:
+            try:
+                for request in parsed:
+                    found.append(self._now(served, request, clock, parse, why))
+            except Problem as problem:
+                errors.append(problem)
+            except Exception:
+                logger.exception("A request to %s failed.", served.name)
+                self.context.catalog.suspect()
+                errors.append(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
+
+        if not served.path.in_loop or served.lookups.remote():
+            for request in parsed:
+                times = Times(wait=began - clock.arrived, parse=parse)
+                found.append(_done(served, request, await self._engine.answer(served, request, clock, times), clock))
+        elif self._backlog.is_calm(clock, began):
+            run("")
+        else:
+            await self._backlog.join(clock, run)
+        if errors:
+            raise errors[0]
+        return found
+
+    def _now(self, served: Served, request: ParsedRequest, clock: Clock, parse: int, why: str) -> Scored:
+        began = perf_counter_ns()
+        times = Times(wait=max(0, began - clock.arrived - parse), parse=parse)
+        waiting = self._backlog.waiting
+        answered = self._engine.answer_now(served, request, clock, times, why=why, waiting=waiting)
+        done = _done(served, request, answered, clock)
+        if not answered.why:
+            served.model_cost.took(perf_counter_ns() - began + parse)
+        return done
+
+
+def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clock) -> Scored:
+    now = perf_counter_ns()
+    served.cells.count(answered, elapsed=now - clock.arrived, late=now > clock.until)
+    return scored(answered, request.length)
+
+
+def not_ready(context: Context, models: Models) -> str:
+    """Why this worker should get no requests to models; "" if it should."""
+    if context.runtime.draining:
+        return "The reader is draining: it got a signal to stop."
+    if not context.catalog.warm:
+        return "The reader is still reading the published versions into memory."
+    if waiting := models.known - models.served.keys() - models.failures.keys():
+        return f"The reader is still loading the release of {', '.join(sorted(waiting))}."
+    return ""
+
+
+def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, Any]:
+    """What answers say of where they come from, in members without structure."""
+    release, now = served.loaded.release, perf_counter_ns()
+    rungs = [rung for each in answers for rung in each.rungs]
+    told: dict[str, Any] = {
+        "rung": lowest(rungs) if rungs else "",
+        "release": release.number,
+        "model": f"{release.model.name}/{release.model.version}",
+        "deadline_ms": clock.deadline_ms,
+        "total_ms": round((now - clock.arrived) / 1e6, 3),
+    }
+    if now > clock.until:
+        told["late"] = True
+    for each in answers:
+        if each.answered.why:
+            told["why"] = each.answered.why
+        if each.answered.flags:
+            told["flags"] = " ".join(each.answered.flags)
+        for name, store in each.answered.used.items():
+            told.update({
+                f"stores.{name}.version": store.manifest.version,
+                f"stores.{name}.as_of": store.manifest.as_of,
+                f"stores.{name}.age_s": store.age_s,
+                f"stores.{name}.stale": store.stale,
+            })  # fmt: skip
+    return told

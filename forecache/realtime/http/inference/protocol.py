@@ -1,0 +1,153 @@
+"""The paths of the Open Inference Protocol under `/v2`."""
+
+from collections.abc import Awaitable
+from functools import partial
+from importlib import metadata as packages
+from time import perf_counter_ns
+from typing import Any
+
+import orjson
+
+from forecache.names import NAME
+from forecache.reader.http import problems
+from forecache.reader.http.app import DONE
+from forecache.reader.http.extension import Handler
+from forecache.reader.http.limits import ClientGone
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.processes.metrics import ROUTE
+from forecache.reader.versions.answers import JSON
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.http.columns import requests_of
+from forecache.realtime.http.exchange import Exchange, not_ready, said
+from forecache.realtime.http.inference.infer import PLATFORM, columns, metadata, response
+from forecache.realtime.http.inference.tensors import HEADER_LENGTH, parse_request
+from forecache.realtime.http.tracing import TRACE, traced
+from forecache.realtime.models import Models
+from forecache.realtime.served import Served
+
+PATH = "/v2"
+_BINARY = "application/octet-stream"
+_ROUTE = ROUTE["realtime"]
+_NO_STORE = ("cache-control", "no-store")
+
+
+class InferenceProtocol:
+    """Finds handlers for the paths of the protocol. Errors are objects with the one member `error`."""
+
+    def __init__(self, exchange: Exchange, models: Models) -> None:
+        self._exchange, self._context, self._models = exchange, exchange.context, models
+
+    def find(self, method: str, path: str) -> Handler:
+        """The handler of a path that begins with `/v2`."""
+        parts = path.strip("/").split("/")
+        if method == "POST" and len(parts) >= 4 and parts[1] == "models" and parts[-1] == "infer":
+            return partial(self._infer, parts)
+        return partial(self._get, method, parts)
+
+    def _get(self, method: str, parts: list[str], scope: Any, proto: Any, started: int) -> Awaitable[None]:
+        status, body = 200, b""
+        headers = [("content-type", JSON), _NO_STORE]
+        try:
+            found = self._told(method, parts, scope.headers)
+            body = orjson.dumps(found)
+        except Problem as problem:
+            status, headers, body = _error(problem)
+        self._send(proto, status, headers, body, started)
+        return DONE
+
+    def _told(self, method: str, parts: list[str], headers: Any) -> dict[str, Any]:
+        """What a path without a body answers."""
+        if method not in ("GET", "HEAD"):
+            raise Problem(
+                problems.METHOD, f"{method[:20]} is not allowed here; use GET.", headers=[("allow", "GET, HEAD")]
+            )
+        match parts[1:]:
+            case []:
+                return {
+                    "name": PLATFORM,
+                    "version": packages.version("forecache"),
+                    "extensions": ["binary_tensor_data"],
+                }
+            case ["health", "live"]:
+                return {"live": True}
+            case ["health", "ready"]:
+                if reason := not_ready(self._context, self._models):
+                    raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
+                return {"ready": True}
+            case ["models", name, *rest] if rest == ["ready"] or (rest[:1] == ["versions"] and rest[2:] == ["ready"]):
+                served = self._served(name, rest[1] if rest[0] == "versions" else "", headers)
+                return {"name": served.name, "ready": True}
+            case ["models", name, *rest] if not rest or (rest[0] == "versions" and len(rest) == 2):
+                return metadata(self._served(name, rest[1] if rest else "", headers).loaded.release)
+        raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted('/' + '/'.join(parts))}.")
+
+    def _served(self, name: str, version: str, headers: Any) -> Served:
+        """The release that answers, of the version if one is named.
+
+        Raises:
+            Problem: There is none, or the client may not ask it.
+        """
+        if not NAME.fullmatch(name):
+            raise Problem(problems.NO_PIPELINE, f"{quoted(name)} cannot be a model's name.")
+        if self._context.access is not None:
+            self._context.access.check(headers, name)
+        served = self._models.served.get(name)
+        if served is None:
+            if name in self._models.known:
+                raise Problem(
+                    problems.NOT_READY, f"The release of {name} is not served yet, or cannot be; see the reader's log.",
+                    headers=[("retry-after", "1")],
+                )  # fmt: skip
+            raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quoted(name)} with a release here.")
+        if version and version != str(served.number):
+            raise Problem(
+                problems.NO_PIPELINE, f"Release {quoted(version)} of {name} is not served; {served.number} is."
+            )
+        return served
+
+    async def _infer(self, parts: list[str], scope: Any, proto: Any, started: int) -> None:
+        try:
+            status, headers, body = await self._inferred(parts, scope, proto, started)
+        except ClientGone:
+            self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - started)
+            return
+        except Problem as problem:
+            status, headers, body = _error(problem)
+        self._send(proto, status, headers, body, started)
+
+    async def _inferred(
+        self, parts: list[str], scope: Any, proto: Any, started: int
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        match parts[2:]:
+            case [name, "infer"]:
+                version = ""
+            case [name, "versions", version, "infer"]:
+                pass
+            case _:
+                raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted('/' + '/'.join(parts))}.")
+        served = self._served(name, version, scope.headers)
+        body, clock = await self._exchange.body(served, scope.headers, proto, started)
+        asked = parse_request(body, scope.headers.get(HEADER_LENGTH))
+        if asked.timeout_ms is not None and asked.timeout_ms < clock.deadline_ms:
+            clock = Clock(clock.arrived, clock.arrived + int(asked.timeout_ms * 1e6), asked.timeout_ms)
+        release = served.loaded.release
+        requests = requests_of(
+            release, columns(release, asked.inputs), most_rows=self._context.settings.reader_max_keys
+        )
+        answers = await self._exchange.answers(served, requests, clock, asked.id)
+        content, length = response(release, asked, answers, said(served, answers, clock))
+        headers = [("content-type", _BINARY if length else JSON), _NO_STORE]
+        if length:
+            headers.append((HEADER_LENGTH, str(length)))
+        if trace := scope.headers.get(TRACE):
+            headers += traced(trace)
+        return 200, headers, content
+
+    def _send(self, proto: Any, status: int, headers: list[tuple[str, str]], body: bytes, started: int) -> None:
+        proto.response_bytes(status, headers, body)
+        self._context.metrics.observe(_ROUTE, status, perf_counter_ns() - started)
+
+
+def _error(problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:
+    headers = [("content-type", JSON), _NO_STORE, *problem.headers]
+    return problem.kind.status, headers, orjson.dumps({"error": problem.detail})

@@ -1,0 +1,96 @@
+"""MLflow's scoring protocol: `/invocations` takes rows or columns, and answers with `predictions`.
+
+https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#json-input
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from forecache.reader.http import problems
+from forecache.reader.http.parsing import kind_of
+from forecache.reader.http.problems import Problem
+from forecache.realtime.http.columns import Column
+from forecache.realtime.http.scored import Scored
+
+FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
+
+
+def parse_columns(body: bytes) -> dict[str, Column]:
+    """The columns that a body holds.
+
+    Raises:
+        Problem: 400, with what is wrong in it.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _bad(f"The body is not JSON: {error}.") from None
+    given = [form for form in FORMS if type(data) is dict and form in data]
+    if len(given) != 1:
+        raise _bad(f"The body must be an object with one of {', '.join(FORMS)}.")
+    [form] = given
+    if data.get("params"):
+        raise _bad("`params` are not taken; a deadline is asked for by the header X-Deadline-Ms.")
+    if form == "dataframe_split":
+        return _split(data[form])
+    if form == "inputs" or type(data[form]) is dict:
+        return _named(form, data[form])
+    return _records(form, data[form])
+
+
+def _split(table: Any) -> dict[str, Column]:
+    columns, rows = (table.get("columns"), table.get("data")) if type(table) is dict else (None, None)
+    if type(columns) is not list or type(rows) is not list or not all(type(name) is str for name in columns):
+        raise _bad("`dataframe_split` must be an object with an array `columns` of names and an array `data` of rows.")
+    if len(set(columns)) != len(columns):
+        raise _bad("A name is twice among the columns of `dataframe_split`.")
+    for place, row in enumerate(rows):
+        if type(row) is not list or len(row) != len(columns):
+            raise _bad(f"Row {place} of `dataframe_split` is not an array of {len(columns)} values.")
+    return {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+
+
+def _records(form: str, rows: Any) -> dict[str, Column]:
+    if type(rows) is not list:
+        raise _bad(f"`{form}` is {kind_of(rows)}; it must be an array of objects, one for each row.")
+    for place, row in enumerate(rows):
+        if type(row) is not dict:
+            raise _bad(f"Row {place} of `{form}` is {kind_of(row)}; it must be an object that names its values.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _named(form: str, columns: Any) -> dict[str, Column]:
+    if type(columns) is not dict:
+        raise _bad(f"`{form}` is {kind_of(columns)}; it must be an object that names its values.")
+    return {name: values if type(values) is list else [values] for name, values in columns.items()}
+
+
+def render(answers: Sequence[Scored], said: Mapping[str, Any]) -> bytes:
+    """The answer: a score for each row, in their order, null where there is none. MLflow ignores further members.
+
+    Args:
+        said: Further members, beside `rungs`.
+    """
+    predictions = np.concatenate([each.scores for each in answers]) if answers else np.empty(0)
+    rungs = [rung for each in answers for rung in each.rungs]
+    return orjson.dumps({"predictions": predictions, "rungs": rungs, **said}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def render_error(problem: Problem) -> bytes:
+    """A problem in the form of MLflow's own server."""
+    return orjson.dumps({"error_code": _CODES.get(problem.kind.status, "INTERNAL_ERROR"), "message": problem.detail})
+
+
+_CODES = {
+    400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
+    405: "BAD_REQUEST", 408: "BAD_REQUEST", 413: "BAD_REQUEST", 415: "BAD_REQUEST", 422: "BAD_REQUEST",
+    503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}  # fmt: skip
+
+
+def _bad(detail: str) -> Problem:
+    return Problem(problems.BAD_REQUEST, detail)

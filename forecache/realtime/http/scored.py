@@ -1,0 +1,34 @@
+"""An answer as columns: for protocols that return a score for each row, in the order of the request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecache.realtime.answer.answered import Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to one request.
+
+    Attributes:
+        scores: float64 [n]; NaN where there is none, as from the order given.
+        ranks: int64 [n], the place of each row in the ranking, from 0.
+        rungs: Where each score comes from.
+        answered: What they are made of.
+    """
+
+    scores: np.ndarray
+    ranks: np.ndarray
+    rungs: Sequence[str]
+    answered: Answered
+
+
+def scored(answered: Answered, length: int) -> Scored:
+    """The columns of an answer to a request with that many rows."""
+    scores = np.full(length, np.nan) if answered.scores is None else answered.scores.astype(np.float64, copy=False)
+    ranks = np.arange(length)
+    if answered.order is not None:
+        ranks[answered.order] = np.arange(length)
+    return Scored(scores, ranks, [answered.rung] * length if answered.rung else answered.rungs, answered)
