@@ -68,14 +68,14 @@ class Merge:
         made = {states: _MAKERS[feature.aggregate](feature, tiles) for states, feature in first_of.items()}
         for night in self.nights:
             number = (night - _EPOCH).days
+            if self.asked is not None and hashes is not None:
+                tiles.choose(np.flatnonzero(self.asked.on(night, hashes)))
             since = None if self.days_active is None else number - self.days_active + 1
             first, end = tiles.between(since, number)
             active = np.flatnonzero(first < end)
-            if self.asked is not None and hashes is not None:
-                active = active[self.asked.on(night, hashes[active])]
             if not len(active):
                 continue
-            columns = {name: tiles.keys[name].take(pa.array(active)) for name in self.key}
+            columns = {name: tiles.keys[name].take(pa.array(tiles.chosen[active])) for name in self.key}
             for feature in self.features:
                 values, known = made[feature.states].night(number, feature.days)
                 columns[feature.name] = pa.array(values[active], mask=~known[active])
@@ -83,7 +83,7 @@ class Merge:
 
 
 class _Tiles:
-    """Tiles by key and day; position `i` of what it returns is the key `keys[i]`."""
+    """Tiles by key and day; position `i` of what it returns is the key `keys[chosen[i]]`, of all keys at first."""
 
     def __init__(self, table: pa.Table, key: Sequence[str]) -> None:
         codes, self.keys = group(table, key)
@@ -94,8 +94,14 @@ class _Tiles:
         self.order = np.argsort(place, kind="stable")
         self.place, self.days, self.codes = place[self.order], days[self.order], codes[self.order]
         self.table = table
+        self.chosen: Ints = np.arange(self.keys.num_rows)
         self._found: dict[tuple[int | None, int], tuple[Ints, Ints]] = {}
         self._running: dict[str, Ints] = {}
+
+    def choose(self, keys: Ints) -> None:
+        """Return what these keys have from now on; their numbers, ascending."""
+        self.chosen = keys
+        self._found.clear()
 
     def between(self, since: int | None, until: int) -> tuple[Ints, Ints]:
         """For each key, where its tiles of these days begin and end, both days included; None: from the first on."""
@@ -107,7 +113,7 @@ class _Tiles:
 
     def _at(self, day: int) -> Ints:
         within = min(max(day - self._first_day, 0), self._span - 1)
-        return np.searchsorted(self.place, np.arange(self.keys.num_rows) * self._span + within)
+        return np.searchsorted(self.place, self.chosen * self._span + within)
 
     def numbers(self, name: str) -> tuple[Any, NDArray[np.bool_]]:
         """A column in the order of the tiles, with zeros for nulls, and where it is not null."""
@@ -179,7 +185,7 @@ class _Last:
 
 class _Distinct:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
-        self._num_keys = tiles.keys.num_rows
+        self._tiles = tiles
         lists = tiles.table[feature.states[0]].combine_chunks().take(pa.array(tiles.order))
         tile = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
         values = pc.list_flatten(lists).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -194,8 +200,8 @@ class _Distinct:
 
     def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
         last = (self._days_of > night - days) & (self._days_of <= night) & (self._next > night)
-        counts = np.bincount(self._codes[last], minlength=self._num_keys)
-        return counts.astype(np.float64), np.ones(self._num_keys, bool)
+        counts = np.bincount(self._codes[last], minlength=self._tiles.keys.num_rows)[self._tiles.chosen]
+        return counts.astype(np.float64), np.ones(len(counts), bool)
 
 
 _MAKERS: dict[str, Any] = {
