@@ -14,9 +14,9 @@ from forecache.pipeline.checks.conflicts import (
     Declared,
     ambiguous,
     of_other_dates,
-    of_unknown_stores,
     published_views,
 )
+from forecache.pipeline.checks.rungs import of_unread_rungs
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
@@ -49,7 +49,7 @@ def read_project(settings: Settings) -> Project:
         except SettingsError as error:
             broken[module] = error
     # A store may be declared in a module that is broken.
-    broken |= {**({} if broken else of_unknown_stores(found)), **ambiguous(found), **of_other_dates(found)}
+    broken |= {**({} if broken else of_unread_rungs(found)), **ambiguous(found), **of_other_dates(found)}
     usable = sorted(
         ((each.name, each) for module, some in found.items() if module not in broken for each in some),
         key=itemgetter(0),

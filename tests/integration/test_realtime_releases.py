@@ -1,6 +1,8 @@
 """Releasing a real-time model: when a release is made, what is refused, going back, and replicas."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from forecache.realtime.release.folder import open_releases, read_current, read_
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
 from forecache.registry.versions.models import FEATURES_TAG
-from forecache.settings import Settings, load_settings
+from forecache.settings import PROJECT_ROOT, Settings, load_settings
 
 
 def changed(**changes: Any) -> Realtime:
@@ -266,3 +268,24 @@ def test_the_functions_of_a_release_are_not_the_projects(settings: Settings, mon
     release(settings, payments)
     monkeypatch.setattr(transforms, "suspicion", lambda features: features["amount"] * 0)
     assert scores(settings, 1).tolist() == [10.0]
+
+
+def test_a_release_is_loaded_without_the_project_and_without_heavy_libraries(
+    settings: Settings, tmp_path: Path
+) -> None:
+    release(settings, payments)
+    program = (
+        "import sys\n"
+        f"sys.path[:] = [path for path in sys.path if 'support' not in path] + [{str(PROJECT_ROOT)!r}]\n"
+        "from pathlib import Path\n"
+        "from forecache.realtime.release.folder import ReleaseFolder\n"
+        "from forecache.realtime.release.load import load_release\n"
+        f"loaded = load_release(ReleaseFolder(Path({str(open_releases(settings, 'payments').root)!r})), 1)\n"
+        "assert 'asked_project' not in sys.modules\n"
+        "print(*{name.split('.')[0] for name in sys.modules})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, env={}
+    )
+    heavy = {"pyspark", "torch", "mlflow", "pandas", "dagster", "deltalake", "great_expectations", "lightgbm"}
+    assert not set(done.stdout.split()) & heavy

@@ -206,11 +206,23 @@ def write_project(folder: Path, **modules: str) -> None:
     [
         ({"one": "a = replace(declared, deadline_ms=9.0)", "two": "a = declared"}, "Two pipelines are named 'paym"),
         ({"one": "a = replace(declared, name='household')"}, "Two pipelines or published views are named 'household'"),
-        (
-            {"one": "from forecache.pipeline import *; a = replace(declared, ladder=(LastNight(Stored('none', "
-             "('amount',))), Default(1.0)))"},
-            "a rung that reads the store 'none', which nothing publishes. Published are household",
-        ),
+        *[
+            ({"one": f"from forecache.pipeline import *; a = replace(declared, ladder=({rung}, Default(1.0)))"}, told)
+            for rung, told in [
+                ("LastNight(Stored('none', ('amount',)))", "reads the store 'none', which nothing publishes"),
+                ("LastNight(Stored('household', ('household_id',)))", "reads 2 numbers of 'household' as one score"),
+                ("LastNight(Stored('household', ('household_id',), 'age'))", "reads 'age' of 'household'"),
+                (
+                    "LastNight(Stored('household', ('household_id', 'amount'), 'spend_28d'))",
+                    "reads 'household' by household_id, amount, and its key is household_id",
+                ),
+                (
+                    "DotProduct(Stored('household', ('household_id',)), Stored('household', ('household_id',), "
+                    "'spend_28d'))",
+                    "multiplies 2 numbers of 'household' with 1 of 'household'",
+                ),
+            ]
+        ],
     ],
 )  # fmt: skip
 def test_names_and_stores_that_do_not_fit_break_their_modules(

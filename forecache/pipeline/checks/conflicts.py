@@ -8,7 +8,6 @@ from forecache.errors import SettingsError
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
-from forecache.pipeline.realtime.check import stored_of
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.vectors import second_tables_of
@@ -80,27 +79,6 @@ def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, Setting
                 f"dates differ: {first.schedule.words}, and {others[0].schedule.words}.",
                 remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
             )
-    return broken
-
-
-def of_unknown_stores(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules with real-time models of which a rung reads a store that nothing publishes."""
-    declared = [each for some in found.values() for each in some]
-    recommenders = [each for each in declared if isinstance(each, Recommender)]
-    stores = {each.name for each in declared if isinstance(each, (Pipeline, Recommender)) and each.publish is not None}
-    stores |= {view.name for view in published_views(declared)}
-    stores |= {table.name for each in recommenders for table in second_tables_of(each)}
-    broken = {}
-    for module, some in found.items():
-        for model in some:
-            for stored in stored_of(model.ladder) if isinstance(model, Realtime) else ():
-                of_vectors = any(stored.store.startswith(f"{each.name}_") for each in recommenders)
-                if stored.store not in stores and not of_vectors:
-                    broken[module] = SettingsError(
-                        f"Realtime {model.name!r} has a rung that reads the store {stored.store!r}, which nothing "
-                        "publishes.",
-                        remedy=f"Published are {', '.join(sorted(stores)) or 'none'}.",
-                    )
     return broken
 
 

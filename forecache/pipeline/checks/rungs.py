@@ -1,0 +1,84 @@
+"""Whether the rungs of real-time models read numbers that something in the project publishes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from forecache.errors import SettingsError
+from forecache.pipeline.checks.conflicts import Declared, published_views
+from forecache.pipeline.declaration import Pipeline
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.realtime.ladder import DotProduct, LastNight, Rung, Stored
+from forecache.pipeline.realtime.realtime import Realtime
+from forecache.pipeline.recommenders.recommender import Recommender
+from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
+
+Numbers = Pipeline | FeatureView | Vectors
+"""What may publish numbers."""
+
+
+def of_unread_rungs(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+    """The modules with real-time models of which a rung reads what is not published, or no such numbers."""
+    declared = [each for some in found.values() for each in some]
+    published = _published(declared)
+    broken: dict[str, SettingsError] = {}
+    for module, some in found.items():
+        for model in some:
+            for rung in model.ladder if isinstance(model, Realtime) else ():
+                try:
+                    _check(f"Realtime {model.name!r}", rung, published)
+                except SettingsError as error:
+                    broken.setdefault(module, error)
+    return broken
+
+
+def _published(declared: Sequence[Declared]) -> dict[str, Numbers]:
+    recommenders = [each for each in declared if isinstance(each, Recommender)]
+    tables = (table for each in recommenders for table in second_tables_of(each))
+    every: Iterable[Numbers] = (
+        *published_views(declared),
+        *(each for each in declared if isinstance(each, Pipeline) and each.publish is not None),
+        *(table for table in tables if isinstance(table, Vectors)),
+    )
+    return {each.name: each for each in every}
+
+
+def _check(owner: str, rung: Rung, published: Mapping[str, Numbers]) -> None:
+    if isinstance(rung, LastNight):
+        count = _width(owner, rung.of, published)
+        if count != 1:
+            raise SettingsError(
+                f"{owner} has a rung that reads {count} numbers of {rung.of.store!r} as one score.",
+                remedy="Name one of them: Stored(field=...).",
+            )
+    if isinstance(rung, DotProduct):
+        user, item = _width(owner, rung.user, published), _width(owner, rung.item, published)
+        if user != item:
+            raise SettingsError(
+                f"{owner} multiplies {user} numbers of {rung.user.store!r} with {item} of {rung.item.store!r}.",
+                remedy="Give two vectors of one size, such as those of a `Recommender(vectors=True)`.",
+            )
+
+
+def _width(owner: str, stored: Stored, published: Mapping[str, Numbers]) -> int:
+    """How many numbers a rung reads of a store."""
+    declared = published.get(stored.store)
+    if declared is None:
+        raise SettingsError(
+            f"{owner} has a rung that reads the store {stored.store!r}, which nothing publishes numbers to.",
+            remedy=f"Numbers are published to {', '.join(sorted(published)) or 'none'}.",
+        )
+    if len(stored.key) != len(declared.key):
+        raise SettingsError(
+            f"{owner} has a rung that reads {stored.store!r} by {', '.join(stored.key)}, and its key is "
+            f"{', '.join(declared.key)}.",
+            remedy="Name a field for each column of the key.",
+        )
+    sizes = {name: (declared.packed.sizes.get(name, 1) if declared.packed else 1) for name in declared.served_fields}
+    if not stored.field:
+        return sum(sizes.values())
+    columns = {name: 1 for field, size in sizes.items() if size > 1 for name in (f"{field}_{i}" for i in range(size))}
+    if stored.field not in {**columns, **sizes}:
+        raise SettingsError(
+            f"{owner} has a rung that reads {stored.field!r} of {stored.store!r}, which has no such field.",
+            remedy=f"It has {', '.join(sizes)}.",
+        )
+    return {**columns, **sizes}[stored.field]
