@@ -34,14 +34,18 @@ def require_versions(packages: Mapping[str, str]) -> None:
     Raises:
         InputError: A package is missing or has another version.
     """
-    for name, planned in packages.items():
-        here = _installed(name)
-        if here != planned:
-            raise InputError(
-                f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here or 'not installed'}, "
-                f"and the driver, which compared the model with its own packages, has {planned}.",
-                remedy="Give executors the driver's environment: the same image, archive or path.",
-            )
+    for name, planned, here in other_versions(packages):
+        raise InputError(
+            f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here}, "
+            f"and the driver, which compared the model with its own packages, has {planned}.",
+            remedy="Give executors the driver's environment: the same image, archive or path.",
+        )
+
+
+def other_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Of the packages that have another version here, their name, the version given, and the one here."""
+    here = {name: _installed(name) for name in packages}
+    return [(name, wanted, here[name] or "not installed") for name, wanted in packages.items() if here[name] != wanted]
 
 
 def _installed(name: str) -> str | None:

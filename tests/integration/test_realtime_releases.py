@@ -13,12 +13,13 @@ from applied_sample import onnx_model, register
 from asked_project import transforms
 from asked_project.pipelines.payments import payments
 
+from forecache.cli.checks.releases import check_releases
 from forecache.cli.main import main
 from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.folders import LocalFolder
 from forecache.operations import release as module
 from forecache.operations.release import release, roll_release_back
-from forecache.pipeline import Feature, Realtime, RegisteredModel, Rows
+from forecache.pipeline import Feature, Lookup, Realtime, RegisteredModel, Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
@@ -289,3 +290,23 @@ def test_a_release_is_loaded_without_the_project_and_without_heavy_libraries(
     )
     heavy = {"pyspark", "torch", "mlflow", "pandas", "dagster", "deltalake", "great_expectations", "lightgbm"}
     assert not set(done.stdout.split()) & heavy
+
+
+def test_doctor_says_whether_releases_fit_what_is_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = load_settings(home=settings.home, project="asked_project")
+    found = check_releases(project)
+    assert (found.state, found.found) == ("warn", "none yet of payments")
+    release(settings, payments)
+    found = check_releases(project)
+    assert (found.state, found.found) == ("ok", "current: payments 1")
+    household = payments.lookups[0].view
+    wider = replace(household, windows=household.windows[:1])
+    release(settings, changed(lookups=(Lookup(wider),)))
+    found = check_releases(project)
+    assert (found.state, found.found) == (
+        "warn", "the view household has changed since release 2 of payments was trained"
+    )  # fmt: skip
+    (open_releases(settings, "payments").release(2) / "model.bin").write_bytes(b"")
+    found = check_releases(project)
+    assert found.state == "fail"
+    assert "model.bin is damaged" in found.found

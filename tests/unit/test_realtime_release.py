@@ -1,6 +1,7 @@
 """Releases of real-time models: written whole, two loaded side by side, refused where a byte has changed."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from forecache.pipeline.realtime.rows import Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.release.pack import pack_code
+from forecache.realtime.release.write import write_release
 from forecache.settings import Settings
 
 
@@ -77,8 +79,6 @@ def test_two_releases_have_their_own_code(settings: Settings) -> None:
     scales = folder.release(1) / "code" / "ranking_code" / "scales.py"
     assert "HALF = 0.5" in scales.read_text()
     changed = {**pack_code([transforms.rank]), "ranking_code/scales.py": scales.read_bytes().replace(b"0.5", b"2.0")}
-    from forecache.realtime.release.write import write_release
-
     model = (folder.release(1) / "model.bin").read_bytes()
     write_release(folder, read_release(folder, 1), model=model, code=changed)
     one, two = load_release(folder, 1), load_release(folder, 2)
@@ -112,6 +112,16 @@ def test_a_release_that_is_not_there_is_named(settings: Settings) -> None:
     make_release(settings)
     with pytest.raises(NotFoundError, match="no release 7 of ranking. Those that are here: 1"):
         load_release(open_releases(settings, "ranking"), 7)
+
+
+def test_a_release_that_was_made_with_another_version_of_its_runtime_is_refused(settings: Settings) -> None:
+    made = make_release(settings)
+    folder = open_releases(settings, "ranking")
+    model = replace(made.model, spec=replace(made.model.spec, packages={"onnxruntime": "0.1"}))
+    content = (folder.release(1) / "model.bin").read_bytes()
+    write_release(folder, replace(made, model=model), model=content, code=pack_code([transforms.rank]))
+    with pytest.raises(InputError, match=r"Release 2 of ranking was made with onnxruntime 0\.1, .* `forecache release"):
+        load_release(folder, 2)
 
 
 def test_code_that_imports_by_a_made_up_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

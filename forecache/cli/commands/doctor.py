@@ -9,6 +9,7 @@ from forecache.cli.checks import machine, state
 from forecache.cli.checks.applied import check_registered_models
 from forecache.cli.checks.finding import Finding
 from forecache.cli.checks.mail import check_mail
+from forecache.cli.checks.releases import check_releases
 from forecache.cli.checks.sources import check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ForecacheError
@@ -30,6 +31,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("mlflow", lambda: state.check_mlflow(settings)),
         ("models", lambda: check_registered_models(settings)),
         ("stores", lambda: state.check_stores(settings)),
+        ("releases", lambda: check_releases(settings)),
         ("mail", lambda: check_mail(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
     ]

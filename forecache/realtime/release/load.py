@@ -12,6 +12,7 @@ import numpy as np
 
 from forecache.errors import CheckError, InputError
 from forecache.inference.declared.function import FunctionKernel
+from forecache.inference.environment import other_versions
 from forecache.inference.kernel import new_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.registry import FUNCTION
@@ -140,6 +141,14 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
         raise InputError(
             f"Release {release.number} of {release.name} has a model of the runtime {spec.runtime!r}.",
             remedy=f"Requests are answered by {', '.join(RUNTIMES)}.",
+        )
+
+    for name, made_with, here in other_versions(spec.packages):
+        raise InputError(
+            f"Release {release.number} of {release.name} was made with {name} {made_with}, which decides about scores; "
+            f"here it is {here}.",
+            remedy=f"Install {name}=={made_with} here, or release it again with this one: `forecache release "
+            f"{release.name}`.",
         )
 
     def load_function(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:

@@ -1,0 +1,59 @@
+"""Checks of releases: whether each real-time model has one that is whole, runs here, and fits what is declared."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from forecache.cli.checks.finding import Finding
+from forecache.errors import ForecacheError
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.pipeline import Realtime
+    from forecache.realtime.release.folder import ReleaseFolder
+
+
+def check_releases(settings: Settings) -> Finding:
+    """Whether each real-time model has a current release that can answer with the features that are declared."""
+    from forecache.pipeline.loading import read_project
+    from forecache.realtime.release.folder import open_releases, read_current, released_here
+
+    declared = read_project(settings).realtime
+    names = sorted({*declared, *released_here(settings)})
+    if not names:
+        return Finding("releases", "ok", "no real-time model")
+    current, damaged, missing, differs = [], [], [], []
+    for name in names:
+        folder = open_releases(settings, name)
+        try:
+            number = read_current(folder).current
+            if number is None:
+                missing.append(name)
+                continue
+            differs += list(_differences(folder, number, declared.get(name)))
+            current.append(f"{name} {number}")
+        except ForecacheError as error:
+            damaged.append(f"{name}: {error.message}")
+    if damaged:
+        remedy = "Release again: `forecache release NAME`; on a replica, `forecache pull --verify`."
+        return Finding("releases", "fail", f"{len(damaged)} cannot answer: {' '.join(damaged)}", remedy)
+    if differs:
+        remedy = "Run `forecache train NAME`, then `forecache release NAME`."
+        return Finding("releases", "warn", "; ".join(differs), remedy)
+    if missing:
+        return Finding("releases", "warn", f"none yet of {', '.join(missing)}", "Run `forecache train NAME`.")
+    return Finding("releases", "ok", f"current: {', '.join(current)}")
+
+
+def _differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
+    """Where the views that are declared now are not those that a release was trained with; its files are read, too."""
+    from forecache.inference.environment import other_versions
+    from forecache.realtime.release.folder import read_files, read_release
+
+    release = read_release(folder, number)
+    read_files(folder.release(number), release.files)
+    for package, made_with, here in other_versions(release.model.spec.packages):
+        yield f"release {number} of {folder.name} was made with {package} {made_with}, and here it is {here}"
+    now = {each.called: each.view.packed.contract for each in declared.lookups} if declared else {}
+    for lookup in release.lookups:
+        if now.get(lookup.called, lookup.contract) != lookup.contract:
+            yield f"the view {lookup.view} has changed since release {number} of {folder.name} was trained"
