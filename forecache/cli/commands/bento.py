@@ -11,7 +11,7 @@ from forecache.cli.output import print_json, wants_json
 @command(
     "bento",
     examples="forecache bento search\nforecache bento search services/search --release 3\n"
-    "cd bento_search && FORECACHE_STORE_PATH=/srv/store bentoml serve",
+    "cd bento_search && FORECACHE_STORE=/srv/store bentoml serve",
 )
 @click.argument("name", metavar="NAME")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
@@ -29,4 +29,4 @@ def bento(name: str, folder: Path | None, number: int | None) -> None:
         print_json({"name": release.name, "release": release.number, "folder": str(folder)})
         return
     click.echo(f"Release {release.number} of {release.name} is a BentoML service in {folder}.")
-    click.echo(f"Serve it: cd {folder} && FORECACHE_STORE_PATH={settings().store_path} bentoml serve")
+    click.echo(f"Serve it: cd {folder} && FORECACHE_STORE={settings().store_path} bentoml serve")

@@ -69,7 +69,7 @@ def _fill(folder: Path, releases: ReleaseFolder, release: Release) -> None:
     (folder / BENTOFILE).write_text(
         f'{_HEAD}service: "service:{_class_name(release.name)}"\n'
         f'include:\n  - "service.py"\n  - "{release.name}/**"\n'
-        f'python:\n  requirements_txt: "./{REQUIREMENTS}"\n'
+        f'python:\n  requirements_txt: "./{REQUIREMENTS}"\n  lock_packages: false\n'
     )
 
 
@@ -90,7 +90,7 @@ def _class_name(name: str) -> str:
 def _service(release: Release) -> str:
     return f'''"""Release {release.number} of {release.name} as a service of BentoML: `bentoml serve` in this folder.
 
-FORECACHE_STORE_PATH names the stores of its feature views; `forecache pull` keeps them up to date.
+FORECACHE_STORE names the stores of its feature views; `forecache pull` keeps them up to date.
 """
 
 from pathlib import Path

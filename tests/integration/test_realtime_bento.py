@@ -1,0 +1,119 @@
+"""`forecache bento`, and the real BentoML serving what it wrote."""
+
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from bento_server import BENTOML, bento_server, bentoml_environment
+from ranking_code import transforms
+from reader_support import eventually, running_reader
+from realtime_support import write_views
+from release_support import HOUSEHOLD, a_request, make_release
+
+from forecache.cli.main import main
+from forecache.errors import InputError, NotFoundError
+from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.bento.model import BentoModel
+from forecache.realtime.bento.write import write_bento
+from forecache.settings import Settings
+from forecache.store import Store
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "lightgbm"])
+def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, runtime: str) -> None:
+    write_views(settings)
+    make_release(settings, runtime=runtime)
+    folder = tmp_path / "bento_ranking"
+    write_bento(settings, "ranking", folder)
+    body = a_request(products=("a", "b", "c", "unknown"))
+    with running_reader(settings) as reader, bento_server(folder, settings) as url:
+        own = httpx.post(f"{reader.url}/v1/ranking", content=body).json()
+        answer = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()
+        assert [item["product_id"] for item in answer["items"]] == [item["product_id"] for item in own["items"]]
+        kind = np.float32 if runtime == "onnx" else np.float64
+        scores = [[kind(item["score"]).tobytes() for item in each["items"]] for each in (answer, own)]
+        assert scores[0] == scores[1]
+        assert (answer["model"], answer["release"]) == (own["model"], own["release"])
+        assert answer["stores"].keys() == own["stores"].keys()
+
+        wrong = httpx.post(f"{url}/v1/ranking", json={"household_id": "one", "candidates": []})
+        assert wrong.status_code == 400
+        assert "The request field 'household_id' is 'one'." in wrong.text
+
+        write_views(settings, shift=1.0)
+
+        def version() -> int:
+            told = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()
+            return int(told["stores"]["household"]["version"])
+
+        assert eventually(lambda: version() == 2), "a new version of the store is followed"
+
+
+def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Path) -> None:
+    make_release(
+        settings, name="card_fraud", transform=transforms.fraud, features=("amount", "spend"), candidates=None,
+        lookups=(HOUSEHOLD,), request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)),
+        warmup=[b'{"household_id": 1, "amount": 2.5}'],
+    )  # fmt: skip
+    release = write_bento(settings, "card_fraud", tmp_path / "bento")
+    model = BentoModel(tmp_path / "bento" / "card_fraud" / "releases" / "00000001", settings.store_path)
+    with pytest.raises(Exception, match="The view household has no published version here"):
+        model.ask({"household_id": 1})
+    write_views(settings)
+    model._stores._look_at = 0.0
+    answer = model.ask({"household_id": 1, "amount": 2.5, "request_id": "q"})
+    assert isinstance(answer["value"]["score"], float)
+    assert (answer["request_id"], answer["release"]) == ("q", release.number)
+    assert answer["stores"]["household"]["version"] == 1
+    service = (tmp_path / "bento" / "service.py").read_text()
+    assert "class CardFraud:" in service
+    assert '@bentoml.service(name="card_fraud")' in service
+    with pytest.raises(InputError, match="amount"):
+        model.ask({"household_id": 1, "amount": "much"})
+    # The snapshot of a former version is closed.
+    write_views(settings)
+    model._stores._look_at = 0.0
+    assert model.ask({"household_id": 1})["stores"]["household"]["version"] == 2
+    assert "open" not in Store(settings.store_path / "household").state(1)
+
+
+@pytest.mark.slow
+def test_bentoml_builds_what_was_written(settings: Settings, tmp_path: Path) -> None:
+    make_release(settings)
+    write_bento(settings, "ranking", tmp_path / "bento")
+    built = subprocess.run(
+        [str(BENTOML), "build", "--output", "tag"], cwd=tmp_path / "bento", env=bentoml_environment(settings),
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout[-1000:] + built.stderr[-2000:]
+    tag = built.stdout.strip().splitlines()[-1].rpartition("ranking:")[2].strip()
+    source = settings.home / "bentoml" / "bentos" / "ranking" / tag / "src"
+    assert (source / "ranking" / "releases" / "00000001" / "model.bin").is_file()
+
+
+def test_the_folder_is_written_again_and_nothing_else_is_replaced(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    make_release(settings)
+    folder = tmp_path / "services" / "ranking"
+    assert main(["bento", "ranking", str(folder)]) == 0
+    assert "Release 1 of ranking is a BentoML service" in capsys.readouterr().out
+    assert "onnxruntime==" in (folder / "requirements.txt").read_text()
+    make_release(settings, version=2)
+    assert main(["bento", "ranking", str(folder), "--json"]) == 0
+    assert '"release": 2' in capsys.readouterr().out
+    assert [path.name for path in (folder / "ranking" / "releases").iterdir()] == ["00000002"]
+    assert main(["bento", "ranking", str(folder), "--release", "1"]) == 0
+    assert [path.name for path in folder.parent.iterdir()] == ["ranking"]
+
+    with pytest.raises(NotFoundError):
+        write_bento(settings, "nothing", folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "service.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match="did not write"):
+        write_bento(settings, "ranking", tmp_path / "mine")
+    assert (tmp_path / "mine" / "service.py").read_text() == "x = 1\n"
