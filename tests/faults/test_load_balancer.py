@@ -15,13 +15,19 @@ import pytest
 from balancers import BALANCERS, Replica, replicas
 from open_loop import OpenLoop, get, post
 from reader_support import churn_rows, eventually, free_port, write_version
+from realtime_support import write_views
+from release_support import a_request, make_release
 
 from forecache.settings import Settings, load_settings
 
 pytestmark = pytest.mark.faults
 RATE = 300
 KEYS = [f"{index:05d}" for index in range(20)]
-GET, POST = get("/v1/churn/00042"), post("/v1/churn", orjson.dumps({"keys": KEYS}))
+ASKED = (
+    get("/v1/churn/00042"),
+    post("/v1/churn", orjson.dumps({"keys": KEYS})),
+    post("/v1/ranking", a_request(), "x-deadline-ms: 400"),
+)
 Balancer = Callable[[Path, list[int]], AbstractContextManager[int]]
 
 
@@ -30,11 +36,13 @@ def balancer(request: pytest.FixtureRequest) -> Balancer:
     return BALANCERS[request.param]
 
 
-def homes(folder: Path, *, shift: float = 1.0) -> list[Settings]:
-    """Homes of three replicas, each with a store of its own, as after `forecache pull`."""
+def homes(folder: Path) -> list[Settings]:
+    """Homes of three replicas, each with stores and releases of its own, as after `forecache pull`."""
     found = [load_settings(home=folder / f"replica{number}") for number in range(3)]
     for settings in found:
-        write_version(settings.store_path, "churn", churn_rows(100, shift=shift))
+        write_version(settings.store_path, "churn", churn_rows(100))
+        write_views(settings)
+        make_release(settings)
     return found
 
 
@@ -46,7 +54,7 @@ def cluster(balancer: Balancer, folder: Path) -> Iterator[tuple[list[Replica], i
 
 
 def mixed(number: int) -> bytes:
-    return POST if number % 2 else GET
+    return ASKED[number % len(ASKED)]
 
 
 @pytest.mark.slow
@@ -60,13 +68,16 @@ def test_killing_draining_and_restarting_replicas_under_load_loses_no_request(
         first.start()
         time.sleep(1.0)
         assert second.reader.stop() == 0
-        write_version(second.settings.store_path, "churn", churn_rows(100, shift=2.0))
+        make_release(second.settings, version=2)
         time.sleep(0.5)
         second.start()
-        new = eventually(lambda: any(b'"store_version":2' in one.body for one in load.asked[-RATE:]), 15)
+        new = eventually(lambda: any(b'"release":2' in one.body for one in load.asked[-RATE:]), 15)
         time.sleep(0.5)
     assert load.lost()[:3] == []
-    assert new, "the restarted replica answers again, from its new version"
+    assert new, "the restarted replica answers again, by its new release"
+    ranked = [one for one in load.asked if b'"release":' in one.body]
+    assert len(ranked) == len(load.asked) // 3
+    assert sum(b'"rung":"model"' in one.body for one in ranked) > len(ranked) * 0.8
     assert len(load.asked) > 4 * RATE
     assert load.quantile_ms(0.5) < 50
 
