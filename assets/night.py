@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 from pydantic import Field
 
-from forecache.pipeline import Pipeline
+from forecache.pipeline.schedules.as_of import Scheduled
 from resources.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 
 
@@ -14,20 +14,29 @@ class TrainingNight(dg.Config):
 
     night: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
 
-    def resolve(self, pipeline: Pipeline, context: dg.AssetExecutionContext) -> date:
-        """The configured date, else the last of the run's partitions, else the pipeline's newest as-of date.
+    def resolve(self, declared: Scheduled, context: dg.AssetExecutionContext) -> date:
+        """The configured date, else `resolved_night`.
 
         Raises:
             InputError: What is configured is no date.
         """
-        from forecache.errors import InputError
-        from forecache.pipeline.schedules.as_of import newest_as_of
+        return resolved_night(declared, context, self.night)
 
-        tags = context.run.tags
-        text = self.night or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)
-        if not text:
-            return newest_as_of(pipeline)
-        try:
-            return date.fromisoformat(text)
-        except ValueError:
-            raise InputError(f"The as-of date {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None
+
+def resolved_night(declared: Scheduled, context: dg.AssetExecutionContext, configured: str = "") -> date:
+    """The configured date, else the last of the run's partitions, else the newest as-of date of what is declared.
+
+    Raises:
+        InputError: What is configured is no date.
+    """
+    from forecache.errors import InputError
+    from forecache.pipeline.schedules.as_of import newest_as_of
+
+    tags = context.run.tags
+    text = configured or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)
+    if not text:
+        return newest_as_of(declared)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"The as-of date {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None

@@ -5,7 +5,7 @@ from datetime import date, datetime
 import dagster as dg
 
 from forecache.errors import ForecacheError
-from forecache.pipeline import Served
+from forecache.pipeline.schedules.as_of import Scheduled
 from forecache.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -29,14 +29,14 @@ def delivered_name(job: AssetJob) -> str:
     return f"{job.name}_delivered"
 
 
-def due_nights(pipeline: Served, moment: datetime) -> tuple[date, date]:
+def due_nights(pipeline: Scheduled, moment: datetime) -> tuple[date, date]:
     """First and last as-of date of the run that the schedule starts at a moment, within the pipeline's dates."""
     first, last = pipeline.schedule.due(moment)
     last = min(last, pipeline.end or last)
     return min(last, max(first, pipeline.start)), last
 
 
-def late_sources(pipeline: Served, settings: Settings, first: date, last: date) -> str:
+def late_sources(pipeline: Scheduled, settings: Settings, first: date, last: date) -> str:
     """What the first of the as-of dates lacks of sources that wait, as "orders has not delivered 2026-01-02"; ""."""
     from forecache.lake.sources.state import awaited
 
@@ -52,7 +52,7 @@ def not_yet(job: AssetJob, late: str) -> str:
 
 
 def newest_night_schedule(
-    pipeline: Served, job: AssetJob, *, description: str, hours_later: int = 0
+    pipeline: Scheduled, job: AssetJob, *, description: str, hours_later: int = 0
 ) -> dg.ScheduleDefinition:
     """For the as-of dates that a run of the pipeline's schedule is about; once its data have ended, their last one.
 

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from forecache.pipeline import Served
+from forecache.pipeline.schedules.as_of import Scheduled
 from jobs.common import AssetJob, delivered_name, due_nights, late_sources, night_tags, not_yet
 from resources.settings import SettingsResource
 
@@ -12,7 +12,7 @@ _EVERY_S = 300
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def build_delivered_sensors(pipeline: Served, job: AssetJob) -> list[dg.SensorDefinition]:
+def build_delivered_sensors(pipeline: Scheduled, job: AssetJob) -> list[dg.SensorDefinition]:
     """A sensor where a source of the pipeline has missing="wait"; an empty list elsewhere.
 
     The sensor asks for a run of the due nights once, and not where the job already has a run of them, such as the

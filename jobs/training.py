@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.candidate import candidate_name
 from assets.model import model_name
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, Realtime
 from jobs.common import AssetJob
 
 
@@ -26,7 +26,7 @@ def build_training_job(pipeline: Pipeline) -> AssetJob:
     )
 
 
-def build_training_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
+def build_training_schedule(pipeline: Pipeline | Realtime, job: AssetJob) -> dg.ScheduleDefinition:
     """When the pipeline's schedule says, as of its newest as-of date."""
     schedule = pipeline.schedule
     return dg.ScheduleDefinition(

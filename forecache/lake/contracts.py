@@ -49,6 +49,10 @@ def require_columns(
         )
 
 
+MOST_RELEVANT = 30.0
+"""The largest label of a ranking: LightGBM and XGBoost take none above it."""
+
+
 def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     """Refuse labels that a model cannot be trained on.
 
@@ -70,6 +74,10 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     if not pc.any(wrong).as_py() and label.kind == "binary":
         wrong = pc.invert(pc.or_(pc.equal(values, 0.0), pc.equal(values, 1.0)))
         rule = f"Return 0.0 or 1.0 from {function}, or declare a regression."
+    if not pc.any(wrong).as_py() and label.kind == "ranking":
+        whole = pc.equal(values, pc.floor(values))
+        wrong = pc.invert(pc.and_(whole, pc.and_(pc.greater_equal(values, 0.0), pc.less_equal(values, MOST_RELEVANT))))
+        rule = f"Return whole numbers from 0 to {MOST_RELEVANT:g} from {function}: a candidate gains 2^label - 1."
     found = written.filter(wrong)
     if found.num_rows:
         row = found.slice(0, 1).to_pylist()[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.lake.code import code_version
+from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.lake.stage import Done, Stage
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline.code.fingerprint import fingerprint
@@ -126,7 +127,7 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None) 
 
 def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
     """Requests of the examples that the training has kept, or one that is made up."""
-    file = settings.home_path / "realtime" / realtime.name / "requests.json"
+    file = recorded_requests_file(settings, realtime.name)
     if not file.is_file():
         return made_up_requests(realtime.request, realtime.candidates)
     return [text.encode() for text in json.loads(file.read_bytes())[:_REQUESTS]]

@@ -4,11 +4,8 @@ It is called with blocks of one size, so that numpy's kernels, and with them the
 the batch that a row came in.
 """
 
-import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +26,9 @@ def pack(path: str, code: str) -> bytes:
         path: `module:name`.
         code: Fingerprint of the model that it is.
     """
-    package = path.partition(":")[0].partition(".")[0]
-    file = getattr(sys.modules.get(package), "__file__", None)
-    place = Path(file).resolve() if file else None
-    root = "" if place is None else str(place.parent.parent if place.stem == "__init__" else place.parent)
-    return json.dumps({"path": path, "code": code, "root": root}).encode()
+    from forecache.pipeline.code.imported import Named
+
+    return json.dumps({"path": path, "code": code, "root": Named.of(path).root}).encode()
 
 
 def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
@@ -157,33 +152,12 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _imported(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
     from forecache.pipeline.code.fingerprint import fingerprint
-    from forecache.pipeline.code.location import add_project
+    from forecache.pipeline.code.imported import Named
     from forecache.pipeline.models.applied import FunctionModel
 
-    module, _, name = packed["path"].partition(":")
-    add_project(module)
-    try:
-        found = _module(module, packed["root"])
-        function: Callable[[Mapping[str, Any]], Any] = getattr(found, name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"The function {packed['path']} cannot be imported where it is to score: {error}.",
-            remedy="Install the project on the workers, or put the folder of its package on their PYTHONPATH.",
-        ) from error
-    if fingerprint(model=FunctionModel(function)) != packed["code"]:
-        raise InputError(
-            f"The function {packed['path']} is other code where it is to score than where it was declared.",
-            remedy="Install the same version of the project on the workers, and start the run again.",
-        )
+    def described(function: Any) -> str:
+        return fingerprint(model=FunctionModel(function))
+
+    named = Named(packed["path"], packed["root"])
+    function: Callable[[Mapping[str, Any]], Any] = named.load(code=packed["code"], described=described, to="score")
     return function
-
-
-def _module(name: str, root: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        if not root or root in sys.path or not Path(root).is_dir():
-            raise
-        sys.path.append(root)
-        importlib.invalidate_caches()
-        return importlib.import_module(name)

@@ -11,6 +11,7 @@ from forecache.lake.feature_tables.features import STAGE, require_nights
 from forecache.lake.feature_tables.join import read_view, require_key_types
 from forecache.lake.ledger import last_records
 from forecache.lake.refusals import REFUSED
+from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
@@ -58,26 +59,20 @@ def historical_features(
     from pyspark.sql import functions as F
 
     _require_columns(views, spine, timestamp)
-    # The day before that of the timestamp, UTC: a day ends where the next one begins.
-    seen = F.date_sub(F.to_date(F.col(f"`{timestamp}`").cast("timestamp")), 1)
     result = spine
     for view in views:
-        dated = result.withColumn(AS_OF, _within(seen, view))
-        nights = sorted(
-            row[0] for row in spine.select(_within(seen, view).alias(AS_OF)).distinct().collect() if row[0] is not None
-        )
+        seen = seen_date(timestamp, view)
+        dated = result.withColumn(AS_OF, seen)
+        nights = sorted(row[0] for row in spine.select(seen).distinct().collect() if row[0] is not None)
         if not nights:
             empty = {f.name: F.lit(None).cast(f.stored) for f in view.feature_columns}
             result = result.withColumns(empty)
             continue
-        features = _each_once(view, _features(spark, settings, view, nights, progress))
+        features = features_known(spark, settings, view, nights, progress=progress)
         require_key_types("The table to be given features has", spine, view, features)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
-            age = F.col(f"`{timestamp}`").cast("timestamp").cast("double") - F.unix_seconds(
-                F.date_add(AS_OF, 1).cast("timestamp")
-            )
-            fresh = age <= max_age.total_seconds()
+            fresh = age_s(timestamp) <= max_age.total_seconds()
             joined = joined.withColumns({name: F.when(fresh, F.col(name)) for name in view.feature_names})
         result = joined.select(*(f"`{name.replace('`', '``')}`" for name in result.columns), *view.feature_names)
     return result
@@ -103,28 +98,50 @@ def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
     return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))
 
 
-def _within(seen: "Column", view: FeatureView) -> "Column":
-    """The as-of date of a view that is seen; null before its first."""
+def seen_date(timestamp: str, view: FeatureView) -> "Column":
+    """The as-of date of a view that is seen at a timestamp; null before its first."""
     from pyspark.sql import functions as F
 
+    # The day before that of the timestamp, UTC: a day ends where the next one begins.
+    seen = F.date_sub(F.to_date(F.col(f"`{timestamp}`").cast("timestamp")), 1)
     last = F.least(seen, F.lit(view.end)) if view.end else seen
     return F.when(last >= F.lit(view.start), last)
 
 
-def _features(
-    spark: "SparkSession", settings: Settings, view: FeatureView, nights: Sequence[date], progress: Progress
+def age_s(timestamp: str, as_of: str = AS_OF) -> "Column":
+    """Seconds from the end of an as-of date to a timestamp."""
+    from pyspark.sql import functions as F
+
+    ended = F.unix_seconds(F.date_add(as_of, 1).cast("timestamp"))
+    return F.col(f"`{timestamp}`").cast("timestamp").cast("double") - ended
+
+
+def features_known(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    pins: Pins | None = None,
+    progress: Progress = no_progress,
 ) -> "DataFrame":
-    """Key columns, `as_of` and features of nights: from the table where they are current, else computed."""
-    require_nights(settings, view, nights)
-    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights)
+    """Key columns, `as_of` and features of nights, from the table where they are current, else computed.
+
+    The job that reads them fails where a function returned a row twice; see `forecache.lake.refusals.refusal_in`.
+
+    Raises:
+        InputError: A date has no delivery.
+    """
+    require_nights(settings, view, nights, pins=pins)
+    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
     current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
     lacking = [night for night in nights if night not in current]
     frames = [read_view(spark, settings, view, current)] if current else []
     for first in range(0, len(lacking), _DATES_AT_ONCE):
         some = lacking[first : first + _DATES_AT_ONCE]
         progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
-        frames.append(view_frame(spark, settings, view, some, progress=progress))
-    return reduce(lambda one, other: one.unionByName(other), frames)
+        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress))
+    return _each_once(view, reduce(lambda one, other: one.unionByName(other), frames))
 
 
 def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp: str) -> None:

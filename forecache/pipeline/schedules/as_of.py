@@ -11,6 +11,26 @@ from forecache.pipeline.served import Served
 from forecache.pipeline.sources.table_source import AnySource, first_day
 
 
+class Dated(Protocol):
+    """What has a first and a last as-of date; None: it goes on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> date: ...
+    @property
+    def end(self) -> date | None: ...
+
+
+class Scheduled(Dated, Protocol):
+    """What runs by a schedule, for its as-of dates, once its sources are ingested."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def all_sources(self) -> tuple[AnySource, ...]: ...
+
+
 def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
     return schedule.following(first_day(sources))
 
@@ -48,7 +68,7 @@ def max_age_h(pipeline: Served) -> float:
     return pipeline.schedule.max_age_h if declared is None else declared
 
 
-def newest_as_of(pipeline: Served, now: datetime | None = None) -> date:
+def newest_as_of(pipeline: Scheduled, now: datetime | None = None) -> date:
     """The newest as-of date that has ended, or the last one of data that have.
 
     Args:
@@ -56,17 +76,6 @@ def newest_as_of(pipeline: Served, now: datetime | None = None) -> date:
     """
     newest = pipeline.schedule.newest(now or datetime.now(timezone.utc))
     return min(newest, pipeline.end) if pipeline.end else newest
-
-
-class Dated(Protocol):
-    """What has a first and a last as-of date; None: it goes on."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def start(self) -> date: ...
-    @property
-    def end(self) -> date | None: ...
 
 
 def require_within(declared: Dated, days: Collection[date]) -> None:
@@ -85,7 +94,7 @@ def require_within(declared: Dated, days: Collection[date]) -> None:
             )
 
 
-def require_as_of(pipeline: Served, days: Collection[date]) -> None:
+def require_as_of(pipeline: Scheduled, days: Collection[date]) -> None:
     """Refuse days that are outside the pipeline's dates, or are none of its as-of dates.
 
     Raises:
@@ -102,7 +111,7 @@ def require_as_of(pipeline: Served, days: Collection[date]) -> None:
             )
 
 
-def as_of_range(pipeline: Served, first: date, last: date) -> tuple[date, date]:
+def as_of_range(pipeline: Scheduled, first: date, last: date) -> tuple[date, date]:
     """The first and the last as-of date from `first` to `last`, both of which have ended.
 
     Raises:

@@ -1,0 +1,183 @@
+"""The stage that writes the training set of a real-time model: past requests as the model would have seen them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from forecache.errors import InputError
+from forecache.lake.contracts import name_of, require_labels
+from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.tables import replace_table
+from forecache.lake.delta.writers import write_frame
+from forecache.lake.examples.days import request_days, span_of
+from forecache.lake.examples.lookups import look_up
+from forecache.lake.examples.recorded import record_requests
+from forecache.lake.examples.requests import request_rows
+from forecache.lake.examples.transform import transform_requests
+from forecache.lake.feature_tables.feature_rows import source_states, view_inputs
+from forecache.lake.sources.state import require_delivered, state_history
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.stage import Done, Stage
+from forecache.lake.training_sets.training_set import STAGE
+from forecache.lake.training_sets.training_splits import SPLITS
+from forecache.lake.turn import own_turn
+from forecache.pipeline import AS_OF, FeatureView, Realtime
+from forecache.pipeline.names import REQUEST_ID
+from forecache.pipeline.schedules.as_of import require_within
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+_LEAST_FILES, _ROWS_OF_A_FILE = 8, 1_000_000
+_DAY = timedelta(days=1)
+
+
+def build_examples(
+    spark: "SparkSession",
+    settings: Settings,
+    realtime: Realtime,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Write the training set of a real-time model as known on a night, replacing the one before (older ones stay as
+    Delta versions).
+
+    Each request has the features that its look-ups would have found when it was made: those of the as-of date that had
+    ended. The declared transform is called for each request as when it is asked. The table `training_set_<name>` has
+    `request_id`, `position`, `as_of` (the day of the request), `split`, the features (float32), the label and its
+    weight (double); a request is whole in a file, its rows in order.
+
+    Args:
+        rebuild: Also where the one before is current; a model is then trained on the new version.
+
+    Returns:
+        `details` has, by split: `splits` (rows), `requests`, `as_of` (ISO dates); and `label_mean` by day.
+
+    Raises:
+        InputError: The night is outside the model's dates, a split has no request, a request could not be asked, the
+            transform fails, or the labels are not what a model can be trained on. The table is as it was.
+    """
+    started = time.perf_counter()
+    pins, pipeline = Pins(settings), realtime.training_pipeline
+    require_within(realtime, [night])
+    days = request_days(realtime, night)
+    for source in realtime.trained_examples.sources:
+        require_delivered(settings, source, [night], pins=pins)
+    with own_turn(settings, pipeline.training_table, run_id, progress):
+
+        def build() -> Done:
+            progress(f"training set of {realtime.name} as of {night}", None)
+            return _build(spark, settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
+
+        stage = Stage(settings, STAGE, realtime.name, run_id)
+        row, skipped = stage.once(_inputs(settings, realtime, night, days, pins), build, rebuild=rebuild)
+    return StageResult(
+        stage=STAGE,
+        subject=realtime.name,
+        rows=row.rows,
+        seconds=time.perf_counter() - started,
+        nights=(night,),
+        table=pipeline.training_table,
+        delta_version=row.delta_version,
+        skipped=skipped,
+        details=row.details,
+    )
+
+
+def _inputs(settings: Settings, realtime: Realtime, night: date, days: Mapping[str, Sequence[date]], pins: Pins) -> str:
+    examples, (first, last) = realtime.trained_examples, span_of(days)
+    before = first - timedelta(days=examples.history_days)
+    raw = source_states(settings, examples.sources, [night], pins=pins)[night]
+    raw += "".join(state_history(settings, source, before, night, pins=pins) for source in examples.sources)
+    views = " ".join(f"{view.name}={_known(settings, view, first, last, pins)}" for view in realtime.views)
+    ages = ",".join(f"{each.called}:{each.max_age_h}" for each in realtime.lookups)
+    of_splits = ",".join(f"{split}:{days[split][0]}..{days[split][-1]}" for split in SPLITS)
+    most = realtime.candidates.most if realtime.candidates else 1
+    return f"{raw} {views} ages={ages} most={most} examples={realtime.examples_fingerprint} days={of_splits}"
+
+
+def _known(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:
+    """A text that differs wherever the features differ that requests of some days may see."""
+    end = min(last - _DAY, view.end or last)
+    start = min(max(first - _DAY, view.start), end)
+    nights = [start + timedelta(days=number) for number in range((end - start).days + 1) if start >= view.start]
+    inputs = view_inputs(settings, view, nights, pins=pins)
+    return xxhash.xxh3_128_hexdigest("\n".join(f"{night} {inputs[night]}" for night in nights).encode())
+
+
+def _build(
+    spark: "SparkSession",
+    settings: Settings,
+    realtime: Realtime,
+    days: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins,
+    run_id: str,
+    progress: Progress,
+) -> Done:
+    pipeline = realtime.training_pipeline
+    requests = request_rows(spark, settings, realtime, days, pins=pins).persist()
+    try:
+        files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))
+        looked_up = look_up(spark, settings, realtime, requests, pins=pins, progress=progress)
+        frame = transform_requests(looked_up, realtime, files=files)
+        progress(f"transforming the requests of {realtime.name}", None)
+        schema, written_files = write_frame(frame, settings, pipeline.training_table, fit=False)
+        written = _read(settings, realtime, written_files)
+        require_labels(written, pipeline)
+        details = _details(realtime, days, written)
+        version = replace_table(settings, pipeline.training_table, schema, written_files, run_id=run_id)
+        record_requests(settings, realtime, requests)
+    finally:
+        requests.unpersist()
+    sources = [*realtime.trained_examples.sources, *(source for view in realtime.views for source in view.sources)]
+    return Done(written.num_rows, {**details, **pins.details(sources)}, pipeline.training_table, version)
+
+
+def _read(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> "pa.Table":
+    """`request_id`, `split`, `as_of` and the label of every row of a training set's files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pipeline = realtime.training_pipeline
+    columns = [REQUEST_ID, "split", AS_OF, *realtime.trained_examples.columns]
+    labels = [pa.field(name, pa.float64()) for name in realtime.trained_examples.columns]
+    schema = pa.schema([(REQUEST_ID, pa.string()), ("split", pa.string()), (AS_OF, pa.date32()), *labels])
+    parts = [schema.empty_table()]
+    filesystem = place_of(settings, pipeline.training_table).open()
+    for file in files:
+        with filesystem.open_input_file(file.path) as source:
+            parts.append(pq.read_table(source, columns=columns).cast(schema))
+    return pa.concat_tables(parts)
+
+
+def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "pa.Table") -> dict[str, Any]:
+    """Rows, requests and days by split, and the mean label by day; InputError where a split has no request."""
+    label = realtime.trained_examples.label
+    counts = written.group_by(["split"]).aggregate([([], "count_all"), (REQUEST_ID, "count_distinct")]).to_pylist()
+    rows = {row["split"]: row["count_all"] for row in counts}
+    for split in SPLITS:
+        if not rows.get(split):
+            first, last = days[split][0], days[split][-1]
+            raise InputError(
+                f"The {split} split of {realtime.name!r} has no request from {first} to {last}.",
+                remedy=f"Ingest the days that {name_of(realtime.trained_examples.compute)} makes requests from, or "
+                "train for another night.",
+            )
+    means = written.group_by([AS_OF]).aggregate([(label, "mean")]).to_pylist()
+    requests = {row["split"]: row[f"{REQUEST_ID}_count_distinct"] for row in counts}
+    return {
+        "splits": {split: rows[split] for split in SPLITS},
+        "requests": {split: requests[split] for split in SPLITS},
+        "as_of": {split: [day.isoformat() for day in days[split]] for split in SPLITS},
+        "label_mean": dict(sorted((row[AS_OF].isoformat(), row[f"{label}_mean"]) for row in means)),
+    }

@@ -1,0 +1,84 @@
+"""Look-ups of past requests: the features of each view as they were known when the request was made."""
+
+from typing import TYPE_CHECKING
+
+from forecache.lake.feature_tables.historical import age_s, features_known, seen_date
+from forecache.lake.sources.tables.pins import Pins
+from forecache.pipeline import AS_OF, FeatureView, Lookup, Realtime
+from forecache.pipeline.names import EVENT_TIMESTAMP
+from forecache.results import Progress, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_SEEN, _KEY = "forecache_seen", "forecache_key_"
+
+
+def matrix_column(lookup: str) -> str:
+    """The column of the features of a look-up of that name."""
+    return f"forecache_view_{lookup}"
+
+
+def look_up(
+    spark: "SparkSession",
+    settings: Settings,
+    realtime: Realtime,
+    requests: "DataFrame",
+    *,
+    pins: Pins | None = None,
+    progress: Progress = no_progress,
+) -> "DataFrame":
+    """The rows of requests with a column for each look-up: an array of float in the order of `Lookup.columns`, NaN for
+    a feature that is null; null where the view has no row of the key, or one that is older than `Lookup.max_age_h`.
+
+    A request sees the as-of date that ended at or before it was made; after the end of a view's data, its last.
+    """
+    for lookup in realtime.lookups:
+        requests = _joined(spark, settings, lookup, requests, pins, progress)
+    return requests
+
+
+def _joined(
+    spark: "SparkSession",
+    settings: Settings,
+    lookup: Lookup,
+    requests: "DataFrame",
+    pins: Pins | None,
+    progress: Progress,
+) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    view, column, names = lookup.view, matrix_column(lookup.called), requests.columns
+    seen = seen_date(EVENT_TIMESTAMP, view)
+    nights = sorted(row[0] for row in requests.select(seen).distinct().collect() if row[0] is not None)
+    if not nights:
+        return requests.withColumn(column, F.lit(None).cast("array<float>"))
+    keys = [f"{_KEY}{place}" for place in range(len(view.key))]
+    known = features_known(spark, settings, view, nights, pins=pins, progress=progress).select(
+        *(F.col(name).alias(key) for name, key in zip(view.key, keys, strict=True)),
+        F.col(AS_OF).alias(_SEEN),
+        _matrix(view).alias(column),
+    )
+    asked = requests.withColumn("forecache_asked", seen)
+    same = [asked[f"`{name}`"] == known[key] for name, key in zip(lookup.by, keys, strict=True)]
+    joined = asked.join(known, [asked["forecache_asked"] == known[_SEEN], *same], "left")
+    found = F.col(column)
+    if lookup.max_age_h is not None:
+        found = F.when(age_s(EVENT_TIMESTAMP, _SEEN) <= 3600 * lookup.max_age_h, found)
+    return joined.select(*(f"`{name}`" for name in names), found.alias(column))
+
+
+def _matrix(view: FeatureView) -> "Column":
+    """What is served of a view's row: an array of float, NaN for null."""
+    from pyspark.sql import functions as F
+
+    unknown = F.lit(float("nan")).cast("float")
+    parts = []
+    for feature in view.served_features:
+        if feature.size:
+            numbers = F.transform(F.col(feature.name).cast("array<float>"), lambda number: F.coalesce(number, unknown))
+            parts.append(F.coalesce(numbers, F.array_repeat(unknown, feature.size)))
+        else:
+            parts.append(F.array(F.coalesce(F.col(feature.name).cast("float"), unknown)))
+    return F.concat(*parts)

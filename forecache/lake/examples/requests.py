@@ -1,0 +1,105 @@
+"""Past requests as their declaration has them, in types that a transform gets, each in its split."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import InputError
+from forecache.lake.contracts import name_of
+from forecache.lake.examples.days import span_of
+from forecache.lake.sources.rows import horizon_rows
+from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.training_sets.training_splits import SPLITS
+from forecache.pipeline import AS_OF, Realtime, RequestField
+from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_WHOLE = ("tinyint", "smallint", "int", "bigint")
+_NUMBERS = (*_WHOLE, "float", "double", "boolean", "decimal")
+_TAKES: Mapping[str, tuple[str, ...]] = {
+    "bigint": _WHOLE,
+    "double": (*_WHOLE, "float", "double", "decimal"),
+    "boolean": ("boolean",),
+    "string": ("string",),
+    "timestamp": ("timestamp", "timestamp_ntz"),
+    "date": ("date",),
+}
+"""By the type of a request field, the types of Spark that a column of it may have."""
+
+
+def request_rows(
+    spark: "SparkSession",
+    settings: Settings,
+    realtime: Realtime,
+    days: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins | None = None,
+) -> "DataFrame":
+    """`request_id`, `event_timestamp`, `position` (int), `as_of` (the day of the request), `split`, the fields in their
+    types, the label and its weight (double), of the requests made on the days of the splits.
+
+    Args:
+        days: By split; see `request_days`.
+        pins: The existing tables as the run sees them; None: as they are now.
+
+    Raises:
+        InputError: A column is missing, or of another type.
+    """
+    from pyspark.sql import functions as F
+
+    examples, (first, last) = realtime.trained_examples, span_of(days)
+    before = first - timedelta(days=examples.history_days + 1)
+    until = (last - before).days + examples.horizon_days
+    rows = horizon_rows(spark, settings, examples.sources, [before], until, pins=pins)
+    computed = examples.compute({name: frame.drop(AS_OF) for name, frame in rows.items()}, first, last)
+    if realtime.candidates is None and POSITION not in computed.columns:
+        computed = computed.withColumn(POSITION, F.lit(0))
+    _require_types(realtime, dict(computed.dtypes))
+    day = F.to_date(F.col(EVENT_TIMESTAMP).cast("timestamp"))
+    split = F.coalesce(*(F.when(day.isin(list(days[name])), F.lit(name)) for name in SPLITS))
+    typed = computed.select(
+        REQUEST_ID,
+        F.col(EVENT_TIMESTAMP).cast("timestamp").alias(EVENT_TIMESTAMP),
+        F.col(POSITION).cast("int").alias(POSITION),
+        day.alias(AS_OF),
+        split.alias("split"),
+        *(_typed(field) for field in realtime.all_fields),
+        *(F.col(name).cast("double").alias(name) for name in examples.columns),
+    )
+    return typed.where(F.col("split").isNotNull())
+
+
+def _typed(field: RequestField) -> "Column":
+    """The column of a field in its type; null is its default, as when it is asked."""
+    from pyspark.sql import functions as F
+
+    column = F.col(field.name).cast(field.type)
+    if field.default is not None:
+        column = F.coalesce(column, F.lit(field.default).cast(field.type))
+    return column.alias(field.name)
+
+
+def _require_types(realtime: Realtime, types: Mapping[str, str]) -> None:
+    examples = realtime.trained_examples
+    wanted: dict[str, tuple[str, ...]] = {
+        REQUEST_ID: ("string",),
+        EVENT_TIMESTAMP: _TAKES["timestamp"],
+        POSITION: _WHOLE,
+        **{field.name: _TAKES[field.type] for field in realtime.all_fields},
+        **dict.fromkeys(examples.columns, _NUMBERS),
+    }
+    for name, kinds in wanted.items():
+        found: Any = types.get(name)
+        if found is None:
+            raise InputError(
+                f"The examples of {realtime.name!r} lack the column {name!r}.",
+                remedy=f"Return it from {name_of(examples.compute)}.",
+            )
+        if found.partition("(")[0] not in kinds:
+            raise InputError(
+                f"The column {name!r} of the examples of {realtime.name!r} is a {found}.",
+                remedy=f"Return {' or '.join(kinds)} from {name_of(examples.compute)}: cast it.",
+            )

@@ -1,0 +1,189 @@
+"""The request transform in Spark: the same call for each past request as when it is asked.
+
+Runs in Spark's Python workers: a partition has whole requests, their rows in order.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import ForecacheError
+from forecache.lake.examples.lookups import matrix_column
+from forecache.lake.refusals import REFUSED
+from forecache.pipeline import AS_OF, Realtime
+from forecache.pipeline.code.fingerprint import fingerprint
+from forecache.pipeline.code.imported import Named
+from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
+from forecache.pipeline.realtime.building import RowsBuilder, transformed
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> "DataFrame":
+    """`request_id`, `position`, `as_of`, `split`, the features (float), the label and its weight, in a fixed order.
+
+    Args:
+        rows: Of requests with their look-ups; see `request_rows` and `look_up`.
+        files: In how many partitions the requests are dealt out.
+
+    The job that reads them fails where a request cannot be asked; see `forecache.lake.refusals.refusal_in`.
+    """
+    copied = [REQUEST_ID, POSITION, AS_OF, "split"]
+    labels = list(realtime.trained_examples.columns)
+    fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]
+    schema = ", ".join([f"{REQUEST_ID} string", f"{POSITION} int", f"{AS_OF} date", "split string", *fields])
+    ordered = rows.repartition(files, REQUEST_ID).sortWithinPartitions(REQUEST_ID, POSITION)
+    called: Any = _Requests.of(realtime, copied, labels)
+    return ordered.mapInArrow(called, schema)
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """What the workers get to call the transform."""
+
+    name: str
+    builder: RowsBuilder
+    transform: Named
+    code: str
+    features: tuple[str, ...]
+    request: tuple[str, ...]
+    candidates: tuple[str, ...]
+    most: int
+    lookups: Mapping[str, tuple[int, bool]]
+    constant: tuple[str, ...]
+    copied: Sequence[str]
+    labels: Sequence[str]
+
+    @classmethod
+    def of(cls, realtime: Realtime, copied: Sequence[str], labels: Sequence[str]) -> "_Requests":
+        request = tuple(field.name for field in realtime.request)
+        of = realtime.trained_examples
+        weight = (of.weight,) if of.weight and of.kind == "ranking" else ()
+        return cls(
+            realtime.name,
+            RowsBuilder(realtime),
+            Named.of(realtime.transform_path),
+            _described(realtime.transform),
+            realtime.feature_names,
+            request,
+            tuple(field.name for field in realtime.candidates.fields) if realtime.candidates else (),
+            realtime.candidates.most if realtime.candidates else 1,
+            {each.called: (len(each.columns), set(each.by) <= set(request)) for each in realtime.lookups},
+            (EVENT_TIMESTAMP, *request, *weight),
+            copied,
+            labels,
+        )
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        try:
+            transform = self.transform.load(code=self.code, described=_described, to="transform requests")
+            for batch in whole_requests(batches):
+                yield self._transformed(batch, transform)
+        except ForecacheError as error:
+            raise ValueError(f"{REFUSED} {error}".replace("\n", " ")) from None
+
+    def _transformed(self, batch: pa.RecordBatch, transform: Callable[..., Any]) -> pa.RecordBatch:
+        starts = request_starts(batch.column(REQUEST_ID))
+        self._check(batch, starts)
+        ends = np.append(starts[1:], batch.num_rows)
+        first = batch.take(pa.array(starts))
+        requests = {name: first.column(name).to_pylist() for name in self.request}
+        fields = {name: _values(batch.column(name)) for name in self.candidates}
+        looked = {name: _matrix(batch.column(matrix_column(name)), width) for name, (width, _) in self.lookups.items()}
+        features = np.empty((batch.num_rows, len(self.features)), np.float32)
+        for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            candidates = {name: values[start:end] for name, values in fields.items()}
+            columns = self.builder.columns({n: v[number] for n, v in requests.items()}, candidates or None)
+            # As when it is asked: what is looked up by the request alone is one row.
+            ends_of = {name: start + 1 if by_request else end for name, (_, by_request) in self.lookups.items()}
+            views = {name: matrix[start : ends_of[name]] for name, (matrix, _) in looked.items()}
+            found = {name: known[start : ends_of[name]] for name, (_, known) in looked.items()}
+            rows = self.builder.rows(columns, views, found)
+            features[start:end] = transformed(transform, self.transform.path, rows, len(self.features))
+        arrays = [batch.column(name) for name in self.copied]
+        arrays += [_nullable(features[:, place]) for place in range(len(self.features))]
+        arrays += [batch.column(name) for name in self.labels]
+        return pa.RecordBatch.from_arrays(arrays, names=[*self.copied, *self.features, *self.labels])
+
+    def _check(self, batch: pa.RecordBatch, starts: np.ndarray) -> None:
+        """Refuse requests that could not be asked: several values of one field, a place twice, too many candidates."""
+        if batch.column(REQUEST_ID).null_count:
+            raise ValueError(f"{REFUSED} The examples of {self.name!r} have a request without {REQUEST_ID!r}.")
+        inside = np.ones(batch.num_rows, np.bool_)
+        inside[starts] = False
+        for name in self.constant:
+            changed = inside & _changed(batch.column(name))
+            if changed.any():
+                self._refuse(batch, changed, f"has several values of {name!r}", "Return one value for each request.")
+        places = _values(batch.column(POSITION)).astype(np.int64)
+        twice = inside & (np.diff(places, prepend=places[:1] - 1) == 0)
+        if twice.any():
+            what = "has several rows" if self.most == 1 else "has two candidates in one place"
+            self._refuse(batch, twice, what, "Number the candidates of a request from 0.")
+        sizes = np.diff(np.append(starts, batch.num_rows))
+        if sizes.max(initial=0) > self.most:
+            large = np.zeros(batch.num_rows, np.bool_)
+            large[starts[sizes > self.most]] = True
+            remedy = f"At most {self.most} are asked to be ranked: return fewer, or raise `Candidates.most`."
+            self._refuse(batch, large, f"has {int(sizes.max())} candidates", remedy)
+
+    def _refuse(self, batch: pa.RecordBatch, rows: np.ndarray, what: str, remedy: str) -> None:
+        request = batch.column(REQUEST_ID)[int(rows.argmax())].as_py()
+        raise ValueError(f"{REFUSED} The request {request!r} of the examples of {self.name!r} {what}. {remedy}")
+
+
+def _described(transform: Callable[..., Any]) -> str:
+    return fingerprint(transform=transform)
+
+
+def whole_requests(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of a partition, dealt out so that a request is whole in a batch."""
+    rest: pa.RecordBatch | None = None
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        together = batch if rest is None else _one_batch([rest, batch])
+        last = int(request_starts(together.column(REQUEST_ID))[-1])
+        if last:
+            yield together.slice(0, last)
+        rest = together.slice(last)
+    if rest is not None:
+        yield rest
+
+
+def request_starts(ids: pa.Array) -> np.ndarray:
+    """The first row of each run of equal ids, int64 [requests]."""
+    return np.flatnonzero(np.append(True, _changed(ids)[1:])[: len(ids)])
+
+
+def _one_batch(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+def _changed(column: pa.Array) -> np.ndarray:
+    """Whether each value differs from the one before it, bool [n]; nulls are equal. False for the first."""
+    codes = column.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    return np.diff(codes, prepend=codes[:1]) != 0
+
+
+def _values(column: pa.Array) -> Any:
+    """Values of a field: an array of its numpy type, or a list where they are texts or a null is among them."""
+    if column.null_count or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.to_pylist()
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _matrix(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of a look-up, float32 [n, width], NaN where there is no row; and where there is one, bool [n]."""
+    found = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+    matrix = np.full((len(column), width), np.nan, np.float32)
+    matrix[found] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    return matrix, found
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    return pa.array(values, pa.float32(), mask=np.isnan(values))

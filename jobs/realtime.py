@@ -1,0 +1,83 @@
+"""The jobs of a real-time model: nights of its views and their stores, its training, and its release."""
+
+import dagster as dg
+
+from assets.candidate import build_candidate, candidate_name
+from assets.examples import build_asked_training_set
+from assets.model import build_model, model_name, registered_model
+from assets.published import published_name
+from assets.released import build_released, released_name, views_together
+from forecache.pipeline import Realtime, RegisteredModel, TorchModel
+from forecache.pipeline.schedules.schedule import NEVER
+from jobs.approval import build_approval_job
+from jobs.common import AssetJob, newest_night_schedule
+from jobs.delivered import build_delivered_sensors
+from jobs.training import build_training_schedule
+from jobs.tuning import build_tuning_job
+
+
+def asked_night_selection(realtime: Realtime) -> dg.AssetSelection:
+    views = views_together(realtime)
+    tables, stores = [view.feature_table for view in views], [published_name(view) for view in views]
+    return dg.AssetSelection.assets(*tables, *stores, released_name(realtime))
+
+
+def asked_training_selection(realtime: Realtime) -> dg.AssetSelection:
+    pipeline = realtime.training_pipeline
+    names = (pipeline.training_table, candidate_name(pipeline), model_name(pipeline), released_name(realtime))
+    return dg.AssetSelection.assets(*names)
+
+
+def build_asked_nightly_job(realtime: Realtime) -> AssetJob:
+    """Ingest, features, their stores, and a new release where something has changed."""
+    return dg.define_asset_job(
+        f"nightly_{realtime.name}",
+        selection=asked_night_selection(realtime),
+        description=f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
+    """Training alone, and the first run: training, and the night with what the gate let through."""
+    training, night = asked_training_selection(realtime), asked_night_selection(realtime)
+    return [
+        dg.define_asset_job(
+            f"training_{realtime.name}",
+            selection=training,
+            description=f"Train {realtime.name} on past requests, let the gate decide, and release what passes.",
+            executor_def=dg.in_process_executor,
+        ),
+        dg.define_asset_job(
+            f"full_{realtime.name}",
+            selection=training | night,
+            description=f"Train {realtime.name}, then build and publish what it looks up, and release it.",
+            executor_def=dg.in_process_executor,
+        ),
+    ]
+
+
+def realtime_definitions(realtime: Realtime) -> dg.Definitions:
+    """The assets, jobs and schedules of a real-time model; those of its views are defined once for all their users."""
+    pipeline, nightly = realtime.training_pipeline, build_asked_nightly_job(realtime)
+    about = f"{realtime.schedule.cron} ({realtime.schedule.time_zone}): what {realtime.name} looks up, and its release."
+    defined = dg.Definitions(
+        assets=[build_released(realtime)],
+        jobs=[nightly],
+        schedules=[newest_night_schedule(realtime, nightly, description=about)] if realtime.all_sources else [],
+        sensors=build_delivered_sensors(realtime, nightly),
+    )
+    if isinstance(realtime.model, RegisteredModel):
+        watched = dg.Definitions(assets=[registered_model(pipeline, realtime.model)])
+        return dg.Definitions.merge(defined, watched)
+    if not realtime.is_trained:
+        return defined
+    training, full = build_asked_training_jobs(realtime)
+    searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
+    approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
+    trained = dg.Definitions(
+        assets=[build_asked_training_set(realtime), build_candidate(pipeline), build_model(pipeline)],
+        jobs=[training, full, *searches, *approval],
+        schedules=[build_training_schedule(realtime, training)] if realtime.schedule.training != NEVER else [],
+    )
+    return dg.Definitions.merge(defined, trained)

@@ -1,0 +1,193 @@
+"""The training set of a real-time model: requests as they would have been answered, never with what came later."""
+
+import json
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from offered_project.pipelines.offers import SHOWN, offers
+from offered_project.transforms import FEATURES
+from offered_project.views import VISITS
+from offered_sample import NIGHT, Shown, Visit, expected, land_offers, shown, visits
+
+from forecache.errors import InputError
+from forecache.lake.examples.build import build_examples
+from forecache.lake.examples.days import request_days
+from forecache.lake.ingest.ingest import ingest
+from forecache.settings import Settings, load_settings
+
+BOUGHT, ASKED = visits(), shown()
+
+
+def lake(settings: Settings, spark: Any, bought: list[Visit], asked: list[Shown]) -> Settings:
+    land_offers(settings, bought, asked)
+    for source in (VISITS, SHOWN):
+        ingest(spark, settings, source)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("offers") / "home"
+    return lake(load_settings(home=home, project="offered_project", spark_master="local[2]"), spark, BOUGHT, ASKED)
+
+
+@pytest.fixture(scope="module")
+def built(landed: Settings, spark: Any) -> Any:
+    return build_examples(spark, landed, offers, NIGHT, run_id="first")
+
+
+def written(settings: Settings) -> pa.Table:
+    table = DeltaTable(settings.table_uri("training_set_offers")).to_pyarrow_table()
+    return table.sort_by([("request_id", "ascending"), ("position", "ascending")])
+
+
+def features_of(table: pa.Table) -> np.ndarray:
+    return np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in FEATURES])
+
+
+def test_the_whole_table_is_what_a_plain_computation_gives(landed: Settings, built: Any) -> None:
+    table = written(landed)
+    assert table.schema.names == ["request_id", "position", "as_of", "split", *FEATURES, "taken"]
+    days = request_days(offers, NIGHT)
+    of_day = {day: split for split, some in days.items() for day in some}
+    rows = sorted((row for row in ASKED if row.at.date() in of_day), key=lambda row: (row.request, row.place))
+    assert table["request_id"].to_pylist() == [row.request for row in rows]
+    assert table["position"].to_pylist() == [row.place for row in rows]
+    assert table["as_of"].to_pylist() == [row.at.date() for row in rows]
+    assert table["split"].to_pylist() == [of_day[row.at.date()] for row in rows]
+    assert table["taken"].to_pylist() == [float(row.taken) for row in rows]
+    known = expected(BOUGHT, ASKED)
+    wanted = np.array([known[row.request, row.place] for row in rows], np.float64).astype(np.float32)
+    np.testing.assert_array_equal(features_of(table), wanted)
+    assert np.isnan(wanted).any(axis=0)[[0, 2, 7]].all(), "the sample should have unknown keys and nulls"
+
+
+def test_splits_follow_in_time_with_the_horizon_between_them(built: Any) -> None:
+    days = request_days(offers, NIGHT)
+    assert days == {
+        "train": tuple(date(2026, 1, day) for day in range(4, 10)),
+        "validation": (date(2026, 1, 11), date(2026, 1, 12)),
+        "test": (date(2026, 1, 14), date(2026, 1, 15)),
+    }
+    assert built.details["as_of"]["test"] == ["2026-01-14", "2026-01-15"]
+    assert built.details["requests"] == {"train": 72, "validation": 24, "test": 24}
+    assert sum(built.details["splits"].values()) == built.rows
+
+
+def test_a_request_never_sees_its_own_day_or_a_later_one(landed: Settings, spark: Any, settings: Settings) -> None:
+    day = date(2026, 1, 11)
+    later = [
+        replace(each, spend=None if each.spend is None else each.spend + 1e6) if each.day >= day else each
+        for each in BOUGHT
+    ] + [Visit(row.household, row.product, 5e6, row.at.date()) for row in ASKED if row.at.date() >= day]
+    changed = settings.model_copy(update={"project": "offered_project"})
+    build_examples(spark, lake(changed, spark, later, ASKED), offers, NIGHT)
+    before, after = written(landed), written(changed)
+    until = np.array([made <= day for made in before["as_of"].to_pylist()])
+    first, second = features_of(before), features_of(after)
+    np.testing.assert_array_equal(first[until], second[until])
+    assert until.any()
+    differs = (first != second) & ~(np.isnan(first) & np.isnan(second))
+    assert differs[~until].any(axis=1).all()
+
+
+def test_a_request_is_whole_in_a_file_and_in_order(landed: Settings, built: Any) -> None:
+    seen: set[str] = set()
+    for file in DeltaTable(landed.table_uri("training_set_offers")).file_uris():
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(file, columns=["request_id", "position"]).to_pylist()
+        assert rows == sorted(rows, key=lambda row: (row["request_id"], row["position"]))
+        ids = {row["request_id"] for row in rows}
+        assert not ids & seen
+        seen |= ids
+    assert len(seen) == 120
+
+
+def test_it_is_current_until_something_changes(landed: Settings, built: Any, spark: Any) -> None:
+    again = build_examples(spark, landed, offers, NIGHT)
+    assert (again.skipped, again.delta_version, again.details) == (True, built.delta_version, built.details)
+    older = replace(offers, lookups=(replace(offers.lookups[0], max_age_h=8.0), *offers.lookups[1:]))
+    aged = build_examples(spark, landed, older, NIGHT)
+    assert not aged.skipped
+    table = written(landed)
+    at = {(row.request, row.place): row.at for row in ASKED}
+    keys = zip(table["request_id"].to_pylist(), table["position"].to_pylist(), strict=True)
+    hours = np.array([at[key].hour for key in keys])
+    spend = table["spend_3d"].to_numpy(zero_copy_only=False)
+    assert np.isnan(spend[hours >= 8]).all()
+    assert not np.isnan(spend[hours < 8]).all()
+    assert not build_examples(spark, landed, offers, NIGHT).skipped
+    assert build_examples(spark, landed, offers, NIGHT, rebuild=True).delta_version == aged.delta_version + 2
+
+
+def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -> None:
+    from forecache.lake.examples.recorded import recorded_requests_file
+
+    texts = json.loads(recorded_requests_file(landed, "offers").read_bytes())
+    assert len(texts) == 12
+    sent = [json.loads(text) for text in texts]
+    last = {row.request: row for row in ASKED if row.at.date() == date(2026, 1, 15)}
+    assert {(each["household_id"], each["asked_at"]) for each in sent} == {
+        (row.household, row.at.isoformat().replace("+00:00", "Z")) for row in last.values()
+    }
+    assert set(sent[0]["candidates"][0]) == {"product_id", "price"}
+    assert {each["channel"] for each in sent} <= {"app", "web"}, "an empty channel is asked as its default"
+    columns = offers.training_pipeline.feature_names
+    assert columns == FEATURES
+
+
+def changed_examples(**columns: Any) -> Any:
+    """The offers, whose examples have other columns: functions of their frame."""
+
+    def compute(rows: Any, first: Any, last: Any) -> Any:
+        frame = offers.trained_examples.compute(rows, first, last)
+        for name, column in columns.items():
+            frame = frame.drop(name) if column is None else frame.withColumn(name, column(frame))
+        return frame
+
+    return replace(offers, examples=replace(offers.trained_examples, compute=compute))
+
+
+def test_examples_that_could_not_be_asked_are_refused_and_the_table_stays(
+    landed: Settings, built: Any, spark: Any
+) -> None:
+    from pyspark.sql import functions as F
+
+    version = DeltaTable(landed.table_uri("training_set_offers")).version()
+    cases = [
+        ({"price": None}, "The examples of 'offers' lack the column 'price'. Return it from compute"),
+        ({"product_id": lambda frame: frame.position}, "'product_id' of the examples of 'offers' is a int"),
+        ({"household_id": lambda frame: frame.position.cast("bigint")}, "has several values of 'household_id'"),
+        ({"position": lambda frame: F.lit(0)}, "has two candidates in one place"),
+        ({"request_id": lambda frame: F.concat("household_id", "channel")}, "has several values of"),
+        ({"household_id": lambda frame: F.lit(None).cast("bigint")}, "The request field 'household_id' is missing"),
+        ({"taken": lambda frame: F.lit(0.5)}, "The label 'taken' .* is 0.5 in .* whole numbers from 0 to 30"),
+        ({"taken": lambda frame: F.lit(31)}, "The label 'taken' .* is 31.0"),
+        ({"event_timestamp": lambda frame: F.lit("2020-01-01").cast("timestamp")}, "The train split .* has no request"),
+    ]
+    for columns, message in cases:
+        with pytest.raises(InputError, match=message):
+            build_examples(spark, landed, changed_examples(**columns), NIGHT)
+    fewer = replace(offers, candidates=replace(offers.candidates, most=3))
+    with pytest.raises(InputError, match=r"has \d candidates. At most 3 are asked"):
+        build_examples(spark, landed, fewer, NIGHT)
+    assert DeltaTable(landed.table_uri("training_set_offers")).version() == version
+
+
+def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:
+    with pytest.raises(
+        InputError, match="cannot train on the night 2026-01-08: its data starts on 2026-01-01."
+    ) as said:
+        build_examples(spark, landed, offers, date(2026, 1, 8))
+    assert "Train on 2026-01-09 or later" in str(said.value)
+    assert request_days(offers, date(2026, 1, 9))["train"] == (date(2026, 1, 2),)
+    with pytest.raises(InputError, match="lies outside 'offers'"):
+        build_examples(spark, landed, offers, date(2025, 12, 31))
+    with pytest.raises(InputError, match="has no landing file"):
+        build_examples(spark, landed, offers, NIGHT + timedelta(days=1))
