@@ -109,6 +109,10 @@ def test_a_prediction_has_the_same_bits_whatever_the_batch(runtime: Any, made: C
         for first in (0, 1, 17):
             part = ROWS[first : first + size]
             assert score_arrays(kernel, spec, [_lists(part)]).equals(whole.slice(first, len(part))), (size, first)
+    for size in (1, 50, 1500):  # as a matrix, which a request in real time is
+        (of_lists,), (of_matrix,) = kernel.run([_lists(ROWS[:size])]), kernel.run_matrix(ROWS[:size])
+        assert of_lists.dtype == of_matrix.dtype
+        assert of_lists.tobytes() == of_matrix.tobytes()
 
 
 def _lists(rows: np.ndarray) -> pa.Array:
