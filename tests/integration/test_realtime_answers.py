@@ -1,21 +1,48 @@
 """Real-time models over HTTP, in a reader started as users start it."""
 
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
+import orjson
 import pytest
-from reader_support import RunningReader, running_reader
-from realtime_support import write_views
-from release_support import a_request, make_release
+from ranking_code import transforms
+from reader_support import RunningReader, eventually, running_reader
+from realtime_support import HOUSEHOLD_KEY, write_packed, write_views
+from release_support import HOUSEHOLD, a_request, make_release
 
+from forecache.pipeline.realtime.ladder import Default, LastNight, OrderGiven, Stored
+from forecache.pipeline.realtime.request import RequestField
+from forecache.reader.tokens import create_token
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.format import Release
 from forecache.settings import Settings, load_settings
+from forecache.store.fields import Field
+
+POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+FRAUD = {
+    "name": "fraud",
+    "features": ("amount", "spend"),
+    "transform": transforms.fraud,
+    "request": (RequestField("household_id", "bigint"), RequestField("amount", "double")),
+    "candidates": None,
+    "lookups": (HOUSEHOLD,),
+}
+
+
+def new_settings(tmp_path_factory: pytest.TempPathFactory, **more: Any) -> Settings:
+    settings = load_settings(home=str(tmp_path_factory.mktemp("home")), **more)
+    write_views(settings)
+    return settings
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
-    write_views(settings)
-    make_release(settings)
+    settings = new_settings(tmp_path_factory)
+    make_release(settings, ladder=(POPULAR, OrderGiven()), deadline_ms=5000.0)
+    make_release(settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], deadline_ms=5000.0)
     return settings
 
 
@@ -25,10 +52,15 @@ def reader(settings: Settings) -> Iterator[RunningReader]:
         yield running
 
 
-def ask(reader: RunningReader, body: bytes | str, **headers: str) -> httpx.Response:
-    return httpx.post(
-        f"{reader.url}/v1/ranking", content=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
-    )
+def ask(reader: RunningReader, body: bytes, name: str = "ranking", **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(f"{reader.url}/v1/{name}", content=body, headers=named)
+
+
+def counted(reader: RunningReader, metric: str) -> float:
+    """The sum of the samples of a metric whose line begins so."""
+    lines = httpx.get(f"{reader.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"forecache_realtime_{metric}"))
 
 
 def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_come_from(reader: RunningReader) -> None:
@@ -44,5 +76,202 @@ def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_com
     assert {name: (each["version"], each["stale"]) for name, each in answer["stores"].items()} == {
         "household": (1, False), "product": (1, False),
     }  # fmt: skip
-    assert answer["timings_ms"]["total"] > 0
-    assert answer["deadline_ms"] == 50
+    assert answer["deadline_ms"] == 5000
+    times = answer["timings_ms"]
+    assert list(times) == ["wait", "parse", "lookup", "transform", "model", "ladder", "render", "total"]
+    assert sum(times.values()) == pytest.approx(2 * times["total"], abs=0.01)
+
+
+def test_a_model_without_candidates_answers_with_one_value(reader: RunningReader) -> None:
+    answer = ask(reader, b'{"household_id":2,"amount":10.5,"request_id":"r-1"}', "fraud").json()
+    assert answer["value"].keys() == {"score"}
+    assert isinstance(answer["value"]["score"], float)
+    assert answer["request_id"] == "r-1"
+    assert answer["rungs"] == {"model": 1}
+
+
+def test_unknown_keys_are_unknown_features_and_no_error(reader: RunningReader) -> None:
+    answer = ask(reader, a_request(household=99, products=["nothing", "a"])).json()
+    assert answer["rungs"] == {"model": 2}
+
+
+def test_a_request_without_candidates_gets_an_empty_ranking(reader: RunningReader) -> None:
+    answer = ask(reader, a_request(products=[])).json()
+    assert answer["items"] == []
+    assert answer["rungs"] == {}
+
+
+def test_a_trace_goes_on_in_the_answer(reader: RunningReader) -> None:
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    answered = ask(reader, a_request(), traceparent=f"00-{trace}-{span}-01").headers["traceparent"]
+    assert answered.startswith(f"00-{trace}-")
+    assert answered.endswith("-01")
+    assert span not in answered
+    assert "traceparent" not in ask(reader, a_request(), traceparent="nonsense").headers
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "slug"),
+    [
+        (b"", {}, 400, "bad-request"),
+        (b'{"household_id":1}', {}, 400, "bad-request"),
+        (orjson.dumps({"household_id": 1, "candidates": [{"product_id": ""}]}), {}, 400, "bad-key"),
+        (orjson.dumps({"household_id": 1, "candidates": [{"product_id": "x" * 600}]}), {}, 400, "bad-key"),
+        (a_request(products=["a"] * 201), {}, 422, "too-many-candidates"),
+        (a_request(), {"x_deadline_ms": "0"}, 504, "deadline-passed"),
+        (a_request(), {"x_deadline_ms": "soon"}, 400, "bad-request"),
+        (a_request(), {"content_type": "text/plain"}, 415, "unsupported-media-type"),
+        (b" " * (2 << 20), {}, 413, "body-too-large"),
+    ],
+)
+def test_a_bad_request_gets_a_problem(
+    reader: RunningReader, body: bytes, headers: dict[str, str], status: int, slug: str
+) -> None:
+    response = ask(reader, body, **headers)
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:forecache:problem:{slug}")
+
+
+def test_a_request_that_is_too_late_on_arrival_gets_the_last_rung_and_is_told_so(reader: RunningReader) -> None:
+    late = counted(reader, 'late_answers_total{model="ranking"')
+    answer = ask(reader, a_request(), x_request_start=f"t={time.time() - 20:.3f}").json()
+    assert answer["rung"] == "order_given"
+    assert answer["why"] == "deadline"
+    assert answer["late"] is True
+    assert counted(reader, 'late_answers_total{model="ranking"') == late + 1
+
+
+def test_a_deadline_that_the_model_cannot_keep_is_kept_by_a_lower_rung(reader: RunningReader) -> None:
+    answer = ask(reader, a_request(), x_deadline_ms="0.05").json()
+    assert answer["rung"] in ("last_night", "order_given")
+    assert answer["why"] in ("deadline", "overload")
+    assert answer["deadline_ms"] == 0.05
+
+
+def test_the_model_describes_itself_and_other_methods_are_refused(reader: RunningReader) -> None:
+    described = httpx.get(f"{reader.url}/v1/ranking").json()
+    assert described["ladder"] == ["model", "last_night", "order_given"]
+    assert described["runs"] == "loop"
+    assert described["calibrated_p99_ms"] > 0
+    assert [field["name"] for field in described["request"]] == ["household_id", "store_id"]
+    refused = httpx.put(f"{reader.url}/v1/ranking")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert httpx.post(f"{reader.url}/v1/nobody", content=a_request()).status_code == 404
+
+
+def test_the_openapi_document_has_the_request_of_each_model(reader: RunningReader) -> None:
+    paths = httpx.get(f"{reader.url}/openapi.json").json()["paths"]
+    schema = paths["/v1/ranking"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["household_id", "candidates"]
+    assert schema["properties"]["candidates"]["maxItems"] == 200
+    assert "get" in paths["/v1/fraud"]
+
+
+def test_every_answer_is_counted_by_its_rungs_and_stages(reader: RunningReader) -> None:
+    before = [counted(reader, name) for name in ('items_total{model="fraud",rung="model"', "answers_total")]
+    for _ in range(3):
+        ask(reader, b'{"household_id":2,"amount":1.0}', "fraud")
+    after = [counted(reader, name) for name in ('items_total{model="fraud",rung="model"', "answers_total")]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [3, 3]
+    assert counted(reader, 'stage_seconds_total{model="fraud",stage="lookup"') > 0
+
+
+def test_a_view_the_model_was_not_trained_with_is_refused_or_flagged(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings = new_settings(tmp_path_factory)
+    make_release(settings, name="strict", ladder=(POPULAR, OrderGiven()), deadline_ms=5000.0)
+    make_release(settings, name="lenient", on_contract="flag", deadline_ms=5000.0)
+    with running_reader(settings) as reader:
+        assert ask(reader, a_request(), "strict").json()["rung"] == "model"
+        fields = (Field("visits_28d", "float"), Field("other", "float"))
+        write_packed(settings, "household", {1: (2.0, 1.0)}, key=HOUSEHOLD_KEY, fields=fields, contract="new")
+        assert eventually(lambda: ask(reader, a_request(), "strict").json()["rung"] != "model")
+        strict, lenient = (ask(reader, a_request(), name).json() for name in ("strict", "lenient"))
+        assert (strict["rung"], strict["why"]) == ("last_night", "contract")
+        assert lenient["rung"] == "model"
+        assert "household" in lenient["flags"][0]
+        assert "spend_28d" in lenient["flags"][0]
+        assert lenient["stores"]["household"]["version"] == 2
+
+
+def test_a_missing_view_leads_down_the_ladder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
+    make_release(settings)
+    make_release(settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], ladder=(Default(0.5),))
+    with running_reader(settings) as reader:
+        ranked = ask(reader, a_request()).json()
+        assert (ranked["rung"], ranked["why"], ranked["stores"]) == ("order_given", "lookup", {})
+        assert [item["product_id"] for item in ranked["items"]] == ["a", "b", "c"]
+        valued = ask(reader, b'{"household_id":2,"amount":1.0}', "fraud").json()
+        assert (valued["value"], valued["rung"]) == ({"score": 0.5}, "default")
+
+
+def test_a_token_must_cover_the_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = new_settings(tmp_path_factory)
+    make_release(settings)
+    tokens = settings.home / "tokens.json"
+    good, other = (create_token(tokens, "test", [scope])[0] for scope in ("ranking", "household"))
+    with running_reader(settings, reader_tokens=str(tokens)) as reader:
+        statuses = [
+            ask(reader, a_request(), **headers).status_code
+            for headers in ({}, {"authorization": f"Bearer {other}"}, {"authorization": f"Bearer {good}"})
+        ]
+    assert statuses == [401, 403, 200]
+
+
+def test_a_damaged_release_gets_a_problem_and_leaves_what_answers_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings = new_settings(tmp_path_factory)
+    make_release(settings, deadline_ms=5000.0)
+    damage(settings, make_release(settings, name="broken"))
+    with running_reader(settings) as reader:
+        response = ask(reader, a_request(), "broken")
+        assert (response.status_code, response.json()["type"]) == (503, "urn:forecache:problem:not-readable")
+        assert counted(reader, 'swap_failures_total{model="broken"') == 1
+        assert ask(reader, a_request()).json()["release"] == 1
+
+
+def damage(settings: Settings, release: Release) -> None:
+    model = open_releases(settings, release.name).release(release.number) / "model.bin"
+    model.write_bytes(model.read_bytes()[:-1])
+
+
+def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_answer(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings = new_settings(tmp_path_factory)
+    make_release(settings, deadline_ms=10_000.0)
+    stop, answers, failures = threading.Event(), [], []
+
+    def load(url: str) -> None:
+        with httpx.Client() as http:
+            while not stop.is_set():
+                response = http.post(f"{url}/v1/ranking", content=a_request())
+                if response.status_code != 200:
+                    failures.append(response.text)
+                    return
+                answers.append(response.json())
+
+    with running_reader(settings) as reader:
+        threads = [threading.Thread(target=load, args=(reader.url,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(2, 5):
+            write_views(settings, shift=float(number))
+            make_release(settings, version=number, deadline_ms=10_000.0)
+            assert eventually(lambda n=number: bool(answers) and answers[-1]["release"] == n, 20)  # type: ignore[misc]
+            assert eventually(lambda n=number: answers[-1]["stores"]["product"]["version"] == n, 20)  # type: ignore[misc]
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert {answer["rung"] for answer in answers} == {"model"}
+    scores: dict[Any, set[Any]] = {}
+    for answer in answers:
+        versions = tuple(each["version"] for each in answer["stores"].values())
+        scores.setdefault((answer["release"], versions), set()).add(
+            tuple(sorted((item["product_id"], item["score"]) for item in answer["items"]))
+        )
+    assert all(len(each) == 1 for each in scores.values())
+    assert {answer["model"]["version"] for answer in answers} == {1, 2, 3, 4}

@@ -53,7 +53,8 @@ class Engine:
                 found = served.lookups.read(request, now)
                 times.lookup = perf_counter_ns() - began
                 path = served.path
-                scores = path.score_now(request, found)
+                left = clock.until - perf_counter_ns() - served.low_cost.estimate
+                scores = path.score_now(request, found, left)
                 if isinstance(path, InLoopPath):
                     times.transform, times.model = path.times.transform, path.times.model
             except NoScores as error:
@@ -82,7 +83,7 @@ class Engine:
             times.lookup = perf_counter_ns() - began
             began = perf_counter_ns()
             if served.path.in_loop:
-                scores = served.path.score_now(request, found)
+                scores = served.path.score_now(request, found, int((until - monotonic()) * 1e9))
             elif monotonic() + served.path.expected_s() > until:
                 raise TooLate
             else:

@@ -6,7 +6,10 @@ running: only models that run in a bounded time are asked on the loop, and what 
 
 import signal
 import threading
+from time import perf_counter_ns, thread_time_ns
 from types import FrameType
+
+_LEAST_NS = 200_000
 
 
 class Spun(BaseException):
@@ -14,19 +17,35 @@ class Spun(BaseException):
 
 
 class Guard:
-    """Ends guarded code that takes too long, on the main thread of a process; elsewhere it guards nothing."""
+    """Ends guarded code that takes too long, on the main thread of a process; elsewhere it guards nothing.
+
+    A thread that another process keeps from the processor does nothing wrong: what counts is the time that the code has
+    spent on it. Code that neither works nor returns is ended when it has no time left.
+
+    Attributes:
+        spun: Whether the code that was ended last had used up its time on the processor.
+    """
 
     def __init__(self) -> None:
+        self.spun = False
         self._is_armed = False
+        self._cpu_until, self._until = 0, 0
         self.works = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
         if self.works:
             signal.signal(signal.SIGALRM, self._ring)
 
-    def arm(self, seconds: float) -> None:
-        """Raise `Spun` in this thread after a time, and again and again, unless `disarm` is called first."""
+    def arm(self, cpu_ns: int, left_ns: int) -> None:
+        """Raise `Spun` in this thread, unless `disarm` is called first.
+
+        Args:
+            cpu_ns: After it has worked for so long.
+            left_ns: At the latest after so long.
+        """
         if self.works:
+            self._cpu_until, self._until = thread_time_ns() + cpu_ns, perf_counter_ns() + left_ns
             self._is_armed = True
-            signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+            every_s = max(min(cpu_ns, left_ns), _LEAST_NS) / 1e9
+            signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
 
     def disarm(self) -> None:
         # The flag comes first: an alarm between the two calls must not end code that is not guarded.
@@ -36,4 +55,6 @@ class Guard:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self._is_armed:
-            raise Spun
+            self.spun = thread_time_ns() >= self._cpu_until
+            if self.spun or perf_counter_ns() >= self._until:
+                raise Spun

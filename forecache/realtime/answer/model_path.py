@@ -48,8 +48,11 @@ class ModelPath(Protocol):
 
     in_loop: bool
 
-    def score_now(self, request: ParsedRequest, found: Found) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
         """Scores, float64 or float32 [n], on this thread.
+
+        Args:
+            left_ns: Nanoseconds that the call may take.
 
         Raises:
             NoScores: One of its kinds says why there are none.

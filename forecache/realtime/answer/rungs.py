@@ -49,11 +49,14 @@ class _DotProduct:
     name, needs_request = "dot_product", True
 
     def __init__(self, declared: ladder.DotProduct) -> None:
+        self._declared = declared
         self._user, self._item = _Numbers(declared.user), _Numbers(declared.item)
 
     def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
         users, items = self._user.rows(request, served, now, used), self._item.rows(request, served, now, used)
-        if users.shape[1] != items.shape[1]:
+        stores = (self._declared.user.store, self._declared.item.store)
+        # Two nights' vectors have different axes: their product means nothing while one store is ahead of the other.
+        if users.shape[1] != items.shape[1] or len({used[store].manifest.as_of for store in stores}) > 1:
             raise Unavailable
         return np.einsum("ij,ij->i", np.broadcast_to(users, (len(items), users.shape[1])), items)
 

@@ -31,7 +31,6 @@ class Backlog:
 
     Attributes:
         model_cost: Of an answer by the model.
-        low_cost: Of an answer by a low rung.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,7 +41,7 @@ class Backlog:
         self._is_scheduled = False
         self._ended = 0
         self._turn = Cost(100_000)
-        self.model_cost, self.low_cost = Cost(200_000), Cost(50_000)
+        self.model_cost = Cost(200_000)
 
     def is_calm(self, clock: Clock, now: int) -> bool:
         """Whether a request may be answered at once, in the order of arrival."""
@@ -94,12 +93,12 @@ class Backlog:
     def _give_up(self) -> None:
         """Answer those by a lower rung whose turn would come too late."""
         heap = self._by_deadline
-        later = SLICE_NS + self._turn.estimate + self.model_cost.estimate
+        soon = SLICE_NS + self._turn.estimate
         while heap:
             until, _, job = heap[0]
-            # Before the next turn ends, all that wait may come to the end of their time together.
             if job.run is not None:
-                if until - perf_counter_ns() > later + self._count * self.low_cost.estimate:
+                # Its turn comes after all others that wait, and after those that are still to come.
+                if until - perf_counter_ns() > soon + self._count * self.model_cost.estimate:
                     return
                 self._finish(job, OVERLOAD)
             heapq.heappop(heap)

@@ -31,13 +31,17 @@ class Clock:
 
     Attributes:
         arrived: When it reached the balancer, or this process as far as it can tell.
-        until: When its answer has to be on the way.
-        deadline_ms: The time between them, as granted.
+        until: When its answer has to leave the handler: it takes as long out as the request takes in.
+        deadline_ms: From the arrival until the answer is out, as granted.
     """
 
     arrived: int
     until: int
     deadline_ms: float
+
+    def is_late(self, now: int) -> bool:
+        """Whether the deadline has passed."""
+        return now - self.arrived > self.deadline_ms * 1e6
 
 
 class Hops:
@@ -81,14 +85,18 @@ def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock
             members={"deadline_ms": asked},
         )
     arrived = started - wait
-    return Clock(arrived, arrived + int(asked * 1e6), asked)
+    budget = int(asked * 1e6)
+    return Clock(arrived, arrived + budget - min(hop_wait, budget // 4), asked)
 
 
 def _since(stamp: str, otherwise: int) -> int:
-    """Nanoseconds since a moment: Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it."""
+    """Nanoseconds since a moment: Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it.
+
+    What cannot be understood or believed is not the client's fault, and does not keep it from its answer.
+    """
     text = stamp.removeprefix("t=")
     if not _NUMBER.fullmatch(text):
-        raise _malformed(_START, stamp, "the Unix time such as t=1767225600.123")
+        return otherwise
     moment = float(text)
     while moment > 1e11:
         moment /= 1e3

@@ -100,7 +100,7 @@ class Exchange:
 
 def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clock) -> Scored:
     now = perf_counter_ns()
-    served.cells.count(answered, elapsed=now - clock.arrived, late=now > clock.until)
+    served.cells.count(answered, elapsed=now - clock.arrived, late=clock.is_late(now))
     return scored(answered, request.length)
 
 
@@ -126,7 +126,7 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
         "deadline_ms": clock.deadline_ms,
         "total_ms": round((now - clock.arrived) / 1e6, 3),
     }
-    if now > clock.until:
+    if clock.is_late(now):
         told["late"] = True
     for each in answers:
         if each.answered.why:

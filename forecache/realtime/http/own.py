@@ -14,7 +14,8 @@ from forecache.reader.processes.metrics import ROUTE
 from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
-from forecache.realtime.deadline.backlog import OVERLOAD, Backlog
+from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.deadline.backlog import Backlog
 from forecache.realtime.deadline.clock import Clock, Hops, clock_of
 from forecache.realtime.http.tracing import TRACE, traced
 from forecache.realtime.served import Served
@@ -57,6 +58,8 @@ class OwnProtocol:
 
         if not served.path.in_loop or served.lookups.remote():
             self.send(proto, await self._later(served, body, headers, clock), started)
+        elif clock.until - now < served.model_cost.estimate:
+            run(TooLate.reason)
         elif self._backlog.is_calm(clock, now):
             run("")
         else:
@@ -67,7 +70,7 @@ class OwnProtocol:
         began = perf_counter_ns()
         times = Times(wait=began - clock.arrived)
         try:
-            if why == OVERLOAD and self._engine.only_last(served, clock, self._backlog.waiting):
+            if why and self._engine.only_last(served, clock, self._backlog.waiting):
                 items, request_id = served.parser.items(body)
                 times.parse = perf_counter_ns() - began
                 answered = self._engine.last(served, items, request_id, times, why=why)
@@ -97,7 +100,8 @@ class OwnProtocol:
 
     def _rendered(self, served: Served, answered: Answered, headers: Any, clock: Clock) -> Reply:
         now = perf_counter_ns()
-        late, elapsed = now > clock.until, now - clock.arrived
+        elapsed = now - clock.arrived
+        late = clock.is_late(now)
         body = served.renderer.body(answered, deadline_ms=clock.deadline_ms, elapsed=elapsed, late=late)
         served.cells.count(answered, elapsed=elapsed, late=late)
         trace = headers.get(TRACE)
@@ -109,7 +113,6 @@ class OwnProtocol:
             self._backlog.model_cost.took(spent)
         elif answered.rung == served.rungs[-1].name:
             served.low_cost.took(spent)
-            self._backlog.low_cost.took(spent)
 
     def _failed(self, error: Exception, served: Served) -> Reply:
         if isinstance(error, Problem):

@@ -1,0 +1,108 @@
+"""Requests that wait for the event loop's thread under overload."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from time import perf_counter_ns
+from typing import Any
+
+from forecache.realtime.deadline.backlog import OVERLOAD, Backlog
+from forecache.realtime.deadline.clock import Clock
+
+MS = 1_000_000
+
+
+def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    @wraps(test)
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
+
+
+def spend(nanoseconds: int) -> None:
+    end = perf_counter_ns() + nanoseconds
+    while perf_counter_ns() < end:
+        pass
+
+
+def clock(left_ms: float, now: int) -> Clock:
+    return Clock(now, now + int(left_ms * MS), left_ms)
+
+
+async def burst(backlog: Backlog, deadlines_ms: list[float], cost_ns: int) -> tuple[list[tuple[int, str]], list[float]]:
+    """What became of requests that come at once, in the order in which they were answered: (number, why), ms left."""
+    answered: list[tuple[int, str]] = []
+    left: list[float] = []
+
+    def run(number: int, until: int, why: str) -> None:
+        if not why:
+            spend(cost_ns)
+            backlog.model_cost.took(cost_ns)
+        answered.append((number, why))
+        left.append((until - perf_counter_ns()) / MS)
+
+    now = perf_counter_ns()
+    waits = []
+    for number, deadline_ms in enumerate(deadlines_ms):
+        each = clock(deadline_ms, now)
+        waits.append(backlog.join(each, lambda why, n=number, until=each.until: run(n, until, why)))  # type: ignore[misc]
+    await asyncio.gather(*waits)
+    return answered, left
+
+
+@on_a_loop
+async def test_the_newest_come_first_while_all_have_time() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    answered, _ = await burst(backlog, [60_000.0] * 5, 10_000)
+    assert answered == [(4, ""), (3, ""), (2, ""), (1, ""), (0, "")]
+    assert backlog.waiting == 0
+
+
+@on_a_loop
+async def test_of_more_than_can_be_done_the_newest_get_the_model_and_the_oldest_a_lower_rung_in_time() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(2 * MS)
+    answered, left = await burst(backlog, [1000.0] * 2000, 2 * MS)
+    assert len(answered) == 2000
+    by_model = [number for number, why in answered if not why]
+    given_up = [number for number, why in answered if why == OVERLOAD]
+    assert len(by_model) + len(given_up) == 2000
+    assert 100 < len(by_model) < 600
+    assert min(by_model) > max(given_up)
+    assert min(left) > 0
+
+
+@on_a_loop
+async def test_a_request_with_a_short_deadline_is_given_up_in_time_wherever_it_stands() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(10 * MS)
+    deadlines = [60_000.0] * 20
+    deadlines[10] = 100.0
+    answered, left = await burst(backlog, deadlines, 10 * MS)
+    assert dict(answered)[10] == OVERLOAD
+    assert all(not why for number, why in answered if number != 10)
+    assert min(left) > 0
+
+
+@on_a_loop
+async def test_a_calm_worker_answers_at_once_and_in_order() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    now = perf_counter_ns()
+    assert backlog.is_calm(clock(50, now), now + 4 * MS)
+    assert not backlog.is_calm(clock(50, now), now + 6 * MS)
+    wait = backlog.join(clock(60_000, now), lambda why: None)
+    assert not backlog.is_calm(clock(50, now), now)
+    await wait
+    assert backlog.is_calm(clock(50, now), now)
+
+
+@on_a_loop
+async def test_what_is_answered_is_forgotten_while_others_still_wait() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    waits = [backlog.join(clock(0, perf_counter_ns()), lambda why: None) for _ in range(1000)]
+    await asyncio.gather(*waits)
+    assert not backlog._stack
+    assert not backlog._by_deadline

@@ -1,0 +1,88 @@
+"""When a request arrived and until when it is answered, as its headers and the queue say."""
+
+import time
+
+import pytest
+
+from forecache.reader.http.problems import Problem
+from forecache.realtime.deadline.clock import Hops, clock_of
+
+MS = 1_000_000
+STARTED = 10**12
+
+
+def budget(headers: dict[str, str], most_ms: float = 50.0) -> float:
+    return clock_of(headers, STARTED, 0, most_ms).deadline_ms
+
+
+@pytest.mark.parametrize(
+    ("headers", "granted"),
+    [
+        ({}, 50),
+        ({"x-deadline-ms": "20"}, 20),
+        ({"x-deadline-ms": "20.5"}, 20.5),
+        ({"x-deadline-ms": "9000"}, 50),
+        ({"grpc-timeout": "30m"}, 30),
+        ({"grpc-timeout": "30000u"}, 30),
+        ({"grpc-timeout": "1S"}, 50),
+        ({"x-envoy-expected-rq-timeout-ms": "15"}, 15),
+        ({"x-deadline-ms": "20", "grpc-timeout": "10m"}, 10),
+    ],
+)
+def test_the_shortest_of_what_is_declared_and_asked_for_is_granted(headers: dict[str, str], granted: float) -> None:
+    assert budget(headers) == granted
+    clock = clock_of(headers, STARTED, 0, 50.0)
+    assert clock.until - clock.arrived == granted * MS
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("prefix", ["", "t="])
+def test_the_balancer_says_when_a_request_arrived_in_any_unit(scale: float, prefix: str) -> None:
+    stamp = f"{prefix}{(time.time() - 0.030) * scale:.3f}"
+    clock = clock_of({"x-request-start": stamp}, STARTED, 0, 50.0)
+    assert 29 * MS < STARTED - clock.arrived < 45 * MS
+
+
+@pytest.mark.parametrize("stamp", [f"t={time.time() + 5:.3f}", f"t={time.time() - 3600:.3f}", "t=now", ""])
+def test_a_balancer_whose_clock_is_wrong_is_not_believed(stamp: str) -> None:
+    clock = clock_of({"x-request-start": stamp}, STARTED, 2 * MS, 50.0)
+    assert STARTED - clock.arrived == 2 * MS
+
+
+def test_without_a_balancer_the_wait_is_what_bodies_wait_and_kept_for_the_way_out_too() -> None:
+    hops = Hops()
+    for wait in (3 * MS, 2 * MS, 900 * MS, 4 * MS):
+        hops.saw(wait)
+    assert hops.wait == 2 * MS
+    clock = clock_of({}, STARTED, hops.wait, 50.0)
+    assert STARTED - clock.arrived == 2 * MS
+    assert clock.until - STARTED == 46 * MS
+
+
+@pytest.mark.parametrize("headers", [{"x-deadline-ms": "0"}, {"grpc-timeout": "0m"}])
+def test_a_request_without_time_left_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(Problem, match="0 ms left") as caught:
+        budget(headers)
+    assert caught.value.kind.status == 504
+
+
+def test_a_request_that_waited_too_long_before_it_came_is_still_answered() -> None:
+    clock = clock_of({"x-request-start": f"{time.time() - 0.2:.6f}"}, STARTED, 0, 50.0)
+    assert clock.until < STARTED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-deadline-ms": "soon"},
+        {"x-deadline-ms": "-1"},
+        {"x-deadline-ms": "1e9"},
+        {"grpc-timeout": "30"},
+        {"grpc-timeout": "123456789m"},
+        {"x-envoy-expected-rq-timeout-ms": ""},
+    ],
+)
+def test_a_header_that_is_no_time_is_refused_by_its_name(headers: dict[str, str]) -> None:
+    with pytest.raises(Problem, match=next(iter(headers))) as caught:
+        budget(headers)
+    assert caught.value.kind.status == 400
