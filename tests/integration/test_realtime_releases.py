@@ -15,8 +15,9 @@ from asked_project.pipelines.payments import payments
 
 from forecache.cli.checks.releases import check_releases
 from forecache.cli.main import main
-from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.errors import CheckError, DamagedError, InputError, NotEverywhereError, NotFoundError
 from forecache.folders import LocalFolder
+from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.operations import release as module
 from forecache.operations.release import release, roll_release_back
 from forecache.pipeline import Feature, Lookup, Realtime, RegisteredModel, Rows
@@ -310,3 +311,35 @@ def test_doctor_says_whether_releases_fit_what_is_declared(settings: Settings, m
     found = check_releases(project)
     assert found.state == "fail"
     assert "model.bin is damaged" in found.found
+
+
+def test_with_a_remote_a_release_and_its_rollback_are_there_too(settings: Settings, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    distributed = load_settings(home=settings.home, store_remote=str(remote))
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    for deadline in (10.0, 20.0):
+        release(distributed, changed(deadline_ms=deadline))
+    assert pull_releases(there, LocalFolder(remote))["release"] == 2
+    roll_release_back(distributed, "payments")
+    assert pull_releases(there, LocalFolder(remote))["release"] == 1
+
+
+def test_a_remote_that_is_away_is_told_and_the_release_stands(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "remote").write_text("no folder")
+    with pytest.raises(NotEverywhereError, match="Release 1 of payments is current. That is done here"):
+        release(load_settings(home=settings.home, store_remote=str(tmp_path / "remote")), payments)
+    assert read_current(open_releases(settings, "payments")).current == 1
+
+
+def test_requests_that_the_training_has_recorded_warm_it(settings: Settings) -> None:
+    file = recorded_requests_file(settings, "payments")
+    file.parent.mkdir(parents=True)
+    recorded = [json.dumps({"household_id": number, "amount": 1.5}) for number in range(60)]
+    file.write_text(json.dumps(recorded))
+    release(settings, payments)
+    loaded = load_release(open_releases(settings, "payments"), 1)
+    assert [text.decode() for text in loaded.warmup] == recorded[:50]
+    loaded.close()
+    file.write_text(json.dumps([json.dumps({"household_id": 1})]))
+    with pytest.raises(CheckError, match="cannot answer a request that was recorded: .*'amount' is missing"):
+        release(settings, changed(deadline_ms=20.0))
