@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from forecache.reader.client import AsyncClient, Client
     from forecache.reader.processes.server import serve
     from forecache.reader.tokens import create_token, list_tokens, revoke_token
-    from forecache.reader.wire import Answer
+    from forecache.reader.wire import Answer, RealtimeAnswer
 
-__all__ = ["Answer", "AsyncClient", "Client", "create_token", "list_tokens", "revoke_token", "serve"]
+__all__ = ["Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve"]
 
 _HOMES = {
     "Answer": "wire",
     "AsyncClient": "client",
     "Client": "client",
+    "RealtimeAnswer": "wire",
     "create_token": "tokens",
     "list_tokens": "tokens",
     "revoke_token": "tokens",

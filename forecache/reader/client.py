@@ -1,116 +1,17 @@
 """Clients of the reader, blocking and asynchronous: typed answers, retries with backoff, one deadline per call."""
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
-from forecache.errors import ForecacheError, UnavailableError
-from forecache.reader.wire import (
-    Answer,
-    Key,
-    Outcome,
-    answer_from,
-    answers_from,
-    key_text,
-    many_request,
-    one_request,
-    outcome_of,
-    pipeline_path,
-    versions_path,
-)
+from forecache.reader.calls import Call, Calls, history
+from forecache.reader.wire import Answer, Key, RealtimeAnswer, pipeline_path
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A request, and how to read its response."""
-
-    method: str
-    path: str
-    read: Callable[[Any], Any]
-    params: dict[str, str] | None = None
-    json: Any = None
-
-
-class _Calls:
-    """Requests and retries of both clients; every call only reads, so that it may be sent again."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str = "",
-        timeout_s: float = 2.0,
-        deadline_s: float = 10.0,
-        retries: int = 3,
-        backoff_s: float = 0.05,
-        batch: int = 1000,
-    ) -> None:
-        """Prepare a client; it connects at its first call.
-
-        Args:
-            url: Base URL of the reader, such as `http://127.0.0.1:8080`.
-            token: Bearer token, "" if the reader requires none.
-            timeout_s: Longest wait for one attempt.
-            deadline_s: Longest wait for a call with all its attempts.
-            retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
-            backoff_s: Longest pause before the second attempt; it doubles with each further attempt, and the client
-                waits a random part of it. A longer Retry-After is obeyed if the deadline allows it.
-            batch: Most keys in one request of `get_many`, at most the reader's `reader_max_keys`.
-        """
-        self._options: dict[str, Any] = {
-            "base_url": url.rstrip("/"),
-            "timeout": timeout_s,
-            "headers": {"authorization": f"Bearer {token}"} if token else {},
-        }
-        self._deadline_s = deadline_s
-        self._retries = retries
-        self._backoff_s = backoff_s
-        self._batch = batch
-
-    def _one(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> _Call:
-        method, path, params, body = one_request(pipeline, key_text(key), fields, limit)
-        if body is not None:
-            return _Call(method, path, lambda data: answers_from(data)[0], json=body)
-        return _Call(method, path, answer_from, params)
-
-    def _many(self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> list[_Call]:
-        path = pipeline_path(pipeline)
-        return [
-            _Call("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields, limit))
-            for start in range(0, len(keys), self._batch)
-        ]
-
-    def _next_pause(self, attempt: int, retry_after_s: float, deadline: float, failure: ForecacheError) -> float:
-        """Seconds to wait before the next attempt.
-
-        Raises:
-            ForecacheError: `failure`, if no attempt is left or the deadline comes first.
-        """
-        pause = max(retry_after_s, random.uniform(0, self._backoff_s * 2**attempt))
-        if attempt >= self._retries or time.monotonic() + pause > deadline:
-            raise failure
-        return pause
-
-    def _transport_failure(self, error: httpx.TransportError) -> ForecacheError:
-        return UnavailableError(
-            f"The reader at {self._options['base_url']} cannot be reached: {type(error).__name__}: {error}.",
-            remedy="Check that it runs and that the address is right.",
-        )
-
-    def _outcome(self, call: _Call, response: httpx.Response) -> Outcome:
-        return outcome_of(response.status_code, response.headers, response.content, call.read)
-
-
-def _history(pipeline: str) -> _Call:
-    return _Call("GET", versions_path(pipeline), lambda data: data["versions"])
-
-
-class Client(_Calls):
+class Client(Calls):
     """A blocking client. Safe for threads; close it, or use it in a `with` block."""
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -143,17 +44,40 @@ class Client(_Calls):
         """
         return [answer for call in self._many(pipeline, keys, fields, limit) for answer in self._send(call)]
 
+    def ask(
+        self,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_ms: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> RealtimeAnswer:
+        """The answer of a real-time model.
+
+        Args:
+            request: Its fields and candidates, as JSON has them; `request_id` comes back in the answer.
+            deadline_ms: In which the answer is wanted; None: what the declaration grants.
+            headers: Further ones, such as `traceparent`.
+
+        Raises:
+            NotFoundError: The reader does not know the model.
+            InputError: A field, the deadline or the token is invalid.
+            UnavailableError: The reader cannot be reached, or has no release of the model.
+        """
+        answer: RealtimeAnswer = self._send(self._ask(name, request, deadline_ms, headers))
+        return answer
+
     def metadata(self, pipeline: str) -> dict[str, Any]:
         """Metadata of the served pipeline: version, key, fields, policy, freshness."""
-        return dict(self._send(_Call("GET", pipeline_path(pipeline), dict)))
+        return dict(self._send(Call("GET", pipeline_path(pipeline), dict)))
 
     def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """The retained versions, newest first."""
-        return list(self._send(_history(pipeline)))
+        return list(self._send(history(pipeline)))
 
     def pipelines(self) -> list[dict[str, Any]]:
         """The pipelines that the token covers."""
-        return list(self._send(_Call("GET", "/v1", lambda data: data["pipelines"])))
+        return list(self._send(Call("GET", "/v1", lambda data: data["pipelines"])))
 
     def close(self) -> None:
         self._http.close()
@@ -164,11 +88,11 @@ class Client(_Calls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, call: _Call) -> Any:
+    def _send(self, call: Call) -> Any:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = self._http.request(call.method, call.path, params=call.params, json=call.json)
+                response = self._http.request(call.method, call.path, **call.sent)
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:
@@ -182,7 +106,7 @@ class Client(_Calls):
         raise AssertionError("the last attempt returns or raises")
 
 
-class AsyncClient(_Calls):
+class AsyncClient(Calls):
     """The same client for asyncio; close it with `await client.aclose()`, or use it in an `async with` block."""
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -202,17 +126,29 @@ class AsyncClient(_Calls):
         """As `Client.get_many`."""
         return [answer for call in self._many(pipeline, keys, fields, limit) for answer in await self._send(call)]
 
+    async def ask(
+        self,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_ms: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> RealtimeAnswer:
+        """As `Client.ask`."""
+        answer: RealtimeAnswer = await self._send(self._ask(name, request, deadline_ms, headers))
+        return answer
+
     async def metadata(self, pipeline: str) -> dict[str, Any]:
         """As `Client.metadata`."""
-        return dict(await self._send(_Call("GET", pipeline_path(pipeline), dict)))
+        return dict(await self._send(Call("GET", pipeline_path(pipeline), dict)))
 
     async def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """As `Client.versions`."""
-        return list(await self._send(_history(pipeline)))
+        return list(await self._send(history(pipeline)))
 
     async def pipelines(self) -> list[dict[str, Any]]:
         """As `Client.pipelines`."""
-        return list(await self._send(_Call("GET", "/v1", lambda data: data["pipelines"])))
+        return list(await self._send(Call("GET", "/v1", lambda data: data["pipelines"])))
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -223,11 +159,11 @@ class AsyncClient(_Calls):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _send(self, call: _Call) -> Any:
+    async def _send(self, call: Call) -> Any:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = await self._http.request(call.method, call.path, params=call.params, json=call.json)
+                response = await self._http.request(call.method, call.path, **call.sent)
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:

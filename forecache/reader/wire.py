@@ -16,6 +16,8 @@ from forecache.store.keys import escape_part
 Key = str | int | tuple[str | int, ...]
 
 _AGAIN = (429, 502, 503, 504)
+_FINAL = frozenset({problems.STALE.uri, problems.DEADLINE_PASSED.uri})
+"""Problems of these statuses that stay if a call is sent again."""
 _NOT_IN_A_PATH = frozenset({".", ".."})
 """Keys that cannot be in a path: HTTP clients resolve dot segments."""
 
@@ -44,6 +46,40 @@ class Answer:
     published_at: datetime
     age_s: int
     stale: bool
+
+
+@dataclass(frozen=True)
+class RealtimeAnswer:
+    """The answer of a real-time model, with what it comes from.
+
+    Attributes:
+        items: The candidates, best first, each with its score (None where its rung has none) and its rung; empty where
+            the answer is a value.
+        value: By output; empty where the answer is a ranking.
+        rung: The lowest rung that a part of the answer comes from: "model", or one below it.
+        rungs: How many candidates come from each.
+        why: Why the model did not answer; "" if it did.
+        flags: What is wrong with what the model was given, each a sentence.
+        stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
+        late: Whether the deadline had passed when the answer was ready.
+        timings_ms: By stage, and their `total` since the arrival of the request.
+    """
+
+    name: str
+    request_id: str | None
+    items: tuple[Mapping[str, Any], ...]
+    value: Mapping[str, Any]
+    rung: str
+    rungs: Mapping[str, int]
+    why: str
+    flags: tuple[str, ...]
+    model_name: str
+    model_version: int
+    release: int
+    stores: Mapping[str, Mapping[str, Any]]
+    deadline_ms: float
+    late: bool
+    timings_ms: Mapping[str, float]
 
 
 class Outcome(NamedTuple):
@@ -111,6 +147,27 @@ def answers_from(data: Mapping[str, Any]) -> list[Answer]:
     return [_answer(row, data) for row in data["results"]]
 
 
+def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
+    """The answer in the body of a real-time model."""
+    return RealtimeAnswer(
+        name=data["name"],
+        request_id=data["request_id"],
+        items=tuple(data.get("items", ())),
+        value=data.get("value", {}),
+        rung=data["rung"],
+        rungs=data["rungs"],
+        why=data.get("why", ""),
+        flags=tuple(data.get("flags", ())),
+        model_name=data["model"]["name"],
+        model_version=data["model"]["version"],
+        release=data["release"],
+        stores=data["stores"],
+        deadline_ms=data["deadline_ms"],
+        late=data.get("late", False),
+        timings_ms=data["timings_ms"],
+    )
+
+
 def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> Outcome:
     """Interpret a response; `read` turns the decoded body of a successful one into the value."""
     if status == 200:
@@ -122,7 +179,7 @@ def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Ca
     if status in _AGAIN:
         after = headers.get("retry-after", "")
         seconds = float(after) if after.isdecimal() else 0.0
-        return Outcome(None, UnavailableError(detail), kind != problems.STALE.uri, seconds)
+        return Outcome(None, UnavailableError(detail), kind not in _FINAL, seconds)
     if status == 404:
         return Outcome(None, NotFoundError(detail))
     if 400 <= status < 500:

@@ -1,5 +1,6 @@
 """Real-time models over HTTP, in a reader started as users start it."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from reader_support import RunningReader, eventually, running_reader
 from realtime_support import HOUSEHOLD_KEY, write_packed, write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
+from forecache.errors import InputError, NotFoundError, UnavailableError
 from forecache.pipeline.realtime.ladder import Default, LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.request import RequestField
-from forecache.reader.tokens import create_token
+from forecache.reader import AsyncClient, Client, RealtimeAnswer, create_token
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.settings import Settings, load_settings
@@ -57,10 +59,10 @@ def ask(reader: RunningReader, body: bytes, name: str = "ranking", **headers: st
     return httpx.post(f"{reader.url}/v1/{name}", content=body, headers=named)
 
 
-def counted(reader: RunningReader, metric: str) -> float:
+def counted(reader: RunningReader, metric: str, of: str = "realtime") -> float:
     """The sum of the samples of a metric whose line begins so."""
     lines = httpx.get(f"{reader.url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"forecache_realtime_{metric}"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"forecache_{of}_{metric}"))
 
 
 def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_come_from(reader: RunningReader) -> None:
@@ -99,6 +101,35 @@ def test_a_request_without_candidates_gets_an_empty_ranking(reader: RunningReade
     answer = ask(reader, a_request(products=[])).json()
     assert answer["items"] == []
     assert answer["rungs"] == {}
+
+
+def test_the_clients_ask_and_get_typed_answers(reader: RunningReader) -> None:
+    request = orjson.loads(a_request()) | {"request_id": "r-7"}
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    async def ask_too() -> RealtimeAnswer:
+        async with AsyncClient(reader.url) as client:
+            return await client.ask("ranking", request)
+
+    with Client(reader.url) as client:
+        answer = client.ask("ranking", request, deadline_ms=900, headers={"traceparent": trace})
+        for again in (answer, asyncio.run(ask_too())):
+            assert [item["product_id"] for item in again.items] == ["b", "c", "a"]
+            assert (again.name, again.request_id, again.rung, again.why) == ("ranking", "r-7", "model", "")
+            assert (again.model_name, again.model_version, again.release) == ("ranking", 1, 1)
+            assert (again.value, again.flags, again.late) == ({}, (), False)
+        assert answer.deadline_ms == 900
+        assert client.ask("fraud", {"household_id": 2, "amount": 1.0}).value.keys() == {"score"}
+        with pytest.raises(InputError, match="colour"):
+            client.ask("ranking", request | {"colour": "red"})
+        with pytest.raises(InputError, match="most is 200"):
+            client.ask("ranking", request | {"candidates": [{"product_id": "a"}] * 201})
+        with pytest.raises(NotFoundError):
+            client.ask("nobody", request)
+        asked = counted(reader, 'requests_total{route="realtime",status="504"', of="reader")
+        with pytest.raises(UnavailableError, match="0 ms left"):
+            client.ask("ranking", request, deadline_ms=0)
+        assert counted(reader, 'requests_total{route="realtime",status="504"', of="reader") == asked + 1
 
 
 def test_a_trace_goes_on_in_the_answer(reader: RunningReader) -> None:

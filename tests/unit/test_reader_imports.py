@@ -31,7 +31,7 @@ def test_the_client_loads_nothing_heavy_nor_the_server() -> None:
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
     assert forecache.reader.__all__ == [
-        "Answer", "AsyncClient", "Client", "create_token", "list_tokens", "revoke_token", "serve",
+        "Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve",
     ]  # fmt: skip
     for name in forecache.reader.__all__:
         assert getattr(forecache.reader, name).__name__ == name
