@@ -51,6 +51,8 @@ def release(
 ) -> StageResult:
     """Write a release of the champion and of the declaration, where one of them has changed, and make it current.
 
+    A release that is kept here and has both is made current again instead.
+
     Args:
         warmup: Requests in the reader's own JSON that it is proved and warmed with; none: those that the training has
             recorded, or one that is made up.
@@ -86,7 +88,11 @@ def release(
     pointer = read_current(folder)
     known = _same(folder, pointer, inputs)
     if known is not None and (known not in pointer.bad or not again):
-        return _result(realtime, known, model, started, skipped=True, rolled_back=known in pointer.bad)
+        skipped, rolled_back = known in (pointer.current, *pointer.bad), known in pointer.bad
+        if not skipped:  # an earlier champion is champion again
+            move_to(folder, known)
+            _push(settings, folder, f"Release {known} of {realtime.name} is current again.")
+        return _result(realtime, known, model, started, skipped=skipped, rolled_back=rolled_back)
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)
     requests = list(warmup) or recorded_requests(settings, realtime)
@@ -146,8 +152,9 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
 
 
 def _same(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
-    """The current release where it is whole and has these inputs, or one that has and was rolled back."""
-    for number in (pointer.current, *pointer.bad):
+    """A release that is whole and has these inputs: the current one, one that was rolled back, or the newest other."""
+    others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
+    for number in (pointer.current, *pointer.bad, *others):
         try:
             found = None if number is None else read_release(folder, number)
             if found is not None and found.inputs == inputs:

@@ -296,10 +296,10 @@ def test_a_release_is_loaded_without_the_project_and_without_heavy_libraries(
 def test_doctor_says_whether_releases_fit_what_is_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     project = load_settings(home=settings.home, project="asked_project")
     found = check_releases(project)
-    assert (found.state, found.found) == ("warn", "none yet of payments")
+    assert (found.state, found.found) == ("warn", "none yet of payments, search")
     release(settings, payments)
     found = check_releases(project)
-    assert (found.state, found.found) == ("ok", "current: payments 1")
+    assert (found.state, found.found) == ("warn", "none yet of search")
     household = payments.lookups[0].view
     wider = replace(household, windows=household.windows[:1])
     release(settings, changed(lookups=(Lookup(wider),)))

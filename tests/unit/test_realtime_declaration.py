@@ -181,8 +181,8 @@ def project(settings: Settings) -> Settings:
 def test_it_is_found_in_its_project_with_its_views(project: Settings) -> None:
     found = read_project(project)
     assert not found.broken
-    assert list(found.realtime) == ["payments"]
-    assert list(found.views) == ["household"]
+    assert list(found.realtime) == ["payments", "search"]
+    assert list(found.views) == ["household", "product"]
     assert load_realtime(project, "payments").output == "suspicion"
     assert load_pipeline(project, "payments") is load_realtime(project, "payments").training_pipeline
     with pytest.raises(NotFoundError, match="no real-time model 'payment'. Did you mean 'payments'"):

@@ -11,6 +11,7 @@ from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError, DamagedError, NotFoundError
 
 if TYPE_CHECKING:
+    from forecache.pipeline import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
     from forecache.settings import Settings
 
@@ -89,6 +90,18 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
         print_json({"name": name, "release": moved.current, "rolled_back": list(moved.bad)})
     else:
         click.echo(f"Rolled back. Release {moved.current} of {name} answers now.")
+
+
+def release_champion(current: "Settings", declared: "Realtime") -> None:
+    """Release a real-time model whose champion has moved."""
+    from forecache.operations.release import release as make
+
+    result = make(current, declared)
+    number = result.details["release"]
+    if not result.skipped:
+        show_in_dagster(current, f"{ASSET}{declared.name}", dict(result.details), result=result)
+    if not wants_json():
+        click.echo(f"Release {number} of {declared.name} answers now.")
 
 
 def _folder(current: "Settings", name: str) -> "ReleaseFolder":

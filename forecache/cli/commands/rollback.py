@@ -6,7 +6,7 @@ import click
 
 from forecache.cli.base import command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
-from forecache.cli.commands.release import is_released, roll_release_back
+from forecache.cli.commands.release import is_released, release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, say_served
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
@@ -78,9 +78,12 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
 def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str) -> None:
     """Make an earlier champion of PIPELINE the champion again and, in the same step, serve its newest version.
 
-    The present champion and every later version that it made are quarantined: none comes back by itself.
+    The present champion and every later version that it made are quarantined: none comes back by itself. Of a real-time
+    model, the champion is released, too.
     """
     from forecache.operations.rollback import roll_model_back
+    from forecache.pipeline.loading import read_project
+    from forecache.store import open_store
 
     current, declared = trained_pipeline(pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
@@ -93,7 +96,10 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
             reason=reason,
             progress=progress.update,
         )
-    _say(current, open_pipeline_store(pipeline), done, reason)
+    _say(current, open_store(current, pipeline), done, reason)
+    asked = read_project(current).realtime.get(pipeline)
+    if asked is not None:
+        release_champion(current, asked)
 
 
 def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -> None:

@@ -22,3 +22,9 @@ def paid(rows: Rows) -> np.ndarray:
 
 def suspicion(features: Mapping[str, Any]) -> np.ndarray:
     return features["amount"] / (1 + np.nan_to_num(features["spend_28d"]))
+
+
+def reversed_price(rows: Rows) -> np.ndarray:
+    """As `ranked`, with another price."""
+    spend, popularity = rows.feature("household", "spend_28d"), rows.feature("product", "popularity")
+    return np.column_stack([spend, popularity, -scales.price(rows["price"])])
