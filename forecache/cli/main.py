@@ -35,6 +35,7 @@ COMMANDS = {
     "unquarantine": (f"{_COMMANDS}.store:unquarantine", "Lift the quarantine of a version."),
     "release": (f"{_COMMANDS}.release:release", "Release a real-time model: champion, transform, feature contracts."),
     "releases": (f"{_COMMANDS}.release:releases", "Releases of a real-time model."),
+    "advise": (f"{_COMMANDS}.advise:advise", "Whether a real-time model gains by a cache, and where it should run."),
     "diff": (f"{_COMMANDS}.store:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "maintain": (f"{_COMMANDS}.maintain:maintain", "Merge the lake's small files, remove files that nothing needs."),

@@ -1,0 +1,98 @@
+"""What to declare of a real-time model, from what its requests cost: `advise`."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.reader.versions.answers import Answers
+    from forecache.realtime.release.load import LoadedRelease
+    from forecache.settings import Settings
+
+_MIB = 2**20
+
+
+@command(
+    "advise",
+    examples="forecache advise search\nforecache advise search --requests requests.jsonl --cache-mib 256\n"
+    "forecache advise search --json",
+)
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--requests", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Requests as they came, one JSON object a line; default: those that the release has recorded.",
+)  # fmt: skip
+@click.option("--cache-mib", type=click.IntRange(min=1), default=64, show_default=True, help="Memory for a cache.")
+def advise(name: str, requests: Path | None, cache_mib: int) -> None:
+    """Advise whether the real-time model NAME gains by a cache, and where its model should run.
+
+    Measured in this process with the current release, the served views, and given or recorded requests.
+    """
+    from forecache.realtime.advice.advise import as_dict, cache_advice, place_advice
+    from forecache.realtime.advice.measure import measured
+
+    current = settings()
+    loaded = _current_release(current, name)
+    with _versions(current, loaded) as versions:
+        asked = loaded.warmup if requests is None else _lines(requests)
+        found = measured(loaded, versions, asked, cache_bytes=cache_mib * _MIB)
+    place = place_advice(found, loaded)
+    cache = cache_advice(found, now=loaded.release.cache_bytes, cache_bytes=cache_mib * _MIB)
+    answer = as_dict(loaded, found, [place, cache])
+    loaded.close()
+    if wants_json():
+        print_json(answer)
+    else:
+        _show(answer, "given" if requests else "recorded")
+
+
+def _current_release(current: "Settings", name: str) -> "LoadedRelease":
+    from forecache.realtime.release.folder import open_releases, read_current
+    from forecache.realtime.release.load import load_release
+
+    folder = open_releases(current, name)
+    number = read_current(folder).current
+    if number is None:
+        raise NotFoundError(f"Nothing is released of {name!r}.", remedy=f"Run `forecache release {name}`.")
+    return load_release(folder, number)
+
+
+@contextmanager
+def _versions(current: "Settings", loaded: "LoadedRelease") -> "Iterator[dict[str, Answers]]":
+    """What is served of the views that a release looks up."""
+    import time
+
+    from forecache.reader.versions.answers import Answers
+    from forecache.store import Store
+
+    found = {}
+    with ExitStack() as stack:
+        for view in {lookup.view for lookup in loaded.release.lookups}:
+            snapshot = stack.enter_context(Store(current.store_path / view).snapshot())
+            found[view] = Answers(snapshot)
+            found[view].refresh(time.time())
+        yield found
+
+
+def _lines(file: Path) -> list[bytes]:
+    with click.open_file(str(file), "rb") as lines:
+        return [line.strip() for line in lines if line.strip()]
+
+
+def _show(answer: dict[str, Any], origin: str) -> None:
+    rows = [(stage, f"{each['p50']:.3f}", f"{each['p99']:.3f}") for stage, each in answer["stages_ms"].items()]
+    caption = (
+        f"{answer['name']}, release {answer['release']}: {answer['requests']:,} {origin} requests, "
+        f"{answer['distinct']:,} different ones" + (f", {answer['refused']:,} refused" if answer["refused"] else "")
+    )
+    show_table(("stage", "p50 ms", "p99 ms"), rows, right=("p50 ms", "p99 ms"), caption=caption)
+    for each in answer["advice"]:
+        value = repr(each["value"]) if isinstance(each["value"], str) else f"{each['value']:_}"
+        click.echo(f"{each['field']}={value}: {each['why']}")

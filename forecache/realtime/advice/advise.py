@@ -1,0 +1,82 @@
+"""Advice from measured costs: whether a cache pays, and whether transform and model run in the event loop."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from forecache.realtime.advice.measure import STAGES, Measured, median_and_p99
+from forecache.realtime.release.load import LoadedRelease
+
+LOOP_P99_MS = 2.0
+"""The reader runs a native model in its event loop below this 99th percentile."""
+WORTH_SHARE = 0.05
+"""A cache is advised where it saves at least so much of an answer's time on the average."""
+FEW = 1_000
+"""Fewer requests say little about repetition."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to declare.
+
+    Attributes:
+        field: Of `Realtime`.
+        value: What to declare.
+        now: What the release has.
+        why: A sentence with the figures that decide.
+    """
+
+    field: str
+    value: Any
+    now: Any
+    why: str
+
+
+def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
+    """Whether a cache of so many bytes saves more time than making its keys takes."""
+    cost = {stage: median_and_p99(values)[0] for stage, values in found.stages_ms.items()}
+    whole = sum(cost.values())
+    avoided = whole - cost["parse"]
+    key = median_and_p99(found.key_ms)[0]
+    saved = found.hit_share * avoided - key
+    pays = saved > WORTH_SHARE * whole
+    count = f"{found.requests:,} request{'s' * (found.requests != 1)}"
+    why = (
+        f"{found.hit_share:.1%} of {count} repeat an earlier one within {cache_bytes / 2**20:.0f} MiB. A hit saves "
+        f"{avoided * 1e3:.0f} us of look-up, transform and model, every request pays {key * 1e3:.0f} us for the key: "
+        f"{saved * 1e3:+.0f} us a request, of {whole * 1e3:.0f} us."
+    )
+    if found.requests < FEW:
+        why += f" So few requests say little about repetition: give {FEW:,} or more in the order in which they came."
+    return Advice("cache_bytes", cache_bytes if pays else 0, now, why)
+
+
+def place_advice(found: Measured, loaded: LoadedRelease) -> Advice:
+    """Whether transform and model run in the event loop, or in a process that can be abandoned."""
+    release, p99 = loaded.release, found.path_p99_ms
+    took = f"Transform and model take {p99:.2f} ms at the 99th percentile"
+    if not loaded.is_native:
+        why = f"The model runs by {release.model.runtime}, whose time has no bound: it belongs where it can be ended."
+        return Advice("runs", "process", release.runs, f"{why} {took}.")
+    if p99 < LOOP_P99_MS:
+        why = f"{took}, below {LOOP_P99_MS:g} ms, and the model is native ({release.model.runtime})."
+        return Advice("runs", "loop", release.runs, why)
+    why = f"{took}, {LOOP_P99_MS:g} ms or more, for which all other requests of the worker would wait."
+    return Advice("runs", "process", release.runs, why)
+
+
+def as_dict(loaded: LoadedRelease, found: Measured, advice: list[Advice]) -> dict[str, Any]:
+    """The advice with its figures, for JSON."""
+    quantiles = {stage: median_and_p99(found.stages_ms[stage]) for stage in STAGES}
+    return {
+        "name": loaded.release.name,
+        "release": loaded.release.number,
+        "requests": found.requests,
+        "distinct": found.distinct,
+        "refused": found.refused,
+        "hit_share": found.hit_share,
+        "cache_held_bytes": found.held_bytes,
+        "key_ms": median_and_p99(found.key_ms)[0],
+        "stages_ms": {stage: {"p50": p50, "p99": p99} for stage, (p50, p99) in quantiles.items()},
+        "path_p99_ms": found.path_p99_ms,
+        "advice": [vars(each) for each in advice],
+    }

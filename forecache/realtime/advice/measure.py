@@ -1,0 +1,157 @@
+"""Measures the stages of a release with given requests in this process, and how often the requests repeat."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns, time
+
+import numpy as np
+import xxhash
+
+from forecache.errors import InputError
+from forecache.pipeline.realtime.building import Columns
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.calibrate import calibrated_s
+from forecache.realtime.answer.model_path import NoScores
+from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.parsed import Found, ParsedRequest
+
+STAGES = ("parse", "lookup", "transform", "model")
+_TIMED, _ENOUGH_S = 2_000, 5.0
+"""Most requests that are timed, and the time after which no more are."""
+ENTRY_BYTES = 250
+"""What a cached answer takes beside its scores and items: its key, the objects around it."""
+_SCORE_BYTES, _ITEM_BYTES = 8, 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What requests to a release cost.
+
+    Attributes:
+        requests: How many were given; all count for repetition.
+        distinct: How many different inputs they have.
+        refused: How many of them the release refuses.
+        stages_ms: By stage, the time of each request that was timed.
+        key_ms: The time of making a cache's key of a request, of each that was timed.
+        path_p99_ms: The 99th percentile of transform and model, as the reader calibrates it; infinite where they fail.
+        hit_share: Of all requests, those whose inputs were asked before and would still be in the cache.
+        held_bytes: The most that the cache held.
+    """
+
+    requests: int
+    distinct: int
+    refused: int
+    stages_ms: Mapping[str, Sequence[float]]
+    key_ms: Sequence[float]
+    path_p99_ms: float
+    hit_share: float
+    held_bytes: int
+
+
+def measured(
+    loaded: LoadedRelease, versions: Mapping[str, Answers], requests: Sequence[bytes], *, cache_bytes: int
+) -> Measured:
+    """Send requests through a release's look-ups, transform and model, in their order.
+
+    Args:
+        versions: What is served of the views.
+        requests: In the reader's own JSON.
+        cache_bytes: The memory of the cache that is thought of.
+
+    Raises:
+        InputError: None of them can be answered by the model.
+    """
+    parser = RequestParser(loaded.release)
+    lookups = Lookups(loaded.release.lookups, versions, refuses=False)
+    cache = Repetition(cache_bytes)
+    stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    key_ms: list[float] = []
+    calls: list[Callable[[], object]] = []
+    refused, reason = 0, "there are none"
+    end = perf_counter_ns() + int(_ENOUGH_S * 1e9)
+    for body in requests:
+        try:
+            began = perf_counter_ns()
+            request = parser.parse(body)
+            parsed = perf_counter_ns()
+            key = key_of(request)
+            keyed = perf_counter_ns()
+            cache.ask(key, request.length)
+            if len(key_ms) >= _TIMED or parsed > end:
+                continue
+            found = lookups.read(request, time())
+            looked = perf_counter_ns()
+            rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
+            features = loaded.features_of(rows)
+            transformed = perf_counter_ns()
+            loaded.scores_of(features)
+            scored = perf_counter_ns()
+        except (Problem, NoScores, InputError) as error:
+            refused, reason = refused + 1, str(error)
+            continue
+        moments = (parsed - began, looked - keyed, transformed - looked, scored - transformed)
+        for stage, nanoseconds in zip(STAGES, moments, strict=True):
+            stages[stage].append(nanoseconds / 1e6)
+        key_ms.append((keyed - parsed) / 1e6)
+        if len(calls) < 50:
+            calls.append(partial(_score, loaded, request, found))
+    if not calls:
+        raise InputError(
+            f"No request of {len(requests)} can be answered by the model of {loaded.release.name}: {reason}.",
+            remedy="Give requests that `POST /v1/<name>` takes, one JSON object a line.",
+        )
+    return Measured(
+        len(requests), cache.distinct, refused, stages, key_ms, calibrated_s(calls) * 1e3, cache.hits / len(requests),
+        cache.most_bytes,
+    )  # fmt: skip
+
+
+def key_of(request: ParsedRequest) -> bytes:
+    """What a cache would know the inputs of a request by: a hash of all its values, in their order."""
+    state = xxhash.xxh3_128()
+    for name, values in request.columns.items():
+        state.update(name.encode())
+        state.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+    return state.digest()
+
+
+class Repetition:
+    """What a cache of so many bytes would hold and answer, of which the least recently asked leave first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._limit, self._held = most_bytes, 0
+        self._entries: OrderedDict[bytes, int] = OrderedDict()
+        self._seen: set[bytes] = set()
+        self.hits = self.most_bytes = 0
+
+    @property
+    def distinct(self) -> int:
+        return len(self._seen)
+
+    def ask(self, key: bytes, length: int) -> None:
+        """Count a request for this many candidates."""
+        self._seen.add(key)
+        if key in self._entries:
+            self.hits += 1
+            self._entries.move_to_end(key)
+            return
+        size = ENTRY_BYTES + length * (_SCORE_BYTES + _ITEM_BYTES)
+        self._entries[key] = size
+        self._held += size
+        while self._held > self._limit and self._entries:
+            self._held -= self._entries.popitem(last=False)[1]
+        self.most_bytes = max(self.most_bytes, self._held)
+
+
+def median_and_p99(values: Iterable[float]) -> tuple[float, float]:
+    found = np.quantile(list(values), [0.5, 0.99])
+    return float(found[0]), float(found[1])
+
+
+def _score(loaded: LoadedRelease, request: ParsedRequest, found: Found) -> None:
+    loaded.score(loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known))
