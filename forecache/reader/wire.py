@@ -29,6 +29,7 @@ class Answer:
     Attributes:
         value: The served fields, or the requested ones; None if `found` is False.
         source: "precomputed".
+        model_name, model_version, scored_at: Of a prediction; "", -1 and None of features, which no model made.
         as_of: As-of date of the value.
         age_s: Seconds from the midnight (UTC) that ended `as_of` until the reader answered.
         stale: Whether `age_s` is more than the pipeline's declaration allows.
@@ -42,7 +43,7 @@ class Answer:
     model_name: str
     model_version: int
     as_of: date
-    scored_at: datetime
+    scored_at: datetime | None
     published_at: datetime
     age_s: int
     stale: bool
@@ -188,7 +189,8 @@ def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Ca
 
 
 def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
-    model = row.get("model") or common["model"]
+    model = row.get("model") or common.get("model") or {"name": "", "version": -1}
+    scored_at = row.get("scored_at") or common.get("scored_at")
     return Answer(
         key=row["key"],
         found=row.get("found", True),
@@ -198,7 +200,7 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
         model_name=model["name"],
         model_version=model["version"],
         as_of=date.fromisoformat(common["as_of"]),
-        scored_at=_moment(row.get("scored_at") or common["scored_at"]),
+        scored_at=_moment(scored_at) if scored_at else None,
         published_at=_moment(common["published_at"]),
         age_s=common["age_s"],
         stale=common["stale"],

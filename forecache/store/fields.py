@@ -1,8 +1,9 @@
 """The fields that a version serves."""
 
 from dataclasses import dataclass
+from typing import Any
 
-NUMERIC = ("double", "bigint", "float")
+NUMERIC = ("double", "bigint", "float", "integer")
 """Types of fields that are one number."""
 
 
@@ -12,13 +13,18 @@ class Field:
 
     Attributes:
         type: "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or of
-            "float", and "array<struct<name:T,...>>" for lists of structures of these. In a packed version "float", or
-            "vector" of `size` of them.
+            "float", and "array<struct<name:T,...>>" for lists of structures of these. In a packed version all numbers
+            are float32: of a "float", an "integer", and a "vector" of `size` of them.
     """
 
     name: str
     type: str
     size: int = 1
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """`name` and `type`, and the `size` of a vector."""
+        return {"name": self.name, "type": self.type, **({"size": self.size} if self.type == "vector" else {})}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -70,6 +70,13 @@ class Provenance:
         """Sixteen hex digits that name this provenance in the rows that carry it."""
         return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self), sort_keys=True).encode())
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """`model` and `scored_at` as answers say them; empty for features, which no model made."""
+        if not self.model_name:
+            return {}
+        return {"model": {"name": self.model_name, "version": self.model_version}, "scored_at": self.scored_at}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -151,8 +158,9 @@ class Manifest:
         return {"name": self.provenance.model_name, "version": self.provenance.model_version}
 
     @property
-    def scored_at(self) -> str:
-        return self.provenance.scored_at
+    def made_by(self) -> dict[str, Any]:
+        """As `Provenance.made_by` of the version's own."""
+        return self.provenance.made_by
 
     @property
     def size_bytes(self) -> int:

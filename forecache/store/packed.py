@@ -1,6 +1,8 @@
-"""Packed entries as a matrix, and as the JSON object that answers show."""
+"""Packed entries as a matrix, and as the JSON that answers show."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import orjson
@@ -23,8 +25,8 @@ def matrix_of(entries: Sequence[bytes | None], columns: int) -> tuple[np.ndarray
 def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
     """The function from a packed entry to the JSON object of its fields, as entries of other versions have it.
 
-    Numbers have the shortest text that reads back to the same float32; NaN and infinities are null. Vectors are lists
-    with marks, see `forecache.store.lists`.
+    Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
+    are null. Vectors are lists with marks, see `forecache.store.lists`.
     """
     members = []
     for field in fields:
@@ -32,10 +34,41 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
         if field.type == "vector":
             value = "[" + f"{ITEM_END},".join(["%b"] * field.size) + f"{LIST_END}]"
         members.append(orjson.dumps(field.name).decode().replace("%", "%%") + ":" + value)
-    template = ("{" + ",".join(members) + "}").encode()
-    dumps, option = orjson.dumps, orjson.OPT_SERIALIZE_NUMPY
+    template, whole = ("{" + ",".join(members) + "}").encode(), _whole(fields)
 
     def render(entry: bytes) -> bytes:
-        return template % tuple(dumps(np.frombuffer(entry, FLOAT), option=option)[1:-1].split(b","))
+        numbers = np.frombuffer(entry, FLOAT)
+        texts = _texts(numbers).split(b",")
+        for place in whole:
+            if texts[place] != b"null":
+                texts[place] = b"%d" % int(numbers[place])
+        return template % tuple(texts)
 
     return render
+
+
+def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[dict[str, Any] | None]:
+    """The values of packed entries by field, as read from their JSON; None for None."""
+    columns = sum(field.size for field in fields)
+    matrix, found = matrix_of(entries, columns)
+    numbers = orjson.loads(b"[" + _texts(matrix.ravel()) + b"]")
+    for place in _whole(fields):
+        exact = zip(numbers[place::columns], matrix[:, place].tolist(), strict=True)
+        numbers[place::columns] = [None if number is None else int(value) for number, value in exact]
+    left = iter(numbers)
+    rows = [
+        {each.name: list(islice(left, each.size)) if each.type == "vector" else next(left) for each in fields}
+        for _ in entries
+    ]
+    return [row if there else None for row, there in zip(rows, found.tolist(), strict=True)]
+
+
+def _whole(fields: Sequence[Field]) -> list[int]:
+    """Places of the integers in an entry."""
+    types = [field.type for field in fields for _ in field.columns]
+    return [place for place, kind in enumerate(types) if kind == "integer"]
+
+
+def _texts(numbers: np.ndarray) -> bytes:
+    """The JSON of float32 numbers, joined by commas."""
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
+from view_tables import Row, features, household, require_rows, write_features
 
 from forecache.settings import Settings
 from forecache.steps import MERGE_STEPS, publish_step
@@ -23,6 +24,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[3])
 from dataclasses import replace
 from store_tables import OPEN_RULES, churn
+from view_tables import household
 from forecache.settings import load_settings
 from forecache.store import publish
 from forecache.store.segment import writer as build
@@ -37,13 +39,15 @@ build.SHARD_ROWS = 200
 worker_pool.INLINE_ROWS = int(sys.argv[4])
 publish_step.on_step = kill
 rules = replace(OPEN_RULES, max_segments=int(sys.argv[5]))
-publish(load_settings(home=sys.argv[1]), churn(rules=rules))
+publish(load_settings(home=sys.argv[1]), household(rules) if sys.argv[6] == "household" else churn(rules=rules))
 """
 
 
-def killed_publish(settings: Settings, step: str, *, inline_rows: int = 10**9, max_segments: int = 16) -> None:
+def killed_publish(
+    settings: Settings, step: str, *, inline_rows: int = 10**9, max_segments: int = 16, name: str = "churn"
+) -> None:
     numbers = [str(inline_rows), str(max_segments)]
-    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), *numbers]
+    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), *numbers, name]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -112,6 +116,44 @@ def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_c
     assert (result.details["kind"] == "compacted") == (kind == "merge")
     found = content(store)
     assert {key.decode(): json.loads(entry)["churn_probability"] for key, entry in found.items()} == after
+    assert files(store) == referenced(store)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *(("full", step) for step in publish_step.names if step not in MERGE_STEPS),
+        *(("partition", step) for step in ("encoded", "built", "segments moved", "verified", "manifest written")),
+        *(("merge", step) for step in ("verified", *MERGE_STEPS, "manifest written", "pointer moved")),
+    ],
+)
+def test_a_publish_of_features_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, kind: str
+) -> None:
+    from forecache.store.segment import writer as build
+
+    monkeypatch.setattr(build, "SHARD_ROWS", 200)
+    before: dict[tuple[str, int], Row] = {("s", number): (number / 3, number, None) for number in range(1500)}
+    write_features(settings, features(before))
+    publish(settings, household())
+    after = before | {("s", 1): (0.5, None, [1.0, None, -0.0]), ("new", 1): (1.0, 1, None)}
+    del after["s", 2]
+    if kind == "full":
+        after = {key: (9.0, row[1], row[2]) for key, row in after.items()}
+    write_features(settings, features(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
+    max_segments = 1 if kind == "merge" else 16
+    killed_publish(settings, step, max_segments=max_segments, name="household")
+    store = open_store(settings, "household")
+    flipped = publish_step.names.index(step) >= publish_step.names.index("pointer moved")
+    assert store.pointer().serving == (2 if flipped else 1)
+    with store.snapshot() as snapshot:
+        require_rows(snapshot, after if flipped else before)
+    result = publish(settings, household(replace(OPEN_RULES, max_segments=max_segments)))
+    assert (result.skipped, result.details["version"]) == (flipped, 2)
+    assert result.details["kind"] == {"full": "full", "merge": "compacted"}.get(kind, "incremental")
+    with store.snapshot() as snapshot:
+        require_rows(snapshot, after)
     assert files(store) == referenced(store)
 
 

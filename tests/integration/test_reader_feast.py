@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from list_tables import SERVED, top
 from reader_support import RunningReader, churn_rows, running_reader, write_version
+from view_tables import features, household, write_features
 
 from forecache.settings import PROJECT_ROOT, load_settings
-from forecache.store import Field, KeyColumn, KeySchema
+from forecache.store import Field, KeyColumn, KeySchema, publish
 
 ROWS = churn_rows(300) | {"nulls": {"churn_probability": None, "risk_segment": "low"}}
 LISTS = {"items": top(3), "vector": [0.5, -0.25], "tags": ["a", "sjö"]}
@@ -37,6 +38,7 @@ config = RepoConfig(
 source = folder / "none.parquet"
 pd.DataFrame({"customer_id": ["x"], "user": [1], "churn_probability": [0.1], "risk_segment": ["a"], "amount": [1],
               "items": ["[]"], "vector": [[0.5]], "tags": [["a"]],
+              "store": ["a"], "household_id": [1], "spend": [0.1], "visits": [1], "taste": [[0.5]],
               "event_timestamp": [pd.Timestamp("2026-01-01", tz="UTC")]}).to_parquet(source)
 file = FileSource(path=str(source), timestamp_field="event_timestamp")
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
@@ -50,7 +52,12 @@ store = FeatureStore(config=config)
 lists = FeatureView(name="lists", entities=[customer], ttl=timedelta(0), source=file, schema=[
     Field(name="customer_id", dtype=String), Field(name="items", dtype=String),
     Field(name="vector", dtype=Array(Float32)), Field(name="tags", dtype=Array(String))])
-store.apply([customer, user, churn, spend, lists, FeatureService(name="churn", features=[churn])])
+at, home = (Entity(name=name, join_keys=[name], value_type=kind)
+            for name, kind in (("store", ValueType.STRING), ("household_id", ValueType.INT64)))
+household = FeatureView(name="household", entities=[at, home], ttl=timedelta(0), source=file, schema=[
+    Field(name="store", dtype=String), Field(name="household_id", dtype=Int64),
+    Field(name="spend", dtype=Float32), Field(name="visits", dtype=Int64), Field(name="taste", dtype=Array(Float32))])
+store.apply([customer, user, at, home, churn, spend, lists, household, FeatureService(name="churn", features=[churn])])
 
 out = {}
 def ask(features, rows, **options):
@@ -62,6 +69,8 @@ out["full"] = ask(["churn:risk_segment"], rows, full_feature_names=True)
 out["service"] = ask(store.get_feature_service("churn"), rows)
 out["integers"] = ask(["spend:amount"], [{"user": 7}, {"user": 8}])
 out["lists"] = ask(["lists:items", "lists:vector", "lists:tags"], [{"customer_id": key} for key in ("a", "nobody")])
+out["view"] = ask(["household:spend", "household:visits", "household:taste"],
+                  [{"store": "a|b", "household_id": 7}, {"store": "nobody", "household_id": 1}])
 out["many"] = ask(["churn:churn_probability"], [{"customer_id": f"{i:05d}"} for i in range(300)])
 try:
     ask(["unknown:x"], rows)
@@ -93,6 +102,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     key = KeySchema((KeyColumn("user", "int"),))
     write_version(settings.store_path, "spend", {7: {"amount": 12}}, key=key, fields=(Field("amount", "bigint"),))
     write_version(settings.store_path, "lists", {"a": LISTS}, fields=tuple(Field(name, SERVED[name]) for name in LISTS))
+    write_features(settings, features({("a|b", 7): (0.1, 3, [1.5, 0.25, -0.0])}))
+    publish(settings, household())
     with running_reader(settings) as running:
         yield running
 
@@ -132,6 +143,13 @@ def test_lists_come_through_the_sdk_those_of_structures_as_the_text_of_their_jso
     assert (json.loads(text), missing) == (LISTS["items"], None)
     assert said["lists"]["vector"] == [LISTS["vector"], None]
     assert said["lists"]["tags"] == [LISTS["tags"], None]
+
+
+@pytest.mark.slow
+def test_a_published_view_comes_through_the_sdk(said: dict[str, Any]) -> None:
+    view = said["view"]
+    assert view["spend"] == [pytest.approx(0.1, rel=1e-7), None]
+    assert (view["visits"], view["taste"]) == ([3, None], [[1.5, 0.25, -0.0], None])
 
 
 @pytest.mark.slow

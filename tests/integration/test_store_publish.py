@@ -48,7 +48,7 @@ def test_the_first_publish_serves_every_prediction_of_the_newest_night(settings:
     assert (result.rows, result.nights, result.delta_version) == (200, (NEXT_NIGHT,), 1)
     assert (manifest.version, manifest.parent, manifest.kind, manifest.rows) == (1, None, "full", 200)
     assert (manifest.as_of, manifest.run_id, manifest.model) == ("1998-07-01", "run-9", {"name": "churn", "version": 3})
-    assert manifest.scored_at == "1998-07-01T03:00:00.000000Z"
+    assert manifest.provenance.scored_at == "1998-07-01T03:00:00.000000Z"
     assert manifest.content_hash == result.details["content_hash"]
     with store.snapshot() as snapshot:
         assert snapshot.get(b"00007") == orjson.dumps(

@@ -9,6 +9,7 @@ import pytest
 import redis
 from store_services import redis_cluster, redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
+from view_tables import OPEN, features, household, write_features
 
 from forecache.cli.commands.distribution import _load_redis
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
@@ -231,3 +232,21 @@ def test_a_redis_that_may_evict_entries_is_refused_and_its_missing_keys_are_no_u
         source.current()
         assert served.get_entry(b"nobody") is None, "every entry was compared"
         client.close()
+
+
+def test_a_matrix_from_redis_is_that_of_the_local_store(redis_settings: Settings) -> None:
+    view = household(replace(OPEN, backend="redis"))
+    rows = {("s", number): (number / 3, number, None if number % 5 else [0.1, None, -0.0]) for number in range(1500)}
+    write_features(redis_settings, features(rows))
+    publish(redis_settings, view)
+    rows[("s", 7)], rows[("new", 1)] = (None, None, None), (1.0, 10, None)  # 10 is the byte of a line feed
+    del rows[("s", 8)]
+    write_features(redis_settings, features(rows, night=NEXT_NIGHT), night=NEXT_NIGHT)
+    assert publish(redis_settings, view).details["targets"]["redis"]["loaded"] == 3
+    keys = [b"s|7", b"s|8", b"nobody|1", b"new|1", *(b"s|%d" % number for number in range(10, 1500))]
+    remote = open_redis_store(redis_settings, "household").snapshot()
+    with open_store(redis_settings, "household").snapshot() as local:
+        for found, expected in zip(remote.matrix(keys), local.matrix(keys), strict=True):
+            assert found.tobytes() == expected.tobytes()
+        assert remote.get_many(keys) == local.get_many(keys) == list(map(remote.get, keys))
+        assert remote.matrix([])[0].shape == local.matrix([])[0].shape == (0, 5)

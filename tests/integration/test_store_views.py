@@ -1,17 +1,19 @@
 """Feature views published as packed rows: what is served, what travels, what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT
 from view_tables import COLUMNS, OPEN, features, household, require_rows, write_features
 
-from forecache.errors import CheckError, InputError, NotFoundError
+from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
 from forecache.operations.publish import publish_night
 from forecache.pipeline import Feature, Publish
 from forecache.settings import Settings
-from forecache.store import open_store, publish
+from forecache.store import Store, diff_versions, open_remote, open_store, publish, pull, push
 
 
 def rows(count: int, *, start: int = 0) -> dict:
@@ -119,6 +121,75 @@ def test_json_versions_are_no_matrix_and_name_the_remedy(settings: Settings) -> 
     publish(settings, churn())
     with open_store(settings, "churn").snapshot() as snapshot, pytest.raises(InputError, match="published as JSON"):
         snapshot.matrix([b"00001"])
+
+
+def test_two_versions_are_compared(settings: Settings) -> None:
+    before = rows(300)
+    after = before | {("s|1%", 1): (5.0, 7, [0.0, 0.0, 0.0]), ("new", 1): (1.0, 1, None)}
+    del after["s|2%", 2]
+    for number, content in enumerate((before, after)):
+        write_features(
+            settings, features(content, night=NIGHT + timedelta(days=number)), night=NIGHT + timedelta(number)
+        )
+        publish(settings, household())
+    found = diff_versions(open_store(settings, "household"), 1, 2)
+    assert (found["changed"], found["added"], found["removed"], found["provenance_only"]) == (1, 1, 1, 0)
+    assert (found["before"]["model"], found["after"]["rows"]) == (None, 300)
+    assert found["fields"]["visits"]["mean_after"] == 7
+    mover = found["top_movers"][0]
+    assert (mover["key"], mover["field"], mover["after"]) == ("s%7C1%25|1", "spend", 5.0)
+
+
+def test_a_version_goes_back_and_to_a_replica_as_any_other(settings: Settings, tmp_path: Path) -> None:
+    for number, content in enumerate((rows(300), rows(310))):
+        night = NIGHT + timedelta(days=number)
+        write_features(settings, features(content, night=night), night=night)
+        publish(settings, household())
+    store, remote = open_store(settings, "household"), open_remote(str(tmp_path / "remote"), {})
+    push(store, remote)
+    replica = Store(tmp_path / "replica" / "household")
+    pull(replica, remote)
+    for each in (store, replica):
+        with each.snapshot() as snapshot:
+            require_rows(snapshot, rows(310))
+    store.rollback()
+    with store.snapshot() as snapshot:
+        require_rows(snapshot, rows(300))
+    with pytest.raises(CheckError, match="quarantined"):
+        publish(settings, household())
+
+
+def test_two_publishers_at_once_leave_one_whole_version_each(settings: Settings) -> None:
+    """Each waits or is refused; what is served at any moment is the whole of one of the two nights."""
+    nights = {NIGHT: rows(300), NEXT_NIGHT: dict.fromkeys(rows(280), (9.0, 9, None))}
+    for night, content in nights.items():
+        write_features(settings, features(content, night=night), night=night)
+    publish(settings, household(), night=NIGHT)
+    store, whole = open_store(settings, "household"), {}
+    for night in nights:
+        publish(settings, household(), night=night, full=True)
+        with store.snapshot() as snapshot:
+            whole[night] = dict(snapshot.items())
+
+    def run(night: date) -> None:
+        for _ in range(4):
+            try:
+                publish(settings, household(), night=night, full=True)
+            except ConflictError:
+                continue
+
+    with ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(run, night) for night in nights]
+        while not all(each.done() for each in done):
+            with store.snapshot() as snapshot:
+                assert dict(snapshot.items()) == whole[date.fromisoformat(snapshot.manifest.as_of)]
+        for each in done:
+            each.result()
+    numbers = store.version_numbers()
+    assert len(numbers) == len(set(numbers))
+    for manifest in store.versions():
+        with store.snapshot(manifest.version) as snapshot:
+            require_rows(snapshot, nights[date.fromisoformat(manifest.as_of)])
 
 
 def test_a_category_is_refused_at_load() -> None:

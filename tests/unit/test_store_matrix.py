@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segment_files import version
 
 from forecache.store.fields import Field
-from forecache.store.packed import json_renderer, matrix_of
+from forecache.store.packed import json_renderer, matrix_of, rows_of
 from forecache.store.read import together
 
 FIELDS = (Field("spend", "float"), Field("100%", "vector", 2))
@@ -59,15 +59,24 @@ def test_a_matrix_is_that_of_a_dictionary(
 
 @given(ENTRIES)
 def test_the_json_of_a_row_reads_back_to_the_same_float32(entry: bytes) -> None:
-    text = json_renderer(FIELDS)(entry)
-    value = orjson.loads(text)
+    value = orjson.loads(json_renderer(FIELDS)(entry))
+    assert rows_of([entry, None], FIELDS) == [value, None]
     assert list(value) == ["spend", "100%"]
     numbers = np.array([value["spend"], *value["100%"]], "<f4")  # null is NaN
-    finite = np.isfinite(np.frombuffer(entry, "<f4"))
+    given = np.frombuffer(entry, "<f4")
+    finite = np.isfinite(given)
     assert np.isnan(numbers[~finite]).all()
-    assert numbers[finite].tobytes() == np.frombuffer(entry, "<f4")[finite].tobytes()
+    assert numbers[finite].tobytes() == given[finite].tobytes()
+
+
+@given(st.integers(-(2**24), 2**24) | st.sampled_from([2**63, -(2**63), 2**40]))
+def test_the_json_of_an_integer_is_a_whole_number(number: int) -> None:
+    entry = np.array([number], "<f4").tobytes()
+    assert json_renderer([Field("visits", "integer")])(entry) == b'{"visits":%d}' % number
+    assert rows_of([entry], [Field("visits", "integer")]) == [{"visits": number}]
 
 
 def test_the_json_of_a_number_is_the_shortest_text_of_its_float32() -> None:
     entry = np.array([0.1, 5.0, np.nan], "<f4").tobytes()
     assert json_renderer(FIELDS)(entry) == b'{"spend":0.1,"100%":[5.0\t,null\r]}'
+    assert json_renderer([Field("visits", "integer")])(entry[8:]) == b'{"visits":null}'

@@ -53,20 +53,24 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+    from forecache.store.fields import NUMERIC
+
     names = manifest.field_names
     rows = [
         (item["key"], *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names))
         for item in results
     ]
-    figures = [field.name for field in manifest.fields if field.type in ("double", "bigint")]
+    figures = [field.name for field in manifest.fields if field.type in NUMERIC]
     show_table((", ".join(manifest.key.names), *names), rows, right=figures, caption=provenance_text(answer))
 
 
 def provenance_text(answer: dict[str, Any]) -> str:
     """The provenance of an answer in one line."""
-    model = answer["model"]
-    text = (
-        f"{answer['source']}: store version {answer['store_version']}, model {model['name']} {model['version']}, "
-        f"as of {answer['as_of']}, scored {answer['scored_at'][:19]}Z, age {duration(answer['age_s'])}"
-    )
+    said = [f"{answer['source']}: store version {answer['store_version']}"]
+    if "model" in answer:
+        said.append(f"model {answer['model']['name']} {answer['model']['version']}")
+    said.append(f"as of {answer['as_of']}")
+    if "scored_at" in answer:
+        said.append(f"scored {answer['scored_at'][:19]}Z")
+    text = ", ".join([*said, f"age {duration(answer['age_s'])}"])
     return text + (" (stale)" if answer["stale"] else "")

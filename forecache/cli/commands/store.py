@@ -40,10 +40,10 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
         "kind": manifest.kind,
         "rows": manifest.rows,
         "as_of": manifest.as_of,
-        "model": manifest.model,
+        "model": manifest.made_by.get("model"),
         "table": manifest.source.table,
         "delta_version": manifest.source.delta_version,
-        "scored_at": manifest.scored_at,
+        "scored_at": manifest.made_by.get("scored_at"),
         "published_at": manifest.published_at,
         "segments": len(manifest.segments),
         "size_bytes": manifest.size_bytes,
@@ -90,11 +90,11 @@ def say_served(
 
 @command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
 @_PIPELINE
-@click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
+@click.option("--night", type=Night(), help="The as-of date; default: the newest one there is.")
 @click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
 @click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
 def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> None:
-    """Publish an as-of date of PIPELINE's prediction table: build, verify, then serve it at once.
+    """Publish an as-of date of PIPELINE, or of a feature view: build, verify, then serve it at once.
 
     An as-of date is published only if its present rows passed their checks, which `forecache run` makes. One that
     failed them is never published.
@@ -137,7 +137,7 @@ def versions(pipeline: str) -> None:
             manifest.kind,
             manifest.rows,
             manifest.as_of,
-            f"{manifest.model['name']} {manifest.model['version']}",
+            " ".join(map(str, manifest.made_by.get("model", {}).values())),
             manifest.source.delta_version,
             ago(manifest.published),
             size(manifest.size_bytes),
@@ -214,7 +214,9 @@ def diff(pipeline: str, before: int, after: int, top: int) -> None:
 
 def _show_diff(pipeline: str, found: dict[str, Any]) -> None:
     sides = [
-        f"version {side['version']} (as of {side['as_of']}, model {side['model']['version']}, {side['rows']:,} keys)"
+        f"version {side['version']} (as of {side['as_of']}"
+        + (f", model {side['model']['version']}" if side["model"] else "")
+        + f", {side['rows']:,} keys)"
         for side in (found["before"], found["after"])
     ]
     click.echo(f"{pipeline}: {sides[0]} -> {sides[1]}")

@@ -184,7 +184,8 @@ def _object(properties: Schema, *, required: list[str] | None = None, **more: An
 
 def _schemas() -> Schema:
     model = _object({"name": _TEXT, "version": _NUMBER})
-    version = {"store_version": _NUMBER, "model": model, "as_of": _DATE, "scored_at": _TIME, "published_at": _TIME}
+    version = {"store_version": _NUMBER, "as_of": _DATE, "published_at": _TIME}
+    made_by = {"model": model | {"description": "Of predictions; features have none."}, "scored_at": _TIME}
     freshness = {
         "age_s": _NUMBER | {"minimum": 0, "description": "Seconds since the midnight (UTC) that ended `as_of`."},
         "stale": _FLAG | {"description": "Whether the age is beyond what the pipeline's declaration allows."},
@@ -194,24 +195,29 @@ def _schemas() -> Schema:
         "fallback_for": _NUMBER | {"description": "The published version, if it is damaged and this one replaces it."}
     }
     pipeline = {"pipeline": _TEXT, "keys": _NUMBER, **version, **freshness}
-    typed = _array(_object({"name": _TEXT, "type": _TEXT}))
+    typed = _array(_object({"name": _TEXT, "type": _TEXT, "size": _NUMBER}, required=["name", "type"]))
+    described = {"key": typed, "fields": typed, "policy": {"type": "object"}}
+    packed = {"contract": _TEXT | {"description": "Of features, what they mean."}, "columns": _array(_TEXT)}
     result = _object(
         {"key": _TEXT, "found": _FLAG, "value": _VALUE, "model": model, "scored_at": _TIME},
         required=["key", "found"],
         description="`value` if found. Own provenance members if the row was carried forward.",
     )
-    entry = _object(
-        {**version, "kind": _TEXT, "keys": _NUMBER, "source_delta_version": _NUMBER, "content_hash": _TEXT,
-         "size_bytes": _NUMBER, "state": _array({"enum": ["serving", "current", "pinned", "quarantined"]})}
-    )  # fmt: skip
+    state = _array({"enum": ["serving", "current", "pinned", "quarantined"]})
+    kept = {**version, "kind": _TEXT, "keys": _NUMBER, "source_delta_version": _NUMBER, "content_hash": _TEXT,
+            "size_bytes": _NUMBER, "state": state}  # fmt: skip
+    entry = _object({**kept, **made_by}, required=list(kept))
     column = _object({"values": _array({}), "statuses": _array(_FEAST_STATUS), "event_timestamps": _array(_TIME)})
     return {
         "Answer": _object(
-            {"key": _TEXT, "value": _VALUE, **provenance, **fallback}, required=["key", "value", *provenance]
+            {"key": _TEXT, "value": _VALUE, **provenance, **made_by, **fallback},
+            required=["key", "value", *provenance],
         ),
-        "Many": _object({"results": _array(result), **provenance, **fallback}, required=["results", *provenance]),
-        "Metadata": _object({**pipeline, "key": typed, "fields": typed, "policy": {"type": "object"}}),
-        "Pipelines": _object({"pipelines": _array(_object(pipeline))}),
+        "Many": _object(
+            {"results": _array(result), **provenance, **made_by, **fallback}, required=["results", *provenance]
+        ),
+        "Metadata": _object({**pipeline, **described, **made_by, **packed}, required=[*pipeline, *described]),
+        "Pipelines": _object({"pipelines": _array(_object({**pipeline, **made_by}, required=list(pipeline)))}),
         "History": _object({"pipeline": _TEXT, "versions": _array(entry)}),
         "FeastResponse": _object({"metadata": _object({"feature_names": _array(_TEXT)}), "results": _array(column)}),
         "Status": _object({"status": _TEXT}),

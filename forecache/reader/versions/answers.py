@@ -11,6 +11,7 @@ from forecache.reader.processes.metrics import HITS, STALE_HITS
 from forecache.reader.versions.request_keys import RequestKeys
 from forecache.store import Manifest, split_entry
 from forecache.store.lists import cut_lists
+from forecache.store.packed import json_renderer, rows_of
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
@@ -67,15 +68,15 @@ class Answers:
         self.encode = self.keys.encode
         self.get_entry = snapshot.get_entry
         self.get_entries = snapshot.get_entries
+        if manifest.is_packed:
+            self._render(snapshot, json_renderer(manifest.fields))
         self.carried = bool(manifest.carried)
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
-        self._common = _members(manifest, fallback_for)
+        self._common = _members(manifest, fallback_for, manifest.made_by)
         self._own = {
-            name: _members(manifest, fallback_for, model={"name": each.model_name, "version": each.model_version},
-                           scored_at=each.scored_at)
-            for name, each in manifest.provenances.items()
-        }  # fmt: skip
+            name: _members(manifest, fallback_for, each.made_by) for name, each in manifest.provenances.items()
+        }
         self.valid_until = 0.0
         self.headers: Headers = []
         self.etag = ""
@@ -85,6 +86,17 @@ class Answers:
         self._moment = b""
         self.tail = b""
         self.refresh(0.0)
+
+    def _render(self, snapshot: Version, json_of: Callable[[bytes], bytes]) -> None:
+        """Read the entries of a packed version as those of others."""
+        get_entry, get_entries = snapshot.get_entry, snapshot.get_entries
+
+        def entry(key: bytes) -> bytes | None:
+            found = get_entry(key)
+            return None if found is None else json_of(found)
+
+        self.get_entry = entry
+        self.get_entries = lambda keys: [None if found is None else json_of(found) for found in get_entries(keys)]
 
     def refresh(self, now: float) -> None:
         """Make the parts of answers that are valid for the second of `now` (Unix time)."""
@@ -166,6 +178,8 @@ class Answers:
 
     def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
         """The decoded values of several keys; None for a missing key."""
+        if self.manifest.is_packed:
+            return rows_of(self.snapshot.get_entries(keys), self.manifest.fields)
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
     def check_fields(self, fields: Sequence[str]) -> None:
@@ -197,22 +211,15 @@ def select(value: bytes, fields: Sequence[str]) -> bytes:
     return orjson.dumps({field: row[field] for field in fields})
 
 
-def _members(
-    manifest: Manifest,
-    fallback_for: int | None,
-    *,
-    model: Mapping[str, Any] | None = None,
-    scored_at: str | None = None,
-) -> bytes:
+def _members(manifest: Manifest, fallback_for: int | None, made_by: Mapping[str, Any]) -> bytes:
     """The members that every answer of a version has, as JSON that ends in a comma."""
     return (
         orjson.dumps(
             {
                 "source": "precomputed",
                 "store_version": manifest.version,
-                "model": model or manifest.model,
+                **made_by,
                 "as_of": manifest.as_of,
-                "scored_at": scored_at or manifest.scored_at,
                 "published_at": manifest.published_at,
                 **({} if fallback_for is None else {"fallback_for": fallback_for}),
             }

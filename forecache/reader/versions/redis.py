@@ -130,6 +130,8 @@ class RemoteVersion:
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         entries = self.get_entries(list(keys))
+        if not self.manifest.carried:
+            return entries
         return [None if entry is None else split_entry(entry)[0] for entry in entries]
 
     def warm(self) -> int:

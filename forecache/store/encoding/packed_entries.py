@@ -29,7 +29,9 @@ def _field(name: str, kind: pa.DataType, size: int | None) -> Field:
             f"{'a float32' if size is None else f'{size} float32'}.",
             remedy="Publish numbers, and vectors of them.",
         )
-    return Field(name, "float") if size is None else Field(name, "vector", size)
+    if size is not None:
+        return Field(name, "vector", size)
+    return Field(name, "integer" if pa.types.is_integer(kind) else "float")
 
 
 def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of: Callable[[int], str]) -> pa.Array:
@@ -57,7 +59,7 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
     """The values of a field, float32 [n, size]."""
     if field.type == "vector":
         return _vectors(column, field, key_of)
-    if pa.types.is_integer(column.type):
+    if field.type == "integer":
         whole = column.cast(pa.int64()).fill_null(0).to_numpy()
         numbers = whole.astype(FLOAT)
         with np.errstate(invalid="ignore"):  # the float32 next to the largest int64 is none

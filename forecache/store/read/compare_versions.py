@@ -1,12 +1,14 @@
 """What changed between two versions: keys, scores, and the keys that moved most."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
 from forecache.store.fields import NUMERIC
+from forecache.store.manifest import Manifest
+from forecache.store.packed import json_renderer
 from forecache.store.read.snapshot import Snapshot, split_entry
 from forecache.store.store import Store
 
@@ -23,15 +25,16 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
     Versions that share a base are compared through their deltas alone.
 
     Returns:
-        JSON-serialisable: `before`, `after` (version, as_of, model, rows), the counts `changed`, `added`, `removed`,
-        `unchanged`, `provenance_only` (same values, another provenance id), `fields` (for each field: values that
-        changed and, where numeric, mean of both over the changed keys, mean and largest absolute change, and `shift`,
-        the change of the mean over all keys that both versions have) and `top_movers` (the `top` keys whose first
-        numeric field changed most).
+        JSON-serialisable: `before`, `after` (version, as_of, rows, model, which is None of features), the counts
+        `changed`, `added`, `removed`, `unchanged`, `provenance_only` (same values, another provenance id), `fields`
+        (for each field: values that changed and, where numeric, mean of both over the changed keys, mean and largest
+        absolute change, and `shift`, the change of the mean over all keys that both versions have) and `top_movers`
+        (the `top` keys whose first numeric field changed most).
     """
     counts = {"changed": 0, "added": 0, "removed": 0, "provenance_only": 0}
     fields = {field.name: _FieldChange(field.type in NUMERIC) for field in after.manifest.fields}
     lead = next((field.name for field in after.manifest.fields if field.type in NUMERIC), None)
+    before_row, after_row = _row_reader(before.manifest), _row_reader(after.manifest)
     movers: list[tuple[float, str, Any, Any]] = []
     for key, old, new in _differing(before, after):
         if old is None:
@@ -40,12 +43,12 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
         if new is None:
             counts["removed"] += 1
             continue
-        old_value, new_value = split_entry(old)[0], split_entry(new)[0]
+        old_value, new_value = _value(before, old), _value(after, new)
         if old_value == new_value:
             counts["provenance_only"] += 1
             continue
         counts["changed"] += 1
-        old_row, new_row = orjson.loads(old_value), orjson.loads(new_value)
+        old_row, new_row = before_row(old_value), after_row(new_value)
         for name, change in fields.items():
             change.add(old_row.get(name), new_row.get(name))
         if lead is not None and top:
@@ -88,13 +91,26 @@ def _differing(before: Snapshot, after: Snapshot) -> Iterator[tuple[bytes, bytes
             yield key, None, new
 
 
+def _value(snapshot: Snapshot, entry: bytes) -> bytes:
+    return split_entry(entry)[0] if snapshot.manifest.carried else entry
+
+
+def _row_reader(manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
+    """The function from a value to its fields."""
+    if not manifest.is_packed:
+        return orjson.loads
+    json_of = json_renderer(manifest.fields)
+    return lambda value: orjson.loads(json_of(value))
+
+
 def _distance(old: Any, new: Any) -> float:
     return 0.0 if old is None or new is None else abs(new - old)
 
 
 def _side(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
-    return {"version": manifest.version, "as_of": manifest.as_of, "model": manifest.model, "rows": manifest.rows}
+    model = manifest.made_by.get("model")
+    return {"version": manifest.version, "as_of": manifest.as_of, "model": model, "rows": manifest.rows}
 
 
 class _FieldChange:

@@ -1,11 +1,15 @@
 """Reads of a version in Redis, and the names that its entries have there."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forecache.store.manifest import Manifest, SegmentInfo
+from forecache.store.packed import matrix_of
 from forecache.store.read.snapshot import split_entry
 from forecache.store.redis.client import is_cluster
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class RedisSnapshot:
@@ -24,12 +28,18 @@ class RedisSnapshot:
         return _newest(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
 
     def get(self, key: bytes) -> bytes | None:
-        """The JSON object of the served fields, None where the key is missing."""
-        entry = self.get_entry(key)
-        return None if entry is None else split_entry(entry)[0]
+        """The JSON object of the served fields (of a packed version its numbers), None where the key is missing."""
+        return self.get_many([key])[0]
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        return [None if entry is None else split_entry(entry)[0] for entry in self.get_entries(list(keys))]
+        entries = self.get_entries(list(keys))
+        if not self.manifest.carried:
+            return entries
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
+        """As `Snapshot.matrix`, of a packed version, in one round trip (one per node of a cluster)."""
+        return matrix_of(self.get_entries(keys), len(self.manifest.columns))
 
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip (one per node of a cluster)."""
