@@ -4,7 +4,7 @@ What landed up to the night and waits is ingested first. Only nights whose raw r
 late landing file makes the nights after it stale; the check `is_current` fails for them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -17,6 +17,7 @@ from assets.partitions import as_of_partitions, source_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
 from forecache.pipeline import AS_OF, FeatureView, Pipeline, Schedule
+from forecache.quality.report import CheckReport
 from forecache.results import StageResult
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -82,12 +83,17 @@ def _features(
         result = step.run(build, step.session(), current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
-        step.tell(f"checking {table}")
-        versions = feature_versions(current, declared, nights)
-        states = {night: f"{table}@{version}" for night, version in versions.items()}
-        reports = check_nights(
-            step.session(), current, table, feature_expectations(declared), column=AS_OF, states=states
-        )
+        def check(some: FeatureView | Pipeline) -> Mapping[date, CheckReport]:
+            step.tell(f"checking {some.feature_table}")
+            versions = feature_versions(current, some, nights)
+            states = {night: f"{some.feature_table}@{version}" for night, version in versions.items()}
+            expectations = feature_expectations(some)
+            return check_nights(step.session(), current, some.feature_table, expectations, column=AS_OF, states=states)
+
+        reports = check(declared)
+        for view in declared.views if isinstance(declared, Pipeline) else ():
+            if view.publish is not None:
+                check(view)  # it may have been built on the way, and is published only if it was checked
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
         stale = _stale(set(stale_nights(current, declared)) - set(nights))

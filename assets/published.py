@@ -1,10 +1,10 @@
 """Published: the version of the precompute store that the reader answers from, verified before it goes live.
 
-It holds the newest night of the prediction table, and only if that night passed its checks: Dagster records a
-partition as materialized even where a check failed, so the verdict in the lake decides.
+It holds the newest night of a table of predictions, or of a view's features, and only if that night passed its checks:
+Dagster records a partition as materialized even where a check failed, so the verdict in the lake decides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,7 @@ from assets.freshness import nightly_freshness
 from assets.metadata import details_json, stage_metadata
 from assets.recommendations import require_none_refused
 from assets.stage import Step, explained
-from forecache.pipeline import Recommender, Served
+from forecache.pipeline import FeatureView, Recommender, Served
 from forecache.pipeline.recommenders.second_table import SecondTable
 from resources.settings import SettingsResource
 
@@ -22,10 +22,16 @@ def published_name(pipeline: Served) -> str:
     return f"published_{pipeline.name}"
 
 
-def build_published(pipeline: Served) -> dg.AssetsDefinition:
-    """The current store version of a pipeline."""
+def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.AssetsDefinition:
+    """The current store version of a pipeline or a feature view.
+
+    Args:
+        after: Assets that make the table on their way, and which it therefore waits for.
+    """
 
     stage, subject = "score", pipeline.name
+    if isinstance(pipeline, FeatureView):
+        stage = "features"
     if isinstance(pipeline, (Recommender, SecondTable)):
         stage = "recommend"
     if isinstance(pipeline, SecondTable):
@@ -33,7 +39,7 @@ def build_published(pipeline: Served) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=published_name(pipeline),
-        deps=[pipeline.prediction_table],
+        deps=[pipeline.served_table, *after],
         description=__doc__,
         group_name="serving",
         kinds={pipeline.publishing.backend, "http"},

@@ -1,7 +1,5 @@
 """What Dagster loads: the assets, jobs, schedules and sensors of every pipeline of a project, put together."""
 
-from collections.abc import Collection, Iterable
-
 import dagster as dg
 
 from assets.candidate import build_candidate
@@ -31,6 +29,7 @@ from forecache.pipeline import (
     TorchModel,
 )
 from forecache.pipeline.loading import read_project
+from forecache.pipeline.project import Project
 from forecache.pipeline.recommenders.vectors import second_tables_of
 from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
@@ -41,7 +40,13 @@ from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.mail import build_mail_job, build_mail_schedule
 from jobs.maintenance import build_maintenance_job, build_maintenance_schedule
 from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
-from jobs.nightly import build_nightly_job, build_nightly_schedule, build_recommender_job
+from jobs.nightly import (
+    build_nightly_job,
+    build_nightly_schedule,
+    build_recommender_job,
+    build_view_job,
+    built_on_the_way,
+)
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
 from jobs.verification import build_verification_job, build_verification_schedule
@@ -67,8 +72,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        *(source_definitions(source) for source in sources_of([*project.nightly.values(), *project.mailings.values()])),
-        dg.Definitions(assets=features_of(project.pipelines.values())),
+        *(source_definitions(source) for source in sources_of(project)),
+        dg.Definitions(assets=features_of(project)),
+        *(view_definitions(view, project) for view in project.views.values()),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         *(mailing_definitions(mailing) for mailing in project.mailings.values()),
@@ -143,6 +149,20 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
     )
 
 
+def view_definitions(view: FeatureView, project: Project) -> dg.Definitions:
+    """A published view: its version in the store, and a job, with a schedule where no other job publishes it."""
+    job = build_view_job(view)
+    asset = build_published(view, after=built_on_the_way(view, project.pipelines.values()))
+    if view.name not in project.views_of_their_own:
+        return dg.Definitions(assets=[asset], jobs=[job])
+    return dg.Definitions(
+        assets=[asset],
+        jobs=[job],
+        schedules=[build_nightly_schedule(view, job)],
+        sensors=build_delivered_sensors(view, job),
+    )
+
+
 def mailing_definitions(mailing: Mailing) -> dg.Definitions:
     job = build_mail_job(mailing)
     return dg.Definitions(assets=[build_mailed(mailing)], jobs=[job], schedules=[build_mail_schedule(mailing, job)])
@@ -164,20 +184,23 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     return assets
 
 
-def sources_of(pipelines: Iterable[Served | Mailing]) -> list[AnySource]:
+def sources_of(project: Project) -> list[AnySource]:
     """The sources of all that is declared, each once."""
-    return list({source.name: source for pipeline in pipelines for source in pipeline.all_sources}.values())
+    users: list[Served | Mailing] = [*project.nightly.values(), *project.views.values(), *project.mailings.values()]
+    return list({source.name: source for each in users for source in each.all_sources}.values())
 
 
-def features_of(pipelines: Collection[Pipeline]) -> list[dg.AssetsDefinition]:
-    """The feature tables of all pipelines: those of views, each once, and those that are joined from them."""
-    joined = [build_joined_features(pipeline) for pipeline in pipelines if pipeline.is_joined]
-    return [*(build_features(*each) for each in views_of(pipelines)), *joined]
+def features_of(project: Project) -> list[dg.AssetsDefinition]:
+    """The feature tables: those of views, each once, and those that are joined from them."""
+    joined = [build_joined_features(pipeline) for pipeline in project.pipelines.values() if pipeline.is_joined]
+    return [*(build_features(*each) for each in views_of(project)), *joined]
 
 
-def views_of(pipelines: Iterable[Pipeline]) -> list[tuple[FeatureView, Schedule]]:
-    """The feature views of all pipelines, each once, with the schedule of one that uses it: their dates are equal."""
-    return list({view.name: (view, each.schedule) for each in pipelines for view in each.views}.values())
+def views_of(project: Project) -> list[tuple[FeatureView, Schedule]]:
+    """All feature views, each once, with the schedule of one of those that use it: their dates are equal."""
+    alone = {name: (view, view.schedule) for name, view in project.views_of_their_own.items()}
+    users = (*project.pipelines.values(), *project.realtime.values())
+    return list((alone | {view.name: (view, each.schedule) for each in users for view in each.views}).values())
 
 
 def project_definitions() -> dg.Definitions:

@@ -4,12 +4,14 @@ It is for a night or a range of nights. The step of the features ingests: source
 pipeline, and a job of Dagster has assets of one range of partitions only.
 """
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
-from forecache.pipeline import Pipeline, Recommender, Served
+from forecache.pipeline import FeatureView, Pipeline, Recommender, Served
 from forecache.pipeline.recommenders.vectors import second_tables_of
 from jobs.common import AssetJob, newest_night_schedule
 
@@ -19,16 +21,24 @@ def nightly_job_name(pipeline: Served) -> str:
 
 
 def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
-    # A view whose sources begin on other days has other partitions; the step of the join builds it.
-    own, schedule = pipeline_partitions(pipeline), pipeline.schedule
-    views = [view for view in pipeline.views if as_of_partitions(schedule, view.sources) == own]
+    views = [view for view in pipeline.views if _is_in_job(view, pipeline)]
     tables = dict.fromkeys([*(view.feature_table for view in views), pipeline.feature_table])
     assets = [*tables, pipeline.prediction_table]
-    if pipeline.publish is not None:
-        assets.append(published_name(pipeline))
+    assets += [published_name(each) for each in (*pipeline.views, pipeline) if each.publish is not None]
     if pipeline.drift.report_rows:
         assets.append(drift_report_name(pipeline))
     return dg.AssetSelection.assets(*assets)
+
+
+def _is_in_job(view: FeatureView, pipeline: Pipeline) -> bool:
+    """A view whose sources begin on other days has other partitions; the step of the join builds it."""
+    return as_of_partitions(pipeline.schedule, view.sources) == pipeline_partitions(pipeline)
+
+
+def built_on_the_way(view: FeatureView, pipelines: Iterable[Pipeline]) -> list[str]:
+    """The tables of joined features whose step builds the view, as it is not in the job of their pipeline."""
+    users = [each for each in pipelines if each.is_joined and view in each.views]
+    return [each.feature_table for each in users if not _is_in_job(view, each)]
 
 
 def build_nightly_job(pipeline: Pipeline) -> AssetJob:
@@ -37,6 +47,16 @@ def build_nightly_job(pipeline: Pipeline) -> AssetJob:
         nightly_job_name(pipeline),
         selection=nightly_selection(pipeline),
         description=f"Ingest what waits, then features, predictions and the published version of {pipeline.name}.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_view_job(view: FeatureView) -> AssetJob:
+    """Ingest, build the features and publish them."""
+    return dg.define_asset_job(
+        nightly_job_name(view),
+        selection=dg.AssetSelection.assets(view.feature_table, published_name(view)),
+        description=f"Ingest what waits, then the features of {view.name}, and publish them.",
         executor_def=dg.in_process_executor,
     )
 

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
-from forecache.pipeline import Pipeline, Recommender, Served, Source
+from forecache.pipeline import FeatureView, Pipeline, Recommender, Served, Source
 from forecache.pipeline.loading import load_nightly, read_project
 from forecache.pipeline.schedules.as_of import as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
@@ -72,7 +72,7 @@ def run(
 
 def _run_all(
     session: "Session",
-    chosen: Sequence[Pipeline | Recommender],
+    chosen: Sequence[Pipeline | Recommender | FeatureView],
     spans: Mapping[str, Nights],
     failures: dict[str, BaseException],
     *,
@@ -112,7 +112,7 @@ def _run_all(
                     )
 
 
-def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender]) -> list[Source]:
+def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender | FeatureView]) -> list[Source]:
     """The sources of addresses of the mailings about some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
@@ -155,12 +155,12 @@ def _ingest(
         runner.run(ingest_job_name(source), nights=span, rebuild=rebuild)
 
 
-def _trains(pipeline: Pipeline | Recommender) -> bool:
+def _trains(pipeline: Pipeline | Recommender | FeatureView) -> bool:
     """Whether it has the jobs "training" and "full"; without, the nightly one is all."""
     return isinstance(pipeline, Pipeline) and pipeline.is_trained
 
 
-def _config(pipeline: Pipeline | Recommender, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
+def _config(pipeline: Pipeline | Recommender | FeatureView, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
     if job != "training" or not isinstance(pipeline, Pipeline) or not pipeline.is_trained:
         return {}
     night = spans[pipeline.name][1].isoformat()

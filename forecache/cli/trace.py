@@ -49,6 +49,19 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     return chain
 
 
+def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int | None = None) -> dict[str, Any]:
+    """The chain from published features to their sources: `answer`, `store`, `features` and `raw`, as of `trace`."""
+    manifest, answer, where = answered(view.name, key, version)
+    night, at = date.fromisoformat(manifest.as_of), manifest.source.delta_version
+    made = recorded(current, "features", view.name, night, delta_version=at)
+    return {
+        "answer": answer,
+        "store": store_link(manifest),
+        "features": row_of(current, manifest.source.table, at, where, night) | made,
+        "raw": [_source(current, source, made, where, night) for source in view.sources],
+    }
+
+
 def answered(name: str, key: str, version: int | None) -> "tuple[Manifest, dict[str, Any], dict[str, Any]]":
     """The version that answers, its answer for a key, and the key's columns.
 

@@ -159,18 +159,14 @@ def load_mailing(settings: Settings, name: str) -> Mailing:
     return project.mailings[name]
 
 
-def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender:
-    """One pipeline or recommender by name.
+def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender | FeatureView:
+    """One pipeline, recommender or published view by name.
 
     Raises:
         InputError: It is a further table of a recommender, which that one's run makes.
         Others as `load_served`.
     """
     found = load_served(settings, name)
-    if isinstance(found, FeatureView):
-        raise InputError(
-            f"{name!r} is a feature view.", remedy="`forecache run` of a pipeline that uses it builds and publishes it."
-        )
     if isinstance(found, SecondTable):
         made_by = found.recommender.name
         raise InputError(

@@ -34,10 +34,19 @@ class Project:
     realtime: dict[str, Realtime] = field(default_factory=dict)
 
     @property
-    def nightly(self) -> dict[str, Pipeline | Recommender]:
-        """What has a nightly run, by name, in alphabetical order."""
-        both: dict[str, Pipeline | Recommender] = {**self.pipelines, **self.recommenders}
-        return {name: both[name] for name in sorted(both)}
+    def nightly(self) -> dict[str, Pipeline | Recommender | FeatureView]:
+        """What has a nightly run by schedule, by name, in alphabetical order."""
+        found: dict[str, Pipeline | Recommender | FeatureView] = {
+            **self.pipelines, **self.recommenders, **self.views_of_their_own
+        }  # fmt: skip
+        return {name: found[name] for name in sorted(found)}
+
+    @property
+    def views_of_their_own(self) -> dict[str, FeatureView]:
+        """The published views that are not built in the run of a pipeline or of a real-time model."""
+        users: list[Pipeline | Realtime] = [*self.pipelines.values(), *self.realtime.values()]
+        used = {view.name for each in users for view in each.views}
+        return {name: view for name, view in self.views.items() if name not in used}
 
     @property
     def served(self) -> dict[str, Published]:

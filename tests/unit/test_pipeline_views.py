@@ -27,6 +27,7 @@ from forecache.pipeline import (
     Window,
 )
 from forecache.pipeline.features.view import TILE_COLUMNS
+from forecache.pipeline.project import Project
 from forecache.settings import load_settings
 from jobs.definitions import build_definitions, features_of
 
@@ -128,7 +129,7 @@ def test_joined_pipeline_has_a_table_of_its_own_and_one_asset_beside_those_of_it
     assert WITH_REGION.feature_table == "features_takings"
     assert WITH_REGION.feature_names == ("amount_2d", "people")
     assert [source.name for source in WITH_REGION.all_sources] == ["sales", "flows", "opened"]
-    names = {asset.key.to_user_string() for asset in features_of([WITH_REGION])}
+    names = {asset.key.to_user_string() for asset in features_of(Project({"takings": WITH_REGION}, {}))}
     assert names == {"features_shop", "features_region", "features_takings"}
     alone = dataclasses.replace(WITH_REGION, features=SHOP, entities=None)
     assert alone.feature_table == "features_shop"

@@ -15,7 +15,7 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_nightly, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.pipeline import Pipeline, Recommender, Served
+from forecache.pipeline import FeatureView, Pipeline, Recommender, Served
 from forecache.pipeline.loading import load_nightly
 from forecache.pipeline.schedules.as_of import newest_as_of
 from forecache.results import StageResult
@@ -71,13 +71,14 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        reported = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender) or pipeline.is_trained]
+        predicting = [pipeline for pipeline in pipelines if not isinstance(pipeline, FeatureView)]
+        reported = [pipeline for pipeline in predicting if isinstance(pipeline, Recommender) or pipeline.is_trained]
         reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
                 reader.answer(pipeline.name, key, limit=_limit(pipeline)) | {"pipeline": pipeline.name}
-                for pipeline in pipelines
+                for pipeline in predicting
                 if pipeline.publish is not None
                 for key in sample_keys(current, pipeline, night)
             ]

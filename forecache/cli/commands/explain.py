@@ -7,9 +7,8 @@ import click
 from forecache.cli.base import command, settings
 from forecache.cli.commands.get import provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
-from forecache.cli.trace import trace
+from forecache.cli.trace import trace, trace_view
 from forecache.cli.trace_lists import trace_list
-from forecache.errors import InputError
 
 MOST_ITEMS = 5
 MOST_FILES = 3
@@ -31,10 +30,8 @@ def explain(pipeline: str, key: str, version: int | None) -> None:
     current = settings()
     served = load_served(current, pipeline)
     if isinstance(served, FeatureView):
-        raise InputError(
-            f"{pipeline!r} is a feature view.", remedy=f"`forecache get {pipeline} KEY` reads its features."
-        )
-    if isinstance(served, Pipeline):
+        chain = trace_view(current, served, key, version=version)
+    elif isinstance(served, Pipeline):
         chain = trace(current, served, key, version=version)
     else:
         chain = trace_list(current, served, key, version=version)
@@ -67,8 +64,9 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
             f"content hash {store['content_hash']}, verified before it was served",
         ],
     )
-    prediction = chain["prediction"]
-    link(_title("prediction row", prediction), [_row_text(prediction), _made("scored", prediction)])
+    if "prediction" in chain:
+        prediction = chain["prediction"]
+        link(_title("prediction row", prediction), [_row_text(prediction), _made("scored", prediction)])
     if "interactions" in chain:
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
@@ -78,7 +76,8 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     link(_title("feature row", features), [_row_text(features), _made("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
-    _show_model(chain["model"], link)
+    if "model" in chain:
+        _show_model(chain["model"], link)
     console().print(tree)
 
 

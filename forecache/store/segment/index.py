@@ -94,12 +94,13 @@ class Index:
         if any(mapped[header : header + len(MAGIC)] != MAGIC for header in headers):
             raise ValueError("there is none behind the pages of every file")
         counts = [int.from_bytes(mapped[header + 8 : header + 16], "little") for header in headers]
-        self._starts = np.array(starts, np.int64)
-        self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)
-        self._counts = np.array(counts, np.int64)
-        self._mask = len(headers) - 1
-        self._windows: dict[int, np.ndarray] = {}
-        """By a number of bytes, each stretch of so many in the region as one item."""
+        # By the first byte of a hash, which has the bits that choose the shard.
+        shards = np.arange(256) & (len(headers) - 1)
+        self._halves = np.array(starts, np.int64)[shards] // 2
+        self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)[shards]
+        self._counts = np.array(counts, np.int64)[shards]
+        self._windows: dict[tuple[int, int], np.ndarray] = {}
+        """By a number of bytes and a step, each stretch of so many bytes in the region as one item."""
 
     def close(self) -> None:
         """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
@@ -111,55 +112,52 @@ class Index:
         Args:
             hashes: From `key_hashes`, uint64 [n].
         """
-        return self._entries(keys, *self._records(hashes))
+        slots, halves = self._places(hashes)
+        starts = halves * 2
+        return self._entries(keys, starts, starts + slots.view("<u2")[2::4])
 
     def find_packed(self, keys: Sequence[bytes], hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """The same of a segment whose entries have `size` bytes each: (uint8 [n, size], positions of other keys)."""
-        starts, _ = self._records(hashes)
+        _, halves = self._places(hashes)
         lengths = set(map(len, keys))
         longest = max(lengths)
-        if len(self._bytes) < 2 + longest + size:
-            return np.empty((len(keys), size), np.uint8), np.arange(len(keys))
         if len(lengths) == 1:
             # The usual case: key and entry are copied together.
             head, prefix = 2 + longest, longest.to_bytes(2, "little")
-            records, wanted = self._copied(starts, head + size), prefix + prefix.join(keys)
+            records, wanted = self._copied(halves, head + size, step=2), prefix + prefix.join(keys)
             heads, entries = records[:, :head], records[:, head:]
             if heads.tobytes() == wanted:
                 return entries, _NONE
             differ = heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)
             return entries, np.flatnonzero(differ.any(axis=1))
-        of_keys = np.fromiter(map(len, keys), "<u2", len(keys))
-        heads = self._copied(starts, 2 + longest)
+        of_keys = np.fromiter(map(len, keys), np.int64, len(keys))
+        heads = self._copied(halves, 2 + longest, step=2)
         differ = heads[:, 2:] != np.array(keys, f"S{longest}").view(np.uint8).reshape(len(keys), longest)
         differ &= np.arange(longest) < of_keys[:, None]
         wrong = differ.any(axis=1) | (heads[:, :2].copy().view("<u2")[:, 0] != of_keys)
-        starts += 2
-        starts += of_keys
-        return self._copied(starts, size), np.flatnonzero(wrong)
+        return self._copied(halves * 2 + 2 + of_keys, size, step=1), np.flatnonzero(wrong)
 
-    def _copied(self, starts: np.ndarray, size: int) -> np.ndarray:
-        """`size` bytes of the region from each start, uint8 [n, size]; other ones where so many do not follow it."""
-        windows = self._windows.get(size)
+    def _copied(self, places: np.ndarray, size: int, *, step: int) -> np.ndarray:
+        """`size` bytes of the region from each place, uint8 [n, size]; places are counted in steps of so many bytes."""
+        windows = self._windows.get((size, step))
         if windows is None:
-            windows = np.ndarray(len(self._bytes) - size + 1, f"V{size}", self._bytes, 0, (1,))
-            self._windows[size] = windows
-        starts = np.minimum(starts, len(windows) - 1)
-        return windows[starts].view(np.uint8).reshape(len(starts), size)
+            count = (len(self._bytes) - size) // step + 1
+            windows = self._windows[size, step] = np.ndarray(count, f"V{size}", self._bytes, 0, (step,))
+        return windows[places].view(np.uint8).reshape(len(places), size)
 
-    def _records(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the record of each hash begins and ends in the region, int64 [n], if it has one."""
-        shards = hashes.view(np.uint8)[::8] & self._mask
-        places = _buckets_of(hashes, self._counts.take(shards))
-        places += self._first_row.take(shards)
+    def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slot that may be that of each hash, and where in the region its record begins, in units of two bytes."""
+        first_bytes = hashes.view(np.uint8)[::8]
+        places = _buckets_of(hashes, self._counts.take(first_bytes))
+        places += self._first_row.take(first_bytes)
         rows = self._buckets.take(places, axis=0)
         same_tag = rows.view("<u2")[:, 3::4] == _tags(hashes)[:, None]
         chosen = same_tag.argmax(axis=1)
         chosen += np.arange(0, rows.size, _SLOTS)
         slots = rows.ravel().take(chosen)
-        starts = self._starts.take(shards)
-        starts += np.multiply(slots.view("<u4")[::2], 2, dtype=np.int64)
-        return starts, starts + slots.view("<u2")[2::4]
+        halves = self._halves.take(first_bytes)
+        halves += slots.view("<u4")[::2]
+        return slots, halves
 
     def _entries(
         self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray

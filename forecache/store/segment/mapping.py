@@ -21,6 +21,7 @@ _MAP_FIXED = 0x10
 _MADV_POPULATE_READ = 22
 """Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read."""
 _POPULATED_BYTES = 4 << 20
+_BEHIND = 1 << 17
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -124,14 +125,15 @@ def _open_index(paths: Sequence[Path]) -> "Index":
 def _map_together(paths: Sequence[Path]) -> tuple[mmap.mmap, list[int]]:
     """Files mapped one after the other, so that vector operations reach all of them, and where each begins.
 
-    The mapping is read-only, each file begins at a page's start, and it ends when nothing refers to it any more.
+    The mapping is read-only, each file begins at a page's start, and it ends when nothing refers to it any more. Behind
+    the last file are zeros, so that as many bytes as any record has may be read from every place in a file.
     """
     import numpy as np
 
     sizes = [path.stat().st_size for path in paths]
     pages = [-(-size // mmap.PAGESIZE) for size in sizes]
     *starts, end = (count * mmap.PAGESIZE for count in accumulate(pages, initial=0))
-    mapped = mmap.mmap(-1, end, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    mapped = mmap.mmap(-1, end + _BEHIND, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
     address = np.frombuffer(mapped, np.uint8).ctypes.data
     for path, start, size in zip(paths, starts, sizes, strict=True):
         _map_at(address + start, path, size)

@@ -1,0 +1,78 @@
+"""Published views in the orchestrator: built, checked and published in the night of what uses them, or in their own."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from joined_sample import START, land_all
+
+from forecache.cli.main import cli
+from forecache.results import StageResult
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store
+from jobs.definitions import build_definitions
+from jobs.runner import run
+
+NIGHT = START + timedelta(days=1)
+
+
+def matrix(settings: Settings, view: str, keys: list[bytes]) -> list[list[float]]:
+    with open_store(settings, view).snapshot() as snapshot:
+        assert snapshot.manifest.as_of == NIGHT.isoformat()
+        rows, found = snapshot.matrix(keys)
+        return [row for row, there in zip(rows.tolist(), found.tolist(), strict=True) if there]
+
+
+@pytest.mark.slow
+def test_a_night_publishes_the_views_it_builds_and_a_view_has_a_night_of_its_own(
+    tmp_path: Path, spark: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(home=tmp_path / "home", project="published_project", spark_master="local[2]")
+    land_all(settings)
+    stages: list[StageResult] = []
+    run(settings, pipelines=["takings"], nights=(NIGHT, NIGHT), on_stage=stages.append)
+    published = {stage.subject: stage for stage in stages if stage.stage == "publish"}
+    assert set(published) == {"shop", "region", "takings"}
+    assert matrix(settings, "shop", [b"a", b"b", b"c"]) == [[3.5], [7.0]]
+    assert matrix(settings, "region", [b"north", b"south"]) == [[5.0]]
+    run(settings, pipelines=["visitors"], nights=(NIGHT, NIGHT), on_stage=stages.append)
+    assert stages[-1].subject == "visitors"
+    assert matrix(settings, "visitors", [b"north"]) == [[5.0]]
+
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    monkeypatch.setenv("FORECACHE_PROJECT", "published_project")
+    again = CliRunner().invoke(cli, ["publish", "shop", "--json"])
+    assert json.loads(again.output)["skipped"], again.output
+    said = CliRunner().invoke(cli, ["get", "shop", "a", "nobody"])
+    assert "3.5" in said.output
+    assert "no such key" in said.output
+    assert "store version 1, as of 2026-01-02, age" in said.output
+    explained = CliRunner().invoke(cli, ["explain", "shop", "a"]).output
+    assert "feature row in features_shop at Delta version" in explained
+    assert "amount_2d=3.5" in explained
+    assert "2 events from 2026-01-01 to 2026-01-02" in explained
+    versions = CliRunner().invoke(cli, ["versions", "shop"])
+    assert versions.exit_code == 0, versions.output
+    assert json.loads(CliRunner().invoke(cli, ["versions", "shop", "--json"]).output)[0]["model"] is None
+
+
+def test_a_published_view_is_drawn_between_its_features_and_what_reads_it() -> None:
+    repository = build_definitions(load_settings(project="published_project")).get_repository_def()
+    repository.load_all_definitions()
+    graph = repository.asset_graph
+    for view in ("shop", "region", "visitors"):
+        node = graph.get(dg.AssetKey(f"published_{view}"))
+        assert (node.group_name, dg.AssetKey(f"features_{view}") in node.parent_keys) == ("serving", True)
+    # The join builds these, so that they wait for it.
+    assert (
+        dg.AssetKey("features_takings")
+        in graph.get(dg.AssetKey("published_shop")).parent_keys | graph.get(dg.AssetKey("published_region")).parent_keys
+    )
+    jobs = {job.name for job in repository.get_all_jobs()}
+    assert {"nightly_shop", "nightly_region", "nightly_visitors", "nightly_takings"} <= jobs
+    scheduled = {schedule.job_name for schedule in repository.schedule_defs}
+    assert {"nightly_visitors", "nightly_takings"} <= scheduled
+    assert scheduled.isdisjoint({"nightly_shop", "nightly_region"})
