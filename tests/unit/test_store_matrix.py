@@ -1,5 +1,7 @@
 """A matrix of packed rows is what a dictionary with the same changes would give, to the bit."""
 
+from pathlib import Path
+
 import numpy as np
 import orjson
 import pytest
@@ -55,6 +57,19 @@ def test_a_matrix_is_that_of_a_dictionary(
         assert found_entries.tolist() == found.tolist()
         matrix[:] = 0  # its own memory: the version stays as it is
         assert snapshot.get_entries(asked) == rows
+
+
+@pytest.mark.parametrize("columns", [8, 600])
+def test_all_keys_of_many_are_found_and_no_other_also_where_buckets_are_full_or_records_have_no_slot(
+    tmp_path: Path, columns: int
+) -> None:
+    there = {b"%d" % number: np.full(columns, number, "<f4").tobytes() for number in range(0, 40_000, 2)}
+    fields = (Field("vector", "vector", columns),)
+    with version(tmp_path, there, [], layout="packed", fields=fields, carried=0) as snapshot:
+        matrix, found = snapshot.matrix([b"%d" % number for number in range(40_000)])
+        assert found.tolist() == [True, False] * 20_000
+        assert (matrix[::2] == np.arange(0, 40_000, 2, dtype="<f4")[:, None]).all()
+        assert np.isnan(matrix[1::2]).all()
 
 
 @given(ENTRIES)

@@ -24,13 +24,21 @@ def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[i
     """
     rows = total = 0
     for keys in row_blocks(snapshot.base_keys(shard), paced=paced):
-        entries = snapshot.get_entries(keys)
+        entries = _entries(snapshot, keys)
         for place in range(0, len(keys), _EVERY):
             if snapshot.get_entry(keys[place]) != entries[place]:
                 entries[place] = None
         rows += len(keys) - entries.count(None)
         total = hashing.add(total, hashing.content_sum(present(keys, entries)))
     return rows, total
+
+
+def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
+    """The entries of some keys; of a packed version the rows of its matrix, which is what its readers ask for."""
+    if not snapshot.manifest.is_packed:
+        return snapshot.get_entries(keys)
+    rows, found = snapshot.matrix(keys)
+    return [row.tobytes() if there else None for row, there in zip(rows, found.tolist(), strict=True)]
 
 
 def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:

@@ -90,9 +90,11 @@ def matrix_reader(layers: Layers, columns: int) -> GetMatrix:
             parts = [matrix(block) for block in _blocks(keys)]
             return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])
         hashes = key_hashes(keys)
-        entries, elsewhere = find(keys, hashes, size)
+        entries, elsewhere, absent = find(keys, hashes, size)
         rows = np.ascontiguousarray(entries).view(FLOAT)
         found = np.ones(len(keys), np.bool_)
+        if len(absent):
+            found[absent], rows[absent] = False, np.nan
         one_by_one = [(place, base_get(keys[place]) or b"") for place in elsewhere.tolist()]
         if newer is not None:
             one_by_one += newer(keys, hashes)

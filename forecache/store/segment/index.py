@@ -2,13 +2,14 @@
 
 LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index lies behind the last page
 of each LMDB file and leads to many entries with a dozen vector operations. It is a short cut, not a second truth: it
-says where a record may be, the key in it decides, and where that is another, LMDB is asked.
+says where a record may be, the key in it decides, and where that is another, LMDB is asked. Of packed entries, an index
+with a slot to spare says also that a key is not there; their publish is read back so.
 
-Format: a header of 64 bytes (the magic, then the number of buckets), then the buckets of eight slots of 64 bits. A
-slot holds, little-endian, half the offset of a record in the file (32 bits), the record's length (16 bits) and a part
-of its key's hash (16 bits); 0 is an empty slot. A record is the key's length (16 bits), the key and the entry. One
-without a slot (more than eight in a bucket, longer than 65,535 bytes, or more than 8 GiB into the file) is found by
-LMDB alone.
+Format: a header of 64 bytes (the magic, the number of buckets, and that of the entries whose record no slot can hold),
+then the buckets of eight slots of 64 bits. A slot holds, little-endian, half the offset of a record in the file (32
+bits), the record's length (16 bits) and a part of its key's hash (16 bits); 0 is an empty slot. A record is the key's
+length (16 bits), the key and the entry. One without a slot (more than eight in a bucket, an entry on LMDB pages of its
+own, or more than 8 GiB into the file) is found by LMDB alone.
 """
 
 import mmap
@@ -20,13 +21,15 @@ import xxhash
 
 from forecache.store.segment.lmdb_pages import leaf_records
 
-MAGIC = b"fcindex1"
+MAGIC = b"fcindex2"
 _SLOTS = 8
 _ROWS_PER_BUCKET = 3.4
 """Leaves one entry in 280 without a place, at 19 bytes an entry."""
 _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
 _NONE = np.empty(0, np.int64)
+_PREFIXES = [length.to_bytes(2, "little") for length in range(512)]
+"""What a record begins with, by the length of its key."""
 _MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
 
 
@@ -58,7 +61,8 @@ def append_index(path: Path, hashes: np.ndarray) -> None:
     table[bucket[has_place], rank[has_place]] = slots[order][has_place]
     with open(path, "r+b") as file:
         file.seek(0, 2)
-        file.write(MAGIC + buckets.to_bytes(8, "little") + bytes(_ROW_BYTES - 16))
+        numbers = np.array([buckets, np.count_nonzero(~fits)], "<u8").tobytes()
+        file.write((MAGIC + numbers).ljust(_ROW_BYTES, b"\0"))
         table.tofile(file)
 
 
@@ -93,14 +97,15 @@ class Index:
         headers = [start + size for start, size in zip(starts, pages, strict=True)]
         if any(mapped[header : header + len(MAGIC)] != MAGIC for header in headers):
             raise ValueError("there is none behind the pages of every file")
-        counts = [int.from_bytes(mapped[header + 8 : header + 16], "little") for header in headers]
+        counts, unfit = np.array([np.frombuffer(mapped, "<i8", 2, header + 8) for header in headers]).T
         # By the first byte of a hash, which has the bits that choose the shard.
         shards = np.arange(256) & (len(headers) - 1)
         self._halves = np.array(starts, np.int64)[shards] // 2
         self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)[shards]
-        self._counts = np.array(counts, np.int64)[shards]
-        self._windows: dict[tuple[int, int], np.ndarray] = {}
-        """By a number of bytes and a step, each stretch of so many bytes in the region as one item."""
+        self._counts = counts[shards]
+        self._is_whole = not unfit.any()
+        self._windows: dict[int, np.ndarray] = {}
+        """By a number of bytes, each stretch of so many in the region as one item."""
 
     def close(self) -> None:
         """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
@@ -112,52 +117,73 @@ class Index:
         Args:
             hashes: From `key_hashes`, uint64 [n].
         """
-        slots, halves = self._places(hashes)
+        _, _, slots, halves = self._places(hashes)
         starts = halves * 2
         return self._entries(keys, starts, starts + slots.view("<u2")[2::4])
 
-    def find_packed(self, keys: Sequence[bytes], hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same of a segment whose entries have `size` bytes each: (uint8 [n, size], positions of other keys)."""
-        _, halves = self._places(hashes)
-        lengths = set(map(len, keys))
+    def find_packed(
+        self, keys: Sequence[bytes], hashes: np.ndarray, size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of a segment whose entries have `size` bytes each.
+
+        Returns:
+            The entries, uint8 [n, size]; the positions of keys that LMDB alone can find, and of those that are not in
+            the segment, int64.
+        """
+        buckets, same_tag, _, halves = self._places(hashes)
+        lengths = list(map(len, keys))
         longest = max(lengths)
-        if len(lengths) == 1:
-            # The usual case: key and entry are copied together.
-            head, prefix = 2 + longest, longest.to_bytes(2, "little")
-            records, wanted = self._copied(halves, head + size, step=2), prefix + prefix.join(keys)
-            heads, entries = records[:, :head], records[:, head:]
+        head = 2 + longest
+        if min(lengths) == longest:  # the usual case
+            prefix = longest.to_bytes(2, "little")
+            records = self._copied(halves * 2, head + size)
+            heads, wanted = records[:, :head], prefix + prefix.join(keys)
             if heads.tobytes() == wanted:
-                return entries, _NONE
-            differ = heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)
-            return entries, np.flatnonzero(differ.any(axis=1))
-        of_keys = np.fromiter(map(len, keys), np.int64, len(keys))
-        heads = self._copied(halves, 2 + longest, step=2)
-        differ = heads[:, 2:] != np.array(keys, f"S{longest}").view(np.uint8).reshape(len(keys), longest)
-        differ &= np.arange(longest) < of_keys[:, None]
-        wrong = differ.any(axis=1) | (heads[:, :2].copy().view("<u2")[:, 0] != of_keys)
-        return self._copied(halves * 2 + 2 + of_keys, size, step=1), np.flatnonzero(wrong)
+                return records[:, head:], _NONE, _NONE
+            differ = (heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)).any(axis=1)
+        else:
+            # Each is copied from so far before its record that all entries begin at the same place.
+            of_keys = np.array(lengths)
+            records = self._copied(halves * 2 + (of_keys - longest), head + size)
+            heads = records[:, :head][np.arange(head) >= (longest - of_keys)[:, None]]
+            parts: list[bytes] = [b""] * (2 * len(keys))
+            parts[::2], parts[1::2] = [_PREFIXES[length] for length in lengths], keys
+            wanted = b"".join(parts)
+            if heads.tobytes() == wanted:
+                return records[:, head:], _NONE, _NONE
+            first = np.cumsum(of_keys + 2) - of_keys - 2
+            differ = np.logical_or.reduceat(heads != np.frombuffer(wanted, np.uint8), first)
+        wrong = np.flatnonzero(differ)
+        # A key that had no place left is in a full bucket.
+        absent = (buckets[wrong] == 0).any(axis=1) & ~same_tag[wrong].any(axis=1) & self._is_whole
+        return records[:, head:], wrong[~absent], wrong[absent]
 
-    def _copied(self, places: np.ndarray, size: int, *, step: int) -> np.ndarray:
-        """`size` bytes of the region from each place, uint8 [n, size]; places are counted in steps of so many bytes."""
-        windows = self._windows.get((size, step))
+    def _copied(self, starts: np.ndarray, size: int) -> np.ndarray:
+        """`size` bytes of the region from each place, uint8 [n, size]."""
+        windows = self._windows.get(size)
         if windows is None:
-            count = (len(self._bytes) - size) // step + 1
-            windows = self._windows[size, step] = np.ndarray(count, f"V{size}", self._bytes, 0, (step,))
-        return windows[places].view(np.uint8).reshape(len(places), size)
+            windows = np.ndarray(len(self._bytes) - size + 1, f"V{size}", self._bytes, 0, (1,))
+            self._windows[size] = windows
+        return windows[starts].view(np.uint8).reshape(len(starts), size)
 
-    def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The slot that may be that of each hash, and where in the region its record begins, in units of two bytes."""
+    def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where the record of each hash may be.
+
+        Returns:
+            The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; the first of these,
+            uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
+        """
         first_bytes = hashes.view(np.uint8)[::8]
         places = _buckets_of(hashes, self._counts.take(first_bytes))
         places += self._first_row.take(first_bytes)
-        rows = self._buckets.take(places, axis=0)
-        same_tag = rows.view("<u2")[:, 3::4] == _tags(hashes)[:, None]
+        buckets = self._buckets.take(places, axis=0)
+        same_tag = buckets.view("<u2")[:, 3::4] == _tags(hashes)[:, None]
         chosen = same_tag.argmax(axis=1)
-        chosen += np.arange(0, rows.size, _SLOTS)
-        slots = rows.ravel().take(chosen)
+        chosen += np.arange(0, buckets.size, _SLOTS)
+        slots = buckets.ravel().take(chosen)
         halves = self._halves.take(first_bytes)
         halves += slots.view("<u4")[::2]
-        return slots, halves
+        return buckets, same_tag, slots, halves
 
     def _entries(
         self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray
