@@ -1,15 +1,12 @@
 """Published views in the orchestrator: built, checked and published in the night of what uses them, or in their own."""
 
-import json
 from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner
 from joined_sample import START, land_all
 
-from forecache.cli.main import cli
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
@@ -27,9 +24,7 @@ def matrix(settings: Settings, view: str, keys: list[bytes]) -> list[list[float]
 
 
 @pytest.mark.slow
-def test_a_night_publishes_the_views_it_builds_and_a_view_has_a_night_of_its_own(
-    tmp_path: Path, spark: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_night_publishes_the_views_it_builds_and_a_view_has_a_night_of_its_own(tmp_path: Path, spark: object) -> None:
     settings = load_settings(home=tmp_path / "home", project="published_project", spark_master="local[2]")
     land_all(settings)
     stages: list[StageResult] = []
@@ -41,22 +36,6 @@ def test_a_night_publishes_the_views_it_builds_and_a_view_has_a_night_of_its_own
     run(settings, pipelines=["visitors"], nights=(NIGHT, NIGHT), on_stage=stages.append)
     assert stages[-1].subject == "visitors"
     assert matrix(settings, "visitors", [b"north"]) == [[5.0]]
-
-    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
-    monkeypatch.setenv("FORECACHE_PROJECT", "published_project")
-    again = CliRunner().invoke(cli, ["publish", "shop", "--json"])
-    assert json.loads(again.output)["skipped"], again.output
-    said = CliRunner().invoke(cli, ["get", "shop", "a", "nobody"])
-    assert "3.5" in said.output
-    assert "no such key" in said.output
-    assert "store version 1, as of 2026-01-02, age" in said.output
-    explained = CliRunner().invoke(cli, ["explain", "shop", "a"]).output
-    assert "feature row in features_shop at Delta version" in explained
-    assert "amount_2d=3.5" in explained
-    assert "2 events from 2026-01-01 to 2026-01-02" in explained
-    versions = CliRunner().invoke(cli, ["versions", "shop"])
-    assert versions.exit_code == 0, versions.output
-    assert json.loads(CliRunner().invoke(cli, ["versions", "shop", "--json"]).output)[0]["model"] is None
 
 
 def test_a_published_view_is_drawn_between_its_features_and_what_reads_it() -> None:

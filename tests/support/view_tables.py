@@ -16,7 +16,6 @@ from forecache.quality.verdicts import STAGE
 from forecache.settings import Settings
 from forecache.store import KeyColumn, KeySchema, Snapshot, encode_key
 
-TABLE = "features_household"
 OPEN = Publish(max_row_change=None, max_psi=None)
 KEY = KeySchema((KeyColumn("store", "string"), KeyColumn("household_id", "int")))
 FEATURES = (Feature("spend"), Feature("visits", type="integer"), Feature("taste", type="vector", size=3))
@@ -50,19 +49,22 @@ def features(rows: Mapping[tuple[str, int], Row], *, night: date = NIGHT) -> pa.
     )
 
 
-def write_features(settings: Settings, table: pa.Table, *, night: date = NIGHT, checked: bool = True) -> None:
-    """Replace a night of the feature table, and record that it was built and, where it was, that it passed."""
-    uri = settings.table_uri(TABLE)
+def write_features(
+    settings: Settings, table: pa.Table, *, night: date = NIGHT, checked: bool = True, view: str = "household"
+) -> None:
+    """Replace a night of a feature table, and record that it was built and, where it was, that it passed."""
+    name = f"features_{view}"
+    uri = settings.table_uri(name)
     if DeltaTable.is_deltatable(uri):
         write_deltalake(uri, table, mode="overwrite", predicate=f"as_of = '{night}'")
     else:
         write_deltalake(uri, table, partition_by=["as_of"], configuration={"delta.enableChangeDataFeed": "true"})
     version = DeltaTable(uri).version()
-    record(settings, [StageRecord("features", "household", night, f"state-{version}", TABLE, version, len(table), 0.1)])
+    record(settings, [StageRecord("features", view, night, f"state-{version}", name, version, len(table), 0.1)])
     if checked:
-        found = CheckResult("expect_unique", "household_id", "critical", True, "Every key is there once.")
-        report = CheckReport(TABLE, (found,), 1, 0.1).to_dict()
-        record(settings, [StageRecord(STAGE, TABLE, night, f"{TABLE}@{version} rules", TABLE, -1, 1, 0.1, report)])
+        found = CheckResult("expect_unique", view, "critical", True, "Every key is there once.")
+        report = CheckReport(name, (found,), 1, 0.1).to_dict()
+        record(settings, [StageRecord(STAGE, name, night, f"{name}@{version} rules", name, -1, 1, 0.1, report)])
 
 
 def packed(row: Row) -> np.ndarray:
