@@ -105,3 +105,17 @@ def test_what_is_not_learned_is_released_without_training(champions: Settings) -
     slower = replace(search, deadline_ms=80.0, features=(*search.features[:2], Feature("price_log", "of the price")))
     assert release(champions, slower).details["release"] == 3
     assert read_release(open_releases(champions, "search"), 3).deadline_ms == 80.0
+
+
+def test_a_model_that_is_promoted_by_hand_answers_requests(
+    champions: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = search.training_pipeline
+    made_up = registry_sample.made_up_training(champions, pipeline, (2.8, 1.4, 0.0), training_version=2)
+    training = replace(made_up, details={**made_up.details, "estimator": {"class": "none", "parameters": {}}})
+    assert register(champions, pipeline, training).details["model_version"] == 3
+    monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
+    monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
+    assert main(["promote", "search", "3"]) == 0
+    assert "Release 3 of search answers now." in capsys.readouterr().out
+    assert read_release(open_releases(champions, "search"), 3).model.version == 3

@@ -6,6 +6,7 @@ import click
 
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster
+from forecache.cli.commands.release import release_champion
 from forecache.cli.output import cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
 
@@ -96,6 +97,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
         print_json(promoted.described())
     else:
         click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
+    release_champion(current, pipeline)
 
 
 @command("judge", examples="forecache models judge churn 4")
@@ -108,14 +110,17 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.versions.models import CHAMPION, model_version
 
     current, declared = trained_pipeline(pipeline)
     verdict = _judge(current, declared, version)
+    judged = model_version(current, declared, version)
     if wants_json():
-        print_json(model_version(current, declared, version).described())
+        print_json(judged.described())
     else:
         click.echo(f"{verdict.line}.")
+    if CHAMPION in judged.aliases:
+        release_champion(current, pipeline)
 
 
 @command("reject", examples="forecache models reject churn 4 --reason 'unfair to new customers'")

@@ -11,7 +11,6 @@ from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError, DamagedError, NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
     from forecache.settings import Settings
 
@@ -92,16 +91,20 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
         click.echo(f"Rolled back. Release {moved.current} of {name} answers now.")
 
 
-def release_champion(current: "Settings", declared: "Realtime") -> None:
-    """Release a real-time model whose champion has moved."""
+def release_champion(current: "Settings", name: str) -> None:
+    """Release the champion, which has moved, where it is that of a real-time model."""
     from forecache.operations.release import release as make
+    from forecache.pipeline.loading import read_project
 
+    declared = read_project(current).realtime.get(name)
+    if declared is None:
+        return
     result = make(current, declared)
     number = result.details["release"]
     if not result.skipped:
-        show_in_dagster(current, f"{ASSET}{declared.name}", dict(result.details), result=result)
+        show_in_dagster(current, f"{ASSET}{name}", dict(result.details), result=result)
     if not wants_json():
-        click.echo(f"Release {number} of {declared.name} answers now.")
+        click.echo(f"Release {number} of {name} answers now.")
 
 
 def _folder(current: "Settings", name: str) -> "ReleaseFolder":

@@ -82,7 +82,6 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     model, the champion is released, too.
     """
     from forecache.operations.rollback import roll_model_back
-    from forecache.pipeline.loading import read_project
     from forecache.store import open_store
 
     current, declared = trained_pipeline(pipeline)
@@ -97,9 +96,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
             progress=progress.update,
         )
     _say(current, open_store(current, pipeline), done, reason)
-    asked = read_project(current).realtime.get(pipeline)
-    if asked is not None:
-        release_champion(current, asked)
+    release_champion(current, pipeline)
 
 
 def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -> None:
