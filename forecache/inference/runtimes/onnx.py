@@ -77,11 +77,13 @@ def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], s
     names: list[str] = list(spec.options["fetches"])
 
     def run(matrix: np.ndarray) -> list[np.ndarray]:
+        if len(matrix) <= _ROWS_PER_CALL:
+            return session.run(names, _feed(feeds, matrix))
         parts = [
             session.run(names, _feed(feeds, matrix[first : first + _ROWS_PER_CALL]))
-            for first in range(0, max(1, len(matrix)), _ROWS_PER_CALL)
+            for first in range(0, len(matrix), _ROWS_PER_CALL)
         ]
-        return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
     return MatrixKernel(spec, run)
 

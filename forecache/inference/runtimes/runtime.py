@@ -92,6 +92,7 @@ class MatrixKernel:
 
     def __init__(self, spec: KernelSpec, run: Callable[[np.ndarray], list[np.ndarray]]) -> None:
         self._spec, self._run, self._encoding = spec, run, encoding_in(spec.options)
+        self._dtype = np.dtype(spec.dtype)
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         if self._encoding is not None:
@@ -101,7 +102,7 @@ class MatrixKernel:
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
         assert self._encoding is None, "a model with features that are no numbers takes no matrix"
         require_width(matrix, self._spec.width)
-        return self._run(fitted(matrix, self._spec.dtype, "of features"))
+        return self._run(matrix if matrix.dtype == self._dtype else fitted(matrix, self._dtype, "of features"))
 
 
 def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, Callable[[], bytes], Any], Kernel]:

@@ -112,20 +112,22 @@ def column_of(field: RequestField, values: Sequence[Any] | np.ndarray) -> np.nda
             column.flags.writeable = False
             return column
         values = values.astype("datetime64[us]").tolist() if values.dtype.kind == "M" else values.tolist()
-    if not _is_plain(field, values):
-        values = [value_of(field, value) for value in values]
-    column = np.array(values, dtype)
+    column = _plain(field, values, dtype)
+    if column is None:
+        column = np.array([value_of(field, value) for value in values], dtype)
     column.flags.writeable = False
     return column
 
 
-def _is_plain(field: RequestField, values: Sequence[Any] | np.ndarray) -> bool:
-    """Whether `value_of` would give the values as they are; it is asked where this does not say so."""
-    if set(map(type, values)) != {_AS_THEY_ARE.get(field.type)}:
-        return False
-    if field.type == "bigint":
-        return min(values) >= -(2**63) and max(values) < 2**63
-    return field.type != "string" or "".join(values).isascii()
+def _plain(field: RequestField, values: Sequence[Any] | np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """The column of values that `value_of` would give as they are; None where it has to be asked."""
+    kinds = set(map(type, values))
+    if kinds != {_AS_THEY_ARE.get(field.type)} or (field.type == "string" and not "".join(values).isascii()):
+        return None
+    try:
+        return np.array(values, dtype)
+    except OverflowError:
+        return None
 
 
 def transformed(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:
@@ -140,16 +142,14 @@ def transformed(transform: Transform, path: str, rows: Rows, num_features: int) 
     try:
         with np.errstate(all="ignore"):  # numpy's settings are the process's, and an answer does not depend on them
             found = transform(rows)
+            if type(found) is np.ndarray and found.dtype.kind in "fiub" and found.shape == (len(rows), num_features):
+                return np.ascontiguousarray(found, np.float32)
     except Exception as error:
         raise InputError(
             f"The transform {path} failed: {type(error).__name__}: {error}.",
             remedy="It gets the `Rows` of one request; what is unknown in them is NaN.",
         ) from error
-    shape = (len(rows), num_features)
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub" or found.shape != shape:
-        raise _wrong(path, found, shape)
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(found, np.float32)
+    raise _wrong(path, found, (len(rows), num_features))
 
 
 def _wrong(path: str, found: Any, shape: tuple[int, int]) -> InputError:
