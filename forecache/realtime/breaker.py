@@ -1,0 +1,47 @@
+"""A circuit breaker: a model that fails again and again is asked only now and then, until it answers."""
+
+PROBE_S = 0.25
+"""While it is open, a request is let through this often."""
+OPEN_SHARE, _WEIGHT = 0.4, 0.1
+"""It opens when this share of recent outcomes are failures: five in a row, or half of many."""
+
+
+class Breaker:
+    """Times are `time.monotonic()`."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.num_opened = 0
+        self._share = 0.0
+        self._probe_at = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may be given to the model; while open, True says that this one is the probe."""
+        if not self.is_open:
+            return True
+        if now < self._probe_at:
+            return False
+        self._probe_at = now + PROBE_S
+        return True
+
+    def would_allow(self, now: float) -> bool:
+        """As `allows`, without taking the probe."""
+        return not self.is_open or now >= self._probe_at
+
+    def succeeded(self) -> None:
+        if self.is_open:
+            self.is_open, self._share = False, 0.0
+        else:
+            self._share -= _WEIGHT * self._share
+
+    def failed(self, now: float, *, pause_s: float = PROBE_S) -> None:
+        """
+        Args:
+            pause_s: Least time until the next probe.
+        """
+        self._share += _WEIGHT * (1 - self._share)
+        if not self.is_open and self._share > OPEN_SHARE:
+            self.is_open = True
+            self.num_opened += 1
+        if self.is_open:
+            self._probe_at = max(self._probe_at, now + pause_s)

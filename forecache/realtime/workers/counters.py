@@ -1,0 +1,64 @@
+"""What is counted of model processes, the breaker and the cache of one release, in cells that may be shared memory."""
+
+from collections.abc import MutableSequence
+
+CAUSES = ("crashed", "hung", "stopped", "memory", "start")
+"""Why a process was replaced."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+"""Upper bounds of the histogram of batch sizes, in requests; a last one counts all larger ones."""
+
+CELLS = (
+    "started",
+    *(f"replaced_{cause}" for cause in CAUSES),
+    "abandoned",
+    "requeued",
+    *(f"batches_{bound}" for bound in (*BATCHES, "more")),
+    "batched_requests",
+    "breaker_open",
+    "breaker_opened",
+    "breaker_refused",
+    "cache_hits",
+    "cache_joined",
+    "cache_misses",
+    "cache_bytes",
+    "cache_saved_us",
+    "hedged_reads",
+    "hedges_won",
+    "late_reads",
+)
+_PLACE = {name: place for place, name in enumerate(CELLS)}
+_STARTED, _REPLACED = _PLACE["started"], _PLACE[f"replaced_{CAUSES[0]}"]
+_BATCHES, _BATCHED = _PLACE["batches_1"], _PLACE["batched_requests"]
+
+
+class Counters:
+    """
+    Args:
+        cells: Of `len(CELLS)`, in their order, written by this process alone; None: memory of its own.
+    """
+
+    def __init__(self, cells: MutableSequence[int] | None = None) -> None:
+        self.cells: MutableSequence[int] = [0] * len(CELLS) if cells is None else cells
+
+    def add(self, name: str, number: int = 1) -> None:
+        self.cells[_PLACE[name]] += number
+
+    def put(self, name: str, value: int) -> None:
+        """Set a gauge."""
+        self.cells[_PLACE[name]] = value
+
+    def get(self, name: str) -> int:
+        return self.cells[_PLACE[name]]
+
+    def started(self) -> None:
+        self.cells[_STARTED] += 1
+
+    def replaced(self, cause: str) -> None:
+        """Count a process that was replaced, by its cause in `CAUSES`."""
+        self.cells[_REPLACED + CAUSES.index(cause)] += 1
+
+    def batch(self, requests: int) -> None:
+        """Count one call of a model for so many requests."""
+        place = next((place for place, bound in enumerate(BATCHES) if requests <= bound), len(BATCHES))
+        self.cells[_BATCHES + place] += 1
+        self.cells[_BATCHED] += requests

@@ -1,0 +1,206 @@
+"""The memory that a reader shares with one model process: a head of counters, and slots with one request each.
+
+The memory has no name in any file system, so that nothing is left of it when both processes are killed. A slot belongs
+to the reader until it has sent the slot's number, then to the model process until that has sent it back.
+"""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from forecache.realtime.request.parsed import Found, ParsedRequest
+
+HEAD_BYTES = 4096
+BEGUN_NS, DONE_NS, REQUESTS, BATCHABLE, WARM_NS, LONGEST_NS, FAULT_BYTES = range(7)
+"""Cells of the head: when the running call began (`time.monotonic_ns`; 0: none runs) and when the last one was done,
+requests answered so far, whether requests are batched, times of the last and of the longest call while it was warmed,
+and the length of the sentence that says why the process could not load its model."""
+_FAULT_AT = 1024
+
+UNTIL_NS, CANCELLED, NUM_ROWS, STATUS, NUM_RESULT, WIDE, SHARE_NS, BATCH = range(8)
+"""Cells of a slot: deadline (`time.monotonic_ns`), whether nobody waits any more, rows; then of the answer: status, its
+length, whether its scores are float64, its share of the call's time, and in the first slot of a call the number of
+requests in it, in the others 0. Behind them come the numbers of rows of each column and look-up."""
+_OWN_CELLS = 16
+SCORED, FAILED, SKIPPED, BEGUN = range(1, 5)
+_FAULT_TEXT_BYTES = 1024
+TEXT = "str"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What fits into a slot.
+
+    Attributes:
+        slots: Number of slots, at most 250.
+        text_bytes: Most bytes of all texts of a request.
+        most_rows: Most rows of a request.
+        columns: By field of a request, its numpy dtype, or `TEXT`.
+        widths: By look-up, number of its features.
+    """
+
+    slots: int
+    text_bytes: int
+    most_rows: int
+    columns: Mapping[str, str]
+    widths: Mapping[str, int]
+
+    @property
+    def data_at(self) -> int:
+        """Offset in a slot of what follows the cells."""
+        return 8 * (_OWN_CELLS + len(self.columns) + len(self.widths))
+
+    @property
+    def slot_bytes(self) -> int:
+        columns = len(self.columns) * (self.most_rows * 8 + 16) + self.text_bytes
+        looked_up = sum(
+            _aligned(self.most_rows * 4 * width) + _aligned(self.most_rows) for width in self.widths.values()
+        )
+        taken = max(columns + looked_up, self.most_rows * 8, _FAULT_TEXT_BYTES)
+        return -(-(self.data_at + taken) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    @property
+    def total_bytes(self) -> int:
+        return HEAD_BYTES + self.slots * self.slot_bytes
+
+
+def create_memory(layout: Layout) -> int:
+    """Descriptor of new memory without a name; pages take space once they are used."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("forecache-model", os.MFD_CLOEXEC)
+    else:
+        descriptor, name = tempfile.mkstemp(prefix="forecache-model-")
+        os.unlink(name)
+    os.ftruncate(descriptor, layout.total_bytes)
+    return descriptor
+
+
+class Memory:
+    """One side's view of the memory.
+
+    Args:
+        descriptor: Of `create_memory`; it may be closed afterwards.
+    """
+
+    def __init__(self, descriptor: int, layout: Layout) -> None:
+        self.layout = layout
+        self._map = mmap.mmap(descriptor, layout.total_bytes)
+        self._view = memoryview(self._map)
+        self.head = self._view[:HEAD_BYTES].cast("Q")
+        starts = [HEAD_BYTES + slot * layout.slot_bytes for slot in range(layout.slots)]
+        self._slots = [self._view[start : start + layout.slot_bytes] for start in starts]
+        self.cells = [slot[: layout.data_at].cast("Q") for slot in self._slots]
+        self._data = [slot[layout.data_at :] for slot in self._slots]
+        self._dtypes = {name: None if kind == TEXT else np.dtype(kind) for name, kind in layout.columns.items()}
+
+    def write_request(self, slot: int, request: ParsedRequest, found: Found, until_ns: int) -> None:
+        """Fill a slot, in the reader.
+
+        Raises:
+            ValueError: The request does not fit into a slot.
+        """
+        layout, data, cells = self.layout, self._data[slot], self.cells[slot]
+        if request.length > layout.most_rows:
+            raise ValueError(f"A request of {request.length} rows does not fit into a slot.")
+        at, place = 0, _OWN_CELLS
+        for name, dtype in self._dtypes.items():
+            column = request.columns[name]
+            cells[place] = len(column)
+            place += 1
+            if dtype is None:
+                texts = [text.encode("utf-8", "surrogatepass") for text in column.tolist()]
+                at = _put(data, at, np.array([*map(len, texts)], np.int32).tobytes())
+                at = _put(data, at, b"".join(texts))
+            else:
+                at = _put(data, at, column.tobytes())
+        for name in layout.widths:
+            known = found.known[name]
+            cells[place] = len(known)
+            place += 1
+            at = _put(data, at, found.views[name].tobytes())
+            at = _put(data, at, known.tobytes())
+        cells[UNTIL_NS], cells[CANCELLED], cells[NUM_ROWS], cells[STATUS] = until_ns, 0, request.length, 0
+
+    def read_request(self, slot: int) -> tuple[ParsedRequest, Found]:
+        """The request in a slot, in the model process: copies, for a transform may keep them."""
+        data, cells = self._data[slot], self.cells[slot]
+        at, place = 0, _OWN_CELLS
+        columns, found = {}, Found()
+        for name, dtype in self._dtypes.items():
+            rows = cells[place]
+            place += 1
+            if dtype is None:
+                sizes = np.frombuffer(data[at : at + 4 * rows], np.int32).tolist()
+                at += _aligned(4 * rows)
+                texts = np.array(_texts(bytes(data[at : at + sum(sizes)]), sizes), object)
+                texts.flags.writeable = False
+                columns[name] = texts
+                at += _aligned(sum(sizes))
+            else:
+                # Arrays over bytes are read-only.
+                columns[name] = np.frombuffer(bytes(data[at : at + rows * dtype.itemsize]), dtype)
+                at += _aligned(rows * dtype.itemsize)
+        for name, width in self.layout.widths.items():
+            rows = cells[place]
+            place += 1
+            values = bytes(data[at : at + rows * 4 * width])
+            at += _aligned(len(values))
+            found.views[name] = np.frombuffer(values, np.float32).reshape(rows, width)
+            found.known[name] = np.frombuffer(bytes(data[at : at + rows]), np.bool_)
+            at += _aligned(rows)
+        return ParsedRequest(cells[NUM_ROWS], columns, (), b""), found
+
+    def write_scores(self, slot: int, scores: np.ndarray) -> None:
+        """Answer a slot's request with its scores, float32 or float64 [n], in the model process."""
+        cells, size = self.cells[slot], scores.nbytes
+        self._data[slot][:size] = scores.tobytes()
+        cells[WIDE], cells[NUM_RESULT], cells[STATUS] = int(scores.itemsize == 8), size, SCORED
+
+    def write_fault(self, slot: int, sentence: str) -> None:
+        """Say why a slot's request has no scores, in the model process."""
+        text = sentence.encode()[:_FAULT_TEXT_BYTES]
+        cells = self.cells[slot]
+        self._data[slot][: len(text)] = text
+        cells[NUM_RESULT], cells[STATUS] = len(text), FAILED
+
+    def read_scores(self, slot: int) -> np.ndarray:
+        """A copy of the scores in a slot."""
+        cells = self.cells[slot]
+        values = bytes(self._data[slot][: cells[NUM_RESULT]])
+        return np.frombuffer(values, np.float64 if cells[WIDE] else np.float32)
+
+    def read_fault(self, slot: int) -> str:
+        size = min(self.cells[slot][NUM_RESULT], _FAULT_TEXT_BYTES)
+        return bytes(self._data[slot][:size]).decode(errors="replace")
+
+    def say_fault(self, sentence: str) -> None:
+        """Leave in the head why the model could not be loaded."""
+        text = sentence.encode()[: HEAD_BYTES - _FAULT_AT]
+        self._view[_FAULT_AT : _FAULT_AT + len(text)] = text
+        self.head[FAULT_BYTES] = len(text)
+
+    def fault(self) -> str:
+        """What `say_fault` left; "" if nothing."""
+        size = min(self.head[FAULT_BYTES], HEAD_BYTES - _FAULT_AT)
+        return bytes(self._view[_FAULT_AT : _FAULT_AT + size]).decode(errors="replace")
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _put(memory: memoryview, at: int, values: bytes) -> int:
+    """Copy bytes to a place; returns the place behind."""
+    end = at + len(values)
+    memory[at:end] = values
+    return at + _aligned(len(values))
+
+
+def _texts(joined: bytes, sizes: list[int]) -> list[str]:
+    ends = list(accumulate(sizes))
+    return [joined[end - size : end].decode("utf-8", "surrogatepass") for size, end in zip(sizes, ends, strict=True)]

@@ -1,0 +1,77 @@
+"""A model process: loads the model, warms it, and answers until the reader closes its end of the channel."""
+
+import gc
+import importlib
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+import numpy as np
+
+from forecache.realtime.workers.independence import is_row_independent
+from forecache.realtime.workers.memory import BATCHABLE, BEGUN_NS, LONGEST_NS, WARM_NS, Memory
+from forecache.realtime.workers.orders import Orders
+from forecache.realtime.workers.scorer import Scorer, checked
+from forecache.realtime.workers.serving import BROKEN, READY, serve
+
+_WARM_ROUNDS = 5
+
+
+def run_model(orders: Orders, channel: int, memory: int) -> int:
+    """Be a model process; returns its exit code.
+
+    Args:
+        channel, memory: Descriptors, which become this process's own.
+    """
+    _be_first_to_go()
+    talks = socket.socket(fileno=channel)
+    shared = Memory(memory, orders.layout)
+    os.close(memory)
+    try:
+        scorer: Scorer = function_of(orders.load)(Path(orders.folder))
+        _warm(shared, scorer)
+    except Exception as error:  # noqa: BLE001  # the reader says what a model's library or code raised
+        shared.say_fault(f"{type(error).__name__}: {error}")
+        with suppress(OSError):
+            talks.sendall(BROKEN)
+        return 1
+    gc.collect()
+    gc.freeze()
+    with suppress(ConnectionError):  # the reader has gone
+        talks.sendall(READY)
+        serve(talks, shared, scorer, batch_s=orders.batch_s)
+    return 0
+
+
+def function_of(path: str) -> Any:
+    """The function that `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _warm(memory: Memory, scorer: Scorer) -> None:
+    """Run recorded requests, time them, and find out whether requests may be scored together."""
+
+    def predict(matrix: np.ndarray) -> np.ndarray:
+        return checked(scorer.predict(matrix), len(matrix))
+
+    head, parts = memory.head, []
+    for request, found in scorer.examples:
+        for _ in range(_WARM_ROUNDS):
+            began = head[BEGUN_NS] = monotonic_ns()
+            features = scorer.features(request, found)
+            predict(features)
+            took = head[WARM_NS] = monotonic_ns() - began
+            head[LONGEST_NS] = max(head[LONGEST_NS], took)
+        parts.append(features)
+    head[BEGUN_NS] = 0
+    head[BATCHABLE] = int(is_row_independent(predict, parts))
+
+
+def _be_first_to_go() -> None:
+    """Where memory runs out, the kernel kills a model process and not the reader."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")

@@ -1,0 +1,202 @@
+"""Hands requests to the model processes of one release, on the reader's event loop, and gives up what is late.
+
+The loop never waits for a process: it writes a request into a slot, sends the slot's number, and goes on. A process
+that makes no progress gets no further requests; the next one, the spare, does. One that goes on like that is
+killed and replaced.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+import numpy as np
+
+from forecache.realtime.answer.model_path import Refused, TooLate, WorkerLost
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.workers.counters import Counters
+from forecache.realtime.workers.memory import BATCH, CANCELLED, SHARE_NS, WARM_NS
+from forecache.realtime.workers.orders import Orders
+from forecache.realtime.workers.staff import HANG_CALLS, HANG_S, Staff, StaffPlan
+from forecache.realtime.workers.worker import Call, Worker
+
+QUEUE_S = 0.003
+"""Work that a process is given ahead, so that it need not wait for the loop, and can batch."""
+STALL_S, STALL_CALLS = 0.010, 4.0
+"""A process without progress for this time, and for this many of the usual time of a call, gets no more requests."""
+_SWEEP_S = 0.05
+_MARGIN_S = 0.001  # timers of the event loop are exact to a millisecond
+_HANDOVER_S = 0.0002
+_FORGET_S = 0.1
+_FIRST_GUESS_S, _LEAST_S = 0.005, 0.00002
+_WEIGHT = 0.05
+
+
+class Stalled(TooLate):
+    """The deadline passed while the process made no progress."""
+
+
+class Pool:
+    """
+    Args:
+        plan: Of its `size` processes, all but one get requests; that one is the spare.
+    """
+
+    def __init__(self, plan: StaffPlan, orders: Orders, *, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+        self._loop, self._counters = loop, counters
+        self._size = plan.size - 1
+        self._staff = Staff(
+            plan, orders, loop, counters=counters,
+            on_readable=self._read, on_ready=self._meet, on_lost=self._lose,
+        )  # fmt: skip
+        self._pending: deque[Call] = deque()
+        self._call_s = self._share_s = _FIRST_GUESS_S
+        self._answered = 0.0
+        self._start_s = HANG_S
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Start the processes and wait until one is warm, in any thread.
+
+        Raises:
+            UnavailableError: None becomes warm.
+        """
+        self._staff.open()
+        self._loop.call_soon_threadsafe(self._sweep)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The warm processes."""
+        return self._staff.workers
+
+    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+        """Scores of a request; see `ModelPath.score`. `Stalled` where the process made no progress."""
+        now = time.monotonic()
+        left = until - _MARGIN_S - now
+        if left <= 0:
+            raise TooLate
+        call = Call(request, found, until, self._loop.create_future())
+        self._hand_over(call, now)
+        timer = self._loop.call_later(left, self._expire, call)
+        try:
+            return await call.future
+        finally:
+            timer.cancel()
+            if call.worker is not None:
+                call.worker.memory.cells[call.slot][CANCELLED] = 1
+
+    def has_way(self, now: float) -> bool:
+        """Whether there is a process that makes progress."""
+        return bool(self._awake(now))
+
+    @property
+    def renewal_s(self) -> float:
+        """Mean time between processes that become warm while each call hangs: probes come evenly among them."""
+        return (HANG_S + self._start_s) / (self._size + 1)
+
+    def expected_s(self) -> float:
+        """See `ModelPath.expected_s`."""
+        now = time.monotonic()
+        awake = self._awake(now)
+        if not awake:
+            return float("inf")
+        ahead = sum(len(worker.calls) for worker in awake) + len(self._pending)
+        # What was slow some time ago may be fast now, which only a request tells.
+        share_s = self._share_s if ahead else self._share_s * 0.5 ** ((now - self._answered) / _FORGET_S)
+        return _HANDOVER_S + (ahead + 1) * share_s / len(awake)
+
+    def close(self) -> None:
+        """End the processes, in any thread; outside the loop's thread, calls under way are waited for."""
+        self._staff.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _awake(self, now: float) -> list[Worker]:
+        """The processes that requests go to: the first `size` that make progress."""
+        stall_s = max(STALL_S, STALL_CALLS * self._call_s)
+        return [worker for worker in self._staff.workers if worker.silent_s(now) <= stall_s][: self._size]
+
+    def _hand_over(self, call: Call, now: float) -> None:
+        """Send a call to the process with the fewest, or let it wait for one."""
+        awake = self._awake(now)
+        best, fewest = None, max(2, int(QUEUE_S / self._share_s))
+        for worker in awake:
+            if len(worker.calls) < fewest and worker.free:
+                best, fewest = worker, len(worker.calls)
+        if best is not None:
+            if not best.send(call, now):
+                self._loop.call_soon(self._lose, best, "crashed")
+        elif awake:
+            self._pending.append(call)
+        else:
+            call.fail(Refused("No model process makes progress."))
+
+    def _read(self, worker: Worker) -> None:
+        slots = worker.receive()
+        if slots is None:
+            self._lose(worker, "crashed")
+        elif slots:
+            self._measure(worker, slots)
+            self._pump()
+            self._staff.answered(worker)
+
+    def _measure(self, worker: Worker, slots: bytes) -> None:
+        self._answered = time.monotonic()
+        for slot in slots:
+            cells = worker.memory.cells[slot]
+            batch = cells[BATCH]
+            if batch:
+                share_s = max(_LEAST_S, cells[SHARE_NS] / 1e9)
+                self._share_s += _WEIGHT * (share_s - self._share_s)
+                self._call_s += _WEIGHT * (share_s * batch - self._call_s)
+                self._counters.batch(batch)
+
+    def _meet(self, worker: Worker) -> None:
+        """There is one more process."""
+        self._start_s = worker.process.ready_s
+        if not self._answered:
+            self._call_s = self._share_s = max(_LEAST_S, worker.memory.head[WARM_NS] / 1e9)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Hand over waiting requests, the newest first: it has the best chance to be answered in time."""
+        now = time.monotonic()
+        for _ in range(len(self._pending)):
+            call = self._pending.pop()
+            if not call.future.done():
+                waiting = len(self._pending)
+                self._hand_over(call, now)
+                if len(self._pending) > waiting:
+                    return
+
+    def _expire(self, call: Call) -> None:
+        """The deadline of a call has come."""
+        if call.future.done():
+            return
+        self._counters.add("abandoned")
+        now = time.monotonic()
+        silent_s = call.worker.silent_s(now) if call.worker is not None else 0.0
+        # Under load a call may wait for others and expire, which is no fault of the process.
+        stalled = silent_s > 2 * self._call_s and silent_s > 0.5 * (now - call.sent)
+        call.fail(Stalled() if stalled else TooLate())
+
+    def _lose(self, worker: Worker, cause: str) -> None:
+        """Replace a process; a call that it had not begun is handed to another."""
+        self._staff.lose(worker, cause)
+        now = time.monotonic()
+        calls = list(worker.calls.values())
+        worker.calls.clear()
+        for call in calls:
+            call.worker = None
+            if worker.begun(call):
+                call.fail(WorkerLost(f"The model process was replaced: {cause}."))
+            elif not call.future.done():
+                self._counters.add("requeued")
+                self._hand_over(call, now)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        hang_s = max(HANG_S, HANG_CALLS * self._call_s)
+        for worker in list(self._staff.workers):
+            if worker.silent_s(now) > hang_s:
+                self._lose(worker, "hung")
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)

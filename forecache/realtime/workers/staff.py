@@ -1,0 +1,224 @@
+"""Which processes of a release are warm: starts them, replaces those that fail, drains and ends them."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from forecache.errors import UnavailableError
+from forecache.realtime.workers.counters import Counters
+from forecache.realtime.workers.memory import LONGEST_NS
+from forecache.realtime.workers.orders import Orders
+from forecache.realtime.workers.process import ModelProcess
+from forecache.realtime.workers.template import Template
+from forecache.realtime.workers.worker import Worker
+
+logger = logging.getLogger("forecache.realtime")
+HANG_S, HANG_CALLS = 0.25, 10.0
+"""A process without progress for this time, and for this many of the usual time of a call, is killed."""
+RETRY_S = 0.3
+"""Pause after a process that did not become warm; then one is tried at a time."""
+_DRAIN_S = 2.0
+_JOIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class StaffPlan:
+    """
+    Attributes:
+        size: Processes to keep warm.
+        start_s: Longest time until a process is warm.
+        grows_bytes: Memory that a process may take on top of what it has when it is warm; a replacement is made then.
+            One that takes that much again does not wait for its replacement.
+    """
+
+    size: int
+    start_s: float = 60.0
+    grows_bytes: int = 1 << 30
+
+
+class Staff:
+    """The processes of one pool. All methods but `open` and `close` are called on the event loop.
+
+    Args:
+        on_readable: Called on the loop when a worker's channel has something to read.
+        on_ready: Called on the loop with one more worker.
+        on_lost: Called on the loop with a worker that has to be replaced, and the cause; it calls `lose`.
+
+    Attributes:
+        workers: Those that may get requests, the longest warm first.
+    """
+
+    def __init__(
+        self,
+        plan: StaffPlan,
+        orders: Orders,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        counters: Counters,
+        on_readable: Callable[[Worker], None],
+        on_ready: Callable[[Worker], None],
+        on_lost: Callable[[Worker, str], None],
+    ) -> None:
+        self._plan, self._orders, self._loop, self._counters = plan, orders, loop, counters
+        self._on_readable, self._on_ready, self._on_lost = on_readable, on_ready, on_lost
+        self._template = Template(orders)
+        self.workers: list[Worker] = []
+        self._draining: list[Worker] = []
+        self._processes: set[ModelProcess] = set()
+        self._starting = 0
+        self._retrying = False
+        self._call_s = plan.start_s
+        self._fault = ""
+        self._closing = False
+        self._loop_thread = 0
+        self._opened, self._drained = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        """Start the processes and wait until the first is warm, in any thread.
+
+        Raises:
+            UnavailableError: None becomes warm.
+        """
+        self._template.start()
+        self._fill()
+        if not self._opened.wait(self._plan.start_s) or self._fault:
+            self.close()
+            raise UnavailableError(self._fault or f"No model process was warm within {self._plan.start_s:g} s.")
+
+    def lose(self, worker: Worker, cause: str) -> None:
+        """Kill a worker's process and start another."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self._counters.replaced(cause)
+            logger.error("Model process %d is replaced: %s.", worker.process.pid, cause)
+            self._fill()
+        self._end(worker, gently=False)
+
+    def answered(self, worker: Worker) -> None:
+        """Take note that a worker has answered; it ends if it is drained."""
+        if not worker.calls and worker in self._draining:
+            self._end(worker, gently=True)
+
+    def close(self) -> None:
+        """End all processes, in any thread; outside the loop's thread, calls under way are waited for."""
+        self._closing = True
+        with suppress(RuntimeError):  # the loop has ended
+            if self._loop.is_running() and threading.get_ident() != self._loop_thread:
+                self._loop.call_soon_threadsafe(self._drain_all)
+                self._drained.wait(_DRAIN_S)
+                ended = threading.Event()
+                self._loop.call_soon_threadsafe(self._end_all, ended)
+                ended.wait(_DRAIN_S)
+            else:
+                self._drain_all()
+                self._end_all(threading.Event())
+        for process in list(self._processes):
+            process.end(gently=False)
+        for process in list(self._processes):
+            process.join(_JOIN_S)
+        self._template.close()
+
+    def _drain_all(self) -> None:
+        for worker in list(self.workers):
+            self._drain(worker)
+        if not self._draining:
+            self._drained.set()
+
+    def _end_all(self, ended: threading.Event) -> None:
+        for worker in list(self._draining):
+            self._end(worker, gently=False)
+        ended.set()
+
+    def _drain(self, worker: Worker) -> None:
+        """Give a worker no more requests, and end it when it has answered those that it has."""
+        self.workers.remove(worker)
+        self._draining.append(worker)
+        self.answered(worker)
+
+    def _end(self, worker: Worker, *, gently: bool) -> None:
+        self._loop.remove_reader(worker.descriptor)
+        if worker in self._draining:
+            self._draining.remove(worker)
+        worker.process.end(gently=gently)
+        if self._closing and not self._draining:
+            self._drained.set()
+
+    def _fill(self) -> None:
+        """Start what is missing."""
+        fit = sum(not worker.overgrown for worker in self.workers)
+        while not (self._closing or self._retrying) and fit + self._starting < self._plan.size:
+            self._start()
+
+    def _start(self) -> None:
+        self._starting += 1
+        self._counters.started()
+        process = ModelProcess(
+            self._template,
+            self._orders.layout,
+            start_s=self._plan.start_s,
+            call_s=self._call_s,
+            grows_bytes=self._plan.grows_bytes,
+            on_ready=partial(self._soon, self._ready),
+            on_unfit=partial(self._soon, self._unfit),
+            on_end=self._processes.discard,
+        )
+        self._processes.add(process)
+        process.start()
+
+    def _retry(self) -> None:
+        if not self._closing:
+            self._start()
+
+    def _soon(self, action: Callable[..., None], process: ModelProcess, *told: str) -> None:
+        """Do it on the loop; called in the thread of a process."""
+        if not self._opened.is_set():
+            self._fault = told[1] if told else ""
+            self._opened.set()
+        try:
+            self._loop.call_soon_threadsafe(action, process, *told)
+        except RuntimeError:  # the loop has ended
+            process.end(gently=False)
+
+    def _ready(self, process: ModelProcess) -> None:
+        self._loop_thread = threading.get_ident()
+        self._starting -= 1
+        self._retrying = False
+        self._fault = ""
+        if self._closing:
+            process.end(gently=False)
+            return
+        # The first may compile what others find compiled; a later one is not waited for if it hangs.
+        self._call_s = max(HANG_S, HANG_CALLS * process.memory.head[LONGEST_NS] / 1e9)
+        worker = Worker(process)
+        self.workers.append(worker)
+        self._loop.add_reader(worker.descriptor, self._on_readable, worker)
+        for other in list(self.workers):
+            if other.overgrown:
+                self._drain(other)
+        self._fill()
+        self._on_ready(worker)
+
+    def _unfit(self, process: ModelProcess, cause: str, told: str) -> None:
+        if told != self._fault:
+            logger.error("%s", told)
+        if cause == "start":
+            self._fault = told
+            self._starting -= 1
+            self._retrying = True
+            self._counters.replaced(cause)
+            if not self._starting and not self._closing:
+                self._loop.call_later(RETRY_S, self._retry)
+            return
+        for worker in [worker for worker in self.workers if worker.process is process]:
+            if cause == "stopped":
+                self._on_lost(worker, cause)
+            elif worker.overgrown:
+                self._drain(worker)
+            else:
+                worker.overgrown = True
+                self._counters.replaced(cause)
+                self._fill()

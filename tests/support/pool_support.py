@@ -1,0 +1,100 @@
+"""Pools of model processes on an event loop of their own, as in a reader."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import faulty_scorer
+import numpy as np
+import psutil
+import uvloop
+
+from forecache.realtime.workers.counters import Counters
+from forecache.realtime.workers.memory import TEXT, Layout
+from forecache.realtime.workers.orders import Orders
+from forecache.realtime.workers.path import WorkerPath
+from forecache.realtime.workers.pool import Pool
+from forecache.realtime.workers.staff import StaffPlan
+
+SUPPORT = Path(faulty_scorer.__file__).parent
+
+
+class RunningPath:
+    """A path whose loop runs in a thread."""
+
+    def __init__(self, path: WorkerPath, loop: asyncio.AbstractEventLoop, folder: Path) -> None:
+        self.path, self.loop, self.folder = path, loop, folder
+        self.counters = path.counters
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def score(self, rows: int = faulty_scorer.ROWS, *, deadline_ms: float = 1000, fault: str = "") -> np.ndarray:
+        request, found = faulty_scorer.request(rows, fault), faulty_scorer.found(rows)
+        return self.run(self.path.score(request, found, time.monotonic() + deadline_ms / 1000))
+
+    def fail(self, fault: str) -> None:
+        (self.folder / faulty_scorer.FAULT).write_text(fault)
+
+    def mend(self) -> None:
+        (self.folder / faulty_scorer.FAULT).unlink(missing_ok=True)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the warm processes."""
+        return [worker.process.pid for worker in self.path.pool.workers]
+
+
+@contextmanager
+def running_path(folder: Path, *, size: int = 1, slots: int = 32, **plan: Any) -> Iterator[RunningPath]:
+    """A path over faulty scorers; no process, thread or descriptor of it is left afterwards."""
+    layout = Layout(
+        slots, 1 << 16, 200, {"fault": TEXT, "product": TEXT, "price": "float64"}, {"view": faulty_scorer.WIDTH}
+    )
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    counters = Counters()
+    orders = Orders("faulty_scorer:load", str(folder), 0.005, layout)
+    pool = Pool(StaffPlan(size + 1, **plan), orders, loop=loop, counters=counters)
+    path = WorkerPath(pool, counters)
+    running = RunningPath(path, loop, folder)
+    try:
+        pool.open()
+        assert eventually(lambda: len(running.pids) == size + 1)
+        yield running
+    finally:
+        path.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 15.0) -> bool:
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def model_processes() -> set[int]:
+    """Ids of all model processes on this machine that are not zombies."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "forecache.realtime.workers" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return found
+
+
+def num_open() -> int:
+    """Descriptors and mapped memory of model processes that this process holds."""
+    process = psutil.Process()
+    mapped = [each.path for each in process.memory_maps(grouped=False) if "forecache-model" in each.path]
+    return process.num_fds() + len(mapped)
