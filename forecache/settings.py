@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     reader_scrub_s: float = Field(
         300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
     )
+    reader_model_processes: int = Field(
+        1, ge=1, le=64, description="Processes of a reader worker for a real-time model off its loop, beside a spare."
+    )
+    reader_model_growth_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Memory that such a process may take beyond its start before it is replaced."
+    )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field(
         "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."

@@ -11,7 +11,6 @@ class Breaker:
 
     def __init__(self) -> None:
         self.is_open = False
-        self.num_opened = 0
         self._share = 0.0
         self._probe_at = 0.0
 
@@ -42,6 +41,5 @@ class Breaker:
         self._share += _WEIGHT * (1 - self._share)
         if not self.is_open and self._share > OPEN_SHARE:
             self.is_open = True
-            self.num_opened += 1
         if self.is_open:
             self._probe_at = max(self._probe_at, now + pause_s)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from forecache.reader.processes.metrics import EXTENSION_BYTES
 from forecache.realtime.answer.answered import Answered
+from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
+from forecache.realtime.workers.counters import GAUGES as WORKER_GAUGES
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
@@ -23,7 +25,7 @@ CELLS = (
 CELL = {name: place for place, name in enumerate(CELLS)}
 _LATENCY = len(CELLS)
 _WORKERS = _LATENCY + BUCKETS
-_BLOCK = _WORKERS + 64
+_BLOCK = _WORKERS + len(WORKER_CELLS)
 _NAME_BYTES = 64
 MAX_MODELS = EXTENSION_BYTES // (_BLOCK * 8 + _NAME_BYTES)
 GAUGES = ("release", "live", "in_loop", "p99_us")
@@ -116,6 +118,8 @@ class RealtimeMetrics:
         for _, block in self.models():
             for name in GAUGES:
                 block.cells[CELL[name]] = 0
+            for name in WORKER_GAUGES:
+                block.workers[WORKER_CELLS.index(name)] = 0
 
     def _name(self, place: int) -> bytes:
         return bytes(self._names[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0")

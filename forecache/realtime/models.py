@@ -94,12 +94,11 @@ class Models:
         return self._worker_path(loaded)
 
     def _worker_path(self, loaded: LoadedRelease) -> ModelPath:
-        from forecache.realtime.workers.path import open_worker_path  # type: ignore[import-untyped,unused-ignore]
+        from forecache.realtime.workers.counters import Counters
+        from forecache.realtime.workers.path import open_worker_path
 
-        path: ModelPath = open_worker_path(
-            loaded.place.parent.parent, loaded, settings=self._context.settings, loop=self._loop
-        )
-        return path
+        counters = Counters(self.metrics.of(loaded.release.name).workers)
+        return open_worker_path(loaded, settings=self._context.settings, loop=self._loop, counters=counters)
 
     def _move_out(self, served: Served, run_on_loop: RunOnLoop) -> None:
         """Go on in a process of its own with a model that has stopped the event loop once."""

@@ -1,6 +1,7 @@
 """Pools of model processes on an event loop of their own, as in a reader."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -74,6 +75,11 @@ def running_path(folder: Path, *, size: int = 1, slots: int = 32, **plan: Any) -
         loop.close()
 
 
+def slowness() -> float:
+    """How many processes want each core now, at least one: times that tests ask for hold on a machine of their own."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(holds: Callable[[], bool], timeout_s: float = 15.0) -> bool:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
@@ -91,6 +97,14 @@ def model_processes() -> set[int]:
             if "forecache.realtime.workers" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process.pid)
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def num_open() -> int:

@@ -43,7 +43,7 @@ def found(rows: int, random: np.random.Generator) -> Found:
 
 
 @given(
-    names=st.lists(st.text(max_size=12), min_size=1, max_size=20),
+    names=st.lists(st.text(max_size=12) | st.just("a\0b") | st.just("\ud800"), min_size=1, max_size=20),
     household=st.integers(-(2**63), 2**63 - 1),
     price=st.floats(width=64),
     seed=st.integers(0, 9),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from forecache.reader.processes.metrics import WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
+from forecache.realtime.http.guard_metrics import guard_lines
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
 
 _FIRST_BUCKET = 6
@@ -76,6 +77,7 @@ def _lines(all_of: dict[str, list[ModelCells]], live_of: dict[str, list[ModelCel
         for name, blocks in live_of.items():
             if blocks:
                 yield f'forecache_realtime_{metric}{{model="{name}"}} {min(each.cells[CELL[cell]] for each in blocks)}'
+    yield from guard_lines(all_of, live_of)
 
 
 def _head(metric: str, kind: str, help_: str) -> tuple[str, str]:

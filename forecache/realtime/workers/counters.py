@@ -1,7 +1,5 @@
 """What is counted of model processes, the breaker and the cache of one release, in cells that may be shared memory."""
 
-from collections.abc import MutableSequence
-
 CAUSES = ("crashed", "hung", "stopped", "memory", "start")
 """Why a process was replaced."""
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -10,6 +8,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 CELLS = (
     "started",
     *(f"replaced_{cause}" for cause in CAUSES),
+    "processes",
     "abandoned",
     "requeued",
     *(f"batches_{bound}" for bound in (*BATCHES, "more")),
@@ -26,6 +25,7 @@ CELLS = (
     "hedges_won",
     "late_reads",
 )
+GAUGES = ("breaker_open", "cache_bytes", "processes")
 _PLACE = {name: place for place, name in enumerate(CELLS)}
 _STARTED, _REPLACED = _PLACE["started"], _PLACE[f"replaced_{CAUSES[0]}"]
 _BATCHES, _BATCHED = _PLACE["batches_1"], _PLACE["batched_requests"]
@@ -37,15 +37,12 @@ class Counters:
         cells: Of `len(CELLS)`, in their order, written by this process alone; None: memory of its own.
     """
 
-    def __init__(self, cells: MutableSequence[int] | None = None) -> None:
-        self.cells: MutableSequence[int] = [0] * len(CELLS) if cells is None else cells
+    def __init__(self, cells: memoryview | list[int] | None = None) -> None:
+        self.cells: memoryview | list[int] = [0] * len(CELLS) if cells is None else cells
 
     def add(self, name: str, number: int = 1) -> None:
+        """Count; a gauge goes up and down, as the paths of two releases may share it for a moment."""
         self.cells[_PLACE[name]] += number
-
-    def put(self, name: str, value: int) -> None:
-        """Set a gauge."""
-        self.cells[_PLACE[name]] = value
 
     def get(self, name: str) -> int:
         return self.cells[_PLACE[name]]

@@ -4,12 +4,12 @@ The memory has no name in any file system, so that nothing is left of it when bo
 to the reader until it has sent the slot's number, then to the model process until that has sent it back.
 """
 
+import json
 import mmap
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 
@@ -25,8 +25,11 @@ _FAULT_AT = 1024
 UNTIL_NS, CANCELLED, NUM_ROWS, STATUS, NUM_RESULT, WIDE, SHARE_NS, BATCH = range(8)
 """Cells of a slot: deadline (`time.monotonic_ns`), whether nobody waits any more, rows; then of the answer: status, its
 length, whether its scores are float64, its share of the call's time, and in the first slot of a call the number of
-requests in it, in the others 0. Behind them come the numbers of rows of each column and look-up."""
-_OWN_CELLS = 16
+requests in it, in the others 0. Behind them come, for each column and look-up, its rows and the bytes of its texts."""
+_OWN_CELLS = 8
+_JOINT = "\0"
+_AS_JSON = 1 << 63
+"""Added to the bytes of texts of which one contains what joins the others."""
 SCORED, FAILED, SKIPPED, BEGUN = range(1, 5)
 _FAULT_TEXT_BYTES = 1024
 TEXT = "str"
@@ -53,7 +56,7 @@ class Layout:
     @property
     def data_at(self) -> int:
         """Offset in a slot of what follows the cells."""
-        return 8 * (_OWN_CELLS + len(self.columns) + len(self.widths))
+        return 8 * (_OWN_CELLS + 2 * len(self.columns) + len(self.widths))
 
     @property
     def slot_bytes(self) -> int:
@@ -111,13 +114,13 @@ class Memory:
         for name, dtype in self._dtypes.items():
             column = request.columns[name]
             cells[place] = len(column)
-            place += 1
             if dtype is None:
-                texts = [text.encode("utf-8", "surrogatepass") for text in column.tolist()]
-                at = _put(data, at, np.array([*map(len, texts)], np.int32).tobytes())
-                at = _put(data, at, b"".join(texts))
+                joined, coding = _joined(column.tolist())
+                cells[place + 1] = len(joined) | coding
+                at = _put(data, at, joined)
             else:
                 at = _put(data, at, column.tobytes())
+            place += 2
         for name in layout.widths:
             known = found.known[name]
             cells[place] = len(known)
@@ -132,19 +135,17 @@ class Memory:
         at, place = 0, _OWN_CELLS
         columns, found = {}, Found()
         for name, dtype in self._dtypes.items():
-            rows = cells[place]
-            place += 1
             if dtype is None:
-                sizes = np.frombuffer(data[at : at + 4 * rows], np.int32).tolist()
-                at += _aligned(4 * rows)
-                texts = np.array(_texts(bytes(data[at : at + sum(sizes)]), sizes), object)
+                size = cells[place + 1] & ~_AS_JSON
+                texts = np.array(_split(bytes(data[at : at + size]), bool(cells[place + 1] & _AS_JSON)), object)
                 texts.flags.writeable = False
                 columns[name] = texts
-                at += _aligned(sum(sizes))
             else:
+                size = cells[place] * dtype.itemsize
                 # Arrays over bytes are read-only.
-                columns[name] = np.frombuffer(bytes(data[at : at + rows * dtype.itemsize]), dtype)
-                at += _aligned(rows * dtype.itemsize)
+                columns[name] = np.frombuffer(bytes(data[at : at + size]), dtype)
+            at += _aligned(size)
+            place += 2
         for name, width in self.layout.widths.items():
             rows = cells[place]
             place += 1
@@ -201,6 +202,13 @@ def _put(memory: memoryview, at: int, values: bytes) -> int:
     return at + _aligned(len(values))
 
 
-def _texts(joined: bytes, sizes: list[int]) -> list[str]:
-    ends = list(accumulate(sizes))
-    return [joined[end - size : end].decode("utf-8", "surrogatepass") for size, end in zip(sizes, ends, strict=True)]
+def _joined(texts: list[str]) -> tuple[bytes, int]:
+    """Texts as one, and how they are put together: 0 or `_AS_JSON`."""
+    joined = _JOINT.join(texts)
+    if joined.count(_JOINT) != len(texts) - 1:
+        return json.dumps(texts).encode(), _AS_JSON
+    return joined.encode("utf-8", "surrogatepass"), 0
+
+
+def _split(joined: bytes, as_json: bool) -> list[str]:
+    return json.loads(joined) if as_json else joined.decode("utf-8", "surrogatepass").split(_JOINT)

@@ -1,16 +1,48 @@
 """The way to a model that runs in processes of its own, guarded by a circuit breaker."""
 
+import asyncio
+import sys
 import time
 
 import numpy as np
 
+from forecache.errors import UnavailableError
 from forecache.realtime.answer.model_path import Failed, Refused, WorkerLost
 from forecache.realtime.breaker import PROBE_S, Breaker
+from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import Counters
+from forecache.realtime.workers.orders import Orders
 from forecache.realtime.workers.pool import Pool, Stalled
+from forecache.realtime.workers.released import LOAD, layout_of
+from forecache.realtime.workers.staff import StaffPlan
+from forecache.settings import Settings
 
 _FAULTS = (Failed, WorkerLost, Stalled)
+_SLOTS = 64
+_BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
+
+
+def open_worker_path(
+    loaded: LoadedRelease, *, settings: Settings, loop: asyncio.AbstractEventLoop, counters: Counters
+) -> "WorkerPath":
+    """The way to a release in processes of its own, warm; not called on the event loop, which uses it.
+
+    Raises:
+        UnavailableError: No process becomes warm, or the system is not Linux.
+    """
+    if sys.platform != "linux":
+        raise UnavailableError(
+            "Models in processes of their own need Linux.", remedy='Declare the model with runs="loop".'
+        )
+    release = loaded.release
+    layout = layout_of(release, slots=_SLOTS, body_bytes=settings.reader_max_body_bytes)
+    batch_s = min(_LONGEST_BATCH_S, _BATCH_SHARE * release.deadline_ms / 1e3)
+    orders = Orders(LOAD, str(loaded.place), batch_s, layout)
+    plan = StaffPlan(settings.reader_model_processes + 1, grows_bytes=settings.reader_model_growth_bytes)
+    pool = Pool(plan, orders, loop=loop, counters=counters)
+    pool.open()
+    return WorkerPath(pool, counters)
 
 
 class WorkerPath:
@@ -22,7 +54,7 @@ class WorkerPath:
         self.pool, self.counters = pool, counters
         self.breaker = Breaker()
 
-    def score_now(self, request: ParsedRequest, found: Found) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
         raise Refused("The model runs in processes of its own.")
 
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
@@ -35,12 +67,15 @@ class WorkerPath:
         try:
             scores = await self.pool.score(request, found, until)
         except _FAULTS:
+            was_open = breaker.is_open
             breaker.failed(time.monotonic(), pause_s=max(PROBE_S, self.pool.renewal_s))
-            counters.put("breaker_open", int(breaker.is_open))
-            counters.put("breaker_opened", breaker.num_opened)
+            if breaker.is_open and not was_open:
+                counters.add("breaker_open")
+                counters.add("breaker_opened")
             raise
+        if breaker.is_open:
+            counters.add("breaker_open", -1)
         breaker.succeeded()
-        counters.put("breaker_open", 0)
         return scores
 
     def expected_s(self) -> float:
@@ -50,3 +85,5 @@ class WorkerPath:
 
     def close(self) -> None:
         self.pool.close()
+        if self.breaker.is_open:
+            self.counters.add("breaker_open", -1)

@@ -94,6 +94,7 @@ class Staff:
         if worker in self.workers:
             self.workers.remove(worker)
             self._counters.replaced(cause)
+            self._counters.add("processes", -1)
             logger.error("Model process %d is replaced: %s.", worker.process.pid, cause)
             self._fill()
         self._end(worker, gently=False)
@@ -136,6 +137,7 @@ class Staff:
     def _drain(self, worker: Worker) -> None:
         """Give a worker no more requests, and end it when it has answered those that it has."""
         self.workers.remove(worker)
+        self._counters.add("processes", -1)
         self._draining.append(worker)
         self.answered(worker)
 
@@ -200,6 +202,7 @@ class Staff:
             if other.overgrown:
                 self._drain(other)
         self._fill()
+        self._counters.add("processes")
         self._on_ready(worker)
 
     def _unfit(self, process: ModelProcess, cause: str, told: str) -> None:

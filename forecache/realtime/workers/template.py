@@ -14,7 +14,11 @@ from forecache.realtime.workers.proc import is_stopped
 logger = logging.getLogger("forecache.realtime")
 _RETRY_S = 0.3
 _WATCH_EVERY_S = 0.2
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""A model runs on one thread, and importing a library starts none."""
 
 
 class Template:
@@ -73,7 +77,7 @@ class Template:
                         stdin=subprocess.DEVNULL,
                         pass_fds=(theirs.fileno(),),
                         start_new_session=True,  # Ctrl-C in a terminal reaches the reader alone
-                        env={**dict.fromkeys(_ONE_THREAD, "1"), **os.environ},
+                        env={**_ENVIRONMENT, **os.environ},
                     )
             except OSError as error:
                 logger.error("The template of a model's processes cannot be started: %s.", error)

@@ -1,0 +1,99 @@
+"""The scorer of a release, as model processes load it."""
+
+import ast
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from forecache.pipeline.realtime.building import DTYPES, Columns
+from forecache.reader.http.problems import Problem
+from forecache.realtime.release.folder import ReleaseFolder, read_release
+from forecache.realtime.release.format import CODE_FOLDER, Release
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.workers.memory import TEXT, Layout
+
+LOAD = f"{__name__}:load"
+_LIBRARIES = {"onnx": (), "function": (), "skops": ("skops.io", "sklearn")}
+"""By runtime, where that is not a module's name. Importing ONNX Runtime starts a thread, so that copies do it."""
+
+
+class ReleasedScorer:
+    """Transform and model of a release."""
+
+    def __init__(self, loaded: LoadedRelease) -> None:
+        self._loaded = loaded
+        self.examples = list(_examples(loaded))
+
+    def features(self, request: ParsedRequest, found: Found) -> np.ndarray:
+        rows = self._loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
+        return self._loaded.features_of(rows)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self._loaded.scores_of(features)
+
+
+def load(place: Path) -> ReleasedScorer:
+    """
+    Args:
+        place: The folder of one release.
+    """
+    return ReleasedScorer(load_release(ReleaseFolder(place.parent.parent), int(place.name)))
+
+
+def needs(place: Path) -> Iterator[str]:
+    """Names of the libraries that loading a release imports: of its model's runtime, and of its code."""
+    release = read_release(ReleaseFolder(place.parent.parent), int(place.name))
+    yield from _LIBRARIES.get(release.model.runtime, (release.model.runtime,))
+    files = [place / name for name in release.files if name.startswith(f"{CODE_FOLDER}/")]
+    own = {file.relative_to(place / CODE_FOLDER).parts[0].removesuffix(".py") for file in files}
+    for file in files:
+        for name in _imported(ast.parse(file.read_bytes())):
+            if name.partition(".")[0] not in own:
+                yield name
+
+
+def layout_of(release: Release, *, slots: int, body_bytes: int) -> Layout:
+    """What a slot has to hold for requests to a release.
+
+    Args:
+        body_bytes: Of the largest request; its texts are no longer than that, but for those that it leaves out.
+    """
+    most = release.candidates.most if release.candidates is not None else 1
+    defaults = [field.default for field in release.all_fields if isinstance(field.default, str)]
+    return Layout(
+        slots,
+        body_bytes + most * sum(len(default.encode()) for default in defaults),
+        most,
+        {field.name: TEXT if field.type == "string" else DTYPES[field.type].str for field in release.all_fields},
+        {each.called: len(each.columns) for each in release.lookups},
+    )
+
+
+def _examples(loaded: LoadedRelease) -> Iterator[tuple[ParsedRequest, Found]]:
+    """The recorded requests, with nothing found in the views, which this process does not read."""
+    parser = RequestParser(loaded.release)
+    for body in loaded.warmup:
+        with suppress(Problem):  # recorded for an earlier release, which took other requests
+            request = parser.parse(body)
+            if request.length:
+                yield request, _nothing(loaded.release, request.length)
+
+
+def _nothing(release: Release, rows: int) -> Found:
+    return Found(
+        {each.called: np.full((rows, len(each.columns)), np.nan, np.float32) for each in release.lookups},
+        {each.called: np.zeros(rows, np.bool_) for each in release.lookups},
+    )
+
+
+def _imported(module: ast.Module) -> Iterator[str]:
+    """Names of the modules that are imported at the top of a module."""
+    for node in module.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module

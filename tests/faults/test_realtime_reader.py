@@ -1,0 +1,193 @@
+"""A reader whose model runs in processes of its own: in time whatever the model does, and nothing is left of a kill."""
+
+import os
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from faulty_code import transforms
+from pool_support import alive, eventually, slowness
+from reader_support import RunningReader, running_reader
+from realtime_support import write_views
+from release_support import CANDIDATES, REQUEST, make_release
+
+from forecache.pipeline.realtime.request import RequestField
+from forecache.settings import Settings, load_settings
+
+pytestmark = pytest.mark.faults
+DEADLINE_MS = 50
+ASKED = {
+    "household_id": 1,
+    "candidates": [{"product_id": "a", "price": 2.5}, {"product_id": "b", "price": 1.0}, {"product_id": "new"}],
+}
+
+
+def release(settings: Settings, version: int = 1, **more: Any) -> None:
+    make_release(
+        settings, transform=transforms.rank, request=(*REQUEST, RequestField("fault", "string", default="")),
+        candidates=CANDIDATES, runs="process", deadline_ms=DEADLINE_MS, version=version, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fault_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What all readers of these tests do wrong."""
+    file = tmp_path_factory.mktemp("faults") / "fault"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FAULT_FILE", str(file))
+        yield file
+
+
+@pytest.fixture(autouse=True)
+def mended(fault_file: Path) -> None:
+    """No test sees the fault of an earlier one that failed."""
+    fault_file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(home=str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="module")
+def reader(shared: Settings, fault_file: Path) -> Iterator[RunningReader]:
+    write_views(shared)
+    release(shared)
+    with running_reader(shared) as running:
+        yield running
+
+
+def ask(reader: RunningReader, fault: str = "", client: Any = httpx) -> dict[str, Any]:
+    response = client.post(f"{reader.url}/v1/ranking", json={**ASKED, "fault": fault}, timeout=10)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def below(reader: RunningReader) -> set[int]:
+    """All processes that a reader has started, of every depth."""
+    return {child.pid for child in psutil.Process(reader.process.pid).children(recursive=True)}
+
+
+def metric(reader: RunningReader, name: str) -> float:
+    for line in httpx.get(f"{reader.url}/metrics").text.splitlines():
+        if line.startswith(f"forecache_realtime_{name}"):
+            return float(line.split()[-1])
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize("fault", ["sleep400", "spin", "native", "crash", "stop", "raise"])
+def test_no_answer_is_late_and_the_model_is_back_within_a_second(
+    reader: RunningReader, fault_file: Path, fault: str
+) -> None:
+    with httpx.Client() as client:
+        assert eventually(lambda: ask(reader, client=client)["rung"] == "model")
+        quiet = statistics.median(_timed(reader, client)[1] for _ in range(20))
+        fault_file.write_text(fault)
+        until, took, rungs = time.monotonic() + 1.5, [], set()
+        while time.monotonic() < until:
+            answer, seconds = _timed(reader, client)
+            took.append(seconds)
+            rungs.add(answer["rung"])
+            assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness()
+        assert rungs == {"order_given"}
+        assert statistics.median(took) <= DEADLINE_MS / 1000 + quiet + 0.01 * slowness()
+        fault_file.unlink()
+        mended = time.monotonic()
+        while ask(reader, client=client)["rung"] != "model":
+            assert time.monotonic() - mended < 1.0 * slowness()
+        assert [ask(reader, client=client)["rung"] for _ in range(20)].count("model") >= 18
+
+
+def _timed(reader: RunningReader, client: httpx.Client) -> tuple[dict[str, Any], float]:
+    began = time.monotonic()
+    return ask(reader, client=client), time.monotonic() - began
+
+
+def test_a_request_that_kills_its_process_is_answered_and_counted(reader: RunningReader) -> None:
+    answer = ask(reader, "crash")
+    assert answer["rung"] == "order_given"
+    assert answer["why"] == "worker_lost"
+    assert eventually(lambda: ask(reader)["rung"] == "model")
+    assert metric(reader, 'model_processes_replaced_total{model="ranking",cause="crashed"}') >= 1
+    assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 2)
+
+
+def test_releases_are_swapped_under_load_without_a_failed_request(reader: RunningReader, shared: Settings) -> None:
+    stop, answers, errors = threading.Event(), [], []
+
+    def ask_on() -> None:
+        with httpx.Client() as client:
+            while not stop.is_set():
+                try:
+                    answers.append(ask(reader, client=client))
+                except Exception as error:  # noqa: BLE001
+                    errors.append(error)
+                time.sleep(0.002)
+
+    threads = [threading.Thread(target=ask_on) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for version in (2, 3, 4):
+        release(shared, version)
+        assert eventually(lambda wanted=version: answers[-1]["release"] == wanted)
+    time.sleep(0.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    without = [answer for answer in answers if answer["rung"] != "model"]
+    assert len(without) <= 0.02 * slowness() * len(answers)  # a busy machine may take one past its deadline
+    assert {answer["release"] for answer in answers} == {1, 2, 3, 4}
+
+
+def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningReader, shared: Settings) -> None:
+    there = ask(reader)
+    made = make_release(
+        shared, transform=transforms.rank, request=(*REQUEST, RequestField("fault", "string", default="")),
+        candidates=CANDIDATES, runs="loop", deadline_ms=DEADLINE_MS,
+    )  # fmt: skip
+    assert eventually(lambda: ask(reader)["release"] == made.number)
+    here = ask(reader)
+    assert there["rung"] == here["rung"] == "model"
+    assert there["items"] == here["items"]
+    assert metric(reader, 'runs_in_loop{model="ranking"}') == 1
+    assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 0, 20)
+
+
+@pytest.mark.parametrize(
+    ("whom", "fault"), [("main", ""), ("main", "native"), ("worker", "stop"), ("template", ""), ("all", "spin")]
+)
+def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str, fault: str) -> None:
+    write_views(settings)
+    release(settings)
+    shared = set(os.listdir("/dev/shm"))
+    with running_reader(settings) as reader:
+        assert eventually(lambda: _rung(reader) == "model")
+        if fault:
+            assert ask(reader, fault)["rung"] == "order_given"
+        main = psutil.Process(reader.process.pid)
+        started = below(reader)
+        templates = [child for child in main.children(recursive=True) if "template" in child.cmdline()]
+        [template] = [each for each in templates if each.parent().pid not in {one.pid for one in templates}]
+        victims = {"main": [main], "worker": [template.parent()], "template": [template]}
+        for victim in victims.get(whom) or [*main.children(recursive=True), main]:
+            victim.send_signal(signal.SIGKILL)
+        if whom in ("worker", "template"):  # they are replaced, and the model is back
+            assert eventually(lambda: _rung(reader) == "model")
+            started |= below(reader)
+    assert eventually(lambda: not any(map(alive, started)))
+    assert set(os.listdir("/dev/shm")) <= shared
+
+
+def _rung(reader: RunningReader) -> str:
+    try:
+        return str(ask(reader)["rung"])
+    except (httpx.TransportError, AssertionError):
+        return ""

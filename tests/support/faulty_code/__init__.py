@@ -1,0 +1,1 @@
+"""Code of a release that fails on demand."""
