@@ -9,6 +9,7 @@ import numpy as np
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.model_path import NoScores
 from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.lookups.row_cache import RowCache
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.store import Manifest, Snapshot
@@ -58,7 +59,8 @@ class Lookups:
         for each in self._lookups:
             bound = self.bound(each, now, found)
             keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
-            self.add(each, bound, found, *bound.answers.snapshot.matrix(keys))  # type: ignore[attr-defined]
+            assert bound.rows is not None, "views on another machine are read by `read_remote`"
+            self.add(each, bound, found, *bound.rows.matrix(keys))
         return found
 
     def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
@@ -112,11 +114,13 @@ class _Bound:
         places: Of each column that the model was trained with, its place in the version's matrix, -1 where it is
             missing; None where they are the same.
         broken: How the version differs from what the model was trained with; "" if it does not.
+        rows: Reads the version; None where it is on another machine.
     """
 
     answers: Answers
     places: np.ndarray | None
     broken: str
+    rows: RowCache | None = None
 
 
 def _bind(contract: LookupContract, answers: Answers) -> _Bound:
@@ -127,7 +131,10 @@ def _bind(contract: LookupContract, answers: Answers) -> _Bound:
     if manifest.columns != contract.columns:
         known = {name: place for place, name in enumerate(manifest.columns)}
         places = np.array([known.get(name, -1) for name in contract.columns])
-    return _Bound(answers, places, "" if manifest.contract == contract.contract else _difference(contract, manifest))
+    broken = "" if manifest.contract == contract.contract else _difference(contract, manifest)
+    snapshot = answers.snapshot
+    rows = RowCache(snapshot.matrix, len(manifest.columns)) if isinstance(snapshot, Snapshot) else None
+    return _Bound(answers, places, broken, rows)
 
 
 def _difference(contract: LookupContract, manifest: Manifest) -> str:

@@ -1,0 +1,67 @@
+"""Rows of a version that were read before, kept as one matrix.
+
+Requests ask for the same candidates again and again: the best sellers of a category, the stock of a store. A row that
+is here is found by one look into a dictionary. Nothing becomes stale, because a version never changes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Read = Callable[[Sequence[bytes]], tuple[np.ndarray, np.ndarray]]
+
+FEW = 10
+"""So many keys are read as fast without a cache."""
+_MOST_ROWS, _MOST_BYTES = 1 << 15, 8 << 20
+_WEIGHT = 1 / 64
+_WORTH = 0.5
+"""Share of keys found below which the cache costs more than it saves."""
+_TRY_EVERY = 32
+"""While it is not worth it, every so many calls are tried."""
+
+
+class RowCache:
+    """A bounded cache before `Snapshot.matrix`; when it is full, it begins anew.
+
+    Args:
+        read: Reads rows, float32 [n, columns], and whether they are known, bool [n].
+    """
+
+    def __init__(self, read: Read, columns: int) -> None:
+        self._read = read
+        size = max(1, min(_MOST_ROWS, _MOST_BYTES // (4 * max(1, columns))))
+        self._rows, self._known = np.empty((size, columns), np.float32), np.empty(size, np.bool_)
+        self._places: dict[bytes, int] = {}
+        self._calls, self.share = 0, 1.0
+
+    def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """What `read` returns for the keys; the arrays are new."""
+        if len(keys) <= FEW:
+            return self._read(keys)
+        if self.share < _WORTH:
+            self._calls += 1
+            if self._calls % _TRY_EVERY:
+                return self._read(keys)
+        places = list(map(self._places.get, keys))
+        missing = places.count(None)
+        self.share += (1 - missing / len(keys) - self.share) * _WEIGHT
+        if missing:
+            return self._with_missing(keys)
+        return self._taken(places)
+
+    def _with_missing(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        new = list(dict.fromkeys(key for key in keys if key not in self._places))
+        if len(self._places) + len(new) > len(self._known):
+            self._places.clear()
+            new = list(dict.fromkeys(keys))
+            if len(new) > len(self._known):
+                return self._read(keys)
+        first = len(self._places)
+        last = first + len(new)
+        self._rows[first:last], self._known[first:last] = self._read(new)
+        self._places.update(zip(new, range(first, last), strict=True))
+        return self._taken([self._places[key] for key in keys])
+
+    def _taken(self, places: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
+        at = np.array(places, np.intp)
+        return self._rows.take(at, 0), self._known.take(at)
