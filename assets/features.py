@@ -71,9 +71,7 @@ def _features(
     )
     @explained
     def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
-        from forecache.lake.feature_tables.features import build_features, build_view, feature_versions, stale_nights
-        from forecache.quality.expectations import feature_expectations
-        from forecache.quality.verdicts import check_nights
+        from forecache.lake.feature_tables.features import build_features, build_view, stale_nights
 
         step = Step(context, settings.load(), spark)
         current, nights = step.settings, step.nights
@@ -83,23 +81,30 @@ def _features(
         result = step.run(build, step.session(), current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
-        def check(some: FeatureView | Pipeline) -> Mapping[date, CheckReport]:
-            step.tell(f"checking {some.feature_table}")
-            versions = feature_versions(current, some, nights)
-            states = {night: f"{some.feature_table}@{version}" for night, version in versions.items()}
-            expectations = feature_expectations(some)
-            return check_nights(step.session(), current, some.feature_table, expectations, column=AS_OF, states=states)
-
-        reports = check(declared)
+        reports = checked(step, declared, nights)
         for view in declared.views if isinstance(declared, Pipeline) else ():
             if view.publish is not None:
-                check(view)  # it may have been built on the way, and is published only if it was checked
+                checked(step, view, nights)  # it may have been built on the way
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
         stale = _stale(set(stale_nights(current, declared)) - set(nights))
         yield from checks.check_events(context, table, CURRENT, built, others=stale)
 
     return features
+
+
+def checked(step: Step, declared: FeatureView | Pipeline, nights: Sequence[date]) -> Mapping[date, CheckReport]:
+    """What the expectations say of nights of a feature table; a night is published only if it passed."""
+    from forecache.lake.feature_tables.features import feature_versions
+    from forecache.quality.expectations import feature_expectations
+    from forecache.quality.verdicts import check_nights
+
+    table = declared.feature_table
+    step.tell(f"checking {table}")
+    versions = feature_versions(step.settings, declared, nights)
+    states = {night: f"{table}@{version}" for night, version in versions.items()}
+    expectations = feature_expectations(declared)
+    return check_nights(step.session(), step.settings, table, expectations, column=AS_OF, states=states)
 
 
 def _stale(nights: Iterable[date]) -> dict[date, checks.Verdict]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.features import checked
 from assets.metadata import details_json, stage_metadata
 from assets.model import model_name
 from assets.night import resolved_night
@@ -63,6 +64,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
             for source in view.sources:
                 ingest_waiting(step, source, last=night)
             step.run(build_view, step.session(), step.settings, view, [night], rebuild=step.rebuild)
+            checked(step, view, [night])
             step.run(publish_night, step.settings, view, night=night)
         result = step.run(release, step.settings, realtime)
         yield dg.MaterializeResult(

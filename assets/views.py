@@ -1,6 +1,7 @@
 """What people see of a stage: its figures as tables, bars and plots in the metadata."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from forecache.monitoring.table import Measurement
     from forecache.registry.gate.checks import Check
 
-_PLOTS = ("label_mean", "roc", "calibration", "importance")
+_PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
+_MOST_DATES = 12
 
 
 def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
@@ -31,11 +33,16 @@ def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
             for split, dates in details["as_of"].items()
         ]
         return markdown_table(("split", "as-of dates", "rows", *details["classes"]), found)
+    means = details["label_mean"]
     rows = [
-        (split, ", ".join(dates), details["splits"][split], sum(details["label_mean"][d] for d in dates) / len(dates))
+        (split, _listed(dates), details["splits"][split], fmean(means[day] for day in dates if day in means))
         for split, dates in details["as_of"].items()
     ]
     return markdown_table(("split", "as-of dates", "rows", "mean label"), rows)
+
+
+def _listed(dates: Sequence[str]) -> str:
+    return ", ".join(dates) if len(dates) <= _MOST_DATES else f"{dates[0]} to {dates[-1]}"
 
 
 def training_view(result: StageResult) -> dict[str, Any]:

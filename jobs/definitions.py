@@ -21,6 +21,7 @@ from forecache.pipeline import (
     FeatureView,
     Mailing,
     Pipeline,
+    Realtime,
     Recommender,
     RegisteredModel,
     Schedule,
@@ -47,6 +48,7 @@ from jobs.nightly import (
     build_view_job,
     built_on_the_way,
 )
+from jobs.realtime import realtime_definitions
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
 from jobs.verification import build_verification_job, build_verification_schedule
@@ -77,6 +79,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         *(view_definitions(view, project) for view in project.views.values()),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
+        *(realtime_definitions(realtime) for realtime in project.realtime.values()),
         *(mailing_definitions(mailing) for mailing in project.mailings.values()),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
@@ -186,7 +189,8 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 
 def sources_of(project: Project) -> list[AnySource]:
     """The sources of all that is declared, each once."""
-    users: list[Served | Mailing] = [*project.nightly.values(), *project.views.values(), *project.mailings.values()]
+    users: list[Served | Realtime | Mailing] = [*project.nightly.values(), *project.views.values()]
+    users += [*project.realtime.values(), *project.mailings.values()]
     return list({source.name: source for each in users for source in each.all_sources}.values())
 
 

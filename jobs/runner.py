@@ -10,9 +10,10 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import InputError, PipelinesFailed
-from forecache.pipeline import FeatureView, Pipeline, Recommender, Served, Source
+from forecache.pipeline import Pipeline, Realtime, Source
 from forecache.pipeline.loading import load_nightly, read_project
-from forecache.pipeline.schedules.as_of import as_of_range, newest_as_of
+from forecache.pipeline.project import Nightly
+from forecache.pipeline.schedules.as_of import Scheduled, as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
@@ -72,7 +73,7 @@ def run(
 
 def _run_all(
     session: "Session",
-    chosen: Sequence[Pipeline | Recommender | FeatureView],
+    chosen: Sequence[Nightly],
     spans: Mapping[str, Nights],
     failures: dict[str, BaseException],
     *,
@@ -104,15 +105,16 @@ def _run_all(
                 if lacking:
                     raise lacking[0]
                 if pipeline.name in spans:
+                    own_job = _job_of(session.settings, pipeline, job)
                     runner.run(
-                        f"{job if _trains(pipeline) else 'nightly'}_{pipeline.name}",
+                        f"{own_job}_{pipeline.name}",
                         nights=spans[pipeline.name],
-                        config=_config(pipeline, job, spans),
+                        config=_config(pipeline, own_job, spans),
                         rebuild=rebuild,
                     )
 
 
-def _addresses(settings: Settings, chosen: Sequence[Pipeline | Recommender | FeatureView]) -> list[Source]:
+def _addresses(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
     """The sources of addresses of the mailings about some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
@@ -155,19 +157,26 @@ def _ingest(
         runner.run(ingest_job_name(source), nights=span, rebuild=rebuild)
 
 
-def _trains(pipeline: Pipeline | Recommender | FeatureView) -> bool:
-    """Whether it has the jobs "training" and "full"; without, the nightly one is all."""
-    return isinstance(pipeline, Pipeline) and pipeline.is_trained
+def _job_of(settings: Settings, declared: Nightly, job: Job) -> Job:
+    """The job that is run: of what trains no model the nightly one is all, and a real-time model is trained first."""
+    if not isinstance(declared, (Pipeline, Realtime)) or not declared.is_trained:
+        return "nightly"
+    if job != "nightly" or isinstance(declared, Pipeline):
+        return job
+    from forecache.registry.versions.models import find_champion
+
+    return "nightly" if find_champion(settings, declared.training_pipeline) else "full"
 
 
-def _config(pipeline: Pipeline | Recommender | FeatureView, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
-    if job != "training" or not isinstance(pipeline, Pipeline) or not pipeline.is_trained:
+def _config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
+    if job != "training" or not isinstance(declared, (Pipeline, Realtime)):
         return {}
+    pipeline = declared.training_pipeline if isinstance(declared, Realtime) else declared
     night = spans[pipeline.name][1].isoformat()
     return {"ops": {pipeline.training_table: {"config": {"night": night}}}}
 
 
-def _span(pipeline: Served, nights: Nights | None) -> Nights:
+def _span(pipeline: Scheduled, nights: Nights | None) -> Nights:
     """The as-of dates asked for, the first and the last, or the newest one."""
     newest = newest_as_of(pipeline)
     return as_of_range(pipeline, *(nights or (newest, newest)))

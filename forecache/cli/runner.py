@@ -47,9 +47,9 @@ def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
 
 
 def chosen_trained(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The given names, each checked; those of all pipelines that train their model if none is given."""
+    """The given names, each checked; those of all that train their model if none is given."""
     if not names:
-        return [name for name, pipeline in load_pipelines(settings).items() if pipeline.is_trained]
+        return list(read_project(settings).trained)
     return [load_trained(settings, name).name for name in dict.fromkeys(names)]
 
 

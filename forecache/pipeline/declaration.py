@@ -24,10 +24,8 @@ from forecache.pipeline.models.trained import TRAINED, check_training, not_publi
 from forecache.pipeline.names import (
     AS_OF,
     FEATURES,
-    POSITION,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
-    REQUEST_ID,
     TRAINING_SET,
     check_name,
     check_unique,
@@ -144,11 +142,6 @@ class Pipeline(Predictions):
     def is_trained(self) -> bool:
         """Whether the model is trained here, rather than applied as it is."""
         return isinstance(self.model, TRAINED)
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether its rows are those of requests to a real-time model, which are judged request by request."""
-        return self.key == (REQUEST_ID, POSITION)
 
     @property
     def trained_label(self) -> Label:

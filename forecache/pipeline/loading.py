@@ -22,7 +22,7 @@ from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.trained import not_trained
 from forecache.pipeline.modules import declared_in, import_from_project
-from forecache.pipeline.project import Project, Published
+from forecache.pipeline.project import Nightly, Project, Published
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.second_table import SecondTable
@@ -159,14 +159,17 @@ def load_mailing(settings: Settings, name: str) -> Mailing:
     return project.mailings[name]
 
 
-def load_nightly(settings: Settings, name: str) -> Pipeline | Recommender | FeatureView:
-    """One pipeline, recommender or published view by name.
+def load_nightly(settings: Settings, name: str) -> Nightly:
+    """One pipeline, recommender, published view or real-time model by name.
 
     Raises:
         InputError: It is a further table of a recommender, which that one's run makes.
         Others as `load_served`.
     """
-    found = load_served(settings, name)
+    project = read_project(settings)
+    if name in project.realtime:
+        return project.realtime[name]
+    found = _served(settings, project, name)
     if isinstance(found, SecondTable):
         made_by = found.recommender.name
         raise InputError(

@@ -14,6 +14,8 @@ FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions
 AS_OF = "as_of"
 REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
 """Of the examples of a real-time model: which request, the place of a candidate in it, and when it was made."""
+REQUEST_KEY = (REQUEST_ID, POSITION)
+"""The key of a pipeline whose rows are those of requests to a real-time model."""
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
 

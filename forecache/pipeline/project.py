@@ -12,6 +12,7 @@ from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
 
 Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
+Nightly = Pipeline | Recommender | FeatureView | Realtime
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class Project:
     realtime: dict[str, Realtime] = field(default_factory=dict)
 
     @property
-    def nightly(self) -> dict[str, Pipeline | Recommender | FeatureView]:
-        """What has a nightly run by schedule, by name, in alphabetical order."""
-        found: dict[str, Pipeline | Recommender | FeatureView] = {
-            **self.pipelines, **self.recommenders, **self.views_of_their_own
-        }  # fmt: skip
-        return {name: found[name] for name in sorted(found)}
+    def nightly(self) -> dict[str, Nightly]:
+        """What has a nightly run by schedule, by name, in alphabetical order; real-time models, which may fall back on
+        what the others publish, behind the others."""
+        found: dict[str, Nightly] = {**self.pipelines, **self.recommenders, **self.views_of_their_own}
+        return {name: found[name] for name in sorted(found)} | self.realtime
+
+    @property
+    def trained(self) -> dict[str, Pipeline]:
+        """What trains a model here, by name; of real-time models their `training_pipeline`."""
+        found = {**self.pipelines, **{name: each.training_pipeline for name, each in self.realtime.items()}}
+        return {name: each for name, each in found.items() if each.is_trained}
 
     @property
     def views_of_their_own(self) -> dict[str, FeatureView]:
@@ -52,5 +58,6 @@ class Project:
     def served(self) -> dict[str, Published]:
         """What can be published: also the further tables of recommenders, and feature views."""
         second = [table for each in self.recommenders.values() for table in second_tables_of(each)]
-        found: dict[str, Published] = {**self.nightly, **{each.name: each for each in second}, **self.views}
+        found: dict[str, Published] = {**self.pipelines, **self.recommenders, **self.views}
+        found |= {each.name: each for each in second}
         return {name: found[name] for name in sorted(found)}

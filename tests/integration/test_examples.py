@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from deltalake import DeltaTable
 from offered_project.pipelines.offers import SHOWN, offers
@@ -17,8 +18,14 @@ from offered_sample import NIGHT, Shown, Visit, expected, land_offers, shown, vi
 from forecache.errors import InputError
 from forecache.lake.examples.build import build_examples
 from forecache.lake.examples.days import request_days
+from forecache.lake.examples.recorded import recorded_requests_file
+from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
+from forecache.pipeline.realtime.building import RowsBuilder, transformed
+from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.request.parsed import ParsedRequest
 from forecache.settings import Settings, load_settings
+from forecache.store import open_store, publish
 
 BOUGHT, ASKED = visits(), shown()
 
@@ -127,8 +134,6 @@ def test_it_is_current_until_something_changes(landed: Settings, built: Any, spa
 
 
 def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -> None:
-    from forecache.lake.examples.recorded import recorded_requests_file
-
     texts = json.loads(recorded_requests_file(landed, "offers").read_bytes())
     assert len(texts) == 12
     sent = [json.loads(text) for text in texts]
@@ -140,6 +145,36 @@ def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -
     assert {each["channel"] for each in sent} <= {"app", "web"}, "an empty channel is asked as its default"
     columns = offers.training_pipeline.feature_names
     assert columns == FEATURES
+
+
+def test_a_request_has_the_same_bits_when_it_is_asked_of_the_stores_of_its_day(
+    landed: Settings, built: Any, spark: Any
+) -> None:
+    night = date(2026, 1, 14)
+    for view in offers.views:
+        build_view(spark, landed, view, [night])
+        publish(landed, view, night=night)
+    stores = {view.name: open_store(landed, view.name).snapshot() for view in offers.views}
+    builder, table = RowsBuilder(offers), written(landed)
+    of_day = table.filter(pa.compute.equal(table["as_of"], pa.scalar(date(2026, 1, 15))))
+    ids = sorted(set(of_day["request_id"].to_pylist()))
+    texts = json.loads(recorded_requests_file(landed, "offers").read_bytes())
+    for request_id, text in zip(ids, texts, strict=True):
+        asked = json.loads(text)
+        offered = asked.pop("candidates")
+        columns = builder.columns(asked, {name: [each[name] for each in offered] for name in offered[0]})
+        request = ParsedRequest(columns.length, columns.values, (), b"")
+        looked_up = {}
+        for lookup in offers.lookups:
+            snapshot = stores[lookup.view.name]
+            looked_up[lookup.called] = snapshot.matrix(keys_of(snapshot.manifest.key, lookup.by, request))
+        views, found = ({name: pair[i] for name, pair in looked_up.items()} for i in (0, 1))
+        rows = builder.rows(columns, views, found)
+        answered = transformed(offers.transform, offers.transform_path, rows, len(FEATURES))
+        trained = features_of(of_day.filter(pa.compute.equal(of_day["request_id"], request_id)))
+        np.testing.assert_array_equal(np.isnan(answered), np.isnan(trained))
+        known = ~np.isnan(trained)
+        np.testing.assert_array_equal(answered[known].view(np.uint32), trained[known].view(np.uint32))
 
 
 def changed_examples(**columns: Any) -> Any:

@@ -42,8 +42,8 @@ def visits(seed: int = 1) -> list[Visit]:
     for number in range(DAYS):
         for _ in range(25):
             spend = None if rng.random() < 0.1 else float(rng.integers(1, 200)) / 4
-            favourite = rng.integers(PRODUCTS) if rng.random() < 0.5 else 1
-            found.append(Visit(int(rng.integers(HOUSEHOLDS)), f"p{favourite}", spend, START + timedelta(days=number)))
+            product = int(PRODUCTS * rng.random() ** 2)  # the lower its number, the more popular
+            found.append(Visit(int(rng.integers(HOUSEHOLDS)), f"p{product}", spend, START + timedelta(days=number)))
     return found
 
 
@@ -56,10 +56,10 @@ def shown(seed: int = 2, *, per_day: int = 12) -> list[Shown]:
             day = datetime.combine(START + timedelta(days=number), datetime.min.time(), timezone.utc)
             second = {0: 0.0, 1: 86399.999999}.get(asked, float(rng.integers(86400)))
             household, channel = int(rng.integers(HOUSEHOLDS + 2)), ("app", "web", "")[rng.integers(3)]
-            offered = rng.permutation(PRODUCTS + 1)[: rng.integers(1, 9)]
+            offered = rng.permutation(PRODUCTS + 1)[: rng.integers(1, 10)]
             for place, product in enumerate(offered):
                 price = float(rng.integers(1, 40)) / 8
-                taken = int(rng.random() < 0.15 + 0.5 * (product == 1) + 0.3 * (price < 1.5))
+                taken = int(rng.random() < 1 / (1 + np.exp(0.8 * product + 1.2 * price - 4)))
                 request = f"r{number:02d}-{asked:02d}"
                 at = day + timedelta(seconds=second)
                 found.append(Shown(request, household, channel, place, f"p{product}", price, taken, at))

@@ -14,7 +14,7 @@ from ranking_sample import requests
 from sample_project.pipelines.visits import returns
 
 from forecache.errors import SettingsError
-from forecache.pipeline import Baseline, Gate, Label, Metric
+from forecache.pipeline import Baseline, Gate, Label, Metric, TorchModel
 from forecache.ranking import mean_of_requests, ndcg, recall, reciprocal_rank, sizes_of, weight_of_requests
 from forecache.registry.gate import checks
 from forecache.registry.gate.baselines import RANDOM, scored_baselines
@@ -213,6 +213,7 @@ def recall_of_the_first() -> np.ndarray:
     ("change", "message"),
     [
         ({"key": ("request_id",)}, "has a ranking as its label, which compares the candidates of a request"),
+        ({"model": TorchModel(nothing)}, "learns a ranking by a network, and has no loss for it"),
         ({"gate": Gate("roc_auc", {})}, "judges a ranking label by 'roc_auc'"),
         ({"gate": Gate("ndcg@0", {})}, "judges a ranking label by 'ndcg@0'"),
         ({"gate": Gate("mrr", {"ndcg@5": 0.1}, max_ece=0.1)}, "gate.max_ece=0.1"),

@@ -15,7 +15,7 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import chosen_nightly, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.pipeline import FeatureView, Pipeline, Recommender, Served
+from forecache.pipeline import FeatureView, Pipeline, Realtime, Recommender, Served
 from forecache.pipeline.loading import load_nightly
 from forecache.pipeline.schedules.as_of import newest_as_of
 from forecache.results import StageResult
@@ -56,7 +56,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
     pipelines = [load_nightly(current, name) for name in chosen_nightly(current, names)]
-    trained = [pipeline for pipeline in pipelines if isinstance(pipeline, Pipeline) and pipeline.is_trained]
+    modelled = [each.training_pipeline if isinstance(each, Realtime) else each for each in pipelines]
+    trained = [pipeline for pipeline in modelled if isinstance(pipeline, Pipeline) and pipeline.is_trained]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
@@ -71,8 +72,9 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             on_stage=progress.done,
         )
         progress.update("writing the report")
-        predicting = [pipeline for pipeline in pipelines if not isinstance(pipeline, FeatureView)]
-        reported = [pipeline for pipeline in predicting if isinstance(pipeline, Recommender) or pipeline.is_trained]
+        predicting = [each for each in pipelines if not isinstance(each, (FeatureView, Realtime))]
+        fitted = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender)]
+        reported: list[Pipeline | Recommender] = [*trained, *fitted]
         reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
@@ -103,7 +105,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     if models:
         show_models(models)
     _show_answers(answers)
-    _say_what_next(current, pipelines, reports, answers)
+    _say_what_next(current, predicting, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
     click.echo(
         f"Done in {duration(time.perf_counter() - started)}: {len(stages)} stages, {skipped} of them already current."
@@ -184,7 +186,6 @@ def _shown(value: object) -> str:
 def _say_what_next(
     settings: Settings, pipelines: Sequence[Served], reports: dict[str, str], answers: list[dict[str, Any]]
 ) -> None:
-    first = pipelines[0]
     for name, path in reports.items():
         click.echo(f"Report of {name}: {path}")
     if settings.lake_is_remote:
@@ -195,7 +196,10 @@ def _say_what_next(
     click.echo("\nWhat next:")
     steps = [
         *(_how_to_ask(next(each for each in pipelines if each.publish is not None), answers[0]) if answers else ()),
-        (f'forecache query "select * from {first.served_table} limit 5"', "SQL over the lake"),
+        *(
+            (f'forecache query "select * from {each.served_table} limit 5"', "SQL over the lake")
+            for each in pipelines[:1]
+        ),
         ("forecache serve", "start the reader again"),
         ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),
         (f"less {settings.project.replace('.', '/')}/pipelines/*.py", "the declarations; copy one to add a pipeline"),

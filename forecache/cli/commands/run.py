@@ -27,8 +27,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
         pipelines = (chosen_trained if job == "training" else chosen_nightly)(current, names)
     else:
         project = read_project(current)
-        trained = [name for name, pipeline in project.pipelines.items() if pipeline.is_trained]
-        pipelines = trained if job == "training" else list(project.nightly)
+        pipelines = list(project.trained if job == "training" else project.nightly)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
         if not pipelines and not failures and project.nightly:

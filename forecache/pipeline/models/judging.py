@@ -8,6 +8,7 @@ from forecache.pipeline.models.applied import RegisteredModel
 from forecache.pipeline.models.gate import METRICS, Gate, places_of
 from forecache.pipeline.models.model import EstimatorModel, TorchModel
 from forecache.pipeline.models.output import Classes, Output, Quantiles, Vector
+from forecache.pipeline.names import REQUEST_KEY
 
 if TYPE_CHECKING:
     from forecache.pipeline.declaration import Pipeline
@@ -57,10 +58,16 @@ def check_learned(owner: str, pipeline: "Pipeline") -> None:
             f"{owner} has a {kind} label and the first output {main.name!r}, which is of {type(main).__name__}.",
             remedy=f"The first is what is learned of the label: {' or '.join(each.__name__ for each in wanted)}.",
         )
-    if kind == "ranking" and not pipeline.is_asked:
+    if kind == "ranking" and pipeline.key != REQUEST_KEY:
         raise SettingsError(
             f"{owner} has a ranking as its label, which compares the candidates of a request.",
             remedy="Declare a `Realtime` model with `candidates`, or a `Recommender`.",
+        )
+    if kind == "ranking" and isinstance(pipeline.model, TorchModel) and not (pipeline.model.loss or pipeline.model.fit):
+        raise SettingsError(
+            f"{owner} learns a ranking by a network, and has no loss for it.",
+            remedy="Declare a loss of each candidate, `TorchModel(loss=...)`, a training of your own, `fit=...`, or a "
+            "ranker: EstimatorModel.",
         )
     if others and isinstance(pipeline.model, EstimatorModel):
         raise SettingsError(
