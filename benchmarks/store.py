@@ -19,7 +19,7 @@ from typing import Any
 
 from _common import machine, results
 from _common.rows import text_table
-from _store import feast_peer, http_load, inprocess, open_loop, report, servers, summary
+from _store import feast_peer, http_load, inprocess, lookups, open_loop, report, servers, summary
 from _store.processes import ROOT, BenchmarkError
 from _store.progress import say
 from _store.publishing import Publishing
@@ -142,6 +142,11 @@ def measure(chosen: list[str], work: Path, sizes: Sizes, passes: int, path: Path
                 measured.keep(
                     lambda number=number: {"in-process": inprocess.measure(work, sizes, number)},  # type: ignore[misc]
                     "in-process",
+                )
+            if "look-ups" in chosen:
+                measured.keep(
+                    lambda number=number: {"look-ups": lookups.measure(work, sizes, number)},  # type: ignore[misc]
+                    "look-ups",
                 )
         if "swap" in chosen and number <= sizes.swap_passes:
             measured.keep(lambda number=number: {"swap": swaps.measure(number)}, "swap")  # type: ignore[misc]

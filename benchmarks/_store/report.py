@@ -13,6 +13,7 @@ SECTIONS = {
     "open": "one key a request at a constant rate, open loop",
     "publish": "publishing",
     "in-process": "reads in process",
+    "look-ups": "features of 50 keys to a matrix, in process",
     "swap": "publishes under load",
 }
 SURFACE_HEADS = ["Server", "Better setting", "Requests/s", "p50 [ms]", "p99 [ms]", "Body", "Answer", "Failed"]

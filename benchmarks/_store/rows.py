@@ -42,7 +42,7 @@ _BLOCK = 1_000_000
 _SCORED_AT = datetime(2026, 11, 2, 1, 30, tzinfo=timezone.utc)
 
 
-def _never(*_: object) -> Any:
+def never(*_: object) -> Any:
     raise AssertionError("The benchmark writes predictions itself; nothing is computed from events.")
 
 
@@ -57,9 +57,9 @@ def pipeline() -> Pipeline:
         name=NAME,
         key=(KEY,),
         sources=(Source("events", (Column(KEY, "string"), Column("at", "timestamp")), "at", start=FIRST_NIGHT),),
-        features=Features(compute=_never, columns=(Feature("recency_days"),)),
-        label=Label("label", "binary", 30, _never),
-        model=TorchModel(build=_never),
+        features=Features(compute=never, columns=(Feature("recency_days"),)),
+        label=Label("label", "binary", 30, never),
+        model=TorchModel(build=never),
         outputs=(Output(FIELDS[0], minimum=0.0, maximum=1.0),),
         gate=Gate("roc_auc", {"roc_auc": 0.5}, Baseline("recency_days")),
         training=Training(),
@@ -76,7 +76,7 @@ def key_bytes(indices: np.ndarray) -> list[bytes]:
     return [b"%08d" % index for index in indices.tolist()]
 
 
-def _uniform(index: np.ndarray, stamp: np.ndarray, column: int) -> np.ndarray:
+def uniform(index: np.ndarray, stamp: np.ndarray, column: int) -> np.ndarray:
     """Uniform float32 in [0, 1) from the key's number, its stamp and the column (splitmix64)."""
     with np.errstate(over="ignore"):
         x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -89,9 +89,9 @@ def _uniform(index: np.ndarray, stamp: np.ndarray, column: int) -> np.ndarray:
 
 def values(index: np.ndarray, stamp: np.ndarray) -> dict[str, np.ndarray]:
     """The four columns: float32 model outputs widened to float64, and the segment as a position in LABELS."""
-    probability = _uniform(index, stamp, 1).astype(np.float64)
-    spend = (_uniform(index, stamp, 2) * np.float32(430.0)).astype(np.float64)
-    orders = (_uniform(index, stamp, 3) * np.float32(12.5)).astype(np.float64)
+    probability = uniform(index, stamp, 1).astype(np.float64)
+    spend = (uniform(index, stamp, 2) * np.float32(430.0)).astype(np.float64)
+    orders = (uniform(index, stamp, 3) * np.float32(12.5)).astype(np.float64)
     segment = np.searchsorted(np.asarray(_BOUNDS), probability, side="right").astype(np.int32)
     return dict(zip(FIELDS, (probability, spend, orders, segment), strict=True))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from _common.rows import Asked, Row, Value
 
-from _store import servers
+from _store import lookups, servers
 from _store.processes import SETTINGS
 
 Passes = list[dict[str, Any]]
@@ -129,6 +129,25 @@ def in_process_rows(passes: Passes) -> list[Row]:
 
 def _microseconds(found: Sequence[dict[str, Any]], quantile: str) -> Value:
     return Value.of(item["get_ns"][quantile] / 1e3 for item in found)
+
+
+# Look-ups -------------------------------------------------------------------------------------------------------
+
+
+def lookup_rows(passes: Passes) -> list[Row]:
+    found, redis = [], _lookup_us(passes, lookups.REDIS, "p50")
+    for way in (lookups.BASE, lookups.DELTA):
+        ours, peer = _lookup_us(passes, way, "p50"), "Redis MGET, redis-py with hiredis, Unix socket"
+        asked = Asked(60.0, at_least=False, of_ratio=False, unit="us") if way == lookups.BASE else None
+        what = f"matrix of {lookups.KEYS} keys of {passes[0]['keys']:,}, {lookups.FEATURES} features, {way}"
+        found.append(Row(f"{what}, p50", ours, "us", peer, redis, redis / ours, asked, key=way))
+        found.append(Row(f"{what}, p99", _lookup_us(passes, way, "p99"), "us"))
+    rate = Value.of(each["keys"] / each["full_s"] for each in passes)
+    return [*found, Row(f"full publish of rows with {lookups.FEATURES} features, verified", rate, "rows/s")]
+
+
+def _lookup_us(passes: Passes, way: str, quantile: str) -> Value:
+    return Value.of(each[way][quantile] / 1e3 for each in passes)
 
 
 # Publish --------------------------------------------------------------------------------------------------------
@@ -290,5 +309,11 @@ def rows_of(section: str, document: dict[str, Any]) -> list[Row]:
     passes = document["passes"]
     if section.startswith("http-"):
         return http_rows(section, passes)
-    makers = {"in-process": in_process_rows, "publish": publish_rows, "swap": swap_rows, "open": open_rows}
+    makers = {
+        "in-process": in_process_rows,
+        "look-ups": lookup_rows,
+        "publish": publish_rows,
+        "swap": swap_rows,
+        "open": open_rows,
+    }
     return makers[section](passes)

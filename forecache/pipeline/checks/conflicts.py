@@ -63,20 +63,25 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
 
 def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """The modules whose pipelines share a feature view with others that have other as-of dates."""
-    users: dict[str, list[tuple[str, Pipeline | Realtime]]] = defaultdict(list)
+    users: dict[str, list[tuple[str, Pipeline | Realtime | FeatureView]]] = defaultdict(list)
     for module, some in found.items():
         for pipeline in some:
             if isinstance(pipeline, (Pipeline, Realtime)):
                 for view in pipeline.views:
                     users[view.name].append((module, pipeline))
+                    if view.publish is not None:  # it has as-of dates of its own
+                        users[view.name].append((module, view))
     broken = {}
     for name, of_view in users.items():
         _, first = of_view[0]
         others = [each for _, each in of_view if each.schedule.words != first.schedule.words]
         for module, _ in of_view if others else ():
+            who = f"Pipelines {first.name!r} and {others[0].name!r} share the"
+            if isinstance(others[0], FeatureView):
+                who = f"Pipeline {first.name!r} uses the published"
             broken[module] = SettingsError(
-                f"Pipelines {first.name!r} and {others[0].name!r} share the feature view {name!r}, and their as-of "
-                f"dates differ: {first.schedule.words}, and {others[0].schedule.words}.",
+                f"{who} feature view {name!r}, and their as-of dates differ: {first.schedule.words}, and "
+                f"{others[0].schedule.words}.",
                 remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
             )
     return broken

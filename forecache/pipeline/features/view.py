@@ -1,6 +1,6 @@
 """A feature view: the features of one key, computed once for all pipelines that use them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from typing import Literal
@@ -15,6 +15,7 @@ from forecache.pipeline.features.features import Features, check_as_they_are
 from forecache.pipeline.features.window import Measure, Window
 from forecache.pipeline.names import AS_OF, FEATURES, TILES, check_name, check_unique
 from forecache.pipeline.policies import Publish
+from forecache.pipeline.schedules.as_of import check_schedule
 from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
@@ -41,6 +42,8 @@ class FeatureView:
             the longest window, "ever" all days. Rows whose key is null are left out.
         publish: How the newest as-of date is published for look-up, as packed float32; None: it is not. Fields are
             features that are numbers, integers, texts or vectors; a null is NaN.
+        schedule: Of a published view, which days are its as-of dates, as of those that use it; and when it runs where
+            nothing does.
         owner: Whom Dagster's UI names for the asset.
     """
 
@@ -51,6 +54,7 @@ class FeatureView:
     windows: tuple[Window, ...] = ()
     active_days: int | Literal["longest", "ever"] = "longest"
     publish: Publish | None = None
+    schedule: Schedule = field(default_factory=Schedule)
     description: str = ""
     owner: str = "ml-platform@example.com"
 
@@ -126,11 +130,6 @@ class FeatureView:
         return replace(self.publish, max_null_share=1.0 if known is None else known)
 
     @property
-    def schedule(self) -> Schedule:
-        """Answers count as stale as those of a view that is built every night, where `publish` does not say."""
-        return Schedule()
-
-    @property
     def served_table(self) -> str:
         return self.feature_table
 
@@ -195,7 +194,10 @@ class FeatureView:
 
     def _check_publish(self, owner: str) -> None:
         if self.publish is None:
+            fits = self.schedule == Schedule()
+            check_value(owner, "schedule", self.schedule, fits, "It is about publishing: declare `publish`, too.")
             return
+        check_schedule(owner, self.schedule, self.sources, self.publish)
         self.publish.check_served(owner, self.feature_names)
         for feature in self.served_features:
             if feature.type == "category":
