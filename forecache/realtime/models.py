@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from dataclasses import dataclass
 from time import monotonic, perf_counter
 
 from forecache.errors import ForecacheError
@@ -20,8 +21,18 @@ from forecache.realtime.served import Served, serve_release
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002
 """The 99th percentile above which a model does not run on the event loop."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _RETIRE_S = 10.0
 """A release stays open for so long after a swap, and twice its deadline: requests under way still use it."""
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """When a release that failed is tried again, unless the pointer moves before."""
+
+    generation: int
+    pause_s: float
+    until: float
 
 
 class Models:
@@ -44,6 +55,7 @@ class Models:
         self.failures: dict[str, str] = {}
         self.known: frozenset[str] = frozenset(released_here(context.settings))
         self._retired: list[tuple[float, Served]] = []
+        self._paused: dict[str, _Pause] = {}
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
         """Follow the pointers, in the watching thread."""
@@ -51,7 +63,8 @@ class Models:
         self.known = frozenset(released_here(settings))
         for name in sorted(self.known):
             try:
-                self._follow(name, run_on_loop)
+                if not self._is_paused(name):
+                    self._follow(name, run_on_loop)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken release, and logs it
                 self._fail(name, error)
         self._close_retired()
@@ -59,6 +72,13 @@ class Models:
     def close(self) -> None:
         for served in [*self.served.values(), *(each for _, each in self._retired)]:
             served.path.close()
+
+    def _is_paused(self, name: str) -> bool:
+        """Whether what failed is not tried again yet: loading a release takes time that the answers need."""
+        pause = self._paused.get(name)
+        if pause is None or monotonic() >= pause.until:
+            return False
+        return read_current(open_releases(self._context.settings, name)).generation == pause.generation
 
     def _follow(self, name: str, run_on_loop: RunOnLoop) -> None:
         folder = open_releases(self._context.settings, name)
@@ -68,7 +88,7 @@ class Models:
             self._move_out(served, run_on_loop)
             return
         if pointer.current is None or (served is not None and served.number == pointer.current):
-            self.failures.pop(name, None)
+            self._settled(name)
             return
         began = perf_counter()
         loaded = load_release(folder, pointer.current)
@@ -77,8 +97,12 @@ class Models:
         except BaseException:
             loaded.close()
             raise
-        self.failures.pop(name, None)
+        self._settled(name)
         logger.info("%s answers by release %d, ready after %.3f s.", name, pointer.current, perf_counter() - began)
+
+    def _settled(self, name: str) -> None:
+        self.failures.pop(name, None)
+        self._paused.pop(name, None)
 
     def _path_of(self, loaded: LoadedRelease) -> ModelPath:
         """The way to a model, warm: on the loop where the model is native and fast."""
@@ -126,13 +150,21 @@ class Models:
         now = monotonic()
         due = [served for until, served in self._retired if until <= now]
         self._retired = [(until, served) for until, served in self._retired if until > now]
-        open_releases = {id(served.loaded) for served in self.served.values()}
+        in_use = {id(served.loaded) for served in self.served.values()}
         for served in due:
             served.path.close()
-            if id(served.loaded) not in open_releases:
+            if id(served.loaded) not in in_use:
                 served.loaded.close()
 
     def _fail(self, name: str, error: Exception) -> None:
+        try:
+            generation = read_current(open_releases(self._context.settings, name)).generation
+        except ForecacheError:
+            generation = -1
+        before = self._paused.get(name)
+        again = before is not None and before.generation == generation
+        pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
+        self._paused[name] = _Pause(generation, pause_s, monotonic() + pause_s)
         reason = f"{type(error).__name__}: {error}"
         if self.failures.get(name) != reason:
             self.metrics.of(name).cells[CELL["swap_failures"]] += 1

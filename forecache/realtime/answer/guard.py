@@ -11,6 +11,7 @@ from types import FrameType
 
 _LEAST_NS = 200_000
 _AGAIN_NS = 20_000_000
+_WORKED = 4
 
 
 class Spun(BaseException):
@@ -24,13 +25,13 @@ class Guard:
     spent on it. Code that neither works nor returns is ended when it has no time left.
 
     Attributes:
-        spun: Whether the code that was ended last had used up its time on the processor.
+        spun: Whether the code that was ended last was at work: it had used a good part of its time on the processor.
     """
 
     def __init__(self) -> None:
         self.spun = False
         self._is_armed = False
-        self._cpu_until, self._until = 0, 0
+        self._cpu_ns, self._cpu_until, self._until = 0, 0, 0
         self.works = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
         if self.works:
             signal.signal(signal.SIGALRM, self._ring)
@@ -43,7 +44,8 @@ class Guard:
             left_ns: At the latest after so long.
         """
         if self.works:
-            self._cpu_until, self._until = thread_time_ns() + cpu_ns, perf_counter_ns() + left_ns
+            self._cpu_ns, self._cpu_until = cpu_ns, thread_time_ns() + cpu_ns
+            self._until = perf_counter_ns() + left_ns
             self._is_armed = True
             every_s = max(min(cpu_ns, left_ns), _LEAST_NS) / 1e9
             signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
@@ -56,8 +58,9 @@ class Guard:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self._is_armed:
-            self.spun = thread_time_ns() >= self._cpu_until
-            if self.spun or perf_counter_ns() >= self._until:
+            used = self._cpu_ns - (self._cpu_until - thread_time_ns())
+            if used >= self._cpu_ns or perf_counter_ns() >= self._until:
+                self.spun = used >= self._cpu_ns // _WORKED
                 # What catches it gets time to call `disarm`; a loop that catches everything gets the next one.
                 self._cpu_until += _AGAIN_NS
                 self._until += _AGAIN_NS

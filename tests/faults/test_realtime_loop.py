@@ -1,0 +1,75 @@
+"""A transform that misbehaves on the reader's event loop: no answer is late, and nothing else suffers."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from ranking_code import faults
+from reader_support import RunningReader, eventually, running_reader
+from realtime_support import write_views
+from release_support import a_request, make_release
+
+from forecache.settings import Settings, load_settings
+
+DEADLINE_MS = 400.0
+
+
+@pytest.fixture
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
+    write_views(settings)
+    make_release(settings, transform=faults.misbehave, deadline_ms=DEADLINE_MS, runs="loop")
+    return settings
+
+
+@pytest.fixture
+def reader(settings: Settings) -> Iterator[RunningReader]:
+    with running_reader(settings) as running:
+        yield running
+
+
+def ask(reader: RunningReader, store: int = 1) -> dict[str, Any]:
+    request = json.loads(a_request()) | {"store_id": store}
+    response = httpx.post(f"{reader.url}/v1/ranking", json=request)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def runs(reader: RunningReader) -> str:
+    return str(httpx.get(f"{reader.url}/v1/ranking").json()["runs"])
+
+
+@pytest.mark.parametrize(("fault", "why"), [(faults.FAIL, "failed"), (faults.SHAPE, "failed")])
+def test_an_error_of_the_transform_leads_down_the_ladder_and_stays_in_the_loop(
+    reader: RunningReader, fault: int, why: str
+) -> None:
+    answer = ask(reader, fault)
+    assert (answer["rung"], answer["why"]) == ("order_given", why)
+    assert ask(reader)["rung"] == "model"
+    assert runs(reader) == "loop"
+
+
+def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(reader: RunningReader) -> None:
+    answer = ask(reader, faults.SPIN)
+    assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
+    assert answer["timings_ms"]["total"] < DEADLINE_MS
+    assert httpx.get(f"{reader.url}/v1/product/a").status_code == 200
+    assert eventually(lambda: runs(reader) == "process", 30)
+    assert eventually(lambda: ask(reader)["rung"] == "model", 10)
+    again = ask(reader, faults.SPIN)
+    assert again["rung"] == "order_given"
+    assert "late" not in again
+    assert ask(reader)["rung"] in ("model", "order_given")
+
+
+def test_a_sleep_is_ended_in_time_and_three_of_them_move_the_model_out(reader: RunningReader) -> None:
+    for _ in range(3):
+        began = time.monotonic()
+        answer = ask(reader, faults.SLEEP)
+        assert time.monotonic() - began < 5
+        assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
+    assert eventually(lambda: runs(reader) == "process", 30)
