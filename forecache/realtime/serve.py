@@ -105,6 +105,14 @@ class RealtimeExtension:
         return partial(_refuse, self._failure)
 
 
+def extension_alone(context: Context) -> RealtimeExtension:
+    """The extension in a process of the reader's own, which trains nothing."""
+    from forecache.realtime.release.alone import only_answer
+
+    only_answer()
+    return extension(context)
+
+
 def extension(context: Context) -> RealtimeExtension:
     """What `forecache.reader.serve` takes as an extension."""
     return RealtimeExtension(context)

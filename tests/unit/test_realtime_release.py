@@ -1,5 +1,6 @@
 """Releases of real-time models: written whole, two loaded side by side, refused where a byte has changed."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -137,3 +138,28 @@ def test_code_that_imports_by_a_made_up_name_is_refused(tmp_path: Path, monkeypa
 
 def test_features_keep_their_names(settings: Settings) -> None:
     assert make_release(settings).features == FEATURES
+
+
+def test_a_process_that_only_answers_loads_trees_without_pandas_and_scores_the_same(settings: Settings) -> None:
+    make_release(settings, runtime="lightgbm")
+    folder = open_releases(settings, "ranking")
+    loaded = load_release(folder, 1)
+    features = loaded.features_of(rows_of(loaded))
+    expected = loaded.scores_of(features).tobytes().hex()
+    loaded.close()
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from forecache.realtime.release.alone import only_answer\n"
+        "from forecache.realtime.release.folder import ReleaseFolder\n"
+        "from forecache.realtime.release.load import load_release\n"
+        "only_answer()\n"
+        f"loaded = load_release(ReleaseFolder(Path({str(folder.root)!r})), 1)\n"
+        "assert not {'pandas', 'sklearn'} & set(sys.modules)\n"
+        f"features = np.frombuffer(bytes.fromhex({features.tobytes().hex()!r}), np.float32).reshape(5, 4)\n"
+        "print(loaded.scores_of(features).tobytes().hex())\n"
+        "import pandas\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == (expected, "")

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from forecache.inference.runtimes.registry import FUNCTION
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.pipeline.realtime.building import RowsBuilder, transformed
 from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.release.alone import importing_alone
 from forecache.realtime.release.code import ReleaseCode
 from forecache.realtime.release.folder import ReleaseFolder, read_files, read_release
 from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
@@ -156,4 +158,5 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
         return FunctionKernel(code.function(path), path, spec)
 
     load = load_function if spec.runtime == FUNCTION else None
-    return new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
+    with importing_alone() if spec.runtime == "lightgbm" else nullcontext():
+        return new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
