@@ -41,7 +41,7 @@ test: setup ## All that CI checks: lint, formatting, types, import contracts, ev
 	@$(MAKE) services
 	@$(PYTEST) tests -n 2 --dist loadfile --no-loadscope-reorder --only-allowed-skips $(PYTEST_ARGS)
 
-services: setup-s3 ## Install the real services that tests run against (Redis, an object store, PostgreSQL, a browser, promtool)
+services: setup-s3 ## Install the real services that tests run against (Redis, an object store, PostgreSQL, nginx, BentoML, a browser, ...)
 	@bash scripts/install_test_services.sh
 
 lint: setup ## Ruff: rules and formatting

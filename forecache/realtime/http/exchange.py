@@ -1,5 +1,6 @@
 """What protocols other than the reader's own share: a body in time, and the answers to the requests in it."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from time import perf_counter_ns
@@ -17,6 +18,7 @@ from forecache.realtime.deadline.clock import Clock, Hops, clock_of
 from forecache.realtime.http.columns import Asked
 from forecache.realtime.http.scored import Scored, scored
 from forecache.realtime.models import Models
+from forecache.realtime.request.parse import REQUEST_ID
 from forecache.realtime.request.parsed import ParsedRequest
 from forecache.realtime.served import Served
 
@@ -53,39 +55,51 @@ class Exchange:
     async def answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:
         """The answers to requests that came together, in their order.
 
+        Args:
+            request_id: For the answers, where the model has no field of that name.
+
         Raises:
             Problem: A request is wrong.
         """
+        try:
+            return await self._answers(served, asked, clock, request_id)
+        except Problem:
+            raise
+        except Exception:
+            logger.exception("A request to %s failed.", served.name)
+            self.context.catalog.suspect()
+            raise Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause.") from None
+
+    async def _answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:
         began = perf_counter_ns()
-        parsed = [
-            served.parser.of_values({**each.request, "request_id": request_id}, each.candidates) for each in asked
-        ]
+        own = any(field.name == REQUEST_ID for field in served.loaded.release.request)
+        known = {REQUEST_ID: request_id} if request_id and not own else {}
+        parsed = [served.parser.of_values({**each.request, **known}, each.candidates) for each in asked]
         parse = (perf_counter_ns() - began) // (len(asked) or 1)
+        if not served.path.in_loop or served.lookups.remote():
+            times = [Times(began - clock.arrived, parse) for _ in parsed]
+            each = zip(parsed, times, strict=True)
+            return await asyncio.gather(*(self._later(served, request, clock, of_it) for request, of_it in each))
         found: list[Scored] = []
-        errors: list[Problem] = []
+        failures: list[Exception] = []
 
         def run(why: str) -> None:
             try:
                 for request in parsed:
                     found.append(self._now(served, request, clock, parse, why))
-            except Problem as problem:
-                errors.append(problem)
-            except Exception:
-                logger.exception("A request to %s failed.", served.name)
-                self.context.catalog.suspect()
-                errors.append(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
+            except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
+                failures.append(error)
 
-        if not served.path.in_loop or served.lookups.remote():
-            for request in parsed:
-                times = Times(wait=began - clock.arrived, parse=parse)
-                found.append(_done(served, request, await self._engine.answer(served, request, clock, times), clock))
-        elif self._backlog.is_calm(clock, began):
+        if self._backlog.is_calm(clock, began):
             run("")
         else:
             await self._backlog.join(clock, run)
-        if errors:
-            raise errors[0]
+        if failures:
+            raise failures[0]
         return found
+
+    async def _later(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Scored:
+        return _done(served, request, await self._engine.answer(served, request, clock, times), clock)
 
     def _now(self, served: Served, request: ParsedRequest, clock: Clock, parse: int, why: str) -> Scored:
         began = perf_counter_ns()
