@@ -17,8 +17,10 @@ from windows_sample import SALES, VIEW, days_after, free_form, land, random_rows
 
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
+from forecache.lake.feature_tables import historical
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
+from forecache.lake.feature_tables.historical import features_known
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
@@ -121,6 +123,23 @@ def test_new_night_reads_one_day_of_raw_rows(settings: Settings, spark: Any) -> 
     build_view(spark, settings, VIEW, [days_after(5)])
     (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-06")]).to_pylist()
     assert (row["amount_5d"], row["articles_5d"], row["rows_3d"]) == (1.5 + 2.5 + 3.5 + 4.5 + 5.5, 2.0, 3.0)
+
+
+def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
+    settings: Settings, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(5)
+    for number in range(LAST + 1):
+        land(settings, days_after(number), random_rows(rng, days_after(number), 8))
+    ingest(spark, settings, SALES)
+    every = as_float(of_frame(window_frame(spark, settings, VIEW, NIGHTS)))
+    wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0])]
+    asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
+    rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
+    assert contents(rows, VIEW, "f") == {key: every[key] for key in wanted if key in every}
+    monkeypatch.setattr(historical, "_MOST_ASKED", len(wanted) - 1)
+    rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
+    assert contents(rows, VIEW, "f") == every
 
 
 def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) -> None:

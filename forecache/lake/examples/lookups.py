@@ -55,7 +55,9 @@ def _joined(
     if not nights:
         return requests.withColumn(column, F.lit(None).cast("array<float>"))
     keys = [f"{_KEY}{place}" for place in range(len(view.key))]
-    known = features_known(spark, settings, view, nights, pins=pins, progress=progress).select(
+    by = [F.col(f"`{name}`").alias(key) for name, key in zip(lookup.by, view.key, strict=True)]
+    rows = requests.select(*by, seen.alias(AS_OF))
+    known = features_known(spark, settings, view, nights, asked=rows, pins=pins, progress=progress).select(
         *(F.col(name).alias(key) for name, key in zip(view.key, keys, strict=True)),
         F.col(AS_OF).alias(_SEEN),
         _matrix(view).alias(column),

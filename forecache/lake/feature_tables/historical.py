@@ -17,9 +17,12 @@ from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _DATES_AT_ONCE = 31
+# So many keys of nights are in the driver's memory, some 50 bytes each; of more, all keys of the nights are computed.
+_MOST_ASKED = 4_000_000
 _ROWS = "forecache_rows"
 ROW = "forecache_row"
 """A column by which a caller keeps the order of the rows."""
@@ -68,7 +71,8 @@ def historical_features(
             empty = {f.name: F.lit(None).cast(f.stored) for f in view.feature_columns}
             result = result.withColumns(empty)
             continue
-        features = features_known(spark, settings, view, nights, progress=progress)
+        asked = dated.select(*(f"`{name}`" for name in view.key), AS_OF)
+        features = features_known(spark, settings, view, nights, asked=asked, progress=progress)
         require_key_types("The table to be given features has", spine, view, features)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
@@ -122,10 +126,15 @@ def features_known(
     view: FeatureView,
     nights: Sequence[date],
     *,
+    asked: "DataFrame | None" = None,
     pins: Pins | None = None,
     progress: Progress = no_progress,
 ) -> "DataFrame":
     """Key columns, `as_of` and features of nights, from the table where they are current, else computed.
+
+    Args:
+        asked: Key columns and `as_of` of the rows that are needed, which may repeat: of windows no others are computed,
+            where these are not too many. None: all.
 
     The job that reads them fails where a function returned a row twice; see `forecache.lake.refusals.refusal_in`.
 
@@ -137,11 +146,23 @@ def features_known(
     current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
     lacking = [night for night in nights if night not in current]
     frames = [read_view(spark, settings, view, current)] if current else []
-    for first in range(0, len(lacking), _DATES_AT_ONCE):
-        some = lacking[first : first + _DATES_AT_ONCE]
+    rows = _asked_rows(asked, lacking) if asked is not None and lacking and view.windows else None
+    # Each time the tiles of all days that the dates see are read.
+    at_once = _DATES_AT_ONCE if rows is None else max(1, len(lacking))
+    for first in range(0, len(lacking), at_once):
+        some = lacking[first : first + at_once]
         progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
-        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress))
+        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows))
     return _each_once(view, reduce(lambda one, other: one.unionByName(other), frames))
+
+
+def _asked_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None":
+    """Key columns and `as_of` of what some nights are asked for, each once; None where it is too much."""
+    from pyspark.sql import functions as F
+
+    wanted = asked.where(F.col(AS_OF).isin(list(nights))).dropna().distinct().limit(_MOST_ASKED + 1)
+    rows = wanted.toArrow()
+    return rows if rows.num_rows <= _MOST_ASKED else None
 
 
 def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp: str) -> None:
