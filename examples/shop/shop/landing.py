@@ -14,7 +14,7 @@ from forecache.pipeline import Source
 from shop.pipelines.leaflet import CONTACTS
 from shop.pipelines.recommended import PURCHASES
 
-_COLUMNS = ["household", "product", "category", "quantity", "day"]
+_COLUMNS = [column.name for column in PURCHASES.columns]
 
 
 def landing_days() -> Iterator[tuple[Source, date, list[tuple[object, ...]]]]:
@@ -34,24 +34,26 @@ def _contacts(purchases: pa.Table) -> list[tuple[object, ...]]:
 
 
 def _purchases() -> pa.Table:
-    """Every purchase with its product's name and category, in the order of days."""
+    """Every purchase with its product's name, kind and category, in the order of days."""
     folder = _data()
     products = pq.read_table(folder / "products.parquet")
     products = products.select(["product_id", "product_type", "product_category"])
-    columns = ["household_id", "product_id", "quantity", "transaction_timestamp"]
+    columns = ["household_id", "store_id", "basket_id", "product_id", "quantity", "transaction_timestamp"]
     found = pq.read_table(folder / "transactions.parquet", columns=columns).join(products, "product_id")
     # Its times are the shop's own; the day in UTC is what the lake goes by.
-    day = found["transaction_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.date32())
-    names = pc.binary_join_element_wise(
-        pc.fill_null(found["product_type"], "unknown"), found["product_id"].cast(pa.string()), " "
-    )
+    at = found["transaction_timestamp"].cast(pa.timestamp("s", tz="UTC"))
+    kinds = pc.fill_null(found["product_type"], "unknown")
     table = pa.table(
         {
             "household": found["household_id"],
-            "product": names,
+            "store": found["store_id"],
+            "basket": found["basket_id"],
+            "product": pc.binary_join_element_wise(kinds, found["product_id"].cast(pa.string()), " "),
+            "kind": kinds,
             "category": pc.fill_null(found["product_category"], "unknown"),
             "quantity": found["quantity"],
-            "day": day,
+            "bought_at": pc.strftime(at, format="%Y-%m-%dT%H:%M:%SZ"),
+            "day": at.cast(pa.date32()),
         }
     )
     # A few purchases of the last evening are those of the next year.

@@ -3,19 +3,22 @@
 from datetime import date
 
 from forecache.pipeline import Column, Publish, RankingGate, Recommender, Source
-from forecache.recommend.models import Habits, Popularity, WithFallback
+from forecache.recommend.models import Als, Habits, Popularity, WithFallback
 
 PURCHASES = Source(
     name="purchases",
     description="Products that households bought, one row for each product of a basket.",
     columns=(
         Column("household", "int", description="Number of the household."),
-        Column("product", "string", description="Its name and number."),
+        Column("store", "int", description="Number of the store."),
+        Column("basket", "bigint", description="Number of the basket."),
+        Column("product", "string", description="Its kind and number."),
+        Column("kind", "string", description="What kind of product it is, finer than its category."),
         Column("category", "string", description="Its category."),
         Column("quantity", "int", minimum=0),
-        Column("day", "date"),
+        Column("bought_at", "timestamp"),
     ),
-    event_time="day",
+    event_time="bought_at",
     start=date(2017, 1, 1),
     end=date(2017, 12, 31),
 )
@@ -32,5 +35,17 @@ recommended = Recommender(
     most_of_group=5,
     similar_items=10,
     gate=RankingGate(metric="ndcg", at=10, test_days=31),
+    publish=Publish(max_age_h=36, on_stale="flag"),
+)
+
+tastes = Recommender(
+    name="tastes",
+    description="Vectors of households and products, for search where its model cannot answer.",
+    source=PURCHASES,
+    user="household",
+    item="product",
+    model=Als(factors=32, iterations=8),
+    vectors=True,
+    gate=RankingGate(metric="ndcg", at=10, test_days=31, margin=None),
     publish=Publish(max_age_h=36, on_stale="flag"),
 )

@@ -1,0 +1,1 @@
+"""One transaction, scored while the customer waits: made-up payments."""
