@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-demo bench-history figures settings-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-demo bench-history figures settings-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +76,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store figures ## Measure everything; an hour: ARGS="--size hour"
+bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime figures ## Measure everything; an hour: ARGS="--size hour"
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
@@ -93,6 +93,10 @@ bench-recommend: setup ## Recommenders: how good their lists are, and how long t
 
 bench-features: setup ## Nights of windowed features: day tiles beside two other ways, a join in time beside Feast
 	@$(BIN)/python benchmarks/features.py $(ARGS)
+
+bench-realtime: setup ## Answers of real-time models beside other servers, under an open loop and under faults
+	@bash scripts/install_test_services.sh redis wrk balancers
+	@$(BIN)/python benchmarks/realtime.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)

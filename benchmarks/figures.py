@@ -16,6 +16,7 @@ import history
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
 from _features import report as features
+from _realtime import report as realtime
 from _recommend import report as recommend
 from _scoring import report as scoring
 from _store import report as store
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "training": ("Training", training.SECTIONS, training.rows_of),
     "recommend": ("Recommendations", recommend.SECTIONS, recommend.rows_of),
     "features": ("Features", features.SECTIONS, features.rows_of),
+    "realtime": ("Models in real time", realtime.SECTIONS, realtime.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
 }

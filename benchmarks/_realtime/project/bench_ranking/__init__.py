@@ -1,0 +1,1 @@
+"""The project that `make bench-realtime` measures."""

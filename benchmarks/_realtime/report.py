@@ -1,0 +1,209 @@
+"""The tables of `make bench-realtime`: what is printed and what docs/benchmarks.md shows."""
+
+from typing import Any
+
+import numpy as np
+from _common.rows import Asked, Row, Value
+
+from _realtime import case
+from _realtime.best_rate import LIMITS, OURS
+
+SECTIONS = {
+    "network": f"Ranking 50 candidates by 32 looked-up features with {case.MODEL_TITLES[case.NETWORK]}, one core",
+    "trees": f"The same with {case.MODEL_TITLES[case.TREES]}",
+    "overload": "More requests than the model path holds, with a deadline of 50 ms",
+    "faults": "A model that sleeps, spins, crashes or is stopped, with a deadline of 50 ms",
+    "swap": "Publishes of features and swaps of the model under load",
+    "balancers": "A kill of one of three replicas behind a load balancer",
+    "lookup": "Features of 50 keys as a matrix, in process",
+    "plain": "Reads of one key beside the last commit without real-time models",
+}
+_LEAST = {"network": 3_000, "trees": 2_000}
+_TIMES_THE_BEST = 8.0
+FAULTS = {
+    "sleep": "that sleeps 40 ms", "spin": "that spins for ever", "crash": "that crashes",
+    "stop": "whose process is stopped (SIGSTOP)",
+}  # fmt: skip
+_FEAST_NAME, _REDIS_NAME = "Feast's SDK on Redis", "Redis MGET with hiredis"
+
+
+def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
+    makers = {
+        "network": _rate_rows, "trees": _rate_rows, "overload": _overload_rows, "faults": _fault_rows,
+        "swap": _swap_rows, "balancers": _balancer_rows, "lookup": _lookup_rows, "plain": _plain_rows,
+    }  # fmt: skip
+    return makers[name](name, section)
+
+
+def _rate(server: dict[str, Any]) -> float:
+    return float(server["rate"])
+
+
+def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
+    ours = section["servers"][OURS]
+    limits = f"p99 under {LIMITS.p99_ms:g} ms"
+    rows = [
+        Row(
+            f"Requests per second at {limits} and p99.9 under {LIMITS.p999_ms:g} ms", Value.of([_rate(ours)]), "/s",
+            asked=Asked(_LEAST[name], of_ratio=False, unit="/s"),
+        )
+    ]  # fmt: skip
+    if ours["runs"]:
+        for quantile, title in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
+            rows.append(Row(f"{title} at that rate", Value.of(run[quantile] for run in ours["runs"]), "ms"))
+    for stage, values in ours.get("timings_ms", {}).items():
+        rows.append(Row(f"Time of one request alone, {stage}", Value.of([float(np.median(values))]), "ms"))
+    peers = {name: server for name, server in section["servers"].items() if name != OURS}
+    at_limit = {name: _rate(server) for name, server in peers.items() if server["p99_limit_ms"] == LIMITS.p99_ms}
+    best = max(at_limit, key=lambda name: at_limit[name], default="")
+    for peer, server in peers.items():
+        rate, limit = _rate(server), server["p99_limit_ms"]
+        what = f"Requests per second at {limits}"
+        if not rate:
+            rows.append(Row(what, Value.of([_rate(ours)]), "/s", f"{peer}: at no rate a p99 under {limit:g} ms"))
+            continue
+        note = "" if limit == LIMITS.p99_ms else f", at p99 under {limit:g} ms"
+        asked = Asked(_TIMES_THE_BEST) if peer == best else None
+        theirs = Value.of([rate])
+        rows.append(
+            Row(what, Value.of([_rate(ours)]), "/s", f"{peer}{note}", theirs, _rate(ours) / rate, asked, key=peer)
+        )
+    high = section["ceiling"][-1]
+    rows.append(
+        Row(
+            f"The load generator alone, against a server that answers at once, at {high['rate']:,.0f}/s: p99",
+            Value.of([high["p99_ms"]]), "ms",
+        )
+    )  # fmt: skip
+    return rows
+
+
+def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    rows = [Row("Best rate of the model path", Value.of([section["best_rate"]]), "/s")]
+    for factor, run in section["factors"].items():
+        at = f"{run['rate']:,.0f}/s, {factor} times the best rate" if factor != "1" else f"{run['rate']:,.0f}/s"
+        hardest = factor == max(section["factors"], key=int)
+        none = Asked(0, at_least=False, of_ratio=False) if hardest else None
+        rows.append(Row(f"{at}: requests without an answer of status 200", Value.of([run["failed"]]), asked=none))
+        slowest = Asked(section["within_ms"], at_least=False, of_ratio=False, unit="ms") if hardest else None
+        rows.append(Row(f"{at}: the slowest answer", Value.of([min(run["max_ms"], 1e9)]), "ms", asked=slowest))
+        rows.append(Row(f"{at}: p99", Value.of([min(run["p99_ms"], 1e9)]), "ms"))
+        rows.append(
+            Row(
+                f"{at}: answers wholly by the model, within {section['within_ms']:g} ms",
+                Value.of([run["model_per_s"]]),
+                "/s", "the best rate", Value.of([section["best_rate"]]),
+                run["model_per_s"] / section["best_rate"] if section["best_rate"] else None,
+                Asked(0.9) if hardest else None,
+            )
+        )  # fmt: skip
+        for rung, share in run["rungs"].items():
+            rows.append(Row(f"{at}: items by {rung}", Value.of([100 * share]), "%"))
+    return rows
+
+
+def _fault_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    rows = []
+    deadline = section["deadline_ms"]
+    for kind, run in section["kinds"].items():
+        what = f"A model {FAULTS[kind]}"
+        late = Asked(deadline, at_least=False, of_ratio=False, unit="ms")
+        none = Asked(0, at_least=False, of_ratio=False)
+        soon = Asked(1.0, at_least=False, of_ratio=False, unit="s")
+        rows += [
+            Row(f"{what}: the slowest answer", Value.of([min(run["max_ms"], 1e9)]), "ms", asked=late),
+            Row(f"{what}: p99", Value.of([min(run["p99_ms"], 1e9)]), "ms"),
+            Row(f"{what}: requests without an answer of status 200", Value.of([run["failed"]]), asked=none),
+            Row(f"{what}: the model answers again after", Value.of([run["back_s"]]), "s", asked=soon),
+        ]
+        for phase, share in run["model_share"].items():
+            rows.append(Row(f"{what}: answers by the model, {phase} the fault", Value.of([100 * share]), "%"))
+    return rows
+
+
+def _swap_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    before, during, after, checked = (section[name] for name in ("before", "during", "after", "checked"))
+    quiet = (before["p99_ms"] + after["p99_ms"]) / 2
+    none = Asked(0, at_least=False, of_ratio=False)
+    kinds = {
+        kind: [each for each in section["changes"] if each["what"] == kind and each["under_load"]]
+        for kind in ("publish", "swap")
+    }
+    counted = f"{len(kinds['publish'])} publishes and {len(kinds['swap'])} swaps"
+    return [
+        Row(f"Requests without an answer of status 200, {counted}", Value.of([during["failed"]]), asked=none),
+        Row(
+            "p99 with them", Value.of([during["p99_ms"]]), "ms", "without",
+            Value.of([before["p99_ms"], after["p99_ms"]]), during["p99_ms"] / quiet, Asked(2.0, at_least=False),
+        ),
+        Row("p99.9 with them", Value.of([during["p999_ms"]]), "ms", "without",
+            Value.of([before["p999_ms"], after["p999_ms"]])),
+        Row("The slowest answer with them", Value.of([during["max_ms"]]), "ms", "without",
+            Value.of([before["max_ms"], after["max_ms"]])),
+        Row("Answers by the model with them", Value.of([100 * during["model_share"]]), "%"),
+        Row(f"Wrong answers, of {checked['answers']} that were compared", Value.of([checked["wrong"]]), asked=none),
+        Row("Versions of the features, and releases, seen in them",
+            Value.of([checked["versions"] + checked["releases"]])),
+        Row("A publish", _took(kinds["publish"]), "s"),
+        Row("A release of another model", _took(kinds["swap"]), "s"),
+    ]  # fmt: skip
+
+
+def _took(changes: list[dict[str, Any]]) -> Value:
+    return Value.of([each["ended"] - each["started"] for each in changes] or [0.0])
+
+
+def _balancer_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, run in section["balancers"].items():
+        at = f"{name}, {section['rate']:,}/s"
+        none = Asked(0, at_least=False, of_ratio=False)
+        rows += [
+            Row(f"{at}: requests without an answer of status 200, with a kill", Value.of([run["kill"]["failed"]]),
+                asked=none),
+            Row(f"{at}: p99 with a kill", Value.of([run["kill"]["p99_ms"]]), "ms", "without",
+                Value.of([run["before"]["p99_ms"]])),
+            Row(f"{at}: the slowest answer with a kill", Value.of([run["kill"]["max_ms"]]), "ms", "without",
+                Value.of([run["before"]["max_ms"]])),
+            Row(f"{at}: answers by the model, with a kill", Value.of([100 * run["model_share"]]), "%"),
+        ]  # fmt: skip
+    return rows
+
+
+def _lookup_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    microseconds = {name: np.array(values) / 1e3 for name, values in section["nanoseconds"].items()}
+    titles = {
+        "redis": f"{_REDIS_NAME}, {section['keys']:,} keys",
+        "feast": f"{_FEAST_NAME}, {section['feast_keys']:,} keys",
+    }
+    rows = []
+    for quantile, title in ((0.5, "median"), (0.99, "p99")):
+        ours = float(np.quantile(microseconds["ours"], quantile))
+        for peer, named in titles.items():
+            theirs = float(np.quantile(microseconds[peer], quantile))
+            first = quantile == 0.5 and peer == "redis"
+            asked = Asked(60, at_least=False, of_ratio=False, unit="us") if first else None
+            what = f"50 of {section['keys']:,} keys, {section['features']} features, {title}"
+            rows.append(Row(what, Value.of([ours]), "us", named, Value.of([theirs]), theirs / ours, asked))
+    return rows
+
+
+def _plain_rows(_: str, section: dict[str, Any]) -> list[Row]:
+    sides = section["sides"]
+    rows = []
+    for name, what, unit, at_least, limit in (
+        ("requests_per_s", "Requests per second", "/s", True, 0.97),
+        ("cpu_us", "CPU time of a request", "us", False, 1.03),
+    ):
+        values = {side: [each[name] for each in runs] for side, runs in sides.items()}
+        ratios = [after / before for before, after in zip(values["before"], values["after"], strict=True)]
+        rows.append(
+            Row(
+                what, Value.of(values["after"]), unit, f"before ({section['before_commit']})",
+                Value.of(values["before"]),
+                float(np.median(ratios)), Asked(limit, at_least=at_least),
+            )
+        )  # fmt: skip
+    p99 = {side: Value.of(each["p99_ms"] for each in runs) for side, runs in sides.items()}
+    rows.append(Row("p99", p99["after"], "ms", f"before ({section['before_commit']})", p99["before"]))
+    return rows

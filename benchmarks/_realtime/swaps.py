@@ -1,0 +1,168 @@
+"""Section swap: publishes of features and swaps of the model under load; a second client compares its answers."""
+
+import json
+import subprocess
+import threading
+import time
+import urllib.error
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from _store.lake import Curtain
+from _store.processes import PYTHON, SERVER_CORE, BenchmarkError
+from _store.progress import say
+from deltalake import DeltaTable
+
+from _realtime import case, home, load, throughput
+from _realtime.sizes import Sizes
+
+RATE = {"tiny": 100.0, "hour": 1_000.0, "full": 1_000.0}
+CHANGED_SHARE = 0.01
+NICENESS = 19
+_LAST_TAKES_S = 4.0
+_CHECKS_PER_S = 20
+_BENCHMARKS = Path(__file__).resolve().parents[1]
+
+
+def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
+    """A run without changes, one with publishes and swaps, and one without again."""
+    models = work / "models"
+    case.write_models(models)
+    folder = work / "swap-home"
+    settings = home.serving(folder, models, sizes.keys, (case.NETWORK,))
+    say("swaps: writing the commits that are published later")
+    rng = np.random.default_rng(8)
+    table = settings.table_uri("features_product")
+    first_hidden = DeltaTable(table).version() + 1
+    changed = []
+    for number in range(sizes.publishes):
+        ids = np.sort(rng.choice(sizes.keys, max(1, int(sizes.keys * CHANGED_SHARE)), replace=False))
+        home.change(settings, "product", ids, number + 1)
+        changed.append(ids)
+    Curtain(table, first_hidden).hide()
+    rate = RATE[sizes.name]
+    bodies = [case.encoded(body) for body in case.bodies(throughput.REQUESTS, sizes.keys, seed=5)]
+    path = f"/v1/{case.NETWORK}"
+    requests = load.write_requests(work / "swap.requests", bodies, path)
+    arguments: dict[str, Any] = {"rate": rate, "classes": throughput.CLASSES, "spin": False}
+    quiet_s = sizes.swap_window_s / 4
+    with home.reader(settings, case.NETWORK, core=SERVER_CORE) as port:
+        load.run(port, requests, seconds=2.0, **arguments)
+        say(f"swaps: {rate:,.0f} requests/s without changes")
+        before = load.run(port, requests, seconds=quiet_s, **arguments)
+        say(f"swaps: {sizes.publishes} publishes and {sizes.swaps} swaps of the model in {sizes.swap_window_s:g} s")
+        with Checker(port, path, sizes.keys, changed, models) as checker:
+            during, changes = _with_changes(folder, models, sizes, first_hidden, port, requests, arguments)
+        after = load.run(port, requests, seconds=quiet_s, **arguments)
+    shutdown = {"before": _figures(before), "during": _figures(during), "after": _figures(after)}
+    return {"rate": rate, "niceness": NICENESS, **shutdown, "changes": changes, "checked": checker.outcome()}
+
+
+def _figures(done: load.Load) -> dict[str, Any]:
+    return {**done.figures(), "model_share": float(done.with_class(throughput.MODEL).mean())}
+
+
+def _with_changes(
+    folder: Path, models: Path, sizes: Sizes, first_hidden: int, port: int, requests: Path, arguments: dict[str, Any]
+) -> tuple[load.Load, list[dict[str, Any]]]:
+    """The load of a run in which a process of low priority publishes and releases at fixed times; what it did."""
+    given = [folder, models, first_hidden, sizes.publishes, sizes.swaps, sizes.swap_window_s - _LAST_TAKES_S]
+    changer = subprocess.Popen(
+        [str(PYTHON), "-m", "_realtime.swap_job", *map(str, given), str(NICENESS)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_BENCHMARKS, start_new_session=True,
+    )  # fmt: skip
+    assert changer.stdin is not None
+    assert changer.stdout is not None
+    try:
+        line = changer.stdout.readline()
+        while line and line.strip() != "READY":
+            line = changer.stdout.readline()
+        if not line:
+            raise BenchmarkError("The process that publishes and releases did not start; its message is above.")
+        changer.stdin.write("go\n")
+        changer.stdin.flush()
+        during = load.run(port, requests, seconds=sizes.swap_window_s, **arguments)
+        ended = time.time()
+        output, _ = changer.communicate()
+    finally:
+        changer.kill()
+        changer.wait()
+    if changer.returncode != 0:
+        raise BenchmarkError("A publish or a release failed under load; its message is above.")
+    result = next(line for line in output.splitlines() if line.startswith("RESULT "))
+    changes: list[dict[str, Any]] = json.loads(result.removeprefix("RESULT "))
+    for change in changes:
+        change["under_load"] = change["ended"] <= ended
+    return during, changes
+
+
+class Checker(AbstractContextManager["Checker"]):
+    """A client beside the load whose every answer is compared with what its release gives of its store versions."""
+
+    def __init__(self, port: int, path: str, keys: int, changed: list[np.ndarray], models: Path) -> None:
+        self._port, self._path, self._keys, self._changed = port, path, keys, changed
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        first = home.ask(port, path, case.bodies(1, 100, seed=1)[0])
+        self._version, self._release = first["stores"]["product"]["version"], first["release"]
+        self._scorers = [case.scorer(models, case.NETWORK, seed) for seed in (0, 1, 2)]
+        self.answers = self.of_model = 0
+        self.wrong: list[str] = []
+        self.seen: set[tuple[int, int]] = set()
+
+    def __enter__(self) -> "Checker":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        bodies = case.bodies(2_000, self._keys, seed=10)
+        while not self._done.wait(1 / _CHECKS_PER_S):
+            body = bodies[self.answers % len(bodies)]
+            try:
+                answer = home.ask(self._port, self._path, body)
+            except (urllib.error.URLError, OSError, ValueError) as error:
+                self.wrong.append(f"{type(error).__name__}: {error}")
+                continue
+            self.answers += 1
+            if answer["rung"] == "model":
+                self.of_model += 1
+                fault = self._fault_of(body, answer)
+                if fault:
+                    self.wrong.append(fault)
+
+    def _fault_of(self, body: dict[str, Any], answer: dict[str, Any]) -> str:
+        version, release = answer["stores"]["product"]["version"], answer["release"]
+        self.seen.add((version, release))
+        candidates = np.array(body["candidates"])
+        matrix = case.matrix_of(body[case.HOUSEHOLD], candidates)
+        for number, ids in enumerate(self._changed[: max(version - self._version, 0)]):
+            hit = np.isin(candidates, ids)
+            if hit.any():
+                new = case.features_of(case.PRODUCT, candidates[hit], len(case.PRODUCT_FEATURES), number + 1)
+                matrix[hit, len(case.HOUSEHOLD_FEATURES) :] = new
+        wanted = dict(zip(candidates.tolist(), self._scorers[seed_of(release - self._release)](matrix), strict=True))
+        far = [item for item in answer["items"] if abs(item["score"] - float(wanted[item[case.PRODUCT]])) > 1e-5]
+        if far:
+            return f"release {release}, version {version}: {far[0]} should be {wanted[far[0][case.PRODUCT]]}"
+        return ""
+
+    def outcome(self) -> dict[str, Any]:
+        return {
+            "answers": self.answers, "of_model": self.of_model, "wrong": len(self.wrong),
+            "first_wrong": self.wrong[:3], "versions": len({version for version, _ in self.seen}),
+            "releases": len({release for _, release in self.seen}),
+        }  # fmt: skip
+
+
+def seed_of(swaps: int) -> int:
+    """The network that answers after so many swaps: the first, then two others in turns."""
+    return 0 if swaps <= 0 else 1 + (swaps - 1) % 2
