@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,19 +23,26 @@ from forecache.store import Store
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnx", "lightgbm"])
+@pytest.mark.parametrize("runtime", ["onnx", "lightgbm", "function"])
 def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, runtime: str) -> None:
     write_views(settings)
-    make_release(settings, runtime=runtime)
+    make_release(settings, runtime=runtime, deadline_ms=5000.0)
     folder = tmp_path / "bento_ranking"
     write_bento(settings, "ranking", folder)
     body = a_request(products=("a", "b", "c", "unknown"))
     with running_reader(settings) as reader, bento_server(folder, settings) as url:
-        own = httpx.post(f"{reader.url}/v1/ranking", content=body).json()
+        own: dict[str, Any] = {}
+
+        def by_the_model() -> bool:
+            own.clear()
+            own.update(httpx.post(f"{reader.url}/v1/ranking", content=body).json())
+            return "why" not in own
+
+        assert eventually(by_the_model, 20)
         answer = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()
         assert [item["product_id"] for item in answer["items"]] == [item["product_id"] for item in own["items"]]
         kind = np.float32 if runtime == "onnx" else np.float64
-        scores = [[kind(item["score"]).tobytes() for item in each["items"]] for each in (answer, own)]
+        scores = [[kind(item["score"] or 0.0).tobytes() for item in each["items"]] for each in (answer, own)]
         assert scores[0] == scores[1]
         assert (answer["model"], answer["release"]) == (own["model"], own["release"])
         assert answer["stores"].keys() == own["stores"].keys()
@@ -69,6 +77,7 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     assert (answer["request_id"], answer["release"]) == ("q", release.number)
     assert answer["stores"]["household"]["version"] == 1
     service = (tmp_path / "bento" / "service.py").read_text()
+    assert "    async def ask(" in service
     assert "class CardFraud:" in service
     assert '@bentoml.service(name="card_fraud")' in service
     with pytest.raises(InputError, match="amount"):

@@ -1,5 +1,6 @@
 """What a BentoML service asks: one release on the versions that the stores beside it serve."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from time import time
@@ -24,7 +25,7 @@ LOOK_EVERY_S = 1.0
 
 
 class BentoModel:
-    """A release, for one thread.
+    """A release; threads take turns.
 
     Args:
         folder: The release's, as `forecache bento` copied it.
@@ -38,6 +39,8 @@ class BentoModel:
         self._stores = _Stores(store_path, sorted({each.view for each in release.lookups}))
         self._lookups = Lookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
         self._stores.look(time())
+        # A version that is replaced is closed at once, which nobody may be reading then.
+        self._turn = threading.Lock()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The model's answer: as of `POST /v1/<name>`, without rungs, deadline and times.
@@ -46,7 +49,10 @@ class BentoModel:
             InputError: The request is wrong.
             UnavailableError: A view has no version here that the model may be asked with.
         """
-        now = time()
+        with self._turn:
+            return self._asked(request, time())
+
+    def _asked(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
         self._stores.look(now)
         try:
             parsed = self._parser.parse(orjson.dumps(request))

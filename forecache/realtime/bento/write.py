@@ -9,7 +9,7 @@ from pathlib import Path
 from forecache.errors import InputError, NotFoundError
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release
 from forecache.realtime.release.format import Release
-from forecache.realtime.release.load import load_release
+from forecache.realtime.release.load import NATIVE, load_release
 from forecache.settings import Settings
 
 SERVICE, REQUIREMENTS, BENTOFILE = "service.py", "requirements.txt", "bentofile.yaml"
@@ -88,6 +88,8 @@ def _class_name(name: str) -> str:
 
 
 def _service(release: Release) -> str:
+    # A model without Python code of its own is fast and runs on the event loop, another one in a thread.
+    define = "async def" if release.model.runtime in NATIVE else "def"
     return f'''"""Release {release.number} of {release.name} as a service of BentoML: `bentoml serve` in this folder.
 
 FORECACHE_STORE names the stores of its feature views; `forecache pull` keeps them up to date.
@@ -112,7 +114,7 @@ class {_class_name(release.name)}:
         self.model = BentoModel(RELEASE, load_settings().store_path)
 
     @bentoml.api(route="/v1/{release.name}")
-    async def ask(self, request: dict[str, Any], /) -> dict[str, Any]:
+    {define} ask(self, request: dict[str, Any], /) -> dict[str, Any]:
         try:
             return self.model.ask(request)
         except InputError as error:
