@@ -9,6 +9,7 @@ from forecache.reader.processes.metrics import EXTENSION_BYTES
 from forecache.realtime.answer.answered import Answered
 from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.counters import GAUGES as WORKER_GAUGES
+from forecache.realtime.workers.counters import Counters
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
@@ -73,6 +74,11 @@ class ModelCells:
     def workers(self) -> memoryview:
         """Cells for the counters of the model's own processes and of its cache."""
         return self.cells[_WORKERS:]
+
+    @property
+    def guards(self) -> Counters:
+        """Counts what `workers` holds."""
+        return Counters(self.workers)
 
     @property
     def latency(self) -> memoryview:

@@ -13,6 +13,7 @@ from forecache.realtime.answer.guard import Guard
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warmed_s
+from forecache.realtime.cache import CachedPath, without_cache
 from forecache.realtime.metrics import CELL, RealtimeMetrics
 from forecache.realtime.release.folder import open_releases, read_current, released_here
 from forecache.realtime.release.load import LoadedRelease, load_release
@@ -84,7 +85,8 @@ class Models:
         folder = open_releases(self._context.settings, name)
         pointer = read_current(folder)
         served = self.served.get(name)
-        if served is not None and isinstance(served.path, InLoopPath) and served.path.misbehaved:
+        path = without_cache(served.path) if served is not None else None
+        if served is not None and isinstance(path, InLoopPath) and path.misbehaved:
             self._move_out(served, run_on_loop)
             return
         if pointer.current is None or (served is not None and served.number == pointer.current):
@@ -118,10 +120,9 @@ class Models:
         return self._worker_path(loaded)
 
     def _worker_path(self, loaded: LoadedRelease) -> ModelPath:
-        from forecache.realtime.workers.counters import Counters
         from forecache.realtime.workers.path import open_worker_path
 
-        counters = Counters(self.metrics.of(loaded.release.name).workers)
+        counters = self.metrics.of(loaded.release.name).guards
         return open_worker_path(loaded, settings=self._context.settings, loop=self._loop, counters=counters)
 
     def _move_out(self, served: Served, run_on_loop: RunOnLoop) -> None:
@@ -131,6 +132,8 @@ class Models:
     def _swap_in(self, loaded: LoadedRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
         name = loaded.release.name
         cells = self.metrics.of(name)
+        if loaded.release.cache_bytes:
+            path = CachedPath(path, most_bytes=loaded.release.cache_bytes, counters=cells.guards)
         new = serve_release(loaded, path, self._context.catalog.answers, cells)
 
         def install() -> None:

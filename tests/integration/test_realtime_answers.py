@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -306,3 +307,25 @@ def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_an
         )
     assert all(len(each) == 1 for each in scores.values())
     assert {answer["model"]["version"] for answer in answers} == {1, 2, 3, 4}
+
+
+def test_scores_of_equal_requests_are_kept_until_a_view_is_published(tmp_path: Path) -> None:
+    settings = load_settings(home=str(tmp_path))
+    write_views(settings)
+    make_release(settings, cache_bytes=1 << 20)
+
+    def counted(name: str) -> float:
+        lines = httpx.get(f"{reader.url}/metrics").text.splitlines()
+        [value] = [
+            line.split()[-1] for line in lines if line.startswith(f'forecache_realtime_{name}{{model="ranking"}}')
+        ]
+        return float(value)
+
+    with running_reader(settings) as reader:
+        first, again = (ask(reader, a_request()).json() for _ in range(2))
+        assert first["items"] == again["items"]
+        assert (counted("cache_misses_total"), counted("cache_hits_total")) == (1, 1)
+        assert counted("cache_bytes") > 0
+        write_views(settings, shift=1.0)
+        assert eventually(lambda: ask(reader, a_request()).json()["items"] != first["items"])
+        assert counted("cache_misses_total") >= 2

@@ -8,7 +8,6 @@ import numpy as np
 
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered, Times
-from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.ladder import below, of_model
 from forecache.realtime.answer.model_path import NoScores, TooLate
 from forecache.realtime.deadline.clock import Clock
@@ -55,8 +54,7 @@ class Engine:
                 path = served.path
                 left = clock.until - perf_counter_ns() - served.low_cost.estimate
                 scores = path.score_now(request, found, left)
-                if isinstance(path, InLoopPath):
-                    times.transform, times.model = path.times.transform, path.times.model
+                times.transform, times.model = path.times.transform, path.times.model
             except NoScores as error:
                 why = error.reason
             else:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from forecache.realtime.answer.answered import Times
 from forecache.realtime.request.parsed import Found, ParsedRequest
 
 
@@ -44,9 +45,11 @@ class ModelPath(Protocol):
 
     Attributes:
         in_loop: Whether `score_now` may be called on the event loop; else `score` is awaited.
+        times: Of the last call of `score_now`: its stages "transform" and "model".
     """
 
     in_loop: bool
+    times: Times
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
         """Scores, float64 or float32 [n], on this thread.

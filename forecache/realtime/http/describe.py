@@ -4,6 +4,7 @@ from typing import Any
 
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.answer.in_loop import InLoopPath
+from forecache.realtime.cache import without_cache
 from forecache.realtime.models import Models
 from forecache.realtime.served import Served
 
@@ -11,7 +12,7 @@ from forecache.realtime.served import Served
 def description(served: Served, models: Models) -> dict[str, Any]:
     """The release that answers, its request, and what stands behind it."""
     release = served.loaded.release
-    path = served.path
+    path = without_cache(served.path)
     described: dict[str, Any] = {
         "name": release.name,
         "kind": "realtime",
@@ -27,6 +28,7 @@ def description(served: Served, models: Models) -> dict[str, Any]:
         "deadline_ms": release.deadline_ms,
         "runs": "loop" if path.in_loop else "process",
         "calibrated_p99_ms": round(path.p99_s * 1e3, 3) if isinstance(path, InLoopPath) else None,
+        "cache_bytes": release.cache_bytes,
         "failure": models.failures.get(release.name),
     }
     if release.candidates is not None:

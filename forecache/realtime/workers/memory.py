@@ -115,7 +115,7 @@ class Memory:
             column = request.columns[name]
             cells[place] = len(column)
             if dtype is None:
-                joined, coding = _joined(column.tolist())
+                joined, coding = joined_texts(column.tolist())
                 cells[place + 1] = len(joined) | coding
                 at = _put(data, at, joined)
             else:
@@ -202,7 +202,7 @@ def _put(memory: memoryview, at: int, values: bytes) -> int:
     return at + _aligned(len(values))
 
 
-def _joined(texts: list[str]) -> tuple[bytes, int]:
+def joined_texts(texts: list[str]) -> tuple[bytes, int]:
     """Texts as one, and how they are put together: 0 or `_AS_JSON`."""
     joined = _JOINT.join(texts)
     if joined.count(_JOINT) != len(texts) - 1:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from forecache.errors import UnavailableError
+from forecache.realtime.answer.answered import Times
 from forecache.realtime.answer.model_path import Failed, Refused, WorkerLost
 from forecache.realtime.breaker import PROBE_S, Breaker
 from forecache.realtime.release.load import LoadedRelease
@@ -53,6 +54,7 @@ class WorkerPath:
     def __init__(self, pool: Pool, counters: Counters) -> None:
         self.pool, self.counters = pool, counters
         self.breaker = Breaker()
+        self.times = Times()
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
         raise Refused("The model runs in processes of its own.")

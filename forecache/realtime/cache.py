@@ -1,0 +1,159 @@
+"""Scores of requests that come again: kept by what they follow from, so that none is ever out of date.
+
+The key is made of all fields of the request, of the segments of each store version that was read, and of which keys
+had a row; the cache belongs to one release. So a publish or a release changes the key, and no time to live is needed.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+
+import numpy as np
+
+from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.model_path import ModelPath, TooLate
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.workers.counters import Counters
+from forecache.realtime.workers.memory import joined_texts
+
+_ENTRY_BYTES = 400
+"""Memory of an entry beside its scores: key, array and place in the order."""
+_MARGIN_S = 0.001
+_WEIGHT = 0.05
+
+
+class CachedPath:
+    """A path whose scores are kept, and which is asked once for equal requests that come together.
+
+    Args:
+        most_bytes: Memory that the scores may take; those that were not asked for the longest time go first.
+
+    Attributes:
+        inner: The path to the model.
+    """
+
+    def __init__(self, inner: ModelPath, *, most_bytes: int, counters: Counters) -> None:
+        self.inner, self._most_bytes, self._counters = inner, most_bytes, counters
+        self.in_loop = inner.in_loop
+        self.times = Times()
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._flights: dict[bytes, asyncio.Future[np.ndarray | None]] = {}
+        self._compute_s = 0.0
+
+    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+        self.times.transform = self.times.model = 0
+        key = key_of(request, found)
+        scores = self._look(key)
+        if scores is None:
+            began = time.monotonic()
+            scores = self.inner.score_now(request, found, left_ns)
+            self.times.transform, self.times.model = self.inner.times.transform, self.inner.times.model
+            self._keep(key, scores, time.monotonic() - began)
+        return scores
+
+    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+        key = key_of(request, found)
+        while True:
+            scores = self._look(key)
+            if scores is not None:
+                return scores
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._fly(key, request, found, until)
+            self._count("cache_joined")
+            scores = await _landed(flight, until)
+            if scores is not None:
+                self._save()
+                return scores
+            # That one had less time, or bad luck.
+
+    def expected_s(self) -> float:
+        # Whether the request is in the cache is not known here: where the model has no time, it must still be asked.
+        return 0.0 if self._kept or self._flights else self.inner.expected_s()
+
+    def close(self) -> None:
+        self.inner.close()
+        self._counters.add("cache_bytes", -self._bytes)
+        self._kept.clear()
+        self._bytes = 0
+
+    async def _fly(self, key: bytes, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+        began = time.monotonic()
+        if began + self.inner.expected_s() > until:
+            raise TooLate
+        self._count("cache_misses")
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        scores = None
+        try:
+            scores = await self.inner.score(request, found, until)
+        finally:
+            del self._flights[key]
+            flight.set_result(scores)
+        self._keep(key, scores, time.monotonic() - began)
+        return scores
+
+    def _look(self, key: bytes) -> np.ndarray | None:
+        scores = self._kept.get(key)
+        if scores is not None:
+            self._kept.move_to_end(key)
+            self._count("cache_hits")
+            self._save()
+        elif self.in_loop:
+            self._count("cache_misses")
+        return scores
+
+    def _keep(self, key: bytes, scores: np.ndarray, took_s: float) -> None:
+        self._compute_s += _WEIGHT * (took_s - self._compute_s) if self._compute_s else took_s
+        size = scores.nbytes + _ENTRY_BYTES
+        if size > self._most_bytes or key in self._kept:
+            return
+        scores.flags.writeable = False
+        self._kept[key] = scores
+        before = self._bytes
+        self._bytes += size
+        while self._bytes > self._most_bytes:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= gone.nbytes + _ENTRY_BYTES
+        self._counters.add("cache_bytes", self._bytes - before)
+
+    def _count(self, name: str) -> None:
+        self._counters.add(name)
+
+    def _save(self) -> None:
+        self._counters.add("cache_saved_us", int(self._compute_s * 1e6))
+
+
+def without_cache(path: ModelPath) -> ModelPath:
+    """The path to the model itself."""
+    return path.inner if isinstance(path, CachedPath) else path
+
+
+def key_of(request: ParsedRequest, found: Found) -> bytes:
+    """Sixteen bytes that are the same for no two requests whose scores could differ."""
+    parts: list[bytes] = []
+    for name, column in request.columns.items():
+        if column.dtype == object:
+            values, coding = joined_texts(column.tolist())
+        else:
+            values, coding = column.tobytes(), 0
+        parts += (f"{name} {len(column)} {len(values)} {coding} ".encode(), values)
+    for name, answers in found.versions.items():
+        segments = " ".join(segment.id for segment in answers.manifest.segments)
+        parts.append(f"{name} {answers.manifest.version} {segments} ".encode())
+    for name, known in found.known.items():
+        parts += (f"{name} {len(known)} ".encode(), known.tobytes())
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+
+
+async def _landed(flight: "asyncio.Future[np.ndarray | None]", until: float) -> np.ndarray | None:
+    """What an equal request that is under way gets, None if it gets no scores.
+
+    Raises:
+        TooLate: It takes too long.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.shield(flight), max(0.0, until - _MARGIN_S - time.monotonic()))
+    except asyncio.TimeoutError:  # of Python 3.10, where it is no TimeoutError
+        raise TooLate from None
