@@ -88,6 +88,15 @@ class ReaderProcess:
     def answer_path(self, pipeline: str, key: str, *, limit: int | None = None) -> str:
         return f"/v1/{pipeline}/{quote(key, safe='')}{f'?limit={limit}' if limit else ''}"
 
+    def ask(self, name: str, request: str) -> dict[str, Any]:
+        """The answer of a real-time model to a request in JSON."""
+        posted = urllib.request.Request(
+            f"{self.address}/v1/{name}", request.encode(), {"content-type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(posted, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
     def stop(self) -> None:
         """Send SIGTERM twice, as no load balancer has to notice first; SIGKILL to the group if that is not enough."""
         if self._process is None or self._process.poll() is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.demo_requests import asked, show_asked
 from forecache.cli.model_figures import show_models, verdicts
 from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -84,6 +85,9 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
                 if pipeline.publish is not None
                 for key in sample_keys(current, pipeline, night)
             ]
+            asked_for = [
+                each for model in pipelines if isinstance(model, Realtime) for each in asked(current, reader, model)
+            ]
             if keep:
                 reader.keep()
     models = verdicts(current, trained)
@@ -93,6 +97,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
                 "stages": [stage_dict(stage) for stage in stages],
                 "models": models,
                 "answers": answers,
+                "asked": asked_for,
                 "reports": reports,
                 "reader": reader.address,
                 "reader_pid": reader.pid if keep else None,
@@ -105,6 +110,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     if models:
         show_models(models)
     _show_answers(answers)
+    for each in asked_for:
+        show_asked(each)
     _say_what_next(current, predicting, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
     click.echo(

@@ -146,7 +146,7 @@ search = Realtime(
         train_days=91,
         validation_days=7,
         test_days=28,
-        horizon_days=0,
+        horizon_days=7,  # an outcome is final when goods can no longer be returned
         history_days=_DAYS,
     ),
     gate=Gate(

@@ -1,0 +1,135 @@
+"""The shop's search: its candidates, its features written out by hand, and that its declaration loads."""
+
+import random
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from forecache.pipeline.loading import read_project
+from forecache.pipeline.realtime.rows import Rows
+from forecache.settings import PROJECT_ROOT, load_settings
+
+FIRST, LAST = date(2017, 9, 1), date(2017, 9, 4)
+COUNTS = {
+    "household_product": ("bought_7d", "bought_28d", "bought_91d", "bought_364d"),
+    "household_kind": ("bought_91d", "bought_364d"),
+    "household_category": ("bought_28d", "bought_91d", "bought_364d"),
+    "product": ("sold_7d", "sold_28d", "sold_91d"),
+    "store_product": ("sold_28d", "sold_91d", "sold_364d"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _project(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("shop", "fraud"):
+        monkeypatch.syspath_prepend(str(PROJECT_ROOT / "examples" / name))
+
+
+@pytest.mark.parametrize(("project", "model"), [("shop", "search"), ("fraud", "fraud")])
+def test_the_declarations_load(project: str, model: str) -> None:
+    found = read_project(load_settings(project=project))
+    assert found.broken == {}
+    assert list(found.realtime) == [model]
+
+
+def test_candidates_are_the_best_sellers_of_the_four_weeks_before_the_day() -> None:
+    from shop.pipelines.search import best_sellers
+
+    rng, days = random.Random(3), [FIRST + timedelta(days=number) for number in range(-28, 4)]
+    rows = [
+        {"category": "TEA", "event_day": rng.choice(days), "product": f"TEA {rng.randint(100, 180)}", "sold": 1}
+        for _ in range(900)
+    ]
+    sold = pa.Table.from_pylist([{**row, "kind": "GREEN" if row["product"] < "TEA 130" else "BLACK"} for row in rows])
+    found = best_sellers(sold, first=FIRST, last=LAST).to_pylist()
+    assert {row["category"] for row in found} == {"TEA"}
+    for number in range(4):
+        day = FIRST + timedelta(days=number)
+        counts = Counter(row["product"] for row in rows if day - timedelta(days=28) <= row["event_day"] < day)
+        wanted = sorted(counts, key=lambda product: (-counts[product], product))[:50]
+        of_day = [row for row in found if row["day"] == day]
+        assert [row["product"] for row in of_day] == wanted
+        assert [row["position"] for row in of_day] == list(range(len(wanted)))
+        assert all(row["kind"] == ("GREEN" if row["product"] < "TEA 130" else "BLACK") for row in of_day)
+
+
+def _features(views: dict[str, dict[str, list[float]]], length: int) -> dict[str, list[float]]:
+    from shop.ranking import FEATURES, search_features
+
+    matrices, found = {}, {}
+    for view, names in COUNTS.items():
+        given = views.get(view, {})
+        columns = [given.get(name, [np.nan] * length) for name in names]
+        matrices[view] = np.array(columns, np.float32).T
+        found[view] = np.array([view in views] * length)
+    places = {view: {name: place for place, name in enumerate(names)} for view, names in COUNTS.items()}
+    matrix: Any = search_features(Rows(length, {}, matrices, found, places))
+    assert (matrix.dtype, matrix.shape) == (np.float32, (length, len(FEATURES)))
+    return dict(zip(FEATURES, matrix.T.tolist(), strict=True))
+
+
+def test_features_are_counts_shares_and_ranks_within_the_search() -> None:
+    found = _features(
+        {
+            "household_product": {
+                "bought_7d": [1, 0, 0],
+                "bought_28d": [1, 0, 0],
+                "bought_91d": [1, 2, 0],
+                "bought_364d": [4, 2, 0],
+            },
+            "household_category": {"bought_28d": [2] * 3, "bought_91d": [5] * 3, "bought_364d": [8] * 3},
+            "product": {"sold_7d": [5, 1, 0], "sold_28d": [10, 10, 20], "sold_91d": [30, 20, 10]},
+        },
+        3,
+    )
+    # A purchase counts 1 in its first week, 0.45 in the quarter, 0.1 in the year; sales only tell equal ones apart.
+    assert found["repeat"] == pytest.approx([1 + 0.3 + 0.01, 2 * 0.45 + 0.01, 0.02])
+    assert found["repeat_rank"] == [0, 1, 2]
+    assert found["share_91d"] == pytest.approx([0.2, 0.4, 0])
+    assert found["share_364d"] == [0.5, 0.25, 0]
+    assert found["popularity"] == [10, 10, 20]
+    assert found["popularity_rank"] == [1, 1, 0]
+    assert found["popularity_share"] == [0.25, 0.25, 0.5]
+    assert found["trend"] == pytest.approx([0.5, 0.1, 0])
+    assert found["store_popularity"] == [0, 0, 0]
+
+
+def test_what_no_view_knows_has_counts_of_zero() -> None:
+    assert {tuple(values) for values in _features({}, 2).values()} == {(0.0, 0.0)}
+
+
+def test_the_payment_of_a_new_user_has_what_the_request_says_and_else_nothing() -> None:
+    from fraud.scoring import FEATURES, payment_features
+
+    names = ("payments_30d", "mean_30d", "most_30d", "abroad_30d")
+    request = {
+        "user_id": np.array([7]),
+        "amount": np.array([90.0]),
+        "country": np.array(["abroad"], object),
+        "paid_at": np.array(["2026-03-01T02:30:00"], "datetime64[us]"),
+    }
+    places = {"spending": {name: place for place, name in enumerate(names)}}
+
+    def features(known: list[float]) -> dict[str, float]:
+        matrix = np.array([known], np.float32)
+        rows = Rows(1, request, {"spending": matrix}, {"spending": ~np.isnan(matrix[:, 0])}, places)
+        return dict(zip(FEATURES, payment_features(rows)[0].tolist(), strict=True))
+
+    known = features([10, 30, 60, 1])
+    assert known == pytest.approx(
+        {
+            "amount": 90,
+            "times_mean": 3,
+            "times_most": 1.5,
+            "payments_30d": 10,
+            "abroad": 1,
+            "abroad_share": 0.1,
+            "hour": 2.5,
+        }
+    )
+    new = features([np.nan] * 4)
+    assert {name for name, value in new.items() if not np.isnan(value)} == {"amount", "abroad", "hour"}
