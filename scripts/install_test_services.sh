@@ -71,18 +71,24 @@ install_flights() {
     cp "$wanted" "$data/.stamp"
 }
 
-install_environment() { # NAME: an environment in .tools, as tests/support/NAME-requirements.txt says.
-    local wanted=tests/support/$1-requirements.txt place=.tools/$1
-    if cmp -s "$wanted" "$place/.stamp"; then return 0; fi
+install_environment() { # NAME REQUIREMENTS: an environment of its own in .tools.
+    local place=.tools/$1
+    if cmp -s "$2" "$place/.stamp"; then return 0; fi
     step "Installing $1 into $place"
     .tools/uv/bin/uv venv -q --clear --python .venv/bin/python "$place" || return 1
-    .tools/uv/bin/uv pip install -q --python "$place/bin/python" -r "$wanted" || return 1
-    cp "$wanted" "$place/.stamp"
+    .tools/uv/bin/uv pip install -q --python "$place/bin/python" -r "$2" || return 1
+    cp "$2" "$place/.stamp"
 }
 
-install_triton() { install_environment triton; }
+install_triton() { install_environment triton tests/support/triton-requirements.txt; }
 
-install_bentoml() { install_environment bentoml; }
+install_bentoml() { # What a release computes with has the versions of uv.lock.
+    local locked=.tools/bentoml-requirements.txt
+    cp tests/support/bentoml-requirements.txt "$locked"
+    .tools/uv/bin/uv export -q --frozen --no-dev --extra realtime --no-hashes --no-emit-project >>"$locked" || return 1
+    .tools/uv/bin/uv export -q --frozen --only-dev --no-hashes --no-emit-project | grep '^lightgbm==' >>"$locked" || return 1
+    install_environment bentoml "$locked"
+}
 
 services=("$@")
 [ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres balancers flights triton bentoml)
