@@ -38,7 +38,9 @@ def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
     if not snapshot.manifest.is_packed:
         return snapshot.get_entries(keys)
     rows, found = snapshot.matrix(keys)
-    return [row.tobytes() if there else None for row, there in zip(rows, found.tolist(), strict=True)]
+    content, size = rows.tobytes(), rows.shape[1] * rows.itemsize
+    starts = range(0, len(content), size)
+    return [content[at : at + size] if there else None for at, there in zip(starts, found.tolist(), strict=True)]
 
 
 def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
