@@ -16,9 +16,12 @@ FLOAT = np.dtype("<f4")
 
 def matrix_of(entries: Sequence[bytes | None], columns: int) -> tuple[np.ndarray, np.ndarray]:
     """(float32 [n, columns], found bool [n]) of n packed entries; a row of NaN stands for None."""
-    found = np.array([entry is not None for entry in entries], np.bool_)
-    unknown = np.full(columns, np.nan, FLOAT).tobytes()
-    content = bytearray().join([unknown if entry is None else entry for entry in entries])
+    found = np.ones(len(entries), np.bool_)
+    if None in entries:
+        unknown = np.full(columns, np.nan, FLOAT).tobytes()
+        found[:] = [entry is not None for entry in entries]
+        entries = [unknown if entry is None else entry for entry in entries]
+    content = bytearray().join(entries)  # type: ignore[arg-type]  # none of them is None any more
     return np.frombuffer(content, FLOAT).reshape(len(entries), columns), found
 
 
