@@ -14,7 +14,7 @@ import orjson
 from forecache.errors import UnavailableError
 from forecache.reader.versions.describe import summary
 from forecache.store import Manifest, split_entry
-from forecache.store.redis.client import connect, evicting_policy
+from forecache.store.redis.client import connect, evicting_policy, is_cluster
 from forecache.store.redis.snapshot import RedisSnapshot
 from forecache.store.redis.versions import RedisStore, pipelines_in_redis
 
@@ -30,7 +30,7 @@ class RedisSource:
     """The Redis behind a reader; connects at the first call and again after a failure."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._client: Any = None
         self._rest_until = 0.0
         self._failed = False
@@ -52,6 +52,11 @@ class RedisSource:
             self._rest_until = time.monotonic() + PAUSE_S
             raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a Redis Cluster, once it has been asked."""
+        return self._client is not None and is_cluster(self._client)
+
     def look(self) -> dict[str, Manifest | None] | None:
         """The result of `current`; None if Redis cannot be read, which is logged once."""
         try:
@@ -71,7 +76,7 @@ class RedisSource:
             UnavailableError: Redis does not answer.
         """
         if self._client is None:
-            self._client = connect(self._url, timeout_s=TIMEOUT_S)
+            self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client
         policy = self.ask(lambda: evicting_policy(client))
         found = self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
@@ -114,19 +119,36 @@ class RemoteVersion:
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip, and one more where a key is missing."""
         found = self._ask(lambda: self._snapshot.get_entries(keys))
-        policy = self._source.evicting(self.manifest.pipeline) if None in found else ""
+        if None in found:
+            self.check_missing()
+        return found
+
+    @property
+    def source(self) -> RedisSource:
+        return self._source
+
+    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """What the entries of several keys are called in Redis: some names for each key."""
+        return self._snapshot.names(keys)
+
+    def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """The entries of several keys from the values of their `names`."""
+        return self._snapshot.newest(values)
+
+    def check_missing(self) -> None:
+        """Make sure that a key is missing since it is unknown, and not since Redis has lost it."""
+        policy = self._source.evicting(self.manifest.pipeline)
         if policy:
             raise UnavailableError(
                 f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
                 remedy="Set it to noeviction, and load again with `forecache push`.",
             )
-        if None in found and not self._ask(lambda: self._store.holds(self.manifest)):
+        if not self._ask(lambda: self._store.holds(self.manifest)):
             # A key that is missing because its version was removed must not look like an unknown key.
             raise UnavailableError(
                 f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
                 remedy="Ask again: the reader is about to serve the next version.",
             )
-        return found
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         entries = self.get_entries(list(keys))

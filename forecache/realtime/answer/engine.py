@@ -76,7 +76,9 @@ class Engine:
         began = perf_counter_ns()
         try:
             found = (
-                await read_remote(served.lookups, request, until) if remote else served.lookups.read(request, time())
+                await read_remote(served.lookups, request, until, served.cells.guards)
+                if remote
+                else served.lookups.read(request, time())
             )
             times.lookup = perf_counter_ns() - began
             began = perf_counter_ns()

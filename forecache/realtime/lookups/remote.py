@@ -1,13 +1,29 @@
 """Look-ups of views of which some are served from Redis: these reads wait, but never on the event loop's thread."""
 
-from time import time
+import asyncio
+from time import monotonic, time
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from forecache.realtime.lookups.lookups import Lookups, NotServed
+from forecache.errors import UnavailableError
+from forecache.reader.versions.redis import RedisSource, RemoteVersion
+from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.lookups.redis import RemoteReads, RemoteUnavailable
 from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.workers.counters import Counters
+from forecache.store.packed import matrix_of
+
+_HELD_S = 1.0
+"""A version that Redis held a moment ago is not asked for again: it stays for one publish after it is not current."""
+
+_reads: "WeakKeyDictionary[RedisSource, RemoteReads]" = WeakKeyDictionary()
+_held: "WeakKeyDictionary[RemoteVersion, float]" = WeakKeyDictionary()
 
 
-async def read_remote(lookups: Lookups, request: ParsedRequest, until: float) -> Found:
-    """What a request looks up.
+async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, counters: Counters) -> Found:
+    """What a request looks up: all that is in Redis in one round trip (one per node of a cluster).
 
     Args:
         until: Time of `time.monotonic()` at which the caller gives up.
@@ -16,8 +32,48 @@ async def read_remote(lookups: Lookups, request: ParsedRequest, until: float) ->
         NoScores: The model must not be asked with what is served, or the reads took too long.
         Problem: The values of a key are none.
     """
-    del until
-    found = Found()
+    found, now = Found(), time()
+    asked: list[tuple[Any, Any, RemoteVersion, int]] = []
+    names: list[bytes] = []
     for each in lookups:
-        lookups.bound(each, time(), found)
-    raise NotServed("Views in Redis are not read in real time yet.")
+        bound = lookups.bound(each, now, found)
+        keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
+        version = bound.answers.snapshot
+        if isinstance(version, RemoteVersion):
+            its = version.names(keys)
+            names += its
+            asked.append((each, bound, version, len(its)))
+        else:
+            assert bound.rows is not None
+            lookups.add(each, bound, found, *bound.rows.matrix(keys))
+    values = await _reads_of(asked[0][2].source).get(names, until, counters) if asked else []
+    start = 0
+    for each, bound, version, count in asked:
+        entries = version.newest(values[start : start + count])
+        start += count
+        if None in entries:
+            await _check_held(version, until)
+        lookups.add(each, bound, found, *matrix_of(entries, len(version.manifest.columns)))
+    return found
+
+
+def _reads_of(source: RedisSource) -> RemoteReads:
+    reads = _reads.get(source)
+    if reads is None:
+        reads = _reads[source] = RemoteReads(source.url, is_cluster=source.is_cluster)
+    return reads
+
+
+async def _check_held(version: RemoteVersion, until: float) -> None:
+    """A key that is missing since its version was removed must not look like one that is unknown."""
+    if monotonic() - _held.get(version, 0.0) < _HELD_S:
+        return
+    checking = asyncio.get_running_loop().run_in_executor(None, version.check_missing)
+    try:
+        await asyncio.wait_for(asyncio.shield(checking), max(0.0, until - monotonic()))
+    except asyncio.TimeoutError:  # of Python 3.10, where it is no TimeoutError
+        checking.add_done_callback(lambda check: check.exception())
+        raise TooLate from None
+    except UnavailableError as error:
+        raise RemoteUnavailable(str(error)) from None
+    _held[version] = monotonic()

@@ -45,9 +45,16 @@ class RedisSnapshot:
         """The entries of several keys in one round trip (one per node of a cluster)."""
         if not keys:
             return []
+        return self.newest(read_all(self._client, self.names(keys)))
+
+    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """What the entries of several keys are called: a name for each segment, the newest first."""
+        return [entry_key(prefix, key) for key in keys for prefix in self._prefixes]
+
+    def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """The entry of each key from the values of `names`."""
         layers = len(self._prefixes)
-        flat = read_all(self._client, [entry_key(prefix, key) for key in keys for prefix in self._prefixes])
-        return [_newest(flat[start : start + layers]) for start in range(0, len(flat), layers)]
+        return [_newest(values[start : start + layers]) for start in range(0, len(values), layers)]
 
     def close(self) -> None:
         """Nothing to give back: the client belongs to the store."""

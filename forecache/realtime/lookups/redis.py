@@ -1,0 +1,129 @@
+"""Reads of Redis on the event loop: given up at the deadline, and sent a second time where the first one is slow.
+
+The second read goes out when the first one has taken longer than 95 of 100 do, on another connection, and the first
+answer is taken (Dean and Barroso, "The Tail at Scale", CACM 2013). It is sent for one read in ten at most, so that a
+Redis that is slow as a whole does not get twice the work.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from forecache.realtime.answer.model_path import NoScores, TooLate
+from forecache.realtime.breaker import Breaker
+from forecache.realtime.workers.counters import Counters
+
+HEDGED_SHARE = 0.1
+"""Most second reads, as a share of all."""
+_HEDGES_AT_FIRST = 5.0
+_FIRST_P95_S, _LEAST_P95_S = 0.005, 0.0002
+_STEP = 0.05
+_GIVE_UP_S = 0.5
+_MARGIN_S = 0.001
+
+
+class RemoteUnavailable(NoScores):
+    """A store on another machine does not answer, or does not have what is served."""
+
+    reason = "lookup"
+
+
+class RemoteReads:
+    """The connections of one event loop to one Redis or Redis Cluster.
+
+    Attributes:
+        p95_s: Running estimate of the time that 95 of 100 reads take at most.
+    """
+
+    def __init__(self, url: str, *, is_cluster: bool) -> None:
+        self._url, self._is_cluster = url, is_cluster
+        self._client: Any = None
+        self._breaker = Breaker()
+        self._hedges = _HEDGES_AT_FIRST
+        self._reading: set[asyncio.Task[list[bytes | None]]] = set()
+        self.p95_s = _FIRST_P95_S
+
+    async def get(self, names: Sequence[bytes], until: float, counters: Counters) -> list[bytes | None]:
+        """The values of several names; None where there is none.
+
+        Args:
+            until: Time of `time.monotonic()`, before which it returns or raises.
+
+        Raises:
+            TooLate: There is no answer in time.
+            RemoteUnavailable: The server refuses, or did not answer again and again.
+        """
+        now = time.monotonic()
+        if not self._breaker.allows(now):
+            raise RemoteUnavailable("Redis did not answer a moment ago.")
+        self._hedges = min(_HEDGES_AT_FIRST, self._hedges + HEDGED_SHARE)
+        until -= _MARGIN_S
+        first = self._start(names)
+        running = {first}
+        failure: BaseException | None = None
+        while running:
+            left = until - time.monotonic()
+            may_hedge = len(running) == 1 and failure is None and self._hedges >= 1
+            wait_s = min(left, self.p95_s) if may_hedge else left
+            done, running = await asyncio.wait(running, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
+            for read in done:
+                failure = read.exception()
+                if failure is None:
+                    self._breaker.succeeded()
+                    if read is not first:
+                        counters.add("hedges_won")
+                    return read.result()
+            if not done:
+                if not may_hedge or wait_s >= left:
+                    break
+                self._hedges -= 1
+                counters.add("hedged_reads")
+                running.add(self._start(names))
+        self._breaker.failed(time.monotonic())
+        if failure is not None:
+            raise RemoteUnavailable(f"Redis does not answer: {failure}.")
+        counters.add("late_reads")
+        raise TooLate
+
+    def _start(self, names: Sequence[bytes]) -> "asyncio.Task[list[bytes | None]]":
+        """A read that goes on when nobody waits for it any more: ended in the middle, it would cost its connection."""
+        read = asyncio.ensure_future(asyncio.wait_for(self._read(names), _GIVE_UP_S))
+        self._reading.add(read)
+        read.add_done_callback(self._ended)
+        return read
+
+    def _ended(self, read: "asyncio.Task[list[bytes | None]]") -> None:
+        self._reading.discard(read)
+        if not read.cancelled():
+            read.exception()  # taken note of, whoever waits
+
+    async def _read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        client = self._client
+        if client is None:
+            client = self._client = self._connected()
+        began = time.monotonic()
+        try:
+            if self._is_cluster:
+                pipe = client.pipeline()
+                for name in names:
+                    pipe.get(name)
+                return list(await pipe.execute())
+            return list(await client.mget(names))
+        finally:
+            self._saw(time.monotonic() - began)
+
+    def _saw(self, took_s: float) -> None:
+        # A quantile by stochastic approximation (Robbins and Monro 1951).
+        step = _STEP * self.p95_s
+        self.p95_s = max(_LEAST_P95_S, self.p95_s + (step if took_s > self.p95_s else -step * 0.05 / 0.95))
+
+    def _connected(self) -> Any:
+        from redis.asyncio import Redis, RedisCluster
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        waits: dict[str, Any] = {"socket_timeout": _GIVE_UP_S, "socket_connect_timeout": _GIVE_UP_S}
+        if self._is_cluster:
+            return RedisCluster.from_url(self._url, **waits)
+        return Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **waits)

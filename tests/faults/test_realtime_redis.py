@@ -1,0 +1,91 @@
+"""Features in Redis on the way to a model: the same scores as from a local store; a Redis that is frozen, or gone."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pool_support import eventually, slowness
+from reader_support import RunningReader, running_reader
+from realtime_support import write_views
+from release_support import a_request, make_release
+from store_services import redis_cluster, redis_server
+
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store
+from forecache.store.redis.client import connect
+from forecache.store.redis.versions import RedisStore
+
+pytestmark = pytest.mark.faults
+DEADLINE_MS = 60
+
+
+@contextmanager
+def far_and_near(settings: Settings, tmp_path: Path, url: str) -> Iterator[tuple[RunningReader, RunningReader, Any]]:
+    """A reader whose views are in Redis, one that has them here, and a client of that Redis."""
+    client = connect(url)
+    write_views(settings)
+    for name in ("household", "product"):
+        RedisStore(client, name).load(open_store(settings, name))
+    there = load_settings(home=str(tmp_path / "far"), redis_url=url)
+    for each in (settings, there):
+        make_release(each, deadline_ms=DEADLINE_MS)
+    with running_reader(there, redis_url=url) as far, running_reader(settings) as near:
+        yield far, near, client
+
+
+def ask(
+    reader: RunningReader, household: int = 1, products: tuple[str, ...] = ("a", "b", "c", "new")
+) -> dict[str, Any]:
+    response = httpx.post(f"{reader.url}/v1/ranking", content=a_request(household, ("a", "b", "c", "new")), timeout=10)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_scores_of_features_in_redis_are_those_of_a_local_store_and_a_frozen_redis_makes_no_answer_late(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with (
+        redis_server(tmp_path / "redis") as port,
+        far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, near, client),
+    ):
+        assert eventually(lambda: ask(far)["rung"] == "model")
+        for household in (1, 2, 99):
+            assert ask(far, household)["items"] == ask(near, household)["items"]
+        pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(20):
+                answer = ask(far)
+                assert answer["rung"] == "order_given"
+                assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert eventually(lambda: ask(far)["rung"] == "model", 3 * slowness())
+        assert "forecache_realtime_late_reads_total" in httpx.get(f"{far.url}/metrics").text
+        os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: ask(far)["rung"] == "order_given")
+        assert ask(far)["why"] == "lookup"
+
+
+def test_a_version_that_redis_has_lost_is_not_taken_for_unknown_keys(settings: Settings, tmp_path: Path) -> None:
+    with (
+        redis_server(tmp_path / "redis") as port,
+        far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, _, client),
+    ):
+        assert eventually(lambda: ask(far)["rung"] == "model")
+        client.flushall()
+        assert eventually(lambda: ask(far)["why"] == "lookup")
+
+
+def test_features_in_a_cluster_give_the_same_scores(settings: Settings, tmp_path: Path) -> None:
+    with (
+        redis_cluster(tmp_path / "cluster") as port,
+        far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, near, _),
+    ):
+        assert eventually(lambda: ask(far)["rung"] == "model")
+        assert ask(far)["items"] == ask(near)["items"]
