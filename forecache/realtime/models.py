@@ -8,7 +8,7 @@ from time import monotonic, perf_counter
 
 from forecache.errors import ForecacheError
 from forecache.reader.http.extension import Context
-from forecache.reader.versions.catalog import RunOnLoop
+from forecache.reader.versions.watcher import RunOnLoop
 from forecache.realtime.answer.guard import Guard
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath

@@ -14,7 +14,7 @@ from forecache.reader.http import problems
 from forecache.reader.http.app import DONE, problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.catalog import RunOnLoop
+from forecache.reader.versions.watcher import RunOnLoop
 
 if TYPE_CHECKING:
     from forecache.realtime.models import Models
@@ -57,6 +57,18 @@ class RealtimeExtension:
 
     def serves(self) -> bool:
         return self._models is not None and bool(self._models.served)
+
+    def listed(self) -> list[dict[str, Any]]:
+        served = [] if self._models is None else sorted(self._models.served.items())
+        return [
+            {
+                "name": name,
+                "release": each.number,
+                "model": {"name": each.loaded.release.model.name, "version": each.loaded.release.model.version},
+                "deadline_ms": each.loaded.release.deadline_ms,
+            }
+            for name, each in served
+        ]
 
     def not_ready(self) -> str:
         return "" if self._has_looked else "The reader is still loading the releases of real-time models."

@@ -188,6 +188,8 @@ def test_the_model_describes_itself_and_other_methods_are_refused(reader: Runnin
     refused = httpx.put(f"{reader.url}/v1/ranking")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
     assert httpx.post(f"{reader.url}/v1/nobody", content=a_request()).status_code == 404
+    listed = httpx.get(f"{reader.url}/v1").json()
+    assert [(model["name"], model["release"]) for model in listed["models"]] == [("fraud", 1), ("ranking", 1)]
 
 
 def test_the_openapi_document_has_the_request_of_each_model(reader: RunningReader) -> None:

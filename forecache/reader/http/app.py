@@ -16,7 +16,8 @@ from forecache.reader.http.extension import Context, MakeExtension
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
 from forecache.reader.http.parsing import pipeline_and_key, plain_limit
 from forecache.reader.http.problems import Problem, quoted
-from forecache.reader.http.routes import Reply, Request, Routes
+from forecache.reader.http.replies import Reply, Request
+from forecache.reader.http.routes import Routes
 from forecache.reader.processes import reaper
 from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime

@@ -9,7 +9,8 @@ from forecache.reader.http.access import Access
 from forecache.reader.http.limits import BodyMemory
 from forecache.reader.processes.metrics import WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.versions.catalog import Catalog, RunOnLoop
+from forecache.reader.versions.catalog import Catalog
+from forecache.reader.versions.watcher import RunOnLoop
 from forecache.settings import Settings
 
 Handler = Callable[[Any, Any, int], Awaitable[None]]
@@ -51,6 +52,9 @@ class Extension(Protocol):
 
     def serves(self) -> bool:
         """Whether it answers requests for something."""
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What it answers for, as `GET /v1` lists it: each with its `name`, which a token has to cover."""
 
     def not_ready(self) -> str:
         """Why the worker should get no requests yet, as a sentence; "" if it should."""

@@ -1,8 +1,6 @@
 """Routing: from a request to its reply, or to a problem."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,37 +10,17 @@ from forecache.reader.http.access import Access
 from forecache.reader.http.extension import Extension
 from forecache.reader.http.parsing import fields_and_limit, keys_fields_and_limit, pipeline_and_key
 from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.replies import NO_CACHE, NO_STORE, Reply, Request, allow, matches
 from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
 from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.tokens import METRICS
-from forecache.reader.versions.answers import JSON, Answers, Headers
+from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.describe import build_labels, metadata, pipeline_row
 from forecache.settings import Settings
 
 VERSIONS_PATH = "/versions/"
-
-
-class Reply(NamedTuple):
-    """Status, header fields and body of a response."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
-@dataclass(slots=True)
-class Request:
-    """A parsed request; `route` is its index in the metrics, set once it is known."""
-
-    method: str
-    path: str
-    query: str
-    headers: Any
-    now: float
-    body: bytes = b""
-    route: int = ROUTE["other"]
 
 
 class Routes:
@@ -91,7 +69,7 @@ class Routes:
         if fixed is not None:
             name, method, handler = fixed
             request.route = ROUTE[name]
-            _allow(request, method)
+            allow(request, method)
             return handler(request)
         if request.path.startswith(VERSIONS_PATH):
             return self._versions(request, request.path.removeprefix(VERSIONS_PATH))
@@ -102,7 +80,7 @@ class Routes:
         if not slash:
             return self._pipeline_or_many(request, name)
         request.route = ROUTE["one"]
-        _allow(request, "GET")
+        allow(request, "GET")
         return self._one(request, name, key)
 
     def served(self, request: Request, name: str) -> Answers:
@@ -147,17 +125,17 @@ class Routes:
                 members={"key": key, "store_version": version, "as_of": answers.manifest.as_of},
             )
         self._metrics.cells[answers.found_cell] += 1
-        if _matches(request.headers.get("if-none-match"), answers.etag):
+        if matches(request.headers.get("if-none-match"), answers.etag):
             return Reply(304, answers.headers[1:], b"")
         return Reply(200, answers.headers, body)
 
     def _pipeline_or_many(self, request: Request, name: str) -> Reply:
         request.route = ROUTE["many" if request.method == "POST" else "pipeline"]
-        _allow(request, "GET", "POST")
+        allow(request, "GET", "POST")
         answers = self.served(request, name)
         if request.method == "POST":
             return self._many(request, answers)
-        if _matches(request.headers.get("if-none-match"), answers.etag):
+        if matches(request.headers.get("if-none-match"), answers.etag):
             return Reply(304, answers.headers[1:], b"")
         return Reply(200, answers.headers, orjson.dumps(metadata(answers)))
 
@@ -174,9 +152,9 @@ class Routes:
 
     def _versions(self, request: Request, name: str) -> Reply:
         request.route = ROUTE["versions"]
-        _allow(request, "GET")
+        allow(request, "GET")
         self.served(request, name)
-        return Reply(200, _NO_CACHE, self._catalog.history[name])
+        return Reply(200, NO_CACHE, self._catalog.history[name])
 
     def _pipelines(self, request: Request) -> Reply:
         token = None if self._access is None else self._access.identify(request.headers)
@@ -186,7 +164,9 @@ class Routes:
                 if request.now >= answers.valid_until:
                     answers.refresh(request.now)
                 rows.append(pipeline_row(answers))
-        return Reply(200, _NO_CACHE, orjson.dumps({"pipelines": rows}))
+        models = [row for extension in self._extensions for row in extension.listed()]
+        covered = [row for row in models if token is None or token.covers(row["name"])]
+        return Reply(200, NO_CACHE, orjson.dumps({"pipelines": rows, **({"models": covered} if covered else {})}))
 
     def _feast(self, request: Request) -> Reply:
         names, body, counts = feast.answer(
@@ -196,11 +176,11 @@ class Routes:
         for answers, found, missing in counts:
             cells[answers.found_cell] += found
             cells[answers.offset + MISSES] += missing
-        headers = [*_NO_CACHE, ("forecache-versions", ",".join(names))]
+        headers = [*NO_CACHE, ("forecache-versions", ",".join(names))]
         return Reply(200, headers, body)
 
     def _healthz(self, request: Request) -> Reply:
-        return Reply(200, _NO_STORE, b'{"status":"ok"}')
+        return Reply(200, NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: Request) -> Reply:
         """Ready while a pipeline is served, all are warm and undamaged, and the reader is not draining."""
@@ -223,7 +203,7 @@ class Routes:
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
         served = len(self._catalog.answers)
-        return Reply(200, _NO_STORE, orjson.dumps({"status": "ready", "pipelines": served}))
+        return Reply(200, NO_STORE, orjson.dumps({"status": "ready", "pipelines": served}))
 
     def _render_metrics(self, request: Request) -> Reply:
         if self._access is not None:
@@ -240,27 +220,4 @@ class Routes:
         paths = dict(self._openapi["paths"])
         for extension in self._extensions:
             paths.update(extension.paths())
-        return Reply(200, _NO_CACHE, orjson.dumps({**self._openapi, "paths": paths}))
-
-
-_NO_CACHE: Headers = [("content-type", JSON), ("cache-control", "no-cache")]
-_NO_STORE: Headers = [("content-type", JSON), ("cache-control", "no-store")]
-
-
-def _allow(request: Request, *methods: str) -> None:
-    allowed = (*methods, "HEAD") if "GET" in methods else methods
-    if request.method not in allowed:
-        listed = ", ".join(allowed)
-        raise Problem(
-            problems.METHOD,
-            f"{request.method[:20]} is not allowed at {quoted(request.path)}; use {listed}.",
-            headers=[("allow", listed)],
-        )
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2)."""
-    if header is None:
-        return False
-    wanted = etag.removeprefix("W/")
-    return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))
+        return Reply(200, NO_CACHE, orjson.dumps({**self._openapi, "paths": paths}))

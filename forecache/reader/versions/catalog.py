@@ -5,8 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-
-import xxhash
+from functools import partial
 
 from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
 from forecache.names import NAME
@@ -14,20 +13,13 @@ from forecache.reader.processes.metrics import DAMAGED, LIVE, SWAP_FAILURES, VER
 from forecache.reader.versions import redis as remote
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.damage import Damage, Scrub, open_best
-from forecache.reader.versions.describe import history
-from forecache.reader.versions.watcher import Watcher
+from forecache.reader.versions.describe import history, mark
+from forecache.reader.versions.watcher import Follow, Watcher
 from forecache.settings import Settings
-from forecache.store import Manifest, Snapshot, Store, open_store
+from forecache.store import Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 Install = Callable[[str, Answers | None], None]
-RunOnLoop = Callable[[Callable[[], None]], None]
-"""Runs an action on the event loop's thread and waits until it is done."""
-
-
-def _mark(manifest: Manifest) -> int:
-    """A 64-bit hash that identifies a version, for a metrics cell."""
-    return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
 
 
 class Catalog:
@@ -71,7 +63,7 @@ class Catalog:
             try:
                 manifest = store.current()
                 offset = self._metrics.pipeline_offset(name)
-                if manifest is None or self._metrics.cells[offset + VERIFIED] != _mark(manifest):
+                if manifest is None or self._metrics.cells[offset + VERIFIED] != mark(manifest):
                     continue
                 answers = Answers(store.snapshot(manifest.version), offset=offset)
                 self._install(name, self._ready(name, answers, time.perf_counter()))
@@ -79,24 +71,12 @@ class Catalog:
                 continue  # the watching thread reports the error
 
     def watch(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        each_turn: Callable[[], None],
-        after_turn: Sequence[Callable[[RunOnLoop], None]] = (),
+        self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None], after_turn: Sequence[Follow] = ()
     ) -> None:
-        """Start the watching thread; `each_turn` runs in it a few times a second.
-
-        Args:
-            after_turn: Run in it each time after the versions were looked at; each runs actions on the loop by its
-                argument, which waits until they are done.
-        """
+        """Start the watching thread: a few times a second it calls `each_turn`, and `after_turn` after the versions."""
 
         def install(name: str, answers: Answers | None) -> None:
             watcher.run_on(loop, lambda: self._install(name, answers))
-
-        def run_on_loop(action: Callable[[], None]) -> None:
-            watcher.run_on(loop, action)
 
         def turn() -> None:
             if not self.warm:
@@ -104,8 +84,8 @@ class Catalog:
             each_turn()
             self._poll(install)
             self.warm = True
-            for act in after_turn:
-                act(run_on_loop)
+            for follow in after_turn:
+                follow(partial(watcher.run_on, loop))
 
         watcher = self._watcher = Watcher(turn, self._metrics.beat)
         watcher.start()
@@ -216,8 +196,8 @@ class Catalog:
                 install(name, self._ready(name, answers, started))
                 if served is not None and served.snapshot is not snapshot:
                     served.snapshot.close()
-            mark = _mark(snapshot.manifest) if wanted else 0
-            self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = mark
+            verified = mark(snapshot.manifest) if wanted else 0
+            self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = verified
         folder = store.layout.versions
         seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
         if seen != self._seen.get(name):

@@ -5,10 +5,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
+import xxhash
 
 from forecache.reader.versions.answers import Answers
 from forecache.settings import Settings
 from forecache.store import Manifest, Store
+
+
+def mark(manifest: Manifest) -> int:
+    """A 64-bit hash that identifies a version, for a metrics cell."""
+    return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
 
 
 def build_labels(settings: Settings) -> dict[str, str]:

@@ -9,6 +9,10 @@ from collections.abc import Callable
 
 logger = logging.getLogger("forecache.reader")
 POLL_S = 0.25
+RunOnLoop = Callable[[Callable[[], None]], None]
+"""Runs an action on the event loop's thread and waits until it is done."""
+Follow = Callable[[RunOnLoop], None]
+"""Looks for changes in the watching thread."""
 
 
 class Watcher:

@@ -23,6 +23,7 @@ _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
 _LONGEST_WAIT_S = 30.0
 """A balancer's clock that says a request is older than this, or from the future, is not believed."""
+_FRESH_NS = 100_000_000
 
 
 @dataclass(slots=True)
@@ -49,12 +50,17 @@ class Hops:
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque([0] * 4, 4)
-        self.wait = 0
+        self._wait, self._seen = 0, 0
 
-    def saw(self, nanoseconds: int) -> None:
+    def saw(self, started: int, now: int) -> None:
+        """A body came `now` to a handler that had begun at `started`."""
         # The least of a few: a slow client's body, which has waited for the network, says nothing of the queue.
-        self._recent.append(nanoseconds)
-        self.wait = min(self._recent)
+        self._recent.append(now - started)
+        self._wait, self._seen = min(self._recent), now
+
+    def wait_at(self, now: int) -> int:
+        """Nanoseconds that a request whose handler begins now has probably waited; a pause ends every queue."""
+        return self._wait if now - self._seen < _FRESH_NS else 0
 
 
 def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock:

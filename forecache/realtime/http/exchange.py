@@ -44,12 +44,12 @@ class Exchange:
             context.access.check(headers, served.name)
         if headers.get("content-encoding", "identity") != "identity":
             raise Problem(problems.MEDIA_TYPE, "The body is compressed; send it as it is.")
-        clock = clock_of(headers, started, self._hops.wait, served.loaded.release.deadline_ms)
+        clock = clock_of(headers, started, self._hops.wait_at(started), served.loaded.release.deadline_ms)
         body = await read_body(
             proto, headers, context.bodies,
             limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
         )  # fmt: skip
-        self._hops.saw(perf_counter_ns() - started)
+        self._hops.saw(started, perf_counter_ns())
         return body, clock
 
     async def answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:

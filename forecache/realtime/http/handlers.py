@@ -11,7 +11,7 @@ from forecache.reader.http import problems
 from forecache.reader.http.app import DONE, problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
-from forecache.reader.http.routes import Reply
+from forecache.reader.http.replies import Reply
 from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.backlog import Backlog

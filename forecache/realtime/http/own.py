@@ -9,7 +9,7 @@ from forecache.reader.http.app import check_media_type, problem_reply
 from forecache.reader.http.extension import Context
 from forecache.reader.http.limits import ClientGone, read_body
 from forecache.reader.http.problems import Problem
-from forecache.reader.http.routes import Reply
+from forecache.reader.http.replies import Reply
 from forecache.reader.processes.metrics import ROUTE
 from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.answered import Answered, Times
@@ -40,7 +40,7 @@ class OwnProtocol:
             if context.access is not None:
                 context.access.check(headers, served.name)
             check_media_type(headers.get("content-type"))
-            clock = clock_of(headers, started, self._hops.wait, served.loaded.release.deadline_ms)
+            clock = clock_of(headers, started, self._hops.wait_at(started), served.loaded.release.deadline_ms)
             body = await read_body(
                 proto, headers, context.bodies, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s
             )
@@ -51,7 +51,7 @@ class OwnProtocol:
             self.send(proto, problem_reply(problem), started)
             return
         now = perf_counter_ns()
-        self._hops.saw(now - started)
+        self._hops.saw(started, now)
 
         def run(why: str) -> None:
             self.send(proto, self._now(served, body, headers, clock, why), started)

@@ -1,0 +1,54 @@
+"""Requests and replies, and what many handlers do with them."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.processes.metrics import ROUTE
+from forecache.reader.versions.answers import JSON, Headers
+
+
+class Reply(NamedTuple):
+    """Status, header fields and body of a response."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(slots=True)
+class Request:
+    """A parsed request; `route` is its index in the metrics, set once it is known."""
+
+    method: str
+    path: str
+    query: str
+    headers: Any
+    now: float
+    body: bytes = b""
+    route: int = ROUTE["other"]
+
+
+NO_CACHE: Headers = [("content-type", JSON), ("cache-control", "no-cache")]
+NO_STORE: Headers = [("content-type", JSON), ("cache-control", "no-store")]
+
+
+def allow(request: Request, *methods: str) -> None:
+    """Raise a `Problem` (405) for another method."""
+    allowed = (*methods, "HEAD") if "GET" in methods else methods
+    if request.method not in allowed:
+        listed = ", ".join(allowed)
+        raise Problem(
+            problems.METHOD,
+            f"{request.method[:20]} is not allowed at {quoted(request.path)}; use {listed}.",
+            headers=[("allow", listed)],
+        )
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2)."""
+    if header is None:
+        return False
+    wanted = etag.removeprefix("W/")
+    return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))
