@@ -85,7 +85,7 @@ def refuse_bad_keys(batch: pa.RecordBatch, keys: pa.Array, schema: KeySchema, pl
         named = "; ".join(_row_name(batch, int(row), schema, place, position) for row in bad[:_NAMED])
         raise InputError(
             f"{len(bad)} rows or more have a null key: {named}.",
-            remedy="Every key column needs a value: remove these rows from the prediction table.",
+            remedy="Every key column needs a value: remove these rows from the table.",
         )
     lengths = pc.binary_length(keys)
     extremes = pc.min_max(lengths).as_py()

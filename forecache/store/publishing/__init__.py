@@ -1,1 +1,1 @@
-"""Publishing: a partition of the prediction table becomes the current version."""
+"""Publishing: a partition of a table becomes the current version."""

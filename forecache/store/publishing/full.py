@@ -22,7 +22,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
     all_pieces = source.reader.pieces
     rows = sum(piece.rows for piece in all_pieces)
     shards = _shards(publication, rows)
-    publication.progress(f"Encoding {rows:,} predictions of {source.source.as_of}", 0.0)
+    publication.progress(f"Encoding {rows:,} rows of {source.source.as_of}", 0.0)
     jobs = [
         {
             "source": source.source,
@@ -39,8 +39,8 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
     night = _together(found)
     if source.num_rows is not None and night.rows != source.num_rows:
         raise CheckError(
-            f"{night.rows:,} predictions were read where the Delta log counts {source.num_rows:,}.",
-            remedy="Nothing was published. Check the prediction table's files.",
+            f"{night.rows:,} rows were read where the Delta log counts {source.num_rows:,}.",
+            remedy="Nothing was published. Check the files of the table.",
         )
     current = publication.current
     check_gates(

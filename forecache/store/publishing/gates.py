@@ -63,5 +63,5 @@ def check_gates(
     if reasons:
         raise CheckError(
             f"The publish gates say no: {'; '.join(reasons)}.",
-            remedy="The served version is unchanged. Look at the predictions, or change `publish` in the declaration.",
+            remedy="The served version is unchanged. Look at the rows, or change `publish` in the declaration.",
         )

@@ -131,7 +131,7 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
     for number, reason in store.quarantined().items():
         if inputs_of.get(number) == inputs:
             raise CheckError(
-                f"These predictions are those of version {number}, which is quarantined ({reason}).",
+                f"These rows are those of version {number}, which is quarantined ({reason}).",
                 remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
             )
 
@@ -189,9 +189,9 @@ def _why_full(publication: Publication) -> str:
     if (current.key, current.fields) != (publication.key, publication.fields):
         return "the key or the served fields have changed"
     if current.source.uri != publication.source.source.uri:
-        return "the predictions are in another table"
+        return "the rows are in another table"
     if current.source.delta_version > publication.source.source.delta_version:
-        return "the prediction table was restored to an earlier Delta version"
+        return "the table was restored to an earlier Delta version"
     return ""
 
 

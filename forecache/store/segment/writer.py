@@ -133,5 +133,5 @@ def duplicate_error(named: list[str], count: int) -> InputError:
     listed = ", ".join(repr(key) for key in named)
     return InputError(
         f"{count} keys occur more than once in what is to be published, such as {listed}.",
-        remedy="Remove the duplicate rows from the prediction table and publish again.",
+        remedy="Remove the duplicate rows from the table and publish again.",
     )
