@@ -164,4 +164,4 @@ from shop.views import HOUSEHOLD_PRODUCT, PRODUCT
     (tmp_path / "search_of_the_readme.py").write_text(in_the_shop + realtime)
     monkeypatch.syspath_prepend(PROJECT_ROOT / "examples" / "shop")
     monkeypatch.syspath_prepend(tmp_path)
-    assert importlib.import_module("search_of_the_readme").search.feature_names == ("bought", "popularity")
+    assert importlib.import_module("search_of_the_readme").search.feature_names == ("bought_before", "popularity")
