@@ -1,14 +1,11 @@
 """Section faults: a model that sleeps, spins, crashes or is stopped, under a constant load; and how soon it is back."""
 
-import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from _store.progress import say
 
 from _realtime import case, home, load, throughput
@@ -18,7 +15,6 @@ KINDS = ("sleep", "spin", "crash", "stop")
 RATE = 200.0
 DEADLINE_MS = 50.0
 """Of the declaration."""
-_WORKERS = "forecache.realtime.workers"
 _STEADY = 20
 """So many answers in a row are the model's once it is back."""
 
@@ -36,37 +32,11 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         # Not held to one core: a model's process is a process beside the reader's.
         with home.reader(settings, "faulty", core=None, BENCH_FAULT=str(switch)) as port:
             say(f"faults: {kind}")
-            found[kind] = run(port, requests, sizes.window_s, lambda kind=kind: begin(kind, switch, port), switch)  # type: ignore[misc]
+            found[kind] = run(port, requests, sizes.window_s, switch, kind)
     return {"rate": RATE, "deadline_ms": DEADLINE_MS, "kinds": found}
 
 
-def begin(kind: str, switch: Path, port: int) -> None:
-    """Let the model fail from now on; a stop hits the processes that run it now, and lasts."""
-    if kind != "stop":
-        switch.write_text(kind)
-        return
-    for process in model_processes(port):
-        process.send_signal(signal.SIGSTOP)
-
-
-def model_processes(port: int) -> list[psutil.Process]:
-    """The processes that run models for the reader at this port."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(_WORKERS in word for word in words) and _serves(process, port):
-            found.append(process)
-    return found
-
-
-def _serves(process: psutil.Process, port: int) -> bool:
-    try:
-        return any(str(port) in parent.cmdline() for parent in process.parents())
-    except psutil.NoSuchProcess:
-        return False
-
-
-def run(port: int, requests: Path, seconds: float, fail: Callable[[], None], switch: Path) -> dict[str, Any]:
+def run(port: int, requests: Path, seconds: float, switch: Path, kind: str) -> dict[str, Any]:
     """A run whose middle third has the fault: figures of the whole, and when the model was back."""
     attack = load.start(port, requests, rate=RATE, seconds=seconds, classes=throughput.CLASSES, spin=False)
     moments: list[float] = []
@@ -74,7 +44,7 @@ def run(port: int, requests: Path, seconds: float, fail: Callable[[], None], swi
     def act() -> None:
         time.sleep(seconds / 3)
         moments.append(time.time())
-        fail()
+        switch.write_text(kind)
         time.sleep(seconds / 3)
         switch.write_text("")
         moments.append(time.time())
@@ -90,23 +60,24 @@ def run(port: int, requests: Path, seconds: float, fail: Callable[[], None], swi
 def recovery(done: load.Load, began: float, ended: float) -> dict[str, Any]:
     """What became of requests before, during and after a fault, by seconds since the start.
 
-    `back_s` is how long after the end of the fault (after its begin, where the model was back before its end) answers
-    were the model's again; infinite where they were not.
+    `back_s` is how long after the end of the fault answers were the model's again, 0 where they were before; where they
+    were not (`is_back`), how long the run went on.
     """
     model = done.with_class(throughput.MODEL)
     phases = {"before": done.due_s < began, "during": (done.due_s >= began) & (done.due_s < ended)}
     phases["after"] = done.due_s >= ended
-    steady = np.convolve(model, np.ones(_STEADY), "full")[_STEADY - 1 :] >= _STEADY
-    during = np.flatnonzero(phases["during"] & ~model)
-    first_lost = during[0] if len(during) else 0
-    later = np.flatnonzero(steady & (np.arange(len(model)) > first_lost))
-    back = float(done.due_s[later[0]]) if len(later) else np.inf
-    healed_itself = len(during) > 0 and back < ended
+    lost = np.flatnonzero(phases["during"] & ~model)
+    back, is_back = ended, True
+    if len(lost):
+        steady = np.convolve(model, np.ones(_STEADY), "full")[_STEADY - 1 :] >= _STEADY
+        later = np.flatnonzero(steady & (np.arange(len(model)) > lost[0]))
+        is_back = len(later) > 0
+        back = float(done.due_s[later[0]] if is_back else done.due_s[-1])
     return {
         "over_deadline": int((done.latency_ms > DEADLINE_MS).sum()),
         "model_share": {name: float(model[chosen].mean()) for name, chosen in phases.items() if chosen.any()},
-        "back_s": min(max(back - (began if healed_itself else ended), 0.0), 1e9),
-        "healed_itself": healed_itself,
+        "back_s": max(back - ended, 0.0),
+        "is_back": is_back,
         "began_s": began,
         "ended_s": ended,
     }

@@ -23,7 +23,7 @@ def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, An
     path = f"/v1/{model}"
     with home.reader(settings, model, core=SERVER_CORE) as port:
         plain = load.write_requests(work / "overload.requests", bodies, path)
-        best = throughput.best(port, plain, sizes, LIMITS, 2_000.0, of_model=True)
+        best = throughput.best(port, plain, sizes, LIMITS, 2_000.0)
         stamped = load.write_requests(work / "overload.requests", bodies, path, stamped=True)
         runs = {}
         for factor in FACTORS:

@@ -76,6 +76,7 @@ def test_a_server_that_is_slow_at_every_rate_or_fails_has_none() -> None:
     assert best_rate.search(lambda _: {"failed": 1, "p99_ms": 1.0, "p999_ms": 1.0}, Limits(5.0), first=300.0) == 0.0
     assert not Limits(5.0, 15.0).met_by({"failed": 0, "p99_ms": 1.0, "p999_ms": 16.0})
     assert Limits(5.0).met_by({"failed": 0, "p99_ms": 5.0, "p999_ms": 99.0})
+    assert not Limits(5.0).met_by({"failed": 0, "p99_ms": 1.0, "p999_ms": 1.0, "lower_share": 0.002})
     assert Limits(5.0, 15.0).times(2) == Limits(10.0, 30.0)
 
 
@@ -94,14 +95,14 @@ def test_the_time_until_the_model_is_back_counts_from_the_end_of_its_fault(
     found = recovery(loaded([1.0] * 300, classes=classes), 1.0, 2.0)
     assert found["back_s"] == pytest.approx(0.3)
     assert found["model_share"] == {"before": 1.0, "during": 0.0, "after": pytest.approx(0.7)}
-    # One that heals while the fault lasts, such as a stopped process that is replaced.
     healed = recovery(
-        loaded([1.0] * 300, classes=np.where((np.arange(300) >= 100) & (np.arange(300) < 140), 2, 1)), 1.0, 2.0
+        loaded([1.0] * 300, classes=np.where((np.arange(300) >= 100) & (np.arange(300) < 140), 2, 1)), 1, 2
     )
-    assert healed["healed_itself"]
-    assert healed["back_s"] == pytest.approx(0.4)
+    assert healed["back_s"] == 0.0
+    assert recovery(loaded([1.0] * 300), 1.0, 2.0)["back_s"] == 0.0
     never = recovery(loaded([1.0] * 300, classes=np.where(np.arange(300) >= 100, 2, 1)), 1.0, 2.0)
-    assert never["back_s"] == 1e9
+    assert not never["is_back"]
+    assert never["back_s"] == pytest.approx(0.99)
     late = recovery(loaded([1.0] * 299 + [51.0]), 1.0, 2.0)
     assert late["over_deadline"] == 1
 
@@ -141,7 +142,7 @@ def test_features_differ_by_key_column_and_publish() -> None:
 
 
 def rate_section() -> dict[str, Any]:
-    run = {"p50_ms": 0.3, "p99_ms": 2.0, "p999_ms": 4.0}
+    run = {"p50_ms": 0.3, "p99_ms": 2.0, "p999_ms": 4.0, "lower_share": 0.0}
     servers = {
         best_rate.OURS: {"rate": 4_000.0, "runs": [run, run, run], "timings_ms": {"parse": [0.01, 0.02, 0.03]}},
         "FastAPI": {"rate": 800.0, "runs": [run], "p99_limit_ms": 5.0},

@@ -1,12 +1,13 @@
 """A model that fails in a way that a file names, for as long as it names it."""
 
 import os
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
 
 SWITCH = "BENCH_FAULT"
-"""Names the file; what it holds is "", "sleep", "spin" or "crash"."""
+"""Names the file; what it holds is "", "sleep", "spin", "crash" or "stop"."""
 
 
 def model(features: Mapping[str, Any]) -> Any:
@@ -23,4 +24,6 @@ def model(features: Mapping[str, Any]) -> Any:
             pass
     elif fault == "crash":
         os.abort()
+    elif fault == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     return features["h0"] + features["p00"] + features["p01"]
