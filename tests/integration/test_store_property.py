@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_tables import NIGHT, OPEN_RULES, SCORED_AT, append, churn, prediction_table, predictions, upsert, write_night
+from view_tables import OPEN, features, household, require_rows, write_features
 
 from forecache.settings import load_settings
 from forecache.store import open_store, publish
@@ -93,3 +94,39 @@ def test_base_plus_deltas_equals_a_rebuild(first: dict, rounds: list, max_segmen
             assert rebuilt.statistics["nulls"] == served.statistics["nulls"]
             store.rollback(served.version)  # later rounds go on from the deltas, not from the rebuild
             store.unquarantine(rebuilt.version)
+
+
+FEATURE_KEYS = st.tuples(st.sampled_from(["a", "b|", "%"]), st.integers(-2, 12))
+NUMBERS = st.none() | st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0])
+FEATURES = st.dictionaries(
+    FEATURE_KEYS,
+    st.tuples(NUMBERS, st.none() | st.integers(-(2**24), 2**24), st.none() | st.lists(NUMBERS, min_size=3, max_size=3)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    nights=st.lists(st.tuples(st.booleans(), FEATURES), min_size=2, max_size=4),
+    max_segments=st.sampled_from([1, 2, 16]),
+)
+def test_published_features_are_those_of_the_table_to_the_bit(nights: list, max_segments: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        current = load_settings(home=Path(folder) / "home")
+        view = household(replace(OPEN, max_segments=max_segments))
+        night, rows = NIGHT, {}
+        for starts_anew, changed in nights:
+            rows = changed if starts_anew else rows | changed
+            night += timedelta(days=starts_anew)
+            write_features(current, features(rows, night=night), night=night)
+            publish(current, view)
+            store = open_store(current, "household")
+            with store.snapshot() as snapshot:
+                require_rows(snapshot, rows)
+                served = snapshot.manifest.content_hash
+            publish(current, view, full=True)
+            rebuilt = store.current()
+            assert rebuilt is not None
+            assert rebuilt.content_hash == served
