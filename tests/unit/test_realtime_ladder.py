@@ -121,6 +121,11 @@ def test_a_store_that_is_too_old_for_its_policy_is_left_out(stores: Stores) -> N
     assert answered.rung == "order_given"
 
 
+def test_a_store_on_another_machine_is_left_out(stores: Stores) -> None:
+    stores.served["popular"].snapshot = SimpleNamespace(get_entries=None)  # type: ignore[assignment]
+    assert below(request(["a"], household=9), rungs_of(LADDER), stores.served, NOW).rung == "order_given"
+
+
 @pytest.mark.parametrize("value", [None, "text", [1.0], {"a": 1.0}])
 def test_what_is_no_number_in_a_store_is_no_score(stores: Stores, value: object) -> None:
     stores.popular({"a": value, "b": 1})

@@ -9,6 +9,7 @@ from forecache.pipeline.realtime import ladder
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.request.parsed import ParsedRequest
+from forecache.store import Snapshot
 
 Served = Mapping[str, Answers]
 
@@ -112,7 +113,8 @@ class _Numbers:
         """Float [n, d], or [1, d] where the key is of the request alone; NaN where there is no row."""
         declared = self._declared
         answers = served.get(declared.store)
-        if answers is None:
+        # A store on another machine may be what keeps the model from answering; waiting for it would stop all others.
+        if answers is None or not isinstance(answers.snapshot, Snapshot):
             raise Unavailable
         if now >= answers.valid_until:
             answers.refresh(now)
@@ -124,7 +126,7 @@ class _Numbers:
         keys = keys_of(answers.manifest.key, declared.key, request)
         used[declared.store] = answers
         if answers.manifest.is_packed:
-            matrix: np.ndarray = answers.snapshot.matrix(keys)[0]  # type: ignore[attr-defined]
+            matrix: np.ndarray = answers.snapshot.matrix(keys)[0]
             return matrix if len(places) == matrix.shape[1] else matrix[:, places]
         found = answers.rows(keys)
         return np.array([[np.nan if row is None else _number(row[field])] for row in found])
