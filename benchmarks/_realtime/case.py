@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 CANDIDATES = 50
+_CATEGORIES = 400
 HOUSEHOLD, PRODUCT = "household_id", "product_id"
 HOUSEHOLD_FEATURES = tuple(f"h{number}" for number in range(8))
 PRODUCT_FEATURES = tuple(f"p{number:02}" for number in range(24))
@@ -42,12 +43,21 @@ def matrix_of(household: int, candidates: np.ndarray) -> np.ndarray:
     return np.hstack([np.repeat(mine, len(candidates), axis=0), theirs])
 
 
-def bodies(count: int, num_keys: int, seed: int) -> list[dict[str, Any]]:
-    """Requests of random households, each with random products."""
+def bodies(count: int, num_keys: int, seed: int, *, scattered: bool = False) -> list[dict[str, Any]]:
+    """Requests of random households, each with the 50 best sellers of one of 400 categories, in any order.
+
+    Args:
+        scattered: With 50 products at random of all instead.
+    """
     rng = np.random.default_rng(seed)
+    groups = min(_CATEGORIES, num_keys // CANDIDATES)
+    sellers = np.random.default_rng(0).permutation(num_keys)[: groups * CANDIDATES].reshape(groups, CANDIDATES)
     found = []
     for _ in range(count):
-        products = rng.choice(num_keys, CANDIDATES, replace=False)
+        if scattered:
+            products = rng.choice(num_keys, CANDIDATES, replace=False)
+        else:
+            products = rng.permutation(sellers[int(rng.integers(groups))])
         found.append({HOUSEHOLD: int(rng.integers(num_keys)), "candidates": products.tolist()})
     return found
 

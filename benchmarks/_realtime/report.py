@@ -53,6 +53,9 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
             rows.append(Row(f"{title} at that rate", Value.of(run[quantile] for run in ours["runs"]), "ms"))
         lower = Value.of(100 * run["lower_share"] for run in ours["runs"])
         rows.append(Row("Answers at that rate with an item of a lower rung than the model", lower, "%"))
+    if "scattered" in section:
+        rate = Value.of([_rate(section["scattered"])])
+        rows.append(Row("The same with candidates at random among all products (short runs)", rate, "/s"))
     for stage, values in ours.get("timings_ms", {}).items():
         rows.append(Row(f"Time of one request alone, {stage}", Value.of([float(np.median(values))]), "ms"))
     peers = {name: server for name, server in section["servers"].items() if name != OURS}

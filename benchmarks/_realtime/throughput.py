@@ -38,6 +38,10 @@ def measure(work: Path, sizes: Sizes, model: str) -> dict[str, Any]:
         requests = load.write_requests(work / "ours.requests", [*map(case.encoded, bodies)], path)
         record["servers"][OURS] = best(port, requests, sizes, LIMITS, _FIRST_OURS)
         record["servers"][OURS]["timings_ms"] = timings(port, path, bodies)
+        anywhere = case.bodies(REQUESTS, sizes.keys, seed=12, scattered=True)
+        requests = load.write_requests(work / "ours.requests", [*map(case.encoded, anywhere)], path)
+        rate = record["servers"][OURS]["rate"] or _FIRST_OURS
+        record["scattered"] = searched(port, requests, sizes, LIMITS, rate, of_model=True)
     views = {"household": sizes.keys, "product": sizes.keys}
     # Redis runs beside the load generator, so that the server has its core to itself.
     with peer_data.redis(work / "redis", views, OTHER_CORE) as socket:
