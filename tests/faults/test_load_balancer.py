@@ -200,6 +200,13 @@ def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, 
     assert [each[2] for server in others for each in server.seen] == [b"a" * 4000 + b"b" * 4000] * sent
 
 
+def test_a_body_larger_than_a_balancer_keeps_arrives_whole(balancer: Balancer, tmp_path: Path) -> None:
+    body = b"x" * 900_000
+    with upstreams(balancer, tmp_path, "ok", "ok", "ok") as (servers, url):
+        assert httpx.post(f"{url}/v1/churn", content=body).status_code == 200
+    assert [each[2] == body for server in servers for each in server.seen] == [True]
+
+
 def until_seen(broken: Upstream, answered: Callable[[], bool]) -> int:
     """Ask until the broken one was asked too; how often that took."""
     for sent in range(1, 40):
