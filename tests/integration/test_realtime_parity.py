@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from bento_server import bento_server
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from parity_code.models import NOT_A_NUMBER, one_feature
+from parity_code.models import NOT_A_NUMBER, chosen_feature
 from parity_code.scoring import SCHEMA, scoring
 from parity_code.transforms import FEATURES, mixed
 from reader_support import RunningReader, running_reader
@@ -52,6 +52,7 @@ REQUEST = (
     RequestField("city", "string", default="nowhere"),
     RequestField("at", "timestamp"),
     RequestField("on", "date", default=date(2026, 2, 28)),
+    RequestField("chosen", "bigint", default=0),
 )
 CANDIDATES = Candidates(
     (
@@ -147,12 +148,12 @@ class World:
     settings: Settings
     reader: RunningReader
     bento: str
-    bento_models: Mapping[str, BentoModel]
+    chosen_in_bento: BentoModel
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A reader with the model, and with one for each feature that tells its bits; BentoML with the model."""
+    """A reader and BentoML with the model, and with one that tells the bits of a feature."""
     folder = tmp_path_factory.mktemp("parity")
     settings = load_settings(home=folder / "home", spark_master="local[2]")
     write_packed(
@@ -168,15 +169,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "warmup": [b'{"household_id": 1, "at": "2026-03-01T08:30:00Z", "candidates": [{"product_id": "a"}]}'],
     }  # fmt: skip
     make_release(settings, name="parity", **common)
-    models = {}
-    for place in range(len(FEATURES)):
-        name = f"feature{place}"
-        make_release(settings, name=name, model=one_feature(len(FEATURES), place), version=place + 2, **common)
-    for name in ("parity", *(f"feature{place}" for place in range(len(FEATURES)))):
+    make_release(settings, name="chosen", model=chosen_feature(len(FEATURES)), version=2, **common)
+    for name in ("parity", "chosen"):
         write_bento(settings, name, folder / name)
-        models[name] = BentoModel(folder / name / name / "releases" / "00000001", settings.store_path)
+    chosen = BentoModel(folder / "chosen" / "chosen" / "releases" / "00000001", settings.store_path)
     with running_reader(settings) as reader, bento_server(folder / "parity", settings) as url:
-        yield World(settings, reader, url, models)
+        yield World(settings, reader, url, chosen)
 
 
 @pytest.mark.slow
@@ -198,14 +196,14 @@ def test_every_place_computes_the_same_bits(world: World, spark: Any, asked: lis
             for found in ways:
                 assert bits(found) == bits(wanted), request
             shown = np.where(np.isnan(matrix), NOT_A_NUMBER, matrix)
-            for place, name in enumerate(FEATURES):
-                model = f"feature{place}"
-                if request.is_json:
-                    found = scores_of(world.bento_models[model].ask(in_json(request)), request)
+            for place, name in enumerate(FEATURES[:-1]):
+                one = replace(request, request={**request.request, "chosen": place})
+                if one.is_json:
+                    found = scores_of(world.chosen_in_bento.ask(in_json(one)), one)
                     assert bits(found) == bits(shown[:, place]), (name, found, shown[:, place], request)
-                    found = by_json(http, world.reader.url, request, model)
+                    found = by_json(http, world.reader.url, one, "chosen")
                 else:
-                    found = by_tensors(http, world, request, model)
+                    found = by_tensors(http, world, one, "chosen")
                 assert bits(found) == bits(shown[:, place]), (name, found, shown[:, place], request)
 
 

@@ -9,11 +9,12 @@ from forecache.pipeline.realtime.rows import Rows
 FEATURES = (
     "low_bits", "high_bits", "weight", "weight_sign", "gold", "city", "city_size", "second", "microsecond", "day",
     "product", "price", "price_sign", "price_root", "stock", "spend", "visits", "popularity", "known", "mixed",
+    "chosen",
 )  # fmt: skip
 
 
 def mixed(rows: Rows) -> np.ndarray:
-    """float32 [n, 20]."""
+    """float32 [n, 21]; the last one says which of the others the model `chosen_feature` gives back."""
     household, weight, price, stock = rows["household_id"], rows["weight"], rows["price"], rows["stock"]
     spend, popularity = rows.feature("household", "spend_28d"), rows.feature("product", "popularity")
     at, on = rows["at"], rows["on"]
@@ -39,6 +40,7 @@ def mixed(rows: Rows) -> np.ndarray:
         popularity,
         rows.found("product").astype(np.float32) + 2 * rows.found("household"),
         spend * np.float32(1 / 3) + popularity.astype(np.float64) * weight,
+        rows["chosen"],
     ]
     return np.column_stack([column.astype(np.float32) for column in columns])
 
