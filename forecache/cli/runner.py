@@ -40,9 +40,9 @@ def chosen_nightly(settings: Settings, names: Sequence[str]) -> list[str]:
 
 
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The given names, each checked; those of all pipelines, without the recommenders, if none is given."""
+    """The given names, each checked; those of all pipelines and real-time models if none is given."""
     if not names:
-        return list(load_pipelines(settings))
+        return [*load_pipelines(settings), *read_project(settings).realtime]
     return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]
 
 

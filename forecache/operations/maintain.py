@@ -18,7 +18,7 @@ from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
-from forecache.pipeline import Pipeline, Served, Source, TableSource
+from forecache.pipeline import Pipeline, Realtime, Served, Source, TableSource
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.names import TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
@@ -66,9 +66,9 @@ def maintain(
 def foreign_tables(settings: Settings) -> dict[str, str]:
     """Existing tables that lie in the lake's folder and are only read, with the name of a source that reads each."""
     project = read_project(settings)
-    served = project.served.values()
-    sources = [source for each in (*served, *project.mailings.values()) for source in each.all_sources]
-    own = {name for each in served for name in own_tables(each)}
+    making = (*project.served.values(), *project.realtime.values())
+    sources = [source for each in (*making, *project.mailings.values()) for source in each.all_sources]
+    own = {name for each in making for name in own_tables(each)}
     found = {}
     for source in sources:
         if isinstance(source, TableSource):
@@ -78,12 +78,12 @@ def foreign_tables(settings: Settings) -> dict[str, str]:
     return found
 
 
-def own_tables(each: Served) -> Iterator[str]:
-    """The tables that a pipeline, a recommender and their landed sources write."""
+def own_tables(each: Served | Realtime) -> Iterator[str]:
+    """The tables that a pipeline, a recommender, a real-time model and their landed sources write."""
     for source in each.all_sources:
         if isinstance(source, Source):
             yield from (source.raw_table, source.quarantine_table)
-    yield each.served_table
+    yield each.training_pipeline.training_table if isinstance(each, Realtime) else each.served_table
     if isinstance(each, Pipeline):
         yield from (each.feature_table, each.training_table, each.challenger_table)
 

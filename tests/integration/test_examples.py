@@ -11,6 +11,7 @@ import pyarrow.compute
 import pytest
 from deltalake import DeltaTable
 from offered_project.pipelines.offers import SHOWN, offers
+from offered_project.pipelines.takers import takers
 from offered_project.transforms import FEATURES
 from offered_project.views import VISITS
 from offered_sample import NIGHT, Shown, Visit, expected, land_offers, shown, visits
@@ -24,9 +25,13 @@ from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline.realtime.building import RowsBuilder, transformed
 from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.request.parsed import ParsedRequest
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
+from forecache.training.launch import train
 
+pytestmark = pytest.mark.slow
 BOUGHT, ASKED = visits(), shown()
 
 
@@ -119,16 +124,21 @@ def test_a_request_is_whole_in_a_file_and_in_order(landed: Settings, built: Any)
 def test_it_is_current_until_something_changes(landed: Settings, built: Any, spark: Any) -> None:
     again = build_examples(spark, landed, offers, NIGHT)
     assert (again.skipped, again.delta_version, again.details) == (True, built.delta_version, built.details)
-    older = replace(offers, lookups=(replace(offers.lookups[0], max_age_h=8.0), *offers.lookups[1:]))
+    # Features as of the day before are published at six, and do not count from eight o'clock on.
+    six = replace(offers.trained_examples, published_h=6.0)
+    older = replace(offers, examples=six, lookups=(replace(offers.lookups[0], max_age_h=8.0), *offers.lookups[1:]))
     aged = build_examples(spark, landed, older, NIGHT)
     assert not aged.skipped
     table = written(landed)
     at = {(row.request, row.place): row.at for row in ASKED}
-    keys = zip(table["request_id"].to_pylist(), table["position"].to_pylist(), strict=True)
+    keys = list(zip(table["request_id"].to_pylist(), table["position"].to_pylist(), strict=True))
     hours = np.array([at[key].hour for key in keys])
     spend = table["spend_3d"].to_numpy(zero_copy_only=False)
-    assert np.isnan(spend[hours >= 8]).all()
-    assert not np.isnan(spend[hours < 8]).all()
+    assert np.isnan(spend[(hours >= 8) | (hours < 6)]).all()
+    assert not np.isnan(spend[(hours >= 6) & (hours < 8)]).all()
+    earlier = expected(BOUGHT, [replace(row, at=row.at - timedelta(days=row.at.hour < 6)) for row in ASKED])
+    popular = [earlier[key][0] for key in keys]
+    np.testing.assert_array_equal(table["popularity"].to_numpy(zero_copy_only=False), np.array(popular, np.float32))
     assert not build_examples(spark, landed, offers, NIGHT).skipped
     assert build_examples(spark, landed, offers, NIGHT, rebuild=True).delta_version == aged.delta_version + 2
 
@@ -199,20 +209,37 @@ def test_examples_that_could_not_be_asked_are_refused_and_the_table_stays(
         ({"price": None}, "The examples of 'offers' lack the column 'price'. Return it from compute"),
         ({"product_id": lambda frame: frame.position}, "'product_id' of the examples of 'offers' is a int"),
         ({"household_id": lambda frame: frame.position.cast("bigint")}, "has several values of 'household_id'"),
-        ({"position": lambda frame: F.lit(0)}, "has two candidates in one place"),
-        ({"request_id": lambda frame: F.concat("household_id", "channel")}, "has several values of"),
-        ({"household_id": lambda frame: F.lit(None).cast("bigint")}, "The request field 'household_id' is missing"),
-        ({"taken": lambda frame: F.lit(0.5)}, "The label 'taken' .* is 0.5 in .* whole numbers from 0 to 30"),
-        ({"taken": lambda frame: F.lit(31)}, "The label 'taken' .* is 31.0"),
-        ({"event_timestamp": lambda frame: F.lit("2020-01-01").cast("timestamp")}, "The train split .* has no request"),
+        ({"taken": lambda frame: F.lit(0.5)}, "The label 'taken' .* is 0.5 in .* rows"),
     ]
     for columns, message in cases:
         with pytest.raises(InputError, match=message):
             build_examples(spark, landed, changed_examples(**columns), NIGHT)
-    fewer = replace(offers, candidates=replace(offers.candidates, most=3))
-    with pytest.raises(InputError, match=r"has \d candidates. At most 3 are asked"):
-        build_examples(spark, landed, fewer, NIGHT)
     assert DeltaTable(landed.table_uri("training_set_offers")).version() == version
+
+
+def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, spark: Any) -> None:
+    result = build_examples(spark, landed, takers, NIGHT)
+    assert result.details["as_of"]["test"] == ["2026-01-14", "2026-01-15", "2026-01-16"]
+    assert result.details["as_of"]["validation"] == ["2026-01-12", "2026-01-13"]
+    assert result.details["splits"] == result.details["requests"]
+    table = DeltaTable(landed.table_uri("training_set_takers")).to_pyarrow_table()
+    assert set(table["position"].to_pylist()) == {0}
+    by_request: dict[str, list[Shown]] = {}
+    for row in ASKED:
+        by_request.setdefault(row.request, []).append(row)
+    for request, shown_then, took, worth, is_app in zip(
+        *(table[name].to_pylist() for name in ("request_id", "shown", "took", "worth", "is_app")), strict=True
+    ):
+        rows = by_request[request]
+        assert (shown_then, took) == (len(rows), max(row.taken for row in rows))
+        assert (worth, is_app) == ((2.0, 1.0) if rows[0].channel == "app" else (1.0, 0.0))
+    texts = json.loads(recorded_requests_file(landed, "takers").read_bytes())
+    assert set(json.loads(texts[0])) == {"household_id", "channel", "shown"}
+    trained = train(landed, takers.training_pipeline, NIGHT)
+    version = register(landed, takers.training_pipeline, trained).details["model_version"]
+    verdict = run_gate(landed, takers.training_pipeline, version, actor="test")
+    assert np.isfinite(verdict.metrics["roc_auc"])
+    assert {"calibration", "latency_ms"} <= {check.name for check in verdict.checks}
 
 
 def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:

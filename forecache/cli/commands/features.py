@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from forecache.pipeline import FeatureView
+    from forecache.pipeline import FeatureView, Pipeline, Realtime
     from forecache.settings import Settings
 
 
@@ -80,16 +80,17 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
     Raises:
         NotFoundError: Nothing has one of the names.
     """
-    from forecache.pipeline import load_pipelines
+    from forecache.pipeline.loading import read_project
 
-    pipelines = load_pipelines(current)
-    known = {view.name: view for pipeline in pipelines.values() for view in pipeline.views}
+    project = read_project(current)
+    users: dict[str, Pipeline | Realtime] = {**project.pipelines, **project.realtime}
+    known = project.views | {view.name: view for each in users.values() for view in each.views}
     found: dict[str, FeatureView] = {}
     for name in names:
-        if name not in pipelines and name not in known:
-            listed = ", ".join(sorted({*pipelines, *known}))
+        if name not in users and name not in known:
+            listed = ", ".join(sorted({*users, *known}))
             raise NotFoundError(f"There is no pipeline or feature view {name!r}.", remedy=f"There are {listed}.")
-        views = pipelines[name].views if name in pipelines else (known[name],)
+        views = users[name].views if name in users else (known[name],)
         found |= {view.name: view for view in views}
     return list(found.values())
 

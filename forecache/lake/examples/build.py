@@ -79,7 +79,8 @@ def build_examples(
             return _build(spark, settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 
         stage = Stage(settings, STAGE, realtime.name, run_id)
-        row, skipped = stage.once(_inputs(settings, realtime, night, days, pins), build, rebuild=rebuild)
+        inputs = examples_inputs(settings, realtime, night, days, pins)
+        row, skipped = stage.once(inputs, build, rebuild=rebuild)
     return StageResult(
         stage=STAGE,
         subject=realtime.name,
@@ -93,22 +94,27 @@ def build_examples(
     )
 
 
-def _inputs(settings: Settings, realtime: Realtime, night: date, days: Mapping[str, Sequence[date]], pins: Pins) -> str:
+def examples_inputs(
+    settings: Settings, realtime: Realtime, night: date, days: Mapping[str, Sequence[date]], pins: Pins
+) -> str:
+    """All that a training set depends on: rows that it may see, declared values, the code of the project."""
     examples, (first, last) = realtime.trained_examples, span_of(days)
     before = first - timedelta(days=examples.history_days)
     raw = source_states(settings, examples.sources, [night], pins=pins)[night]
     raw += "".join(state_history(settings, source, before, night, pins=pins) for source in examples.sources)
-    views = " ".join(f"{view.name}={_known(settings, view, first, last, pins)}" for view in realtime.views)
+    seen = first - _DAY * (2 if examples.published_h else 1)
+    views = " ".join(f"{view.name}={_known(settings, view, seen, last - _DAY, pins)}" for view in realtime.views)
     ages = ",".join(f"{each.called}:{each.max_age_h}" for each in realtime.lookups)
     of_splits = ",".join(f"{split}:{days[split][0]}..{days[split][-1]}" for split in SPLITS)
     most = realtime.candidates.most if realtime.candidates else 1
-    return f"{raw} {views} ages={ages} most={most} examples={realtime.examples_fingerprint} days={of_splits}"
+    read = f"ages={ages} published={examples.published_h} most={most} days={of_splits}"
+    return f"{raw} {views} {read} examples={realtime.examples_fingerprint}"
 
 
 def _known(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:
-    """A text that differs wherever the features differ that requests of some days may see."""
-    end = min(last - _DAY, view.end or last)
-    start = min(max(first - _DAY, view.start), end)
+    """A text that differs wherever the features of some as-of dates differ."""
+    end = min(last, view.end or last)
+    start = min(max(first, view.start), end)
     nights = [start + timedelta(days=number) for number in range((end - start).days + 1) if start >= view.start]
     inputs = view_inputs(settings, view, nights, pins=pins)
     return xxhash.xxh3_128_hexdigest("\n".join(f"{night} {inputs[night]}" for night in nights).encode())

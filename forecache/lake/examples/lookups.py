@@ -32,10 +32,12 @@ def look_up(
     """The rows of requests with a column for each look-up: an array of float in the order of `Lookup.columns`, NaN for
     a feature that is null; null where the view has no row of the key, or one that is older than `Lookup.max_age_h`.
 
-    A request sees the as-of date that ended at or before it was made; after the end of a view's data, its last.
+    A request sees the as-of date that had ended, and was published, when it was made; after the end of a view's data,
+    its last.
     """
     for lookup in realtime.lookups:
-        requests = _joined(spark, settings, lookup, requests, pins, progress)
+        seen = seen_date(EVENT_TIMESTAMP, lookup.view, published_h=realtime.trained_examples.published_h)
+        requests = _joined(spark, settings, lookup, requests, seen, pins, progress)
     return requests
 
 
@@ -44,13 +46,13 @@ def _joined(
     settings: Settings,
     lookup: Lookup,
     requests: "DataFrame",
+    seen: "Column",
     pins: Pins | None,
     progress: Progress,
 ) -> "DataFrame":
     from pyspark.sql import functions as F
 
     view, column, names = lookup.view, matrix_column(lookup.called), requests.columns
-    seen = seen_date(EVENT_TIMESTAMP, view)
     nights = sorted(row[0] for row in requests.select(seen).distinct().collect() if row[0] is not None)
     if not nights:
         return requests.withColumn(column, F.lit(None).cast("array<float>"))

@@ -3,7 +3,7 @@
 Runs in Spark's Python workers: a partition has whole requests, their rows in order.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +32,38 @@ def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> 
 
     The job that reads them fails where a request cannot be asked; see `forecache.lake.refusals.refusal_in`.
     """
-    copied = [REQUEST_ID, POSITION, AS_OF, "split"]
-    labels = list(realtime.trained_examples.columns)
+    labels = realtime.trained_examples.columns
     fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]
     schema = ", ".join([f"{REQUEST_ID} string", f"{POSITION} int", f"{AS_OF} date", "split string", *fields])
     ordered = rows.repartition(files, REQUEST_ID).sortWithinPartitions(REQUEST_ID, POSITION)
-    called: Any = _Requests.of(realtime, copied, labels)
+    called: Any = requests_of(realtime)
     return ordered.mapInArrow(called, schema)
 
 
+def requests_of(realtime: Realtime) -> "Requests":
+    """What is called with the rows of a partition: each request is whole in it, its rows in order."""
+    of, request = realtime.trained_examples, tuple(field.name for field in realtime.request)
+    weight = (of.weight,) if of.weight and of.kind == "ranking" else ()
+    return Requests(
+        realtime.name,
+        RowsBuilder(realtime),
+        Named.of(realtime.transform_path),
+        _described(realtime.transform),
+        realtime.feature_names,
+        request,
+        tuple(field.name for field in realtime.candidates.fields) if realtime.candidates else (),
+        realtime.candidates.most if realtime.candidates else 1,
+        {each.called: (len(each.columns), set(each.by) <= set(request)) for each in realtime.lookups},
+        (EVENT_TIMESTAMP, *request, *weight),
+        of.columns,
+    )
+
+
+_COPIED = (REQUEST_ID, POSITION, AS_OF, "split")
+
+
 @dataclass(frozen=True)
-class _Requests:
+class Requests:
     """What the workers get to call the transform."""
 
     name: str
@@ -55,28 +76,7 @@ class _Requests:
     most: int
     lookups: Mapping[str, tuple[int, bool]]
     constant: tuple[str, ...]
-    copied: Sequence[str]
-    labels: Sequence[str]
-
-    @classmethod
-    def of(cls, realtime: Realtime, copied: Sequence[str], labels: Sequence[str]) -> "_Requests":
-        request = tuple(field.name for field in realtime.request)
-        of = realtime.trained_examples
-        weight = (of.weight,) if of.weight and of.kind == "ranking" else ()
-        return cls(
-            realtime.name,
-            RowsBuilder(realtime),
-            Named.of(realtime.transform_path),
-            _described(realtime.transform),
-            realtime.feature_names,
-            request,
-            tuple(field.name for field in realtime.candidates.fields) if realtime.candidates else (),
-            realtime.candidates.most if realtime.candidates else 1,
-            {each.called: (len(each.columns), set(each.by) <= set(request)) for each in realtime.lookups},
-            (EVENT_TIMESTAMP, *request, *weight),
-            copied,
-            labels,
-        )
+    labels: tuple[str, ...]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
@@ -104,10 +104,10 @@ class _Requests:
             found = {name: known[start : ends_of[name]] for name, (_, known) in looked.items()}
             rows = self.builder.rows(columns, views, found)
             features[start:end] = transformed(transform, self.transform.path, rows, len(self.features))
-        arrays = [batch.column(name) for name in self.copied]
+        arrays = [batch.column(name) for name in _COPIED]
         arrays += [_nullable(features[:, place]) for place in range(len(self.features))]
         arrays += [batch.column(name) for name in self.labels]
-        return pa.RecordBatch.from_arrays(arrays, names=[*self.copied, *self.features, *self.labels])
+        return pa.RecordBatch.from_arrays(arrays, names=[*_COPIED, *self.features, *self.labels])
 
     def _check(self, batch: pa.RecordBatch, starts: np.ndarray) -> None:
         """Refuse requests that could not be asked: several values of one field, a place twice, too many candidates."""

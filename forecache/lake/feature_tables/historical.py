@@ -102,12 +102,17 @@ def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
     return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))
 
 
-def seen_date(timestamp: str, view: FeatureView) -> "Column":
-    """The as-of date of a view that is seen at a timestamp; null before its first."""
+def seen_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
+    """The as-of date of a view that is seen at a timestamp; null before its first.
+
+    Args:
+        published_h: Hours after the end of a date from which it is seen.
+    """
     from pyspark.sql import functions as F
 
+    micros = F.unix_micros(F.col(f"`{timestamp}`").cast("timestamp")) - F.lit(round(published_h * 3_600_000_000))
     # The day before that of the timestamp, UTC: a day ends where the next one begins.
-    seen = F.date_sub(F.to_date(F.col(f"`{timestamp}`").cast("timestamp")), 1)
+    seen = F.date_sub(F.to_date(F.timestamp_micros(micros)), 1)
     last = F.least(seen, F.lit(view.end)) if view.end else seen
     return F.when(last >= F.lit(view.start), last)
 

@@ -19,17 +19,20 @@ class Examples:
     `compute` gets `{source name: rows}`, all events of the dates that are asked for and of the `history_days` before
     them, and `(first, last)`, these dates. It returns a row for each candidate (or one for each request):
     `request_id` (string), `event_timestamp` (timestamp, UTC: when the request was made), `position` (int, from 0: the
-    candidate's place in the request), the fields of the request and of the candidate, and `label`. A request sees the
-    features of the as-of date that ended before it was made.
+    candidate's place in the request), the fields of the request and of the candidate, and `label`: it is called as
+    `compute(rows, first, last)`. A request sees the features of the as-of date that had ended when it was made.
 
     Attributes:
         label: Name of the column.
-        kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, 0.0 and up, compared within
-            its request.
-        weight: A further column, how much a row counts; "": all the same.
+        kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, a whole number from 0 to 30,
+            compared within its request.
+        weight: A further column, how much a row counts, of a ranking a request; "": all the same.
         train_days: Days of requests that a model learns from. Behind them come `validation_days`, then `test_days`,
             which end `horizon_days` before the night of the training, so that every outcome is known.
+        horizon_days: Days after that of a request until its outcome is known; so many lie between two splits, too.
         history_days: Days before the first request that `compute` sees.
+        published_h: Hours after midnight, UTC, at which the features of the day before are published, about: a request
+            that was made earlier sees those of the date before it.
     """
 
     sources: tuple[AnySource, ...]
@@ -41,6 +44,7 @@ class Examples:
     test_days: int = 14
     horizon_days: int = 1
     history_days: int = 0
+    published_h: float = 0.0
     weight: str = ""
 
     def __post_init__(self) -> None:
@@ -48,7 +52,8 @@ class Examples:
         check_value("`Examples`", "sources", self.sources, bool(self.sources), "Declare at least one.")
         check_column("`Examples`", self.label)
         check_least("`Examples`", self, 1, "train_days", "validation_days", "test_days")
-        check_least("`Examples`", self, 0, "horizon_days", "history_days")
+        check_least("`Examples`", self, 0, "horizon_days", "history_days", "published_h")
+        check_value("`Examples`", "published_h", self.published_h, self.published_h <= 24, "It is at most 24.")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -37,3 +37,9 @@ def offered(rows: Rows) -> np.ndarray:
             price,
         ]
     ).astype(np.float32)
+
+
+def taking(rows: Rows) -> np.ndarray:
+    """[offers shown, spend of the household, its visits, whether by app]."""
+    spend, visits = rows.feature("household", "spend_3d"), rows.feature("tastes", "taste_0")
+    return np.column_stack([rows["shown"], spend, visits, rows["channel"] == "app"])

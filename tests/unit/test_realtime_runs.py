@@ -1,0 +1,83 @@
+"""Real-time models among what runs: how they are found, in which order they run, and what a job holds together."""
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from offered_project.pipelines.offers import offers
+from offered_project.views import VISITS, household, product
+
+from assets.released import build_released, views_together
+from forecache.cli.commands.features import find_views
+from forecache.cli.runner import chosen_nightly, chosen_pipelines, chosen_trained
+from forecache.operations.maintain import own_tables
+from forecache.pipeline import Lookup
+from forecache.pipeline.loading import load_nightly, load_trained, read_project
+from forecache.registry.gate.loaded_model import LoadedModel, score
+from forecache.settings import Settings, load_settings
+from jobs.realtime import asked_night_selection
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path, project="offered_project")
+
+
+def test_real_time_models_are_trained_and_run_by_name(home: Settings) -> None:
+    project = read_project(home)
+    assert list(project.trained) == ["offers", "takers"]
+    assert project.trained["offers"] is project.realtime["offers"].training_pipeline
+    assert project.views_of_their_own == {}
+    assert load_nightly(home, "offers") is project.realtime["offers"]
+    assert load_trained(home, "offers").training_table == "training_set_offers"
+    assert chosen_trained(home, []) == chosen_nightly(home, []) == chosen_pipelines(home, []) == ["offers", "takers"]
+    assert [view.name for view in find_views(home, ["offers"])] == ["household", "product", "pair", "taste"]
+    assert [view.name for view in find_views(home, ["pair"])] == ["pair"]
+
+
+def test_real_time_models_run_after_what_they_may_fall_back_on() -> None:
+    from sample_project.pipelines.visits import returns
+
+    from forecache.pipeline.project import Project
+
+    project = Project({"returns": returns}, {}, realtime={"offers": offers})
+    assert list(project.nightly) == ["returns", "offers"]
+    assert "offers" not in project.served
+
+
+def test_maintenance_knows_the_tables_of_a_real_time_model() -> None:
+    assert {"training_set_offers", "raw_shown", "raw_visits", "quarantine_shown"} <= set(own_tables(offers))
+
+
+def test_a_view_whose_source_begins_on_another_day_is_built_by_the_step_that_releases() -> None:
+    later = replace(VISITS, name="later_visits", start=date(2026, 1, 5))
+    apart = replace(product, name="late_product", sources=(later,))
+    realtime = replace(offers, lookups=(Lookup(household), Lookup(apart, name="product"), *offers.lookups[2:]))
+    assert [view.name for view in views_together(realtime)] == ["household", "pair", "taste"]
+    chosen = str(asked_night_selection(realtime))
+    assert "features_household" in chosen
+    assert "features_late_product" not in chosen
+    released = build_released(realtime)
+    assert "published_late_product" in {key.to_user_string() for key in released.dependency_keys}
+
+
+def test_requests_are_scored_one_after_the_other_as_they_are_asked() -> None:
+    seen: list[int] = []
+
+    class Model:
+        output: Any = None
+
+        def predict(self, features: np.ndarray) -> np.ndarray:
+            seen.append(len(features))
+            return features[:, 0]
+
+    features = np.arange(12, dtype=np.float32).reshape(6, 2)
+    scores = score(cast(LoadedModel, Model()), features, sizes=np.array([2, 1, 3]))
+    assert seen == [2, 1, 3]
+    assert scores.tolist() == features[:, 0].tolist()
+    seen.clear()
+    score(cast(LoadedModel, Model()), features)
+    assert seen == [6]
