@@ -62,7 +62,7 @@ def running_path(folder: Path, *, size: int = 1, slots: int = 32, **plan: Any) -
     counters = Counters()
     orders = Orders("faulty_scorer:load", str(folder), 0.005, layout)
     pool = Pool(StaffPlan(size + 1, **plan), orders, loop=loop, counters=counters)
-    path = WorkerPath(pool, counters)
+    path = WorkerPath(pool, counters, name="ranking")
     running = RunningPath(path, loop, folder)
     try:
         pool.open()

@@ -1,6 +1,7 @@
 """The way to a model that runs in processes of its own, guarded by a circuit breaker."""
 
 import asyncio
+import logging
 import sys
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from forecache.errors import UnavailableError
 from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.model_path import Failed, Refused, WorkerLost
+from forecache.realtime.answer.model_path import Failed, NoScores, Refused, WorkerLost
 from forecache.realtime.breaker import PROBE_S, Breaker
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -19,8 +20,10 @@ from forecache.realtime.workers.released import LOAD, layout_of
 from forecache.realtime.workers.staff import StaffPlan
 from forecache.settings import Settings
 
+logger = logging.getLogger("forecache.realtime")
 _FAULTS = (Failed, WorkerLost, Stalled)
 _SLOTS = 64
+_TELL_EVERY_S = 10.0
 _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
 
 
@@ -43,7 +46,7 @@ def open_worker_path(
     plan = StaffPlan(settings.reader_model_processes + 1, grows_bytes=settings.reader_model_growth_bytes)
     pool = Pool(plan, orders, loop=loop, counters=counters)
     pool.open()
-    return WorkerPath(pool, counters)
+    return WorkerPath(pool, counters, name=release.name)
 
 
 class WorkerPath:
@@ -51,7 +54,9 @@ class WorkerPath:
 
     in_loop = False
 
-    def __init__(self, pool: Pool, counters: Counters) -> None:
+    def __init__(self, pool: Pool, counters: Counters, *, name: str) -> None:
+        self._name = name
+        self._told = float("-inf")
         self.pool, self.counters = pool, counters
         self.breaker = Breaker()
         self.times = Times()
@@ -68,7 +73,8 @@ class WorkerPath:
             raise Refused("The circuit breaker is open.")
         try:
             scores = await self.pool.score(request, found, until)
-        except _FAULTS:
+        except _FAULTS as error:
+            self._tell(error)
             was_open = breaker.is_open
             breaker.failed(time.monotonic(), pause_s=max(PROBE_S, self.pool.renewal_s))
             if breaker.is_open and not was_open:
@@ -79,6 +85,13 @@ class WorkerPath:
             counters.add("breaker_open", -1)
         breaker.succeeded()
         return scores
+
+    def _tell(self, error: NoScores) -> None:
+        """Log what went wrong, now and then."""
+        now = time.monotonic()
+        if isinstance(error, Failed) and now - self._told > _TELL_EVERY_S:
+            self._told = now
+            logger.error("The model of %s failed: %s", self._name, error)
 
     def expected_s(self) -> float:
         if not self.breaker.would_allow(time.monotonic()):

@@ -178,6 +178,8 @@ class Pool:
         # Under load a call may wait for others and expire, which is no fault of the process.
         stalled = silent_s > 2 * self._call_s and silent_s > 0.5 * (now - call.sent)
         call.fail(Stalled() if stalled else TooLate())
+        while self._pending and self._pending[0].future.done():
+            self._pending.popleft()
 
     def _lose(self, worker: Worker, cause: str) -> None:
         """Replace a process; a call that it had not begun is handed to another."""

@@ -19,6 +19,8 @@ from forecache.realtime.workers.worker import Worker
 logger = logging.getLogger("forecache.realtime")
 HANG_S, HANG_CALLS = 0.25, 10.0
 """A process without progress for this time, and for this many of the usual time of a call, is killed."""
+LEAST_START_S = 5.0
+"""A replacement has this time to become warm, and so many of the time that the last one took."""
 RETRY_S = 0.3
 """Pause after a process that did not become warm; then one is tried at a time."""
 _DRAIN_S = 2.0
@@ -71,7 +73,7 @@ class Staff:
         self._processes: set[ModelProcess] = set()
         self._starting = 0
         self._retrying = False
-        self._call_s = plan.start_s
+        self._start_s = self._call_s = plan.start_s
         self._fault = ""
         self._closing = False
         self._loop_thread = 0
@@ -161,7 +163,7 @@ class Staff:
         process = ModelProcess(
             self._template,
             self._orders.layout,
-            start_s=self._plan.start_s,
+            start_s=self._start_s,
             call_s=self._call_s,
             grows_bytes=self._plan.grows_bytes,
             on_ready=partial(self._soon, self._ready),
@@ -195,6 +197,7 @@ class Staff:
             return
         # The first may compile what others find compiled; a later one is not waited for if it hangs.
         self._call_s = max(HANG_S, HANG_CALLS * process.memory.head[LONGEST_NS] / 1e9)
+        self._start_s = min(self._plan.start_s, max(LEAST_START_S, HANG_CALLS * process.ready_s))
         worker = Worker(process)
         self.workers.append(worker)
         self._loop.add_reader(worker.descriptor, self._on_readable, worker)
