@@ -53,6 +53,8 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
             rows.append(Row(f"{title} at that rate", Value.of(run[quantile] for run in ours["runs"]), "ms"))
         lower = Value.of(100 * run["lower_share"] for run in ours["runs"])
         rows.append(Row("Answers at that rate with an item of a lower rung than the model", lower, "%"))
+    if not section.get("in_loop", True):
+        rows.append(Row("The model ran in a process of its own, as its calibration found it slow", Value.of([1])))
     if "scattered" in section:
         rate = Value.of([_rate(section["scattered"])])
         rows.append(Row("The same with candidates at random among all products (short runs)", rate, "/s"))
@@ -153,6 +155,8 @@ def _swap_rows(_: str, section: dict[str, Any]) -> list[Row]:
             Value.of([before["max_ms"], after["max_ms"]])),
         Row("Answers by the model with them", Value.of([100 * during["model_share"]]), "%"),
         Row(f"Wrong answers, of {checked['answers']} that were compared", Value.of([checked["wrong"]]), asked=none),
+        Row("Publishes and swaps that began and ended under the load", Value.of([sum(map(len, kinds.values()))]),
+            asked=Asked(len(section["changes"]), of_ratio=False)),
         Row("Versions of the features, and releases, seen in them",
             Value.of([checked["versions"] + checked["releases"]])),
         Row("A publish", _took(kinds["publish"]), "s"),

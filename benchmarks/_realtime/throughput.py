@@ -1,6 +1,7 @@
 """Sections network and trees: the best rate of every server at the same limits, for the same model and answer."""
 
 import contextlib
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def measure(work: Path, sizes: Sizes, model: str) -> dict[str, Any]:
         path = f"/v1/{model}"
         check(port, path, bodies, expected, lambda body: body, lambda answer: answer["items"])
         requests = load.write_requests(work / "ours.requests", [*map(case.encoded, bodies)], path)
+        record["in_loop"] = runs_in_loop(port, model)
         record["servers"][OURS] = best(port, requests, sizes, LIMITS, _FIRST_OURS)
         record["servers"][OURS]["timings_ms"] = timings(port, path, bodies)
         anywhere = case.bodies(REQUESTS, sizes.keys, seed=12, scattered=True)
@@ -164,6 +166,14 @@ def _runner(port: int, requests: Path, seconds: float, tries: list[dict[str, Any
         return figures
 
     return run
+
+
+def runs_in_loop(port: int, model: str) -> bool:
+    """Whether the reader has decided to ask a model in its event loop, as its metrics say."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [line for line in lines if line.startswith("forecache_realtime_runs_in_loop") and f'"{model}"' in line]
+    return bool(found) and float(found[0].rpartition(" ")[2]) > 0
 
 
 def timings(port: int, path: str, bodies: list[dict[str, Any]]) -> dict[str, list[float]]:
