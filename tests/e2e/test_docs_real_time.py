@@ -1,0 +1,57 @@
+"""The tutorial of real-time models: its commands as they stand on the page, from landing files to answers over HTTP."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecache.settings import PROJECT_ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+PAGE = PROJECT_ROOT / "docs" / "real-time-tutorial.md"
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that a text has, wherever they begin."""
+    found, decoder, place = [], json.JSONDecoder(), text.find("{")
+    while place >= 0:
+        try:
+            value, length = decoder.raw_decode(text[place:])
+            found.append(value)
+        except json.JSONDecodeError:
+            length = 1
+        place = text.find("{", place + length)
+    return found
+
+
+def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(tmp_path: Path) -> None:
+    commands = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "\necho\n".join(commands)
+    environment = {
+        **os.environ,
+        "PATH": f"{PROJECT_ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "FORECACHE_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        ["bash", "-c", script.replace("8080", str(port)).replace('PYTHONPATH="', 'PYTHONPATH="$PWD:')],
+        cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = [each for each in _objects(done.stdout) if "rung" in each or "detail" in each]
+    known, unknown, late, refused = answers[-4:]
+    assert (known["rung"], unknown["rung"]) == ("model", "model")
+    assert known["value"]["fraud_score"] > 0.5
+    assert known["stores"]["spending"]["as_of"] == "2026-03-31"
+    assert known["stores"]["spending"]["stale"]
+    assert (late["rung"] in ("last_night", "default"), late["why"]) == (True, "deadline")
+    assert "user" in refused["detail"]
+    assert "fraud 1 (champion) passed the gate" in done.stdout
