@@ -109,7 +109,8 @@ def run(
     """Run PIPELINEs (default: all) for an as-of date or a range of them.
 
     Stages that are current are skipped; a run that was killed continues where it stopped. If one pipeline fails, the
-    others continue, and the command fails at the end.
+    others continue, and the command fails at the end. Of a real-time model, a run publishes what it looks up and
+    releases it; without a champion it trains first.
     """
     if rebuild and job == "ingest":
         raise click.UsageError("Give --rebuild or --job ingest, not both: a landing file is read once.")
@@ -120,7 +121,10 @@ def run(
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @_NIGHT
 def train(pipelines: tuple[str, ...], night: date | None) -> None:
-    """Train PIPELINEs (default: all) for an as-of date, register the models and have the gate judge them."""
+    """Train PIPELINEs (default: all) for an as-of date, register the models and have the gate judge them.
+
+    A real-time model is trained on past requests, and released where the gate lets it through.
+    """
     _run(pipelines, one_range(night, None), "training")
 
 
