@@ -17,7 +17,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.memory import joined_texts
 
-_ENTRY_BYTES = 400
+ENTRY_BYTES = 400
 """Memory of an entry beside its scores: key, array and place in the order."""
 _MARGIN_S = 0.001
 _WEIGHT = 0.05
@@ -106,7 +106,7 @@ class CachedPath:
 
     def _keep(self, key: bytes, scores: np.ndarray, took_s: float) -> None:
         self._compute_s += _WEIGHT * (took_s - self._compute_s) if self._compute_s else took_s
-        size = scores.nbytes + _ENTRY_BYTES
+        size = scores.nbytes + ENTRY_BYTES
         if size > self._most_bytes or key in self._kept:
             return
         scores.flags.writeable = False
@@ -115,7 +115,7 @@ class CachedPath:
         self._bytes += size
         while self._bytes > self._most_bytes:
             _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.nbytes + _ENTRY_BYTES
+            self._bytes -= gone.nbytes + ENTRY_BYTES
         self._counters.add("cache_bytes", self._bytes - before)
 
     def _count(self, name: str) -> None:

@@ -35,14 +35,14 @@ def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
     """Whether a cache of so many bytes saves more time than making its keys takes."""
     cost = {stage: median_and_p99(values)[0] for stage, values in found.stages_ms.items()}
     whole = sum(cost.values())
-    avoided = whole - cost["parse"]
+    avoided = cost["transform"] + cost["model"]
     key = median_and_p99(found.key_ms)[0]
     saved = found.hit_share * avoided - key
     pays = saved > WORTH_SHARE * whole
     count = f"{found.requests:,} request{'s' * (found.requests != 1)}"
     why = (
         f"{found.hit_share:.1%} of {count} repeat an earlier one within {cache_bytes / 2**20:.0f} MiB. A hit saves "
-        f"{avoided * 1e3:.0f} us of look-up, transform and model, every request pays {key * 1e3:.0f} us for the key: "
+        f"{avoided * 1e3:.0f} us of transform and model, every request pays {key * 1e3:.0f} us for the key: "
         f"{saved * 1e3:+.0f} us a request, of {whole * 1e3:.0f} us."
     )
     if found.requests < FEW:

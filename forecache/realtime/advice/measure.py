@@ -15,6 +15,7 @@ from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.calibrate import calibrated_s
 from forecache.realtime.answer.model_path import NoScores
+from forecache.realtime.cache import ENTRY_BYTES, key_of
 from forecache.realtime.lookups.lookups import Lookups
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parse import RequestParser
@@ -23,9 +24,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 STAGES = ("parse", "lookup", "transform", "model")
 _TIMED, _ENOUGH_S = 2_000, 5.0
 """Most requests that are timed, and the time after which no more are."""
-ENTRY_BYTES = 250
-"""What a cached answer takes beside its scores and items: its key, the objects around it."""
-_SCORE_BYTES, _ITEM_BYTES = 8, 40
+SCORE_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,14 @@ def measured(
             began = perf_counter_ns()
             request = parser.parse(body)
             parsed = perf_counter_ns()
-            key = key_of(request)
-            keyed = perf_counter_ns()
-            cache.ask(key, request.length)
+            cache.ask(inputs_of(request), request.length)
             if len(key_ms) >= _TIMED or parsed > end:
                 continue
+            reading = perf_counter_ns()
             found = lookups.read(request, time())
             looked = perf_counter_ns()
+            key_of(request, found)
+            keyed = perf_counter_ns()
             rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
             features = loaded.features_of(rows)
             transformed = perf_counter_ns()
@@ -94,10 +94,10 @@ def measured(
         except (Problem, NoScores, InputError) as error:
             refused, reason = refused + 1, str(error)
             continue
-        moments = (parsed - began, looked - keyed, transformed - looked, scored - transformed)
+        moments = (parsed - began, looked - reading, transformed - keyed, scored - transformed)
         for stage, nanoseconds in zip(STAGES, moments, strict=True):
             stages[stage].append(nanoseconds / 1e6)
-        key_ms.append((keyed - parsed) / 1e6)
+        key_ms.append((keyed - looked) / 1e6)
         if len(calls) < 50:
             calls.append(partial(_score, loaded, request, found))
     if not calls:
@@ -111,8 +111,8 @@ def measured(
     )  # fmt: skip
 
 
-def key_of(request: ParsedRequest) -> bytes:
-    """What a cache would know the inputs of a request by: a hash of all its values, in their order."""
+def inputs_of(request: ParsedRequest) -> bytes:
+    """A hash of all values of a request, in their order."""
     state = xxhash.xxh3_128()
     for name, values in request.columns.items():
         state.update(name.encode())
@@ -140,7 +140,7 @@ class Repetition:
             self.hits += 1
             self._entries.move_to_end(key)
             return
-        size = ENTRY_BYTES + length * (_SCORE_BYTES + _ITEM_BYTES)
+        size = ENTRY_BYTES + length * SCORE_BYTES
         self._entries[key] = size
         self._held += size
         while self._held > self._limit and self._entries:
