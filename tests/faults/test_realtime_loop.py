@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from open_loop import OpenLoop, post
 from ranking_code import faults
 from reader_support import RunningReader, eventually, running_reader
 from realtime_support import write_views
@@ -58,6 +59,7 @@ def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(r
     assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
     assert answer["timings_ms"]["total"] < DEADLINE_MS
     assert httpx.get(f"{reader.url}/v1/product/a").status_code == 200
+    assert ask(reader)["rung"] == "model"  # also while its processes are started
     assert eventually(lambda: runs(reader) == "process", 30)
     assert eventually(lambda: ask(reader)["rung"] == "model", 10)
     again = ask(reader, faults.SPIN)
@@ -66,10 +68,34 @@ def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(r
     assert ask(reader)["rung"] in ("model", "order_given")
 
 
-def test_a_sleep_is_ended_in_time_and_three_of_them_move_the_model_out(reader: RunningReader) -> None:
-    for _ in range(3):
+def test_a_sleep_is_ended_in_time_and_five_of_them_move_the_model_out(reader: RunningReader) -> None:
+    for _ in range(5):
         began = time.monotonic()
         answer = ask(reader, faults.SLEEP)
         assert time.monotonic() - began < 5
         assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
     assert eventually(lambda: runs(reader) == "process", 30)
+
+
+def test_many_times_what_the_model_can_do_is_answered_in_time_and_the_model_goes_on(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
+    write_views(settings)
+    burn = json.dumps(json.loads(a_request()) | {"store_id": faults.BURN}).encode()
+    make_release(settings, transform=faults.misbehave, deadline_ms=300.0, runs="loop", warmup=[burn])
+    sent = post("/v1/ranking", burn)
+    by_model: dict[int, float] = {}
+    with running_reader(settings) as reader:
+        for rate in (100, 600):
+            with OpenLoop(reader.port, lambda _: sent, rate) as load:
+                time.sleep(4)
+            assert not load.lost()
+            answers = [json.loads(one.body) for one in load.asked]
+            by_model[rate] = sum(answer["rung"] == "model" for answer in answers) / load.asked[-1].due_s
+            late = [answer for answer in answers if answer.get("late")]
+            assert len(late) < len(answers) / 10
+            # It knows when it cannot answer by the model: at once, and not only when the deadline has come.
+            assert {answer.get("why") for answer in answers} <= {None, "overload", "deadline"}
+    assert by_model[600] > by_model[100] / 2  # the HTTP of what is given up has its price, but nothing collapses
+    assert by_model[600] < 600 / 3

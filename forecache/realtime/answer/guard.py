@@ -11,7 +11,6 @@ from types import FrameType
 
 _LEAST_NS = 200_000
 _AGAIN_NS = 20_000_000
-_WORKED = 4
 
 
 class Spun(BaseException):
@@ -25,11 +24,11 @@ class Guard:
     spent on it. Code that neither works nor returns is ended when it has no time left.
 
     Attributes:
-        spun: Whether the code that was ended last was at work: it had used a good part of its time on the processor.
+        used_ns: How long the code that was ended last had worked.
     """
 
     def __init__(self) -> None:
-        self.spun = False
+        self.used_ns = 0
         self._is_armed = False
         self._cpu_ns, self._cpu_until, self._until = 0, 0, 0
         self.works = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
@@ -60,7 +59,7 @@ class Guard:
         if self._is_armed:
             used = self._cpu_ns - (self._cpu_until - thread_time_ns())
             if used >= self._cpu_ns or perf_counter_ns() >= self._until:
-                self.spun = used >= self._cpu_ns // _WORKED
+                self.used_ns = used
                 # What catches it gets time to call `disarm`; a loop that catches everything gets the next one.
                 self._cpu_until += _AGAIN_NS
                 self._until += _AGAIN_NS

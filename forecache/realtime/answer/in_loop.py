@@ -16,8 +16,12 @@ logger = logging.getLogger("forecache.realtime")
 SPIN_TIMES, SPIN_LEAST_NS, LEFT_NS = 10, 5_000_000, 25_000_000
 """A call is ended after so many times the calibrated 99th percentile on the processor, at least so long, and after so
 long on the clock."""
-_STRIKES = 3
-"""A model leaves the loop after so many calls in a row that did not work and did not return either."""
+_SPUN_NS = 1_000_000
+"""A call that was ended had spun if it had worked for so long, and twice as long as usual; else it slept, or a busy
+machine kept it waiting."""
+_STRIKES, _SPINS = 5, 3
+"""A model leaves the loop after one call that spun, or so many in a row that were ended otherwise. Until its processes
+are warm it is still asked, unless it spins so often."""
 
 
 class InLoopPath:
@@ -32,19 +36,21 @@ class InLoopPath:
 
     def __init__(self, loaded: LoadedRelease, guard: Guard, *, p99_s: float) -> None:
         self._loaded, self._guard = loaded, guard
-        self._spin_ns = max(SPIN_LEAST_NS, int(SPIN_TIMES * p99_s * 1e9))
-        self._strikes = 0
+        self._usual_ns = int(p99_s * 1e9)
+        self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * self._usual_ns)
+        self._left_ns = max(LEFT_NS, SPIN_TIMES * self._usual_ns)
+        self._strikes, self._spins = 0, 0
         self.p99_s = p99_s
         self.misbehaved = ""
         self.times = Times()
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
-        if self.misbehaved:
+        if self._spins >= _SPINS:
             raise Refused(self.misbehaved)
         loaded, guard, times = self._loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
-            guard.arm(self._spin_ns, min(left_ns, LEFT_NS))
+            guard.arm(self._spin_ns, min(left_ns, self._left_ns))
             try:
                 rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
                 features = loaded.features_of(rows)
@@ -63,10 +69,13 @@ class InLoopPath:
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
     def _ended(self, took_ns: int) -> None:
+        """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor."""
+        used_ns = self._guard.used_ns
         self._strikes += 1
-        if self._guard.spun or self._strikes >= _STRIKES:
+        self._spins += used_ns > max(2 * self._usual_ns, _SPUN_NS)
+        if (self._spins or self._strikes >= _STRIKES) and not self.misbehaved:
             release = self._loaded.release
-            self.misbehaved = f"a call took {took_ns / 1e6:.0f} ms and was ended"
+            self.misbehaved = f"a call worked {used_ns / 1e6:.1f} of {took_ns / 1e6:.1f} ms and was ended"
             logger.error("%s release %d leaves the event loop: %s.", release.name, release.number, self.misbehaved)
 
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:

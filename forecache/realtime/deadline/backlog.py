@@ -7,12 +7,14 @@ newest come first, and a request that cannot get its turn any more is given up w
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable
 from time import perf_counter_ns
 
 from forecache.realtime.deadline.clock import Clock
 from forecache.realtime.deadline.cost import Cost
 
+logger = logging.getLogger("forecache.realtime")
 SLICE_NS = 1_000_000
 """Work for waiting requests between two looks at what has arrived."""
 OVERLOAD = "overload"
@@ -107,6 +109,10 @@ class Backlog:
         run, job.run = job.run, None
         self._count -= 1
         assert run is not None
-        run(why)
+        try:
+            run(why)
+        except Exception:
+            # What waits behind it is answered all the same.
+            logger.exception("A request could not be answered.")
         if not job.done.done():
             job.done.set_result(None)
