@@ -12,6 +12,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import CAUSES, CELLS, Counters
 from forecache.realtime.workers.independence import is_row_independent
 from forecache.realtime.workers.memory import TEXT, Layout, Memory, create_memory
+from forecache.realtime.workers.pool import learned
 from forecache.realtime.workers.scorer import checked
 
 LAYOUT = Layout(
@@ -183,6 +184,15 @@ class TestBreaker:
         breaker.failed(1.0, pause_s=0.7)
         assert not breaker.would_allow(1.6)
         assert breaker.would_allow(1.71)
+
+
+def test_that_a_model_was_slow_is_forgotten_after_three_fast_calls_and_one_slow_call_does_not_count_for_much() -> None:
+    mean = 0.2
+    for _ in range(3):
+        mean = learned(mean, 0.001)
+    assert mean < 0.03
+    mean = 0.001
+    assert learned(mean, 0.02) < 0.002
 
 
 def test_counters_count_in_the_cells_that_they_are_given() -> None:

@@ -21,14 +21,14 @@ from forecache.realtime.workers.worker import Call, Worker
 
 QUEUE_S = 0.003
 """Work that a process is given ahead, so that it need not wait for the loop, and can batch."""
-STALL_S, STALL_CALLS = 0.010, 4.0
+STALL_S, STALL_CALLS = 0.020, 4.0
 """A process without progress for this time, and for this many of the usual time of a call, gets no more requests."""
 _SWEEP_S = 0.05
 _MARGIN_S = 0.001  # timers of the event loop are exact to a millisecond
 _HANDOVER_S = 0.0002
 _FORGET_S = 0.1
 _FIRST_GUESS_S, _LEAST_S = 0.005, 0.00002
-_WEIGHT = 0.05
+_WEIGHT, _FASTER_WEIGHT = 0.05, 0.5
 
 
 class Stalled(TooLate):
@@ -146,8 +146,8 @@ class Pool:
             batch = cells[BATCH]
             if batch:
                 share_s = max(_LEAST_S, cells[SHARE_NS] / 1e9)
-                self._share_s += _WEIGHT * (share_s - self._share_s)
-                self._call_s += _WEIGHT * (share_s * batch - self._call_s)
+                self._share_s = learned(self._share_s, share_s)
+                self._call_s = learned(self._call_s, share_s * batch)
                 self._counters.batch(batch)
 
     def _meet(self, worker: Worker) -> None:
@@ -202,3 +202,8 @@ class Pool:
             if worker.silent_s(now) > hang_s:
                 self._lose(worker, "hung")
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+
+def learned(mean: float, value: float) -> float:
+    """A running mean, which soon forgets that a model was slow: as long as it remembers, few requests may try."""
+    return mean + (_FASTER_WEIGHT if value < mean / 2 else _WEIGHT) * (value - mean)
