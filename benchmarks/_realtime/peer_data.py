@@ -26,6 +26,10 @@ VIEWS = {
     "wide": ("wide_id", case.WIDE_FEATURES, b"w:%d"),
 }
 _CHUNK = 100_000
+_DECISIVE = (
+    "fastapi", "uvicorn", "uvloop", "httptools", "orjson", "redis", "hiredis", "bentoml", "mlserver", "kserve", "feast",
+    "onnxruntime", "lightgbm", "numpy",
+)  # fmt: skip
 
 
 def python_of(name: str) -> Path:
@@ -36,6 +40,13 @@ def python_of(name: str) -> Path:
 def install(*names: str) -> None:
     """Install peers into environments of their own, at pinned versions; again at no cost."""
     run_checked(["bash", ROOT / "benchmarks" / "peers_env.sh", *(f"realtime_{name}" for name in names)])
+
+
+def versions_of(name: str) -> dict[str, str]:
+    """The pinned versions of what decides about a peer's speed."""
+    lines = (PEERS / f"{name}-requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
+    return {each: pinned[each] for each in _DECISIVE if each in pinned}
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ def measure(work: Path, sizes: Sizes, model: str) -> dict[str, Any]:
     expected = case.Expected(models, model)
     bodies = case.bodies(REQUESTS, sizes.keys, seed=2)
     record: dict[str, Any] = {"keys": sizes.keys, "limits": vars(LIMITS), "servers": {}, "absent": {}}
+    record["versions"] = {name: peer_data.versions_of(name) for name in peer_data.NAMES}
     settings = home.serving(work / "home", models, sizes.keys, (model,))
     record["ceiling"] = load.ceiling(work, case.encoded(bodies[0]), (10_000, 30_000), sizes.probe_s)
     with home.reader(settings, model, core=SERVER_CORE) as port:
