@@ -27,7 +27,7 @@ import figures  # noqa: E402  # the benchmarks are no package
 from _common import machine, results  # noqa: E402
 from _common.rows import Asked, Row, Value  # noqa: E402
 from _recommend import report as recommend  # noqa: E402
-from _store import answers, backends, lists, open_loop, rows, servers, summary  # noqa: E402
+from _store import answers, backends, lists, lookups, open_loop, rows, servers, summary  # noqa: E402
 from _store.lake import Curtain  # noqa: E402
 from _store.processes import BenchmarkError  # noqa: E402
 
@@ -327,3 +327,19 @@ def test_every_recommender_that_was_measured_is_beside_ease_and_its_floors_are_o
 
 def test_readme_and_the_document_hold_what_the_results_say() -> None:
     assert not list(figures.differing()), "run `make figures`"
+
+
+def test_look_ups_are_compared_with_redis_and_with_what_is_asked_of_one_segment() -> None:
+    taken = {lookups.BASE: 30e3, lookups.DELTA: 70e3, lookups.REDIS: 600e3}
+    passes = [{"keys": 2, "full_s": 1.0, **{way: {"p50": ns, "p99": 2 * ns} for way, ns in taken.items()}}]
+    found = {row.key: row for row in summary.lookup_rows(passes) if row.key}
+    assert (found[lookups.BASE].ours.median, found[lookups.BASE].ratio, found[lookups.BASE].met) == (30.0, 20.0, True)
+    assert found[lookups.DELTA].met is None
+    passes[0][lookups.BASE]["p50"] = 61e3
+    assert summary.lookup_rows(passes)[0].met is False
+
+
+def test_the_features_of_every_hundredth_key_differ_on_the_second_night() -> None:
+    index = np.arange(200)
+    changed = (lookups.matrix(index, 0) != lookups.matrix(index, 1)).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [0, 100]
