@@ -29,11 +29,12 @@ ASKED = {
 }
 
 
-def release(settings: Settings, version: int = 1, **more: Any) -> None:
-    make_release(
+def release(settings: Settings, version: int = 1, runs: str = "process") -> int:
+    """Its number."""
+    return make_release(
         settings, transform=transforms.rank, request=(*REQUEST, RequestField("fault", "string", default="")),
-        candidates=CANDIDATES, runs="process", deadline_ms=DEADLINE_MS, version=version, **more,
-    )  # fmt: skip
+        candidates=CANDIDATES, runs=runs, deadline_ms=DEADLINE_MS, version=version,
+    ).number  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +149,13 @@ def test_releases_are_swapped_under_load_without_a_failed_request(reader: Runnin
 
 
 def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningReader, shared: Settings) -> None:
-    there = ask(reader)
-    made = make_release(
-        shared, transform=transforms.rank, request=(*REQUEST, RequestField("fault", "string", default="")),
-        candidates=CANDIDATES, runs="loop", deadline_ms=DEADLINE_MS,
-    )  # fmt: skip
-    assert eventually(lambda: ask(reader)["release"] == made.number)
-    here = ask(reader)
+    answers = []
+    for runs in ("process", "loop"):
+        number = release(shared, runs=runs)
+        assert eventually(lambda wanted=number: ask(reader)["release"] == wanted)
+        assert eventually(lambda: ask(reader)["rung"] == "model")
+        answers.append(ask(reader))
+    there, here = answers
     assert there["rung"] == here["rung"] == "model"
     assert there["items"] == here["items"]
     assert metric(reader, 'runs_in_loop{model="ranking"}') == 1

@@ -103,6 +103,22 @@ def test_many_requests_at_once_are_scored_in_batches_with_the_same_bits(running:
     assert counted < running.counters.get("batched_requests") == 500
 
 
+def test_a_model_that_looks_at_all_its_rows_gets_one_request_a_call(tmp_path: Path) -> None:
+    (tmp_path / "listwise").touch()
+    with running_path(tmp_path) as running:
+        path = running.path
+
+        async def together() -> list[np.ndarray]:
+            until = time.monotonic() + 30
+            asked = [(faulty_scorer.request(7), faulty_scorer.found(7, first)) for first in range(100)]
+            return await asyncio.gather(*(path.score(request, found, until) for request, found in asked))
+
+        for first, scores in enumerate(running.run(together())):
+            alone = faulty_scorer.found(7, first).views["view"].sum(axis=1)
+            assert np.array_equal(scores, alone - alone.max())
+        assert running.counters.get("batches_1") == 100
+
+
 @pytest.mark.parametrize("fault", ["sleep150", "sleep400", "spin", "native", "crash", "stop"])
 def test_whatever_the_model_does_no_answer_is_late_and_the_model_is_back_within_a_second(
     running: RunningPath, fault: str

@@ -37,7 +37,8 @@ class FaultyScorer:
             return np.zeros((len(features), 2), np.float32)
         if self._fault() == "nan":
             return np.full(len(features), np.nan, np.float32)
-        return features.sum(axis=1)
+        scores = features.sum(axis=1)
+        return scores - scores.max() if (self._folder / "listwise").exists() else scores
 
     def _fault(self) -> str:
         try:
