@@ -125,11 +125,23 @@ def test_a_release_that_was_made_with_another_version_of_its_runtime_is_refused(
         load_release(folder, 2)
 
 
-def test_code_that_imports_by_a_made_up_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sly.py").write_text(
-        "import importlib\n\ndef rank(rows):\n    return importlib.import_module('a' + 'b').rank(rows)\n"
-    )
+@pytest.mark.parametrize(
+    ("top", "found"),
+    [
+        ("import importlib", "importlib.import_module('a' + 'b').rank"),
+        ("from importlib import import_module as load", "load('a' + 'b').rank"),
+        ("from sys import modules as loaded", "loaded['ab'].rank"),
+        ("import pkgutil", "pkgutil.resolve_name('ab:rank')"),
+        ("from runpy import run_module as run", "run('ab')['rank']"),
+        ("from importlib.util import find_spec, module_from_spec as new", "new(find_spec('ab')).rank"),
+    ],
+)
+def test_code_that_imports_by_a_made_up_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, found: str
+) -> None:
+    (tmp_path / "sly.py").write_text(f"{top}\n\ndef rank(rows):\n    return {found}(rows)\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sly", raising=False)
     import sly  # type: ignore[import-not-found]
 
     with pytest.raises(InputError, match="imports by a name that it makes up"):
