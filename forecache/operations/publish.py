@@ -7,6 +7,9 @@ another scoring run can come between the check and the publish.
 from datetime import date
 
 from forecache.errors import CheckError, ConflictError
+from forecache.lake.feature_tables.feature_rows import code_of
+from forecache.lake.feature_tables.features import STAGE as BUILT
+from forecache.lake.ledger import last_record
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import FeatureView, Pipeline, Served
 from forecache.pipeline.models.trained import require_published
@@ -36,12 +39,15 @@ def publish_night(
 
     Raises:
         InputError: The pipeline is not published.
-        CheckError: The rows were not checked or failed, or their model was rolled back; and what `publish` raises.
+        CheckError: The rows were not checked or failed, their model was rolled back, or features were computed by
+            another declaration; and what `publish` raises.
         ConflictError: A rollback was interrupted a moment ago.
     """
 
     def approve(source: NightSource) -> None:
         _refuse_rolled_back(settings, pipeline, source)
+        if isinstance(pipeline, FeatureView):
+            _refuse_other_features(settings, pipeline, source)
         table, blocking = pipeline.served_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
         if unchecked:
             refuse_failed(settings, table, source.night)
@@ -55,6 +61,17 @@ def publish_night(
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+
+
+def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:
+    """Refuse features that the view computed as it was declared before: the version would say that they are of now."""
+    built = last_record(settings, BUILT, view.name, source.night)
+    code = code_of(built.inputs) if built else ""
+    if code not in ("", view.fingerprint):
+        raise CheckError(
+            f"The features of {view.name} for {source.night} were computed before its declaration or code changed.",
+            remedy=f"`forecache run --night {source.night}` computes and publishes them as they are declared now.",
+        )
 
 
 def _refuse_rolled_back(settings: Settings, pipeline: Served, source: NightSource) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT
-from view_tables import COLUMNS, OPEN, features, household, require_rows, write_features
+from view_tables import COLUMNS, FEATURES, OPEN, features, household, require_rows, write_features
 
 from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
 from forecache.operations.publish import publish_night
@@ -101,6 +101,24 @@ def test_only_features_that_were_checked_are_published(settings: Settings) -> No
     with pytest.raises(CheckError, match="has other rows since"):
         publish_night(settings, household())
     assert publish_night(settings, household(), unchecked=True).rows == 6
+
+
+def test_features_that_an_earlier_declaration_has_computed_are_not_published_as_those_of_now(
+    settings: Settings,
+) -> None:
+    write_features(settings, features(rows(5)), code=household().fingerprint)
+    publish_night(settings, household())
+    publishing = replace(OPEN, fields=tuple(feature.name for feature in FEATURES))
+    edited = household(publishing, (*FEATURES, Feature("baskets")))
+    assert edited.packed.contract != household().packed.contract
+    for unchecked in (False, True):
+        with pytest.raises(CheckError, match="household for 1998-06-30 were computed before its declaration"):
+            publish_night(settings, edited, unchecked=unchecked)
+    served = open_store(settings, "household").current()
+    assert served is not None
+    assert served.contract == household().packed.contract
+    write_features(settings, features(rows(5)), code=edited.fingerprint)
+    assert not publish_night(settings, edited).skipped
 
 
 def test_a_view_without_publish_says_so(settings: Settings) -> None:

@@ -50,9 +50,19 @@ def features(rows: Mapping[tuple[str, int], Row], *, night: date = NIGHT) -> pa.
 
 
 def write_features(
-    settings: Settings, table: pa.Table, *, night: date = NIGHT, checked: bool = True, view: str = "household"
+    settings: Settings,
+    table: pa.Table,
+    *,
+    night: date = NIGHT,
+    checked: bool = True,
+    view: str = "household",
+    code: str = "",
 ) -> None:
-    """Replace a night of a feature table, and record that it was built and, where it was, that it passed."""
+    """Replace a night of a feature table, and record that it was built and, where it was, that it passed.
+
+    Args:
+        code: Fingerprint of the view that has built it.
+    """
     name = f"features_{view}"
     uri = settings.table_uri(name)
     if DeltaTable.is_deltatable(uri):
@@ -60,7 +70,8 @@ def write_features(
     else:
         write_deltalake(uri, table, partition_by=["as_of"], configuration={"delta.enableChangeDataFeed": "true"})
     version = DeltaTable(uri).version()
-    record(settings, [StageRecord("features", view, night, f"state-{version}", name, version, len(table), 0.1)])
+    inputs = f"state-{version}" + (f" code={code}" if code else "")
+    record(settings, [StageRecord("features", view, night, inputs, name, version, len(table), 0.1)])
     if checked:
         found = CheckResult("expect_unique", view, "critical", True, "Every key is there once.")
         report = CheckReport(name, (found,), 1, 0.1).to_dict()

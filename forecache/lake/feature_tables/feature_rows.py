@@ -69,6 +69,11 @@ def view_inputs(
     return {night: f"{states[night]} code={view.fingerprint}" for night in nights}
 
 
+def code_of(inputs: str) -> str:
+    """The fingerprint of the view in what `view_inputs` has for a night; "" where there is none."""
+    return inputs.partition(" code=")[2]
+
+
 def source_states(
     settings: Settings, sources: Sequence[AnySource], nights: Sequence[date], *, pins: Pins | None = None
 ) -> dict[date, str]:
