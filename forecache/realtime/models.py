@@ -15,7 +15,14 @@ from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warmed_s
 from forecache.realtime.cache import CachedPath, without_cache
 from forecache.realtime.metrics import CELL, RealtimeMetrics
-from forecache.realtime.release.folder import open_releases, read_current, released_here
+from forecache.realtime.release.folder import (
+    ReleaseFolder,
+    ReleasePointer,
+    open_releases,
+    read_current,
+    read_release,
+    released_here,
+)
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.served import Served, serve_release
 
@@ -57,6 +64,7 @@ class Models:
         self.known: frozenset[str] = frozenset(released_here(context.settings))
         self._retired: list[tuple[float, Served]] = []
         self._paused: dict[str, _Pause] = {}
+        self._compared: dict[str, ReleasePointer] = {}
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
         """Follow the pointers, in the watching thread."""
@@ -89,7 +97,7 @@ class Models:
         if served is not None and isinstance(path, InLoopPath) and path.misbehaved:
             self._move_out(served, run_on_loop)
             return
-        if pointer.current is None or (served is not None and served.number == pointer.current):
+        if pointer.current is None or (served is not None and self._is_current(served, folder, pointer)):
             self._settled(name)
             return
         began = perf_counter()
@@ -101,6 +109,16 @@ class Models:
             raise
         self._settled(name)
         logger.info("%s answers by release %d, ready after %.3f s.", name, pointer.current, perf_counter() - began)
+
+    def _is_current(self, served: Served, folder: ReleaseFolder, pointer: ReleasePointer) -> bool:
+        """Whether the pointer leads to what is served: after a publisher's store was lost, numbers begin at 1 again."""
+        if served.number != pointer.current:
+            return False
+        if self._compared.get(served.name) != pointer:
+            if read_release(folder, served.number).to_json() != served.loaded.release.to_json():
+                return False
+            self._compared[served.name] = pointer
+        return True
 
     def _settled(self, name: str) -> None:
         self.failures.pop(name, None)

@@ -16,11 +16,13 @@ from realtime_support import HOUSEHOLD_KEY, write_packed, write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
 from forecache.errors import InputError, NotFoundError, UnavailableError
+from forecache.folders import LocalFolder
 from forecache.pipeline.realtime.ladder import Default, LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.request import RequestField
 from forecache.reader import AsyncClient, Client, RealtimeAnswer, create_token
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
+from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.settings import Settings, load_settings
 from forecache.store.fields import Field
 
@@ -269,6 +271,24 @@ def test_a_damaged_release_gets_a_problem_and_leaves_what_answers_alone(
 def damage(settings: Settings, release: Release) -> None:
     model = open_releases(settings, release.name).release(release.number) / "model.bin"
     model.write_bytes(model.read_bytes()[:-1])
+
+
+def test_a_replica_answers_by_the_release_of_a_new_publisher_that_has_the_number_of_an_old_one(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings, publisher = new_settings(tmp_path_factory), new_settings(tmp_path_factory)
+    remote = LocalFolder(tmp_path_factory.mktemp("remote"))
+    make_release(settings, deadline_ms=5000.0)  # as pulled from a publisher whose store was lost
+    make_release(publisher, version=2, deadline_ms=5000.0)
+    push_releases(open_releases(publisher, "ranking"), remote)
+    with running_reader(settings) as reader:
+        before = ask(reader, a_request()).json()
+        assert (before["release"], before["model"]["version"]) == (1, 1)
+        assert pull_releases(open_releases(settings, "ranking"), remote)["release"] == 1
+        assert eventually(lambda: ask(reader, a_request()).json()["model"]["version"] == 2, 20)
+        swaps = counted(reader, 'swaps_total{model="ranking"')
+        time.sleep(1.5)
+        assert counted(reader, 'swaps_total{model="ranking"') == swaps
 
 
 def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_answer(
