@@ -121,8 +121,8 @@ def test_a_reader_that_looks_all_the_time_sees_whole_releases_only(settings: Set
     assert len(seen) > 2
 
 
-def damage(folder: ReleaseFolder) -> None:
-    folder.pointer.write_bytes(folder.pointer.read_bytes().replace(b'"current": 1', b'"current": 2'))
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b'"current": 1', b'"current": 2'))
 
 
 def test_a_pointer_that_was_changed_is_noticed(settings: Settings) -> None:
@@ -130,8 +130,10 @@ def test_a_pointer_that_was_changed_is_noticed(settings: Settings) -> None:
 
     make_release(settings)
     folder = open_releases(settings, "ranking")
-    damage(folder)
-    with pytest.raises(DamagedError, match="CURRENT is damaged"):
+    damage(folder.pointer)
+    assert read_current(folder).current == 1  # as its copy says
+    damage(folder.pointer_copy)
+    with pytest.raises(DamagedError, match="The pointer of the releases of ranking is damaged"):
         read_current(folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from asked_project.pipelines.payments import payments
 
 from forecache.cli.checks.releases import check_releases
 from forecache.cli.main import main
-from forecache.errors import CheckError, DamagedError, InputError, NotEverywhereError, NotFoundError
+from forecache.errors import CheckError, ConflictError, DamagedError, InputError, NotEverywhereError, NotFoundError
 from forecache.folders import LocalFolder
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.operations import release as module
@@ -205,6 +206,87 @@ def test_a_damaged_release_is_pulled_again(settings: Settings, tmp_path: Path) -
     assert not pull_releases(there, remote)["moved"]
     assert pull_releases(there, remote, verify=True)["files"] > 0
     assert scores(replica, 1).tolist() == [10.0]
+
+
+class Interrupted(LocalFolder):
+    """A remote to which something else happens just before something is done to it."""
+
+    def __init__(self, root: Path, before: str, then: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.before, self.then = before, then
+
+    def _interrupt(self, at: str) -> None:
+        if at == self.before:
+            self.before = ""
+            self.then()
+
+    def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
+        self._interrupt("swap")
+        return super().swap(name, content, tag)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._interrupt("write")
+        super().write(name, content)
+
+    def delete(self, names: list[str]) -> None:
+        self._interrupt("delete")
+        super().delete(names)
+
+    def names(self, prefix: str = "") -> list[str]:
+        self._interrupt("names")
+        return super().names(prefix)
+
+
+@pytest.mark.parametrize("before", ["write", "swap", "names", "delete"])
+def test_two_pushes_at_once_leave_the_newest_release_whole(settings: Settings, tmp_path: Path, before: str) -> None:
+    plain, folder = LocalFolder(tmp_path / "remote"), open_releases(settings, "payments")
+
+    def release_another() -> None:
+        release(settings, changed(deadline_ms=20.0))
+        push_releases(folder, plain)
+
+    release(settings, payments)
+    push_releases(folder, Interrupted(tmp_path / "remote", before, release_another))
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    assert pull_releases(there, plain)["release"] == 2
+    assert scores(load_settings(home=tmp_path / "replica"), 2).tolist() == [10.0]
+
+
+def test_a_push_does_not_undo_that_of_another_publisher(settings: Settings, tmp_path: Path) -> None:
+    other = load_settings(home=tmp_path / "other")
+    plain = LocalFolder(tmp_path / "remote")
+
+    def push_another() -> None:
+        release(other, changed(deadline_ms=20.0))
+        push_releases(open_releases(other, "payments"), plain)
+
+    release(settings, payments)
+    with pytest.raises(ConflictError, match="moved by another process"):
+        push_releases(open_releases(settings, "payments"), Interrupted(tmp_path / "remote", "swap", push_another))
+
+
+def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
+    release(settings, payments)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    for folder in (here, there):
+        known = read_current(folder)
+        for torn in (b"", folder.pointer_copy.read_bytes()[:40]):
+            folder.pointer.write_bytes(torn)
+            assert read_current(folder) == known
+        folder.pointer_copy.write_bytes(b"{}")
+        with pytest.raises(DamagedError, match=r"CURRENT and .*CURRENT\.copy.*`forecache pull --verify`"):
+            read_current(folder)
+    with pytest.raises(DamagedError):
+        pull_releases(there, remote)
+    assert pull_releases(there, remote, verify=True)["moved"]
+    assert read_current(there).current == 1
+    for path in (here.pointer, here.pointer_copy):
+        path.unlink()
+    assert release(settings, payments).details["release"] == 1
+    assert read_current(here).current == 1
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 <store>/.realtime/<name>/
     CURRENT                    the pointer, replaced in one step
+    CURRENT.copy               its copy, written after it, read where the pointer is damaged or missing
     LOCK                       held with an exclusive flock by whoever writes
     releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
     staging/<token>/           a release that is being written; garbage once its writer is gone
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import xxhash
 
-from forecache.errors import NotFoundError
+from forecache.errors import DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.names import NAME
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
@@ -56,6 +57,10 @@ class ReleaseFolder:
         return self.root / "CURRENT"
 
     @property
+    def pointer_copy(self) -> Path:
+        return self.root / "CURRENT.copy"
+
+    @property
     def lock(self) -> Path:
         return self.root / "LOCK"
 
@@ -88,16 +93,23 @@ def released_here(settings: Settings) -> list[str]:
 
 
 def read_current(folder: ReleaseFolder) -> ReleasePointer:
-    """The pointer; an empty one before the first release.
+    """The pointer, or its copy where the pointer is damaged or missing; an empty one before the first release.
 
     Raises:
-        DamagedError: It is not what was written.
+        DamagedError: Both are not what was written.
     """
-    try:
-        content = folder.pointer.read_bytes()
-    except FileNotFoundError:
+    there = [path for path in (folder.pointer, folder.pointer_copy) if path.exists()]
+    for path in there:
+        try:
+            return pointer_from_json(path.read_bytes(), what=f"The file {path}")
+        except DamagedError:
+            continue
+    if not there:
         return ReleasePointer()
-    return pointer_from_json(content, what=f"The file {folder.pointer}")
+    raise DamagedError(
+        f"The pointer of the releases of {folder.name} is damaged: {' and '.join(map(str, there))}.",
+        remedy=f"Remove it and run `forecache release {folder.name}`; on a replica, run `forecache pull --verify`.",
+    )
 
 
 def pointer_from_json(content: bytes, *, what: str) -> ReleasePointer:
@@ -113,6 +125,7 @@ def pointer_to_json(pointer: ReleasePointer) -> bytes:
 def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     """Move the pointer; the caller holds the lock."""
     write_durably(folder.pointer, pointer_to_json(pointer))
+    write_durably(folder.pointer_copy, pointer_to_json(pointer))
 
 
 def read_release(folder: ReleaseFolder, number: int) -> Release:

@@ -4,12 +4,13 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.files import move_durably
 from forecache.folders import Folder
 from forecache.realtime.release.folder import (
     REALTIME,
     ReleaseFolder,
+    ReleasePointer,
     file_of,
     pointer_from_json,
     pointer_to_json,
@@ -40,7 +41,9 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
         ConflictError: Another process moved the remote's pointer meanwhile.
         DamagedError: A byte of the release is not what was written.
     """
-    pointer, root = read_current(folder), f"{REALTIME}/{folder.name}"
+    root = f"{REALTIME}/{folder.name}"
+    seen = remote.read(f"{root}/CURRENT")  # before the pointer here, so that no newer one there is taken for an older
+    pointer = read_current(folder)
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
     release, place = read_release(folder, pointer.current), folder.release(pointer.current)
@@ -52,15 +55,18 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
         remote.write(f"{target}/{name}", content)
     if missing:
         remote.write(f"{target}/{RELEASE_FILE}", description)
-    seen, ours = remote.read(f"{root}/CURRENT"), pointer_to_json(pointer)
+    ours = pointer_to_json(pointer)
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
+        if read_current(folder) != pointer:
+            return push_releases(folder, remote)  # of what was released here meanwhile, and pushed
         raise ConflictError(
             f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
         )
+    # Listed before those that are here: a release that is made and pushed meanwhile is not taken for a retired one.
+    listed = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
     kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
-    gone = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
-    remote.delete([name for name in gone if "/".join(name.split("/")[:4]) not in kept])
+    remote.delete([name for name in listed if "/".join(name.split("/")[:4]) not in kept])
     return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
 
 
@@ -101,7 +107,7 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
                 shutil.rmtree(old, ignore_errors=True)
             move_durably(complete, place)
             release_step("moved")
-        before = read_current(folder)
+        before = _pointer_here(folder, verify=verify)
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
         moved = bool(travelled) or after != before
         if moved:
@@ -112,6 +118,16 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         release_step("retired")
     size = sum(map(len, travelled.values()))
     return {"release": theirs.current, "files": len(travelled), "bytes": size, "moved": moved}
+
+
+def _pointer_here(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
+    """The replica's pointer; an empty one where it is damaged and what is damaged is to be fetched anew."""
+    try:
+        return read_current(folder)
+    except DamagedError:
+        if not verify:
+            raise
+        return ReleasePointer()
 
 
 def _is_here(folder: ReleaseFolder, release: Release, description: bytes, *, verify: bool) -> bool:
