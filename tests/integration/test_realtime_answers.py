@@ -320,7 +320,7 @@ def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_an
         for thread in threads:
             thread.join()
     assert not failures
-    assert {answer["rung"] for answer in answers} == {"model"}
+    assert {answer["rung"] for answer in answers} == {"model"}, {answer.get("why") for answer in answers}
     scores: dict[Any, set[Any]] = {}
     for answer in answers:
         versions = tuple(each["version"] for each in answer["stores"].values())

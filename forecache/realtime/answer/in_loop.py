@@ -13,9 +13,10 @@ from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed import Found, ParsedRequest
 
 logger = logging.getLogger("forecache.realtime")
-SPIN_TIMES, SPIN_LEAST_NS, LEFT_NS = 10, 5_000_000, 25_000_000
-"""A call is ended after so many times the calibrated 99th percentile on the processor, at least so long, and after so
-long on the clock."""
+SPIN_TIMES, SPIN_LEAST_NS = 10, 5_000_000
+"""A call is ended after so many times the calibrated 99th percentile on the processor, at least so long."""
+_PATIENCE_NS = 100_000_000
+"""A call is ended after half of the time that it has left on the clock, at most so long: others wait behind it."""
 _SPUN_NS = 1_000_000
 """A call that was ended had spun if it had worked for so long, and twice as long as usual; else it slept, or a busy
 machine kept it waiting."""
@@ -38,7 +39,7 @@ class InLoopPath:
         self._loaded, self._guard = loaded, guard
         self._usual_ns = int(p99_s * 1e9)
         self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * self._usual_ns)
-        self._left_ns = max(LEFT_NS, SPIN_TIMES * self._usual_ns)
+        self._patience_ns = max(_PATIENCE_NS, SPIN_TIMES * self._usual_ns)
         self._strikes, self._spins = 0, 0
         self.p99_s = p99_s
         self.misbehaved = ""
@@ -50,7 +51,7 @@ class InLoopPath:
         loaded, guard, times = self._loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
-            guard.arm(self._spin_ns, min(left_ns, self._left_ns))
+            guard.arm(self._spin_ns, min(left_ns // 2, self._patience_ns))
             try:
                 rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
                 features = loaded.features_of(rows)
