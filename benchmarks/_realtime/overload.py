@@ -6,8 +6,8 @@ from typing import Any
 from _store.processes import SERVER_CORE
 from _store.progress import say
 
-from _realtime import case, home, load, throughput
-from _realtime.best_rate import LIMITS
+from _realtime import best_rate, case, home, load, throughput
+from _realtime.best_rate import LIMITS, Limits
 from _realtime.sizes import Sizes
 
 FACTORS = (1, 2, 5, 10)
@@ -25,13 +25,17 @@ def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, An
         plain = load.write_requests(work / "overload.requests", bodies, path)
         best = throughput.best(port, plain, sizes, LIMITS, 2_000.0)
         stamped = load.write_requests(work / "overload.requests", bodies, path, stamped=True)
-        runs = {}
-        for factor in FACTORS:
-            rate = factor * best["rate"]
+
+        def run(rate: float, seconds: float) -> dict[str, Any]:
             say(f"overload: {rate:,.0f} requests/s")
-            done = load.run(port, stamped, rate=rate, seconds=sizes.window_s, classes=throughput.CLASSES)
-            runs[str(factor)] = {**done.figures(), **shares(done, sizes.window_s)}
-    return {"best_rate": best["rate"], "best": best, "within_ms": WITHIN_MS, "factors": runs}
+            done = load.run(port, stamped, rate=rate, seconds=seconds, classes=throughput.CLASSES)
+            return {**done.figures(), **shares(done, seconds)}
+
+        runs = {str(factor): run(factor * best["rate"], sizes.window_s) for factor in FACTORS}
+        in_time = Limits(WITHIN_MS, WITHIN_MS).times(sizes.slack)
+        most = best_rate.search(lambda rate: run(rate, sizes.probe_s), in_time, first=1.5 * best["rate"])
+        held = run(most, sizes.window_s) if most else {}
+    return {"best_rate": best["rate"], "best": best, "within_ms": WITHIN_MS, "factors": runs, "held": held}
 
 
 def shares(done: load.Load, seconds: float) -> dict[str, Any]:

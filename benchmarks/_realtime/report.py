@@ -87,7 +87,20 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
 
 
 def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
-    rows = [Row("Best rate of the model path", Value.of([section["best_rate"]]), "/s")]
+    best = section["best_rate"]
+    rows = [Row("Best rate of the model path", Value.of([best]), "/s")]
+    held = section["held"]
+    if held:
+        rate = Value.of([held["rate"]])
+        what = f"Most requests per second of which 999 in 1,000 are answered within {section['within_ms']:g} ms"
+        rows += [
+            Row(what, rate, "/s", "the best rate", Value.of([best]), held["rate"] / best),
+            Row("At that rate: answers wholly by the model, in time", Value.of([held["model_per_s"]]), "/s",
+                "the best rate", Value.of([best]), held["model_per_s"] / best),
+            Row("At that rate: the slowest answer", Value.of([held["max_ms"]]), "ms"),
+            *(Row(f"At that rate: items by {rung}", Value.of([100 * share]), "%")
+              for rung, share in held["rungs"].items()),
+        ]  # fmt: skip
     for factor, run in section["factors"].items():
         at = f"{run['rate']:,.0f}/s, {factor} times the best rate" if factor != "1" else f"{run['rate']:,.0f}/s"
         hardest = factor == max(section["factors"], key=int)
