@@ -91,7 +91,8 @@ def release(
         skipped, rolled_back = known in (pointer.current, *pointer.bad), known in pointer.bad
         if not skipped:  # an earlier champion is champion again
             move_to(folder, known)
-            _push(settings, folder, f"Release {known} of {realtime.name} is current again.")
+        # Also where nothing has changed: an earlier push may have failed.
+        _push(settings, folder, f"Release {pointer.current if skipped else known} of {realtime.name} is current.")
         return _result(realtime, known, model, started, skipped=skipped, rolled_back=rolled_back)
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)

@@ -408,9 +408,15 @@ def test_with_a_remote_a_release_and_its_rollback_are_there_too(settings: Settin
 
 def test_a_remote_that_is_away_is_told_and_the_release_stands(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "remote").write_text("no folder")
-    with pytest.raises(NotEverywhereError, match="Release 1 of payments is current. That is done here"):
-        release(load_settings(home=settings.home, store_remote=str(tmp_path / "remote")), payments)
+    distributed = load_settings(home=settings.home, store_remote=str(tmp_path / "remote"))
+    for _ in range(2):
+        with pytest.raises(NotEverywhereError, match="Release 1 of payments is current. That is done here"):
+            release(distributed, payments)
     assert read_current(open_releases(settings, "payments")).current == 1
+    (tmp_path / "remote").unlink()
+    assert release(distributed, payments).skipped
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    assert pull_releases(there, LocalFolder(tmp_path / "remote"))["release"] == 1
 
 
 def test_requests_that_the_training_has_recorded_warm_it(settings: Settings) -> None:
