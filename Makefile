@@ -30,7 +30,7 @@ demo-s3: setup-s3 ## The same with landing zone, lake, checkpoints and store on 
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/forecache demo --s3 $(ARGS)
 
-demo-shop: setup ## Recommend products to households, from a grocery's year of purchases (examples/shop)
+demo-shop: setup ## Recommend products to households and rank their searches, from a grocery's year of purchases (examples/shop)
 	@bash scripts/demo_shop.sh $(ARGS)
 
 dev: setup ## Open the Dagster UI on the same state
