@@ -1,6 +1,7 @@
 """Releasing a real-time model: when a release is made, what is refused, going back, and replicas."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from forecache.pipeline import Feature, Lookup, Realtime, RegisteredModel, Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
+from forecache.realtime.release.verify import verify_releases
 from forecache.registry.versions.models import FEATURES_TAG
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -111,6 +113,25 @@ def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) ->
     (open_releases(settings, "payments").release(2) / "model.bin").unlink()
     with pytest.raises(DamagedError, match=r"model\.bin"):
         roll_release_back(settings, "payments", 2)
+    assert roll_release_back(settings, "payments").current == 1
+
+
+def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_gone_is_told(
+    settings: Settings, answer: Any
+) -> None:
+    for deadline in (10.0, 20.0, 30.0):
+        release(settings, changed(deadline_ms=deadline))
+    folder = open_releases(settings, "payments")
+    (folder.release(2) / "release.json").unlink()
+    assert [bool(row["problem"]) for row in answer("releases", "payments")] == [False, True, False]
+    found = verify_releases(settings, ["payments"])
+    assert [bool(each.problem) for each in found] == [False, True, False]
+    with pytest.raises(DamagedError, match=r"release\.json"):
+        roll_release_back(settings, "payments", 2)
+    shutil.rmtree(folder.release(3))
+    assert [(each.version, bool(each.problem)) for each in verify_releases(settings, ["payments"])] == [
+        (1, False), (2, True), (3, True),
+    ]  # fmt: skip
     assert roll_release_back(settings, "payments").current == 1
 
 

@@ -133,12 +133,14 @@ def read_release(folder: ReleaseFolder, number: int) -> Release:
 
     Raises:
         NotFoundError: There is no such release here.
-        DamagedError: Its description is not what was written.
+        DamagedError: Its description is not what was written, or missing.
     """
     file = folder.release(number) / RELEASE_FILE
     try:
         content = file.read_bytes()
     except FileNotFoundError:
+        if file.parent.is_dir():
+            raise damaged(f"The file {file}") from None
         listed = ", ".join(map(str, folder.numbers())) or "none"
         raise NotFoundError(
             f"There is no release {number} of {folder.name}.", remedy=f"Those that are here: {listed}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forecache.errors import DamagedError
+from forecache.errors import DamagedError, NotFoundError
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_files, read_release
 from forecache.settings import Settings
 from forecache.store.checkup import Verified
@@ -20,12 +20,12 @@ def _verified(folder: ReleaseFolder) -> list[Verified]:
     except DamagedError as error:
         current = None
         found.append(Verified(name, None, ("current",), error.message))
-    for number in folder.numbers():
+    for number in sorted({*folder.numbers(), *([] if current is None else [current])}):
         state, problem, read = ("current",) if number == current else (), "", 0
         try:
             release = read_release(folder, number)
             read = sum(map(len, read_files(folder.release(number), release.files).values()))
-        except DamagedError as error:
+        except (DamagedError, NotFoundError) as error:
             problem = error.message
         found.append(Verified(name, number, state, problem, read))
     return found
