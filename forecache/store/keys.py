@@ -97,7 +97,7 @@ def _parts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[byte
     listed: Any = values
     if not isinstance(values, Sequence):
         kind = values.dtype.kind
-        if column.type == "int" and kind in "iu" and len(values):
+        if column.type == "int" and kind in "iu" and values.dtype.isnative and len(values):
             import orjson
 
             whole = values if values.flags.c_contiguous else values.copy()

@@ -100,6 +100,7 @@ def test_keys_of_columns_take_small_integers_dates_and_uuids() -> None:
     assert encode_columns(days, [np.array(["1998-06-30"], "datetime64[D]")]) == [b"1998-06-30"]
     assert encode_columns(days, [[date(1998, 6, 30)]]) == [b"1998-06-30"]
     assert encode_columns(NUMBER, [np.array([3, 255], np.uint8)]) == [b"3", b"255"]
+    assert encode_columns(NUMBER, [np.array([1, -5], ">i8")]) == [b"1", b"-5"]
     device = UUID("3F2504E0-4F89-11D3-9A0C-0305E82C3301")
     assert encode_columns(IDENTITY, [np.array([device, str(device).upper()], object)]) == [str(device).encode()] * 2
 
