@@ -43,8 +43,14 @@ def test_the_balancer_says_when_a_request_arrived_in_any_unit(scale: float, pref
     assert 29 * MS < STARTED - clock.arrived < 10_000 * MS
 
 
-@pytest.mark.parametrize("stamp", [f"t={time.time() + 36000:.3f}", f"t={time.time() - 3600:.3f}", "t=now", ""])
-def test_a_balancer_whose_clock_is_wrong_is_not_believed(stamp: str) -> None:
+@pytest.mark.parametrize("ahead_s", [36000, -3600])
+def test_a_balancer_whose_clock_is_wrong_is_not_believed(ahead_s: float) -> None:
+    clock = clock_of({"x-request-start": f"t={time.time() + ahead_s:.3f}"}, STARTED, 2 * MS, 50.0)
+    assert STARTED - clock.arrived == 2 * MS
+
+
+@pytest.mark.parametrize("stamp", ["t=now", ""])
+def test_a_balancer_that_stamps_no_time_is_not_believed(stamp: str) -> None:
     clock = clock_of({"x-request-start": stamp}, STARTED, 2 * MS, 50.0)
     assert STARTED - clock.arrived == 2 * MS
 
