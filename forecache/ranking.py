@@ -10,6 +10,7 @@ is. A request without a candidate above 0 is NaN: no order of it is better than 
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,14 @@ def sizes_of(requests: NDArray[np.object_]) -> Sizes:
     """The sizes of runs of equal values [n], int64 [requests]."""
     if not len(requests):
         return np.zeros(0, np.int64)
-    starts = np.flatnonzero(np.append(True, requests[1:] != requests[:-1]))
+    starts = np.flatnonzero(np.append(True, changes(requests)))
     return np.diff(np.append(starts, len(requests)))
+
+
+def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each value but the first differs from the one before it, bool [n - 1]; infinite ones can be equal."""
+    differs: NDArray[np.bool_] = values[1:] != values[:-1]
+    return differs
 
 
 def _sum_by_place(gain: Array, score: Array, sizes: Sizes, worth: Array) -> Array:
@@ -90,7 +97,7 @@ def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:
 
 def _ties(ordered: Array, request: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each row in order, the number of its run of equal scores [n]; and the first row of each run."""
-    new = np.append(True, (np.diff(ordered) != 0) | (np.diff(request) != 0))[: len(ordered)]
+    new = np.append(True, changes(ordered) | changes(request))[: len(ordered)]
     return np.cumsum(new) - 1, np.flatnonzero(new)
 
 

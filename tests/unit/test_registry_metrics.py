@@ -41,6 +41,14 @@ def test_binary_metrics_equal_scikit_learns_with_ties(name: str, reference: obje
     assert getattr(ours, name)(LABEL, SCORE) == pytest.approx(reference(LABEL, SCORE), abs=1e-12)  # type: ignore[operator]
 
 
+def test_infinite_scores_tie() -> None:
+    label, finite = np.array([1.0, 0, 0, 1, 0, 1, 0]), np.array([9.0, 9, 9, 5, 1, 1, 1])
+    infinite = np.array([np.inf] * 3 + [5.0] + [-np.inf] * 3)
+    for weight in (None, np.arange(1.0, 8.0)):
+        for metric in (ours.roc_auc, ours.average_precision):
+            assert metric(label, infinite, weight) == metric(label, finite, weight)
+
+
 def test_log_loss_equals_scikit_learns_and_survives_certainty() -> None:
     inner = np.clip(SCORE, 0.01, 0.99)
     assert ours.log_loss(LABEL, inner) == pytest.approx(sk.log_loss(LABEL, inner))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from forecache.ranking import changes
 from forecache.statistics import cross_entropy
 
 Array = NDArray[np.float64]
@@ -35,7 +36,7 @@ def average_precision(label: Array, score: Array, weight: Array | None = None) -
     if not positives.any():
         return float("nan")
     order = np.argsort(-score, kind="stable")
-    last_of_score = np.append(np.diff(score[order]) != 0, True)
+    last_of_score = np.append(changes(score[order]), True)
     if weight is None:
         true = np.cumsum(positives[order])[last_of_score]
         precision = true / (np.flatnonzero(last_of_score) + 1)
@@ -93,7 +94,7 @@ def spearman(label: Array, score: Array, weight: Array | None = None) -> float:
 def weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
     """The area under the curve as a function of row weights [n]; work that does not depend on them is done once."""
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
+    starts = np.flatnonzero(np.append(True, changes(score[order])))
     positive = (label > 0.5).astype(np.float64)
 
     def auc(weights: Array) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.pipeline import Pipeline
-from forecache.ranking import mean_of_requests, ndcg, weight_of_requests
+from forecache.ranking import changes, mean_of_requests, ndcg, weight_of_requests
 from forecache.registry.gate.baselines import scored_baselines
 from forecache.registry.gate.examples import Examples
 from forecache.registry.gate.judge import judge_of, judged_values
@@ -98,7 +98,7 @@ def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
     """False and true positive rates at up to 201 false positive rates, for a plot."""
     order = np.argsort(-scores, kind="stable")
     positives = label[order] > 0.5
-    last_of_score = np.append(np.diff(scores[order]) != 0, True)
+    last_of_score = np.append(changes(scores[order]), True)
     true = np.concatenate([[0.0], np.cumsum(positives)[last_of_score] / max(1, positives.sum())])
     false = np.concatenate([[0.0], np.cumsum(~positives)[last_of_score] / max(1, (~positives).sum())])
     grid = np.linspace(0.0, 1.0, _CURVE_POINTS) if len(false) > _CURVE_POINTS else false
