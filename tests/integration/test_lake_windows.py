@@ -20,7 +20,7 @@ from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.feature_tables import historical
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
-from forecache.lake.feature_tables.historical import features_known
+from forecache.lake.feature_tables.historical import features_known, historical_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
@@ -133,13 +133,16 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
         land(settings, days_after(number), random_rows(rng, days_after(number), 8))
     ingest(spark, settings, SALES)
     every = as_float(of_frame(window_frame(spark, settings, VIEW, NIGHTS)))
-    wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0])]
+    wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0]), ("x", 2**40, NIGHTS[0])]
     asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
     rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == {key: every[key] for key in wanted if key in every}
     monkeypatch.setattr(historical, "_MOST_ASKED", len(wanted) - 1)
     rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == every
+    texts = asked.selectExpr("shop", "'first' AS till", "timestamp(as_of) AS event_timestamp")
+    with pytest.raises(InputError, match="has 'till' as string, and the view 'till_sales' as int. Cast it"):
+        historical_features(spark, settings, [VIEW], texts)
 
 
 def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) -> None:

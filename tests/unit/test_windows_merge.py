@@ -11,7 +11,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.lake.windows.asked import asked_of, key_hashes
+from forecache.lake.windows.asked import Asked, asked_of, key_hashes
 from forecache.lake.windows.merge import Merge, Merged, to_double
 
 START = date(2026, 1, 1)
@@ -127,6 +127,7 @@ def test_nights_that_are_asked_for_some_keys_have_those_of_all_and_no_others(
     asked = asked_of(
         pa.table(columns, schema=pa.schema([("key", pa.string()), ("as_of", pa.date32())])), ["key"], schema()
     )
+    assert asked is not None
     some = Merge(("key",), FEATURES, nights, days_active, asked)
     wanted = [each for each in _rows(every, table) if (each["key"], (each["as_of"] - START).days) in pairs]
     assert repr(_rows(some, table)) == repr(wanted)
@@ -137,6 +138,23 @@ def test_nights_that_are_asked_for_some_keys_have_those_of_all_and_no_others(
 def _rows(merge: Merge, table: pa.Table) -> list[dict[str, Any]]:
     found = [each for batch in merge(table.to_batches()) for each in batch.to_pylist()]
     return sorted(found, key=lambda each: (each["as_of"], each["key"]))
+
+
+def test_numbers_too_large_for_a_key_ask_for_nothing_and_other_types_for_all() -> None:
+    types = pa.schema([("shop", pa.int32())])
+
+    def asks(*shops: Any) -> Asked | None:
+        return asked_of(
+            pa.table({"shop": shops, "as_of": pa.array([START] * len(shops), pa.date32())}), ["shop"], types
+        )
+
+    assert (wide := asks(2**31, 7, -(2**31) - 1, -(2**31)))
+    assert (same := asks(7, -(2**31)))
+    assert wide.nights[START].tolist() == same.nights[START].tolist()
+    assert len(same.nights[START]) == 2
+    assert (none := asks(2**40))
+    assert none.nights == {}
+    assert asks("north") is None
 
 
 def test_sums_whose_running_total_overflows_are_exact() -> None:

@@ -38,14 +38,20 @@ class Asked:
         return np.unique(np.concatenate([np.zeros(0, np.uint64), *self.nights.values()]))
 
 
-def asked_of(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> Asked:
-    """What rows of the key columns and `as_of` ask for.
+def asked_of(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> Asked | None:
+    """What rows of the key columns and `as_of` ask for; None, all, where the columns are of types that do not fit,
+    which whoever joins them says.
 
     Args:
         types: Of the key columns in the tiles, which the hashes are of.
     """
     rows = rows.set_column(rows.schema.get_field_index(_AS_OF), _AS_OF, rows[_AS_OF].cast(pa.date32()))
-    keys = pa.table({name: rows[name].cast(types.field(name).type) for name in key})
+    for name in key:
+        rows = _within(rows, name, types.field(name).type)
+    try:
+        keys = pa.table({name: rows[name].cast(types.field(name).type) for name in key})
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
     days, hashes = rows[_AS_OF].cast(pa.int32()).to_numpy(), key_hashes(keys, key)
     nights = pc.unique(rows[_AS_OF].drop_null())
     numbers = nights.cast(pa.int32()).to_numpy()
@@ -57,6 +63,16 @@ def asked_of(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> Asked:
 def key_hashes(rows: pa.Table, key: Sequence[str]) -> Hashes:
     """uint64 [n]."""
     return row_hashes([rows[name].combine_chunks() for name in key])
+
+
+def _within(rows: pa.Table, name: str, wanted: pa.DataType) -> pa.Table:
+    """The rows whose whole number a smaller type can hold: no tile has a key beyond."""
+    held = rows[name].type
+    if not (pa.types.is_integer(held) and pa.types.is_integer(wanted)) or held.bit_width <= wanted.bit_width:
+        return rows
+    most = (1 << (wanted.bit_width - 1)) - 1
+    numbers = rows[name]
+    return rows.filter(pc.and_(pc.greater_equal(numbers, -most - 1), pc.less_equal(numbers, most)))
 
 
 def _among(known: Hashes, hashes: Hashes) -> NDArray[np.bool_]:
