@@ -95,6 +95,7 @@ def test_requests_are_dealt_out_whole_and_in_order(runs: list[tuple[int, int]], 
         ({"household_id": pa.array([7, 7, 7, None])}, "The request field 'household_id' is missing"),
         ({"price": pa.array([1.0, None, 4.0, 3.0])}, "The request field 'price' is missing"),
         ({"position": pa.array([0, 1, 1, 0], pa.int32())}, "request 'a' .* has two candidates in one place"),
+        ({"position": pa.array([0, None, 1, 0], pa.int32())}, "request 'a' .* has a row without 'position'"),
         ({"request_id": pa.array([None, "a", "a", "b"])}, "have a request without 'request_id'"),
     ],
 )

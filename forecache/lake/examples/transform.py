@@ -119,6 +119,11 @@ class Requests:
             changed = inside & _changed(batch.column(name))
             if changed.any():
                 self._refuse(batch, changed, f"has several values of {name!r}", "Return one value for each request.")
+        unplaced = np.asarray(batch.column(POSITION).is_null())
+        if unplaced.any():
+            self._refuse(
+                batch, unplaced, f"has a row without {POSITION!r}", "Number the candidates of a request from 0."
+            )
         places = _values(batch.column(POSITION)).astype(np.int64)
         twice = inside & (np.diff(places, prepend=places[:1] - 1) == 0)
         if twice.any():
