@@ -42,8 +42,8 @@ def shops(events: Mapping[str, Any]) -> Any:
     return events["opened"].select("shop", "region", "as_of")
 
 
-def guess(amount_2d: Any, people: Any) -> Any:
-    return amount_2d
+def guess(features: Any) -> Any:
+    return features["amount_2d"]
 
 
 SHOP = FeatureView("shop", ("shop",), (SALES,), windows=(Window("amount_2d", "sum", 2, "amount"),))

@@ -26,6 +26,7 @@ from forecache.pipeline import (
     Realtime,
     RequestField,
     Stored,
+    TorchModel,
     Training,
     load_pipeline,
     load_realtime,
@@ -34,11 +35,15 @@ from forecache.pipeline.loading import read_project
 from forecache.settings import Settings, load_settings
 
 
-def examples_of(sources: Any, dates: object) -> Any:
+def examples_of(sources: Any, first: object, last: object) -> Any:
     return sources
 
 
-def other_examples(sources: Any, dates: object) -> Any:
+def other_examples(sources: Any, first: object, last: object) -> Any:
+    return {}
+
+
+def of_dates(sources: Any, dates: object) -> Any:
     return {}
 
 
@@ -119,11 +124,25 @@ def inner() -> Callable[..., Any]:
         ({"gate": Gate("roc_auc", {}, Baseline("age"))}, "has the baseline feature 'age', which it does not compute"),
         ({"deadline_ms": 0}, "has deadline_ms=0. Give more than 0"),
         ({"output": "the score"}, "has the column name 'the score'"),
+        ({"output": "rung"}, "has output='rung'. An answer has rung and rank and product_id beside it"),
+        ({"output": "product_id"}, "has output='product_id'. An answer has rung and rank and product_id beside it"),
+        ({"transform": build}, r"has transform=build, which takes \(\) -> Any: .* It is called as build\(rows\)"),
+        ({"model": EstimatorModel(of_dates)}, r"in its model, has build=of_dates.* It is called as of_dates\(\)"),
+        ({"model": TorchModel(build)}, r"in its model, has build=build.* It is called as build\(num_features\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_loads(changed: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         search(**changed)
+
+
+def test_functions_are_refused_that_cannot_be_called_as_they_will_be() -> None:
+    with pytest.raises(
+        SettingsError, match=r"`Examples` has compute=of_dates.*called as of_dates\(rows, first, last\)"
+    ):
+        replace(EXAMPLES, compute=of_dates)
+    with pytest.raises(SettingsError, match=r"`FunctionModel` has function=of_dates.*called as of_dates\(features\)"):
+        FunctionModel(of_dates)
 
 
 def test_a_model_that_is_not_trained_has_no_training() -> None:
@@ -212,6 +231,10 @@ def write_project(folder: Path, **modules: str) -> None:
                 ("LastNight(Stored('none', ('amount',)))", "reads the store 'none', which nothing publishes"),
                 ("LastNight(Stored('household', ('household_id',)))", "reads 2 numbers of 'household' as one score"),
                 ("LastNight(Stored('household', ('household_id',), 'age'))", "reads 'age' of 'household'"),
+                (
+                    "LastNight(Stored('household', ('amount',), 'spend_28d'))",
+                    "reads 'household' by 'amount', which is a double, and the 'household_id' of its key is a bigint",
+                ),
                 (
                     "LastNight(Stored('household', ('household_id', 'amount'), 'spend_28d'))",
                     "reads 'household' by household_id, amount, and its key is household_id",

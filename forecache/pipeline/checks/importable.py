@@ -1,9 +1,11 @@
-"""Whether a function of a declaration can be found again by its name, in another process."""
+"""Whether a function of a declaration can be called as it will be, and found again by its name in another process."""
 
+import inspect
 import sys
 from types import FunctionType
 from typing import Any
 
+from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_value
 
 
@@ -26,6 +28,30 @@ def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
     importable = is_named and (found is None or found is function)
     rule = f"{by}: define it by `def` in a module of the project, not inside another function."
     check_value(owner, name, function, importable, rule)
+
+
+def check_takes(owner: str, name: str, function: Any, *arguments: str) -> None:
+    """Refuse a function that does not take the arguments that it will be called with, by their places.
+
+    Args:
+        name: Of the declared field.
+        arguments: What they are called in the message.
+
+    Raises:
+        SettingsError: It takes fewer, or needs more.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions that are written in C do not say
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        called = getattr(function, "__name__", type(function).__name__)
+        raise SettingsError(
+            f"{owner} has {name}={called}, which takes {signature}: {error}.",
+            remedy=f"It is called as {called}({', '.join(arguments)}).",
+        ) from None
 
 
 def path_of(function: Any) -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from forecache.errors import SettingsError
+from forecache.key_types import DECLARED
 from forecache.pipeline.checks.conflicts import Declared, published_views
+from forecache.pipeline.checks.keys import key_types
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.realtime.check import stored_of
 from forecache.pipeline.realtime.ladder import DotProduct, LastNight, Rung, Stored
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
@@ -22,9 +25,12 @@ def of_unread_rungs(found: Mapping[str, Sequence[Declared]]) -> dict[str, Settin
     broken: dict[str, SettingsError] = {}
     for module, some in found.items():
         for model in some:
-            for rung in model.ladder if isinstance(model, Realtime) else ():
+            if not isinstance(model, Realtime):
+                continue
+            for rung in model.ladder:
                 try:
                     _check(f"Realtime {model.name!r}", rung, published)
+                    _check_types(model, stored_of((rung,)), published)
                 except SettingsError as error:
                     broken.setdefault(module, error)
     return broken
@@ -56,6 +62,24 @@ def _check(owner: str, rung: Rung, published: Mapping[str, Numbers]) -> None:
                 f"{owner} multiplies {user} numbers of {rung.user.store!r} with {item} of {rung.item.store!r}.",
                 remedy="Give two vectors of one size, such as those of a `Recommender(vectors=True)`.",
             )
+
+
+def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str, Numbers]) -> None:
+    """Refuse a key that is read by fields of another type: it would never be found."""
+    fields = {field.name: field.type for field in model.all_fields}
+    for stored in read:
+        declared = published[stored.store]
+        if isinstance(declared, Vectors):
+            wanted = [declared.key_type]
+        else:
+            wanted = list(key_types(declared.key, declared.all_sources).values())
+        for name, column, kind in zip(stored.key, declared.key, wanted, strict=True):
+            if DECLARED.get(fields[name]) != DECLARED[kind]:
+                raise SettingsError(
+                    f"Realtime {model.name!r} has a rung that reads {stored.store!r} by {name!r}, which is a "
+                    f"{fields[name]}, and the {column!r} of its key is a {kind}.",
+                    remedy="Declare the field with the type of the key, or read by another field.",
+                )
 
 
 def _width(owner: str, stored: Stored, published: Mapping[str, Numbers]) -> int:

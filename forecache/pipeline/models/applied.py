@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_value
-from forecache.pipeline.checks.importable import check_importable, path_of
+from forecache.pipeline.checks.importable import check_importable, check_takes, path_of
 from forecache.pipeline.models.gate import METRICS
 from forecache.pipeline.names import check_column
 
@@ -110,6 +110,7 @@ class FunctionModel:
     def __post_init__(self) -> None:
         check_fields("`FunctionModel`", self)
         check_importable("`FunctionModel`", "function", self.function, by="Workers import it")
+        check_takes("`FunctionModel`", "function", self.function, "features")
 
     @property
     def path(self) -> str:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from forecache.errors import SettingsError
 from forecache.key_types import DECLARED
 from forecache.pipeline.checks.checking import check_least, check_value
-from forecache.pipeline.checks.importable import check_importable
+from forecache.pipeline.checks.importable import check_importable, check_takes
 from forecache.pipeline.checks.keys import key_types
 from forecache.pipeline.models.applied import FunctionModel
-from forecache.pipeline.models.model import Training
+from forecache.pipeline.models.model import TorchModel, Training
 from forecache.pipeline.models.trained import TRAINED
 from forecache.pipeline.names import (
     AS_OF,
@@ -38,10 +38,14 @@ def check_realtime(owner: str, model: "Realtime") -> None:
     """
     check_name("real-time model", model.name)
     check_column(f"{owner}, as its output,", model.output)
+    beside = ("rung", "rank", model.candidates.item.name) if model.candidates else ("rung",)
+    rule = f"An answer has {' and '.join(beside)} beside it: choose another name."
+    check_value(owner, "output", model.output, model.output not in beside, rule)
     _check_names(owner, model)
     check_least(owner, model, 0, "deadline_ms", above=True)
     check_least(owner, model, 0, "cache_bytes")
     check_importable(owner, "transform", model.transform, by="A release packs it by its name")
+    check_takes(owner, "transform", model.transform, "rows")
     for feature in model.features:
         rule = "A transform returns float32: declare each of its columns as a number."
         check_value(owner, f"feature {feature.name!r}", feature.type, feature.type == "number", rule)
@@ -126,6 +130,8 @@ def _check_model(owner: str, model: "Realtime") -> None:
         for name in ("examples", "gate"):
             if getattr(model, name) is None:
                 raise SettingsError(f"{owner} trains {kind} and has no {name}.", remedy=f"Declare its {name}.")
+        arguments = ("num_features",) if isinstance(model.model, TorchModel) else ()
+        check_takes(f"{owner}, in its model,", "build", model.model.build, *arguments)
     else:
         given = [name for name in ("examples", "gate") if getattr(model, name) is not None]
         given += ["training"] if model.training != Training() else []

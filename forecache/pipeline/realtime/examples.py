@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.importable import check_takes
 from forecache.pipeline.names import check_column
 from forecache.pipeline.sources.table_source import AnySource
 
@@ -49,6 +50,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         check_fields("`Examples`", self)
+        check_takes("`Examples`", "compute", self.compute, "rows", "first", "last")
         check_value("`Examples`", "sources", self.sources, bool(self.sources), "Declare at least one.")
         check_column("`Examples`", self.label)
         check_least("`Examples`", self, 1, "train_days", "validation_days", "test_days")
