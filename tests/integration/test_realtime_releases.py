@@ -107,6 +107,16 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -
     assert roll_release_back(settings, "payments", 2).bad == (3,)
 
 
+def test_what_was_current_does_not_come_back_where_a_release_after_it_takes_its_place(settings: Settings) -> None:
+    for declared in (payments, changed(deadline_ms=20.0), payments):
+        release(settings, declared)
+    assert read_current(open_releases(settings, "payments")).current == 1
+    assert roll_release_back(settings, "payments", 2).bad == (1,)
+    held = release(settings, payments)
+    assert (held.skipped, held.details["rolled_back"]) == (True, 1)
+    assert read_current(open_releases(settings, "payments")).current == 2
+
+
 def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) -> None:
     for deadline in (10.0, 20.0, 30.0):
         release(settings, changed(deadline_ms=deadline))

@@ -81,7 +81,7 @@ def move_to(folder: ReleaseFolder, number: int, *, leave: bool = False) -> Relea
         pointer = read_current(folder)
         if not folder.release(number).is_dir():
             raise NotFoundError(f"There is no release {number} of {folder.name}.")
-        left = {each for each in folder.numbers() if each > number} if leave else set()
+        left = {each for each in folder.numbers() if each > number or each == pointer.current} if leave else set()
         bad = tuple(sorted({*pointer.bad, *left} - {number}))
         moved = replace(pointer, current=number, bad=bad, generation=pointer.generation + 1)
         write_current(folder, moved)
