@@ -50,6 +50,7 @@ CURRENT: dict[str, dict[str, Any]] = {
     "gate": {"gate": Gate("mrr", {})},
     "deadline": {"deadline_ms": 5.0},
     "description": {"description": "What is offered."},
+    "description of a field": {"request": (replace(offers.request[0], description="Who asks."), *offers.request[1:])},
     "where it runs": {"runs": "process"},
     "name of the list": {"candidates": Candidates(offers.candidates.fields, name="offers", most=12)},
 }

@@ -1,7 +1,7 @@
 """A model that is asked in real time: its request, what it looks up, and what answers where it cannot."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -37,6 +37,7 @@ class Transformed:
     """What the features of a real-time model are computed by, in place of a function of Spark; it is never called.
 
     Attributes:
+        fields: Without their descriptions, on which nothing that is trained depends.
         contracts: Of each look-up its name, its key, its columns and the contract of its view.
     """
 
@@ -167,6 +168,7 @@ class Realtime:
         if self.examples is not None:
             of, compute = self.examples, cast(Any, self.examples.compute)
             label = Label(of.label, of.kind, max(1, of.horizon_days), compute, weight=of.weight)
+        fields = tuple(replace(each, description="") for each in self.all_fields)
         starts = [source.start for source in self.all_sources if source.start is not None]
         key = (REQUEST_ID, POSITION)
         rows = TableSource(
@@ -180,7 +182,7 @@ class Realtime:
         return Pipeline(
             self.name,
             key=key,
-            features=Features(self.features, Transformed(self.transform, self.all_fields, self.contracts)),
+            features=Features(self.features, Transformed(self.transform, fields, self.contracts)),
             model=self.model,
             outputs=(Output(self.output),),
             sources=(rows,),
