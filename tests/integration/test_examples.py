@@ -209,6 +209,10 @@ def test_examples_that_could_not_be_asked_are_refused_and_the_table_stays(
         ({"price": None}, "The examples of 'offers' lack the column 'price'. Return it from compute"),
         ({"product_id": lambda frame: frame.position}, "'product_id' of the examples of 'offers' is a int"),
         ({"household_id": lambda frame: frame.position.cast("bigint")}, "has several values of 'household_id'"),
+        (
+            {"event_timestamp": lambda frame: F.when(frame.position != 3, frame.event_timestamp)},
+            "has a row without 'event_timestamp'",
+        ),
         ({"taken": lambda frame: F.lit(0.5)}, "The label 'taken' .* is 0.5 in .* rows"),
     ]
     for columns, message in cases:

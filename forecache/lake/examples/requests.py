@@ -69,7 +69,8 @@ def request_rows(
         *(_typed(field) for field in realtime.all_fields),
         *(F.col(name).cast("double").alias(name) for name in examples.columns),
     )
-    return typed.where(F.col("split").isNotNull())
+    # Rows of no time stay until they are refused: else a request would be learned from without some of its candidates.
+    return typed.where(F.col("split").isNotNull() | F.col(EVENT_TIMESTAMP).isNull())
 
 
 def _typed(field: RequestField) -> "Column":

@@ -59,6 +59,10 @@ def requests_of(realtime: Realtime) -> "Requests":
     )
 
 
+_EVERY_ROW_HAS = {
+    POSITION: "Number the candidates of a request from 0.",
+    EVENT_TIMESTAMP: "Return when the request was made, for each of its rows.",
+}
 _COPIED = (REQUEST_ID, POSITION, AS_OF, "split")
 
 
@@ -113,17 +117,16 @@ class Requests:
         """Refuse requests that could not be asked: several values of one field, a place twice, too many candidates."""
         if batch.column(REQUEST_ID).null_count:
             raise ValueError(f"{REFUSED} The examples of {self.name!r} have a request without {REQUEST_ID!r}.")
+        for name, remedy in _EVERY_ROW_HAS.items():
+            lacking = np.asarray(batch.column(name).is_null())
+            if lacking.any():
+                self._refuse(batch, lacking, f"has a row without {name!r}", remedy)
         inside = np.ones(batch.num_rows, np.bool_)
         inside[starts] = False
         for name in self.constant:
             changed = inside & _changed(batch.column(name))
             if changed.any():
                 self._refuse(batch, changed, f"has several values of {name!r}", "Return one value for each request.")
-        unplaced = np.asarray(batch.column(POSITION).is_null())
-        if unplaced.any():
-            self._refuse(
-                batch, unplaced, f"has a row without {POSITION!r}", "Number the candidates of a request from 0."
-            )
         places = _values(batch.column(POSITION)).astype(np.int64)
         twice = inside & (np.diff(places, prepend=places[:1] - 1) == 0)
         if twice.any():
