@@ -20,6 +20,7 @@ from forecache.registry.gate import checks
 from forecache.registry.gate.baselines import RANDOM, scored_baselines
 from forecache.registry.gate.bootstrap import gain_interval, weighted_metric
 from forecache.registry.gate.judge import judge_of
+from forecache.registry.gate.slices import slices
 
 EXAMPLES = requests(600)
 SIZES = EXAMPLES.sizes
@@ -243,3 +244,10 @@ def test_a_label_of_classes_takes_no_metric_of_a_ranking() -> None:
     with pytest.raises(SettingsError, match="judges a binary label by 'ndcg@10'"):
         replace(returns, gate=replace(returns.trained_gate, metric="ndcg@10"))
     assert Label("taken", "ranking", 1, nothing).kind == "ranking"
+
+
+def test_slices_have_every_row_once_where_values_are_infinite() -> None:
+    values = np.array([*range(20), *[np.inf] * 9, -np.inf, np.nan], np.float32)
+    found = dict(slices(values))
+    assert np.array_equal(np.sum(list(found.values()), axis=0), np.ones(len(values)))
+    assert list(found) == ["-inf to 4.75", "4.75 to 9.5", "9.5 to 14.25", "14.25 to inf", "unknown"]

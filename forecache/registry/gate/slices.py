@@ -31,7 +31,8 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
     if len(distinct) <= 6:
         yield from ((f"{value:g}", values == value) for value in distinct)
     else:
-        edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
+        edges = np.unique(np.quantile(known[np.isfinite(known)], [0, 0.25, 0.5, 0.75, 1]))
+        edges[0], edges[-1] = distinct[0], distinct[-1]  # which may be infinite
         for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
             last = number == len(edges) - 2
             rows = (values >= low) & ((values <= high) if last else (values < high))
