@@ -20,6 +20,7 @@ from forecache.reader.wire import (
     outcome_of,
     pipeline_path,
     realtime_answer_from,
+    request_body,
     versions_path,
 )
 
@@ -33,12 +34,13 @@ class Call:
     read: Callable[[Any], Any]
     params: dict[str, str] | None = None
     json: Any = None
+    content: bytes | None = None
     headers: dict[str, str] | None = None
 
     @property
     def sent(self) -> dict[str, Any]:
         """What is sent, as `httpx` names it."""
-        return {"params": self.params, "json": self.json, "headers": self.headers}
+        return {"params": self.params, "json": self.json, "content": self.content, "headers": self.headers}
 
 
 class Calls:
@@ -93,10 +95,12 @@ class Calls:
     def _ask(
         self, name: str, request: Mapping[str, Any], deadline_ms: float | None, headers: Mapping[str, str] | None
     ) -> Call:
-        sent = dict(headers or {})
+        sent = {"content-type": "application/json", **(headers or {})}
         if deadline_ms is not None:
             sent["x-deadline-ms"] = f"{deadline_ms:g}"
-        return Call("POST", pipeline_path(name), realtime_answer_from, json=request, headers=sent)
+        return Call(
+            "POST", pipeline_path(name), realtime_answer_from, content=request_body(name, request), headers=sent
+        )
 
     def _next_pause(self, attempt: int, retry_after_s: float, deadline: float, failure: ForecacheError) -> float:
         """Seconds to wait before the next attempt.

@@ -55,7 +55,8 @@ class Client(Calls):
         """The answer of a real-time model.
 
         Args:
-            request: Its fields and candidates, as JSON has them; `request_id` comes back in the answer.
+            request: Its fields and candidates, as JSON has them, or dates, moments, and numbers and arrays of numpy;
+                `request_id` comes back in the answer.
             deadline_ms: In which the answer is wanted; None: what the declaration grants.
             headers: Further ones, such as `traceparent`.
 

@@ -1,5 +1,6 @@
 """The client side of the reader's protocol: requests to send, responses as typed answers or errors."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -146,6 +147,30 @@ def answer_from(data: Mapping[str, Any]) -> Answer:
 def answers_from(data: Mapping[str, Any]) -> list[Answer]:
     """The answers in the body for many keys."""
     return [_answer(row, data) for row in data["results"]]
+
+
+def request_body(name: str, request: Mapping[str, Any]) -> bytes:
+    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain.
+
+    Raises:
+        InputError: It holds something that JSON has no text for, such as NaN.
+    """
+    try:
+        text = json.dumps(dict(request), default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The request to {name!r} cannot be sent: {error}.",
+            remedy="It takes texts, numbers that are finite, booleans, dates and moments.",
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, date):  # a moment is one
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value is a {type(value).__name__}")
 
 
 def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 from ranking_code import transforms
@@ -122,7 +123,9 @@ def test_the_clients_ask_and_get_typed_answers(reader: RunningReader) -> None:
             assert (again.model_name, again.model_version, again.release) == ("ranking", 1, 1)
             assert (again.value, again.flags, again.late) == ({}, (), False)
         assert answer.deadline_ms == 900
-        assert client.ask("fraud", {"household_id": 2, "amount": 1.0}).value.keys() == {"score"}
+        plain = client.ask("fraud", {"household_id": 2, "amount": 1.0}).value
+        assert plain.keys() == {"score"}
+        assert client.ask("fraud", {"household_id": np.int64(2), "amount": np.float32(1.0)}).value == plain
         with pytest.raises(InputError, match="colour"):
             client.ask("ranking", request | {"colour": "red"})
         with pytest.raises(InputError, match="most is 200"):
@@ -163,6 +166,11 @@ def test_a_bad_request_gets_a_problem(
 ) -> None:
     response = ask(reader, body, **headers)
     assert (response.status_code, response.json()["type"]) == (status, f"urn:forecache:problem:{slug}")
+
+
+def test_a_key_that_is_none_is_told_with_the_field_that_holds_it(reader: RunningReader) -> None:
+    response = ask(reader, orjson.dumps({"household_id": 1, "candidates": [{"product_id": ""}]}))
+    assert response.json()["detail"] == "The key '' has 0 bytes. A key has 1 to 511 bytes. It comes from product_id."
 
 
 def test_a_request_that_is_too_late_on_arrival_gets_the_last_rung_and_is_told_so(reader: RunningReader) -> None:
