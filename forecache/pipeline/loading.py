@@ -80,17 +80,24 @@ def load_served(settings: Settings, name: str) -> Published:
 
     Raises:
         NotFoundError: Nothing has that name; the message lists what there is.
+        InputError: It is a real-time model.
         SettingsError: Nothing has, and a module is broken that may declare it.
     """
     return _served(settings, read_project(settings), name)
 
 
 def _served(settings: Settings, project: Project, name: str) -> Published:
+    if name in project.realtime:
+        raise InputError(
+            f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
+            remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
+        )
     found = _find(project, name)
     if found is None:
-        close = difflib.get_close_matches(name, project.served, n=1)
+        there = [*project.served, *project.realtime]
+        close = difflib.get_close_matches(name, there, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(project.served) or "none"
+        listed = ", ".join(there) or "none"
         raise NotFoundError(
             f"There is no pipeline {name!r}.", remedy=f"{hint}Pipelines in {settings.project}: {listed}."
         )

@@ -410,6 +410,7 @@ def test_doctor_says_whether_releases_fit_what_is_declared(settings: Settings, m
     project = load_settings(home=settings.home, project="asked_project")
     found = check_releases(project)
     assert (found.state, found.found) == ("warn", "none yet of payments, search")
+    assert "of a model that is not trained here, `forecache run NAME`" in found.remedy
     release(settings, payments)
     found = check_releases(project)
     assert (found.state, found.found) == ("warn", "none yet of search")

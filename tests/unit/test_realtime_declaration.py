@@ -9,7 +9,8 @@ import pytest
 from asked_project import transforms
 from asked_project.views import SALES, household, product
 
-from forecache.errors import NotFoundError, SettingsError
+from forecache.cli.checks.state import check_project
+from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.pipeline import (
     Baseline,
     Candidates,
@@ -31,7 +32,7 @@ from forecache.pipeline import (
     load_pipeline,
     load_realtime,
 )
-from forecache.pipeline.loading import read_project
+from forecache.pipeline.loading import load_nightly, load_served, read_project
 from forecache.settings import Settings, load_settings
 
 
@@ -206,6 +207,13 @@ def test_it_is_found_in_its_project_with_its_views(project: Settings) -> None:
     assert load_pipeline(project, "payments") is load_realtime(project, "payments").training_pipeline
     with pytest.raises(NotFoundError, match="no real-time model 'payment'. Did you mean 'payments'"):
         load_realtime(project, "payment")
+    with pytest.raises(InputError, match="'payments' is a real-time model.*POST /v1/payments"):
+        load_served(project, "payments")
+    with pytest.raises(
+        NotFoundError, match="no pipeline 'none'. Pipelines in .*: household, product, payments, search"
+    ):
+        load_nightly(project, "none")
+    assert check_project(project).found == "household, product, payments, search in asked_project"
 
 
 def write_project(folder: Path, **modules: str) -> None:

@@ -76,6 +76,7 @@ def test_candidates_of_one_field_may_be_plain_values_or_objects(settings: Settin
         (asked(candidates=["a"]), 400, "place 0 is text"),
         (asked(candidates=[{"product_id": "a"}, 3]), 400, "place 1 is a number"),
         (asked(candidates=[{"price": 1.0}]), 400, "'product_id' is missing"),
+        (asked(candidates=[{"product_id": "a"}, {"product_id": 1}]), 400, "At place 1 of the candidates: The request"),
         (asked(candidates=[{"product_id": 1}]), 400, "'product_id' is 1"),
         (asked(candidates=[{"product_id": "a", "prize": 1}]), 400, "unknown field 'prize'"),
         (asked(candidates=[{"product_id": "a", "price": True}]), 400, "'price' is True"),

@@ -145,9 +145,20 @@ def test_what_is_no_matrix_of_the_features_is_refused_by_name(returned: Any, tol
         transformed(lambda rows: returned, "shop:rank", rows_of_three(), 2)
 
 
-def test_a_transform_that_fails_is_named() -> None:
-    with pytest.raises(InputError, match="The transform shop:rank failed: KeyError: 'nothing'"):
-        transformed(lambda rows: rows["nothing"], "shop:rank", rows_of_three(), 2)
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [
+        (lambda rows: rows["nothing"], "there is no 'nothing' among household_id, coupon, product_id, price"),
+        (lambda rows: rows.view("shop"), "there is no 'shop' among household, product"),
+        (
+            lambda rows: rows.feature("household", "age"),
+            "'household' has no feature 'age'; it has spend_28d, visits_28d",
+        ),
+    ],
+)
+def test_a_transform_that_asks_for_what_is_not_there_is_named_with_what_there_is(transform: Any, told: str) -> None:
+    with pytest.raises(InputError, match=f"The transform shop:rank failed: KeyError: .{told}"):
+        transformed(transform, "shop:rank", rows_of_three(), 2)
 
 
 def test_a_matrix_of_numbers_becomes_float32_whatever_numpy_is_set_to() -> None:

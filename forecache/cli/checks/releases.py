@@ -40,7 +40,8 @@ def check_releases(settings: Settings) -> Finding:
         remedy = "Run `forecache train NAME`, then `forecache release NAME`."
         return Finding("releases", "warn", "; ".join(differs), remedy)
     if missing:
-        return Finding("releases", "warn", f"none yet of {', '.join(missing)}", "Run `forecache train NAME`.")
+        remedy = "Run `forecache train NAME`; of a model that is not trained here, `forecache run NAME`."
+        return Finding("releases", "warn", f"none yet of {', '.join(missing)}", remedy)
     return Finding("releases", "ok", f"current: {', '.join(current)}")
 
 

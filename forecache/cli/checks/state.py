@@ -23,7 +23,7 @@ def check_project(settings: Settings) -> Finding:
     from forecache.pipeline.loading import read_project
 
     project = read_project(settings)
-    pipelines = project.served
+    pipelines = [*project.served, *project.realtime]
     if project.broken:
         usable = f"; usable: {', '.join(pipelines) or 'none'}"
         errors = " ".join(str(error) for error in project.broken.values())

@@ -82,7 +82,7 @@ class RowsBuilder:
         lists = candidates or {}
         length = len(lists[self._candidates.item.name])
         for field in self._candidates.fields:
-            values[field.name] = column_of(field, lists.get(field.name, [None] * length))
+            values[field.name] = column_of(field, lists.get(field.name, [None] * length), listed=True)
             if len(values[field.name]) != length:
                 raise InputError(
                     f"The candidates have {len(values[field.name])} values of {field.name!r}, not {length}."
@@ -99,8 +99,11 @@ class RowsBuilder:
         return Rows(columns.length, columns.values, views, found, self._places)
 
 
-def column_of(field: RequestField, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+def column_of(field: RequestField, values: Sequence[Any] | np.ndarray, *, listed: bool = False) -> np.ndarray:
     """Values [n] of a field as a read-only array of its type.
+
+    Args:
+        listed: They are of candidates: an error says of which.
 
     Raises:
         InputError: A value is of another type, or null where the field has no default.
@@ -114,7 +117,16 @@ def column_of(field: RequestField, values: Sequence[Any] | np.ndarray) -> np.nda
         values = values.astype("datetime64[us]").tolist() if values.dtype.kind == "M" else values.tolist()
     column = _plain(field, values, dtype)
     if column is None:
-        column = np.array([value_of(field, value) for value in values], dtype)
+        found: list[Any] = []
+        try:
+            for value in values:
+                found.append(value_of(field, value))
+        except InputError as error:
+            if not listed:
+                raise
+            where = f"At place {len(found)} of the candidates"
+            raise InputError(f"{where}: {error.message}", remedy=error.remedy) from None
+        column = np.array(found, dtype)
     column.flags.writeable = False
     return column
 

@@ -46,7 +46,12 @@ class Rows:
 
     def feature(self, lookup: str, name: str) -> "np.ndarray":
         """One feature of a look-up, float32 [n]."""
-        return self.view(lookup)[:, self._features[lookup][name]]
+        matrix = self.view(lookup)
+        try:
+            place = self._features[lookup][name]
+        except KeyError:
+            raise KeyError(f"{lookup!r} has no feature {name!r}; it has {', '.join(self._features[lookup])}") from None
+        return matrix[:, place]
 
     def found(self, lookup: str) -> "np.ndarray":
         """Whether the view has a row of the key, bool [n]."""
@@ -54,7 +59,10 @@ class Rows:
 
     def _whole(self, arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
         """An array of n rows: what is the same in all of them is repeated when it is first asked for."""
-        array = arrays[name]
+        try:
+            array = arrays[name]
+        except KeyError:
+            raise KeyError(f"there is no {name!r} among {', '.join(arrays) or 'none'}") from None
         if len(array) != self._length:
             array = arrays[name] = array.repeat(self._length, 0)
         elif array.flags.writeable:

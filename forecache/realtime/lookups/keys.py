@@ -23,4 +23,4 @@ def keys_of(schema: KeySchema, fields: Sequence[str], request: ParsedRequest) ->
     try:
         return encode_columns(schema, columns)
     except InputError as error:
-        raise Problem(problems.BAD_KEY, str(error)) from None
+        raise Problem(problems.BAD_KEY, f"{error} It comes from {', '.join(fields)}.") from None
