@@ -114,7 +114,23 @@ class RealtimeExtension:
         name = path[4:] if path[:4] == _PATH else ""
         if not NAME.fullmatch(name) or not (self._folder / name).is_dir():
             return None
-        return partial(_refuse, self._failure)
+        return partial(self._refuse, name)
+
+    def _refuse(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+        try:
+            if self._context.access is not None:
+                self._context.access.check(scope.headers, name)
+            if self._failure:
+                raise Problem(
+                    problems.UNREADABLE, "The packages of real-time models are missing; see the reader's log."
+                )
+            raise Problem(
+                problems.NOT_READY, "The reader is still loading its real-time models.", headers=[("retry-after", "1")]
+            )
+        except Problem as problem:
+            reply = problem_reply(problem)
+        proto.response_bytes(reply.status, reply.headers, reply.body)
+        return DONE
 
 
 def extension_alone(context: Context) -> RealtimeExtension:
@@ -128,15 +144,3 @@ def extension_alone(context: Context) -> RealtimeExtension:
 def extension(context: Context) -> RealtimeExtension:
     """What `forecache.reader.serve` takes as an extension."""
     return RealtimeExtension(context)
-
-
-def _refuse(failure: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
-    if failure:
-        problem = Problem(problems.UNREADABLE, "The packages of real-time models are missing; see the reader's log.")
-    else:
-        problem = Problem(
-            problems.NOT_READY, "The reader is still loading its real-time models.", headers=[("retry-after", "1")]
-        )
-    reply = problem_reply(problem)
-    proto.response_bytes(reply.status, reply.headers, reply.body)
-    return DONE

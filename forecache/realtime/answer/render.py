@@ -111,8 +111,8 @@ def _texts(items: Sequence[Any]) -> list[bytes]:
     text = orjson.dumps(items)
     if text.count(b",") == len(items) - 1:
         return text[1:-1].split(b",")
-    if text[1:2] == b'"' and set(map(type, items)) == {str}:
-        # Inside a JSON string a quote follows a backslash, so that the bytes `","` always separate two strings.
+    if text[1:2] == b'"' and b"\\" not in text and set(map(type, items)) == {str}:
+        # Without a backslash there is no quote inside a string, so that the bytes `","` always separate two strings.
         return [b'"%b"' % each for each in text[2:-2].split(b'","')]
     return [orjson.dumps(item) for item in items]
 

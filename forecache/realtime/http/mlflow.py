@@ -73,10 +73,12 @@ class MlflowProtocol:
         served = self._models.served
         named = parse_qs(scope.query_string).get("model", [])
         if not named and len(served) != 1:
-            names = ", ".join(sorted(served)) or "none"
+            token = None if self._context.access is None else self._context.access.identify(scope.headers)
+            names = [name for name in sorted(served) if token is None or token.covers(name)]
             raise Problem(
                 problems.BAD_REQUEST,
-                f"{len(served)} models are served here ({names}); name one: /invocations?model=NAME.",
+                f"{len(names)} models are served here ({', '.join(names) or 'none'}); "
+                "name one: /invocations?model=NAME.",
             )
         name = named[0] if named else next(iter(served))
         if self._context.access is not None:

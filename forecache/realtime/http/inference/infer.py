@@ -106,7 +106,8 @@ def response(
 
 
 def _outputs(release: Release, answers: Sequence[Scored]) -> list[Tensor]:
-    found = [Tensor(release.output, "FP64", np.concatenate([each.scores for each in answers]))]
+    scores = np.concatenate([each.scores for each in answers]) if answers else np.empty(0)
+    found = [Tensor(release.output, "FP64", scores)]
     if release.candidates is not None:
         found.append(Tensor(RANK, "INT64", answers[0].ranks))
     return [*found, Tensor(RUNG, BYTES, [rung for each in answers for rung in each.rungs])]
