@@ -6,13 +6,14 @@ had a row; the cache belongs to one release. So a publish or a release changes t
 
 import asyncio
 import hashlib
+import math
 import time
 from collections import OrderedDict
 
 import numpy as np
 
 from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.model_path import ModelPath, TooLate
+from forecache.realtime.answer.model_path import ModelPath, Refused, TooLate
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.memory import joined_texts
@@ -81,7 +82,10 @@ class CachedPath:
 
     async def _fly(self, key: bytes, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
         began = time.monotonic()
-        if began + self.inner.expected_s() > until:
+        expected_s = self.inner.expected_s()
+        if expected_s == math.inf:
+            raise Refused("There is no way to the model.")
+        if began + expected_s > until:
             raise TooLate
         self._count("cache_misses")
         flight = self._flights[key] = asyncio.get_running_loop().create_future()

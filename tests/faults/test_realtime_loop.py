@@ -44,7 +44,7 @@ def runs(reader: RunningReader) -> str:
     return str(httpx.get(f"{reader.url}/v1/ranking").json()["runs"])
 
 
-@pytest.mark.parametrize(("fault", "why"), [(faults.FAIL, "failed"), (faults.SHAPE, "failed")])
+@pytest.mark.parametrize(("fault", "why"), [(faults.FAIL, "failed"), (faults.SHAPE, "failed"), (faults.EXIT, "failed")])
 def test_an_error_of_the_transform_leads_down_the_ladder_and_stays_in_the_loop(
     reader: RunningReader, fault: int, why: str
 ) -> None:
@@ -52,6 +52,20 @@ def test_an_error_of_the_transform_leads_down_the_ladder_and_stays_in_the_loop(
     assert (answer["rung"], answer["why"]) == ("order_given", why)
     assert ask(reader)["rung"] == "model"
     assert runs(reader) == "loop"
+
+
+def test_a_model_that_was_slow_is_asked_again_soon_by_those_with_less_time(reader: RunningReader) -> None:
+    assert ask(reader)["rung"] == "model"
+    assert [ask(reader, faults.SLOW)["rung"] for _ in range(20)] == ["model"] * 20
+    short = {"x-deadline-ms": "40"}
+    answer = httpx.post(f"{reader.url}/v1/ranking", content=a_request(), headers=short).json()
+    assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
+
+    def is_back() -> bool:
+        found = httpx.post(f"{reader.url}/v1/ranking", content=a_request(), headers=short).json()
+        return bool(found["rung"] == "model")
+
+    assert eventually(is_back, 3)
 
 
 def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(reader: RunningReader) -> None:
@@ -73,7 +87,9 @@ def test_a_sleep_is_ended_in_time_and_five_of_them_move_the_model_out(reader: Ru
         began = time.monotonic()
         answer = ask(reader, faults.SLEEP)
         assert time.monotonic() - began < 5
-        assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
+        # On a busy machine it has moved out before, and its processes sleep.
+        assert answer["why"] == "deadline" or (answer["why"] == "refused" and runs(reader) == "process")
+        assert answer["rung"] == "order_given"
     assert eventually(lambda: runs(reader) == "process", 30)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.model_path import Failed, NoScores, TooLate
+from forecache.realtime.answer.model_path import Failed, NoScores, Refused, TooLate
 from forecache.realtime.cache import CachedPath, key_of
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import Counters
@@ -208,7 +208,7 @@ def test_a_hit_needs_no_model_and_a_miss_is_given_up_at_once_where_there_is_no_w
         inner.expects_s = float("inf")  # its circuit breaker is open
         assert path.expected_s() == 0
         assert (await path.score(asked(), found(), time.monotonic() + 1)).tolist() == [1.0, 1.0]
-        with pytest.raises(TooLate):
+        with pytest.raises(Refused):
             await path.score(asked(household=2), found(), time.monotonic() + 1)
 
     asyncio.run(ask())

@@ -1,6 +1,7 @@
 """Answers a parsed request: by the model if there is time, else by the best rung that there is time for."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from time import monotonic, perf_counter_ns, time
 from typing import Any
 
@@ -44,7 +45,7 @@ class Engine:
         if not request.length:
             return _nothing_asked(request, times)
         now = time()
-        if not why and clock.until - perf_counter_ns() < served.model_cost.estimate:
+        if not why and not served.model_cost.fits(clock.until - perf_counter_ns()):
             why = TooLate.reason
         if not why:
             began = perf_counter_ns()
@@ -52,8 +53,7 @@ class Engine:
                 found = served.lookups.read(request, now)
                 times.lookup = perf_counter_ns() - began
                 path = served.path
-                left = clock.until - perf_counter_ns() - served.low_cost.estimate
-                scores = path.score_now(request, found, left)
+                scores = path.score_now(request, found, _left_for_model(served, clock))
                 times.transform, times.model = path.times.transform, path.times.model
             except NoScores as error:
                 why = error.reason
@@ -72,7 +72,7 @@ class Engine:
             return self.answer_now(served, request, clock, times)
         if not request.length:
             return _nothing_asked(request, times)
-        until = monotonic() + (clock.until - perf_counter_ns() - _MARGIN_NS - served.low_cost.estimate) / 1e9
+        until = monotonic() + (_left_for_model(served, clock) - _MARGIN_NS) / 1e9
         began = perf_counter_ns()
         try:
             found = (
@@ -84,7 +84,7 @@ class Engine:
             began = perf_counter_ns()
             if served.path.in_loop:
                 scores = served.path.score_now(request, found, int((until - monotonic()) * 1e9))
-            elif monotonic() + served.path.expected_s() > until:
+            elif until < monotonic() + served.path.expected_s() < inf:
                 raise TooLate
             else:
                 scores = await served.path.score(request, found, until)
@@ -104,7 +104,7 @@ class Engine:
         first = len(rungs) - 1
         for place, cost in enumerate(served.costs):
             # Those that wait have as little time as this one, as a rule.
-            if cost.estimate * (waiting + 1) <= left:
+            if cost.fits(left / (waiting + 1)):
                 first = place
                 break
         answered = below(request, rungs[first:], self._versions, time())
@@ -115,10 +115,8 @@ class Engine:
 
     def only_last(self, served: Served, clock: Clock, waiting: int) -> bool:
         """Whether there is time for the last rung alone, and that one needs nothing but the names of candidates."""
-        left = clock.until - perf_counter_ns()
-        return not served.rungs[-1].needs_request and all(
-            cost.estimate * (waiting + 1) > left for cost in served.costs[:-1]
-        )
+        left = (clock.until - perf_counter_ns()) / (waiting + 1)
+        return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
 
     def last(self, served: Served, items: Sequence[Any], request_id: str, times: Times, *, why: str) -> Answered:
         """The answer of the last rung, of a request of which nothing else was read."""
@@ -141,6 +139,12 @@ class Engine:
             answered.used = found.versions
         answered.flags, answered.times = found.flags, times
         return answered
+
+
+def _left_for_model(served: Served, clock: Clock) -> int:
+    """Nanoseconds that the model may take, so that there is time for the last rung."""
+    left = clock.until - perf_counter_ns()
+    return left - min(served.low_cost.estimate, max(0, left // 4))
 
 
 def _nothing_asked(request: ParsedRequest, times: Times) -> Answered:

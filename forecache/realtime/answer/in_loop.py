@@ -1,6 +1,7 @@
 """Transform and model on the event loop's thread, for native models that take less than two milliseconds."""
 
 import logging
+from asyncio import CancelledError
 from time import perf_counter_ns
 
 import numpy as np
@@ -20,6 +21,7 @@ _PATIENCE_NS = 100_000_000
 _SPUN_NS = 1_000_000
 """A call that was ended had spun if it had worked for so long, and twice as long as usual; else it slept, or a busy
 machine kept it waiting."""
+_TELL_EVERY_NS = 10_000_000_000
 _STRIKES, _SPINS = 5, 3
 """A model leaves the loop after one call that spun, or so many in a row that were ended otherwise. Until its processes
 are warm it is still asked, unless it spins so often."""
@@ -41,6 +43,7 @@ class InLoopPath:
         self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * self._usual_ns)
         self._patience_ns = max(_PATIENCE_NS, SPIN_TIMES * self._usual_ns)
         self._strikes, self._spins = 0, 0
+        self._tell_at = 0
         self.p99_s = p99_s
         self.misbehaved = ""
         self.times = Times()
@@ -63,11 +66,19 @@ class InLoopPath:
             guard.disarm()  # the alarm may have come while it was being switched off
             self._ended(perf_counter_ns() - began)
             raise TooLate(self.misbehaved) from None
-        except Exception as error:
+        except (Exception, SystemExit, CancelledError) as error:  # the latter two would end the reader, or its answer
+            self._tell(error)
             raise Failed(str(error)) from error
         self._strikes = 0
         times.transform, times.model = between - began, perf_counter_ns() - between
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+    def _tell(self, error: BaseException) -> None:
+        """Log what went wrong, now and then."""
+        now = perf_counter_ns()
+        if now >= self._tell_at:
+            self._tell_at = now + _TELL_EVERY_NS
+            logger.error("The model of %s failed: %s: %s", self._loaded.release.name, type(error).__name__, error)
 
     def _ended(self, took_ns: int) -> None:
         """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor."""

@@ -100,7 +100,7 @@ class Backlog:
             until, _, job = heap[0]
             if job.run is not None:
                 # Its turn comes after all others that wait, and after those that are still to come.
-                if until - perf_counter_ns() > soon + self._count * self.model_cost.estimate:
+                if self.model_cost.fits((until - perf_counter_ns() - soon) / self._count):
                     return
                 self._finish(job, OVERLOAD)
             heapq.heappop(heap)

@@ -58,7 +58,7 @@ class OwnProtocol:
 
         if not served.path.in_loop or served.lookups.remote():
             self.send(proto, await self._later(served, body, headers, clock), started)
-        elif clock.until - now < served.model_cost.estimate:
+        elif not served.model_cost.fits(clock.until - now):
             run(TooLate.reason)
         elif self._backlog.is_calm(clock, now):
             run("")

@@ -63,8 +63,8 @@ class RequestParser:
         """
         items: Sequence[Any] = ()
         if self._candidates is not None and candidates is not None:
-            items = candidates.get(self._candidates.item.name, ())
-            items = items.tolist() if isinstance(items, np.ndarray) else items
+            named: Any = candidates.get(self._candidates.item.name, ())
+            items = named.tolist() if isinstance(named, np.ndarray) else named
             _check_count(len(items), self._candidates)
         try:
             columns = self._builder.columns(request, candidates)

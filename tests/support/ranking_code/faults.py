@@ -1,5 +1,6 @@
 """A transform that does what its request says."""
 
+import sys
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from forecache.pipeline.realtime.rows import Rows
 from ranking_code.transforms import rank
 
-SPIN, SLEEP, FAIL, SHAPE, BURN = 666, 667, 668, 669, 670
+SPIN, SLEEP, FAIL, SHAPE, BURN, EXIT, SLOW = 666, 667, 668, 669, 670, 671, 672
 """Numbers of stores at which it misbehaves."""
 
 
@@ -21,6 +22,10 @@ def misbehave(rows: Rows) -> np.ndarray:
         until = time.thread_time() + 0.010
         while time.thread_time() < until:
             pass
+    if store == EXIT:
+        sys.exit(3)
+    if store == SLOW:
+        time.sleep(0.06)
     if store == FAIL:
         raise ValueError("store 668")
     features = rank(rows)

@@ -1,0 +1,47 @@
+"""Transform and model on the event loop's thread: what they raise becomes a lower rung, and a line in the log."""
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forecache.realtime.answer.in_loop import InLoopPath
+from forecache.realtime.answer.model_path import Failed
+from forecache.realtime.request.parsed import Found, ParsedRequest
+
+
+def path_of(scores_of: Any) -> InLoopPath:
+    builder = SimpleNamespace(rows=lambda columns, views, known: None)
+    loaded: Any = SimpleNamespace(
+        builder=builder, features_of=lambda rows: np.zeros((1, 1)), scores_of=scores_of,
+        release=SimpleNamespace(name="ranking", number=1),
+    )  # fmt: skip
+    guard: Any = SimpleNamespace(arm=lambda cpu, left: None, disarm=lambda: None, used_ns=0)
+    return InLoopPath(loaded, guard, p99_s=0.001)
+
+
+def fail(features: np.ndarray) -> np.ndarray:
+    raise ValueError("no such store")
+
+
+def leave(features: np.ndarray) -> np.ndarray:
+    sys.exit(3)
+
+
+def cancel(features: np.ndarray) -> np.ndarray:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(("scores_of", "told"), [(fail, "no such store"), (leave, "SystemExit: 3"), (cancel, "Canc")])
+def test_whatever_is_raised_costs_one_answer_its_model_and_is_logged_once(
+    scores_of: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = path_of(scores_of)
+    for _ in range(3):
+        with pytest.raises(Failed):
+            path.score_now(ParsedRequest(1, {}, (), b""), Found(), 10_000_000)
+    assert [record.message for record in caplog.records if told in record.message] == caplog.messages
+    assert len(caplog.messages) == 1
