@@ -87,17 +87,31 @@ class Models:
         pause = self._paused.get(name)
         if pause is None or monotonic() >= pause.until:
             return False
-        return read_current(open_releases(self._context.settings, name)).generation == pause.generation
+        return self._failed(name)
+
+    def _failed(self, name: str) -> bool:
+        """Whether the release that the pointer leads to was tried and cannot be served."""
+        pause = self._paused.get(name)
+        return (
+            pause is not None
+            and read_current(open_releases(self._context.settings, name)).generation == pause.generation
+        )
 
     def _follow(self, name: str, run_on_loop: RunOnLoop) -> None:
         folder = open_releases(self._context.settings, name)
         pointer = read_current(folder)
         served = self.served.get(name)
         path = without_cache(served.path) if served is not None else None
-        if served is not None and isinstance(path, InLoopPath) and path.misbehaved:
+        is_newest = pointer.current is None or (served is not None and self._is_current(served, folder, pointer))
+        if (
+            served is not None
+            and isinstance(path, InLoopPath)
+            and path.misbehaved
+            and (is_newest or self._failed(name))
+        ):
             self._move_out(served, run_on_loop)
             return
-        if pointer.current is None or (served is not None and self._is_current(served, folder, pointer)):
+        if is_newest or pointer.current is None:
             self._settled(name)
             return
         began = perf_counter()
