@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from forecache.store.fields import Field
 from forecache.store.lists import ITEM_END, LIST_END
 
-FLOAT = np.dtype("<f4")
-"""Of every number in a packed entry."""
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy is imported when a version is opened: what opens none does without.
+
+FLOAT, FLOAT_BYTES = "<f4", 4
+"""Type and size of every number in a packed entry."""
 
 
-def matrix_of(entries: Sequence[bytes | None], columns: int) -> tuple[np.ndarray, np.ndarray]:
+def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarray, np.ndarray]":
     """(float32 [n, columns], found bool [n]) of n packed entries; a row of NaN stands for None."""
+    import numpy as np
+
     found = np.ones(len(entries), np.bool_)
     if None in entries:
         unknown = np.full(columns, np.nan, FLOAT).tobytes()
@@ -31,6 +37,8 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
     Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
     are null. Vectors are lists with marks, see `forecache.store.lists`.
     """
+    import numpy as np
+
     members = []
     for field in fields:
         value = "%b"
@@ -72,6 +80,6 @@ def _whole(fields: Sequence[Field]) -> list[int]:
     return [place for place, kind in enumerate(types) if kind == "integer"]
 
 
-def _texts(numbers: np.ndarray) -> bytes:
+def _texts(numbers: "np.ndarray") -> bytes:
     """The JSON of float32 numbers, joined by commas."""
     return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

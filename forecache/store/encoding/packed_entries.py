@@ -13,7 +13,7 @@ from forecache.errors import InputError
 from forecache.lake.delta.comparison.partition import plain_type
 from forecache.pipeline.served import Packed
 from forecache.store.fields import Field
-from forecache.store.packed import FLOAT
+from forecache.store.packed import FLOAT, FLOAT_BYTES
 
 
 def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
@@ -51,7 +51,7 @@ def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of:
         rows[:, place : place + field.size] = _numbers(column, field, key_of)
         place += field.size
     rows[np.isnan(rows)] = np.nan
-    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(width * FLOAT.itemsize)
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(width * FLOAT_BYTES)
     return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows)])
 
 

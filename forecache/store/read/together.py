@@ -77,11 +77,11 @@ def matrix_reader(layers: Layers, columns: int) -> GetMatrix:
     """A reader of the packed entries of many keys, of so many numbers each."""
     import numpy as np
 
-    from forecache.store.packed import FLOAT, matrix_of
+    from forecache.store.packed import FLOAT, FLOAT_BYTES, matrix_of
     from forecache.store.segment.index import key_hashes
 
     find, get, base_get, newer = layers.index.find_packed, layers.get, layers.base_get, _newer_reader(layers)
-    size = columns * FLOAT.itemsize
+    size = columns * FLOAT_BYTES
 
     def matrix(keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         if len(keys) <= _FEW_PACKED:
