@@ -9,7 +9,7 @@ import numpy as np
 
 from forecache.errors import UnavailableError
 from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.model_path import Failed, NoScores, Refused, WorkerLost
+from forecache.realtime.answer.model_path import Failed, Refused, WorkerLost
 from forecache.realtime.breaker import PROBE_S, Breaker
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -21,7 +21,7 @@ from forecache.realtime.workers.staff import StaffPlan
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
-_FAULTS = (Failed, WorkerLost, Stalled)
+_FAULTS = (WorkerLost, Stalled)
 _SLOTS = 64
 _TELL_EVERY_S = 10.0
 _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
@@ -73,8 +73,11 @@ class WorkerPath:
             raise Refused("The circuit breaker is open.")
         try:
             scores = await self.pool.score(request, found, until)
-        except _FAULTS as error:
+        except Failed as error:
+            # It cost one call: one client's bad input must not keep the model from all others.
             self._tell(error)
+            raise
+        except _FAULTS:
             was_open = breaker.is_open
             breaker.failed(time.monotonic(), pause_s=max(PROBE_S, self.pool.renewal_s))
             if breaker.is_open and not was_open:
@@ -86,10 +89,10 @@ class WorkerPath:
         breaker.succeeded()
         return scores
 
-    def _tell(self, error: NoScores) -> None:
+    def _tell(self, error: Failed) -> None:
         """Log what went wrong, now and then."""
         now = time.monotonic()
-        if isinstance(error, Failed) and now - self._told > _TELL_EVERY_S:
+        if now - self._told > _TELL_EVERY_S:
             self._told = now
             logger.error("The model of %s failed: %s", self._name, error)
 
