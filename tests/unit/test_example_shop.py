@@ -15,10 +15,10 @@ from forecache.settings import PROJECT_ROOT, load_settings
 
 FIRST, LAST = date(2017, 9, 1), date(2017, 9, 4)
 COUNTS = {
-    "household_product": ("bought_7d", "bought_28d", "bought_91d", "bought_364d"),
+    "household_product": tuple(f"bought_{days}d" for days in (7, 14, 28, 56, 91, 182, 364)),
     "household_kind": ("bought_91d", "bought_364d"),
-    "household_category": ("bought_28d", "bought_91d", "bought_364d"),
-    "product": ("sold_7d", "sold_28d", "sold_91d"),
+    "household_category": ("bought_14d", "bought_28d", "bought_91d", "bought_364d", "baskets_364d"),
+    "product": ("sold_7d", "sold_28d", "sold_91d", "sold_364d", "buyers_364d"),
     "store_product": ("sold_28d", "sold_91d", "sold_364d"),
 }
 
@@ -81,8 +81,19 @@ def test_features_are_counts_shares_and_ranks_within_the_search() -> None:
                 "bought_91d": [1, 2, 0],
                 "bought_364d": [4, 2, 0],
             },
-            "household_category": {"bought_28d": [2] * 3, "bought_91d": [5] * 3, "bought_364d": [8] * 3},
-            "product": {"sold_7d": [5, 1, 0], "sold_28d": [10, 10, 20], "sold_91d": [30, 20, 10]},
+            "household_category": {
+                "bought_28d": [2] * 3,
+                "bought_91d": [5] * 3,
+                "bought_364d": [8] * 3,
+                "baskets_364d": [5] * 3,
+            },
+            "product": {
+                "sold_7d": [5, 1, 0],
+                "sold_28d": [10, 10, 20],
+                "sold_91d": [30, 20, 10],
+                "sold_364d": [90, 20, 30],
+                "buyers_364d": [30, 20, 0],
+            },
         },
         3,
     )
@@ -91,10 +102,15 @@ def test_features_are_counts_shares_and_ranks_within_the_search() -> None:
     assert found["repeat_rank"] == [0, 1, 2]
     assert found["share_91d"] == pytest.approx([0.2, 0.4, 0])
     assert found["share_364d"] == [0.5, 0.25, 0]
+    assert found["basket_share_364d"] == pytest.approx([0.8, 0.4, 0])
+    assert found["repeat_share"] == pytest.approx([1.31 / 2.24, 0.91 / 2.24, 0.02 / 2.24])
+    assert (found["bought_91d"], found["bought_182d"]) == ([1, 2, 0], [0, 0, 0])
     assert found["popularity"] == [10, 10, 20]
     assert found["popularity_rank"] == [1, 1, 0]
     assert found["popularity_share"] == [0.25, 0.25, 0.5]
     assert found["trend"] == pytest.approx([0.5, 0.1, 0])
+    assert found["week_share"] == pytest.approx([5 / 6, 1 / 6, 0])
+    assert found["loyalty"] == [3, 1, 30]
     assert found["store_popularity"] == [0, 0, 0]
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MOST, _LEAST, _DAYS = 50, 10, 28
-_ONE_OF = 12
+_ONE_OF = 8
 """One basket of so many is learned from and judged by, so that the example runs in minutes."""
 
 
@@ -107,9 +107,9 @@ def ranker() -> Any:
     from lightgbm import LGBMRanker
 
     return LGBMRanker(
-        n_estimators=150,
-        learning_rate=0.1,
-        num_leaves=31,
+        n_estimators=250,
+        learning_rate=0.08,
+        num_leaves=15,
         min_child_samples=100,
         lambdarank_truncation_level=12,
         num_threads=2,
@@ -137,7 +137,7 @@ search = Realtime(
     ),
     transform=search_features,
     features=tuple(Feature(name, description) for name, description in FEATURES.items()),
-    model=EstimatorModel(ranker, patience=20),
+    model=EstimatorModel(ranker, patience=None),  # a week of searches is too few to tell the best round by
     training=Training(),
     examples=Examples(
         sources=(PURCHASES,),
