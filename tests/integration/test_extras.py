@@ -31,8 +31,9 @@ def every(*packages: str, besides: tuple[str, ...] = ()) -> str:
 
 
 SURFACES = {
-    "": every("forecache.pipeline", "forecache.settings", "forecache.cli.main"),
-    "reader": every("forecache.reader", "forecache.store.read", besides=("client",)),
+    "": every("forecache.pipeline", "forecache.settings", "forecache.cli.main", besides=("realtime.building",)),
+    "reader": every("forecache.reader", "forecache.store.read", besides=("client", "calls")),
+    "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis",)),
     "client": "from forecache.reader import Answer, AsyncClient, Client",
     "lake": every("forecache.lake", "forecache.store", "forecache.operations", "forecache.monitoring"),
     "score": every("forecache.inference", "forecache.scoring", "forecache.tracking")
@@ -48,6 +49,7 @@ SURFACES = {
 ABSENT = {
     "": ("numpy", "pyarrow", "dagster", "pyspark", "torch", "mlflow"),
     "reader": ("pyarrow", "dagster", "pyspark", "torch", "mlflow", "pandas"),
+    "realtime": ("dagster", "pyspark", "torch", "mlflow", "pandas", "deltalake"),
     "client": ("numpy", "granian", "pyarrow"),
     "lake": ("dagster", "pyspark", "torch", "mlflow"),
     "score": ("dagster", "pyspark", "torch"),
