@@ -3,11 +3,14 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.output_kinds import arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# pyarrow is imported by what needs types: a replica without it pulls and verifies releases.
 
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch, which Forecache takes as off where it is not set."""
@@ -84,16 +87,20 @@ class KernelSpec:
     time_zone: str = "UTC"
 
 
-def returned_type(spec: KernelSpec) -> pa.DataType:
+def returned_type(spec: KernelSpec) -> "pa.DataType":
     """The Arrow type of a batch of predictions."""
+    import pyarrow as pa
+
     types = [pa.list_(value_type(c.type)) if c.width is not None else value_type(c.type) for c in spec.outputs]
     if spec.shape != "struct":
         return types[0]
     return pa.struct([pa.field(c.name, kind) for c, kind in zip(spec.outputs, types, strict=True)])
 
 
-def value_type(name: str) -> pa.DataType:
+def value_type(name: str) -> "pa.DataType":
     """The Arrow type of a value by its Spark type, such as "double" or "struct<item:string,score:double>"."""
+    import pyarrow as pa
+
     if not name.startswith("struct<"):
         return arrow_type(name)
     fields = (field.rsplit(":", 1) for field in name.removeprefix("struct<").removesuffix(">").split(","))
