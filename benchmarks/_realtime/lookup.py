@@ -44,6 +44,7 @@ def in_turns(folder: Path, socket: str, sizes: Sizes) -> dict[str, list[int]]:
     settings = home.published(folder, {"wide": sizes.lookup_keys})
     say("look-ups: our store and Redis")
     snapshot = Store(settings.store_path / rank.wide.name).snapshot()
+    snapshot.warm()  # as the reader does before it serves a version; Redis has its rows in memory too
     schema, matrix = snapshot.manifest.key, snapshot.matrix
     client = redis.Redis(unix_socket_path=socket)
 
