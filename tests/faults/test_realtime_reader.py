@@ -102,7 +102,7 @@ def test_no_answer_is_late_and_the_model_is_back_within_a_second(
         fault_file.unlink()
         mended = time.monotonic()
         while ask(reader, client=client)["rung"] != "model":
-            assert time.monotonic() - mended < 1.0 + 2.0 * slowness()
+            assert time.monotonic() - mended < 2.0 * slowness() - 1.0  # a second on a quiet machine
         assert [ask(reader, client=client)["rung"] for _ in range(20)].count("model") >= 18
 
 

@@ -79,8 +79,7 @@ def check_back(running: RunningPath, mended: float, outcomes: list[tuple]) -> No
     first = min(sent + took for sent, outcome, took in outcomes if outcome is True and sent > mended)
     assert first - mended < BACK_S * slowness()
     last = [outcome for _, outcome, _ in sorted(outcomes, key=lambda each: each[0])[-20:]]
-    # A busy machine makes some of them late: that each is in time is measured by the benchmark.
-    assert last.count(True) >= 10
+    assert last.count(True) >= (18 if slowness() < 1.5 else 10)  # a busy machine makes some of them late
 
 
 def test_scores_come_back_equal_and_one_process_is_kept_as_a_spare(running: RunningPath) -> None:
