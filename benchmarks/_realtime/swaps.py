@@ -1,9 +1,6 @@
 """Section swap: publishes of features and swaps of the model under load; a second client compares its answers."""
 
-import json
-import subprocess
 import threading
-import time
 import urllib.error
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from _store.lake import Curtain
-from _store.processes import PYTHON, SERVER_CORE, BenchmarkError
+from _store.processes import SERVER_CORE
 from _store.progress import say
+from _store.under_load import while_changing
 from deltalake import DeltaTable
 
 from _realtime import case, home, load, throughput
@@ -24,7 +22,6 @@ CHANGED_SHARE = 0.01
 NICENESS = 19
 _LAST_TAKES_S = 4.0
 _CHECKS_PER_S = 20
-_BENCHMARKS = Path(__file__).resolve().parents[1]
 
 
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
@@ -70,33 +67,11 @@ def _with_changes(
 ) -> tuple[load.Load, list[dict[str, Any]]]:
     """The load of a run in which a process of low priority publishes and releases at fixed times; what it did."""
     given = [folder, models, first_hidden, sizes.publishes, sizes.swaps, sizes.swap_window_s - _LAST_TAKES_S]
-    changer = subprocess.Popen(
-        [str(PYTHON), "-m", "_realtime.swap_job", *map(str, given), str(NICENESS)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_BENCHMARKS, start_new_session=True,
-    )  # fmt: skip
-    assert changer.stdin is not None
-    assert changer.stdout is not None
-    try:
-        line = changer.stdout.readline()
-        while line and line.strip() != "READY":
-            line = changer.stdout.readline()
-        if not line:
-            raise BenchmarkError("The process that publishes and releases did not start; its message is above.")
-        changer.stdin.write("go\n")
-        changer.stdin.flush()
-        during = load.run(port, requests, seconds=sizes.swap_window_s, **arguments)
-        ended = time.time()
-        output, _ = changer.communicate()
-    finally:
-        changer.kill()
-        changer.wait()
-    if changer.returncode != 0:
-        raise BenchmarkError("A publish or a release failed under load; its message is above.")
-    result = next(line for line in output.splitlines() if line.startswith("RESULT "))
-    changes: list[dict[str, Any]] = json.loads(result.removeprefix("RESULT "))
-    for change in changes:
-        change["under_load"] = change["ended"] <= ended
-    return during, changes
+    return while_changing(
+        "_realtime.swap_job",
+        [*given, NICENESS],
+        lambda: load.run(port, requests, seconds=sizes.swap_window_s, **arguments),
+    )
 
 
 class Checker(AbstractContextManager["Checker"]):

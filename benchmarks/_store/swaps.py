@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +18,15 @@ import numpy as np
 from _store import rows, servers
 from _store.lake import TABLE, Curtain, Lake
 from _store.load import Target, run_load
-from _store.processes import PYTHON, BenchmarkError, free_port
+from _store.processes import free_port
 from _store.progress import say
 from _store.publish_job import publish_in_child
 from _store.sizes import Sizes
+from _store.under_load import while_changing
 
 NICENESS = 19
 _CHECKS_PER_S = 50
 _LAST_TAKES_S = 3.0
-_BENCHMARKS = Path(__file__).resolve().parents[1]
 
 
 class Swaps:
@@ -94,30 +93,7 @@ class Swaps:
         # All of them end within the load, the last included.
         every_s = (window_s - _LAST_TAKES_S) / count
         arguments = [self.lake.home, self._first_hidden, count, every_s, NICENESS]
-        publisher = subprocess.Popen(
-            [str(PYTHON), "-m", "_store.swap_job", *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_BENCHMARKS, start_new_session=True,
-        )  # fmt: skip
-        assert publisher.stdin is not None
-        assert publisher.stdout is not None
-        try:
-            if publisher.stdout.readline().strip() != "READY":
-                raise BenchmarkError("The publisher of the swap section did not start; its message is above.")
-            publisher.stdin.write("go\n")
-            publisher.stdin.flush()
-            found = load()
-            ended = time.time()
-            output, _ = publisher.communicate()
-        finally:
-            publisher.kill()
-            publisher.wait()
-        if publisher.returncode != 0:
-            raise BenchmarkError("The publisher failed while the reader was under load; its message is above.")
-        line = next(line for line in output.splitlines() if line.startswith("RESULT "))
-        publishes: list[dict[str, Any]] = json.loads(line.removeprefix("RESULT "))
-        for item in publishes:
-            item["under_load"] = item["ended"] <= ended
-        return found, publishes
+        return while_changing("_store.swap_job", arguments, load)
 
 
 class Checker(AbstractContextManager["Checker"]):
