@@ -42,4 +42,7 @@ rollback_step = Steps(
     *("targets synced", "recorded"),
 )
 
-release_step = Steps("locked", "staged", "moved", "pointer moved", "retired")
+RELEASE_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
+
+release_step = Steps(*RELEASE_STEPS, "set aside")
+"""A release is set aside only where a pull puts another one of its number in its place."""

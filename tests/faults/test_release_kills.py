@@ -16,10 +16,10 @@ from forecache.realtime.release.folder import ReleaseFolder, open_releases, read
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.settings import Settings, load_settings
-from forecache.steps import release_step
+from forecache.steps import RELEASE_STEPS
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-STEPS = release_step.names
+STEPS = RELEASE_STEPS
 
 
 def contents(folder: ReleaseFolder, number: int) -> dict[str, bytes]:
@@ -92,6 +92,24 @@ def test_a_pull_killed_at_any_step_is_finished_by_the_next(settings: Settings, t
     pull_releases(there, remote)
     assert read_current(there).current == 2
     assert contents(there, 2) == contents(here, 2)
+
+
+def test_a_pull_killed_between_two_releases_of_one_number_is_finished_by_the_next(
+    settings: Settings, tmp_path: Path
+) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "ranking"), open_releases(replica, "ranking")
+    make_release(settings)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    shutil.rmtree(here.root)
+    make_release(settings, version=9)
+    push_releases(here, remote)
+    killed(pull_until, replica, str(tmp_path / "remote"), "set aside")
+    assert (read_current(there).current, whole(there)) == (1, set())
+    assert pull_releases(there, remote)["moved"]
+    assert contents(there, 1) == contents(here, 1)
+    assert list(there.staging.iterdir()) == []
 
 
 def test_two_writers_at_once_give_every_release_a_number_of_its_own(settings: Settings) -> None:
