@@ -21,8 +21,8 @@ from forecache.realtime.release.folder import (
     open_releases,
     read_current,
     read_release,
-    released_here,
 )
+from forecache.realtime.release.here import released_here
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.served import Served, serve_release
 

@@ -15,6 +15,7 @@ from forecache.reader.http.app import DONE, problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.watcher import RunOnLoop
+from forecache.realtime.release.here import REALTIME, released_here
 
 if TYPE_CHECKING:
     from forecache.realtime.models import Models
@@ -31,7 +32,7 @@ class RealtimeExtension:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._folder = context.settings.store_path / ".realtime"
+        self._folder = context.settings.store_path / REALTIME
         self._loop: asyncio.AbstractEventLoop | None = None
         self._models: Models | None = None
         self._find: Callable[[str, str], Handler | None] = self._before
@@ -42,7 +43,7 @@ class RealtimeExtension:
         self._loop = loop
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
-        if self._models is None and self._names():
+        if self._models is None and released_here(self._context.settings):
             self._load(run_on_loop)
         if self._models is not None:
             self._models.turn(run_on_loop)
@@ -86,10 +87,6 @@ class RealtimeExtension:
         from forecache.realtime.http.prometheus import page
 
         return page(self._context.runtime)
-
-    def _names(self) -> list[str]:
-        folder = self._folder
-        return [path.name for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
 
     def _load(self, run_on_loop: RunOnLoop) -> None:
         try:

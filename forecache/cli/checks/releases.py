@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def check_releases(settings: Settings) -> Finding:
     """Whether each real-time model has a current release that can answer with the features that are declared."""
     from forecache.pipeline.loading import read_project
-    from forecache.realtime.release.folder import open_releases, read_current, released_here
+    from forecache.realtime.release.folder import open_releases, read_current
+    from forecache.realtime.release.here import released_here
 
     declared = read_project(settings).realtime
     names = sorted({*declared, *released_here(settings)})

@@ -53,7 +53,8 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.realtime.release.folder import open_releases, released_here
+    from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.here import released_here
     from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.replicas.sync import remote_pipelines

@@ -17,7 +17,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
     readers check the versions that they serve themselves.
     """
-    from forecache.realtime.release.folder import released_here
+    from forecache.realtime.release.here import released_here
     from forecache.realtime.release.verify import verify_releases
     from forecache.store.checkup import DamagedStores, verify_stores
     from forecache.store.integrity import Pace

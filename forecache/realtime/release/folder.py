@@ -16,13 +16,10 @@ import xxhash
 
 from forecache.errors import DamagedError, NotFoundError
 from forecache.files import write_durably
-from forecache.names import NAME
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
+from forecache.realtime.release.here import REALTIME
 from forecache.settings import Settings
 from forecache.store.sealed import damaged, sealed, unsealed
-
-REALTIME = ".realtime"
-"""The folder of releases among the stores, whose names begin with a letter."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,6 @@ class ReleaseFolder:
 def open_releases(settings: Settings, name: str) -> ReleaseFolder:
     """The releases of a real-time model, also where there is none yet."""
     return ReleaseFolder(settings.store_path / REALTIME / name)
-
-
-def released_here(settings: Settings) -> list[str]:
-    """Names of the real-time models that have a folder on this machine, in alphabetical order."""
-    folder = settings.store_path / REALTIME
-    return sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def read_current(folder: ReleaseFolder) -> ReleasePointer:

@@ -8,7 +8,6 @@ from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundEr
 from forecache.files import move_durably
 from forecache.folders import Folder
 from forecache.realtime.release.folder import (
-    REALTIME,
     ReleaseFolder,
     ReleasePointer,
     file_of,
@@ -20,6 +19,7 @@ from forecache.realtime.release.folder import (
     write_current,
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
+from forecache.realtime.release.here import REALTIME
 from forecache.realtime.release.write import retire, staged, writing
 from forecache.steps import release_step
 
