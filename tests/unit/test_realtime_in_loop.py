@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecache.realtime.answer import in_loop
+from forecache.realtime.answer.guard import Spun
 from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.model_path import Failed
+from forecache.realtime.answer.model_path import Failed, TooLate
 from forecache.realtime.request.parsed import Found, ParsedRequest
 
 
-def path_of(scores_of: Any) -> InLoopPath:
+def path_of(scores_of: Any, *, used_ns: int = 0) -> InLoopPath:
     builder = SimpleNamespace(rows=lambda columns, views, known: None)
     loaded: Any = SimpleNamespace(
         builder=builder, features_of=lambda rows: np.zeros((1, 1)), scores_of=scores_of,
         release=SimpleNamespace(name="ranking", number=1),
     )  # fmt: skip
-    guard: Any = SimpleNamespace(arm=lambda cpu, left: None, disarm=lambda: None, used_ns=0)
-    return InLoopPath(loaded, guard, p99_s=0.001)
+    guard: Any = SimpleNamespace(arm=lambda cpu, left: None, disarm=lambda: None, used_ns=used_ns)
+    return InLoopPath(loaded, guard, p99_s=0.0005)
 
 
 def fail(features: np.ndarray) -> np.ndarray:
@@ -45,3 +47,23 @@ def test_whatever_is_raised_costs_one_answer_its_model_and_is_logged_once(
             path.score_now(ParsedRequest(1, {}, (), b""), Found(), 10_000_000)
     assert [record.message for record in caplog.records if told in record.message] == caplog.messages
     assert len(caplog.messages) == 1
+
+
+def spin(features: np.ndarray) -> np.ndarray:
+    raise Spun
+
+
+@pytest.mark.parametrize(
+    ("used_ms", "took_ms", "has_spun"),
+    [(1.2, 100.2, False), (1.2, 5.0, True), (3.0, 100.0, False), (5.0, 100.0, True), (0.9, 1.0, False)],
+)
+def test_a_call_that_was_ended_has_spun_if_it_worked_for_much_of_its_time(
+    used_ms: float, took_ms: float, has_spun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alarms that find a call asleep work too: that is no spin."""
+    path = path_of(spin, used_ns=int(used_ms * 1e6))
+    clock = iter([0, 0, int(took_ms * 1e6)])
+    monkeypatch.setattr(in_loop, "perf_counter_ns", lambda: next(clock))
+    with pytest.raises(TooLate):
+        path.score_now(ParsedRequest(1, {}, (), b""), Found(), 200_000_000)
+    assert bool(path.misbehaved) == has_spun

@@ -18,9 +18,9 @@ SPIN_TIMES, SPIN_LEAST_NS = 10, 5_000_000
 """A call is ended after so many times the calibrated 99th percentile on the processor, at least so long."""
 _PATIENCE_NS = 100_000_000
 """A call is ended after half of the time that it has left on the clock, at most so long: others wait behind it."""
-_SPUN_NS = 1_000_000
-"""A call that was ended had spun if it had worked for so long, and twice as long as usual; else it slept, or a busy
-machine kept it waiting."""
+_SPUN_NS, _SPUN_SHARE = 1_000_000, 0.1
+"""A call that was ended had spun if it had worked for so long, twice as long as usual, and for so much of its time.
+Else it slept, or a busy machine kept it waiting; alarms that find it asleep work too, for a hundredth of the time."""
 _TELL_EVERY_NS = 10_000_000_000
 _STRIKES, _SPINS = 5, 3
 """A model leaves the loop after one call that spun, or so many in a row that were ended otherwise. Until its processes
@@ -84,7 +84,8 @@ class InLoopPath:
         """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor."""
         used_ns = self._guard.used_ns
         self._strikes += 1
-        self._spins += used_ns > max(2 * self._usual_ns, _SPUN_NS)
+        least_ns = max(2 * self._usual_ns, _SPUN_NS, _SPUN_SHARE * took_ns)
+        self._spins += used_ns >= self._spin_ns or used_ns > least_ns
         if (self._spins or self._strikes >= _STRIKES) and not self.misbehaved:
             release = self._loaded.release
             self.misbehaved = f"a call worked {used_ns / 1e6:.1f} of {took_ns / 1e6:.1f} ms and was ended"
