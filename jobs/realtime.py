@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.candidate import build_candidate, candidate_name
+from assets.candidate import build_candidate
 from assets.examples import build_asked_training_set
-from assets.model import build_model, model_name, registered_model
+from assets.model import build_model, registered_model
 from assets.published import published_name
 from assets.released import build_released, released_name, views_together
 from forecache.pipeline import Realtime, RegisteredModel, TorchModel
@@ -12,7 +12,9 @@ from forecache.pipeline.schedules.schedule import NEVER
 from jobs.approval import build_approval_job
 from jobs.common import AssetJob, newest_night_schedule
 from jobs.delivered import build_delivered_sensors
-from jobs.training import build_training_schedule
+from jobs.full import full_job_name
+from jobs.nightly import nightly_job_name
+from jobs.training import build_training_schedule, training_job_name, training_selection
 from jobs.tuning import build_tuning_job
 
 
@@ -23,15 +25,13 @@ def asked_night_selection(realtime: Realtime) -> dg.AssetSelection:
 
 
 def asked_training_selection(realtime: Realtime) -> dg.AssetSelection:
-    pipeline = realtime.training_pipeline
-    names = (pipeline.training_table, candidate_name(pipeline), model_name(pipeline), released_name(realtime))
-    return dg.AssetSelection.assets(*names)
+    return training_selection(realtime.training_pipeline) | dg.AssetSelection.assets(released_name(realtime))
 
 
 def build_asked_nightly_job(realtime: Realtime) -> AssetJob:
     """Ingest, features, their stores, and a new release where something has changed."""
     return dg.define_asset_job(
-        f"nightly_{realtime.name}",
+        nightly_job_name(realtime.training_pipeline),
         selection=asked_night_selection(realtime),
         description=f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it.",
         executor_def=dg.in_process_executor,
@@ -43,13 +43,13 @@ def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
     training, night = asked_training_selection(realtime), asked_night_selection(realtime)
     return [
         dg.define_asset_job(
-            f"training_{realtime.name}",
+            training_job_name(realtime.training_pipeline),
             selection=training,
             description=f"Train {realtime.name} on past requests, let the gate decide, and release what passes.",
             executor_def=dg.in_process_executor,
         ),
         dg.define_asset_job(
-            f"full_{realtime.name}",
+            full_job_name(realtime.training_pipeline),
             selection=training | night,
             description=f"Train {realtime.name}, then build and publish what it looks up, and release it.",
             executor_def=dg.in_process_executor,
