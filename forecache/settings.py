@@ -14,123 +14,32 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_origin
+from typing import get_origin
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import ValidationError, field_validator
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from forecache.errors import SettingsError
+from forecache.setting_groups.lake import PROJECT_ROOT, LakeSettings
+from forecache.setting_groups.messages import MessageSettings
+from forecache.setting_groups.reader import ReaderSettings
+from forecache.setting_groups.work import WorkSettings
+
+__all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
 
 PREFIX = "FORECACHE_"
 # Those of the benchmarks, and what Kubernetes sets for services that are named like this project.
 _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT(_\d+_\w+)?)")
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
-class Settings(BaseSettings):
-    """One object with every setting; build it with `load_settings()`."""
+class Settings(MessageSettings, ReaderSettings, WorkSettings, LakeSettings):
+    """One object with every setting; build it with `load_settings()`.
+
+    The groups are listed last to first: pydantic takes the fields of the last base first.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
-
-    home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
-    project: str = Field(
-        "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
-    )
-
-    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
-    lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
-    store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
-    storage_options: dict[str, str] = Field(
-        default_factory=dict,
-        repr=False,
-        description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
-    )
-
-    databases: dict[str, str] = Field(
-        default_factory=dict,
-        repr=False,
-        description='Databases that sources query, by name (JSON), such as {"shop": "postgresql://user:secret@host/db"}.',
-    )
-
-    mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
-    mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
-
-    spark_master: str = Field("local[*]", description="Spark master.")
-    spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
-    spark_conf: dict[str, str] = Field(
-        default_factory=dict, repr=False, description="Further Spark configuration (JSON)."
-    )
-    spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
-    spark_jvm: Literal["auto", "short", "long"] = Field(
-        "auto",
-        description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
-        "auto: long where the lake is remote or above 256 MB.",
-    )
-    java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
-
-    training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
-    training_nodes: str = Field(
-        "1", pattern=r"^[1-9]\d*(:[1-9]\d*)?$", description="torchrun --nnodes: a number or min:max."
-    )
-    training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
-    training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
-    training_checkpoints: str = Field(
-        "", description="Folder or s3:// URI of training checkpoints. Default: in each run's folder."
-    )
-    scoring_batch_rows: int = Field(0, ge=0, description="Rows a model scores at once; 0: calibrated on a sample.")
-    scoring_worker_memory_mb: int = Field(
-        1024, ge=64, description="Memory of a scoring worker; its batches take up to a quarter of it."
-    )
-    prices: dict[str, tuple[float, float]] = Field(
-        default_factory=dict,
-        description="Prices of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu (JSON).",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
-    code_version: str = Field(
-        "", description="Code version recorded with every run. Default: the git commit, or a hash of the source."
-    )
-
-    reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
-    reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
-    reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
-    reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
-    reader_anonymous: bool = Field(
-        False, description="Lets a reader without tokens listen on other addresses than the machine's own."
-    )
-    reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
-    reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
-    reader_max_connections: int = Field(
-        4096, ge=16, description="Most connections of a reader worker; further ones wait in the kernel."
-    )
-    reader_max_bodies_bytes: int = Field(
-        64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
-    )
-    reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
-    reader_scrub_s: float = Field(
-        300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
-    )
-    reader_model_processes: int = Field(
-        1, ge=1, le=64, description="Processes of a reader worker for a real-time model off its loop, beside a spare."
-    )
-    reader_model_growth_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Memory that such a process may take beyond its start before it is replaced."
-    )
-    redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
-    store_remote: str = Field(
-        "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."
-    )
-
-    smtp_host: str = Field("", description="SMTP server that mailings are handed to.")
-    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
-    smtp_security: Literal["starttls", "ssl", "none"] = Field(
-        "starttls", description="How the connection is encrypted; none only on a network of one's own."
-    )
-    smtp_user: str = Field("", description="User to log in as; none: no login.")
-    smtp_password: str = Field("", repr=False, description="The user's password.")
-    smtp_timeout_s: float = Field(30.0, gt=0, le=60, description="Time that the SMTP server has for an answer.")
-
-    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 
     @field_validator("landing", "lake", "store", "mlflow_artifacts", "training_checkpoints")
     @classmethod

@@ -1,0 +1,49 @@
+"""The settings of where things are: the project, its lake, its store, its registry, and Spark."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+class LakeSettings(BaseSettings):
+    """Where the project, its tables and its models are, and how Spark runs."""
+
+    home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
+    project: str = Field(
+        "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
+    )
+
+    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
+    lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
+    store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
+    )
+
+    databases: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Databases that sources query, by name (JSON), such as {"shop": "postgresql://user:secret@host/db"}.',
+    )
+
+    mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
+    mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
+
+    spark_master: str = Field("local[*]", description="Spark master.")
+    spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
+    spark_conf: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="Further Spark configuration (JSON)."
+    )
+    spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
+    spark_jvm: Literal["auto", "short", "long"] = Field(
+        "auto",
+        description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
+        "auto: long where the lake is remote or above 256 MB.",
+    )
+    java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
