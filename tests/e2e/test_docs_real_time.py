@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 
 from forecache.settings import PROJECT_ROOT
 
@@ -32,9 +32,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(tmp_path: Path) -> None:
     commands = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "\necho\n".join(commands)
     environment = {
         **os.environ,

@@ -1,7 +1,6 @@
 """The UI as a person sees it: runs of the command line are there, with layers, row counts and checks."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_port
 from ui_support import browser_page, find_browser, open_asset, open_graph
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,9 +46,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def base(environment: dict[str, str]) -> Iterator[str]:
     """Address of a UI on a state that `forecache ingest` wrote."""
     subprocess.run([FORECACHE, "ingest"], env=environment, cwd=ROOT, check=True, timeout=300)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([FORECACHE, "dev", "--port", str(port)], env=environment, cwd=ROOT)
     try:
         _wait_for(f"http://127.0.0.1:{port}/server_info", server)

@@ -13,8 +13,9 @@ import httpx
 import orjson
 import pytest
 from balancers import BALANCERS, Replica, replicas
+from free_ports import free_port
 from open_loop import OpenLoop, get, post
-from reader_support import churn_rows, eventually, free_port, write_version
+from reader_support import churn_rows, eventually, write_version
 from realtime_support import write_views
 from release_support import a_request, make_release
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from reader_support import RunningReader, churn_rows, free_port, running_reader, start_reader, write_version
+from free_ports import free_port
+from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
 
 from forecache.errors import ConflictError, SettingsError
 from forecache.reader.processes.server import serve

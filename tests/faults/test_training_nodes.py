@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from free_ports import free_port
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
@@ -31,13 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 TRAINING = Training(epochs=8, batch_size=64, patience=1000)
 PIPELINE = replace(returns, training=TRAINING)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def lend(settings: Settings) -> "subprocess.Popen[bytes]":

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from free_ports import free_port
 from list_tables import SERVED, top
 from reader_support import write_version
 from store_services import redis_server
@@ -320,10 +321,3 @@ def test_reader_that_is_no_longer_wanted_is_stopped(capsys: pytest.CaptureFixtur
                 return
         time.sleep(0.05)
     pytest.fail("the reader still listens")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

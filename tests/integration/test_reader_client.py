@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import orjson
 import pytest
-from reader_support import RunningReader, churn_rows, free_port, running_reader, write_version, yesterday
+from free_ports import free_port
+from reader_support import RunningReader, churn_rows, running_reader, write_version, yesterday
 
 from forecache.errors import InputError, NotFoundError, UnavailableError
 from forecache.reader import Answer, AsyncClient, Client, create_token

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import RunningReader, churn_rows, free_port, write_version
+from free_ports import free_port
+from reader_support import RunningReader, churn_rows, write_version
 
 from forecache.settings import PROJECT_ROOT, load_settings
 from forecache.store import open_store, push

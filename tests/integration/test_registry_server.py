@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from sample_project.pipelines.visits import returns
-from store_services import free_port
 from training_sample import write_training_set
 
 from forecache.settings import load_settings

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +10,7 @@ from typing import IO, Any
 import pytest
 import sharded_job
 import torch
+from free_ports import free_port
 from ranks import run_ranks
 from store_services import minio_server
 
@@ -25,9 +25,7 @@ _PREFIXES = itertools.count()
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
     """This process as the only worker."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**variables, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}.items():

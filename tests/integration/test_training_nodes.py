@@ -1,11 +1,11 @@
 """Two torchrun agents that find each other by c10d rendezvous: `train` on one node, `join` on the other."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
@@ -17,13 +17,6 @@ from forecache.training.join import join
 from forecache.training.launch import train
 from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import environment
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

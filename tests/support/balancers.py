@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from reader_support import RunningReader, free_port, start_reader
+from free_ports import free_port
+from reader_support import RunningReader, start_reader
 
 from forecache.settings import Settings
 

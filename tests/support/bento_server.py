@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import free_port
+from free_ports import free_port
 
 from forecache.settings import Settings
 

@@ -1,12 +1,12 @@
 """Several ranks of a process group on this machine: real processes, real gloo, what each returns."""
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from free_ports import free_port
 from warm import processes
 
 TIMEOUT_S = 300
@@ -21,7 +21,7 @@ def run_ranks(
         job: A function of an importable module; what it returns is written with `torch.save`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     ranks = [
         processes().Process(target=_rank, args=(job, rank, world_size, port, folder, device, arguments))
         for rank in range(world_size)
@@ -59,10 +59,3 @@ def _rank(
         torch.save(job(group, **arguments), folder / f"{rank}.pt")
     finally:
         group.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import orjson
 import pyarrow as pa
+from free_ports import free_port
 
 from forecache.files import write_durably
 from forecache.settings import Settings
@@ -123,12 +123,6 @@ def write_version(
     write_durably(layout.manifest(version), manifest.to_json())
     write_pointer(layout, Pointer(store_id, version, None, version, version))
     return version
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RunningReader:

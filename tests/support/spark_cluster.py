@@ -2,22 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyspark
+from free_ports import free_port
 
 HOST = "127.0.0.1"
 SHORT_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # as `spark_jvm` has it for short runs
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,20 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 _MINIO = Path(__file__).parents[2] / ".tools" / "bin" / "minio"
 _NODES = 3
 INSTALL = "bash scripts/install_test_services.sh"
-
-
-def free_port(*, below: int = 50000) -> int:
-    """A free port; Redis Cluster also needs the one 10,000 above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < below:
-            return port
 
 
 def _wait(check: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
