@@ -102,6 +102,25 @@ async def test_a_request_with_a_short_deadline_is_given_up_in_time_wherever_it_s
 
 
 @on_a_loop
+async def test_a_request_that_waits_alone_has_its_turn_however_short_its_deadline_is() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(10 * MS)
+    for deadline_ms in (0.05, 1.0, 100.0):
+        answered, _ = await burst(backlog, [deadline_ms], 10 * MS)
+        assert answered == [(0, "")]
+
+
+@on_a_loop
+async def test_of_two_that_cannot_both_be_done_one_is_given_up_for_the_other() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(10 * MS)
+    answered, _ = await burst(backlog, [15.0, 14.0], 10 * MS)
+    assert answered == [(1, OVERLOAD), (0, "")]
+
+
+@on_a_loop
 async def test_a_calm_worker_answers_at_once_and_in_order() -> None:
     backlog = Backlog(asyncio.get_running_loop())
     now = TIME.read()

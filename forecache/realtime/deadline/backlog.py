@@ -93,10 +93,13 @@ class Backlog:
             self._by_deadline.clear()
 
     def _give_up(self) -> None:
-        """Answer those by a lower rung whose turn would come too late."""
+        """Answer those by a lower rung whose turn would come too late because of the others.
+
+        One that waits alone has its turn now; whether its deadline leaves time for the model is not overload.
+        """
         heap = self._by_deadline
         soon = SLICE_NS + self._turn.estimate
-        while heap:
+        while self._count > 1:
             until, _, job = heap[0]
             if job.run is not None:
                 # Its turn comes after all others that wait, and after those that are still to come.

@@ -12,6 +12,7 @@ from forecache.reader.http.limits import read_body
 from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
+from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.render import lowest
 from forecache.realtime.deadline.backlog import Backlog
 from forecache.realtime.deadline.clock import Clock, Hops, clock_of
@@ -90,7 +91,9 @@ class Exchange:
             except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
                 failures.append(error)
 
-        if self._backlog.is_calm(clock, began):
+        if not served.model_cost.fits(clock.until - began):
+            run(TooLate.reason)
+        elif self._backlog.is_calm(clock, began):
             run("")
         else:
             await self._backlog.join(clock, run)
