@@ -79,8 +79,10 @@ class Models:
         self._close_retired()
 
     def close(self) -> None:
+        """End the ways to the models, and forget the releases' modules."""
         for served in [*self.served.values(), *(each for _, each in self._retired)]:
             served.path.close()
+            served.loaded.close()
 
     def _is_paused(self, name: str) -> bool:
         """Whether what failed is not tried again yet: loading a release takes time that the answers need."""

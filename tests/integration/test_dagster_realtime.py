@@ -85,6 +85,7 @@ def test_the_first_run_trains_publishes_and_releases(home: Settings, capsys: pyt
     loaded = load_release(folder, current)
     assert len(loaded.warmup) == 50
     assert loaded.release.model.version == version.version
+    loaded.close()
 
 
 def test_a_second_run_does_nothing_and_a_training_releases_again(

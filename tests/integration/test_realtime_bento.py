@@ -87,6 +87,7 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     model._stores._look_at = 0.0
     assert model.ask({"household_id": 1})["stores"]["household"]["version"] == 2
     assert "open" not in Store(settings.store_path / "household").state(1)
+    model._loaded.close()
 
 
 @pytest.mark.slow

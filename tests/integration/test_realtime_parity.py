@@ -175,6 +175,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     chosen = BentoModel(folder / "chosen" / "chosen" / "releases" / "00000001", settings.store_path)
     with running_reader(settings) as reader, bento_server(folder / "parity", settings) as url:
         yield World(settings, reader, url, chosen)
+    chosen._loaded.close()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Which release answers, as a worker of the reader follows the pointers."""
 
 import asyncio
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the
         metrics=SimpleNamespace(extension=memoryview(bytearray(EXTENSION_BYTES))),
         catalog=SimpleNamespace(answers={}),
     )
+    before = {name for name in sys.modules if name.startswith("_forecache_release_")}
     models = Models(context, asyncio.new_event_loop())
     models.turn(lambda action: action())
     monkeypatch.setattr(Models, "_worker_path", no_process)
@@ -40,3 +42,5 @@ def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the
     models.turn(lambda action: action())
     assert models.served["ranking"].number == 2
     assert not models.failures
+    models.close()
+    assert {name for name in sys.modules if name.startswith("_forecache_release_")} == before

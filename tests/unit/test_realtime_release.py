@@ -20,6 +20,11 @@ from forecache.realtime.release.write import write_release
 from forecache.settings import Settings
 
 
+def modules_of_releases() -> set[str]:
+    """Names of the modules of releases that are loaded in this process."""
+    return {name for name in sys.modules if name.startswith("_forecache_release_")}
+
+
 def rows_of(loaded: LoadedRelease, *, products: int = 5) -> Rows:
     """Rows of a request with unknown keys among them."""
     generator = np.random.default_rng(products)
@@ -60,6 +65,7 @@ def test_what_was_released_later_is_current_and_both_run_side_by_side(
 ) -> None:
     folder = open_releases(settings, "ranking")
     make_release(settings)
+    before = modules_of_releases()
     first = load_release(folder, 1)
     make_release(settings, version=2)
     assert read_current(folder).current == 2
@@ -70,8 +76,9 @@ def test_what_was_released_later_is_current_and_both_run_side_by_side(
     assert not np.array_equal(first.scores_of(first.features_of(rows)), second.score(rows))
     first.close()
     assert second.score(rows).shape == (5,)
+    assert modules_of_releases() > before
     second.close()
-    assert not [name for name in sys.modules if name.startswith("_forecache_release_")]
+    assert modules_of_releases() == before
 
 
 def test_two_releases_have_their_own_code(settings: Settings) -> None:
@@ -87,6 +94,8 @@ def test_two_releases_have_their_own_code(settings: Settings) -> None:
     assert (one.features_of(rows)[:, 2] == np.log1p(rows["price"] * 0.5).astype(np.float32)).all()
     assert (two.features_of(rows)[:, 2] == np.log1p(rows["price"] * 2.0).astype(np.float32)).all()
     assert (one.features_of(rows)[:, 2] == np.log1p(rows["price"] * 0.5).astype(np.float32)).all()
+    one.close()
+    two.close()
 
 
 def test_no_file_of_a_release_may_change_by_a_byte(settings: Settings) -> None:
