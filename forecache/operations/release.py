@@ -202,6 +202,7 @@ def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> 
         on_nan=realtime.on_nan,
         runs=realtime.runs,
         cache_bytes=realtime.cache_bytes,
+        log=realtime.log,
         description=realtime.description,
         inputs=inputs,
         created_at=now(),

@@ -34,6 +34,7 @@ from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.policies import Drift, Effect, Publish, Retraining
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
+from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.lookup import Lookup
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.realtime.request import Candidates, RequestField
@@ -79,6 +80,7 @@ __all__ = [
     "Label",
     "Labelled",
     "LastNight",
+    "Log",
     "Lookup",
     "Mailing",
     "Metric",

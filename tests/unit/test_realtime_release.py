@@ -12,6 +12,7 @@ from ranking_code import transforms
 from release_support import FEATURES, a_request, make_release
 
 from forecache.errors import DamagedError, InputError, NotFoundError
+from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.rows import Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import LoadedRelease, load_release
@@ -184,3 +185,9 @@ def test_a_process_that_only_answers_loads_trees_without_pandas_and_scores_the_s
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == (expected, "")
+
+
+def test_a_release_keeps_the_log_of_its_declaration(settings: Settings) -> None:
+    log = Log(("household_id", "store_id"), sample=0.25, keep_days=7)
+    written = make_release(settings, log=log)
+    assert read_release(open_releases(settings, "ranking"), written.number).log == log

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 OWN_COLUMNS = (REQUEST_ID, EVENT_TIMESTAMP, POSITION, AS_OF, "split")
 """Columns of examples and of their training set that no field or feature may have."""
 
+_KEYS = "a string, a bigint or a date"
+
 
 def check_realtime(owner: str, model: "Realtime") -> None:
     """Refuse a declaration that could not answer, or whose answers could not be learned.
@@ -52,6 +54,7 @@ def check_realtime(owner: str, model: "Realtime") -> None:
     types = {field.name: field.type for field in model.all_fields}
     for lookup in model.lookups:
         _check_lookup(owner, lookup, types)
+    _check_log(owner, model)
     _check_ladder(owner, model, types)
     _check_model(owner, model)
 
@@ -87,6 +90,20 @@ def _check_lookup(owner: str, lookup: Lookup, types: Mapping[str, str]) -> None:
             raise SettingsError(
                 f"{owner} {by}, which is a {types[name]}, and the view's {column!r} is a {wanted[column]}.",
                 remedy="Declare the field with the type of the key.",
+            )
+
+
+def _check_log(owner: str, model: "Realtime") -> None:
+    types = {field.name: field.type for field in model.request}
+    for name in model.log.by if model.log is not None else ():
+        if name not in types:
+            raise SettingsError(
+                f"{owner} logs requests by {name!r}, which is no field of the request itself.",
+                remedy=f"Its fields are {', '.join(types) or 'none'}: name those that hold the key, Log(by=(...)).",
+            )
+        if types[name] not in DECLARED:
+            raise SettingsError(
+                f"{owner} logs requests by {name!r}, which is a {types[name]}.", remedy=f"A key is {_KEYS}."
             )
 
 

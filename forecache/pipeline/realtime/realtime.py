@@ -23,6 +23,7 @@ from forecache.pipeline.names import POSITION, REQUEST_ID
 from forecache.pipeline.realtime.check import check_realtime
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Rung
+from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.lookup import Lookup
 from forecache.pipeline.realtime.request import Candidates, RequestField
 from forecache.pipeline.schedules.as_of import first_as_of, last_as_of
@@ -71,6 +72,7 @@ class Realtime:
         runs: Where transform and model run: in the reader's event loop, or in a process that can be abandoned; "auto":
             in the loop where the model is native and its measured 99th percentile is below 2 ms.
         cache_bytes: Memory of a worker for answers of repeated requests; 0: none.
+        log: What is kept of the answers in the lake; None: nothing.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Realtime:
     on_nan: Literal["refuse", "accept"] = "refuse"
     runs: Literal["auto", "loop", "process"] = "auto"
     cache_bytes: int = 0
+    log: Log | None = None
     description: str = ""
     owner: str = "ml-platform@example.com"
 
@@ -221,6 +224,7 @@ class Realtime:
             output=self.output,
             ladder=self.ladder,
             limits=(self.deadline_ms, self.on_contract, self.on_unknown, self.on_nan, self.runs, self.cache_bytes),
+            log=self.log,
             description=self.description,
         )
 

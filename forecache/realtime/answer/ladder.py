@@ -8,6 +8,7 @@ import numpy as np
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import MODEL, Answered
+from forecache.realtime.answer.order import best_first
 from forecache.realtime.answer.rungs import Rung, Served, Unavailable
 from forecache.realtime.request.parsed import ParsedRequest
 
@@ -18,8 +19,7 @@ def of_model(request: ParsedRequest, scores: np.ndarray) -> Answered | None:
     """The answer of the model's scores [n]; None if it has none for some candidates."""
     order = None
     if request.items:
-        order = (-scores).argsort(kind="stable")
-        # NaN is sorted last.
+        order = best_first(scores)
         if scores[order[-1]] != scores[order[-1]]:
             return None
     elif scores[0] != scores[0]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from forecache.errors import DamagedError
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
+from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.request import Candidates, RequestField, value_of
 from forecache.store.sealed import sealed, unsealed
 
@@ -93,6 +94,7 @@ class Release:
     on_nan: Literal["refuse", "accept"] = "refuse"
     runs: Literal["auto", "loop", "process"] = "auto"
     cache_bytes: int = 0
+    log: Log | None = None
     description: str = ""
     inputs: str = ""
     created_at: str = ""
@@ -116,6 +118,7 @@ class Release:
             }
         content["lookups"] = [asdict(each) for each in self.lookups]
         content["model"] = asdict(self.model)
+        content["log"] = self.log and asdict(self.log)
         content["ladder"] = [{"rung": type(rung).__name__, **asdict(rung)} for rung in self.ladder]
         content["files"] = {name: asdict(each) for name, each in self.files.items()}
         return sealed(content)
@@ -148,6 +151,7 @@ def release_from_json(content: bytes, *, what: str) -> Release:
             "lookups": tuple(LookupContract(**_tuples(each, "by", "columns")) for each in data["lookups"]),
             "features": tuple(data["features"]),
             "model": ReleasedModel(**{**data["model"], "spec": _spec_in(data["model"]["spec"])}),
+            "log": data.get("log") and Log(**_tuples(data["log"], "by")),
             "ladder": tuple(map(_rung_in, data["ladder"])),
             "files": {name: ReleaseFile(**each) for name, each in data["files"].items()},
         }

@@ -1,0 +1,59 @@
+"""Reading a request log, without Spark."""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.tables import open_table
+from forecache.realtime.log.record import DAY, schema, table_of
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 4096
+
+
+def read_log(
+    settings: Settings,
+    name: str,
+    *,
+    days: Collection[date] | None = None,
+    request_id: str | None = None,
+    columns: Sequence[str] | None = None,
+    version: int | None = None,
+) -> "Iterator[pa.RecordBatch]":
+    """The logged answers of a model: those of a day come together, the days in their order.
+
+    Args:
+        days: Dates in UTC; None: all.
+        request_id: Only the answers to this request.
+        columns: Names; None: all of `forecache.realtime.log.record.schema`.
+        version: Delta version of the table; None: the newest.
+
+    Raises:
+        NotFoundError: Nothing of the model has been logged, or there is no such version.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = schema().names if columns is None else list(columns)
+    table = open_table(settings, table_of(name), version=version)
+    filesystem = place_of(settings, table_of(name)).open()
+    asked = None if days is None else {day.isoformat() for day in days}
+    filters = None if request_id is None else pc.field("request_id") == request_id
+    files = [file for file in active_files(table) if asked is None or file.partition[DAY] in asked]
+    for file in sorted(files, key=lambda each: (str(each.partition[DAY]), each.path)):
+        stored = [each for each in wanted if each != DAY]
+        with filesystem.open_input_file(file.path) as source:
+            if filters is not None:
+                batches = pq.read_table(source, columns=stored, filters=filters, use_threads=False).to_batches()
+            else:
+                batches = pq.ParquetFile(source).iter_batches(_BATCH_ROWS, columns=stored, use_threads=False)
+            for batch in batches:
+                day = pa.array([date.fromisoformat(str(file.partition[DAY]))] * batch.num_rows, pa.date32())
+                arrays = [day if each == DAY else batch.column(each) for each in wanted]
+                yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema().field(each) for each in wanted]))

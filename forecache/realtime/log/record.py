@@ -1,0 +1,102 @@
+"""A record of the request log: the columns of its table, and what follows from them.
+
+The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.pipeline.names import REQUEST_LOG
+from forecache.realtime.answer.order import best_first
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARMS = ("current", "canary", "aa", "shadow")
+"""Who answered: the current release, a canary, the same release under the name of one, or one that is never sent."""
+TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "ladder_us", "total_us")
+"""Microseconds of the stages, and from the arrival of the request until its answer was written."""
+DAY = "day"
+
+
+def table_of(name: str) -> str:
+    """The table of a model's request log."""
+    return REQUEST_LOG + name
+
+
+@cache
+def schema() -> "pa.Schema":
+    """The columns of a request log.
+
+    request_id: As the client sent it, else made by the reader and told in the answer.
+    arrived_at, day: When the request arrived, and the date of that in UTC.
+    key: Values of `Log.by` as the store encodes keys.
+    request: The request as the reader's own JSON; `forecache.realtime.log.request` reads it.
+    items: Number of candidates; 1 where the model ranks none.
+    release, model_version, arm: Who answered.
+    features: float32, little-endian, [items, num_features] as the model got them, C order; null where it was not asked.
+    scores, score_dtype: [items] in the order of the request, in this numpy dtype; null where there are none.
+    rung: The lowest rung that a candidate comes from.
+    rungs, ranking: Only where candidates come from several rungs: the rung of each, in the order of the request, and
+        the places of the candidates in the request, best first.
+    why: Why the model did not answer; "" if it did.
+    flags: What was wrong with what the model was given.
+    stores: The versions that the answer comes from: store (its identity), table and delta_version name what they hold.
+    late: Whether the deadline had passed.
+    deadline_ms: As granted.
+    replica: host:port#worker.
+    """
+    import pyarrow as pa
+
+    text, whole = pa.string(), pa.int64()
+    store = [("name", text), ("version", whole), ("as_of", text), ("age_s", whole)]
+    source = [("store", text), ("table", text), ("delta_version", whole)]
+    return pa.schema(
+        [
+            ("request_id", text),
+            ("arrived_at", pa.timestamp("us", tz="UTC")),
+            (DAY, pa.date32()),
+            ("key", text),
+            ("request", pa.binary()),
+            ("items", pa.int32()),
+            ("release", whole),
+            ("model_version", whole),
+            ("arm", text),
+            ("features", pa.binary()),
+            ("scores", pa.binary()),
+            ("score_dtype", text),
+            ("rung", text),
+            ("rungs", pa.list_(text)),
+            ("ranking", pa.list_(pa.int32())),
+            ("why", text),
+            ("flags", pa.list_(text)),
+            ("stores", pa.list_(pa.struct([*store, *source]))),
+            ("late", pa.bool_()),
+            ("deadline_ms", pa.float64()),
+            *((name, pa.int32()) for name in TIMES),
+            ("replica", text),
+        ]
+    )
+
+
+def features_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The features of a record, float32 [items, num_features], as the model got them; None where it was not asked."""
+    content, items = record["features"], record["items"]
+    return None if content is None else np.frombuffer(content, "<f4").reshape(items, -1)
+
+
+def scores_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The scores [items] of a record, in the order of the request and in the model's dtype; None where it has none."""
+    content = record["scores"]
+    return None if content is None else np.frombuffer(content, record["score_dtype"])
+
+
+def order_of(record: Mapping[str, Any]) -> np.ndarray:
+    """The order in which the candidates were answered: their places in the request [items], best first."""
+    if record["ranking"] is not None:
+        return np.asarray(record["ranking"], np.intp)
+    scores = scores_of(record)
+    return np.arange(record["items"]) if scores is None else best_first(scores)

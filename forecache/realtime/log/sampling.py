@@ -1,0 +1,50 @@
+"""Which keys are in a sample: by a hash, so that all requests of a key are in, on every replica and at any time."""
+
+from collections.abc import Sequence
+
+import xxhash
+
+from forecache.errors import InputError
+from forecache.key_types import DECLARED
+from forecache.pipeline.realtime.log import Log
+from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.request.parsed import ParsedRequest
+from forecache.store.keys import KeyColumn, KeySchema, encode_columns
+
+BUCKETS = 2**64
+
+
+def bucket_of(key: bytes, salt: bytes) -> int:
+    """The bucket of a key, 0 to 2**64 - 1: XXH3-64 of salt, zero byte and key. Another salt gives independent buckets.
+
+    A key is in a share of all keys where `bucket_of(key, salt) < share * BUCKETS`; a growing share keeps those it has.
+    """
+    return xxhash.xxh3_64_intdigest(salt + b"\0" + key)
+
+
+class Sampler:
+    """Decides for the requests to one model whether they are logged.
+
+    Args:
+        name: Of the model.
+        request: Fields of its requests.
+    """
+
+    def __init__(self, name: str, log: Log, request: Sequence[RequestField]) -> None:
+        types = {field.name: DECLARED[field.type] for field in request if field.name in log.by}
+        self._by = log.by
+        self._schema = KeySchema(tuple(KeyColumn(each, types[each]) for each in log.by))
+        self._salt = b"log:" + name.encode()
+        self._below = int(log.sample * BUCKETS)
+
+    def key_of(self, request: ParsedRequest) -> bytes:
+        """The key of a request, as the store encodes keys; empty where its values are no key, such as an empty text."""
+        columns = request.columns
+        try:
+            return encode_columns(self._schema, [columns[name] for name in self._by])[0]
+        except (InputError, KeyError):  # without the fields, where there was no time to read them
+            return b""
+
+    def is_logged(self, key: bytes) -> bool:
+        """Whether requests of a key are logged."""
+        return self._below == BUCKETS or bucket_of(key, self._salt) < self._below
