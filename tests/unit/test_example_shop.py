@@ -36,6 +36,14 @@ def test_the_declarations_load(project: str, model: str) -> None:
     assert list(found.realtime) == [model]
 
 
+@pytest.mark.parametrize(("project", "model"), [("shop", "search"), ("fraud", "fraud")])
+def test_requests_see_no_features_before_the_night_has_published_them(project: str, model: str) -> None:
+    declared = read_project(load_settings(project=project)).realtime[model]
+    assert declared.schedule.time_zone == "UTC"
+    assert declared.schedule.cron == "0 3 * * *"
+    assert declared.trained_examples.published_h > 3
+
+
 def test_candidates_are_the_best_sellers_of_the_four_weeks_before_the_day() -> None:
     from shop.pipelines.search import best_sellers
 

@@ -21,7 +21,8 @@ class Examples:
     them, and `(first, last)`, these dates. It returns a row for each candidate (or one for each request):
     `request_id` (string), `event_timestamp` (timestamp, UTC: when the request was made), `position` (int, from 0: the
     candidate's place in the request), the fields of the request and of the candidate, and `label`: it is called as
-    `compute(rows, first, last)`. A request sees the features of the as-of date that had ended when it was made.
+    `compute(rows, first, last)`. A request sees the features of the newest as-of date that had ended and was published
+    when it was made.
 
     Attributes:
         label: Name of the column.
@@ -32,8 +33,9 @@ class Examples:
             which end `horizon_days` before the night of the training, so that every outcome is known.
         horizon_days: Days after that of a request until its outcome is known; so many lie between two splits, too.
         history_days: Days before the first request that `compute` sees.
-        published_h: Hours after midnight, UTC, at which the features of the day before are published, about: a request
-            that was made earlier sees those of the date before it.
+        published_h: Hours after midnight, UTC, until the nightly run has published the features of the day before: a
+            request that was made earlier sees those of the date before it. With 0 it learns from features that no
+            reader had yet.
     """
 
     sources: tuple[AnySource, ...]

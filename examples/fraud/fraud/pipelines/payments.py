@@ -82,6 +82,7 @@ fraud = Realtime(
         validation_days=7,
         test_days=14,
         horizon_days=7,
+        published_h=4.0,  # the night starts at three o'clock UTC and is done by four
     ),
     gate=Gate(metric="average_precision", floors={"average_precision": 0.3}, baseline=Baseline("times_mean")),
     ladder=(LastNight(Stored("user_risk", ("user_id",), "risk")), Default(0.04)),

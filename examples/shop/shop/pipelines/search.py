@@ -149,6 +149,7 @@ search = Realtime(
         test_days=28,
         horizon_days=7,  # an outcome is final when goods can no longer be returned
         history_days=_DAYS,
+        published_h=4.0,  # the night starts at three o'clock UTC and is done by four
     ),
     gate=Gate(
         metric="ndcg@10",
