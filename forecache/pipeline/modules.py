@@ -11,6 +11,7 @@ from forecache.pipeline.checks.conflicts import Declared
 from forecache.pipeline.code.location import add_project
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
+from forecache.pipeline.realtime.realtime import Realtime
 from forecache.settings import Settings
 
 
@@ -53,6 +54,7 @@ def declared_in(module_name: str) -> list[Declared]:
             assert (
                 isinstance(each, Mailing) or each.fingerprint
             )  # of the source as it was loaded, and refused here where it cannot be told
+            assert not isinstance(each, Realtime) or each.is_tried
         return list(found.values())
     except (Exception, SystemExit) as error:
         what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."

@@ -1,7 +1,8 @@
 """How the rows of a request are made of its values, and the one call of a transform, wherever it runs.
 
 Training in Spark, the gate, the reader, its worker processes and other servers all come here, request by request, so
-that they agree to the bit. Only they import this module, which needs numpy.
+that they agree to the bit; so does the trial of a transform when its declaration loads. Only they import this module,
+which needs numpy.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -118,6 +118,18 @@ class Realtime:
         """Where the transform is imported from: `module:name`."""
         return path_of(self.transform)
 
+    @cached_property
+    def is_tried(self) -> bool:
+        """True; the transform is tried at the first call, when the project is loaded and its module is complete.
+
+        Raises:
+            SettingsError: It is wrong; see `forecache.pipeline.realtime.trial`.
+        """
+        from forecache.pipeline.realtime.trial import try_transform  # needs numpy
+
+        try_transform(self)
+        return True
+
     @property
     def is_trained(self) -> bool:
         """Whether the model is trained here, rather than applied as it is."""

@@ -1,0 +1,224 @@
+"""Tries the transform of a real-time model on made-up requests, so that a wrong one is found when its module loads.
+
+The requests have what a client may send and a store may lack: keys without a row, features and fields that are null,
+texts of any alphabet, one candidate, many and none. Each is transformed twice. That takes milliseconds, against an hour
+of Spark after which the same mistake would show.
+"""
+
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.errors import InputError, SettingsError
+from forecache.pipeline.realtime.building import Columns, RowsBuilder, transformed
+from forecache.pipeline.realtime.request import RequestField
+
+if TYPE_CHECKING:
+    from forecache.pipeline.realtime.realtime import Realtime
+
+_MANY, _SHOWN = 50, 160
+_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "bigint": (1, 0, 12_345, 7),
+    "double": (1.0, 0.0, -2.5, 1e6),
+    "boolean": (True, False),
+    "string": ("a17", "Žluťoučký kůň", "北京 🙂", "A B|%"),
+    "timestamp": ("2026-01-01T12:00:00Z", "2024-02-29T23:59:59.999999Z", "1999-12-31T00:00:00Z"),
+    "date": ("2026-01-01", "2024-02-29", "1999-12-31"),
+}
+_ITS_ROWS = "It may depend on nothing but its rows: no clock, no random number, no file, no earlier call."
+_COPY = 'Arrays of `rows` may be shared with other requests: work on a copy, such as rows["price"].copy().'
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What kind of request is made up.
+
+    Attributes:
+        says: What it has, for messages.
+        length: Number of its rows.
+        first: Which example value of its type the first row of a field has; the next rows have the next ones.
+        known: Of the keys that are looked up, the share that has a row.
+        nulls: Whether fields with a default are null, and some features of known keys.
+    """
+
+    says: str
+    length: int
+    first: int = 0
+    known: float = 1.0
+    nulls: bool = False
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arrays of a request, as `RowsBuilder.rows` takes them."""
+
+    columns: Columns
+    views: Mapping[str, np.ndarray]
+    found: Mapping[str, np.ndarray]
+
+    @property
+    def says(self) -> str:
+        """Its first row, for messages."""
+        first = {name: array.tolist()[0] for name, array in self.columns.values.items() if len(array)}
+        text = ", ".join(f"{name}={value!r}" for name, value in first.items())
+        return f" ({text if len(text) <= _SHOWN else text[:_SHOWN] + '...'})" if text else ""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            **{f"rows[{name!r}]": array for name, array in self.columns.values.items()},
+            **{f"rows.view({name!r})": array for name, array in self.views.items()},
+            **{f"rows.found({name!r})": array for name, array in self.found.items()},
+        }
+
+
+def try_transform(model: "Realtime") -> None:
+    """Call a transform with made-up requests, each twice.
+
+    Raises:
+        SettingsError: It fails, returns something else than the declared features or a part of its input, changes its
+            input, or returns other bits when it is called again. The message names the model, the transform with its
+            file and line, the request, what was returned, and the remedy.
+    """
+    builder, cases = RowsBuilder(model), _cases(model)
+    widths = {lookup.called: len(lookup.columns) for lookup in model.lookups}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as numpy's of a mean of nothing but NaN
+        before = [_transformed(model, _request(model, builder, widths, case), builder, case) for case in cases]
+        # In the other order, so that what an earlier call left behind shows.
+        for case, features in reversed(list(zip(cases, before, strict=True))):
+            request = _request(model, builder, widths, case)
+            if _transformed(model, request, builder, case).tobytes() != features.tobytes():
+                raise _error(model, case, request, "returned other values when it was called again", _ITS_ROWS)
+
+
+def _cases(model: "Realtime") -> list[_Case]:
+    has_keys, has_defaults = bool(model.lookups), any(field.default is not None for field in model.all_fields)
+    unknown = ", and no key has a row (NaN)" if has_keys else ""
+    some = ", and some keys have no row (NaN)" if has_keys else ""
+    nulls = ["fields with a default are null"] * has_defaults + ["features are null (NaN)"] * has_keys
+    null = f", and {' and '.join(nulls)}" if nulls else ""
+    if model.candidates is None:
+        return [
+            _Case("a request", 1),
+            _Case(f"a request{unknown}", 1, first=1, known=0.0),
+            _Case(f"a request{null}", 1, first=2, nulls=True),
+            _Case("a request", 1, first=3),
+            _Case("a request", 1, first=4),
+        ]
+    many = min(model.candidates.most, _MANY)
+    return [
+        _Case("one candidate", 1),
+        _Case(f"one candidate{unknown}", 1, first=1, known=0.0),
+        _Case(f"candidates: {many}{some}", many, first=1, known=0.7),
+        _Case(f"candidates: {many}{null}", many, first=2, nulls=True),
+        _Case(f"candidates: {many}", many, first=4),
+        _Case("no candidates", 0, first=3, known=0.0),
+    ]
+
+
+def _transformed(model: "Realtime", request: _Request, builder: RowsBuilder, case: _Case) -> np.ndarray:
+    """The features of a request, float32 [length, features]; raises as `try_transform`."""
+    before = {name: _content(array) for name, array in request.arrays.items()}
+    returned: list[Any] = []
+
+    def called(rows: Any) -> Any:
+        returned.append(model.transform(rows))
+        return returned[0]
+
+    rows = builder.rows(request.columns, request.views, request.found)
+    try:
+        features = transformed(called, model.transform_path, rows, len(model.features))
+    except InputError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise _error(
+                model, case, request, error.message.partition(f"{model.transform_path} ")[2], error.remedy
+            ) from None
+        what = f"failed: {type(cause).__name__}: {cause}"
+        raise _error(model, case, request, what, _remedy(model, case, cause), at=_line(model, cause)) from cause
+    for name, array in request.arrays.items():
+        if _content(array) != before[name]:
+            raise _error(model, case, request, f"changed {name}", _COPY)
+        if np.may_share_memory(returned[0], array):
+            remedy = "Return an array of your own: end with .copy(), or np.column_stack([...])."
+            raise _error(model, case, request, f"returned a view of {name}", remedy)
+    return features
+
+
+def _content(array: np.ndarray) -> Any:
+    """What is equal while the values are, NaN included."""
+    return array.tolist() if array.dtype.kind == "O" else array.tobytes()
+
+
+def _request(model: "Realtime", builder: RowsBuilder, widths: Mapping[str, int], case: _Case) -> _Request:
+    of_request = {name: values[0] for name, values in _values(model, model.request, case, 1)}
+    of_candidates = model.candidates.fields if model.candidates else ()
+    lists = dict(_values(model, of_candidates, case, case.length))
+    columns = builder.columns(of_request, lists or None)
+    views, found = {}, {}
+    for place, lookup in enumerate(model.lookups):
+        count = 1 if set(lookup.by) <= of_request.keys() else case.length
+        generator = np.random.default_rng([place, case.first])
+        matrix = generator.normal(size=(count, widths[lookup.called])).astype(np.float32)
+        known = generator.random(count) < case.known
+        if case.nulls:
+            matrix[generator.random(matrix.shape) < 0.5] = np.nan
+        matrix[~known] = np.nan
+        views[lookup.called], found[lookup.called] = matrix, known
+    return _Request(columns, views, found)
+
+
+def _values(
+    model: "Realtime", fields: tuple[RequestField, ...], case: _Case, count: int
+) -> Iterator[tuple[str, list[Any]]]:
+    keys = {name for lookup in model.lookups for name in lookup.by}
+    for field in fields:
+        values = _VALUES[field.type]
+        if field.type == "string" and field.name not in keys:
+            values = (*values, "")  # which is refused as a key
+        if field.type == "double" and model.on_nan == "accept":
+            values = (*values, float("nan"))
+        if case.nulls and field.default is not None:
+            values = (None,)
+        yield field.name, [values[(case.first + row) % len(values)] for row in range(count)]
+
+
+def _remedy(model: "Realtime", case: _Case, cause: BaseException) -> str:
+    if isinstance(cause, ValueError) and "read-only" in str(cause):
+        return _COPY
+    if not case.length:
+        return f"A request may have no candidates: return np.empty((0, {len(model.features)})) for it."
+    return "It gets the `Rows` of any request that is declared; what is unknown in them is NaN."
+
+
+def _error(model: "Realtime", case: _Case, request: _Request, what: str, remedy: str, *, at: str = "") -> SettingsError:
+    return SettingsError(
+        f"Realtime {model.name!r} has the transform {model.transform_path} ({at or _defined(model.transform)}), which, "
+        f"given {case.says}{request.says}, {what.removesuffix('.')}.",
+        remedy=remedy,
+    )
+
+
+def _defined(transform: Callable[..., Any]) -> str:
+    code = inspect.unwrap(transform).__code__
+    return f"{_shown(code.co_filename)}, line {code.co_firstlineno}"
+
+
+def _line(model: "Realtime", cause: BaseException) -> str:
+    """The line of the transform's file at which it failed; that of its definition where the error came elsewhere."""
+    file = inspect.unwrap(model.transform).__code__.co_filename
+    lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file]
+    return f"{_shown(file)}, line {lines[-1]}" if lines else ""
+
+
+def _shown(file: str) -> str:
+    """A path from the current folder, where it lies in it."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
