@@ -82,7 +82,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     if found.num_rows:
         row = found.slice(0, 1).to_pylist()[0]
         raise InputError(
-            f"The label {label.name!r} of pipeline {pipeline.name!r} is {row[label.name]} in {found.num_rows:,} of "
+            f"The label {label.name!r} of {pipeline.called} is {row[label.name]} in {found.num_rows:,} of "
             f"{written.num_rows:,} rows, first on {row[AS_OF]}.",
             remedy=rule,
         )
@@ -92,7 +92,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
         found = written.filter(pc.invert(fits))
         if found.num_rows:
             raise InputError(
-                f"The weight {label.weight!r} of pipeline {pipeline.name!r} is {found[label.weight][0].as_py()} in "
+                f"The weight {label.weight!r} of {pipeline.called} is {found[label.weight][0].as_py()} in "
                 f"{found.num_rows:,} of {written.num_rows:,} rows.",
                 remedy=f"Return a number above 0 from {function}, and leave out rows that are not to count.",
             )

@@ -26,6 +26,7 @@ from forecache.pipeline.names import (
     FEATURES,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
+    REQUEST_KEY,
     TRAINING_SET,
     check_name,
     check_unique,
@@ -85,7 +86,7 @@ class Pipeline(Predictions):
     owner: str = "ml-platform@example.com"
 
     def __post_init__(self) -> None:
-        owner = f"Pipeline {self.name!r}"
+        owner = self.declared
         check_fields(owner, self)
         check_name("pipeline", self.name)
         check_outputs(owner, self)
@@ -104,6 +105,21 @@ class Pipeline(Predictions):
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.publish is not None:
             self.publish.check_served(owner, self.output_columns)
+
+    @property
+    def is_of_requests(self) -> bool:
+        """Whether it is the `training_pipeline` of a real-time model."""
+        return self.key == REQUEST_KEY
+
+    @property
+    def declared(self) -> str:
+        """How a message begins about what the user declared: "Pipeline 'churn'", "Realtime 'search'"."""
+        return f"{'Realtime' if self.is_of_requests else 'Pipeline'} {self.name!r}"
+
+    @property
+    def called(self) -> str:
+        """The same inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
+        return f"{'real-time model' if self.is_of_requests else 'pipeline'} {self.name!r}"
 
     @property
     def main_output(self) -> AnyOutput:

@@ -167,7 +167,7 @@ def test_a_pipeline_that_fails_does_not_stop_the_others_and_rebuild_does_again_w
 
 @pytest.mark.parametrize("night", [date(2025, 12, 31), date(2026, 1, 7)])
 def test_a_night_outside_the_data_is_refused_before_anything_runs(shop: Settings, night: date) -> None:
-    with pytest.raises(InputError, match=f"{night} lies outside pipeline 'orders'.*2026-01-01 to 2026-01-06"):
+    with pytest.raises(InputError, match=f"{night} lies outside 'orders'.*2026-01-01 to 2026-01-06"):
         run(shop, pipelines=["orders"], nights=(night, night))
     assert not shop.dagster_home.exists()
 

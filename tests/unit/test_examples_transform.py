@@ -123,7 +123,7 @@ def test_labels_of_a_ranking_are_whole_numbers_from_0_to_30(wrong: float | None)
         return pa.table({"as_of": days, "split": ["train"] * 3, "taken": pa.array([0.0, 30.0, label], pa.float64())})
 
     require_labels(table(1.0), pipeline)
-    with pytest.raises(InputError, match="The label 'taken' of pipeline 'offers' is"):
+    with pytest.raises(InputError, match="The label 'taken' of real-time model 'offers' is"):
         require_labels(table(wrong), pipeline)
 
 

@@ -10,6 +10,7 @@ from asked_project import transforms
 from asked_project.views import SALES, household, product
 
 from forecache.cli.checks.state import check_project
+from forecache.cli.commands.scoring import newest_scored
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.pipeline import (
     Baseline,
@@ -33,6 +34,7 @@ from forecache.pipeline import (
     load_realtime,
 )
 from forecache.pipeline.loading import load_nightly, load_served, read_project
+from forecache.registry.versions.models import champion
 from forecache.settings import Settings, load_settings
 
 
@@ -46,6 +48,10 @@ def other_examples(sources: Any, first: object, last: object) -> Any:
 
 def of_dates(sources: Any, dates: object) -> Any:
     return {}
+
+
+def network(num_features: int) -> Any:
+    raise NotImplementedError
 
 
 def build() -> Any:
@@ -268,3 +274,32 @@ def test_names_and_stores_that_do_not_fit_break_their_modules(
     found = read_project(load_settings(home=settings.home, project="conflicted"))
     assert found.broken
     assert all(told in str(error) for error in found.broken.values())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gate": Gate("roc_auc", {})},
+        {"gate": Gate("roc_auc", {}, Baseline("age"))},
+        {"gate": Gate("rmse", {}, Baseline("popularity"))},
+        {"gate": replace(GATE, slices=("age",))},
+        {"examples": replace(EXAMPLES, kind="ranking"), "gate": Gate("ndcg@10", {}, max_ece=0.1)},
+        {"examples": replace(EXAMPLES, kind="ranking"), "gate": Gate("ndcg@10", {}), "model": TorchModel(network)},
+    ],
+)
+def test_errors_of_label_and_gate_name_what_was_declared(changed: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        search(**changed)
+    assert refused.value.message.startswith("Realtime 'search'")
+    assert "ipeline" not in str(refused.value)
+
+
+def test_later_errors_name_what_was_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forecache.registry.versions.models.list_models", lambda *_: [])
+    applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None).training_pipeline
+    with pytest.raises(InputError, match="The model of real-time model 'search' is a `FunctionModel`"):
+        _ = applied.trained_label
+    with pytest.raises(NotFoundError, match="^Realtime 'search' has no champion yet"):
+        champion(settings, search().training_pipeline)
+    with pytest.raises(InputError, match="'search' is a real-time model: .* no as-of date of it is scored"):
+        newest_scored(settings, search().training_pipeline)

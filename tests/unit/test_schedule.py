@@ -251,7 +251,7 @@ def test_a_day_that_is_no_as_of_date_names_the_nearest_ones(churn: Pipeline) -> 
     require_as_of(weekly, [date(2026, 1, 4), date(2026, 1, 11)])
     with pytest.raises(
         InputError,
-        match=r"2026-01-07 is no as-of date of pipeline 'churn', which has every Sunday\. Give 2026-01-04 or ",
+        match=r"2026-01-07 is no as-of date of 'churn', which has every Sunday\. Give 2026-01-04 or ",
     ):
         require_as_of(weekly, [date(2026, 1, 4), date(2026, 1, 7)])
     with pytest.raises(InputError, match="2026-01-01 lies outside 'churn'.*from 2026-01-04"):
@@ -268,7 +268,7 @@ def test_a_range_of_days_is_that_of_its_as_of_dates(churn: Pipeline) -> None:
         as_of_range(weekly, date(2026, 1, 5), date(2026, 1, 10))
     with pytest.raises(InputError, match="2025-12-28 lies outside"):
         as_of_range(weekly, date(2025, 12, 24), date(2026, 1, 31))
-    with pytest.raises(InputError, match="lies outside pipeline 'churn'. Its nights go from 2026-01-04 to 20"):
+    with pytest.raises(InputError, match="lies outside 'churn'. Its nights go from 2026-01-04 to 20"):
         as_of_range(weekly, date(2026, 1, 4), date(2999, 1, 1))
 
 

@@ -9,7 +9,7 @@ from forecache.cli.base import Night, command, declared_pipeline, trained_pipeli
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import NotFoundError
+from forecache.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from forecache.monitoring.drift.findings import DriftReport
@@ -54,6 +54,11 @@ def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
 
     newest = newest_night(current, "score", pipeline.name)
     if newest is None:
+        if pipeline.is_of_requests:
+            raise InputError(
+                f"{pipeline.name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
+                remedy=f"`forecache releases {pipeline.name}` lists what answers.",
+            )
         raise NotFoundError(
             f"No as-of date of pipeline {pipeline.name!r} was scored yet.",
             remedy=f"`forecache run {pipeline.name}` scores the newest one.",

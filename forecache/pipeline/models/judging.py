@@ -8,7 +8,6 @@ from forecache.pipeline.models.applied import RegisteredModel
 from forecache.pipeline.models.gate import METRICS, Gate, places_of
 from forecache.pipeline.models.model import EstimatorModel, TorchModel
 from forecache.pipeline.models.output import Classes, Output, Quantiles, Vector
-from forecache.pipeline.names import REQUEST_KEY
 
 if TYPE_CHECKING:
     from forecache.pipeline.declaration import Pipeline
@@ -58,7 +57,7 @@ def check_learned(owner: str, pipeline: "Pipeline") -> None:
             f"{owner} has a {kind} label and the first output {main.name!r}, which is of {type(main).__name__}.",
             remedy=f"The first is what is learned of the label: {' or '.join(each.__name__ for each in wanted)}.",
         )
-    if kind == "ranking" and pipeline.key != REQUEST_KEY:
+    if kind == "ranking" and not pipeline.is_of_requests:
         raise SettingsError(
             f"{owner} has a ranking as its label, which compares the candidates of a request.",
             remedy="Declare a `Realtime` model with `candidates`, or a `Recommender`.",

@@ -22,7 +22,7 @@ TRAINED = (TorchModel, EstimatorModel)
 def not_trained(pipeline: "Pipeline") -> InputError:
     """What is said where a pipeline is asked for training, a gate, a champion or a challenger that it cannot have."""
     return InputError(
-        f"The model of pipeline {pipeline.name!r} is a `{type(pipeline.model).__name__}`, which is not trained here: "
+        f"The model of {pipeline.called} is a `{type(pipeline.model).__name__}`, which is not trained here: "
         "there is nothing to train, to tune, to judge or to promote.",
         remedy=f"`forecache run {pipeline.name}` applies it.",
     )

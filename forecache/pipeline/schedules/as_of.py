@@ -106,7 +106,7 @@ def require_as_of(pipeline: Scheduled, days: Collection[date]) -> None:
             before, after = pipeline.schedule.latest(day), pipeline.schedule.following(day)
             near = [near for near in (before, after) if pipeline.start <= near <= (pipeline.end or near)]
             raise InputError(
-                f"The night {day} is no as-of date of pipeline {pipeline.name!r}, which has {pipeline.schedule.words}.",
+                f"The night {day} is no as-of date of {pipeline.name!r}, which has {pipeline.schedule.words}.",
                 remedy=f"Give {' or '.join(map(str, near))}.",
             )
 
@@ -123,7 +123,7 @@ def as_of_range(pipeline: Scheduled, first: date, last: date) -> tuple[date, dat
     for day in found if dates or first < pipeline.start or last > newest else ():
         if not pipeline.start <= day <= newest:
             raise InputError(
-                f"The night {day} lies outside pipeline {pipeline.name!r}.",
+                f"The night {day} lies outside {pipeline.name!r}.",
                 remedy=f"Its nights go from {pipeline.start} to {newest}.",
             )
     require_as_of(pipeline, found)

@@ -11,7 +11,7 @@ from forecache.errors import InputError
 from forecache.inference.encoding import Encoded, Encoding
 from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.pipeline.names import REQUEST_ID, REQUEST_KEY
+from forecache.pipeline.names import REQUEST_ID
 from forecache.ranking import Sizes, sizes_of
 from forecache.registry.gate.metrics import Array
 from forecache.settings import Settings
@@ -104,7 +104,7 @@ def read_examples(
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
         _constant(settings, pipeline, table, version, classes),
-        sizes_of(rows.column(REQUEST_ID).to_numpy()) if pipeline.key == REQUEST_KEY else None,
+        sizes_of(rows.column(REQUEST_ID).to_numpy()) if pipeline.is_of_requests else None,
     )
 
 

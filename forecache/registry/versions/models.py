@@ -141,7 +141,7 @@ def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
         if CHAMPION in version.aliases:
             return version
     raise NotFoundError(
-        f"Pipeline {pipeline.name!r} has no champion yet.",
+        f"{pipeline.declared} has no champion yet.",
         remedy=f"Run `forecache train {pipeline.name}`: a model that passes the gate becomes the champion.",
     )
 

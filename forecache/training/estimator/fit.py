@@ -158,12 +158,12 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
     estimators = list(built) if isinstance(built, (list, tuple)) else [built]
     if len(estimators) not in (1, len(levels) or 1):
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
+            f"{pipeline.declared} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
             remedy="Return one estimator, or for quantiles one for each level.",
         )
     if pipeline.task != "ranking" and any(map(takes_requests, estimators)):
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
+            f"{pipeline.declared} has a {pipeline.trained_label.kind} label and builds a "
             f"{type(estimators[0]).__name__}, which ranks.",
             remedy="Return a classifier or a regressor, or declare a real-time model with a ranking as its label.",
         )
@@ -173,7 +173,7 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
         missing = [name for name in wanted if not hasattr(estimator, name)]
         if missing:
             raise SettingsError(
-                f"Pipeline {pipeline.name!r} has a {pipeline.trained_label.kind} label and builds a "
+                f"{pipeline.declared} has a {pipeline.trained_label.kind} label and builds a "
                 f"{type(estimator).__name__}, which has no {missing[0]!r}.",
                 remedy="Return a classifier for a binary or multiclass label, a ranker or regressor for a ranking, "
                 "otherwise a regressor, with scikit-learn's interface.",

@@ -75,7 +75,7 @@ def tune(
     started = time.perf_counter()
     if not isinstance(pipeline.model, TorchModel):
         raise SettingsError(
-            f"Pipeline {pipeline.name!r} has an estimator, but the search tunes networks only.",
+            f"{pipeline.declared} has an estimator, but the search tunes networks only.",
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
