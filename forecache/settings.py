@@ -66,6 +66,11 @@ class Settings(MessageSettings, ReaderSettings, WorkSettings, LakeSettings):
 
     @cached_property
     def store_path(self) -> Path:
+        if "://" in self.store:
+            raise SettingsError(
+                f"FORECACHE_STORE is {self.store!r}, and a store is a folder on this machine.",
+                remedy="Name a folder; an object store is FORECACHE_STORE_REMOTE, and `forecache pull` copies from it.",
+            )
         return Path(self.store).expanduser().resolve() if self.store else self.home_path / "store"
 
     @cached_property

@@ -1,5 +1,6 @@
 """`forecache bento`, and the real BentoML serving what it wrote."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
 from forecache.cli.main import main
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.bento.write import write_bento
-from forecache.settings import Settings
-from forecache.store import Store
+from forecache.realtime.bento.write import views_not_here, write_bento
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.realtime.release.replicas import push_releases
+from forecache.settings import Settings, load_settings
+from forecache.store import Store, open_store
+from forecache.store.replicas.push_pull import push
+from forecache.store.replicas.sync import open_remote
 
 
 @pytest.mark.slow
@@ -68,7 +73,8 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     )  # fmt: skip
     release = write_bento(settings, "card_fraud", tmp_path / "bento")
     model = BentoModel(tmp_path / "bento" / "card_fraud" / "releases" / "00000001", settings.store_path)
-    with pytest.raises(Exception, match="The view household has no published version here"):
+    none = "The view household has no published version here.*none in Redis or.*`forecache pull household` brings"
+    with pytest.raises(UnavailableError, match=none):
         model.ask({"household_id": 1})
     write_views(settings)
     model._stores._look_at = 0.0
@@ -88,6 +94,41 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     assert model.ask({"household_id": 1})["stores"]["household"]["version"] == 2
     assert "open" not in Store(settings.store_path / "household").state(1)
     model._loaded.close()
+
+
+def test_a_replica_of_a_remote_serves_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release(settings)
+    write_views(settings)
+    remote = open_remote((tmp_path / "remote").as_uri(), {})
+    push_releases(open_releases(settings, "ranking"), remote)
+    for view in ("household", "product"):
+        push(open_store(settings, view), remote)
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica"))
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", (tmp_path / "remote").as_uri())
+    replica = load_settings()
+    assert main(["pull", "ranking"]) == 0
+    folder = tmp_path / "bento"
+    capsys.readouterr()
+    assert main(["bento", "ranking", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["views_not_here"] == ["household", "product"]
+    assert main(["bento", "ranking", str(folder)]) == 0
+    assert "No version here of household, product. A BentoML service reads" in capsys.readouterr().out
+    assert main(["pull"]) == 0
+    assert views_not_here(replica, read_release(open_releases(replica, "ranking"), 1)) == []
+    request = json.loads(a_request(products=("a", "b", "unknown")))
+    answers = [
+        BentoModel(folder / "ranking" / "releases" / "00000001", place.store_path).ask(request)
+        for place in (settings, replica)
+    ]
+    for answer in answers:
+        for each in answer["stores"].values():
+            each.pop("age_s")
+    assert answers[0] == answers[1]
+    assert len(answers[0]["items"]) == 3
+    with pytest.raises(SettingsError, match="FORECACHE_STORE is 's3://bucket/store', and a store is a folder"):
+        _ = load_settings(store="s3://bucket/store").store_path
 
 
 @pytest.mark.slow

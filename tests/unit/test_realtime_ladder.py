@@ -66,6 +66,21 @@ class Stores:
         self.served[name] = Answers(open_store(self.settings, name).snapshot())
 
 
+def test_a_rung_whose_store_is_in_redis_is_left_out_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores = Stores(tmp_path)
+    in_redis: Any = SimpleNamespace(snapshot=object())
+    served = {**stores.served, "users": in_redis}
+    rungs = rungs_of(LADDER)
+    for _ in range(2):
+        assert rung_of(below(request(["a", "b"]), rungs, served, NOW)) == ["last_night"] * 2
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert "The rung that reads users is left out: this reader has that store in Redis" in told[0]
+    assert "`forecache pull users`" in told[0]
+
+
 @pytest.fixture
 def stores(tmp_path: Path) -> Stores:
     return Stores(tmp_path)

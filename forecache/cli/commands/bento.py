@@ -19,14 +19,21 @@ from forecache.cli.output import print_json, wants_json
 def bento(name: str, folder: Path | None, number: int | None) -> None:
     """Write a BentoML service for a release of a real-time model into FOLDER (default: bento_NAME).
 
-    The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder.
+    The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
+    reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
     """
-    from forecache.realtime.bento.write import write_bento
+    from forecache.realtime.bento.write import views_not_here, write_bento
 
     folder = folder or Path(f"bento_{name}")
     release = write_bento(settings(), name, folder, number=number)
+    missing = views_not_here(settings(), release)
     if wants_json():
-        print_json({"name": release.name, "release": release.number, "folder": str(folder)})
+        told = {"name": release.name, "release": release.number, "folder": str(folder), "views_not_here": missing}
+        print_json(told)
         return
     click.echo(f"Release {release.number} of {release.name} is a BentoML service in {folder}.")
     click.echo(f"Serve it: cd {folder} && FORECACHE_STORE={settings().store_path} bentoml serve")
+    if missing:
+        from forecache.realtime.bento.model import only_here
+
+        click.echo(f"No version here of {', '.join(missing)}. {only_here(*missing)}")

@@ -1,5 +1,6 @@
 """The rungs below the model: scores from what was published last night, or none."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.request.parsed import ParsedRequest
 from forecache.store import Snapshot
 
+logger = logging.getLogger("forecache.realtime")
 Served = Mapping[str, Answers]
 
 
@@ -108,6 +110,7 @@ class _Numbers:
     def __init__(self, declared: ladder.Stored) -> None:
         self._declared = declared
         self._bound: tuple[Answers, list[int], str] | None = None
+        self._told = False
 
     def rows(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray:
         """Float [n, d], or [1, d] where the key is of the request alone; NaN where there is no row."""
@@ -115,6 +118,13 @@ class _Numbers:
         answers = served.get(declared.store)
         # A store on another machine may be what keeps the model from answering; waiting for it would stop all others.
         if answers is None or not isinstance(answers.snapshot, Snapshot):
+            if answers is not None and not self._told:
+                self._told = True
+                logger.warning(
+                    "The rung that reads %s is left out: this reader has that store in Redis, and rungs read stores on "
+                    "their own machine only. Bring it here from the remote: `forecache pull %s`.",
+                    *(declared.store, declared.store),
+                )
             raise Unavailable
         if now >= answers.valid_until:
             answers.refresh(now)

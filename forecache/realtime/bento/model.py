@@ -1,5 +1,6 @@
 """What a BentoML service asks: one release on the versions that the stores beside it serve."""
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from forecache.realtime.request.parse import RequestParser
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.store import Store
 
+logger = logging.getLogger("forecache.realtime")
 LOOK_EVERY_S = 1.0
 
 
@@ -39,6 +41,8 @@ class BentoModel:
         self._stores = _Stores(store_path, sorted({each.view for each in release.lookups}))
         self._lookups = Lookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
         self._stores.look(time())
+        for name in self._stores.missing():
+            logger.warning("The view %s has no version in %s. %s", name, store_path, only_here(name))
         # A version that is replaced is closed at once, which nobody may be reading then.
         self._turn = threading.Lock()
 
@@ -60,7 +64,8 @@ class BentoModel:
         except (Problem, TypeError) as error:
             raise InputError(getattr(error, "detail", str(error))) from None
         except NoScores as error:
-            raise UnavailableError(str(error)) from None
+            missing = self._stores.missing()
+            raise UnavailableError(str(error), remedy=only_here(*missing) if missing else "") from None
         columns = Columns(parsed.length, parsed.columns)
         scores = self._loaded.score(self._loaded.builder.rows(columns, found.views, found.known))
         return self._answer(parsed, found, scores)
@@ -94,6 +99,14 @@ def _number(score: Any) -> float | None:
     return None if score != score else float(score)
 
 
+def only_here(*views: str) -> str:
+    """What is said where a service lacks views."""
+    return (
+        "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
+        f"`forecache pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
+    )
+
+
 class _Stores:
     """The versions that some stores serve, looked at again each second."""
 
@@ -102,6 +115,10 @@ class _Stores:
         self._stores = [Store(folder / name) for name in names]
         self._seen: dict[str, Any] = {}
         self._look_at = 0.0
+
+    def missing(self) -> list[str]:
+        """The stores that have no version here."""
+        return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
     def look(self, now: float) -> None:
         """Follow the pointers; a version that cannot be opened leaves the one before in its place."""

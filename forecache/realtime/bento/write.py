@@ -11,6 +11,7 @@ from forecache.realtime.release.folder import ReleaseFolder, open_releases, read
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import NATIVE, load_release
 from forecache.settings import Settings
+from forecache.store import open_store
 
 SERVICE, REQUIREMENTS, BENTOFILE = "service.py", "requirements.txt", "bentofile.yaml"
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +54,12 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
             folder.rename(Path(scratch) / "former")
         made.rename(folder)
     return release
+
+
+def views_not_here(settings: Settings, release: Release) -> list[str]:
+    """The views that a release looks up and that have no version in the store's folder on this machine."""
+    views = sorted({lookup.view for lookup in release.lookups})
+    return [view for view in views if open_store(settings, view).pointer().serving is None]
 
 
 def _is_ours(folder: Path) -> bool:
