@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 class Examples:
     """Past requests, and for each of their rows what the model is to predict.
 
-    `compute` gets `{source name: rows}`, all events of the dates that are asked for and of the `history_days` before
-    them, and `(first, last)`, these dates. It returns a row for each candidate (or one for each request):
-    `request_id` (string), `event_timestamp` (timestamp, UTC: when the request was made), `position` (int, from 0: the
-    candidate's place in the request), the fields of the request and of the candidate, and `label`: it is called as
-    `compute(rows, first, last)`. A request sees the features of the newest as-of date that had ended and was published
-    when it was made.
+    `compute` gets `{source name: rows}`, all events of the dates that are asked for, of the `history_days` before and
+    the `horizon_days` after them, and `(first, last)`, these dates: it is called as `compute(rows, first, last)`. It
+    returns a row for each candidate (or one for each request): `request_id` (string), `event_timestamp` (timestamp,
+    UTC: when the request was made), `position` (int, from 0: the candidate's place in the request), the fields of the
+    request and of the candidate, and `label`. A request sees the features of the newest as-of date that had ended and
+    was published when it was made.
 
     Attributes:
         label: Name of the column.
         kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, a whole number from 0 to 30,
             compared within its request.
         weight: A further column, how much a row counts, of a ranking a request; "": all the same.
-        train_days: Days of requests that a model learns from. Behind them come `validation_days`, then `test_days`,
+        train_days: Days of requests that a model learns from. After them come `validation_days`, then `test_days`,
             which end `horizon_days` before the night of the training, so that every outcome is known.
         horizon_days: Days after that of a request until its outcome is known; so many lie between two splits, too.
         history_days: Days before the first request that `compute` sees.

@@ -100,7 +100,7 @@ def try_transform(model: "Realtime") -> None:
 
 def _cases(model: "Realtime") -> list[_Case]:
     has_keys, has_defaults = bool(model.lookups), any(field.default is not None for field in model.all_fields)
-    unknown = ", and no key has a row (NaN)" if has_keys else ""
+    unknown = " whose keys have no row (NaN)" if has_keys else ""
     some = ", and some keys have no row (NaN)" if has_keys else ""
     nulls = ["fields with a default are null"] * has_defaults + ["features are null (NaN)"] * has_keys
     null = f", and {' and '.join(nulls)}" if nulls else ""
