@@ -16,12 +16,14 @@ from forecache.reader.http.extension import Context, MakeExtension
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
 from forecache.reader.http.parsing import pipeline_and_key, plain_limit
 from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.readiness import Readiness
 from forecache.reader.http.replies import Reply, Request
 from forecache.reader.http.routes import Routes
 from forecache.reader.processes import reaper
 from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.versions.catalog import Catalog
+from forecache.reader.versions.watcher import RunOnLoop
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")
@@ -60,7 +62,12 @@ class ReaderApp:
         self._guarded = self._access is not None
         context = Context(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
         self._extensions = tuple(make(context) for make in extensions)
-        self.routes = Routes(settings, self.catalog, runtime, self._metrics, self._access, self._extensions)
+        self.readiness = Readiness(
+            runtime, self._metrics, self.catalog, self._extensions, workers=settings.reader_workers
+        )
+        self.routes = Routes(
+            settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
+        )
         self._reap_at = 0.0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,7 +76,8 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        self.catalog.watch(loop, each_turn=self._each_turn, after_turn=[each.turn for each in self._extensions])
+        follow = [*(each.turn for each in self._extensions), self._note_readiness]
+        self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         for extension in self._extensions:
@@ -178,6 +186,9 @@ class ReaderApp:
         else:
             proto.response_empty(reply.status, reply.headers)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - started)
+
+    def _note_readiness(self, _: RunOnLoop) -> None:
+        self.readiness.note()
 
     def _each_turn(self) -> None:
         """Housekeeping that the watching thread does a few times a second."""

@@ -10,6 +10,7 @@ from forecache.reader.http.access import Access
 from forecache.reader.http.extension import Extension
 from forecache.reader.http.parsing import fields_and_limit, keys_fields_and_limit, pipeline_and_key
 from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.readiness import Readiness
 from forecache.reader.http.replies import NO_CACHE, NO_STORE, Reply, Request, allow, matches
 from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
 from forecache.reader.processes.prometheus import render
@@ -31,6 +32,7 @@ class Routes:
         settings: Settings,
         catalog: Catalog,
         runtime: Runtime,
+        readiness: Readiness,
         metrics: WorkerMetrics,
         access: Access | None,
         extensions: Sequence[Extension] = (),
@@ -39,6 +41,7 @@ class Routes:
         self._settings = settings
         self._catalog = catalog
         self._runtime = runtime
+        self._readiness = readiness
         self._metrics = metrics
         self._access = access
         self._build = build_labels(settings)
@@ -183,23 +186,8 @@ class Routes:
         return Reply(200, NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: Request) -> Reply:
-        """Ready while a pipeline is served, all are warm and undamaged, and the reader is not draining."""
-        reason = ""
-        if self._runtime.draining:
-            reason = "The reader is draining: it got a signal to stop."
-        elif (
-            self._catalog.warm
-            and not self._catalog.answers
-            and not self._catalog.damaged
-            and not any(extension.serves() for extension in self._extensions)
-        ):
-            reason = "No pipeline has a published version that can be read."
-        elif not self._catalog.warm:
-            reason = "The reader is still reading the published versions into memory."
-        elif self._catalog.damaged:
-            named = ", ".join(sorted(self._catalog.damaged))
-            reason = f"The published version of {named} is damaged, and no earlier one can be served instead."
-        reason = reason or next(filter(None, (extension.not_ready() for extension in self._extensions)), "")
+        """Ready while every worker serves a pipeline, all are warm and undamaged, and the reader is not draining."""
+        reason = self._readiness.reason()
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
         served = len(self._catalog.answers)

@@ -32,7 +32,7 @@ HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, 
 MAX_PIPELINES = 512
 _NAME_BYTES = 64
 
-_HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY = range(6)
+_HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE = range(7)
 REQUESTS = 8
 LATENCY = REQUESTS + len(ROUTES) * len(STATUSES)
 SECONDS = LATENCY + len(ROUTES) * BUCKETS
@@ -89,6 +89,19 @@ class WorkerMetrics:
     def beat(self) -> None:
         """Record that the worker is alive; only gauges of live workers are reported."""
         self.cells[_HEARTBEAT] = int(time.time())
+
+    def note_state(self, state: int) -> None:
+        """Tell the other workers whether this one is ready; see `forecache.reader.http.readiness`."""
+        self.cells[_STATE] = state
+
+    @property
+    def state(self) -> int:
+        return self.cells[_STATE]
+
+    def damaged(self) -> list[str]:
+        """The pipelines that this worker has no undamaged version of."""
+        cells = self.cells
+        return sorted(name for name, offset in self.pipelines() if cells[offset + DAMAGED] and not cells[offset + LIVE])
 
     def count_token_error(self) -> None:
         self.cells[TOKEN_ERRORS] += 1

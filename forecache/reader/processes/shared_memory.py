@@ -1,4 +1,4 @@
-"""Shared memory of one reader's processes: the draining flag, the number of crashes, the workers' counters.
+"""Shared memory of one reader's processes: draining, number of crashes, once ready; the workers' counters and states.
 
 All of it is reserved before the first worker starts, in a file that exists in memory only, so that a full disk or
 temporary folder can neither keep a reader from starting nor end a worker that counts.
@@ -15,7 +15,7 @@ from pathlib import Path
 logger = logging.getLogger("forecache.reader")
 
 _HEAD_BYTES = mmap.PAGESIZE
-_DRAINING, _CRASHES = range(2)
+_DRAINING, _CRASHES, _WAS_READY = range(3)
 _RESERVE_CHUNK_BYTES = 1 << 20
 _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kind, whence, start, length, process
 
@@ -79,6 +79,22 @@ class Runtime:
         except OSError:
             return False
         return True
+
+    def is_anothers(self, index: int) -> bool:
+        """Whether another live process has a slot; where the system cannot tell, whether it is not this one's."""
+        if not hasattr(fcntl, "F_OFD_GETLK"):
+            return index not in self._claimed
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0)
+        kind: int = _FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether all workers of the reader have been ready since it started."""
+        return self._head[_WAS_READY] != 0
+
+    def note_ready(self) -> None:
+        self._head[_WAS_READY] = 1
 
     @property
     def draining(self) -> bool:

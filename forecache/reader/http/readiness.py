@@ -1,0 +1,96 @@
+"""Whether the reader should get requests: each worker notes its own state, and the one that is asked speaks for all."""
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+from forecache.reader.http.extension import Extension
+from forecache.reader.processes.metrics import WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.versions.catalog import Catalog
+
+
+class State(IntEnum):
+    """What a worker has noted in its slot. A slot that no worker has had yet is `STARTING`."""
+
+    STARTING, READY, EMPTY, DAMAGED, EXTENSION = range(5)
+
+
+_LOADING = "The reader is still reading the published versions into memory."
+_REASONS = {
+    State.STARTING: _LOADING,
+    State.READY: "",
+    State.EMPTY: "No pipeline has a published version that can be read.",
+    State.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
+}
+
+
+class Readiness:
+    """The readiness of one worker, and through the shared memory of all of them.
+
+    A balancer's probe reaches one worker, and the requests that follow reach the others.
+
+    Args:
+        workers: Number of workers of the reader.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        metrics: WorkerMetrics,
+        catalog: Catalog,
+        extensions: Sequence[Extension],
+        *,
+        workers: int,
+    ) -> None:
+        self._runtime, self._metrics, self._catalog = runtime, metrics, catalog
+        self._extensions, self._workers = extensions, workers
+        self._slots = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        # One worker that ends takes nobody out: connections wait for its replacement, which others take for ready
+        # until it has looked. Else one request that ends workers would take every replica from the balancer at once.
+        metrics.note_state(State.READY if runtime.was_ready else State.STARTING)
+
+    def note(self) -> None:
+        """Tell the other workers how this one is; the watching thread calls it after each of its turns."""
+        self._metrics.note_state(self._own()[0])
+
+    def reason(self) -> str:
+        """Why the reader should get no requests, as a sentence; "" if it should."""
+        if self._runtime.draining:
+            return "The reader is draining: it got a signal to stop."
+        if own := self._own()[1]:
+            return own
+        if other := next(filter(None, map(_reason, self._others())), ""):
+            return other
+        if not self._runtime.was_ready:
+            started = sum(worker.pid != 0 for worker in self._slots)
+            if started < self._workers:
+                return f"{started} of {self._workers} workers of the reader have started."
+            self._runtime.note_ready()
+        return ""
+
+    def _own(self) -> tuple[State, str]:
+        catalog = self._catalog
+        if not catalog.warm:
+            return State.STARTING, _LOADING
+        if catalog.damaged:
+            return State.DAMAGED, _damage(sorted(catalog.damaged))
+        if not catalog.answers and not any(extension.serves() for extension in self._extensions):
+            return State.EMPTY, _REASONS[State.EMPTY]
+        if reason := next(filter(None, (extension.not_ready() for extension in self._extensions)), ""):
+            return State.EXTENSION, reason
+        return State.READY, ""
+
+    def _others(self) -> Iterator[WorkerMetrics]:
+        """The other workers that run now."""
+        for index, worker in enumerate(self._slots):
+            if self._runtime.is_anothers(index):
+                yield worker
+
+
+def _reason(worker: WorkerMetrics) -> str:
+    state = State(worker.state)
+    return _damage(worker.damaged()) if state == State.DAMAGED else _REASONS[state]
+
+
+def _damage(names: Sequence[str]) -> str:
+    return f"The published version of {', '.join(names)} is damaged, and no earlier one can be served instead."

@@ -1,0 +1,80 @@
+"""Whether a reader should get requests: the worker that is asked speaks for all that run."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from forecache.reader.http.readiness import Readiness
+from forecache.reader.processes.metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
+
+
+class Worker:
+    """A worker of a reader of two, with a descriptor of the shared memory of its own, as its process has one."""
+
+    def __init__(self, made: Runtime) -> None:
+        self.runtime = Runtime(made.path, SLOT_BYTES)
+        self.metrics = WorkerMetrics.claimed(self.runtime)
+        self.catalog: Any = SimpleNamespace(warm=False, damaged=set(), answers={"churn": None})
+        self.readiness = Readiness(self.runtime, self.metrics, self.catalog, (), workers=2)
+
+    def turn(self, *, warm: bool = True) -> None:
+        self.catalog.warm = warm
+        self.readiness.note()
+
+
+@pytest.fixture
+def made() -> Iterator[Runtime]:
+    runtime = Runtime.create(num_slots=4, slot_bytes=SLOT_BYTES)
+    yield runtime
+    runtime.remove()
+
+
+def test_the_first_worker_waits_until_every_other_has_started_and_has_read_its_versions(made: Runtime) -> None:
+    one = Worker(made)
+    one.turn()
+    assert one.readiness.reason() == "1 of 2 workers of the reader have started."
+    two = Worker(made)
+    assert "still reading" in one.readiness.reason()
+    two.turn()
+    assert one.readiness.reason() == two.readiness.reason() == ""
+
+
+def test_what_one_worker_has_found_is_said_by_the_others_until_it_has_gone(made: Runtime) -> None:
+    one, two = Worker(made), Worker(made)
+    one.turn()
+    two.turn()
+    two.catalog.damaged.add("churn")
+    two.metrics.cells[two.metrics.pipeline_offset("churn") + DAMAGED] = 1
+    two.turn()
+    assert one.readiness.reason().startswith("The published version of churn is damaged")
+    two.catalog.damaged.clear()
+    two.catalog.answers.clear()
+    two.turn()
+    assert one.readiness.reason() == "No pipeline has a published version that can be read."
+    two.catalog.answers["churn"] = None
+    two.turn()
+    assert one.readiness.reason() == ""
+
+
+def test_a_worker_that_replaces_another_takes_nobody_out_until_it_knows_better(made: Runtime) -> None:
+    one, two = Worker(made), Worker(made)
+    one.turn()
+    two.turn()
+    assert one.readiness.reason() == ""
+    three = Worker(made)
+    assert "still reading" in three.readiness.reason()
+    assert one.readiness.reason() == ""
+    three.catalog.answers.clear()
+    three.turn()
+    assert "No pipeline" in one.readiness.reason()
+
+
+def test_the_reader_drains_as_a_whole(made: Runtime) -> None:
+    one, two = Worker(made), Worker(made)
+    one.turn()
+    two.turn()
+    made.drain()
+    assert "draining" in one.readiness.reason()
