@@ -5,7 +5,7 @@ import time
 import pytest
 
 from forecache.reader.http.problems import Problem
-from forecache.realtime.deadline.clock import Hops, clock_of
+from forecache.realtime.deadline.clock import Clock, Hops, clock_of, shortened
 
 MS = 1_000_000
 STARTED = 10**12
@@ -100,3 +100,12 @@ def test_a_header_that_is_no_time_is_refused_by_its_name(headers: dict[str, str]
     with pytest.raises(Problem, match=next(iter(headers))) as caught:
         budget(headers)
     assert caught.value.kind.status == 400
+
+
+def test_a_deadline_in_the_body_only_shortens_the_one_of_the_headers() -> None:
+    clock = Clock(1_000, 1_000 + 40_000_000, 40.0)
+    assert shortened(clock, 50.0) is clock
+    assert shortened(clock, 5.0) == Clock(1_000, 1_000 + 5_000_000, 5.0)
+    with pytest.raises(Problem) as refused:
+        shortened(clock, 0.0)
+    assert (refused.value.kind.status, refused.value.members) == (504, {"deadline_ms": 0.0})

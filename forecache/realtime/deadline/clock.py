@@ -84,15 +84,31 @@ def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock
         asked = min(asked, _grpc(text))
     if (text := get(_ENVOY)) is not None:
         asked = min(asked, _milliseconds(_ENVOY, text))
-    if asked <= 0.0:
-        raise Problem(
-            problems.DEADLINE_PASSED,
-            f"The request has {asked:g} ms left to be answered in, so nothing was computed; send a longer time.",
-            members={"deadline_ms": asked},
-        )
+    _check_left(asked)
     arrived = started - wait
     budget = int(asked * 1e6)
     return Clock(arrived, arrived + budget - min(hop_wait, budget // 4), asked)
+
+
+def shortened(clock: Clock, asked_ms: float) -> Clock:
+    """The clock of a request whose body asks for a deadline too; the shorter one counts.
+
+    Raises:
+        Problem: 504 where the client says that no time is left.
+    """
+    if asked_ms >= clock.deadline_ms:
+        return clock
+    _check_left(asked_ms)
+    return Clock(clock.arrived, clock.arrived + int(asked_ms * 1e6), asked_ms)
+
+
+def _check_left(asked_ms: float) -> None:
+    if asked_ms <= 0.0:
+        raise Problem(
+            problems.DEADLINE_PASSED,
+            f"The request has {asked_ms:g} ms left to be answered in, so nothing was computed; send a longer time.",
+            members={"deadline_ms": asked_ms},
+        )
 
 
 def _since(stamp: str, otherwise: int) -> int:

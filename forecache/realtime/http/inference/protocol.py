@@ -16,7 +16,7 @@ from forecache.reader.http.limits import ClientGone
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import ROUTE
 from forecache.reader.versions.answers import JSON
-from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.deadline.clock import shortened
 from forecache.realtime.http.columns import requests_of
 from forecache.realtime.http.exchange import Exchange, not_ready, said
 from forecache.realtime.http.inference.infer import PLATFORM, columns, metadata, response
@@ -128,8 +128,8 @@ class InferenceProtocol:
         served = self._served(name, version, scope.headers)
         body, clock = await self._exchange.body(served, scope.headers, proto, started)
         asked = parse_request(body, scope.headers.get(HEADER_LENGTH))
-        if asked.timeout_ms is not None and asked.timeout_ms < clock.deadline_ms:
-            clock = Clock(clock.arrived, clock.arrived + int(asked.timeout_ms * 1e6), asked.timeout_ms)
+        if asked.timeout_ms is not None:
+            clock = shortened(clock, asked.timeout_ms)
         release = served.loaded.release
         requests = requests_of(
             release, columns(release, asked.inputs), most_rows=self._context.settings.reader_max_keys
