@@ -223,6 +223,22 @@ def test_whatever_names_a_candidate_comes_back_as_it_was_sent(stores: Stores, it
     assert [item["score"] for item in answer["items"]] == (scores.tolist()[::-1] if ranked else [None] * len(items))
 
 
+def test_a_score_of_the_model_has_the_same_text_where_others_come_from_below(stores: Stores) -> None:
+    whole = of_model(request(["a", "c"]), np.array([0.1, 0.3], np.float32))
+    assert whole is not None
+    alone = {item["product_id"]: item["score"] for item in shown(stores, whole)["items"]}
+    scores = np.array([0.1, np.nan, 0.3], np.float32)
+    stores.popular({"b": 0.1234567890123})
+    used = {"items": stores.served["items"]}
+    ladder = rungs_of((LADDER[1], OrderGiven()))
+    joined = below(request(["a", "b", "c"]), ladder, stores.served, NOW, scores=scores, used=used)
+    mixed = {item["product_id"]: item["score"] for item in shown(stores, joined)["items"]}
+    assert alone == {"a": 0.1, "c": 0.3}
+    assert mixed == {**alone, "b": 0.1234567890123}
+    assert joined.scores is not None
+    assert np.float32(mixed["a"]) == np.float32(joined.scores[0])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_read_back_to_the_same_number(stores: Stores, dtype: type) -> None:
     scores = np.array([0.1, -0.0, 1e-30, 1 / 3, 3.0], dtype)

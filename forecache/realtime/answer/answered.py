@@ -30,6 +30,8 @@ class Answered:
     Attributes:
         items: What names each candidate, in the order of the request; empty where the answer is one value.
         scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
+        single: Which of the scores were float32 before those of several rungs were joined, bool [n]; None: `scores` has
+            the type that they were computed in.
         rung: Name of the rung that all scores come from; "" if they come from several.
         rungs: Where they come from several: the name for each candidate.
         order: Places of the candidates, best first; None: as given.
@@ -47,4 +49,5 @@ class Answered:
     why: str = ""
     flags: Sequence[str] = ()
     request_id: str = ""
+    single: np.ndarray | None = None
     times: Times = field(default_factory=Times)

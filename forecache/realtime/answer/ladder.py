@@ -49,11 +49,13 @@ def below(
     names: list[str] = []
     level = np.zeros(request.length, np.intp)
     merged = np.full(request.length, np.nan)
+    single = np.zeros(request.length, np.bool_)
     left = np.ones(request.length, np.bool_)
     if scores is not None:
         names.append(MODEL)
         left = np.isnan(scores)
         merged[~left] = scores[~left]
+        single[~left] = scores.dtype == np.float32
     for rung in rungs:
         if not left.any():
             break
@@ -80,6 +82,7 @@ def below(
             left = np.zeros_like(left)
         else:
             merged[gets] = more[gets]
+            single[gets] = more.dtype == np.float32
             left = left & ~gets
     one = names[0] if len(names) == 1 else (names[level[0]] if (level == level[0]).all() else "")
     order = None
@@ -93,4 +96,5 @@ def below(
         order,
         used,
         request_id=request.request_id,
+        single=single if single.any() else None,
     )

@@ -46,8 +46,7 @@ class Renderer:
             self._items(answered, parts)
             parts.append(b"]")
         else:
-            value = None if answered.scores is None else answered.scores[:1]
-            shown = b"null" if value is None else orjson.dumps(value, option=_ARRAY)[1:-1]
+            shown = _scores(answered, None, 1)[0]
             parts += (b',"value":{"', self._output.encode(), b'":', shown, b"}")
         rung = answered.rung
         if rung:
@@ -121,9 +120,17 @@ def _scores(answered: Answered, order: np.ndarray | None, count: int) -> list[by
     scores = answered.scores
     if scores is None:
         return [b"null"] * count
+    single = answered.single
     if order is not None:
         scores = scores[order]
-    return orjson.dumps(scores, option=_ARRAY)[1:-1].split(b",")
+        single = None if single is None else single[order]
+    texts = orjson.dumps(scores[:count], option=_ARRAY)[1:-1].split(b",")
+    if single is None:
+        return texts
+    # A float32 has the same digits whether or not another rung answers for other candidates.
+    narrow = np.where(single, scores, 0.0).astype(np.float32)
+    shorter = orjson.dumps(narrow, option=_ARRAY)[1:-1].split(b",")
+    return [shorter[place] if is_single else texts[place] for place, is_single in enumerate(single.tolist())]
 
 
 def _stores(used: Mapping[str, Answers]) -> bytes:
