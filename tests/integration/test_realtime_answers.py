@@ -189,6 +189,14 @@ def test_a_deadline_that_the_model_cannot_keep_is_kept_by_a_lower_rung(reader: R
     assert answer["deadline_ms"] == 0.05
 
 
+@pytest.mark.parametrize("path", ["/v1/ranking/1", "/v1/ranking/", "/v1/ranking/1/2"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_model_that_is_asked_like_a_key_says_how_to_ask_it(reader: RunningReader, path: str, method: str) -> None:
+    refused = httpx.request(method, f"{reader.url}{path}")
+    assert (refused.status_code, refused.json()["type"]) == (404, "urn:forecache:problem:no-such-route")
+    assert "send a request to POST /v1/ranking." in refused.json()["detail"]
+
+
 def test_the_model_describes_itself_and_other_methods_are_refused(reader: RunningReader) -> None:
     described = httpx.get(f"{reader.url}/v1/ranking").json()
     assert described["ladder"] == ["model", "last_night", "order_given"]

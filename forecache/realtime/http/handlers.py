@@ -52,6 +52,9 @@ class Handlers:
             return partial(self._describe, served, method)
         if name in self._models.known:
             return partial(self._not_served, name)
+        model, slash, _ = name.partition("/")
+        if slash and model in self._models.known and model not in self._context.catalog.answers:
+            return partial(self._has_no_keys, model)
         return None
 
     def _describe(self, served: Served, method: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
@@ -68,6 +71,18 @@ class Handlers:
         except Problem as problem:
             reply = problem_reply(problem)
         self._own.send(proto, reply, started)
+        return DONE
+
+    def _has_no_keys(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+        try:
+            if self._context.access is not None:
+                self._context.access.check(scope.headers, name)
+            raise Problem(
+                problems.NO_ROUTE,
+                f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
+            )
+        except Problem as problem:
+            self._own.send(proto, problem_reply(problem), started)
         return DONE
 
     def _not_served(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
