@@ -5,22 +5,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from free_ports import free_port
 from reader_support import RunningReader, churn_rows, write_version
+from realtime_support import write_views
+from release_support import a_request, make_release
 
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.replicas import push_releases
 from forecache.settings import PROJECT_ROOT, load_settings
 from forecache.store import open_store, push
 from forecache.store.replicas.sync import open_remote
 
 REQUIREMENTS = PROJECT_ROOT / "deploy" / "reader-requirements.txt"
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")
-EXPORT = "uv export --quiet --frozen --no-dev --no-emit-project --no-header --extra reader --extra redis --extra s3"
-LARGEST_BYTES = 150 * 10**6
+EXTRAS = "--extra reader --extra realtime --extra redis --extra s3"
+EXPORT = f"uv export --quiet --frozen --no-dev --no-emit-project --no-header {EXTRAS}"
+LARGEST_BYTES = 400 * 10**6
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +57,17 @@ def forecache(*arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> Iterator[None]:
+def published(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")
     remote = open_remote(str(tmp_path / "remote"), {})
     for pipeline in ("churn", "spend"):
         write_version(settings.store_path, pipeline, churn_rows(50))
         push(open_store(settings, pipeline), remote)
-    return
+    write_views(settings)
+    for view in ("household", "product"):
+        push(open_store(settings, view), remote)
+    make_release(settings, deadline_ms=10_000.0)
+    push_releases(open_releases(settings, "ranking"), remote)
 
 
 def test_the_requirements_are_those_of_the_lock() -> None:
@@ -84,8 +92,9 @@ def test_a_reader_of_its_own_environment_pulls_and_serves(
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    token = run("tokens", "create", "test", "--scope", "churn")
-    assert sorted(row["pipeline"] for row in json.loads(run("pull", "--json"))) == ["churn", "spend"]
+    token = run("tokens", "create", "test", "--scope", "churn", "--scope", "ranking")
+    pulled = [row["pipeline"] for row in json.loads(run("pull", "--json"))]
+    assert sorted(pulled) == ["churn", "household", "product", "ranking", "spend"]
     port = free_port()
     process = subprocess.Popen(
         forecache("serve", "--host", "0.0.0.0", "--port", str(port)), env=environment, cwd=tmp_path, text=True
@@ -100,6 +109,8 @@ def test_a_reader_of_its_own_environment_pulls_and_serves(
             assert [row["found"] for row in many["results"]] == [True] * 50 + [False] * 10
             feast = {"entities": {"customer_id": ["00007"]}, "features": ["churn:risk_segment"]}
             assert http.post("/get-online-features", json=feast).status_code == 200
+            ranked = http.post("/v1/ranking", content=a_request()).json()
+            assert (ranked["rung"], len(ranked["stores"])) == ("model", 2)
             assert [http.get(path).status_code for path in ("/v1/spend/00007", "/openapi.json")] == [403, 200]
         loaded = Path(f"/proc/{reader.workers()[0]}/maps").read_text() if os.path.isdir("/proc") else ""
         assert "site-packages" not in loaded
