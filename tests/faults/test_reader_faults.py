@@ -159,8 +159,9 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> Non
     with running_reader(store) as reader:
         assert [status(reader) for _ in range(5)] == [200] * 5
         [worker] = reader.workers()
-        os.kill(worker, signal.SIGKILL)
-        assert psutil.wait_procs([psutil.Process(worker)], timeout=5)[0]
+        killed = psutil.Process(worker)
+        killed.kill()
+        assert psutil.wait_procs([killed], timeout=5)[0]
         for _ in range(3):  # while it is replaced, connections wait; none is refused
             assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=20).status_code == 200
         assert reader.workers() not in ([], [worker])
