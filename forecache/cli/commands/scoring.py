@@ -49,16 +49,21 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
         click.echo(f"The report is {page}." if page else "There is nothing to compare with, and so no report.")
 
 
+def require_scored(pipeline: "Pipeline") -> None:
+    """Refuse a real-time model, which answers requests."""
+    if pipeline.is_of_requests:
+        raise InputError(
+            f"{pipeline.name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
+            remedy=f"`forecache releases {pipeline.name}` lists what answers.",
+        )
+
+
 def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
     from forecache.lake.ledger import newest_night
 
+    require_scored(pipeline)
     newest = newest_night(current, "score", pipeline.name)
     if newest is None:
-        if pipeline.is_of_requests:
-            raise InputError(
-                f"{pipeline.name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
-                remedy=f"`forecache releases {pipeline.name}` lists what answers.",
-            )
         raise NotFoundError(
             f"No as-of date of pipeline {pipeline.name!r} was scored yet.",
             remedy=f"`forecache run {pipeline.name}` scores the newest one.",
@@ -141,6 +146,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     from forecache.scoring.challenger.shadow import score_shadow
 
     current, declared = trained_pipeline(pipeline)
+    require_scored(declared)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:
         raise NotFoundError(
