@@ -18,4 +18,24 @@ class MessageSettings(BaseSettings):
     smtp_password: str = Field("", repr=False, description="The user's password.")
     smtp_timeout_s: float = Field(30.0, gt=0, le=60, description="Time that the SMTP server has for an answer.")
 
+    alert_webhook: str = Field("", repr=False, description="URL that alerts are posted to as JSON.")
+    alert_webhook_token: str = Field("", repr=False, description="Bearer token for that URL; none: no token is sent.")
+    alert_slack: str = Field(
+        "", repr=False, description="URL of an incoming webhook of Slack, or of what takes its format."
+    )
+    alert_alertmanager: str = Field(
+        "", repr=False, description="Base URL of a Prometheus Alertmanager, such as http://alertmanager:9093."
+    )
+    alert_email: str = Field(
+        "", description="Addresses that get alerts through the SMTP server, with commas between them."
+    )
+    alert_email_from: str = Field("", description="Sender of those, such as Forecache <forecache@example.org>.")
+    alert_repeat_h: float = Field(
+        24.0, ge=0, description="Hours after which an alert that lasts is told again; 0: never."
+    )
+    alert_messages_per_hour: int = Field(
+        20, ge=1, description="Most messages to a sink in an hour; alerts beyond wait and go together in the next."
+    )
+    alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time that a receiver of alerts has for an answer.")
+
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")

@@ -1,0 +1,119 @@
+"""What is wrong and since when: alerts are noted here, each with a notice for every sink that has to be told."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timezone
+
+from forecache.alerts.alert import LASTING, REPEATED, Alert, Kind, Subject
+from forecache.alerts.database import transaction
+from forecache.settings import Settings
+
+
+def note(
+    settings: Settings,
+    alerts: Iterable[Alert],
+    well: Iterable[Subject] = (),
+    *,
+    sinks: Collection[str],
+    complete: Collection[Kind] = (),
+    cursors: Mapping[str, str] | None = None,
+) -> None:
+    """Note what is wrong, then what is well again, in one transaction.
+
+    Args:
+        well: Subjects of alerts that are over, where they were noted.
+        sinks: Who has to be told.
+        complete: Lasting kinds of which `alerts` has all that is wrong: others of these kinds are over.
+        cursors: By name, up to where was looked for `alerts` and `well`.
+    """
+    with transaction(settings) as connection:
+        now, found = time.time(), list(alerts)
+        for alert in found:
+            _note_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
+        wrong = {alert.subject for alert in found}
+        over = [subject for subject in _open(connection) if subject.kind in complete and subject not in wrong]
+        for subject in [*well, *over]:
+            _note_over(connection, subject, now)
+        for name, value in (cursors or {}).items():
+            connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+
+
+def cursor(settings: Settings, name: str) -> str | None:
+    """Up to where was looked before; None where that was never noted."""
+    with transaction(settings) as connection:
+        row = connection.execute("SELECT value FROM cursors WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def alert_of(row: sqlite3.Row) -> Alert:
+    """An alert of a row that has the columns of `alerts`."""
+    at = datetime.fromisoformat(row["at"])
+    details = json.loads(row["details"])
+    return Alert(row["kind"], row["name"], row["severity"], row["summary"], details, at, row["occasion"])
+
+
+def open_alerts(settings: Settings) -> list[Alert]:
+    """Lasting alerts that are not over, the oldest first."""
+    with transaction(settings) as connection:
+        rows = connection.execute("SELECT * FROM alerts WHERE ended_at IS NULL ORDER BY at, number").fetchall()
+    return [alert_of(row) for row in rows if row["kind"] in LASTING]
+
+
+def _open(connection: sqlite3.Connection) -> list[Subject]:
+    return [
+        Subject(*row) for row in connection.execute("SELECT kind, name, occasion FROM alerts WHERE ended_at IS NULL")
+    ]
+
+
+def _note_firing(
+    connection: sqlite3.Connection, alert: Alert, sinks: Collection[str], repeat_s: float, now: float
+) -> None:
+    number = _number_of(connection, alert, now)
+    repeats = alert.kind in REPEATED and repeat_s > 0
+    for sink in sinks:
+        told, last = connection.execute(
+            "SELECT count(*), max(noted_at) FROM notices WHERE alert = ? AND sink = ? AND state = 'firing'",
+            (number, sink),
+        ).fetchone()
+        if not told or (repeats and last + repeat_s <= now):
+            connection.execute("INSERT INTO notices VALUES (?, ?, 'firing', ?, ?, NULL)", (number, sink, told, now))
+
+
+def _number_of(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
+    """The number of the alert's row, made where it is new; what is said of one that lasts is brought up to date."""
+    content = (alert.severity, alert.summary, json.dumps(dict(alert.details), default=str))
+    of_subject = "WHERE kind = ? AND name = ? AND occasion = ?"
+    known = connection.execute(
+        f"SELECT number FROM alerts {of_subject} AND ended_at IS NULL", alert.subject.parts
+    ).fetchone()
+    if known is not None:
+        connection.execute(
+            "UPDATE alerts SET severity = ?, summary = ?, details = ?, seen_at = ? WHERE number = ?",
+            (*content, now, known[0]),
+        )
+        return int(known[0])
+    (before,) = connection.execute(f"SELECT count(*) FROM alerts {of_subject}", alert.subject.parts).fetchone()
+    at = alert.at.astimezone(timezone.utc).isoformat()
+    made = connection.execute(
+        "INSERT INTO alerts (id, kind, name, occasion, severity, summary, details, at, seen_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (alert.id(before), *alert.subject.parts, *content, at, now),
+    )
+    assert made.lastrowid is not None
+    return made.lastrowid
+
+
+def _note_over(connection: sqlite3.Connection, subject: Subject, now: float) -> None:
+    assert subject.kind in LASTING, subject
+    known = connection.execute(
+        "UPDATE alerts SET ended_at = ? WHERE kind = ? AND name = ? AND occasion = ? AND ended_at IS NULL "
+        "RETURNING number",
+        (now, *subject.parts),
+    ).fetchone()
+    if known is not None:
+        connection.execute(
+            "INSERT INTO notices SELECT DISTINCT alert, sink, 'resolved', 0, ?, NULL FROM notices WHERE alert = ?",
+            (now, known[0]),
+        )

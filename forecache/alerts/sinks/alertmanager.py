@@ -1,0 +1,64 @@
+"""A running Prometheus Alertmanager, through version 2 of its API: it groups, silences and routes as it is configured.
+
+An alert that is not posted again is over for Alertmanager at its `endsAt`; so each one names a time well after the next
+repeat. Format: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from forecache.alerts.alert import LASTING
+from forecache.alerts.message import Message, Notice
+from forecache.alerts.sinks.http import post_json
+from forecache.alerts.sinks.sink import Failed
+
+_SHOWN_FOR = timedelta(hours=1)
+"""So long an alert about a moment is firing."""
+_FOR_EVER = timedelta(days=3650)
+
+
+class Alertmanager:
+    """POSTs each message's alerts; what they are labelled with identifies them, so that a repeat changes nothing."""
+
+    name = "alertmanager"
+
+    def __init__(self, url: str, *, repeat_s: float, timeout_s: float) -> None:
+        self._url, self._repeat_s, self._timeout_s = f"{url.rstrip('/')}/api/v2/alerts", repeat_s, timeout_s
+
+    def send(self, message: Message) -> Failed | None:
+        content = alertmanager_content(message, repeat_s=self._repeat_s)
+        return post_json(self._url, content, headers={}, timeout_s=self._timeout_s)
+
+
+def alertmanager_content(message: Message, *, repeat_s: float) -> list[dict[str, Any]]:
+    """Each alert once; the end of one that both began and ended in this message."""
+    last = {notice.id: notice for group in message.groups for notice in group.notices}
+    return [_alert(message, notice, repeat_s) for notice in last.values()]
+
+
+def _alert(message: Message, notice: Notice, repeat_s: float) -> dict[str, Any]:
+    alert = notice.alert
+    labels = {
+        "alertname": "Forecache" + "".join(word.capitalize() for word in alert.kind.split("_")),
+        "severity": alert.severity,
+        "project": message.project,
+        "kind": alert.kind,
+        "name": alert.name,
+        "occasion": alert.occasion,
+    }
+    details = {name: str(value) for name, value in alert.details.items()}
+    return {
+        # An empty label is none for Alertmanager.
+        "labels": {name: value for name, value in labels.items() if value},
+        "annotations": {**details, "summary": alert.summary, "message_id": message.id},
+        "startsAt": alert.at.isoformat(),
+        "endsAt": _end(message, notice, repeat_s).isoformat(),
+    }
+
+
+def _end(message: Message, notice: Notice, repeat_s: float) -> datetime:
+    if notice.ended_at is not None:
+        return notice.ended_at
+    if notice.alert.kind not in LASTING:
+        return message.made_at + _SHOWN_FOR
+    return message.made_at + (timedelta(seconds=3 * repeat_s) if repeat_s else _FOR_EVER)

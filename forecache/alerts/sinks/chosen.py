@@ -1,0 +1,58 @@
+"""The sinks that the settings name."""
+
+from email.utils import parseaddr
+
+from forecache.alerts.sinks.alertmanager import Alertmanager
+from forecache.alerts.sinks.sink import Sink
+from forecache.alerts.sinks.slack import Slack
+from forecache.alerts.sinks.webhook import Webhook
+from forecache.errors import SettingsError
+from forecache.settings import Settings
+
+
+def chosen_sinks(settings: Settings) -> list[Sink]:
+    """The sinks of the FORECACHE_ALERT_ settings; none where none is set.
+
+    Raises:
+        SettingsError: A setting that a sink needs is missing or wrong.
+    """
+    sinks: list[Sink] = []
+    for name in ("alert_webhook", "alert_slack", "alert_alertmanager"):
+        _require_url(f"FORECACHE_{name.upper()}", getattr(settings, name))
+    if settings.alert_webhook:
+        sinks.append(Webhook(settings.alert_webhook, settings.alert_webhook_token, settings.alert_timeout_s))
+    if settings.alert_slack:
+        sinks.append(Slack(settings.alert_slack, settings.alert_timeout_s))
+    if settings.alert_alertmanager:
+        repeat_s, timeout_s = settings.alert_repeat_h * 3600, settings.alert_timeout_s
+        sinks.append(Alertmanager(settings.alert_alertmanager, repeat_s=repeat_s, timeout_s=timeout_s))
+    return [*sinks, *_emails(settings)]
+
+
+def _emails(settings: Settings) -> list[Sink]:
+    addresses = [address.strip() for address in settings.alert_email.split(",") if address.strip()]
+    if not addresses:
+        return []
+    from forecache.alerts.sinks.email import Email
+    from forecache.mail.message import usable_address
+
+    if not settings.smtp_host:
+        raise SettingsError("FORECACHE_ALERT_EMAIL is set, and no SMTP server.", remedy="Set FORECACHE_SMTP_HOST.")
+    if not usable_address(parseaddr(settings.alert_email_from)[1]):
+        raise SettingsError(
+            f"FORECACHE_ALERT_EMAIL_FROM is {settings.alert_email_from!r}, which has no e-mail address.",
+            remedy='Write it like "Forecache <forecache@example.org>".',
+        )
+    for address in addresses:
+        if not usable_address(address):
+            raise SettingsError(
+                f"FORECACHE_ALERT_EMAIL has {address!r}, which is no e-mail address.",
+                remedy="Write addresses with commas between them.",
+            )
+    return [Email(settings, usable_address(address)) for address in dict.fromkeys(addresses)]
+
+
+def _require_url(name: str, url: str) -> None:
+    # The value is not shown: it may be a secret.
+    if url and not url.startswith(("http://", "https://")):
+        raise SettingsError(f"{name} is no URL.", remedy="Write it like https://host/path.")

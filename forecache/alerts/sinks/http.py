@@ -1,0 +1,91 @@
+"""JSON by HTTP POST to a URL of the settings, which may itself be a secret."""
+
+import base64
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from email.message import Message as Headers
+from email.utils import parsedate_to_datetime
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from forecache.alerts.sinks.sink import Failed
+
+_READ_BYTES = 4096
+_SHOWN = 200
+_REFUSED = (400, 413, 422)
+"""Codes that say that this message is not taken, at any time."""
+_LONGEST_WAIT_S = 3600.0
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would arrive as a GET, without its content."""
+
+    def redirect_request(
+        self, request: Any, file: IO[bytes], code: int, message: str, headers: Headers, new_url: str
+    ) -> None:
+        return None
+
+
+def post_json(url: str, content: Any, *, headers: Mapping[str, str], timeout_s: float) -> Failed | None:
+    """POST; None where the answer's code is 2xx. What is said of a failure has neither the URL nor the headers."""
+    where, request = urlsplit(url).hostname, _request(url, content, headers)
+    secrets = _secrets(url, request)
+    try:
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_s) as answer:
+            answer.read(_READ_BYTES)
+            return None
+    except urllib.error.HTTPError as error:
+        said = _without(secrets, _body(error))
+        reason = f"{where} answered {error.code}{f': {said}' if said else ''}."
+        return Failed(reason, error.code in _REFUSED, _wait_s(error.headers.get("Retry-After", "")))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = getattr(error, "reason", error)
+        return Failed(f"{where} cannot be reached: {_without(secrets, str(cause))}.")
+
+
+def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.request.Request:
+    """The request; a user and password in the URL go into its header."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    login = {"Authorization": f"Basic {base64.b64encode(unquote(user).encode()).decode()}"} if at else {}
+    return urllib.request.Request(
+        urlunsplit(parts._replace(netloc=place)),
+        data=json.dumps(content, ensure_ascii=False, default=str).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "forecache", **login, **headers},
+        method="POST",
+    )
+
+
+def _secrets(url: str, request: urllib.request.Request) -> list[str]:
+    """What an error must not repeat, the longest first: the path of a URL can be a token, and headers can be."""
+    parts = urlsplit(url)
+    authorization = request.get_header("Authorization", "").partition(" ")[2]
+    found = [url, request.full_url, parts.path.strip("/"), parts.query, parts.password or "", authorization]
+    return sorted(filter(None, found), key=len, reverse=True)
+
+
+def _without(secrets: list[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return " ".join(text.split())[:_SHOWN]
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    try:
+        with error:
+            return error.read(_READ_BYTES).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def _wait_s(text: str) -> float:
+    """Seconds of a Retry-After, which has a number or a date; an hour at most."""
+    try:
+        seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_WAIT_S)
