@@ -118,15 +118,16 @@ def test_a_replica_of_a_remote_serves_it(
     assert main(["pull"]) == 0
     assert views_not_here(replica, read_release(open_releases(replica, "ranking"), 1)) == []
     request = json.loads(a_request(products=("a", "b", "unknown")))
-    answers = [
-        BentoModel(folder / "ranking" / "releases" / "00000001", place.store_path).ask(request)
-        for place in (settings, replica)
+    models = [
+        BentoModel(folder / "ranking" / "releases" / "00000001", place.store_path) for place in (settings, replica)
     ]
+    answers = [model.ask(request) for model in models]
     for answer in answers:
         for each in answer["stores"].values():
             each.pop("age_s")
     assert answers[0] == answers[1]
     assert len(answers[0]["items"]) == 3
+    assert models[0].ask({**request, "candidates": []})["items"] == []
     with pytest.raises(SettingsError, match="FORECACHE_STORE is 's3://bucket/store', and a store is a folder"):
         _ = load_settings(store="s3://bucket/store").store_path
 

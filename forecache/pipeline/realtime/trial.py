@@ -119,7 +119,6 @@ def _cases(model: "Realtime") -> list[_Case]:
         _Case(f"candidates: {many}{some}", many, first=1, known=0.7),
         _Case(f"candidates: {many}{null}", many, first=2, nulls=True),
         _Case(f"candidates: {many}", many, first=4),
-        _Case("no candidates", 0, first=3, known=0.0),
     ]
 
 
@@ -142,7 +141,7 @@ def _transformed(model: "Realtime", request: _Request, builder: RowsBuilder, cas
                 model, case, request, error.message.partition(f"{model.transform_path} ")[2], error.remedy
             ) from None
         what = f"failed: {type(cause).__name__}: {cause}"
-        raise _error(model, case, request, what, _remedy(model, case, cause), at=_line(model, cause)) from cause
+        raise _error(model, case, request, what, _remedy(cause), at=_line(model, cause)) from cause
     for name, array in request.arrays.items():
         if _content(array) != before[name]:
             raise _error(model, case, request, f"changed {name}", _COPY)
@@ -190,11 +189,9 @@ def _values(
         yield field.name, [values[(case.first + row) % len(values)] for row in range(count)]
 
 
-def _remedy(model: "Realtime", case: _Case, cause: BaseException) -> str:
+def _remedy(cause: BaseException) -> str:
     if isinstance(cause, ValueError) and "read-only" in str(cause):
         return _COPY
-    if not case.length:
-        return f"A request may have no candidates: return np.empty((0, {len(model.features)})) for it."
     return "It gets the `Rows` of any request that is declared; what is unknown in them is NaN."
 
 

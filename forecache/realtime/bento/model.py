@@ -66,6 +66,8 @@ class BentoModel:
         except NoScores as error:
             missing = self._stores.missing()
             raise UnavailableError(str(error), remedy=only_here(*missing) if missing else "") from None
+        if not parsed.length:
+            return self._answer(parsed, found, np.empty(0))  # as in the reader, a transform gets no empty request
         columns = Columns(parsed.length, parsed.columns)
         scores = self._loaded.score(self._loaded.builder.rows(columns, found.views, found.known))
         return self._answer(parsed, found, scores)

@@ -28,7 +28,7 @@ def offered(rows: Rows) -> np.ndarray:
             rows.feature("product", "popularity"),
             np.nan_to_num(rows.feature("pair", "bought")),
             spend,
-            price / price.max(initial=0.0),  # of no candidates, too
+            price / price.max(),
             rows.found("pair"),
             rows["channel"] == "app",
             hour,
