@@ -159,4 +159,8 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
 
     load = load_function if spec.runtime == FUNCTION else None
     with importing_alone() if spec.runtime == "lightgbm" else nullcontext():
-        return new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
+        kernel = new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
+    if spec.runtime == "lightgbm":
+        # What is made at the first call is made here, and not while a request waits for it.
+        kernel.run_matrix(np.zeros((1, spec.width or len(release.features)), np.float32))
+    return kernel
