@@ -59,13 +59,14 @@ def test_few_keys_are_read_as_they_are() -> None:
     assert store.asked == 3 * FEW
 
 
-def test_keys_that_never_come_again_are_not_kept_for_long() -> None:
+def test_keys_that_never_come_again_are_not_kept_once_the_cache_was_full() -> None:
     store = Store()
     cache = RowCache(store.read, 2)
+    cache._rows, cache._known = cache._rows[:2_000], cache._known[:2_000]
     for turn in range(400):
         cache.matrix(keys(range(turn * 20, turn * 20 + 20)))
     assert cache.share < 0.5
-    assert len(cache._places) < 400 * 20 / 2
+    assert len(cache._places) < 2_000 / 2
     for _ in range(32 * 80):
         cache.matrix(keys(range(20)))
     assert cache.share > 0.5  # it is worth it again
@@ -74,3 +75,13 @@ def test_keys_that_never_come_again_are_not_kept_for_long() -> None:
 def test_the_memory_of_a_wide_view_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_cache, "_MOST_BYTES", 4 * 1000 * 50)
     assert len(RowCache(Store().read, 1000)._known) == 50
+
+
+def test_an_empty_cache_keeps_what_is_new_to_it_until_it_is_full() -> None:
+    store = Store()
+    cache = RowCache(store.read, 2)
+    groups = [keys(range(first, first + 20)) for first in range(0, 8_000, 20)]
+    for _ in range(3):
+        for group in groups:
+            cache.matrix(group)
+    assert store.asked == 8_000

@@ -15,7 +15,8 @@ FEW = 10
 _MOST_ROWS, _MOST_BYTES = 1 << 15, 8 << 20
 _WEIGHT = 1 / 64
 _WORTH = 0.5
-"""Share of keys found below which the cache costs more than it saves."""
+"""Share of keys found below which the cache costs more than it saves; judged once it has been full, as every key is new
+to an empty one."""
 _TRY_EVERY = 32
 """While it is not worth it, every so many calls are tried."""
 
@@ -33,12 +34,13 @@ class RowCache:
         self._rows, self._known = np.empty((size, columns), np.float32), np.empty(size, np.bool_)
         self._places: dict[bytes, int] = {}
         self._calls, self.share = 0, 1.0
+        self._was_full = False
 
     def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """What `read` returns for the keys; the arrays are new."""
         if len(keys) <= FEW:
             return self._read(keys)
-        if self.share < _WORTH:
+        if self._was_full and self.share < _WORTH:
             self._calls += 1
             if self._calls % _TRY_EVERY:
                 return self._read(keys)
@@ -53,6 +55,7 @@ class RowCache:
         new = list(dict.fromkeys(key for key in keys if key not in self._places))
         if len(self._places) + len(new) > len(self._known):
             self._places.clear()
+            self._was_full = True
             new = list(dict.fromkeys(keys))
             if len(new) > len(self._known):
                 return self._read(keys)
