@@ -85,6 +85,8 @@ def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[A
         parts = [_parts(column, values) for column, values in zip(schema.columns, columns, strict=True)]
     except UnicodeEncodeError:
         return [encode_key(schema, values) for values in zip(*columns, strict=True)]
+    if len(parts) == 1 and schema.columns[0].type == "int":
+        return parts[0]  # 40 characters at most
     keys = parts[0] if len(parts) == 1 else list(map(b"|".join, zip(*map(_escaped, parts), strict=True)))
     lengths = set(map(len, keys))
     if lengths and not (min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES):

@@ -14,6 +14,7 @@ own, or more than 8 GiB into the file) is found by LMDB alone.
 
 import mmap
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ _ROWS_PER_BUCKET = 3.4
 """Leaves one entry in 280 without a place, at 19 bytes an entry."""
 _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
+_U1, _U2, _U4 = np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4")
 _NONE = np.empty(0, np.int64)
 _PREFIXES = [length.to_bytes(2, "little") for length in range(512)]
 """What a record begins with, by the length of its key."""
@@ -69,13 +71,19 @@ def append_index(path: Path, hashes: np.ndarray) -> None:
 def _buckets_of(hashes: np.ndarray, buckets: "int | np.ndarray") -> np.ndarray:
     """The upper half of every hash, scaled to the buckets, int64 [n] (D. Lemire, "Fast Random Integer Generation in an
     Interval", 2019)."""
-    upper = hashes.view("<u4")[1::2]
+    upper = hashes.view(_U4)[1::2]
     return np.multiply(upper, buckets, dtype=np.int64) >> 32
 
 
 def _tags(hashes: np.ndarray) -> np.ndarray:
     """The second 16 bits of every hash, of which the first choose the shard, uint16 [n]."""
-    return hashes.view("<u2")[1::4]
+    return hashes.view(_U2)[1::4]
+
+
+@lru_cache(64)
+def _masks(longest: int) -> np.ndarray:
+    """By a key's length, which of the first 2 + `longest` bytes are its own where keys end at the same place."""
+    return np.arange(2 + longest) >= longest - np.arange(longest + 1)[:, None]
 
 
 class Index:
@@ -119,7 +127,7 @@ class Index:
         """
         _, _, slots, halves = self._places(hashes)
         starts = halves * 2
-        return self._entries(keys, starts, starts + slots.view("<u2")[2::4])
+        return self._entries(keys, starts, starts + slots.view(_U2)[2::4])
 
     def find_packed(
         self, keys: Sequence[bytes], hashes: np.ndarray, size: int
@@ -143,9 +151,9 @@ class Index:
             differ = (heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)).any(axis=1)
         else:
             # Each is copied from so far before its record that all entries begin at the same place.
-            of_keys = np.array(lengths)
+            of_keys = np.fromiter(lengths, np.int64, len(keys))
             records = self._copied(halves * 2 + (of_keys - longest), head + size)
-            heads = records[:, :head][np.arange(head) >= (longest - of_keys)[:, None]]
+            heads = records[:, :head][_masks(longest).take(of_keys, 0)]
             parts: list[bytes] = [b""] * (2 * len(keys))
             parts[::2], parts[1::2] = [_PREFIXES[length] for length in lengths], keys
             wanted = b"".join(parts)
@@ -173,16 +181,16 @@ class Index:
             The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; the first of these,
             uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
         """
-        first_bytes = hashes.view(np.uint8)[::8]
+        first_bytes = hashes.view(_U1)[::8]
         places = _buckets_of(hashes, self._counts.take(first_bytes))
         places += self._first_row.take(first_bytes)
         buckets = self._buckets.take(places, axis=0)
-        same_tag = buckets.view("<u2")[:, 3::4] == _tags(hashes)[:, None]
+        same_tag = buckets.view(_U2)[:, 3::4] == _tags(hashes)[:, None]
         chosen = same_tag.argmax(axis=1)
         chosen += np.arange(0, buckets.size, _SLOTS)
         slots = buckets.ravel().take(chosen)
         halves = self._halves.take(first_bytes)
-        halves += slots.view("<u4")[::2]
+        halves += slots.view(_U4)[::2]
         return buckets, same_tag, slots, halves
 
     def _entries(
