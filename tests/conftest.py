@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares: settings with a home of their own, and one Spark session per worker."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,26 @@ def mlflow_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_flushed() -> Iterator[None]:
+    """This process waits for no disk: a flush takes 2 to 5 ms, and each commit of MLflow and of Dagster has some.
+
+    No test cuts the power. A killed process loses nothing by it, and processes that tests start flush as ever.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def without_flushes(connection: Any, _: object) -> None:
+        if type(connection).__module__.startswith("sqlite3"):
+            connection.execute("pragma synchronous = off")
+
+    event.listen(Engine, "connect", without_flushes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", os.fstat)  # a descriptor that is none is an error as before
+        yield
+    event.remove(Engine, "connect", without_flushes)
 
 
 @pytest.fixture(scope="session", autouse=True)
