@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,31 @@ def lake(settings: Settings, prepared: Path) -> Settings:
     return settings
 
 
+Step = Callable[[Settings], object]
+After = Callable[..., Settings]
+
+
+@pytest.fixture(scope="module")
+def homes(prepared: Path) -> dict[tuple[Step, ...], Path]:
+    """Homes to be copied, by what was done in them."""
+    return {(): prepared}
+
+
+@pytest.fixture
+def after(settings: Settings, homes: dict[tuple[Step, ...], Path], tmp_path_factory: pytest.TempPathFactory) -> After:
+    """Settings of a home in which these steps were taken; several tests begin with the same, which are taken once."""
+
+    def taken(*steps: Step) -> Settings:
+        if steps in homes:
+            shutil.copytree(homes[steps], settings.home_path)
+        else:
+            steps[-1](taken(*steps[:-1]))
+            homes[steps] = shutil.copytree(settings.home_path, tmp_path_factory.mktemp("after") / "home")
+        return settings
+
+    return taken
+
+
 def registered(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> int:
     training = sample.made_up_training(settings, pipeline, weights, training_version=2)
     return int(register(settings, pipeline, training).details["model_version"])
@@ -58,6 +84,18 @@ def registered(settings: Settings, weights: tuple[float, ...], pipeline: Pipelin
 
 def judged(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> Verdict:
     return run_gate(settings, pipeline, registered(settings, weights, pipeline), actor="test")
+
+
+def good_registered(settings: Settings) -> None:
+    registered(settings, sample.GOOD)
+
+
+def good(settings: Settings) -> None:
+    judged(settings, sample.GOOD)
+
+
+def slightly_worse(settings: Settings) -> None:
+    judged(settings, sample.SLIGHTLY_WORSE)
 
 
 @pytest.mark.slow
@@ -76,8 +114,8 @@ def test_first_model_that_passes_becomes_champion_with_a_ledger_row(lake: Settin
 
 
 @pytest.mark.slow
-def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(after: After) -> None:
+    lake = after(good)
     verdict = judged(lake, sample.SLIGHTLY_WORSE)
     assert not verdict.passed
     assert "worse than champion 1" in verdict.line
@@ -89,8 +127,8 @@ def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(lake
 
 
 @pytest.mark.slow
-def test_the_verdict_is_a_table_and_plots_of_the_run(lake: Settings) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
+def test_the_verdict_is_a_table_and_plots_of_the_run(after: After) -> None:
+    lake = after(slightly_worse)
     verdict = judged(lake, sample.GOOD)
     version = models.model_version(lake, returns, 2)
     client = models.tracking(lake)
@@ -133,9 +171,9 @@ def test_registering_again_gives_the_same_version(lake: Settings) -> None:
 
 
 def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
-    lake: Settings, monkeypatch: pytest.MonkeyPatch
+    after: After, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = registered(lake, sample.GOOD)
+    lake, version = after(good_registered), 1
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -150,9 +188,9 @@ def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
     assert len(promotions(lake, "returns")) == 1
 
 
-def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(lake: Settings) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
-    assert judged(lake, sample.GOOD).champion_after == 2
+def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(after: After) -> None:
+    lake = after(slightly_worse, good)
+    assert models.champion(lake, returns).version == 2
     moved = roll_model_back(lake, returns, actor="person", reason="complaints").entry
     assert moved is not None
     assert (moved.from_version, moved.to_version, moved.to_published) == (2, 1, None)
@@ -171,8 +209,8 @@ def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(l
     assert actions[2:] == [(action, verdict) for action in ("rollback", "promote") for verdict in ("begun", "passed")]
 
 
-def test_promote_refuses_what_failed_and_what_is_champion_already(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_promote_refuses_what_failed_and_what_is_champion_already(after: After) -> None:
+    lake = after(good)
     judged(lake, sample.USELESS)
     with pytest.raises(CheckError, match="version 2 did not pass the gate: roc_auc"):
         moves.promote(lake, returns, 2, actor="person")
@@ -197,10 +235,26 @@ CAREFUL = replace(returns, gate=replace(returns.gate, approval=True))
 BETTER_THAN_THE_FIRST, WORSE_THAN_THE_LAST = (-0.03, 0.0, 0.8, 0.7, 0.05), (-0.03, 0.0, 0.8, 0.7, 0.5)
 
 
-def with_a_champion_since_the_verdict(lake: Settings, weights: tuple[float, ...]) -> None:
-    """Version 2 waits since it was judged against champion 1; version 3 is the champion now."""
+def good_waits(lake: Settings) -> None:
+    judged(lake, sample.GOOD, CAREFUL)
+
+
+def first_promoted(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE, CAREFUL)
     moves.promote(lake, CAREFUL, 1, actor="person")
+
+
+def better_waits_since_before_the_champion(lake: Settings) -> None:
+    """Version 2 waits since it was judged against champion 1; version 3 is the champion now."""
+    _judged_before_the_champion(lake, BETTER_THAN_THE_FIRST)
+
+
+def worse_waits_since_before_the_champion(lake: Settings) -> None:
+    """The same, with a version 2 that is worse than champion 3."""
+    _judged_before_the_champion(lake, WORSE_THAN_THE_LAST)
+
+
+def _judged_before_the_champion(lake: Settings, weights: tuple[float, ...]) -> None:
     judged(lake, weights, CAREFUL)
     judged(lake, sample.GOOD, CAREFUL)
     moves.promote(lake, CAREFUL, 3, actor="person")
@@ -208,9 +262,9 @@ def with_a_champion_since_the_verdict(lake: Settings, weights: tuple[float, ...]
 
 @pytest.mark.slow
 def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promoted_only_where_that_is_asked_for(
-    lake: Settings,
+    after: After,
 ) -> None:
-    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+    lake = after(first_promoted, better_waits_since_before_the_champion)
     with pytest.raises(CheckError, match="judged against champion 1, and the champion is 3 now") as refused:
         moves.promote(lake, CAREFUL, 2, actor="person")
     assert "forecache models judge returns 2" in refused.value.remedy
@@ -226,8 +280,8 @@ def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promote
 
 
 @pytest.mark.slow
-def test_what_waits_is_judged_again_against_the_champion_that_took_its_place(lake: Settings) -> None:
-    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+def test_what_waits_is_judged_again_against_the_champion_that_took_its_place(after: After) -> None:
+    lake = after(first_promoted, better_waits_since_before_the_champion)
     verdict = run_gate(lake, CAREFUL, 2, actor="person")
     assert (verdict.state, verdict.champion_before) == ("awaiting_approval", 3)
     entry = promotions(lake, "returns")[-1]
@@ -240,9 +294,9 @@ def test_what_waits_is_judged_again_against_the_champion_that_took_its_place(lak
 
 @pytest.mark.slow
 def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
-    lake: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    after: After, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_a_champion_since_the_verdict(lake, BETTER_THAN_THE_FIRST)
+    lake = after(first_promoted, better_waits_since_before_the_champion)
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
     monkeypatch.setattr("forecache.pipeline.loading.load_trained", lambda *_: CAREFUL)
     assert main(["promote", "returns", "2"]) == 6
@@ -262,16 +316,16 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 
 
 @pytest.mark.slow
-def test_what_a_person_decided_is_not_judged_again(lake: Settings) -> None:
-    judged(lake, sample.GOOD, CAREFUL)
+def test_what_a_person_decided_is_not_judged_again(after: After) -> None:
+    lake = after(good_waits)
     moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
     with pytest.raises(CheckError, match="version 1 was rejected by a person, which is final"):
         judge(lake, CAREFUL, version=1, actor="person")
 
 
 @pytest.mark.slow
-def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_judged_again(lake: Settings) -> None:
-    with_a_champion_since_the_verdict(lake, WORSE_THAN_THE_LAST)
+def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_judged_again(after: After) -> None:
+    lake = after(first_promoted, worse_waits_since_before_the_champion)
     assert run_gate(lake, CAREFUL, 2, actor="person").state == "failed"
     with pytest.raises(CheckError, match="worse than champion 3"):
         moves.promote(lake, CAREFUL, 2, actor="person", outdated_verdict=True)
@@ -279,17 +333,16 @@ def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_jud
 
 
 @pytest.mark.slow
-def test_what_failed_against_a_champion_that_was_rolled_back_since_is_judged_again(lake: Settings) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
-    judged(lake, sample.GOOD)
+def test_what_failed_against_a_champion_that_was_rolled_back_since_is_judged_again(after: After) -> None:
+    lake = after(slightly_worse, good)
     assert not judged(lake, WORSE_THAN_THE_LAST).passed
     roll_model_back(lake, returns, actor="person")
     assert run_gate(lake, returns, 3, actor="training").champion_after == 3
     assert models.champion(lake, returns).version == 3
 
 
-def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(lake: Settings) -> None:
-    judged(lake, sample.GOOD, CAREFUL)
+def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(after: After) -> None:
+    lake = after(good_waits)
     stricter = replace(CAREFUL, gate=replace(CAREFUL.gate, floors={"roc_auc": 0.61}))
     with pytest.raises(CheckError, match="judged by another declaration of the gate"):
         moves.promote(lake, stricter, 1, actor="person")
@@ -297,9 +350,9 @@ def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(lake: Sett
 
 
 def test_a_champion_that_changes_while_the_gate_judges_is_the_one_it_is_compared_with(
-    lake: Settings, monkeypatch: pytest.MonkeyPatch
+    after: After, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
+    lake = after(slightly_worse)
     third = registered(lake, WORSE_THAN_THE_LAST)
     really, compared_with = gate_module._judge, []
 
@@ -318,8 +371,9 @@ def test_a_champion_that_changes_while_the_gate_judges_is_the_one_it_is_compared
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "MLmodel"])
-def test_a_tampered_artifact_is_refused(lake: Settings, file: str) -> None:
-    version = models.model_version(lake, returns, registered(lake, sample.GOOD))
+def test_a_tampered_artifact_is_refused(after: After, file: str) -> None:
+    lake = after(good_registered)
+    version = models.model_version(lake, returns, 1)
     path = models.verified_folder(lake, version) / file
     path.write_bytes(path.read_bytes() + b"\n# changed")
     with pytest.raises(CheckError, match=f"version 1 is refused: its file '{file}' does not match"):
@@ -327,8 +381,9 @@ def test_a_tampered_artifact_is_refused(lake: Settings, file: str) -> None:
     assert models.find_champion(lake, returns) is None
 
 
-def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(after: After) -> None:
+    lake = after(good)
+    models.tracking(lake)
     import mlflow
 
     examples = read_examples(lake, returns, table="training_set_returns", version=2, split="test")
@@ -341,8 +396,9 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(la
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 
 
-def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None:
-    version = models.model_version(lake, returns, registered(lake, sample.GOOD))
+def test_the_run_records_data_code_environment_and_plots(after: After) -> None:
+    lake = after(good_registered)
+    version = models.model_version(lake, returns, 1)
     client = models.tracking(lake)
     run = client.get_run(version.run_id)
     assert run.data.params["training_version"] == "2"
@@ -363,8 +419,8 @@ def test_the_run_records_data_code_environment_and_plots(lake: Settings) -> None
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(after: After) -> None:
+    lake = after(good)
     uri = lake.table_uri(returns.training_table)
     names = ["hum" if name == "noise" else name for name in DeltaTable(uri).schema().to_arrow().names]
     renamed = pa.table(DeltaTable(uri).to_pyarrow_table()).rename_columns(names)
@@ -384,9 +440,8 @@ def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(lak
 
 
 @pytest.mark.slow
-def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(lake: Settings) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
-    judged(lake, sample.GOOD)
+def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(after: After) -> None:
+    lake = after(slightly_worse, good)
     roll_model_back(lake, returns, actor="person")
     judged(lake, sample.USELESS)
     reasons = {1: "it is the champion", 2: "it was rolled back", 3: "it did not pass the gate, roc_auc"}
@@ -399,25 +454,24 @@ def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(la
 
 
 @pytest.mark.slow
-def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_made_it_again(lake: Settings) -> None:
-    careful = replace(returns, gate=replace(returns.gate, approval=True))
-    judged(lake, sample.GOOD, careful)
-    assert name_challenger(lake, careful, 1).gate == "awaiting_approval"
-    moves.reject(lake, careful, 1, actor="risk", reason="unfair")
-    assert models.model_version(lake, careful, 1).aliases == ()
+def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_made_it_again(after: After) -> None:
+    lake = after(good_waits)
+    assert name_challenger(lake, CAREFUL, 1).gate == "awaiting_approval"
+    moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
+    assert models.model_version(lake, CAREFUL, 1).aliases == ()
     with pytest.raises(CheckError, match="version 1 cannot be the challenger: it was rejected by risk: unfair"):
-        name_challenger(lake, careful, 1)
+        name_challenger(lake, CAREFUL, 1)
 
-    judged(lake, sample.SLIGHTLY_WORSE, careful)
-    other = registered(lake, sample.USELESS, careful)
-    name_challenger(lake, careful, other)
-    moves.reject(lake, careful, 2, actor="risk", reason="unfair")
-    assert models.model_version(lake, careful, other).aliases == ("challenger",)
+    judged(lake, sample.SLIGHTLY_WORSE, CAREFUL)
+    other = registered(lake, sample.USELESS, CAREFUL)
+    name_challenger(lake, CAREFUL, other)
+    moves.reject(lake, CAREFUL, 2, actor="risk", reason="unfair")
+    assert models.model_version(lake, CAREFUL, other).aliases == ("challenger",)
 
 
 @pytest.mark.slow
-def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(after: After) -> None:
+    lake = after(good)
     worse = registered(lake, sample.USELESS)
     assert name_challenger(lake, returns, worse).gate == "pending"
     assert not run_gate(lake, returns, worse, actor="test").passed
@@ -425,8 +479,8 @@ def test_a_challenger_that_the_gate_turns_down_is_the_challenger_no_more(lake: S
 
 
 @pytest.mark.slow
-def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_keeps_it(lake: Settings) -> None:
-    judged(lake, sample.SLIGHTLY_WORSE)
+def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_keeps_it(after: After) -> None:
+    lake = after(slightly_worse)
     by_gate = registered(lake, sample.GOOD)
     name_challenger(lake, returns, by_gate)
     assert run_gate(lake, returns, by_gate, actor="test").champion_after == by_gate
@@ -443,8 +497,8 @@ def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_
     assert models.model_version(lake, returns, by_gate).aliases == ("challenger",)
 
 
-def test_diff_shows_what_changed_between_versions(lake: Settings) -> None:
-    registered(lake, sample.GOOD)
+def test_diff_shows_what_changed_between_versions(after: After) -> None:
+    lake = after(good_registered)
     registered(lake, sample.USELESS)
     changed = moves.diff_models(lake, returns, 1, 2)
     assert changed["roc_auc"][0] > changed["roc_auc"][1]
@@ -458,8 +512,8 @@ def test_regression_is_judged_by_its_own_metrics(lake: Settings) -> None:
     assert verdict.metrics["mae"] < verdict.baseline["mae"]
 
 
-def test_the_report_is_one_file_with_metrics_verdict_and_plots(lake: Settings) -> None:
-    judged(lake, sample.GOOD)
+def test_the_report_is_one_file_with_metrics_verdict_and_plots(after: After) -> None:
+    lake = after(good)
     training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
     page = write_report(lake, returns, 1, stages=[training]).read_text()
     assert page.count("<svg") == 6
