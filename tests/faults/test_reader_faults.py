@@ -19,7 +19,7 @@ from reader_support import RunningReader, churn_rows, running_reader, start_read
 
 from forecache.errors import ConflictError, SettingsError
 from forecache.reader.processes.server import serve
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 from forecache.store import Store
 from forecache.store.pointer import read_pointer, write_pointer
 
@@ -37,6 +37,15 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 def store(settings: Settings) -> Settings:
     write_version(settings.store_path, "churn", churn_rows(100))
     return settings
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
+    """A reader that gives a client a second for its request."""
+    settings = load_settings(home=tmp_path_factory.mktemp("impatient") / "home")
+    write_version(settings.store_path, "churn", churn_rows(100))
+    with running_reader(settings, reader_request_timeout_s=1.0) as reader:
+        yield reader
 
 
 def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:
@@ -298,12 +307,12 @@ def test_a_store_that_is_damaged_at_the_start_keeps_the_reader_unready_until_it_
         (b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", b"HTTP/1.1 408 "),
     ],
 )
-def test_slow_clients_are_let_go_and_hold_up_nobody(store: Settings, sent: bytes, answered: bytes) -> None:
-    with running_reader(store, reader_request_timeout_s=1.0) as reader, connected(reader) as slow:
+def test_slow_clients_are_let_go_and_hold_up_nobody(impatient: RunningReader, sent: bytes, answered: bytes) -> None:
+    with connected(impatient) as slow:
         started = time.monotonic()
         slow.sendall(sent)
         while time.monotonic() - started < 0.6:
-            assert status(reader) == 200
+            assert status(impatient) == 200
         answer = read_to_end(slow)
         assert time.monotonic() - started < 5
         assert answer.startswith(answered)
@@ -311,8 +320,8 @@ def test_slow_clients_are_let_go_and_hold_up_nobody(store: Settings, sent: bytes
 
 
 @pytest.mark.slow
-def test_a_client_that_drips_its_request_is_let_go(store: Settings) -> None:
-    with running_reader(store, reader_request_timeout_s=1.0) as reader, connected(reader) as slow:
+def test_a_client_that_drips_its_request_is_let_go(impatient: RunningReader) -> None:
+    with connected(impatient) as slow:
         started = time.monotonic()
         slow.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\n")
         closed = False

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,12 @@ def test_every_section_names_a_test() -> None:
     assert [section.splitlines()[0] for section in sections if "`tests/" not in section] == []
 
 
+@cache
+def functions(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_the_test_exists(file: str, name: str) -> None:
-    tree = ast.parse((ROOT / file).read_text())
-    assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert name in functions(file)
