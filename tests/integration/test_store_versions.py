@@ -39,9 +39,9 @@ def test_retained_versions_answer_as_they_did(store: Store) -> None:
 
 
 def test_a_rollback_serves_the_version_before_at_once_and_quarantines_the_one_left(store: Store) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     manifest = store.rollback()
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 0.5, "it copies nothing, however busy the machine is"
     assert manifest.version == 2
     current = store.current()
     assert current is not None

@@ -35,10 +35,10 @@ def get(reads: RemoteReads, counters: Counters, *, within_s: float = 1.0) -> asy
 
 def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_is_taken() -> None:
     async def ask() -> None:
-        reads, counters = Slow(lambda number: 0.4 if number == 1 else 0.001), Counters()
+        reads, counters = Slow(lambda number: 60 if number == 1 else 0.001), Counters()
         began = time.monotonic()
-        assert await get(reads, counters) == [b"2"]
-        assert time.monotonic() - began < 0.3
+        assert await get(reads, counters, within_s=30) == [b"2"]
+        assert time.monotonic() - began < 10, "far less than the first would have taken"
         assert (counters.get("hedged_reads"), counters.get("hedges_won")) == (1, 1)
 
     asyncio.run(ask())
