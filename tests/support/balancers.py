@@ -91,7 +91,7 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.port = free_port()
-        self.reader = self.start()
+        self.reader = self.start(wait=False)
 
     def start(self, *, wait: bool = True) -> RunningReader:
         self.reader = start_reader(self.settings, drain_s=2.0, wait=wait, port=self.port)
@@ -119,9 +119,9 @@ class Replica:
         main = psutil.Process(self.reader.process.pid)
         return [main, *main.children(recursive=True)]
 
-    def stop(self) -> None:
+    def tell_to_stop(self) -> None:
         if self.reader.process.poll() is None:
-            self.reader.stop()
+            self.reader.process.terminate()
 
 
 @contextmanager
@@ -130,7 +130,11 @@ def replicas(settings: Sequence[Settings]) -> Iterator[list[Replica]]:
     try:
         for each in settings:
             running.append(Replica(each))
+        for replica in running:
+            replica.reader.wait_until_ready()
         yield running
     finally:
+        for replica in running:  # together: each may drain for as long as it is set to
+            replica.tell_to_stop()
         for replica in running:
-            replica.stop()
+            replica.reader.process.wait(timeout=20)
