@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-demo bench-history figures settings-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ figures: setup ## Write the README's figures and docs/benchmarks.md from the ben
 
 settings-doc: setup ## Print every setting as the table in docs/settings.md
 	@$(BIN)/forecache settings --markdown
+
+metrics-doc: setup ## Print every metric as the tables in docs/metrics.md
+	@$(BIN)/forecache metrics --glossary
 
 clean: ## Remove caches (the lake, the store and the models under .forecache stay)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis spark-warehouse

@@ -12,7 +12,7 @@ _LINK_OUT = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#]+?)/?\)")
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are made from the code."""
-    pages = {"commands": commands_page, "http": http_page, "metrics": metrics_page}
+    pages = {"commands": commands_page, "http": http_page}
     for name, make in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=make()))
     return files
@@ -75,25 +75,3 @@ def _described(document: dict[str, Any], response: dict[str, Any]) -> str:
         name = response["$ref"].rpartition("/")[2]
         response = document["components"]["responses"][name]
     return str(response.get("description", "")).replace("\n", " ")
-
-
-def metrics_page() -> str:
-    """Every metric of the reader with its help text, as `GET /metrics` says it."""
-    from forecache.reader.processes.metrics import SLOT_BYTES
-    from forecache.reader.processes.prometheus import render
-    from forecache.reader.processes.shared_memory import Runtime
-
-    text = render(Runtime.create(num_slots=1, slot_bytes=SLOT_BYTES), {}, build={}).decode()
-    lines = ["# Metrics", "", "What `GET /metrics` of the reader answers, in Prometheus' text format.", ""]
-    lines += ["| Metric | Type | What |", "| --- | --- | --- |"]
-    kinds: dict[str, str] = {}
-    helps: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ", 3)
-            kinds[name] = kind
-        elif line.startswith("# HELP "):
-            _, _, name, text = line.split(" ", 3)
-            helps[name] = text
-    lines += [f"| `{name}` | {kind} | {helps.get(name, '')} |" for name, kind in kinds.items()]
-    return "\n".join(lines) + "\n"

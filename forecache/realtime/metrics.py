@@ -21,7 +21,8 @@ CELLS = (
     *(f"rung_{rung}" for rung in RUNGS),
     *(f"why_{reason}" for reason in REASONS),
     *(f"stage_{stage}" for stage in STAGES),
-    "answers", "late", "flagged", "seconds", "release", "live", "in_loop", "swaps", "swap_failures", "p99_us",
+    "answers", "in_time", "late", "flagged", "seconds", "release", "live", "in_loop",
+    "swaps", "swap_failures", "p99_us",
 )  # fmt: skip
 CELL = {name: place for place, name in enumerate(CELLS)}
 _LATENCY = len(CELLS)
@@ -59,6 +60,7 @@ class ModelCells:
                 cells[CELL[f"rung_{rung}"]] += 1
         if answered.why:
             cells[CELL[f"why_{answered.why}"]] += 1
+        cells[_IN_TIME] += not (answered.why or late)
         cells[_LATE] += late
         cells[_FLAGGED] += bool(answered.flags)
         cells[_WAIT] += times.wait
@@ -86,7 +88,7 @@ class ModelCells:
 
 
 _ANSWERS, _SECONDS, _LATE, _FLAGGED = CELL["answers"], CELL["seconds"], CELL["late"], CELL["flagged"]
-_WAIT = CELL["stage_wait"]
+_IN_TIME, _WAIT = CELL["in_time"], CELL["stage_wait"]
 
 
 class RealtimeMetrics:

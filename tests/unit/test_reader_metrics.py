@@ -12,6 +12,8 @@ from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, ST
 from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
 
+BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
+
 
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
@@ -21,7 +23,7 @@ def runtime() -> Iterator[Runtime]:
 
 
 def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(runtime, {"churn": 61.4}, build={"version": "1.2.3"}).decode()
+    text = render(runtime, {"churn": 61.4}, build=BUILD).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -122,7 +124,7 @@ def test_what_a_worker_before_served_is_no_gauge_of_the_one_after(runtime: Runti
 def test_the_process_and_the_build_are_said(runtime: Runtime) -> None:
     WorkerMetrics.claimed(runtime).beat()
     found = samples(runtime)
-    assert found["forecache_reader_build_info", (("version", "1.2.3"),)] == 1
+    assert found["forecache_reader_build_info", tuple(sorted(BUILD.items()))] == 1
     assert found["process_resident_memory_bytes", ()] > 1_000_000
     assert found["process_cpu_seconds_total", ()] > 0
     assert 3 <= found["process_open_fds", ()] < found["process_max_fds", ()]
@@ -136,6 +138,31 @@ def test_promtool_finds_nothing_to_say(runtime: Runtime) -> None:
     worker = WorkerMetrics.claimed(runtime)
     worker.observe(ROUTE["one"], 200, 50_000)
     worker.cells[worker.pipeline_offset("churn") + HITS] += 1
-    page = render(runtime, {"churn": 61.4}, build={"version": "1.2.3"})
+    page = render(runtime, {"churn": 61.4}, build=BUILD)
     checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_durations_have_the_names_of_opentelemetry_too(runtime: Runtime) -> None:
+    worker = WorkerMetrics.claimed(runtime)
+    for route, status in (("one", 200), ("one", 404), ("many", 200), ("many", 405), ("other", 404)):
+        worker.observe(ROUTE[route], status, 50_000)
+    counts = {
+        tuple(value for name, value in labels): count
+        for (name, labels), count in samples(runtime).items()
+        if name == "http_server_request_duration_seconds_count"
+    }
+    assert counts == {
+        ("GET", "200", "/v1/{pipeline}/{key}"): 1,
+        ("GET", "404", "/v1/{pipeline}/{key}"): 1,
+        ("POST", "200", "/v1/{pipeline}"): 1,
+        ("_OTHER", "405", "/v1/{pipeline}"): 1,
+        ("_OTHER", "404", ""): 1,
+    }
+
+
+def test_the_age_of_a_feature_view_is_its_freshness_too(runtime: Runtime) -> None:
+    page = render(runtime, {"churn": 61.4, "household": 7.0}, build=BUILD, views=["household"]).decode()
+    assert 'forecache_reader_age_seconds{pipeline="household"} 7\n' in page
+    assert 'forecache_feature_freshness_seconds{feature_view="household"} 7\n' in page
+    assert 'feature_view="churn"' not in page

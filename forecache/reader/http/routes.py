@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
+from forecache.metrics.page import CONTENT_TYPE
 from forecache.names import NAME
 from forecache.reader.http import feast, openapi, problems
 from forecache.reader.http.access import Access
@@ -196,13 +197,15 @@ class Routes:
     def _render_metrics(self, request: Request) -> Reply:
         if self._access is not None:
             self._access.check(request.headers, METRICS)
-        ages = {}
+        ages, views = {}, []
         for name, answers in sorted(self._catalog.answers.items()):
             answers.refresh(request.now)
             ages[name] = float(answers.age_s)
-        body = render(self._runtime, ages, build=self._build)
+            if answers.manifest.is_packed:
+                views.append(name)
+        body = render(self._runtime, ages, build=self._build, views=views)
         body += "".join(extension.prometheus() for extension in self._extensions).encode()
-        return Reply(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], body)
+        return Reply(200, [("content-type", CONTENT_TYPE)], body)
 
     def _document(self, request: Request) -> Reply:
         paths = dict(self._openapi["paths"])

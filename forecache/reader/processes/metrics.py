@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterator
 
 from forecache.reader.http.problems import STATUSES
+from forecache.reader.processes.routes import HTTP_ROUTES
 from forecache.reader.processes.shared_memory import Runtime
 
-ROUTES = (
-    "one", "many", "pipeline", "versions", "pipelines", "feast", "healthz", "readyz", "metrics", "openapi", "other",
-    "realtime",
-)  # fmt: skip
+ROUTES = tuple(HTTP_ROUTES)
 ROUTE = {name: index for index, name in enumerate(ROUTES)}
 STATUS = {status: index for index, status in enumerate(STATUSES)}
 
@@ -33,10 +31,11 @@ MAX_PIPELINES = 512
 _NAME_BYTES = 64
 
 _HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE = range(7)
-REQUESTS = 8
-LATENCY = REQUESTS + len(ROUTES) * len(STATUSES)
-SECONDS = LATENCY + len(ROUTES) * BUCKETS
-_PIPELINES = SECONDS + len(ROUTES)
+LATENCY = 8
+"""From here on come the buckets of each status of each route, then from `SECONDS` on the nanoseconds of each."""
+_OUTCOMES = len(ROUTES) * len(STATUSES)
+SECONDS = LATENCY + _OUTCOMES * BUCKETS
+_PIPELINES = SECONDS + _OUTCOMES
 _CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
 EXTENSION_BYTES = 64 * 1024
 """At the end of a slot, for the counters of extensions; see `forecache.reader.http.extension`."""
@@ -71,10 +70,21 @@ class WorkerMetrics:
     def observe(self, route: int, status: int, elapsed_ns: int) -> None:
         """Count one answered request; `route` indexes ROUTES."""
         cells = self.cells
-        cells[REQUESTS + route * len(STATUSES) + STATUS[status]] += 1
+        outcome = route * len(STATUSES) + STATUS[status]
         bucket = (elapsed_ns // 1000).bit_length()
-        cells[LATENCY + route * BUCKETS + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
-        cells[SECONDS + route] += elapsed_ns
+        cells[LATENCY + outcome * BUCKETS + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
+        cells[SECONDS + outcome] += elapsed_ns
+
+    def durations(self) -> Iterator[tuple[str, int, list[int], int]]:
+        """(route, status, requests in each bucket, nanoseconds of all) of what was asked for."""
+        cells, outcome = self.cells, 0
+        for route in ROUTES:
+            for status in STATUSES:
+                start = LATENCY + outcome * BUCKETS
+                buckets = cells[start : start + BUCKETS].tolist()
+                if any(buckets):
+                    yield route, status, buckets, cells[SECONDS + outcome]
+                outcome += 1
 
     def pipeline_offset(self, pipeline: str) -> int:
         """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from forecache.metrics import processes
+from forecache.metrics.metric import Metric
+
 _FILES = resource.RLIMIT_NOFILE
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM, _STARTED, _RESIDENT = 11, 12, 19, 21  # fields of proc(5)'s stat, counted from the one after the name
 
 
-def process_values(workers: Iterable[int]) -> Iterator[tuple[str, str, str, object]]:
-    """(name, type, help, value) of each metric; none if the system has no /proc.
+def process_values(workers: Iterable[int]) -> Iterator[tuple[Metric, object]]:
+    """Each metric and its value; none if the system has no /proc.
 
     Args:
         workers: Process ids of the workers, all children of the main process.
@@ -20,20 +23,15 @@ def process_values(workers: Iterable[int]) -> Iterator[tuple[str, str, str, obje
     stats = {pid: stat for pid in {*workers, os.getppid()} if (stat := _stat(pid))}
     if not stats:
         return
-    yield (
-        "process_cpu_seconds_total", "counter", "Processor time of the reader's live processes.",
-        f"{sum(int(stat[_USER]) + int(stat[_SYSTEM]) for stat in stats.values()) * _TICK_S:.2f}",
-    )  # fmt: skip
-    yield (
-        "process_resident_memory_bytes", "gauge", "Resident memory; pages that processes share count for each.",
-        sum(int(stat[_RESIDENT]) for stat in stats.values()) * os.sysconf("SC_PAGE_SIZE"),
-    )  # fmt: skip
-    yield "process_open_fds", "gauge", "Open files and connections.", sum(map(_num_open, stats))
-    yield "process_max_fds", "gauge", "Most open files and connections of one process.", resource.getrlimit(_FILES)[0]
+    ticks = sum(int(stat[_USER]) + int(stat[_SYSTEM]) for stat in stats.values())
+    yield processes.CPU, f"{ticks * _TICK_S:.2f}"
+    yield processes.RESIDENT, sum(int(stat[_RESIDENT]) for stat in stats.values()) * os.sysconf("SC_PAGE_SIZE")
+    yield processes.OPEN_FILES, sum(map(_num_open, stats))
+    yield processes.MOST_FILES, resource.getrlimit(_FILES)[0]
     with open("/proc/uptime") as file:
         booted = time.time() - float(file.read().split()[0])
     started = min(int(stat[_STARTED]) for stat in stats.values())
-    yield "process_start_time_seconds", "gauge", "Start of the reader, Unix time.", f"{booted + started * _TICK_S:.2f}"
+    yield processes.STARTED, f"{booted + started * _TICK_S:.2f}"
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,0 +1,42 @@
+"""The glossary of all metrics, as Markdown."""
+
+from collections.abc import Iterator
+from types import ModuleType
+
+from forecache.metrics import model_processes, processes, reader, realtime
+from forecache.metrics.metric import Metric
+
+PARTS: tuple[tuple[str, ModuleType], ...] = (
+    ("Reader and store", reader),
+    ("Processes", processes),
+    ("Real-time models", realtime),
+    ("Model processes, breaker, cache", model_processes),
+)
+"""Title of each part, and the module that declares its metrics."""
+
+
+def declared(module: ModuleType) -> list[Metric]:
+    """The metrics of a module, in the order of their declarations."""
+    return [value for value in vars(module).values() if isinstance(value, Metric)]
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Every metric by its name."""
+    return {metric.name: metric for _, module in PARTS for metric in declared(module)}
+
+
+def glossary() -> str:
+    """A section with a table for each part, in Markdown."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    for title, module in PARTS:
+        yield f"## {title}\n"
+        yield f"{module.__doc__}\n"
+        yield "| Metric | Type | Unit | Labels | What it is |"
+        yield "| --- | --- | --- | --- | --- |"
+        for metric in declared(module):
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |"
+        yield ""

@@ -1,0 +1,78 @@
+"""Metrics are declared once, by Prometheus's conventions, and docs/metrics.md lists them all."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from forecache.cli.main import main
+from forecache.metrics.glossary import PARTS, all_metrics, declared
+from forecache.metrics.metric import Metric, counter, gauge, histogram
+from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documents_tables_are_those_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--glossary"]) == 0
+    assert (ROOT / "docs" / "metrics.md").read_text().endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
+
+
+def test_no_name_is_declared_twice() -> None:
+    names = [metric.name for _, module in PARTS for metric in declared(module)]
+    assert sorted(names) == sorted(all_metrics())
+
+
+def test_every_module_of_metrics_is_part_of_the_glossary() -> None:
+    folder = ROOT / "forecache" / "metrics"
+    modules = {path.stem for path in folder.glob("*.py") if "metric import" in path.read_text()}
+    listed = {module.__name__.rpartition(".")[2] for _, module in PARTS}
+    assert modules - {"glossary", "page"} == listed
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("forecache_reads", "counter"),
+        ("forecache_reads_total", "gauge"),
+        ("forecache_wait_ms", "gauge"),
+        ("forecache_used_percent", "gauge"),
+        ("forecacheReads_total", "counter"),
+    ],
+)
+def test_a_name_against_the_conventions_is_refused(name: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Metric(name, kind, "Something.")  # type: ignore[arg-type]
+
+
+def test_a_label_against_the_conventions_is_refused() -> None:
+    with pytest.raises(ValueError, match="Model"):
+        gauge("forecache_release", "Something.", "Model")
+
+
+def test_a_page_is_read_back_as_it_was_written() -> None:
+    page = Page()
+    odd = 'a "quoted" \\ name\nof two lines'
+    page.add(counter("forecache_seen_total", "Seen, with a \\ and\na second line.", "name", "kind"), [((odd, "x"), 3)])
+    page.histogram(histogram("forecache_took_seconds", "Took.", "name"), ["0.5", "1"], [(("a",), [2, 0, 1], 4.5)])
+    families = {family.name: family for family in text_string_to_metric_families(page.text())}
+    [seen] = families["forecache_seen"].samples
+    assert (seen.labels, seen.value) == ({"name": odd, "kind": "x"}, 3)
+    assert families["forecache_seen"].documentation == "Seen, with a \\ and\na second line."
+    took = families["forecache_took_seconds"].samples
+    assert [(sample.name.rpartition("_")[2], sample.labels.get("le"), sample.value) for sample in took] == [
+        ("bucket", "0.5", 2), ("bucket", "1", 2), ("bucket", "+Inf", 3), ("sum", None, 4.5), ("count", None, 3),
+    ]  # fmt: skip
+
+
+def test_samples_have_a_value_for_each_label() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Page().add(gauge("forecache_release", "Number.", "model", "arm"), [(("search",), 1)])
+
+
+def test_shown_buckets_keep_all_that_was_counted() -> None:
+    counts = list(range(1, 25))
+    bounds, shown = power_of_two_bounds(3, 24), from_bucket(3, counts)
+    assert (bounds[0], bounds[-1]) == ("0.000008", "4.194304")
+    assert len(shown) == len(bounds) + 1
+    assert (shown[0], sum(shown)) == (1 + 2 + 3 + 4, sum(counts))
