@@ -24,6 +24,7 @@ from forecache.errors import SettingsError
 from forecache.setting_groups.lake import PROJECT_ROOT, LakeSettings
 from forecache.setting_groups.messages import MessageSettings
 from forecache.setting_groups.reader import ReaderSettings
+from forecache.setting_groups.request_log import RequestLogSettings
 from forecache.setting_groups.work import WorkSettings
 
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
@@ -33,7 +34,7 @@ PREFIX = "FORECACHE_"
 _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT(_\d+_\w+)?)")
 
 
-class Settings(MessageSettings, ReaderSettings, WorkSettings, LakeSettings):
+class Settings(MessageSettings, RequestLogSettings, ReaderSettings, WorkSettings, LakeSettings):
     """One object with every setting; build it with `load_settings()`.
 
     The groups are listed last to first: pydantic takes the fields of the last base first.
@@ -89,6 +90,12 @@ class Settings(MessageSettings, ReaderSettings, WorkSettings, LakeSettings):
     @cached_property
     def reports_path(self) -> Path:
         return self.home_path / "reports"
+
+    @cached_property
+    def request_log_path(self) -> Path:
+        """Folder where logged answers wait for the lake."""
+        spool = self.request_log_spool
+        return (spool.expanduser().resolve() if spool else self.home_path / "spool") / "request_log"
 
     @cached_property
     def dagster_home(self) -> Path:

@@ -46,3 +46,8 @@ RELEASE_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
 
 release_step = Steps(*RELEASE_STEPS, "set aside")
 """A release is set aside only where a pull puts another one of its number in its place."""
+
+LOG_STEPS = ("frames written", "segment closed", "rows written", "rows committed", "counted", "segment removed")
+"""From an answer's bytes in the spool to its row in the lake."""
+
+log_step = Steps(*LOG_STEPS)

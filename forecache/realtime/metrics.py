@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from forecache.reader.processes.metrics import EXTENSION_BYTES
 from forecache.realtime.answer.answered import Answered
+from forecache.realtime.log.counters import CELLS as LOG_CELLS
+from forecache.realtime.log.counters import LogCounters
 from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.counters import GAUGES as WORKER_GAUGES
 from forecache.realtime.workers.counters import Counters
@@ -27,7 +29,8 @@ CELLS = (
 CELL = {name: place for place, name in enumerate(CELLS)}
 _LATENCY = len(CELLS)
 _WORKERS = _LATENCY + BUCKETS
-_BLOCK = _WORKERS + len(WORKER_CELLS)
+_LOG = _WORKERS + len(WORKER_CELLS)
+_BLOCK = _LOG + len(LOG_CELLS)
 _NAME_BYTES = 64
 MAX_MODELS = EXTENSION_BYTES // (_BLOCK * 8 + _NAME_BYTES)
 GAUGES = ("release", "live", "in_loop", "p99_us")
@@ -75,12 +78,17 @@ class ModelCells:
     @property
     def workers(self) -> memoryview:
         """Cells for the counters of the model's own processes and of its cache."""
-        return self.cells[_WORKERS:]
+        return self.cells[_WORKERS:_LOG]
 
     @property
     def guards(self) -> Counters:
         """Counts what `workers` holds."""
         return Counters(self.workers)
+
+    @property
+    def log(self) -> LogCounters:
+        """Counts what becomes of its request log's rows."""
+        return LogCounters(self.cells[_LOG:])
 
     @property
     def latency(self) -> memoryview:

@@ -42,6 +42,7 @@ class Target:
         fit: Refuse rows whose column types differ from the table's.
         keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
             checkpoints remove those that are 8 days old, a day more than maintenance keeps files.
+        configuration: Further properties of a new table.
     """
 
     settings: Settings
@@ -52,6 +53,7 @@ class Target:
     add_columns: bool = True
     fit: bool = True
     keep_log: bool = True
+    configuration: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Change:
         replaced: Files that it has and that go, but for those among `files`.
         schema: Columns of the whole table afterwards, where all of it is replaced.
         rearranged: The rows stay those that they were.
+        transactions: By application, the number of its transaction that this is (Delta's `txn`); where it stands in the
+            table, what belongs to it does.
         partitions: What is told of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
     """
 
@@ -70,6 +74,7 @@ class Change:
     replaced: Sequence[DataFile] = ()
     schema: "Schema | None" = None
     rearranged: bool = False
+    transactions: Mapping[str, int] = field(default_factory=dict)
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -186,7 +191,10 @@ def _write_entry(target: Target, state: State, change: Change, metadata: Mapping
         custom_metadata=dict(metadata),
         # No retries of delta-rs's own: they would not look at the table again.
         max_commit_retries=0,
-        app_transactions=[Transaction(name, told["state"]) for name, told in change.partitions.items()],
+        app_transactions=[
+            *(Transaction(name, told["state"]) for name, told in change.partitions.items()),
+            *(Transaction(name, number, now) for name, number in change.transactions.items()),
+        ],
     )
     if state.delta is None:
         _create(target, added, properties)
@@ -212,6 +220,7 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
         "delta.enableChangeDataFeed": str(target.change_feed).lower(),
         "delta.enableExpiredLogCleanup": str(not target.keep_log).lower(),
         "delta.logRetentionDuration": "interval 8 days",
+        **target.configuration,
     }
     create_table_with_add_actions(
         target.settings.table_uri(target.name),

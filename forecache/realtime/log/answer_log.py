@@ -1,0 +1,133 @@
+"""What the answer path calls: from an answer to a record on its way to the spool."""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from itertools import count
+from time import monotonic, perf_counter_ns, time_ns
+
+import numpy as np
+import orjson
+
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import Answered
+from forecache.realtime.answer.render import lowest
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.log.packing import packed
+from forecache.realtime.log.request import body_of
+from forecache.realtime.log.sampling import Sampler
+from forecache.realtime.log.writer import Channel
+from forecache.realtime.release.format import Release
+from forecache.realtime.request.parsed import ParsedRequest
+
+logger = logging.getLogger("forecache.realtime")
+_TELL_EVERY_S = 10.0
+_MOST_US = 2**31 - 1
+
+
+class AnswerLog:
+    """Logs the answers of one release, on the event loop's thread.
+
+    Args:
+        release: With a `log`.
+        arm: Who answers; see `forecache.realtime.log.record.ARMS`.
+    """
+
+    def __init__(self, release: Release, channel: Channel, *, arm: str = "current") -> None:
+        assert release.log is not None
+        self._sampler = Sampler(release.name, release.log, release.request)
+        self._release, self._channel, self._arm = release, channel, arm.encode()
+        self._number, self._version = release.number, release.model.version
+        self._half, self._ids = secrets.token_hex(8), count(1)
+        self._stores: tuple[tuple[object, ...], bytes] = ((), b"")
+        self._told = float("-inf")
+
+    def new_id(self) -> str:
+        """An id for a request that came without one: 32 hex digits."""
+        return f"{self._half}{next(self._ids):016x}"
+
+    def add(
+        self, request: ParsedRequest, answered: Answered, clock: Clock, *, late: bool, arm: bytes | None = None
+    ) -> None:
+        """Log an answer if its key is in the sample; whatever goes wrong costs the row, never the answer.
+
+        Args:
+            request: As it was parsed; without columns where there was no time to read them.
+            late: Whether the answer says that the deadline had passed.
+            arm: Who answered, where that is not the release's own arm.
+        """
+        try:
+            key = self._sampler.key_of(request)
+            if self._sampler.is_logged(key):
+                self._channel.add(self._packed(request, answered, clock, key, late, arm or self._arm))
+        except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
+            self._channel.counters.add("lost_error")
+            self._tell(error)
+
+    def _packed(
+        self, request: ParsedRequest, answered: Answered, clock: Clock, key: bytes, late: bool, arm: bytes
+    ) -> bytes:
+        times, scores, rung = answered.times, answered.scores, answered.rung
+        elapsed = perf_counter_ns() - clock.arrived
+        rungs = ranking = b""
+        if not rung:
+            rung, rungs = lowest(answered.rungs), orjson.dumps(list(answered.rungs))
+            if answered.order is not None:
+                ranking = answered.order.astype("<i4").tobytes()
+        if scores is not None and scores.dtype.char not in "fd":
+            scores = scores.astype(np.float64)
+        return packed(
+            arrived_us=(time_ns() - elapsed) // 1000,
+            release=self._number,
+            model_version=self._version,
+            items=request.length,
+            deadline_ms=clock.deadline_ms,
+            times_us=(
+                times.wait // 1000, times.parse // 1000, times.lookup // 1000, times.transform // 1000,
+                times.model // 1000, times.ladder // 1000, min(elapsed // 1000, _MOST_US),
+            ),
+            late=late,
+            request_id=answered.request_id.encode("utf-8", "replace"),
+            key=key,
+            request=request.body or body_of(self._release, request),
+            features=answered.features,
+            scores=scores,
+            rung=rung.encode(),
+            why=answered.why.encode(),
+            arm=arm,
+            stores=self._stores_of(answered.used) if answered.used else b"",
+            flags=orjson.dumps(list(answered.flags)) if answered.flags else b"",
+            rungs=rungs,
+            ranking=ranking,
+        )  # fmt: skip
+
+    def _stores_of(self, used: Mapping[str, Answers]) -> bytes:
+        """The versions that were read, as JSON that is made again when one of them changes or grows older."""
+        state: list[object] = []
+        for answers in used.values():
+            state += (answers, answers.age_s)
+        known = self._stores
+        if known[0] == tuple(state):
+            return known[1]
+        text = orjson.dumps([_store(name, answers) for name, answers in used.items()])
+        self._stores = (tuple(state), text)
+        return text
+
+    def _tell(self, error: Exception) -> None:
+        now = monotonic()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            logger.error("An answer of %s could not be logged.", self._release.name, exc_info=error)
+
+
+def _store(name: str, answers: Answers) -> dict[str, object]:
+    manifest = answers.manifest
+    return {
+        "name": name,
+        "version": manifest.version,
+        "as_of": manifest.as_of,
+        "age_s": answers.age_s,
+        "store": manifest.store,
+        "table": manifest.source.table,
+        "delta_version": manifest.source.delta_version,
+    }

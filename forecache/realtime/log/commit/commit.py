@@ -1,0 +1,158 @@
+"""One commit of a model's log: what is ready in its spool, in one Delta version, exactly once.
+
+Each stream is an application of Delta's own (`txn`): a version of the table says up to which segment of the stream its
+rows are in it. So a committer that was killed after its commit, or a second one, finds that out from the table, at each
+attempt to commit, and nothing else has to be kept.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.log import open_if_exists
+from forecache.realtime.log.commit.files import write_day
+from forecache.realtime.log.commit.rows import Read, read_segments
+from forecache.realtime.log.commit.state import read_state, write_state
+from forecache.realtime.log.record import DAY, schema, table_of
+from forecache.realtime.log.spool.files import Segment, ready_of, remove_stream, streams_of
+from forecache.settings import Settings
+from forecache.steps import log_step
+
+BATCH_BYTES = 64 << 20
+"""Segments of about so many bytes become one commit."""
+TRANSACTIONS_KEPT_DAYS = 60
+"""The table forgets streams that have not been written for so long; segments are never kept so long."""
+_TRIES = 10
+
+
+class _Overtaken(Exception):
+    """Another committer has committed some of the segments meanwhile."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What one commit has done.
+
+    Attributes:
+        rows: That are in the table now, and were not before.
+        segments: That were removed from the spool.
+    """
+
+    rows: int
+    segments: int
+
+
+def commit_ready(settings: Settings, name: str) -> Committed:
+    """Commit what is ready of a model's log, and remove it from the spool.
+
+    Raises:
+        What `forecache.lake.delta.commit.commit` and an object store do; the spool is as it was then.
+    """
+    folder = settings.request_log_path / name
+    for _ in range(_TRIES):
+        batch, ended = _ready(folder)
+        if not batch:
+            _tidy(ended)
+            return Committed(0, 0)
+        try:
+            rows = _commit(settings, name, folder, batch)
+        except (_Overtaken, FileNotFoundError):
+            continue
+        for segment in batch:
+            segment.path.unlink(missing_ok=True)
+            log_step("segment removed")
+        _tidy(ended)
+        return Committed(rows, len(batch))
+    return Committed(0, 0)  # others commit what there is
+
+
+def _ready(folder: Path) -> tuple[list[Segment], list[Path]]:
+    """Segments for one commit, those of a stream in their order, and the streams whose writers have ended."""
+    batch: list[Segment] = []
+    ended, size = [], 0
+    for stream in streams_of(folder):
+        segments, has_ended = ready_of(stream)
+        if has_ended:
+            ended.append(stream)
+        for segment in segments:
+            if batch and size >= BATCH_BYTES:
+                break
+            try:
+                size += segment.path.stat().st_size
+            except FileNotFoundError:
+                break  # its writer has closed it since, or another committer removed it; later ones wait for it
+            batch.append(segment)
+    return batch, ended
+
+
+def _commit(settings: Settings, name: str, folder: Path, batch: Sequence[Segment]) -> int:
+    """Commit those segments that are not in the table yet, and count all of them; returns the new rows."""
+    table = open_if_exists(settings, table_of(name))
+    known = {stream: _last_of(table, stream) for stream in {segment.stream for segment in batch}}
+    new = [segment for segment in batch if segment.number > known[segment.stream]]
+    read = read_segments(new)
+    files = [write_day(settings, name, day, [rows], rows.schema) for day, rows in read.days.items()]
+    log_step("rows written")
+    if new:
+        _append(settings, name, new, files)
+        log_step("rows committed")
+    _count(folder, batch, new, read)
+    return sum(count.rows for count in read.counts)
+
+
+def _count(folder: Path, batch: Sequence[Segment], new: Sequence[Segment], read: Read) -> None:
+    """Add each segment to the figures once; one that was committed by a committer that was killed is read again."""
+    state, now = read_state(folder), time.time()
+    known = dict(zip(new, read.counts, strict=True))
+    for segment in batch:
+        if segment.number > state.counted.get(segment.stream, 0):
+            count = known[segment] if segment in known else read_segments([segment]).counts[0]
+            state.rows += count.rows
+            state.lost_expired += count.expired
+            state.lost_damaged += count.damaged
+            state.counted[segment.stream] = segment.number
+    here = {stream.name for stream in streams_of(folder)}
+    state.counted = {stream: number for stream, number in state.counted.items() if stream in here}
+    state.commits += bool(new)
+    state.committed_at, state.failing_since, state.failure = now, 0.0, ""
+    if read.newest_us:
+        state.lag_s = max(0.0, now - read.newest_us / 1e6)
+    write_state(folder, state)
+    log_step("counted")
+
+
+def _append(settings: Settings, name: str, segments: Sequence[Segment], files: Sequence[DataFile]) -> None:
+    from deltalake import Schema
+
+    first = {segment.stream: segment.number for segment in reversed(segments)}
+    last = {segment.stream: segment.number for segment in segments}
+
+    def decide(state: State) -> Change:
+        for stream, number in first.items():
+            if _last_of(state.delta, stream) >= number:
+                raise _Overtaken
+        return Change(files, transactions={_application(stream): number for stream, number in last.items()})
+
+    target = Target(
+        settings, table_of(name), Schema.from_arrow(schema()), (DAY,), keep_log=False,
+        configuration={"delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days"},
+    )  # fmt: skip
+    commit(target, decide)
+
+
+def _last_of(table: object, stream: str) -> int:
+    """Number of the last segment of a stream in the table; 0 where there is none."""
+    number = None if table is None else table.transaction_version(_application(stream))  # type: ignore[attr-defined]
+    return number or 0
+
+
+def _application(stream: str) -> str:
+    return f"forecache-request-log-{stream}"
+
+
+def _tidy(ended: Sequence[Path]) -> None:
+    for stream in ended:
+        remove_stream(stream)

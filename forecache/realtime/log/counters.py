@@ -1,0 +1,37 @@
+"""What is counted of a model's request log in one worker, in cells that may be shared memory and outlive the worker."""
+
+REASONS = ("memory", "spool", "disk", "killed", "error")
+"""Why a worker lost rows: no room in memory (the writer is slow or hangs), or in the spool; the disk took none; the
+worker was killed, or stopped while its disk hung, with rows in memory; an answer could not be written down."""
+CELLS = ("accepted", "spooled", *(f"lost_{reason}" for reason in REASONS))
+_PLACE = {name: place for place, name in enumerate(CELLS)}
+
+
+class LogCounters:
+    """
+    Args:
+        cells: Of `len(CELLS)`, in their order; None: memory of its own.
+    """
+
+    def __init__(self, cells: memoryview | list[int] | None = None) -> None:
+        self.cells: memoryview | list[int] = [0] * len(CELLS) if cells is None else cells
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Count rows. The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all else."""
+        self.cells[_PLACE[name]] += number
+
+    def get(self, name: str) -> int:
+        return self.cells[_PLACE[name]]
+
+    @property
+    def waiting(self) -> int:
+        """Rows that were accepted, and are neither in the spool nor counted as lost."""
+        gone = sum(self.get(name) for name in ("spooled", "lost_spool", "lost_disk", "lost_killed"))
+        return max(0, self.get("accepted") - gone)
+
+    def settle(self) -> None:
+        """Count as lost what an earlier worker, whose cells these were, had in memory when it ended.
+
+        Rows that it had written and not yet counted are among them, although they are in the spool.
+        """
+        self.add("lost_killed", self.waiting)

@@ -1,0 +1,139 @@
+"""The writer's side of a stream: frames go into a segment, which is closed when it is large or old."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+from forecache.realtime.log.spool.files import LOCK, Segment, new_segment, segments_of
+from forecache.steps import log_step
+
+SEGMENT_BYTES = 16 << 20
+_MOST_WAITING = 16
+"""A segment is not closed for its age while so many wait for the committer: a lake that is away for a day would
+otherwise leave tens of thousands of them."""
+_BUFFERS = 1024
+"""Of one call of writev: the least that POSIX systems on Linux take (IOV_MAX)."""
+
+
+class Stream:
+    """
+    Args:
+        model: Folder of the model in the spool.
+        replica: Who writes, as the log's rows say it.
+        most_age_s: A segment is closed when its first frame is so old.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, model: Path, *, replica: str, most_age_s: float) -> None:
+        self._most_age_s, self._replica = most_age_s, replica
+        name = secrets.token_hex(16)
+        new, self.folder = model / f".{name}", model / name
+        new.mkdir(parents=True)
+        self._lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(self._lock, replica.encode())
+            # With the lock in it: a committer takes a stream without a held lock for one whose writer has ended.
+            new.rename(self.folder)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._number = 0
+        self._segment: Segment | None = None
+        self._file = -1
+        self._rows = self._bytes = 0
+        self._began = 0.0
+
+    def write(self, frames: Sequence[bytes], first: int) -> int:
+        """Write frames to the segment; returns how many are in it, less than all where the disk took no more.
+
+        Args:
+            first: Number of the first frame; the others follow.
+        """
+        done = 0
+        try:
+            if self._segment is None:
+                self._open(first)
+            while done < len(frames):
+                done += self._write_some(frames[done : done + _BUFFERS])
+        except OSError as error:
+            done += self._cut(frames[done:])
+            # What follows is not numbered on from what is in this segment.
+            self.close_segment()
+            self.failure = error
+        return done
+
+    failure: OSError | None = None
+    """Why the last write that failed did."""
+
+    def _open(self, first: int) -> None:
+        self._number += 1
+        segment = new_segment(self.folder, self._number, first)
+        self._file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND)
+        self._segment, self._rows, self._bytes, self._began = segment, 0, 0, monotonic()
+
+    def _write_some(self, frames: Sequence[bytes]) -> int:
+        """Write frames, all of them unless it raises; `_cut` tells how many then."""
+        written, wanted = os.writev(self._file, frames), sum(map(len, frames))
+        if written < wanted:  # the disk is nearly full, or a signal came
+            rest = b"".join(frames)[written:]
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        self._rows += len(frames)
+        self._bytes += wanted
+        log_step("frames written")
+        return len(frames)
+
+    def _cut(self, frames: Sequence[bytes]) -> int:
+        """Cut the segment behind its last whole frame; returns how many of these frames are in it."""
+        if self._segment is None:
+            return 0
+        with suppress(OSError):
+            size, whole = os.fstat(self._file).st_size, 0
+            for frame in frames:
+                if self._bytes + len(frame) > size:
+                    break
+                self._bytes += len(frame)
+                whole += 1
+            self._rows += whole
+            os.ftruncate(self._file, self._bytes)
+            return whole
+        return 0
+
+    def tend(self) -> None:
+        """Close the segment where it is large, or old and the committer keeps up."""
+        if self._segment is None:
+            return
+        is_old = monotonic() - self._began >= self._most_age_s
+        if self._bytes >= SEGMENT_BYTES or (is_old and len(segments_of(self.folder)) <= _MOST_WAITING):
+            self.close_segment()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a segment that has to be closed some time."""
+        return self._segment is not None
+
+    def close_segment(self) -> None:
+        """Hand the segment to the committer."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        os.close(self._file)
+        # Where it fails, the committer takes it as it is once there is a later one, or this process has ended.
+        with suppress(OSError):
+            if self._rows:
+                os.rename(segment.path, segment.closed(self._rows).path)
+                log_step("segment closed")
+            else:
+                segment.path.unlink()
+
+    def close(self) -> None:
+        """End the stream; its lock is free then."""
+        self.close_segment()
+        os.close(self._lock)

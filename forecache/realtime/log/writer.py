@@ -1,0 +1,203 @@
+"""From memory to the spool: a thread per reader worker, which the event loop never waits for.
+
+An answer costs the loop its bytes and one append. What the memory, the spool or the disk has no room for is lost and
+counted, and the answer goes out all the same.
+"""
+
+import logging
+import threading
+from collections import deque
+from time import monotonic
+
+from forecache.realtime.log.counters import LogCounters
+from forecache.realtime.log.spool.files import spooled_bytes
+from forecache.realtime.log.spool.frames import framed
+from forecache.realtime.log.spool.stream import Stream
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.realtime")
+FLUSH_S = 0.1
+"""Answers are gathered for so long before they are written."""
+_CLOSE_S = 3.0
+_TELL_EVERY_S, _LOOK_EVERY_S = 10.0, 0.5
+
+
+class Channel:
+    """The answers of one model on their way to the spool.
+
+    `add` belongs to the event loop's thread; all else to the writer's.
+    """
+
+    def __init__(self, writer: "LogWriter", name: str, counters: LogCounters) -> None:
+        self._writer, self.name, self.counters = writer, name, counters
+        self._waiting: deque[bytes] = deque()
+        self._number = 0
+        self._written = 0
+        self._stream: Stream | None = None
+
+    def add(self, content: bytes) -> None:
+        """Take an answer's bytes, or count it as lost where no memory is left for it."""
+        writer = self._writer
+        if writer.added - writer.done + len(content) > writer.most_bytes:
+            self.counters.add("lost_memory")
+            writer.nudge()
+            return
+        frame = framed(content, self._number)
+        self._number += 1
+        self.counters.add("accepted")
+        writer.added += len(frame)
+        self._waiting.append(frame)
+        if not writer.is_awake:
+            writer.is_awake = True
+            writer.wake.set()
+
+    def flush(self, room: int) -> int:
+        """Write what waits; returns its bytes.
+
+        Args:
+            room: Bytes that the spool takes.
+        """
+        frames = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        size = sum(map(len, frames))
+        fit = len(frames) if size <= room else _fitting(frames, room)
+        kept = 0
+        try:
+            kept = self._write(frames[:fit], self._written)
+        finally:
+            self._written += len(frames)
+            self._writer.done += size
+            self.counters.add("spooled", kept)
+            self.counters.add("lost_disk", fit - kept)
+            self.counters.add("lost_spool", len(frames) - fit)
+        if self._stream is not None:
+            if fit < len(frames):
+                self._stream.close_segment()  # what follows is not numbered on from what is in it
+            self._stream.tend()
+        return size
+
+    def _write(self, frames: list[bytes], first: int) -> int:
+        if not frames:
+            return 0
+        try:
+            if self._stream is None:
+                self._stream = self._writer.open_stream(self.name)
+            kept = self._stream.write(frames, first)
+            if kept < len(frames):
+                self._writer.tell(self.name, self._stream.failure)
+            return kept
+        except OSError as error:
+            self._writer.tell(self.name, error)
+            return 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._stream is not None and self._stream.is_open
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
+class LogWriter:
+    """The thread of one worker, and the memory that it empties.
+
+    Args:
+        replica: host:port#worker, as the log's rows say it.
+
+    Attributes:
+        added, done: Bytes that were taken, counted by the loop, and that were written or lost, counted by the thread.
+        is_awake: Whether the thread knows that there is something to write.
+    """
+
+    def __init__(self, settings: Settings, *, replica: str) -> None:
+        self._spool, self._replica = settings.request_log_path, replica
+        self._most_spooled, self._delay_s = settings.request_log_spool_bytes, settings.request_log_delay_s
+        self.most_bytes = settings.request_log_memory_bytes
+        self.added = self.done = 0
+        self.wake, self.is_awake = threading.Event(), False
+        self._channels: dict[str, Channel] = {}
+        self._is_closing = False
+        self._used, self._looked, self._told = 0, float("-inf"), float("-inf")
+        self._thread: threading.Thread | None = None
+
+    def channel(self, name: str, counters: LogCounters) -> Channel:
+        """The channel of a model; the thread starts with the first one."""
+        channel = self._channels.get(name)
+        if channel is None:
+            counters.settle()
+            channel = Channel(self, name, counters)
+            self._channels = {**self._channels, name: channel}
+        if self._thread is None:
+            self._start()
+        return channel
+
+    def nudge(self) -> None:
+        """No memory is left: write at once, by a new thread where the old one has died."""
+        if self._thread is not None and not self._thread.is_alive() and not self._is_closing:
+            self._start()
+        self.wake.set()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="forecache-request-log", daemon=True)
+        self._thread.start()
+
+    def open_stream(self, name: str) -> Stream:
+        """A stream for a model; raises OSError."""
+        return Stream(self._spool / name, replica=self._replica, most_age_s=self._delay_s / 2)
+
+    def tell(self, name: str, error: BaseException | None) -> None:
+        """Log why answers are lost, now and then."""
+        now = monotonic()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            logger.error("Answers of %s are not logged: %s", name, error)
+
+    def close(self) -> None:
+        """Write what waits, and end; a disk that hangs is not waited for."""
+        self._is_closing = True
+        self.wake.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            has_open = any(channel.is_open for channel in self._channels.values())
+            self.wake.wait(self._delay_s / 4 if has_open else None)
+            if not self._is_closing:
+                # Not `time.sleep`, so that closing need not wait.
+                self.wake.clear()
+                self.wake.wait(FLUSH_S)
+            self.wake.clear()
+            self.is_awake = False
+            self._flush()
+        self._flush()
+        for channel in self._channels.values():
+            channel.close()
+
+    def _flush(self) -> None:
+        for channel in self._channels.values():
+            try:
+                self._used += channel.flush(self._room())
+            except Exception as error:  # noqa: BLE001  # a thread that ended would lose all that follows
+                self.tell(channel.name, error)
+
+    def _room(self) -> int:
+        """Bytes that the spool takes from this worker."""
+        now = monotonic()
+        if now - self._looked >= _LOOK_EVERY_S:
+            self._looked = now
+            try:
+                self._used = spooled_bytes(self._spool)
+            except OSError as error:
+                self.tell("all models", error)
+        return self._most_spooled - self._used
+
+
+def _fitting(frames: list[bytes], room: int) -> int:
+    """How many of the first frames fit."""
+    taken = 0
+    for place, frame in enumerate(frames):
+        taken += len(frame)
+        if taken > room:
+            return place
+    return len(frames)

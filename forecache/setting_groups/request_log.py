@@ -1,0 +1,29 @@
+"""The settings of the request log of real-time models."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class RequestLogSettings(BaseSettings):
+    """Where logged answers wait for the lake, how many may, and for how long."""
+
+    request_log_spool: Path | None = Field(
+        None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
+    )
+    request_log_spool_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Most bytes in it; answers beyond them are not logged, and counted as lost."
+    )
+    request_log_memory_bytes: int = Field(
+        16 << 20, ge=1 << 16, description="Most bytes of answers that wait in a reader worker's memory to be written."
+    )
+    request_log_delay_s: float = Field(
+        2.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
+    )
+    request_log_committer: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: `forecache serve` commits the request log where the extra `lake` is installed; "
+        "off: `forecache log commit` does, beside it.",
+    )
