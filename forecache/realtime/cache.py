@@ -19,7 +19,9 @@ from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.memory import joined_texts
 
 ENTRY_BYTES = 400
-"""Memory of an entry beside its scores: key, array and place in the order."""
+"""Memory of an entry beside its scores and features: key, array and place in the order."""
+_Entry = tuple[np.ndarray, bytes | None]
+"""Scores, and the bytes of the features that they were made of, where answers are logged."""
 _MARGIN_S = 0.001
 _WEIGHT = 0.05
 
@@ -29,44 +31,47 @@ class CachedPath:
 
     Args:
         most_bytes: Memory that the scores may take; those that were not asked for the longest time go first.
+        keeps_features: Whether the features are kept with them, for the request log.
 
     Attributes:
         inner: The path to the model.
     """
 
-    def __init__(self, inner: ModelPath, *, most_bytes: int, counters: Counters) -> None:
+    def __init__(self, inner: ModelPath, *, most_bytes: int, counters: Counters, keeps_features: bool = False) -> None:
         self.inner, self._most_bytes, self._counters = inner, most_bytes, counters
+        self._keeps_features = keeps_features
         self.in_loop = inner.in_loop
         self.times = Times()
-        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Entry] = OrderedDict()
         self._bytes = 0
-        self._flights: dict[bytes, asyncio.Future[np.ndarray | None]] = {}
+        self._flights: dict[bytes, asyncio.Future[_Entry | None]] = {}
         self._compute_s = 0.0
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
         self.times.transform = self.times.model = 0
         key = key_of(request, found)
-        scores = self._look(key)
+        scores = self._look(key, found)
         if scores is None:
             began = time.monotonic()
             scores = self.inner.score_now(request, found, left_ns)
             self.times.transform, self.times.model = self.inner.times.transform, self.inner.times.model
-            self._keep(key, scores, time.monotonic() - began)
+            self._keep(key, (scores, self._features_of(found)), time.monotonic() - began)
         return scores
 
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
         key = key_of(request, found)
         while True:
-            scores = self._look(key)
+            scores = self._look(key, found)
             if scores is not None:
                 return scores
             flight = self._flights.get(key)
             if flight is None:
                 return await self._fly(key, request, found, until)
             self._count("cache_joined")
-            scores = await _landed(flight, until)
-            if scores is not None:
+            entry = await _landed(flight, until)
+            if entry is not None:
                 self._save()
+                scores, found.features = entry
                 return scores
             # That one had less time, or bad luck.
 
@@ -89,37 +94,45 @@ class CachedPath:
             raise TooLate
         self._count("cache_misses")
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        scores = None
+        entry = None
         try:
             scores = await self.inner.score(request, found, until)
+            entry = (scores, self._features_of(found))
         finally:
             del self._flights[key]
-            flight.set_result(scores)
-        self._keep(key, scores, time.monotonic() - began)
+            flight.set_result(entry)
+        self._keep(key, entry, time.monotonic() - began)
         return scores
 
-    def _look(self, key: bytes) -> np.ndarray | None:
-        scores = self._kept.get(key)
-        if scores is not None:
-            self._kept.move_to_end(key)
-            self._count("cache_hits")
-            self._save()
-        elif self.in_loop:
-            self._count("cache_misses")
+    def _features_of(self, found: Found) -> bytes | None:
+        features = found.features if self._keeps_features else None
+        return features if features is None or isinstance(features, bytes) else features.tobytes()
+
+    def _look(self, key: bytes, found: Found) -> np.ndarray | None:
+        entry = self._kept.get(key)
+        if entry is None:
+            if self.in_loop:
+                self._count("cache_misses")
+            return None
+        self._kept.move_to_end(key)
+        self._count("cache_hits")
+        self._save()
+        scores, found.features = entry
         return scores
 
-    def _keep(self, key: bytes, scores: np.ndarray, took_s: float) -> None:
+    def _keep(self, key: bytes, entry: _Entry, took_s: float) -> None:
         self._compute_s += _WEIGHT * (took_s - self._compute_s) if self._compute_s else took_s
-        size = scores.nbytes + ENTRY_BYTES
+        scores, _ = entry
+        size = _size(entry)
         if size > self._most_bytes or key in self._kept:
             return
         scores.flags.writeable = False
-        self._kept[key] = scores
+        self._kept[key] = entry
         before = self._bytes
         self._bytes += size
         while self._bytes > self._most_bytes:
             _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.nbytes + ENTRY_BYTES
+            self._bytes -= _size(gone)
         self._counters.add("cache_bytes", self._bytes - before)
 
     def _count(self, name: str) -> None:
@@ -127,6 +140,11 @@ class CachedPath:
 
     def _save(self) -> None:
         self._counters.add("cache_saved_us", int(self._compute_s * 1e6))
+
+
+def _size(entry: _Entry) -> int:
+    scores, features = entry
+    return scores.nbytes + len(features or b"") + ENTRY_BYTES
 
 
 def without_cache(path: ModelPath) -> ModelPath:
@@ -151,7 +169,7 @@ def key_of(request: ParsedRequest, found: Found) -> bytes:
     return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
-async def _landed(flight: "asyncio.Future[np.ndarray | None]", until: float) -> np.ndarray | None:
+async def _landed(flight: "asyncio.Future[_Entry | None]", until: float) -> _Entry | None:
     """What an equal request that is under way gets, None if it gets no scores.
 
     Raises:

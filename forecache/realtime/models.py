@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import logging
+import os
+import socket
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 
@@ -14,7 +16,9 @@ from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warmed_s
 from forecache.realtime.cache import CachedPath, without_cache
-from forecache.realtime.metrics import CELL, RealtimeMetrics
+from forecache.realtime.log.answer_log import AnswerLog
+from forecache.realtime.log.writer import LogWriter
+from forecache.realtime.metrics import CELL, ModelCells, RealtimeMetrics
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -65,6 +69,7 @@ class Models:
         self._retired: list[tuple[float, Served]] = []
         self._paused: dict[str, _Pause] = {}
         self._compared: dict[str, ReleasePointer] = {}
+        self._log_writer: LogWriter | None = None
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
         """Follow the pointers, in the watching thread."""
@@ -79,7 +84,9 @@ class Models:
         self._close_retired()
 
     def close(self) -> None:
-        """End the ways to the models, and forget the releases' modules."""
+        """Write the log, end the ways to the models, and forget the releases' modules."""
+        if self._log_writer is not None:
+            self._log_writer.close()
         for served in [*self.served.values(), *(each for _, each in self._retired)]:
             served.path.close()
             served.loaded.close()
@@ -167,8 +174,11 @@ class Models:
         name = loaded.release.name
         cells = self.metrics.of(name)
         if loaded.release.cache_bytes:
-            path = CachedPath(path, most_bytes=loaded.release.cache_bytes, counters=cells.guards)
-        new = serve_release(loaded, path, self._context.catalog.answers, cells)
+            path = CachedPath(
+                path, most_bytes=loaded.release.cache_bytes, counters=cells.guards,
+                keeps_features=loaded.release.log is not None,
+            )  # fmt: skip
+        new = serve_release(loaded, path, self._context.catalog.answers, cells, self._log_of(loaded, cells))
 
         def install() -> None:
             self.served[name] = new
@@ -182,6 +192,16 @@ class Models:
         if old is not None:
             stay_s = max(_RETIRE_S, 2 * old.loaded.release.deadline_ms / 1e3)
             self._retired.append((monotonic() + stay_s, old))
+
+    def _log_of(self, loaded: LoadedRelease, cells: ModelCells) -> AnswerLog | None:
+        """The log of a release's answers; None where it declares none."""
+        if loaded.release.log is None:
+            return None
+        if self._log_writer is None:
+            settings = self._context.settings
+            replica = f"{socket.gethostname()}:{settings.reader_port}#{os.getpid()}"
+            self._log_writer = LogWriter(settings, replica=replica)
+        return AnswerLog(loaded.release, self._log_writer.channel(loaded.release.name, cells.log))
 
     def _close_retired(self) -> None:
         now = monotonic()

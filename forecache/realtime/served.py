@@ -8,6 +8,7 @@ from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.rungs import Rung, rungs_of
 from forecache.realtime.deadline.cost import Cost
+from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import Lookups
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.load import LoadedRelease
@@ -23,6 +24,7 @@ class Served:
         costs: Of each rung of the ladder, in its order.
         model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread.
         low_cost: Of an answer by the last rung.
+        log: Of its answers; None: they are not logged.
     """
 
     loaded: LoadedRelease
@@ -35,6 +37,7 @@ class Served:
     costs: tuple[Cost, ...]
     model_cost: Cost = field(default_factory=lambda: Cost(200_000))
     low_cost: Cost = field(default_factory=lambda: Cost(50_000))
+    log: AnswerLog | None = None
 
     @property
     def name(self) -> str:
@@ -45,7 +48,13 @@ class Served:
         return self.loaded.release.number
 
 
-def serve_release(loaded: LoadedRelease, path: ModelPath, versions: Mapping[str, Answers], cells: ModelCells) -> Served:
+def serve_release(
+    loaded: LoadedRelease,
+    path: ModelPath,
+    versions: Mapping[str, Answers],
+    cells: ModelCells,
+    log: AnswerLog | None = None,
+) -> Served:
     """Put together what answers requests by a release.
 
     Args:
@@ -62,4 +71,5 @@ def serve_release(loaded: LoadedRelease, path: ModelPath, versions: Mapping[str,
         Renderer(release),
         cells,
         tuple(Cost(100_000) for _ in rungs),
+        log=log,
     )

@@ -38,6 +38,8 @@ class Answered:
         used: The versions that the answer comes from, by the name of their store.
         why: Why the model did not answer; "" if it did.
         flags: What is wrong with what the model was given, each a sentence.
+        elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
+        features: What the transform made of the request, float32 [n, num_features] or its bytes; None: not asked.
     """
 
     items: Sequence[Any]
@@ -51,3 +53,6 @@ class Answered:
     request_id: str = ""
     single: np.ndarray | None = None
     times: Times = field(default_factory=Times)
+    elapsed: int = 0
+    late: bool = False
+    features: np.ndarray | bytes | None = None

@@ -1,9 +1,8 @@
 """Answers a parsed request: by the model if there is time, else by the best rung that there is time for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import inf
 from time import monotonic, perf_counter_ns, time
-from typing import Any
 
 import numpy as np
 
@@ -47,6 +46,7 @@ class Engine:
         now = time()
         if not why and not served.model_cost.fits(clock.until - perf_counter_ns()):
             why = TooLate.reason
+        found = Found()
         if not why:
             began = perf_counter_ns()
             try:
@@ -59,7 +59,9 @@ class Engine:
                 why = error.reason
             else:
                 return self._with_scores(served, request, found, scores, now, times)
-        return self.lower(served, request, clock, times, why=why, waiting=waiting)
+        answered = self.lower(served, request, clock, times, why=why, waiting=waiting)
+        answered.features = found.features
+        return answered
 
     async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
         """The answer of a request to any model, within its deadline.
@@ -73,7 +75,7 @@ class Engine:
         if not request.length:
             return _nothing_asked(request, times)
         until = monotonic() + (_left_for_model(served, clock) - _MARGIN_NS) / 1e9
-        began = perf_counter_ns()
+        began, found = perf_counter_ns(), Found()
         try:
             found = (
                 await read_remote(served.lookups, request, until, served.cells.guards)
@@ -91,7 +93,9 @@ class Engine:
             times.model = perf_counter_ns() - began
         except NoScores as error:
             times.model = perf_counter_ns() - began
-            return self.lower(served, request, clock, times, why=error.reason)
+            answered = self.lower(served, request, clock, times, why=error.reason)
+            answered.features = found.features
+            return answered
         return self._with_scores(served, request, found, scores, time(), times)
 
     def lower(
@@ -118,12 +122,11 @@ class Engine:
         left = (clock.until - perf_counter_ns()) / (waiting + 1)
         return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
 
-    def last(self, served: Served, items: Sequence[Any], request_id: str, times: Times, *, why: str) -> Answered:
-        """The answer of the last rung, of a request of which nothing else was read."""
+    def last(self, served: Served, request: ParsedRequest, times: Times, *, why: str) -> Answered:
+        """The answer of the last rung, of a request of which nothing but what names its candidates was read."""
         rung = served.rungs[-1]
-        request = ParsedRequest(len(items) or 1, {}, items, b"", request_id)
         scores = rung.scores(request, self._versions, 0.0, {})
-        return Answered(items, scores, rung.name, why=why, request_id=request_id, times=times)
+        return Answered(request.items, scores, rung.name, why=why, request_id=request.request_id, times=times)
 
     def _with_scores(
         self, served: Served, request: ParsedRequest, found: Found, scores: np.ndarray, now: float, times: Times
@@ -137,7 +140,7 @@ class Engine:
             times.ladder = perf_counter_ns() - began
         else:
             answered.used = found.versions
-        answered.flags, answered.times = found.flags, times
+        answered.flags, answered.times, answered.features = found.flags, times, found.features
         return answered
 
 

@@ -57,7 +57,7 @@ class InLoopPath:
             guard.arm(self._spin_ns, min(left_ns // 2, self._patience_ns))
             try:
                 rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
-                features = loaded.features_of(rows)
+                features = found.features = loaded.features_of(rows)
                 between = perf_counter_ns()
                 scores = loaded.scores_of(features)
             finally:

@@ -76,6 +76,12 @@ class Exchange:
         own = any(field.name == REQUEST_ID for field in served.loaded.release.request)
         known = {REQUEST_ID: request_id} if request_id and not own else {}
         parsed = [served.parser.of_values({**each.request, **known}, each.candidates) for each in asked]
+        if served.log is not None:
+            if len(parsed) > 1 and not own and request_id:
+                for place, request in enumerate(parsed):
+                    request.request_id = f"{request_id}/{place}"  # each has a row of its own in the log
+            for request in parsed:
+                served.log.identify(request)
         parse = (perf_counter_ns() - began) // (len(asked) or 1)
         if not served.path.in_loop or served.lookups.remote():
             times = [Times(began - clock.arrived, parse) for _ in parsed]
@@ -117,7 +123,10 @@ class Exchange:
 
 def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clock) -> Scored:
     now = perf_counter_ns()
-    served.cells.count(answered, elapsed=now - clock.arrived, late=clock.is_late(now))
+    answered.elapsed, answered.late = now - clock.arrived, clock.is_late(now)
+    served.cells.count(answered, elapsed=answered.elapsed, late=answered.late)
+    if served.log is not None:
+        served.log.add(request, answered, clock)
     return scored(answered, request.length)
 
 
@@ -145,6 +154,8 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
     }
     if clock.is_late(now):
         told["late"] = True
+    if served.log is not None:
+        told["request_id"] = " ".join(each.answered.request_id for each in answers)
     for each in answers:
         if each.answered.why:
             told["why"] = each.answered.why

@@ -18,10 +18,13 @@ from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.deadline.backlog import Backlog
 from forecache.realtime.deadline.clock import Clock, Hops, clock_of
 from forecache.realtime.http.tracing import TRACE, traced
+from forecache.realtime.request.parsed import ParsedRequest
 from forecache.realtime.served import Served
 
 logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]
+_Outcome = tuple[Reply, ParsedRequest | None, Answered | None]
+"""A reply, and the request and the answer that it is of; None where it says what is wrong."""
 _HEADERS = [("content-type", JSON), ("cache-control", "no-store")]
 
 
@@ -54,10 +57,10 @@ class OwnProtocol:
         self._hops.saw(started, now)
 
         def run(why: str) -> None:
-            self.send(proto, self._now(served, body, headers, clock, why), started)
+            self._finish(served, proto, started, clock, *self._now(served, body, headers, clock, why))
 
         if not served.path.in_loop or served.lookups.remote():
-            self.send(proto, await self._later(served, body, headers, clock), started)
+            self._finish(served, proto, started, clock, *await self._later(served, body, headers, clock))
         elif not served.model_cost.fits(clock.until - now):
             run(TooLate.reason)
         elif self._backlog.is_calm(clock, now):
@@ -65,43 +68,49 @@ class OwnProtocol:
         else:
             await self._backlog.join(clock, run)
 
-    def _now(self, served: Served, body: bytes, headers: Any, clock: Clock, why: str) -> Reply:
+    def _now(self, served: Served, body: bytes, headers: Any, clock: Clock, why: str) -> _Outcome:
         """The reply of a model that runs on this thread, or of a lower rung; `why` as of `Engine.answer_now`."""
-        began = perf_counter_ns()
+        began, log = perf_counter_ns(), served.log
         times = Times(wait=began - clock.arrived)
         try:
             if why and self._engine.only_last(served, clock, self._backlog.waiting):
-                items, request_id = served.parser.items(body)
+                request, members = served.parser.hasty(body)
                 times.parse = perf_counter_ns() - began
-                answered = self._engine.last(served, items, request_id, times, why=why)
+                if log is not None:
+                    log.identify(request, members)
+                answered = self._engine.last(served, request, times, why=why)
             else:
                 request = served.parser.parse(body)
                 times.parse = perf_counter_ns() - began
+                if log is not None:
+                    log.identify(request)
                 answered = self._engine.answer_now(
                     served, request, clock, times, why=why, waiting=self._backlog.waiting
                 )
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
-            return self._failed(error, served)
+            return self._failed(error, served), None, None
         reply = self._rendered(served, answered, headers, clock)
         self._learn(served, answered, perf_counter_ns() - began)
-        return reply
+        return reply, request, answered
 
-    async def _later(self, served: Served, body: bytes, headers: Any, clock: Clock) -> Reply:
+    async def _later(self, served: Served, body: bytes, headers: Any, clock: Clock) -> _Outcome:
         """The reply of a model in another process, or with look-ups on another machine."""
         began = perf_counter_ns()
         times = Times(wait=began - clock.arrived)
         try:
             request = served.parser.parse(body)
             times.parse = perf_counter_ns() - began
+            if served.log is not None:
+                served.log.identify(request)
             answered = await self._engine.answer(served, request, clock, times)
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
-            return self._failed(error, served)
-        return self._rendered(served, answered, headers, clock)
+            return self._failed(error, served), None, None
+        return self._rendered(served, answered, headers, clock), request, answered
 
     def _rendered(self, served: Served, answered: Answered, headers: Any, clock: Clock) -> Reply:
         now = perf_counter_ns()
-        elapsed = now - clock.arrived
-        late = clock.is_late(now)
+        elapsed = answered.elapsed = now - clock.arrived
+        late = answered.late = clock.is_late(now)
         body = served.renderer.body(answered, deadline_ms=clock.deadline_ms, elapsed=elapsed, late=late)
         served.cells.count(answered, elapsed=elapsed, late=late)
         trace = headers.get(TRACE)
@@ -120,6 +129,15 @@ class OwnProtocol:
         logger.error("A request to %s failed.", served.name, exc_info=error)
         self._context.catalog.suspect()
         return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
+
+    def _finish(
+        self, served: Served, proto: Any, started: int, clock: Clock,
+        reply: Reply, request: ParsedRequest | None, answered: Answered | None,
+    ) -> None:  # fmt: skip
+        """Send a reply, then log it: what the log takes, the client does not wait for."""
+        self.send(proto, reply, started)
+        if served.log is not None and request is not None and answered is not None:
+            served.log.add(request, answered, clock)
 
     def send(self, proto: Any, reply: Reply, started: int) -> None:
         proto.response_bytes(reply.status, reply.headers, reply.body)

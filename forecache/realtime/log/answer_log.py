@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from itertools import count
 from time import monotonic, perf_counter_ns, time_ns
+from typing import Any
 
 import numpy as np
 import orjson
@@ -42,33 +43,35 @@ class AnswerLog:
         self._stores: tuple[tuple[object, ...], bytes] = ((), b"")
         self._told = float("-inf")
 
-    def new_id(self) -> str:
-        """An id for a request that came without one: 32 hex digits."""
-        return f"{self._half}{next(self._ids):016x}"
+    def identify(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
+        """Give a request that came without an id one of 32 hex digits, which its answer says too.
 
-    def add(
-        self, request: ParsedRequest, answered: Answered, clock: Clock, *, late: bool, arm: bytes | None = None
-    ) -> None:
+        Args:
+            members: Of a request whose columns there is no time to read: those of the key are.
+        """
+        if not request.request_id:
+            request.request_id = f"{self._half}{next(self._ids):016x}"
+        if members is not None:
+            request.columns = self._sampler.columns_of(members)
+
+    def add(self, request: ParsedRequest, answered: Answered, clock: Clock, *, arm: str | None = None) -> None:
         """Log an answer if its key is in the sample; whatever goes wrong costs the row, never the answer.
 
         Args:
-            request: As it was parsed; without columns where there was no time to read them.
-            late: Whether the answer says that the deadline had passed.
+            answered: With `elapsed` and `late` as the answer says them.
             arm: Who answered, where that is not the release's own arm.
         """
         try:
             key = self._sampler.key_of(request)
             if self._sampler.is_logged(key):
-                self._channel.add(self._packed(request, answered, clock, key, late, arm or self._arm))
+                arm_name = self._arm if arm is None else arm.encode()
+                self._channel.add(self._packed(request, answered, clock, key, arm_name))
         except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
             self._channel.counters.add("lost_error")
             self._tell(error)
 
-    def _packed(
-        self, request: ParsedRequest, answered: Answered, clock: Clock, key: bytes, late: bool, arm: bytes
-    ) -> bytes:
+    def _packed(self, request: ParsedRequest, answered: Answered, clock: Clock, key: bytes, arm: bytes) -> bytes:
         times, scores, rung = answered.times, answered.scores, answered.rung
-        elapsed = perf_counter_ns() - clock.arrived
         rungs = ranking = b""
         if not rung:
             rung, rungs = lowest(answered.rungs), orjson.dumps(list(answered.rungs))
@@ -77,16 +80,16 @@ class AnswerLog:
         if scores is not None and scores.dtype.char not in "fd":
             scores = scores.astype(np.float64)
         return packed(
-            arrived_us=(time_ns() - elapsed) // 1000,
+            arrived_us=(time_ns() - perf_counter_ns() + clock.arrived) // 1000,
             release=self._number,
             model_version=self._version,
             items=request.length,
             deadline_ms=clock.deadline_ms,
             times_us=(
                 times.wait // 1000, times.parse // 1000, times.lookup // 1000, times.transform // 1000,
-                times.model // 1000, times.ladder // 1000, min(elapsed // 1000, _MOST_US),
+                times.model // 1000, times.ladder // 1000, min(answered.elapsed // 1000, _MOST_US),
             ),
-            late=late,
+            late=answered.late,
             request_id=answered.request_id.encode("utf-8", "replace"),
             key=key,
             request=request.body or body_of(self._release, request),

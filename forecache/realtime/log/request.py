@@ -17,9 +17,6 @@ from forecache.realtime.request.parsed import ParsedRequest
 
 def body_of(release: Release, request: ParsedRequest) -> bytes:
     """A request as JSON, of its columns."""
-    if not request.columns:
-        listed = {} if release.candidates is None else {release.candidates.name: list(request.items)}
-        return orjson.dumps(listed)
     found: dict[str, Any] = {field.name: _values(request.columns[field.name])[0] for field in release.request}
     if request.request_id:
         found.setdefault(REQUEST_ID, request.request_id)

@@ -1,11 +1,14 @@
 """Which keys are in a sample: by a hash, so that all requests of a key are in, on every replica and at any time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import xxhash
 
 from forecache.errors import InputError
 from forecache.key_types import DECLARED
+from forecache.pipeline.realtime.building import column_of
 from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.request.parsed import ParsedRequest
@@ -31,6 +34,7 @@ class Sampler:
     """
 
     def __init__(self, name: str, log: Log, request: Sequence[RequestField]) -> None:
+        self._fields = [field for field in request if field.name in log.by]
         types = {field.name: DECLARED[field.type] for field in request if field.name in log.by}
         self._by = log.by
         self._schema = KeySchema(tuple(KeyColumn(each, types[each]) for each in log.by))
@@ -42,8 +46,15 @@ class Sampler:
         columns = request.columns
         try:
             return encode_columns(self._schema, [columns[name] for name in self._by])[0]
-        except (InputError, KeyError):  # without the fields, where there was no time to read them
+        except (InputError, KeyError):
             return b""
+
+    def columns_of(self, members: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The fields of the key, of the members of a request that nobody has checked; none where one is wrong."""
+        try:
+            return {field.name: column_of(field, [members.get(field.name)]) for field in self._fields}
+        except InputError:
+            return {}
 
     def is_logged(self, key: bytes) -> bool:
         """Whether requests of a key are logged."""

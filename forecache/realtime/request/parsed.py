@@ -35,9 +35,12 @@ class Found:
         known: By look-up, bool [length] or [1]: whether the key has a row.
         versions: By store, which version was read.
         flags: What is wrong with what was read, each a sentence; the model is asked all the same.
+        features: What the transform made of the request, float32 [length, num_features] or its bytes, until the next
+            request at least; from another process, only where answers are logged.
     """
 
     views: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    features: np.ndarray | bytes | None = None

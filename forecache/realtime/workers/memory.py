@@ -45,6 +45,7 @@ class Layout:
         most_rows: Most rows of a request.
         columns: By field of a request, its numpy dtype, or `TEXT`.
         widths: By look-up, number of its features.
+        features: How many features of each row come back with its score, for the request log; 0: none.
     """
 
     slots: int
@@ -52,6 +53,7 @@ class Layout:
     most_rows: int
     columns: Mapping[str, str]
     widths: Mapping[str, int]
+    features: int = 0
 
     @property
     def data_at(self) -> int:
@@ -64,7 +66,8 @@ class Layout:
         looked_up = sum(
             _aligned(self.most_rows * 4 * width) + _aligned(self.most_rows) for width in self.widths.values()
         )
-        taken = max(columns + looked_up, self.most_rows * 8, _FAULT_TEXT_BYTES)
+        answered = self.most_rows * (8 + 4 * self.features)
+        taken = max(columns + looked_up, answered, _FAULT_TEXT_BYTES)
         return -(-(self.data_at + taken) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
@@ -155,6 +158,19 @@ class Memory:
             found.known[name] = np.frombuffer(bytes(data[at : at + rows]), np.bool_)
             at += _aligned(rows)
         return ParsedRequest(cells[NUM_ROWS], columns, (), b""), found
+
+    def write_features(self, slot: int, features: np.ndarray) -> None:
+        """Answer a slot's request with its features, float32 [n, features], behind its scores, in the model process."""
+        if self.layout.features:
+            at = 8 * len(features)
+            self._data[slot][at : at + features.nbytes] = features.tobytes()
+
+    def read_features(self, slot: int) -> bytes | None:
+        """The bytes of the features in a slot; None where none come back."""
+        rows, width = self.cells[slot][NUM_ROWS], self.layout.features
+        if not width or rows > self.layout.most_rows:
+            return None
+        return bytes(self._data[slot][8 * rows : 8 * rows + 4 * rows * width])
 
     def write_scores(self, slot: int, scores: np.ndarray) -> None:
         """Answer a slot's request with its scores, float32 or float64 [n], in the model process."""

@@ -70,6 +70,7 @@ def layout_of(release: Release, *, slots: int, body_bytes: int) -> Layout:
         most,
         {field.name: TEXT if field.type == "string" else DTYPES[field.type].str for field in release.all_fields},
         {each.called: len(each.columns) for each in release.lookups},
+        len(release.features) if release.log is not None else 0,
     )
 
 

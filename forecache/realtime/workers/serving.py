@@ -60,6 +60,7 @@ def _answer(memory: Memory, scorer: Scorer, slots: bytes) -> tuple[int, int]:
         cells[STATUS] = BEGUN
         try:
             features = scorer.features(*memory.read_request(slot))
+            memory.write_features(slot, features)
         except Exception as error:  # noqa: BLE001  # whatever a transform raises is the answer to this one request
             memory.write_fault(slot, _sentence(error))
             continue

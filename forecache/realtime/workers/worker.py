@@ -112,6 +112,7 @@ class Worker:
             with suppress(ValueError):
                 scores = memory.read_scores(slot)
                 if len(scores) == call.request.length:
+                    call.found.features = memory.read_features(slot)
                     call.future.set_result(scores)
                     return
             call.fail(Failed("The model process wrote scores that cannot be read."))
