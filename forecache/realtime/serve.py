@@ -86,7 +86,7 @@ class RealtimeExtension:
             return ""
         from forecache.realtime.http.prometheus import page
 
-        return page(self._context.runtime)
+        return page(self._context.runtime, self._context.settings.request_log_path)
 
     def _load(self, run_on_loop: RunOnLoop) -> None:
         try:

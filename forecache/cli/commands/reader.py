@@ -24,12 +24,15 @@ from forecache.errors import SettingsError
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
     from forecache.reader import serve as run_reader
+    from forecache.realtime.log.commit.beside import committing_beside
     from forecache.realtime.serve import extension_alone
 
     def say(url: str) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
 
-    run_reader(settings(), host=host, port=port, workers=workers, on_start=say, extensions=[extension_alone])
+    current = settings()
+    with committing_beside(current):
+        run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=[extension_alone])
 
 
 _HERE = "forecache.cli.commands.reader"

@@ -1,10 +1,13 @@
 """The metrics of the real-time models of all workers, for Prometheus."""
 
+from pathlib import Path
+
 from forecache.metrics import realtime as metrics
 from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
 from forecache.reader.processes.metrics import WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.realtime.http.guard_metrics import add_guards
+from forecache.realtime.http.log_metrics import add_log
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
 
 _FIRST_BUCKET = 6
@@ -22,8 +25,12 @@ _PARTS = ((metrics.ITEMS, "rung", RUNGS), (metrics.WITHOUT_MODEL, "why", REASONS
 _GAUGES = ((metrics.RELEASE, "release"), (metrics.RUNS_IN_LOOP, "in_loop"))
 
 
-def page(runtime: Runtime) -> str:
-    """Lines in Prometheus's text format, version 0.0.4."""
+def page(runtime: Runtime, spool: Path) -> str:
+    """Lines in Prometheus's text format, version 0.0.4.
+
+    Args:
+        spool: Where logged answers wait.
+    """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
     all_of = _by_model(workers)
     live_of = {
@@ -33,6 +40,7 @@ def page(runtime: Runtime) -> str:
     made = Page()
     _add(made, all_of, live_of)
     add_guards(made, all_of, live_of)
+    add_log(made, all_of, live_of, spool)
     return made.text()
 
 

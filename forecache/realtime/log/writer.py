@@ -107,6 +107,7 @@ class LogWriter:
     Attributes:
         added, done: Bytes that were taken, counted by the loop, and that were written or lost, counted by the thread.
         is_awake: Whether the thread knows that there is something to write.
+        thread: None until there is a channel.
     """
 
     def __init__(self, settings: Settings, *, replica: str) -> None:
@@ -118,7 +119,7 @@ class LogWriter:
         self._channels: dict[str, Channel] = {}
         self._is_closing = False
         self._used, self._looked, self._told = 0, float("-inf"), float("-inf")
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
     def channel(self, name: str, counters: LogCounters) -> Channel:
         """The channel of a model; the thread starts with the first one."""
@@ -127,19 +128,19 @@ class LogWriter:
             counters.settle()
             channel = Channel(self, name, counters)
             self._channels = {**self._channels, name: channel}
-        if self._thread is None:
+        if self.thread is None:
             self._start()
         return channel
 
     def nudge(self) -> None:
         """No memory is left: write at once, by a new thread where the old one has died."""
-        if self._thread is not None and not self._thread.is_alive() and not self._is_closing:
+        if self.thread is not None and not self.thread.is_alive() and not self._is_closing:
             self._start()
         self.wake.set()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="forecache-request-log", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="forecache-request-log", daemon=True)
+        self.thread.start()
 
     def open_stream(self, name: str) -> Stream:
         """A stream for a model; raises OSError."""
@@ -156,8 +157,8 @@ class LogWriter:
         """Write what waits, and end; a disk that hangs is not waited for."""
         self._is_closing = True
         self.wake.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSE_S)
+        if self.thread is not None:
+            self.thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while not self._is_closing:

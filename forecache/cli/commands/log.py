@@ -1,0 +1,199 @@
+"""The request log of real-time models: `log show`, `log spool` and `log commit`."""
+
+import heapq
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import LazyGroup, command, settings
+from forecache.cli.output import plain, print_json, show_table, size, wants_json
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
+
+_HERE = "forecache.cli.commands.log"
+_FOLLOW_S = 1.0
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "show": (f"{_HERE}:show", "Show what a real-time model answered, and why."),
+        "spool": (f"{_HERE}:spool", "Show what waits for the lake, and what was lost."),
+        "commit": (f"{_HERE}:commit", "Commit what waits to the lake, until interrupted."),
+    },
+)
+def log() -> None:
+    """The request log: what real-time models answered, from which features, versions and rung."""
+
+
+@command(
+    "show",
+    examples="""
+    forecache log show search
+    forecache log show search --request-id 4f0c1d --json
+    forecache log show search --day 2026-03-01 --last 100
+    forecache log show search --follow
+    """,
+)
+@click.argument("name", metavar="NAME")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Only answers of this date in UTC.")
+@click.option("--request-id", help="Only the answers to this request.")
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many answers.")
+@click.option("--follow", is_flag=True, help="Go on with answers as they reach the lake, until interrupted.")
+def show(name: str, day: datetime | None, request_id: str | None, last: int, follow: bool) -> None:
+    """Show the newest logged answers of the real-time model NAME; with --json one object a line, features included."""
+    from forecache.lake.delta.tables import open_table
+    from forecache.realtime.log.record import table_of
+
+    current = settings()
+    seen = open_table(current, table_of(name)).version()
+    _print(_newest(current, name, day.date() if day else None, request_id, last, seen))
+    while follow:
+        from forecache.realtime.log.show import committed_since
+
+        time.sleep(_FOLLOW_S)
+        for seen, rows in committed_since(current, name, seen):  # noqa: B020, B007  # the next look begins behind it
+            found = [row for row in rows.to_pylist() if request_id in (None, row["request_id"])]
+            _print(sorted(found, key=_arrived))
+
+
+def _newest(
+    current: "Settings", name: str, day: date | None, request_id: str | None, last: int, version: int
+) -> list[dict[str, Any]]:
+    """Answers in the order of their arrival, the newest last."""
+    from forecache.lake.delta.log import active_files
+    from forecache.lake.delta.tables import open_table
+    from forecache.realtime.log.read import read_log
+    from forecache.realtime.log.record import DAY, table_of
+
+    files = active_files(open_table(current, table_of(name), version=version))
+    found: list[tuple[datetime, int, dict[str, Any]]] = []
+    for its_day in sorted({str(file.partition[DAY]) for file in files}, reverse=True):
+        if day is not None and its_day != day.isoformat():
+            continue
+        rows: Iterator[Any] = read_log(
+            current, name, days=[date.fromisoformat(its_day)], request_id=request_id, version=version
+        )
+        for batch in rows:
+            for row in batch.to_pylist():
+                item = (_arrived(row), len(found), row)
+                if len(found) < last:
+                    heapq.heappush(found, item)
+                elif item[0] > found[0][0]:
+                    heapq.heapreplace(found, item)
+        if len(found) == last:
+            break
+    return [row for _, _, row in sorted(found, key=lambda item: item[:2])]
+
+
+def _arrived(row: dict[str, Any]) -> datetime:
+    arrived: datetime = row["arrived_at"]
+    return arrived
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from forecache.realtime.log.show import moment, readable
+
+    if wants_json():
+        for row in rows:
+            click.echo(json.dumps(readable(row), default=plain, ensure_ascii=False))
+        return
+    if not rows:
+        return
+    cells = [
+        (
+            moment(row["arrived_at"]),
+            row["request_id"],
+            row["key"],
+            row["items"],
+            f"{row['release']} {row['arm']}",
+            row["rung"],
+            row["why"] or ("late" if row["late"] else ""),
+            " ".join(f"{store['name']}:{store['version']}" for store in row["stores"]),
+            f"{row['total_us'] / 1e3:.3f}",
+        )
+        for row in rows
+    ]
+    columns = ("arrived (UTC)", "request", "key", "items", "release", "rung", "why", "stores", "ms")
+    show_table(columns, cells, right=("items", "ms"))
+
+
+@command("spool", examples="forecache log spool\nforecache log spool --json")
+def spool() -> None:
+    """Show what of each model's log waits here for the lake, what was committed, and what was lost of it."""
+    from forecache.realtime.log.commit.state import read_state
+    from forecache.realtime.log.spool.files import models_in, segments_of, streams_of
+
+    root, found = settings().request_log_path, []
+    for name in models_in(root):
+        state = read_state(root / name)
+        segments = [each for stream in streams_of(root / name) for each in segments_of(stream)]
+        figures = {each: value for each, value in asdict(state).items() if each != "counted"}
+        waiting = sum(each.path.stat().st_size for each in segments if each.path.exists())
+        found.append({"name": name, "segments": len(segments), "bytes": waiting, **figures})
+    if wants_json():
+        print_json(found)
+        return
+    rows = [
+        (
+            each["name"],
+            each["segments"],
+            size(each["bytes"]),
+            each["commits"],
+            each["rows"],
+            each["lost_damaged"] + each["lost_expired"],
+            f"{each['lag_s']:.1f}",
+            _when(each["committed_at"]),
+            each["failure"],
+        )
+        for each in found
+    ]
+    columns = ("model", "segments", "waiting", "commits", "rows", "lost", "delay s", "last commit", "failure")
+    show_table(columns, rows, right=("segments", "waiting", "commits", "rows", "lost", "delay s"))
+
+
+def _when(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ") if moment else "never"
+
+
+@command("commit", examples="forecache log commit\nforecache log commit search --once")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--once", is_flag=True, help="Commit what is there, then end.")
+@click.option("--until-input-ends", is_flag=True, hidden=True)
+def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
+    """Commit the request log of the models NAME (default: all) from the spool to the lake, until interrupted.
+
+    `forecache serve` does so by itself where the extra `lake` is installed; this is for a process of its own beside it,
+    such as a side-car that shares the spool's volume. It may be killed at any moment.
+    """
+    import logging
+    import os
+
+    from forecache.realtime.log.commit.run import run_committer
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if once:
+        stop.set()
+    if until_input_ends:
+        os.nice(5)  # answers come first
+        threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
+    run_committer(
+        settings(), names, stop=stop, waiting=lambda: click.echo("Another committer is at work here.", err=True)
+    )
+
+
+def _wait_for_end(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()

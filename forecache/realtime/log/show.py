@@ -1,0 +1,71 @@
+"""A record of the request log as a person or a script reads it."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import orjson
+
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import read_entry
+from forecache.realtime.log.record import DAY, TIMES, features_of, order_of, schema, scores_of, table_of
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def readable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its request, features and scores as JSON has them; NaN is null.
+
+    `order` are the places of the candidates in the request, best first.
+    """
+    shown = {name: record[name] for name in schema().names if name not in (DAY, "ranking", *TIMES)}
+    features, scores = features_of(record), scores_of(record)
+    return {
+        **shown,
+        "arrived_at": record["arrived_at"].astimezone(timezone.utc).isoformat().replace("+00:00", "Z"),
+        "request": _json(record["request"]),
+        "features": None if features is None else _numbers(features),
+        "scores": None if scores is None else _numbers(scores),
+        "order": order_of(record).tolist(),
+        "times_us": {name.removesuffix("_us"): record[name] for name in TIMES},
+    }
+
+
+def committed_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
+    """The rows of each later version of a log's table, with the version; merged files bring none.
+
+    Args:
+        version: The last Delta version that was seen.
+    """
+    import pyarrow.parquet as pq
+
+    filesystem = place_of(settings, table_of(name)).open()
+    while True:
+        try:
+            actions = read_entry(filesystem, version + 1)
+        except FileNotFoundError:
+            return
+        version += 1
+        for action in actions:
+            if "add" in action and action["add"].get("dataChange", True):
+                with filesystem.open_input_file(unquote(action["add"]["path"])) as source:
+                    yield version, pq.read_table(source, use_threads=False)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
+
+
+def _numbers(values: Any) -> Any:
+    return orjson.loads(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def moment(value: datetime) -> str:
+    """A time of arrival for a table."""
+    return value.astimezone(timezone.utc).strftime("%m-%d %H:%M:%S.%f")[:-3]

@@ -1,0 +1,155 @@
+"""The committer: each row in the table exactly once, whenever it is killed, and whoever else commits."""
+
+import time
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from log_support import commit_all, committer, killed, logged, spool
+
+from forecache.lake.delta.tables import append_rows, open_table
+from forecache.realtime.log.commit.keep import merge_small, remove_old
+from forecache.realtime.log.commit.state import read_state
+from forecache.realtime.log.record import schema, table_of
+from forecache.realtime.log.spool.files import segments_of, streams_of
+from forecache.settings import Settings, load_settings
+
+IDS = [[f"{segment}-{row}" for row in range(20)] for segment in range(4)]
+ALL = Counter(each for segment in IDS for each in segment)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=str(tmp_path), lake=str(tmp_path / "lake"))
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def ids(settings: Settings) -> Counter[str]:
+    return Counter(row["request_id"] for row in logged(settings))
+
+
+def left(settings: Settings) -> list[Path]:
+    return [each.path for stream in streams_of(settings.request_log_path / "search") for each in segments_of(stream)]
+
+
+def test_rows_of_two_writers_are_committed_once_and_leave_the_spool(settings: Settings) -> None:
+    arrived = now_us()
+    first = spool(settings, IDS[:2], arrived_us=arrived)
+    other = spool(settings, IDS[2:], arrived_us=arrived)
+    other.close()
+    assert commit_all(settings) == 80
+    assert ids(settings) == ALL
+    assert left(settings) == []
+    assert streams_of(settings.request_log_path / "search") == [first.folder]
+    assert commit_all(settings) == 0
+    row = logged(settings, request_id="0-7")
+    assert [each["request_id"] for each in row] == ["0-7"]
+    assert row[0]["arrived_at"].timestamp() == pytest.approx(arrived / 1e6)
+    assert (row[0]["replica"], row[0]["key"], row[0]["total_us"]) == ("here:8080#1", "1", 21)
+    assert open_table(settings, table_of("search")).version() == 0
+    first.close()
+
+
+STEPS = ["rows written", "decided", "committed", "rows committed", "counted", "segment removed"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", STEPS)
+def test_a_committer_that_is_killed_at_any_step_leaves_each_row_once(settings: Settings, step: str) -> None:
+    spool(settings, IDS, arrived_us=now_us()).close()
+    assert killed(committer(settings.home_path, lake=settings.lake_uri, kill_at=step))
+    commit_all(settings)
+    assert ids(settings) == ALL
+    assert left(settings) == []
+    state = read_state(settings.request_log_path / "search")
+    assert (state.rows, state.lost_damaged) == (80, 0)
+
+
+@pytest.mark.faults
+def test_two_committers_at_once_commit_each_row_once(settings: Settings) -> None:
+    streams = [spool(settings, [[f"{stream}-{segment}-{row}" for row in range(5)] for segment in range(6)],
+                     arrived_us=now_us()) for stream in range(4)]  # fmt: skip
+    both = [committer(settings.home_path, lake=settings.lake_uri) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    commit_all(settings)
+    assert len(ids(settings)) == 120
+    assert set(ids(settings).values()) == {1}
+    assert left(settings) == []
+    for stream in streams:
+        stream.close()
+
+
+def test_a_torn_tail_and_a_changed_byte_cost_their_rows_and_are_counted(settings: Settings) -> None:
+    stream = spool(settings, IDS[:2], arrived_us=now_us())
+    stream.close()
+    first, second = segments_of(stream.folder)
+    content = bytearray(first.path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    first.path.write_bytes(content)
+    # As a writer that is killed leaves it: its rows are not in its name, and its last frame is not whole.
+    second.path.write_bytes(second.path.read_bytes()[:-5])
+    second.path.rename(second.path.with_name(f"{second.number:012d}-{second.first:020d}.open"))
+    assert commit_all(settings) == 38
+    found = ids(settings)
+    assert set(found.values()) == {1}
+    assert len(set(IDS[0]) - set(found)) == 1
+    assert set(IDS[1]) - set(found) == {"1-19"}
+    assert read_state(settings.request_log_path / "search").lost_damaged == 2
+
+
+def test_while_the_lake_is_away_rows_stay_in_the_spool(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("no folder")
+    stream = spool(settings, IDS[:1], arrived_us=now_us())
+    with pytest.raises(Exception, match="."):
+        commit_all(settings)
+    assert len(left(settings)) == 1
+    (tmp_path / "lake").unlink()
+    assert commit_all(settings) == 20
+    assert ids(settings) == Counter(IDS[0])
+    stream.close()
+
+
+def test_rows_that_waited_a_month_are_given_up_and_counted(settings: Settings) -> None:
+    spool(settings, IDS[:1], arrived_us=now_us() - 40 * 86_400 * 1_000_000).close()
+    spool(settings, IDS[1:2], arrived_us=now_us()).close()
+    assert commit_all(settings) == 20
+    assert ids(settings) == Counter(IDS[1])
+    assert read_state(settings.request_log_path / "search").lost_expired == 20
+
+
+def rows_of(day: date, names: list[str]) -> pa.Table:
+    return pa.Table.from_pylist([{"request_id": name, "day": day, "items": 1} for name in names], schema=schema())
+
+
+def test_small_files_are_merged_and_old_days_removed_while_rows_are_committed(settings: Settings) -> None:
+    today = date.today()
+    old, before = today - timedelta(days=31), today - timedelta(days=1)
+    for day in (old, before):
+        for number in range(3):
+            append_rows(settings, table_of("search"), rows_of(day, [f"{day}-{number}"]), partition_by=("day",))
+    spool(settings, IDS[:1], arrived_us=now_us()).close()
+    commit_all(settings)
+    whole = ids(settings)
+    assert merge_small(settings, "search", today=today) == 6
+    assert ids(settings) == whole
+    assert len(open_table(settings, table_of("search")).file_uris()) == 3
+    assert merge_small(settings, "search", today=today) == 0
+    assert remove_old(settings, "search", before=today - timedelta(days=30)) == 3
+    assert ids(settings) == Counter({name: count for name, count in whole.items() if not name.startswith(str(old))})
+    assert remove_old(settings, "search", before=today - timedelta(days=30)) == 0
+    assert sorted(row["request_id"] for row in logged(settings, days=[before])) == [f"{before}-{n}" for n in range(3)]
+
+
+def test_a_committer_merges_nothing_that_another_one_merged(settings: Settings) -> None:
+    before = date.today() - timedelta(days=1)
+    for number in range(3):
+        append_rows(settings, table_of("search"), rows_of(before, [str(number)]), partition_by=("day",))
+    version = open_table(settings, table_of("search")).version()
+    assert merge_small(settings, "search", today=date.today()) == 3
+    assert merge_small(settings, "search", today=date.today()) == 0
+    assert open_table(settings, table_of("search")).version() == version + 1

@@ -1,0 +1,83 @@
+"""Logged answers for tests: written to a spool, committed here or by a process that may be killed, and read back."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forecache.errors import NotFoundError
+from forecache.realtime.log.commit.commit import commit_ready
+from forecache.realtime.log.packing import packed
+from forecache.realtime.log.read import read_log
+from forecache.realtime.log.spool.frames import framed
+from forecache.realtime.log.spool.stream import Stream
+from forecache.settings import Settings
+
+
+def an_answer(request_id: str, *, arrived_us: int, features: bytes = b"") -> bytes:
+    """The bytes of a logged answer."""
+    return packed(
+        arrived_us=arrived_us, release=1, model_version=1, items=1, deadline_ms=50.0, times_us=(1, 2, 3, 4, 5, 6, 21),
+        late=False, request_id=request_id.encode(), key=b"1", request=b'{"household_id":1}', features=features or None,
+        scores=None, rung=b"default", why=b"", arm=b"current", stores=b"", flags=b"", rungs=b"", ranking=b"",
+    )  # fmt: skip
+
+
+def spool(settings: Settings, segments: list[list[str]], *, arrived_us: int, name: str = "search") -> Stream:
+    """A stream with these requests in its segments; its writer is alive until it is closed."""
+    stream, first = Stream(settings.request_log_path / name, replica="here:8080#1", most_age_s=60.0), 0
+    for ids in segments:
+        frames = [framed(an_answer(each, arrived_us=arrived_us), first + place) for place, each in enumerate(ids)]
+        assert stream.write(frames, first) == len(ids)
+        stream.close_segment()
+        first += len(ids)
+    return stream
+
+
+def commit_all(settings: Settings, name: str = "search") -> int:
+    """Commit what is ready; how many rows."""
+    rows = 0
+    while (done := commit_ready(settings, name)).segments:
+        rows += done.rows
+    return rows
+
+
+def logged(settings: Settings, name: str = "search", **asked: Any) -> list[dict[str, Any]]:
+    """The rows of a log; none where there is no table."""
+    return list(_rows(settings, name, **asked))
+
+
+def _rows(settings: Settings, name: str, **asked: Any) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in read_log(settings, name, **asked):
+            yield from batch.to_pylist()
+    except NotFoundError:
+        return
+
+
+_COMMITTER = """
+import os, signal, sys
+from forecache import steps
+from forecache.realtime.log.commit.commit import commit_ready
+from forecache.settings import load_settings
+
+def at(step):
+    if step == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+steps.log_step.on_step = steps.lake_step.on_step = at
+while commit_ready(load_settings(home=sys.argv[1], lake=sys.argv[2]), "search").segments:
+    pass
+"""
+
+
+def committer(home: Path, *, lake: str = "", kill_at: str = "") -> "subprocess.Popen[str]":
+    """A process that commits what is ready; with `kill_at` it is killed at its first step of that name."""
+    return subprocess.Popen([sys.executable, "-c", _COMMITTER, str(home), lake, kill_at], text=True)
+
+
+def killed(process: "subprocess.Popen[str]") -> bool:
+    """Whether a process ended by SIGKILL."""
+    return process.wait(timeout=60) == -signal.SIGKILL

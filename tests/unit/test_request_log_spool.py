@@ -1,0 +1,186 @@
+"""The spool's writer: segments that are handed on whole, a full disk, a full spool, a thread that hangs or dies."""
+
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from forecache.realtime.log.counters import CELLS, LogCounters
+from forecache.realtime.log.spool.files import ready_of, remove_stream, segments_of, streams_of
+from forecache.realtime.log.spool.frames import Losses, framed, read_frames
+from forecache.realtime.log.spool.stream import Stream
+from forecache.realtime.log.writer import Channel, LogWriter
+from forecache.settings import Settings, load_settings
+from forecache.steps import log_step
+
+
+def stream_in(tmp_path: Path, most_age_s: float = 60.0) -> Stream:
+    return Stream(tmp_path / "search", replica="here:8080#1", most_age_s=most_age_s)
+
+
+def frames(first: int, count: int, size: int = 100) -> list[bytes]:
+    return [framed(bytes([number % 256]) * size, number) for number in range(first, first + count)]
+
+
+def numbers_in(stream: Path) -> list[int]:
+    found = []
+    for segment in segments_of(stream):
+        losses = Losses()
+        found += [number for number, _ in read_frames(segment.path.read_bytes(), losses, first=segment.first)]
+        assert losses == Losses()
+    return found
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A write beyond it fails with an error, as on a disk without space, after what fits has been written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_segment_is_ready_once_it_is_closed_and_all_are_when_the_writer_has_ended(tmp_path: Path) -> None:
+    stream = stream_in(tmp_path)
+    assert stream.write(frames(0, 3), 0) == 3
+    assert ready_of(stream.folder) == ([], False)
+    stream.close_segment()
+    assert stream.write(frames(3, 2), 3) == 2
+    ready, has_ended = ready_of(stream.folder)
+    assert ([(each.number, each.first, each.rows) for each in ready], has_ended) == ([(1, 0, 3)], False)
+    stream.close()
+    ready, has_ended = ready_of(stream.folder)
+    assert ([each.rows for each in ready], has_ended) == ([3, 2], True)
+    remove_stream(stream.folder)
+    assert numbers_in(stream.folder) == [0, 1, 2, 3, 4]
+
+
+def test_an_old_segment_is_closed_unless_many_wait_already(tmp_path: Path) -> None:
+    stream = stream_in(tmp_path, most_age_s=0.0)
+    for number in range(40):
+        stream.write(frames(number, 1), number)
+        stream.tend()
+    assert len(segments_of(stream.folder)) == 17
+    assert numbers_in(stream.folder) == list(range(40))
+    stream.close()
+
+
+def test_a_full_disk_costs_the_frames_that_do_not_fit_and_no_other(tmp_path: Path) -> None:
+    stream = stream_in(tmp_path)
+    size = len(frames(0, 1)[0])
+    with files_of_at_most(10 * size + 30):
+        assert stream.write(frames(0, 4), 0) == 4
+        assert stream.write(frames(4, 9), 4) == 6
+        assert isinstance(stream.failure, OSError)
+    assert stream.write(frames(20, 2), 20) == 2
+    stream.close()
+    assert numbers_in(stream.folder) == [*range(10), 20, 21]
+    assert [each.rows for each in segments_of(stream.folder)] == [10, 2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=str(tmp_path), request_log_delay_s=0.2, request_log_memory_bytes=1 << 16)
+
+
+@contextmanager
+def writer_of(settings: Settings) -> Iterator[tuple[LogWriter, Channel]]:
+    writer = LogWriter(settings, replica="here:8080#1")
+    channel = writer.channel("search", LogCounters())
+    try:
+        yield writer, channel
+    finally:
+        log_step.on_step = None
+        writer.close()
+
+
+def lost(channel: Channel) -> dict[str, int]:
+    return {name: channel.counters.get(name) for name in CELLS if channel.counters.get(name)}
+
+
+def test_what_was_added_is_in_the_spool_when_the_writer_is_closed(settings: Settings) -> None:
+    with writer_of(settings) as (_, channel):
+        for _ in range(300):
+            channel.add(b"x" * 50)
+    [stream] = streams_of(settings.request_log_path / "search")
+    assert numbers_in(stream) == list(range(300))
+    assert lost(channel) == {"accepted": 300, "spooled": 300}
+
+
+def test_a_writer_that_hangs_costs_what_memory_does_not_hold_and_nothing_waits_for_it(settings: Settings) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(step: str) -> None:
+        hangs.set()
+        goes_on.wait(30)
+
+    with writer_of(settings) as (_, channel):
+        log_step.on_step = hang
+        channel.add(b"x" * 1000)
+        assert hangs.wait(10)
+        for _ in range(200):
+            channel.add(b"x" * 1000)
+        taken = channel.counters.get("accepted")
+        assert channel.counters.get("lost_memory") == 201 - taken > 0
+        assert 60 <= taken < 70
+        goes_on.set()
+    assert lost(channel) == {"accepted": taken, "spooled": taken, "lost_memory": 201 - taken}
+    [stream] = streams_of(settings.request_log_path / "search")
+    assert len(numbers_in(stream)) == taken
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_is_replaced_when_memory_is_full(settings: Settings) -> None:
+    def die(step: str) -> None:
+        log_step.on_step = None
+        raise SystemExit
+
+    with writer_of(settings) as (writer, channel):
+        log_step.on_step = die
+        channel.add(b"x" * 1000)
+        thread = writer.thread
+        assert thread is not None
+        thread.join(10)
+        assert not thread.is_alive()
+        for _ in range(100):
+            channel.add(b"x" * 1000)
+    figures = lost(channel)
+    assert figures["accepted"] == figures["spooled"] + figures["lost_disk"]
+    assert figures["spooled"] >= 60
+    assert figures["lost_memory"] + figures["accepted"] == 101
+
+
+def test_a_full_spool_costs_what_it_has_no_room_for(tmp_path: Path) -> None:
+    settings = load_settings(home=str(tmp_path), request_log_spool_bytes=1 << 20)
+    with writer_of(settings) as (_, channel):
+        for _ in range(30):
+            channel.add(b"x" * 60_000)
+    [stream] = streams_of(settings.request_log_path / "search")
+    assert len(numbers_in(stream)) == channel.counters.get("spooled") == 17
+    assert channel.counters.get("lost_spool") == 13
+
+
+def test_a_folder_that_cannot_be_made_costs_the_rows(tmp_path: Path) -> None:
+    settings = load_settings(home=str(tmp_path))
+    (tmp_path / "spool").write_text("no folder")
+    with writer_of(settings) as (_, channel):
+        channel.add(b"x")
+    assert lost(channel) == {"accepted": 1, "lost_disk": 1}
+
+
+def test_rows_in_the_memory_of_a_killed_worker_are_counted_by_the_next_one() -> None:
+    cells = [0] * len(CELLS)
+    before = LogCounters(cells)
+    before.add("accepted", 10)
+    before.add("spooled", 6)
+    before.add("lost_spool", 1)
+    after = LogCounters(cells)
+    after.settle()
+    assert (after.get("lost_killed"), after.waiting) == (3, 0)
+    after.settle()
+    assert after.get("lost_killed") == 3
