@@ -36,7 +36,11 @@ def raise_in_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(run_commands, "run_job", fail)
 
 
-GROUPS = {"tokens": ("create", "list", "revoke"), "models": ("list", "diff", "judge", "reject", "rollback")}
+GROUPS = {
+    "log": ("show", "spool", "commit"),
+    "tokens": ("create", "list", "revoke"),
+    "models": ("list", "diff", "judge", "reject", "rollback"),
+}
 NAMES = sorted({*cli.COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)} - {*GROUPS})
 
 

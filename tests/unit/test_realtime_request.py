@@ -112,11 +112,15 @@ def test_a_list_without_candidates_is_a_request(settings: Settings) -> None:
 
 
 def test_the_names_of_candidates_are_read_alone_when_there_is_no_time_for_more(settings: Settings) -> None:
-    assert parser(settings).items(orjson.dumps(asked(household_id="no number"))) == (["a", "b", "c"], "")
+    body = orjson.dumps(asked(household_id="no number"))
+    request, members = parser(settings).hasty(body)
+    assert (request.items, request.length, request.request_id, request.body) == (["a", "b", "c"], 3, "", body)
+    assert members["household_id"] == "no number"
     one = parser(settings, candidates=ONE, lookups=())
-    assert one.items(b'{"candidates":[3,1],"request_id":"r"}') == ([3, 1], "r")
+    request, _ = one.hasty(b'{"candidates":[3,1],"request_id":"r"}')
+    assert (request.items, request.request_id) == ([3, 1], "r")
     with pytest.raises(Problem, match="the most is 5"):
-        one.items(b'{"candidates":[1,2,3,4,5,6]}')
+        one.hasty(b'{"candidates":[1,2,3,4,5,6]}')
 
 
 def test_a_field_of_the_request_may_itself_be_called_request_id(settings: Settings) -> None:
