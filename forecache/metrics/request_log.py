@@ -26,6 +26,4 @@ COMMIT_DELAY = gauge(
 LAST_COMMIT = gauge(
     "forecache_request_log_last_commit_timestamp_seconds", "When the log was committed last, in Unix time.", "model"
 )
-FAILING = gauge(
-    "forecache_request_log_commit_failing", "1 while the log cannot be committed, 0 while it can.", "model"
-)
+FAILING = gauge("forecache_request_log_commit_failing", "1 while the log cannot be committed, 0 while it can.", "model")
