@@ -1,11 +1,11 @@
 """What the jobs share: how a run says which as-of dates it is about."""
 
-from datetime import date, datetime
+from datetime import date
 
 import dagster as dg
 
 from forecache.errors import ForecacheError
-from forecache.pipeline.schedules.as_of import Scheduled
+from forecache.pipeline.schedules.as_of import Scheduled, due_nights
 from forecache.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -14,7 +14,7 @@ from resources.dagster_internals import (
 )
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
 
-__all__ = ["AssetJob", "delivered_name", "due_nights", "late_sources", "newest_night_schedule", "night_tags", "not_yet"]
+__all__ = ["AssetJob", "delivered_name", "late_sources", "newest_night_schedule", "night_tags", "not_yet"]
 
 
 def night_tags(first: date, last: date) -> dict[str, str]:
@@ -27,13 +27,6 @@ def night_tags(first: date, last: date) -> dict[str, str]:
 def delivered_name(job: AssetJob) -> str:
     """The sensor that starts a job once all is there that it waits for."""
     return f"{job.name}_delivered"
-
-
-def due_nights(pipeline: Scheduled, moment: datetime) -> tuple[date, date]:
-    """First and last as-of date of the run that the schedule starts at a moment, within the pipeline's dates."""
-    first, last = pipeline.schedule.due(moment)
-    last = min(last, pipeline.end or last)
-    return min(last, max(first, pipeline.start)), last
 
 
 def late_sources(pipeline: Scheduled, settings: Settings, first: date, last: date) -> str:

@@ -34,6 +34,7 @@ from forecache.pipeline.project import Project
 from forecache.pipeline.recommenders.vectors import second_tables_of
 from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
+from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
 from jobs.delivered import build_delivered_sensors
 from jobs.full import build_full_job
@@ -74,6 +75,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
+        dg.Definitions(sensors=[build_alerts_sensor(settings)]),
         *(source_definitions(source) for source in sources_of(project)),
         dg.Definitions(assets=features_of(project)),
         *(view_definitions(view, project) for view in project.views.values()),

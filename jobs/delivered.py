@@ -4,8 +4,8 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from forecache.pipeline.schedules.as_of import Scheduled
-from jobs.common import AssetJob, delivered_name, due_nights, late_sources, night_tags, not_yet
+from forecache.pipeline.schedules.as_of import Scheduled, due_nights
+from jobs.common import AssetJob, delivered_name, late_sources, night_tags, not_yet
 from resources.settings import SettingsResource
 
 _EVERY_S = 300

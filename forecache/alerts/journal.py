@@ -4,10 +4,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 
 from forecache.alerts.alert import LASTING, REPEATED, Alert, Kind, Subject
 from forecache.alerts.database import transaction
+from forecache.alerts.message import Notice
 from forecache.settings import Settings
 
 
@@ -29,15 +31,47 @@ def note(
         cursors: By name, up to where was looked for `alerts` and `well`.
     """
     with transaction(settings) as connection:
-        now, found = time.time(), list(alerts)
-        for alert in found:
-            _note_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
-        wrong = {alert.subject for alert in found}
-        over = [subject for subject in _open(connection) if subject.kind in complete and subject not in wrong]
-        for subject in [*well, *over]:
-            _note_over(connection, subject, now)
+        _note(connection, settings, alerts, well, sinks, complete)
         for name, value in (cursors or {}).items():
             connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+
+
+def _note(
+    connection: sqlite3.Connection,
+    settings: Settings,
+    alerts: Iterable[Alert],
+    well: Iterable[Subject],
+    sinks: Collection[str],
+    complete: Collection[Kind],
+) -> None:
+    now, found = time.time(), list(alerts)
+    for alert in found:
+        _note_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
+    wrong = {alert.subject for alert in found}
+    over = [subject for subject in _open(connection) if subject.kind in complete and subject not in wrong]
+    for subject in [*well, *over]:
+        _note_over(connection, subject, now)
+
+
+def would_tell(
+    settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, sink: str, complete: Collection[Kind]
+) -> list[Notice]:
+    """What a sink would be told now, in the order of `Message.groups`; nothing is noted."""
+    found: list[Notice] = []
+    with suppress(_Undone), transaction(settings) as connection:
+        _note(connection, settings, alerts, well, [sink], complete)
+        rows = connection.execute(
+            "SELECT a.*, n.state, n.number AS told FROM notices n JOIN alerts a ON a.number = n.alert "
+            "LEFT JOIN messages m ON m.id = n.message WHERE n.sink = ? AND (m.id IS NULL OR m.ended_at IS NULL)",
+            (sink,),
+        )
+        found += map(notice_of, rows)
+        raise _Undone
+    return found
+
+
+class _Undone(Exception):
+    """Leaves a transaction without its changes."""
 
 
 def cursor(settings: Settings, name: str) -> str | None:
@@ -52,6 +86,16 @@ def alert_of(row: sqlite3.Row) -> Alert:
     at = datetime.fromisoformat(row["at"])
     details = json.loads(row["details"])
     return Alert(row["kind"], row["name"], row["severity"], row["summary"], details, at, row["occasion"])
+
+
+def notice_of(row: sqlite3.Row) -> Notice:
+    """A notice of a row that has the columns of `alerts`, the notice's `state`, and `told`, its number."""
+    ended_at = utc(row["ended_at"]) if row["state"] == "resolved" else None
+    return Notice(row["id"], alert_of(row), row["state"], row["told"], ended_at)
+
+
+def utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc)
 
 
 def open_alerts(settings: Settings) -> list[Alert]:

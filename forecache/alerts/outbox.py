@@ -4,11 +4,11 @@ import sqlite3
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
 from forecache.alerts.database import transaction
-from forecache.alerts.journal import alert_of
-from forecache.alerts.message import Message, Notice
+from forecache.alerts.journal import notice_of, utc
+from forecache.alerts.message import Message
 from forecache.settings import Settings
 
 _KEPT_S = 90 * 86400.0
@@ -83,7 +83,7 @@ class Outbox:
                 (self._sink,),
             ).fetchone()
             row = connection.execute("SELECT reason, next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
-        return Waiting(notices) if row is None else Waiting(notices, row["reason"], _utc(row["next_at"]))
+        return Waiting(notices) if row is None else Waiting(notices, row["reason"], utc(row["next_at"]))
 
     def _is_paused(self, connection: sqlite3.Connection, now: float) -> bool:
         row = connection.execute("SELECT next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
@@ -110,17 +110,7 @@ class Outbox:
             "WHERE n.message = ? ORDER BY a.number, n.state",
             (id_,),
         )
-        notices = tuple(
-            Notice(
-                row["id"],
-                alert_of(row),
-                row["state"],
-                row["told"],
-                _utc(row["ended_at"]) if row["state"] == "resolved" else None,
-            )
-            for row in rows
-        )
-        return Message(id_, self._settings.project, _utc(made_at), notices)
+        return Message(id_, self._settings.project, utc(made_at), tuple(map(notice_of, rows)))
 
     def _end(self, message: Message, outcome: str, *, works: bool) -> None:
         with transaction(self._settings) as connection:
@@ -131,7 +121,3 @@ class Outbox:
             old = now - _KEPT_S
             connection.execute("DELETE FROM alerts WHERE max(seen_at, coalesce(ended_at, 0)) < ?", (old,))
             connection.execute("DELETE FROM messages WHERE made_at < ?", (old,))
-
-
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)

@@ -52,7 +52,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         ("maintain_lake_schedule", "0 1 * * 0"),
     }
     # `spend` declares no retraining.
-    assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted", "alerts"}
 
 
 def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(repository: dg.RepositoryDefinition) -> None:

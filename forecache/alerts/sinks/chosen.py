@@ -29,6 +29,11 @@ def chosen_sinks(settings: Settings) -> list[Sink]:
     return [*sinks, *_emails(settings)]
 
 
+def has_sinks(settings: Settings) -> bool:
+    """Whether the settings name a sink."""
+    return any((settings.alert_webhook, settings.alert_slack, settings.alert_alertmanager, settings.alert_email))
+
+
 def _emails(settings: Settings) -> list[Sink]:
     addresses = [address.strip() for address in settings.alert_email.split(",") if address.strip()]
     if not addresses:

@@ -6,6 +6,7 @@ import click
 
 from forecache.cli.base import command
 from forecache.cli.checks import machine, state
+from forecache.cli.checks.alerts import check_alerts
 from forecache.cli.checks.applied import check_registered_models
 from forecache.cli.checks.finding import Finding
 from forecache.cli.checks.mail import check_mail
@@ -33,6 +34,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("stores", lambda: state.check_stores(settings)),
         ("releases", lambda: check_releases(settings)),
         ("mail", lambda: check_mail(settings)),
+        ("alerts", lambda: check_alerts(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
     ]
 
@@ -60,7 +62,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
 @click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
-    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores and mail.
+    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores, mail and alerts.
 
     Exits with 1 if one fails.
     """

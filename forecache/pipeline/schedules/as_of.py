@@ -41,6 +41,13 @@ def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
     return end and schedule.latest(end)
 
 
+def due_nights(pipeline: Scheduled, moment: datetime) -> tuple[date, date]:
+    """First and last as-of date of the run that the schedule starts at a moment, within the pipeline's dates."""
+    first, last = pipeline.schedule.due(moment)
+    last = min(last, pipeline.end or last)
+    return min(last, max(first, pipeline.start)), last
+
+
 def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource], publish: Publish | None) -> None:
     """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs.
 

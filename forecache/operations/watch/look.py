@@ -1,0 +1,51 @@
+"""A look at everything that can be wrong without being asked."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from forecache.alerts.alert import LASTING, Alert, Kind
+from forecache.errors import ForecacheError
+from forecache.operations.watch.models import gate_decisions
+from forecache.operations.watch.nights import waiting_nights
+from forecache.operations.watch.versions import stale_versions
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look found.
+
+    Attributes:
+        complete: Lasting kinds of which `alerts` has all that there are now.
+        problems: What could not be looked at, in a sentence each.
+    """
+
+    alerts: tuple[Alert, ...]
+    complete: tuple[Kind, ...]
+    problems: tuple[str, ...]
+
+
+def look(settings: Settings) -> Found:
+    """Look at the stores, the schedules and the promotion ledger.
+
+    Raises:
+        SettingsError: The project cannot be imported.
+    """
+    project = read_project(settings)
+    looks: dict[Kind, Callable[[], Iterator[Alert]]] = {
+        "version_stale": lambda: stale_versions(settings, project),
+        "night_waiting": lambda: waiting_nights(settings, project),
+        "gate_refused": lambda: gate_decisions(settings),
+    }
+    alerts: list[Alert] = []
+    complete: list[Kind] = []
+    problems = []
+    for kind, each in looks.items():
+        try:
+            alerts += each()
+        except (ForecacheError, OSError) as error:
+            problems.append(str(error))
+        else:
+            complete += [kind] if kind in LASTING else []
+    return Found(tuple(alerts), tuple(complete), tuple(problems))

@@ -1,0 +1,165 @@
+"""What Dagster's event log says of checks and runs since the last look, as alerts."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import dagster as dg
+
+from forecache.alerts.alert import Alert, Severity, Subject
+from forecache.alerts.journal import cursor, open_alerts
+from forecache.settings import Settings
+from resources.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    DagsterAssetCheckFailedError,
+    DagsterExecutionInterruptedError,
+    EventLogEntry,
+    SqlEventLogStorage,
+)
+
+_FIRST_LOOK_S = 86400.0
+_MOST = 5000
+"""So many events of a type are read at once; the next look goes on."""
+_EVALUATED, _FAILED, _SUCCEEDED = (
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_SUCCESS,
+)
+_TOLD_ELSEWHERE = (DagsterAssetCheckFailedError.__name__, DagsterExecutionInterruptedError.__name__)
+"""Errors of a step that are no news: its check is told itself, and whoever interrupts a run knows."""
+
+
+@dataclass
+class News:
+    """What happened, to be noted together with the cursors."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    well: list[Subject] = field(default_factory=list)
+    cursors: dict[str, str] = field(default_factory=dict)
+
+
+def event_news(settings: Settings, instance: dg.DagsterInstance) -> News:
+    """Checks that failed or pass again, and runs that failed or whose dates a later run did.
+
+    The first look goes back one day.
+    """
+    news = News()
+    evaluations = [entry for _, entry in _since_last_look(settings, instance, _EVALUATED, news.cursors)]
+    runs = [
+        *_since_last_look(settings, instance, _FAILED, news.cursors),
+        *_since_last_look(settings, instance, _SUCCEEDED, news.cursors),
+    ]
+    _judge_checks(evaluations, news)
+    open_ = [alert for alert in open_alerts(settings) if alert.kind == "run_failed"]
+    for _, entry in sorted(runs, key=lambda each: each[0]):
+        run = instance.get_run_by_id(entry.run_id)
+        if run is None:
+            continue
+        if entry.dagster_event_type == _FAILED:
+            failed = list(_run_failed(instance, run, entry))
+            news.alerts += failed
+            open_ += failed
+        else:
+            done = [alert for alert in open_ if alert.name == run.job_name and _covers(run.tags, alert.details)]
+            news.well += [alert.subject for alert in done]
+            open_ = [alert for alert in open_ if alert not in done]
+    return news
+
+
+def _since_last_look(
+    settings: Settings, instance: dg.DagsterInstance, kind: dg.DagsterEventType, cursors: dict[str, str]
+) -> list[tuple[int, EventLogEntry]]:
+    """Events by their id in the log, ascending; notes the last one's in `cursors`."""
+    storage, name = instance.event_log_storage, f"dagster {kind.value}"
+    # Dagster's SQLite storage has these types in its database of all runs, too, which only the base class reads.
+    newest = SqlEventLogStorage.get_event_records(storage, dg.EventRecordsFilter(kind), limit=1)
+    if not newest:
+        return []
+    before = int(cursor(settings, name) or 0)
+    # Another database has ids of its own: where it was replaced, the look begins anew.
+    known = 0 < before <= newest[0].storage_id
+    since = dg.EventRecordsFilter(
+        kind,
+        after_cursor=before if known else None,
+        after_timestamp=None if known else time.time() - _FIRST_LOOK_S,
+    )
+    records = SqlEventLogStorage.get_event_records(storage, since, limit=_MOST, ascending=True)
+    cursors[name] = str(records[-1].storage_id if records else newest[0].storage_id)
+    return [(record.storage_id, record.event_log_entry) for record in records]
+
+
+def _judge_checks(entries: Sequence[EventLogEntry], news: News) -> None:
+    """Of each check and partition the last evaluation decides; one that failed in between is told, and its end too."""
+    alerts: dict[Subject, Alert] = {}
+    passed: dict[Subject, bool] = {}
+    for entry in entries:
+        found = entry.get_dagster_event().asset_check_evaluation_data
+        name = f"{found.asset_key.to_user_string()}.{found.check_name}"
+        subject = Subject("check_failed", name, found.partition or "")
+        passed[subject] = found.passed
+        if not found.passed:
+            blocks = found.blocking and found.severity == dg.AssetCheckSeverity.ERROR
+            severity: Severity = "critical" if blocks else "warning"
+            if found.severity == dg.AssetCheckSeverity.WARN:
+                severity = "info"
+            details = {"asset": found.asset_key.to_user_string(), "check": found.check_name, "run_id": entry.run_id}
+            said = (found.description or "").strip() or "It failed."
+            of_partition = f" for {found.partition}" if found.partition else ""
+            summary = f"{name}{of_partition}: {said}"
+            alerts[subject] = Alert("check_failed", name, severity, summary, details, _at(entry), found.partition or "")
+    news.alerts += alerts.values()
+    news.well += [subject for subject, is_well in passed.items() if is_well]
+
+
+def _run_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, entry: EventLogEntry) -> Iterator[Alert]:
+    """An alert, unless all that failed is told elsewhere."""
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    steps = [record.event_log_entry.get_dagster_event() for record in records]
+    errors = [step.step_failure_data for step in steps]
+    if errors and all(error.error and error.error.cls_name in _TOLD_ELSEWHERE for error in errors):
+        return
+    reasons = [
+        f"{step.step_key}: {_reason(error)}"
+        for step, error in zip(steps, errors, strict=True)
+        if error.error is None or error.error.cls_name not in _TOLD_ELSEWHERE
+    ]
+    reason = reasons[0] if reasons else entry.get_dagster_event().message or "without a reason given"
+    nights = "..".join(dict.fromkeys(_nights(run.tags)))
+    yield Alert(
+        "run_failed",
+        run.job_name,
+        "critical",
+        f"{run.job_name}{f' for {nights}' if nights else ''} failed: {reason}",
+        {"run_id": run.run_id, "nights": nights, "failed_steps": len(steps)},
+        _at(entry),
+        f"{nights} run {run.run_id[:8]}".strip(),
+    )
+
+
+def _reason(error: Any) -> str:
+    if error.user_failure_data and error.user_failure_data.description:
+        return str(error.user_failure_data.description)
+    return (str(error.error.message).strip().splitlines() or ["?"])[0] if error.error else "?"
+
+
+def _nights(tags: Mapping[str, str]) -> list[str]:
+    """First and last as-of date of a run, none where it has none."""
+    one = tags.get(PARTITION_NAME_TAG)
+    ends = [one, one] if one else [tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)]
+    return [end for end in ends if end]
+
+
+def _covers(tags: Mapping[str, str], failed: Mapping[str, str]) -> bool:
+    """Whether a run did the as-of dates of one that failed; both may have none."""
+    done, missed = _nights(tags), [night for night in failed["nights"].split("..") if night]
+    if not done or not missed:
+        return not done and not missed
+    return done[0] <= missed[0] and missed[-1] <= done[-1]
+
+
+def _at(entry: EventLogEntry) -> datetime:
+    return datetime.fromtimestamp(entry.timestamp, timezone.utc)

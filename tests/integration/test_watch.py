@@ -1,0 +1,130 @@
+"""What `forecache alerts` finds in the lake, the stores and the schedules."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alert_receivers import Receiver, receiver
+from reader_support import churn_rows, write_version, yesterday
+from store_tables import churn
+
+from forecache.alerts.alert import Alert
+from forecache.operations.watch import look as looking
+from forecache.operations.watch.models import gate_decisions
+from forecache.operations.watch.nights import waiting_nights
+from forecache.operations.watch.tell import tell
+from forecache.operations.watch.versions import stale_versions
+from forecache.pipeline import load_pipeline
+from forecache.pipeline.project import Project
+from forecache.registry.promotions import Promotion, record_promotion
+from forecache.settings import Settings, load_settings
+
+SUPPORT = Path(__file__).parent.parent / "support"
+
+
+@pytest.fixture
+def there() -> Iterator[Receiver]:
+    with receiver() as found:
+        yield found
+
+
+def decision(verdict: str, version: int, *, days_ago: float = 0.0, action: str = "gate") -> Promotion:
+    return Promotion(
+        recorded_at=datetime.now(timezone.utc) - timedelta(days=days_ago),
+        pipeline="churn",
+        action=action,
+        actor="job",
+        from_version=3,
+        to_version=3,
+        candidate=version,
+        verdict=verdict,
+        reason=f"churn {version} {verdict}: auc 0.61 is below 0.7",
+        training_table="training_churn",
+        training_version=1,
+    )
+
+
+def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settings: Settings) -> None:
+    assert list(gate_decisions(settings)) == []
+    for entry in (
+        decision("failed", 4, days_ago=8),
+        decision("failed", 5),
+        decision("passed", 6),
+        decision("awaiting_approval", 7),
+        decision("failed", 5),
+        decision("failed", 8, action="reject"),
+    ):
+        record_promotion(settings, entry)
+    found = sorted(gate_decisions(settings), key=lambda alert: alert.occasion)
+    assert [(alert.kind, alert.severity, alert.occasion) for alert in found] == [
+        ("gate_refused", "warning", "5, decision 0"),
+        ("gate_refused", "warning", "5, decision 3"),
+        ("approval_awaited", "info", "7, decision 2"),
+    ]
+    assert found[0].summary == (
+        "The gate refused version 5 of churn: churn 5 failed: auc 0.61 is below 0.7. Version 3 stays the champion."
+    )
+    assert found[0].details["version"] == 5
+
+
+def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_data(settings: Settings) -> None:
+    project = Project({"churn": churn()}, {})
+    write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
+    (found,) = stale_versions(settings, project)
+    assert (found.kind, found.name, found.severity) == ("version_stale", "churn", "warning")
+    assert found.summary.startswith("Version 1 of churn, as of 2026-01-01, is ")
+    assert found.at > datetime(2026, 1, 2, tzinfo=timezone.utc)
+    assert list(stale_versions(settings, Project({}, {}))) == [], "what is not declared any more is nobody's concern"
+    source = replace(churn().all_sources[0], end=date(2026, 1, 1))
+    ended = replace(churn(), sources=(source,))
+    assert ended.end == date(2026, 1, 1)
+    assert list(stale_versions(settings, Project({"churn": ended}, {}))) == []
+    write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
+    assert list(stale_versions(settings, project)) == []
+
+
+def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    settings = load_settings(home=tmp_path / "home", project="shop_project")
+    orders = load_pipeline(settings, "orders")
+    waits = replace(orders, sources=tuple(replace(source, missing="wait") for source in orders.all_sources))
+    assert list(waiting_nights(settings, Project({"orders": orders}, {}))) == []
+    (found,) = waiting_nights(settings, Project({"orders": waits}, {}))
+    assert (found.kind, found.name, found.occasion) == ("night_waiting", "orders", "2026-01-06")
+    assert found.summary == "orders waits: orders has not delivered 2026-01-06."
+    folder = Path(settings.landing_uri) / "orders"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "2026-01-06.csv").write_text("customer,day,amount\n")
+    assert list(waiting_nights(settings, Project({"orders": waits}, {}))) == []
+
+
+def test_a_look_that_fails_ends_no_alert_of_its_kind(
+    tmp_path: Path, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    settings = load_settings(home=tmp_path / "home", project="shop_project", alert_webhook=there.url)
+    stale = Alert("version_stale", "orders", "warning", "Old.", {}, datetime.now(timezone.utc))
+    monkeypatch.setattr(looking, "stale_versions", lambda *_: iter([stale]))
+    tell(settings)
+
+    def unreadable(*_: object) -> Iterator[Alert]:
+        raise OSError("The disk does not answer.")
+
+    monkeypatch.setattr(looking, "stale_versions", unreadable)
+    told, problems = tell(settings)
+    assert problems == ("The disk does not answer.",)
+    assert told[0].notices == 0
+    monkeypatch.setattr(looking, "stale_versions", lambda *_: iter(()))
+    assert tell(settings)[0][0].notices == 1
+    assert [each.content["groups"][0]["state"] for each in there.posted] == ["firing", "resolved"]
+
+
+def test_a_project_that_cannot_be_imported_is_a_problem_and_holds_up_nothing(tmp_path: Path, there: Receiver) -> None:
+    settings = load_settings(home=tmp_path / "home", project="no_such_project", alert_webhook=there.url)
+    told, problems = tell(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
+    assert told[0].notices == 1
+    assert "no_such_project" in problems[0]
