@@ -20,7 +20,7 @@ from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_
 from forecache.lake.maintenance.remove import Pin
 from forecache.pipeline import Pipeline, Realtime, Served, Source, TableSource
 from forecache.pipeline.loading import read_project
-from forecache.pipeline.names import TRAINING_SET
+from forecache.pipeline.names import REQUEST_LOG, TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.registry.versions.models import training_tables
 from forecache.results import Progress, no_progress
@@ -84,6 +84,8 @@ def own_tables(each: Served | Realtime) -> Iterator[str]:
         if isinstance(source, Source):
             yield from (source.raw_table, source.quarantine_table)
     yield each.training_pipeline.training_table if isinstance(each, Realtime) else each.served_table
+    if isinstance(each, Realtime):
+        yield REQUEST_LOG + each.name
     if isinstance(each, Pipeline):
         yield from (each.feature_table, each.training_table, each.challenger_table)
 

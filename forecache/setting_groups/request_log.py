@@ -17,10 +17,10 @@ class RequestLogSettings(BaseSettings):
         1 << 30, ge=1 << 20, description="Most bytes in it; answers beyond them are not logged, and counted as lost."
     )
     request_log_memory_bytes: int = Field(
-        16 << 20, ge=1 << 16, description="Most bytes of answers that wait in a reader worker's memory to be written."
+        16 << 20, ge=1 << 20, description="Most bytes of answers that wait in a reader worker's memory to be written."
     )
     request_log_delay_s: float = Field(
-        2.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
+        5.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
     )
     request_log_committer: Literal["auto", "off"] = Field(
         "auto",

@@ -30,7 +30,7 @@ def spool(settings: Settings, segments: list[list[str]], *, arrived_us: int, nam
     stream, first = Stream(settings.request_log_path / name, replica="here:8080#1", most_age_s=60.0), 0
     for ids in segments:
         frames = [framed(an_answer(each, arrived_us=arrived_us), first + place) for place, each in enumerate(ids)]
-        assert stream.write(frames, first) == len(ids)
+        assert stream.write(memoryview(b"".join(frames)), len(ids), first) == len(ids)
         stream.close_segment()
         first += len(ids)
     return stream

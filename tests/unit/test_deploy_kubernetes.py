@@ -78,7 +78,7 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
     assert names <= known
     words = " ".join(commands).split()
     used = {after for word, after in zip(words, words[1:], strict=False) if word == "forecache"}
-    assert {"train", "run", "push", "pull", "serve"} == used
+    assert {"train", "run", "push", "pull", "serve", "log"} == used
     assert used <= set(COMMANDS)
 
 
@@ -131,6 +131,23 @@ def test_readers_ask_for_tokens_that_a_secret_holds() -> None:
     assert not secret["secret"].get("optional")
     assert Path(variables["FORECACHE_READER_TOKENS"]).parent == Path(mount["mountPath"])
     assert "FORECACHE_READER_ANONYMOUS" not in the("ConfigMap", "forecache")["data"]
+
+
+def test_the_log_of_a_reader_waits_in_a_volume_that_its_sidecar_empties() -> None:
+    spec = the("Deployment", "forecache-reader")["spec"]["template"]["spec"]
+    [reader] = spec["containers"]
+    [committer] = [each for each in spec["initContainers"] if "log" in each["command"]]
+    assert committer["restartPolicy"] == "Always"  # a sidecar, which ends after the reader
+    places = []
+    for container in (reader, committer):
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "spool"]
+        assert variables["FORECACHE_REQUEST_LOG_SPOOL"] == mount["mountPath"]
+        places.append((mount["mountPath"], variables["FORECACHE_REQUEST_LOG_DELAY_S"]))
+    assert places[0] == places[1]
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == "spool"]
+    assert volume["emptyDir"]["sizeLimit"] == "2Gi"
+    assert Settings.model_fields["request_log_spool_bytes"].default < 2 << 30
 
 
 def test_nothing_is_reached_but_by_policy() -> None:

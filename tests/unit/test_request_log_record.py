@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from ranking_code import transforms
 
-from forecache.errors import SettingsError
+from forecache.errors import InputError, SettingsError
 from forecache.pipeline import Candidates, Feature, FunctionModel, Log, OrderGiven, Realtime, RequestField
 from forecache.realtime.log.record import features_of, order_of, scores_of
 from forecache.realtime.log.sampling import BUCKETS, Sampler, bucket_of
 from forecache.realtime.request.parsed import ParsedRequest
+from forecache.store.keys import KeyColumn, KeySchema, encode_columns
 
 FIELDS = (RequestField("household_id", "bigint"), RequestField("city", "string"), RequestField("weight", "double"))
+
+
+KINDS = {"household_id": "int", "city": "string", "day": "date"}
 
 
 def model(log: Log) -> Realtime:
@@ -73,9 +77,18 @@ def test_another_salt_gives_independent_buckets() -> None:
     assert abs(both - 5000) < 250
 
 
-def test_the_key_is_that_of_the_store_and_empty_where_the_values_are_none() -> None:
-    sampler = Sampler("search", Log(("household_id", "city")), FIELDS)
-    assert sampler.key_of(request(7, "a|b")) == b"7|a%7Cb"
+@pytest.mark.parametrize("household", [7, -1, 2**62])
+@pytest.mark.parametrize("city", ["Bern", "a|b%", "Zürich", "x" * 508])
+def test_the_key_is_that_of_the_store_and_empty_where_the_values_are_none(household: int, city: str) -> None:
+    asked, day = request(household, city), np.array(["2026-03-01"], "datetime64[D]")
+    asked.columns = {**asked.columns, "day": day}
+    for by in (("household_id",), ("city",), ("day",), ("city", "household_id", "day")):
+        schema = KeySchema(tuple(KeyColumn(name, KINDS[name]) for name in by))
+        try:
+            [wanted] = encode_columns(schema, [asked.columns[name] for name in by])
+        except InputError:
+            wanted = b""
+        assert Sampler("search", Log(by), FIELDS).key_of(asked) == wanted
     assert Sampler("search", Log("city"), FIELDS).key_of(request(city="")) == b""
 
 

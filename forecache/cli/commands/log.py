@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HERE = "forecache.cli.commands.log"
 _FOLLOW_S = 1.0
+_FIGURES = ("commits", "rows", "lag_s", "committed_at", "failing_since", "failure")
 
 
 @click.group(
@@ -131,15 +132,18 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def spool() -> None:
     """Show what of each model's log waits here for the lake, what was committed, and what was lost of it."""
     from forecache.realtime.log.commit.state import read_state
+    from forecache.realtime.log.losses import lost_rows
     from forecache.realtime.log.spool.files import models_in, segments_of, streams_of
 
-    root, found = settings().request_log_path, []
+    current = settings()
+    root, found = current.request_log_path, []
     for name in models_in(root):
         state = read_state(root / name)
         segments = [each for stream in streams_of(root / name) for each in segments_of(stream)]
-        figures = {each: value for each, value in asdict(state).items() if each != "counted"}
+        figures = {each: value for each, value in asdict(state).items() if each in _FIGURES}
         waiting = sum(each.path.stat().st_size for each in segments if each.path.exists())
-        found.append({"name": name, "segments": len(segments), "bytes": waiting, **figures})
+        lost = lost_rows(current, name)
+        found.append({"name": name, "segments": len(segments), "bytes": waiting, "lost": lost, **figures})
     if wants_json():
         print_json(found)
         return
@@ -150,7 +154,7 @@ def spool() -> None:
             size(each["bytes"]),
             each["commits"],
             each["rows"],
-            each["lost_damaged"] + each["lost_expired"],
+            ", ".join(f"{count:,} {reason}" for reason, count in each["lost"].items()) or "none",
             f"{each['lag_s']:.1f}",
             _when(each["committed_at"]),
             each["failure"],
@@ -158,7 +162,7 @@ def spool() -> None:
         for each in found
     ]
     columns = ("model", "segments", "waiting", "commits", "rows", "lost", "delay s", "last commit", "failure")
-    show_table(columns, rows, right=("segments", "waiting", "commits", "rows", "lost", "delay s"))
+    show_table(columns, rows, right=("segments", "waiting", "commits", "rows", "delay s"))
 
 
 def _when(moment: float) -> str:

@@ -23,6 +23,10 @@ class LogCounters:
     def get(self, name: str) -> int:
         return self.cells[_PLACE[name]]
 
+    def lost(self) -> dict[str, int]:
+        """Rows that were lost, by the reason."""
+        return {reason: self.get(f"lost_{reason}") for reason in REASONS}
+
     @property
     def waiting(self) -> int:
         """Rows that were accepted, and are neither in the spool nor counted as lost."""

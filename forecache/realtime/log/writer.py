@@ -6,12 +6,12 @@ counted, and the answer goes out all the same.
 
 import logging
 import threading
-from collections import deque
 from time import monotonic
 
+from forecache.realtime.log.blocks import Pool, Queue
 from forecache.realtime.log.counters import LogCounters
 from forecache.realtime.log.spool.files import spooled_bytes
-from forecache.realtime.log.spool.frames import framed
+from forecache.realtime.log.spool.frames import head_of, whole_frames
 from forecache.realtime.log.spool.stream import Stream
 from forecache.settings import Settings
 
@@ -30,59 +30,61 @@ class Channel:
 
     def __init__(self, writer: "LogWriter", name: str, counters: LogCounters) -> None:
         self._writer, self.name, self.counters = writer, name, counters
-        self._waiting: deque[bytes] = deque()
+        self._queue = Queue(writer.pool)
         self._number = 0
         self._written = 0
         self._stream: Stream | None = None
+        # Those of earlier workers of the same slot are told already, but for what the last one had in memory.
+        self._told_before, self._noted = counters.lost(), counters.lost()
+        counters.settle()
 
     def add(self, content: bytes) -> None:
         """Take an answer's bytes, or count it as lost where no memory is left for it."""
         writer = self._writer
-        if writer.added - writer.done + len(content) > writer.most_bytes:
+        if not self._queue.put(head_of(content, self._number), content):
             self.counters.add("lost_memory")
             writer.nudge()
             return
-        frame = framed(content, self._number)
         self._number += 1
         self.counters.add("accepted")
-        writer.added += len(frame)
-        self._waiting.append(frame)
         if not writer.is_awake:
             writer.is_awake = True
             writer.wake.set()
 
-    def flush(self, room: int) -> int:
-        """Write what waits; returns its bytes.
-
-        Args:
-            room: Bytes that the spool takes.
-        """
-        frames = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        size = sum(map(len, frames))
-        fit = len(frames) if size <= room else _fitting(frames, room)
-        kept = 0
-        try:
-            kept = self._write(frames[:fit], self._written)
-        finally:
-            self._written += len(frames)
-            self._writer.done += size
-            self.counters.add("spooled", kept)
-            self.counters.add("lost_disk", fit - kept)
-            self.counters.add("lost_spool", len(frames) - fit)
-        if self._stream is not None:
-            if fit < len(frames):
+    def flush(self) -> None:
+        """Write what waits."""
+        while (taken := self._queue.take()) is not None:
+            frames, rows = taken
+            room = self._writer.room()
+            fit, size = (rows, len(frames)) if len(frames) <= room else whole_frames(frames, room)
+            kept = 0
+            try:
+                kept = self._write(frames[:size], fit, self._written)
+            finally:
+                self._written += rows
+                self._writer.used += size
+                self.counters.add("spooled", kept)
+                self.counters.add("lost_disk", fit - kept)
+                self.counters.add("lost_spool", rows - fit)
+            if fit < rows and self._stream is not None:
                 self._stream.close_segment()  # what follows is not numbered on from what is in it
+            if self._stream is not None:
+                self._stream.tend()
+        if self._stream is not None:
             self._stream.tend()
-        return size
+            lost = self.counters.lost()
+            if lost != self._noted:
+                self._noted = lost
+                self._stream.note({each: count - self._told_before[each] for each, count in lost.items()})
 
-    def _write(self, frames: list[bytes], first: int) -> int:
-        if not frames:
+    def _write(self, frames: memoryview, rows: int, first: int) -> int:
+        if not rows:
             return 0
         try:
             if self._stream is None:
                 self._stream = self._writer.open_stream(self.name)
-            kept = self._stream.write(frames, first)
-            if kept < len(frames):
+            kept = self._stream.write(frames, rows, first)
+            if kept < rows:
                 self._writer.tell(self.name, self._stream.failure)
             return kept
         except OSError as error:
@@ -105,7 +107,8 @@ class LogWriter:
         replica: host:port#worker, as the log's rows say it.
 
     Attributes:
-        added, done: Bytes that were taken, counted by the loop, and that were written or lost, counted by the thread.
+        pool: The memory.
+        used: Bytes in the spool, as far as the thread knows.
         is_awake: Whether the thread knows that there is something to write.
         thread: None until there is a channel.
     """
@@ -113,19 +116,18 @@ class LogWriter:
     def __init__(self, settings: Settings, *, replica: str) -> None:
         self._spool, self._replica = settings.request_log_path, replica
         self._most_spooled, self._delay_s = settings.request_log_spool_bytes, settings.request_log_delay_s
-        self.most_bytes = settings.request_log_memory_bytes
-        self.added = self.done = 0
+        self.pool = Pool(settings.request_log_memory_bytes)
+        self.used = 0
         self.wake, self.is_awake = threading.Event(), False
         self._channels: dict[str, Channel] = {}
         self._is_closing = False
-        self._used, self._looked, self._told = 0, float("-inf"), float("-inf")
+        self._looked, self._told = float("-inf"), float("-inf")
         self.thread: threading.Thread | None = None
 
     def channel(self, name: str, counters: LogCounters) -> Channel:
         """The channel of a model; the thread starts with the first one."""
         channel = self._channels.get(name)
         if channel is None:
-            counters.settle()
             channel = Channel(self, name, counters)
             self._channels = {**self._channels, name: channel}
         if self.thread is None:
@@ -178,27 +180,17 @@ class LogWriter:
     def _flush(self) -> None:
         for channel in self._channels.values():
             try:
-                self._used += channel.flush(self._room())
+                channel.flush()
             except Exception as error:  # noqa: BLE001  # a thread that ended would lose all that follows
                 self.tell(channel.name, error)
 
-    def _room(self) -> int:
+    def room(self) -> int:
         """Bytes that the spool takes from this worker."""
         now = monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
             self._looked = now
             try:
-                self._used = spooled_bytes(self._spool)
+                self.used = spooled_bytes(self._spool)
             except OSError as error:
                 self.tell("all models", error)
-        return self._most_spooled - self._used
-
-
-def _fitting(frames: list[bytes], room: int) -> int:
-    """How many of the first frames fit."""
-    taken = 0
-    for place, frame in enumerate(frames):
-        taken += len(frame)
-        if taken > room:
-            return place
-    return len(frames)
+        return self._most_spooled - self.used

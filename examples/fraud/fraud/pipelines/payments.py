@@ -13,6 +13,7 @@ from forecache.pipeline import (
     FunctionModel,
     Gate,
     LastNight,
+    Log,
     Lookup,
     Output,
     Pipeline,
@@ -87,4 +88,5 @@ fraud = Realtime(
     gate=Gate(metric="average_precision", floors={"average_precision": 0.3}, baseline=Baseline("times_mean")),
     ladder=(LastNight(Stored("user_risk", ("user_id",), "risk")), Default(0.04)),
     deadline_ms=30.0,
+    log=Log("user_id"),
 )

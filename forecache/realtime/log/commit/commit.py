@@ -17,14 +17,28 @@ from forecache.realtime.log.commit.files import write_day
 from forecache.realtime.log.commit.rows import Read, read_segments
 from forecache.realtime.log.commit.state import read_state, write_state
 from forecache.realtime.log.record import DAY, schema, table_of
-from forecache.realtime.log.spool.files import Segment, ready_of, remove_stream, streams_of
+from forecache.realtime.log.spool.files import (
+    LOCK,
+    Segment,
+    ready_of,
+    remove_stream,
+    remove_unfinished,
+    segments_of,
+    streams_of,
+)
+from forecache.realtime.log.spool.note import read_note
 from forecache.settings import Settings
 from forecache.steps import log_step
 
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 32 << 20
 """Segments of about so many bytes become one commit."""
 TRANSACTIONS_KEPT_DAYS = 60
 """The table forgets streams that have not been written for so long; segments are never kept so long."""
+_CONFIGURATION = {
+    "delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days",
+    # A log that is committed every few seconds has tens of thousands of entries a day.
+    "delta.logRetentionDuration": "interval 1 days",
+}
 _TRIES = 10
 
 
@@ -55,7 +69,8 @@ def commit_ready(settings: Settings, name: str) -> Committed:
     for _ in range(_TRIES):
         batch, ended = _ready(folder)
         if not batch:
-            _tidy(ended)
+            _tidy(folder, ended)
+            remove_unfinished(folder)
             return Committed(0, 0)
         try:
             rows = _commit(settings, name, folder, batch)
@@ -64,7 +79,7 @@ def commit_ready(settings: Settings, name: str) -> Committed:
         for segment in batch:
             segment.path.unlink(missing_ok=True)
             log_step("segment removed")
-        _tidy(ended)
+        _tidy(folder, ended)
         return Committed(rows, len(batch))
     return Committed(0, 0)  # others commit what there is
 
@@ -115,6 +130,7 @@ def _count(folder: Path, batch: Sequence[Segment], new: Sequence[Segment], read:
             state.lost_damaged += count.damaged
             state.counted[segment.stream] = segment.number
     here = {stream.name for stream in streams_of(folder)}
+    state.settled = [stream for stream in state.settled if stream in here]
     state.counted = {stream: number for stream, number in state.counted.items() if stream in here}
     state.commits += bool(new)
     state.committed_at, state.failing_since, state.failure = now, 0.0, ""
@@ -138,7 +154,7 @@ def _append(settings: Settings, name: str, segments: Sequence[Segment], files: S
 
     target = Target(
         settings, table_of(name), Schema.from_arrow(schema()), (DAY,), keep_log=False,
-        configuration={"delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days"},
+        configuration=_CONFIGURATION,
     )  # fmt: skip
     commit(target, decide)
 
@@ -153,6 +169,17 @@ def _application(stream: str) -> str:
     return f"forecache-request-log-{stream}"
 
 
-def _tidy(ended: Sequence[Path]) -> None:
-    for stream in ended:
+def _tidy(folder: Path, ended: Sequence[Path]) -> None:
+    """Remove streams that have ended and are empty, after their losses are in the figures."""
+    empty = [stream for stream in ended if not segments_of(stream)]
+    if not empty:
+        return
+    state = read_state(folder)
+    for stream in empty:
+        if stream.name not in state.settled:
+            state.settled.append(stream.name)
+            for reason, lost in read_note(stream / LOCK).lost.items():
+                state.lost_by_writers[reason] = state.lost_by_writers.get(reason, 0) + lost
+    write_state(folder, state)
+    for stream in empty:
         remove_stream(stream)

@@ -12,6 +12,7 @@ from forecache.realtime.log.packing import unpacked
 from forecache.realtime.log.record import DAY, schema
 from forecache.realtime.log.spool.files import LOCK, Segment
 from forecache.realtime.log.spool.frames import Losses, read_frames
+from forecache.realtime.log.spool.note import read_note
 
 EXPIRED_DAYS = 30
 """Rows that have waited for the lake for so long are given up: the table may have forgotten their stream."""
@@ -68,7 +69,7 @@ def read_segments(segments: Sequence[Segment]) -> Read:
 def _rows_of(segment: Segment) -> tuple[list[dict[str, Any]], int]:
     """The rows of a segment, and how many of it cannot be read."""
     data = segment.path.read_bytes()
-    replica = (segment.path.parent / LOCK).read_text(errors="replace")
+    replica = read_note(segment.path.parent / LOCK).replica
     losses, found = Losses(), []
     for _, content in read_frames(data, losses, first=segment.first):
         try:

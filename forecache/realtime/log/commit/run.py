@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -59,7 +60,7 @@ class Committer:
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
         self._settings, self._names = settings, names
         self._pauses: dict[str, tuple[float, float]] = {}
-        self._tended = float("-inf")
+        self._tend_at = float("-inf")
 
     def turn(self) -> bool:
         """Commit once of each model; returns whether there is more to commit at once."""
@@ -75,8 +76,9 @@ class Committer:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
                 self._pauses[name] = pause_s, time.monotonic() + pause_s
                 self._failed(name, error)
-        if time.monotonic() - self._tended >= _TEND_S and not more:
-            self._tended = time.monotonic()
+        if time.monotonic() >= self._tend_at and not more:
+            # Committers of other replicas tend to the same tables: rarely at the same time.
+            self._tend_at = time.monotonic() + random.uniform(0.5, 1.5) * _TEND_S
             self.tend()
         return more
 

@@ -26,6 +26,8 @@ class CommitterState:
         committed_at: Unix time of the last commit.
         failing_since: Unix time since when no commit succeeds; 0: they do.
         failure: Why the last one did not.
+        lost_by_writers: By the reason, the rows that writers lost which have ended.
+        settled: Streams that have ended, are here still, and whose losses are in these figures.
         counted: By stream that has segments here, the number of the last segment in these figures.
     """
 
@@ -37,6 +39,8 @@ class CommitterState:
     committed_at: float = 0.0
     failing_since: float = 0.0
     failure: str = ""
+    lost_by_writers: dict[str, int] = field(default_factory=dict)
+    settled: list[str] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ A stream has one writer, which makes a new one whenever it starts. Its segments 
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from forecache.names import NAME
 
 LOCK = "lock"
 _SEGMENT = re.compile(r"(\d{12})-(\d{20})(?:-(\d{12}))?\.(open|log)")
+_UNFINISHED_S = 3600.0
 _STREAM = re.compile(r"[0-9a-f]{32}")
 
 
@@ -102,6 +104,17 @@ def remove_stream(stream: Path) -> None:
         if not segments_of(stream):
             (stream / LOCK).unlink(missing_ok=True)
             stream.rmdir()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers have left that were killed before their stream had its name."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and _STREAM.fullmatch(entry.name[1:]):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _UNFINISHED_S and _has_ended(Path(entry.path)):
+                        (Path(entry.path) / LOCK).unlink(missing_ok=True)
+                        os.rmdir(entry.path)
 
 
 def spooled_bytes(spool: Path) -> int:

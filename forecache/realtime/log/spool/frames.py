@@ -30,10 +30,29 @@ class Losses:
     changed: bool = False
 
 
+HEAD_BYTES = _HEAD.size
+
+
+def head_of(content: bytes, number: int) -> bytes:
+    """What stands before the content of a frame."""
+    size = len(content)
+    return _HEAD.pack(_MAGIC, size, number, xxhash.xxh3_64_intdigest(content, _seed(size, number)))
+
+
 def framed(content: bytes, number: int) -> bytes:
     """A frame of some content."""
-    size = len(content)
-    return _HEAD.pack(_MAGIC, size, number, xxhash.xxh3_64_intdigest(content, _seed(size, number))) + content
+    return head_of(content, number) + content
+
+
+def whole_frames(data: memoryview, most: int) -> tuple[int, int]:
+    """How many of the first of some whole frames end within so many bytes, and where the last of these does."""
+    count = at = 0
+    while at < len(data):
+        end = at + HEAD_BYTES + int(_HEAD.unpack_from(data, at)[1])
+        if end > most:
+            break
+        count, at = count + 1, end
+    return count, at
 
 
 def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Iterator[tuple[int, memoryview]]:

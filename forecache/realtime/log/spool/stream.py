@@ -3,20 +3,20 @@
 import fcntl
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
 from forecache.realtime.log.spool.files import LOCK, Segment, new_segment, segments_of
+from forecache.realtime.log.spool.frames import whole_frames
+from forecache.realtime.log.spool.note import Note, write_note
 from forecache.steps import log_step
 
 SEGMENT_BYTES = 16 << 20
 _MOST_WAITING = 16
 """A segment is not closed for its age while so many wait for the committer: a lake that is away for a day would
 otherwise leave tens of thousands of them."""
-_BUFFERS = 1024
-"""Of one call of writev: the least that POSIX systems on Linux take (IOV_MAX)."""
 
 
 class Stream:
@@ -38,7 +38,7 @@ class Stream:
         self._lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(self._lock, replica.encode())
+            write_note(self._lock, Note(replica))
             # With the lock in it: a committer takes a stream without a held lock for one whose writer has ended.
             new.rename(self.folder)
         except BaseException:
@@ -50,24 +50,29 @@ class Stream:
         self._rows = self._bytes = 0
         self._began = 0.0
 
-    def write(self, frames: Sequence[bytes], first: int) -> int:
-        """Write frames to the segment; returns how many are in it, less than all where the disk took no more.
+    def write(self, frames: memoryview, rows: int, first: int) -> int:
+        """Write whole frames to the segment; returns how many are in it, less than all where the disk took no more.
 
         Args:
-            first: Number of the first frame; the others follow.
+            rows: How many frames these are.
+            first: Number of the first one; the others follow.
         """
-        done = 0
         try:
             if self._segment is None:
                 self._open(first)
+            done = 0
             while done < len(frames):
-                done += self._write_some(frames[done : done + _BUFFERS])
+                done += os.write(self._file, frames[done:])
         except OSError as error:
-            done += self._cut(frames[done:])
+            kept = self._cut(frames)
             # What follows is not numbered on from what is in this segment.
             self.close_segment()
             self.failure = error
-        return done
+            return kept
+        self._rows += rows
+        self._bytes += len(frames)
+        log_step("frames written")
+        return rows
 
     failure: OSError | None = None
     """Why the last write that failed did."""
@@ -78,33 +83,22 @@ class Stream:
         self._file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND)
         self._segment, self._rows, self._bytes, self._began = segment, 0, 0, monotonic()
 
-    def _write_some(self, frames: Sequence[bytes]) -> int:
-        """Write frames, all of them unless it raises; `_cut` tells how many then."""
-        written, wanted = os.writev(self._file, frames), sum(map(len, frames))
-        if written < wanted:  # the disk is nearly full, or a signal came
-            rest = b"".join(frames)[written:]
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        self._rows += len(frames)
-        self._bytes += wanted
-        log_step("frames written")
-        return len(frames)
-
-    def _cut(self, frames: Sequence[bytes]) -> int:
+    def _cut(self, frames: memoryview) -> int:
         """Cut the segment behind its last whole frame; returns how many of these frames are in it."""
         if self._segment is None:
             return 0
         with suppress(OSError):
-            size, whole = os.fstat(self._file).st_size, 0
-            for frame in frames:
-                if self._bytes + len(frame) > size:
-                    break
-                self._bytes += len(frame)
-                whole += 1
-            self._rows += whole
+            kept, size = whole_frames(frames, os.fstat(self._file).st_size - self._bytes)
+            self._rows += kept
+            self._bytes += size
             os.ftruncate(self._file, self._bytes)
-            return whole
+            return kept
         return 0
+
+    def note(self, lost: Mapping[str, int]) -> None:
+        """Leave beside the segments how many rows were lost, for who cannot ask the reader."""
+        with suppress(OSError):
+            write_note(self._lock, Note(self._replica, lost))
 
     def tend(self) -> None:
         """Close the segment where it is large, or old and the committer keeps up."""

@@ -1,0 +1,104 @@
+"""The memory between the event loop, which fills it, and the writer's thread, which empties it, without a lock.
+
+Frames are copied into blocks that are used again and again: memory that is new for each answer costs the loop more than
+all else, as the kernel has to hand out zeroed pages for it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+BLOCK_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class Block:
+    """Memory for frames.
+
+    Attributes:
+        filled: Bytes and frames in it so far, published in one step by the loop once a frame is whole.
+        taken: The same of those that the thread has taken.
+    """
+
+    memory: memoryview
+    filled: tuple[int, int] = (0, 0)
+    taken: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Pool:
+    """The blocks of one worker.
+
+    Attributes:
+        most_bytes: Of all blocks together.
+        made_bytes: Of those that were made and not given up; only the loop's thread adds, and only it gives up.
+    """
+
+    most_bytes: int
+    made_bytes: int = 0
+    free: deque[Block] = field(default_factory=deque)
+    gone: deque[int] = field(default_factory=deque)
+
+    def get(self, size: int) -> Block | None:
+        """An empty block that takes a frame of so many bytes; None where no memory is left. For the loop's thread."""
+        while self.gone:
+            self.made_bytes -= self.gone.popleft()
+        if size <= BLOCK_BYTES and self.free:
+            return self.free.pop()
+        size = max(size, BLOCK_BYTES)
+        if self.made_bytes + size > self.most_bytes:
+            return None
+        self.made_bytes += size
+        return Block(memoryview(bytearray(size)))
+
+    def give_back(self, block: Block) -> None:
+        """Take a block back that nobody fills any more. For the writer's thread."""
+        if len(block.memory) > BLOCK_BYTES:
+            self.gone.append(len(block.memory))  # made for one large frame
+            return
+        block.filled = block.taken = (0, 0)
+        self.free.append(block)
+
+
+class Queue:
+    """The frames of one model, in their order: the loop puts, the thread takes."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._block: Block | None = None
+        self._full: deque[Block] = deque()
+
+    def put(self, head: bytes, content: bytes) -> bool:
+        """Put a frame; False where there is no memory for it."""
+        size = len(head) + len(content)
+        block = self._block
+        if block is None or block.filled[0] + size > len(block.memory):
+            new = self._pool.get(size)
+            if new is None:
+                return False
+            if block is not None:
+                self._full.append(block)  # before the new one is seen, so that the thread keeps the order
+            block = self._block = new
+        at, rows = block.filled
+        start = at + len(head)
+        block.memory[at:start] = head
+        block.memory[start : at + size] = content
+        block.filled = (at + size, rows + 1)
+        return True
+
+    def take(self) -> tuple[memoryview, int] | None:
+        """The next frames and how many they are, None where there are none. They hold until the next call."""
+        while True:
+            block = self._full[0] if self._full else self._block
+            if block is None:
+                return None
+            is_full = bool(self._full) and block is self._full[0]
+            (start, before), (end, rows) = block.taken, block.filled
+            if not is_full and self._full:
+                continue  # it was filled up meanwhile
+            if end > start:
+                block.taken = (end, rows)
+                return block.memory[start:end], rows - before
+            if not is_full:
+                return None
+            self._full.popleft()
+            self._pool.give_back(block)
