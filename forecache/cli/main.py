@@ -27,6 +27,7 @@ COMMANDS = {
     "drift": (f"{_COMMANDS}.scoring:drift", "Show how far an as-of date's scores have moved."),
     "monitor": (f"{_COMMANDS}.monitor:monitor", "Drift, realised performance, and whether to train again."),
     "alerts": (f"{_COMMANDS}.alerts:alerts", "Look for what is wrong, and tell what is new."),
+    "lineage": (f"{_COMMANDS}.lineage:lineage", "Send OpenLineage events of what stages have recorded."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
     "mail": (f"{_COMMANDS}.mail:mail", "Send a mailing's messages about what is published."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),

@@ -38,4 +38,18 @@ class MessageSettings(BaseSettings):
     )
     alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time that a receiver of alerts has for an answer.")
 
+    openlineage_url: str = Field(
+        "", repr=False, description="Base URL of a server that takes OpenLineage events, such as http://marquez:5000."
+    )
+    openlineage_api_key: str = Field(
+        "", repr=False, description="Bearer token for that server; none: no token is sent."
+    )
+    openlineage_file: str = Field("", description="File that OpenLineage events are appended to, one in a line.")
+    openlineage_namespace: str = Field(
+        "", description="Namespace of the jobs in OpenLineage events. Default: the project's package."
+    )
+    openlineage_code_url: str = Field(
+        "", description="URL of the project's repository, for the source code location in OpenLineage events."
+    )
+
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")

@@ -9,8 +9,7 @@ from typing import Any
 
 from forecache.alerts.alert import LASTING
 from forecache.alerts.message import Message, Notice
-from forecache.alerts.sinks.http import post_json
-from forecache.alerts.sinks.sink import Failed
+from forecache.posting import Failed, post_json
 
 _SHOWN_FOR = timedelta(hours=1)
 """So long an alert about a moment is firing."""

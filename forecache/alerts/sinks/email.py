@@ -6,10 +6,10 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 
 from forecache.alerts.message import Message
-from forecache.alerts.sinks.sink import Failed
 from forecache.errors import ForecacheError
 from forecache.mail.message import one_line
 from forecache.mail.relay import Relay
+from forecache.posting import Failed
 from forecache.settings import Settings
 
 _SUBJECT = 150

@@ -1,24 +1,9 @@
 """What every sink of alerts is."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from forecache.alerts.message import Message
-
-
-@dataclass(frozen=True)
-class Failed:
-    """That a message was not taken.
-
-    Attributes:
-        reason: In a sentence, without secrets.
-        refused: It never will be, such as one that is too large.
-        retry_after_s: What the receiver asks to wait at the least.
-    """
-
-    reason: str
-    refused: bool = False
-    retry_after_s: float = 0.0
+from forecache.posting import Failed
 
 
 class Sink(Protocol):

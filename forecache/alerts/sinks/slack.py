@@ -6,8 +6,7 @@ Limits of Slack's Block Kit: 150 characters in a header, 3,000 in a section, 50 
 from typing import Any
 
 from forecache.alerts.message import Group, Message
-from forecache.alerts.sinks.http import post_json
-from forecache.alerts.sinks.sink import Failed
+from forecache.posting import Failed, post_json
 
 _HEADER, _SECTION, _CONTEXT = 150, 3000, 2000
 _MARKS = {"critical": ":red_circle:", "warning": ":large_yellow_circle:", "info": ":large_blue_circle:"}

@@ -3,8 +3,7 @@
 from typing import Any
 
 from forecache.alerts.message import Message, Notice
-from forecache.alerts.sinks.http import post_json
-from forecache.alerts.sinks.sink import Failed
+from forecache.posting import Failed, post_json
 
 _MOST = 200
 """So many alerts a message has in full."""

@@ -7,18 +7,32 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.message import Message as Headers
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
-
-from forecache.alerts.sinks.sink import Failed
 
 _READ_BYTES = 4096
 _SHOWN = 200
 _REFUSED = (400, 413, 422)
 """Codes that say that this message is not taken, at any time."""
 _LONGEST_WAIT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """That a receiver did not take what it was sent.
+
+    Attributes:
+        reason: In a sentence, without secrets.
+        refused: It never will take this, such as a message that is too large.
+        retry_after_s: What the receiver asks to wait at the least.
+    """
+
+    reason: str
+    refused: bool = False
+    retry_after_s: float = 0.0
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

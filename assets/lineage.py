@@ -1,0 +1,65 @@
+"""OpenLineage events of the stages that a run calls: what each has recorded, or that it failed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timezone
+from typing import Any
+
+import dagster as dg
+
+from forecache.errors import ForecacheError
+from forecache.settings import Settings
+
+_STAGES = {
+    "build_features": "features",
+    "build_view": "features",
+    "build_training_set": "training_set",
+    "build_examples": "training_set",
+    "score_nights": "score",
+    "publish_night": "publish",
+    "write_drift_report": "drift_report",
+    "monitor": "monitoring",
+}
+"""Stages by the function that does them, where that is called otherwise."""
+
+
+@contextmanager
+def told_in_lineage(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    settings: Settings,
+    stage: Callable[..., Any],
+    arguments: Sequence[Any],
+    nights: Sequence[date],
+) -> Iterator[None]:
+    """Send what the stage recorded, or that it failed; nothing is loaded where no receiver is set."""
+    if not (settings.openlineage_url or settings.openlineage_file):
+        yield
+        return
+    from forecache.lineage.emit import emit_failure, emit_new
+    from forecache.lineage.fact import Fact
+
+    started, names = datetime.now(timezone.utc), {context.run_id: context.job_name}
+    try:
+        yield
+    except Exception as error:
+        ended = datetime.now(timezone.utc)
+        name = _STAGES.get(stage.__name__, stage.__name__)
+        subject = next((each.name for each in arguments if isinstance(getattr(each, "name", None), str)), "")
+        fact = Fact(
+            source="failure",
+            position=0,
+            identity=f"{context.run_id} {name} {subject} {started.isoformat()}",
+            stage=name,
+            subject=subject,
+            nights=nights,
+            run_id=context.run_id,
+            code_version="",
+            ended_at=ended,
+            seconds=(ended - started).total_seconds(),
+            error=str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}",
+        )
+        emit_failure(settings, fact, job_names=names)
+        raise
+    finally:
+        # Also of a stage that failed: it may have done some of its dates.
+        emit_new(settings, job_names=names)

@@ -1,0 +1,175 @@
+"""Sending events of what was recorded since the last time, and again on demand.
+
+Each receiver has cursors in the home, moved after it took an event: where a process is killed in between, that event is
+sent again with the same run id, by which receivers know a repeat.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from forecache.errors import ConflictError, ForecacheError
+from forecache.files import lock, write_durably
+from forecache.lake.delta.small_tables import Filter
+from forecache.lake.ingest.ingested import FILES_TABLE
+from forecache.lake.ledger import LEDGER_TABLE
+from forecache.lineage.events import events_of
+from forecache.lineage.fact import Fact
+from forecache.lineage.others import PUBLISHED, gate_facts, ingest_facts, mail_facts, publish_facts
+from forecache.lineage.receivers import Receiver, chosen_receivers
+from forecache.lineage.stages import stage_facts
+from forecache.mail.ledger import MAIL_TABLE
+from forecache.registry.promotions import PROMOTION_TABLE
+from forecache.settings import Settings
+from forecache.steps import Steps
+
+_FIRST_LOOK = timedelta(days=1)
+_CLOCKS_DIFFER = timedelta(hours=1)
+_REMEMBERED = 499
+_PAUSE_S = 60.0
+"""So long a receiver that failed is left alone."""
+_log = logging.getLogger(__name__)
+
+lineage_step = Steps("taken", "noted")
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What a receiver took; `reason` is why it took no more, "" where it took all."""
+
+    receiver: str
+    runs: int
+    reason: str = ""
+
+
+def emit_new(settings: Settings, *, job_names: Mapping[str, str] | None = None, patient: bool = False) -> list[Emitted]:
+    """Send each receiver of the settings what was recorded since it took the last event.
+
+    It raises nothing: what cannot be sent is sent later, and a warning is logged. The first time, what was recorded in
+    the last day is sent.
+
+    Args:
+        job_names: By the orchestrator's run id, the name of its job.
+        patient: Try also a receiver that failed less than a minute ago.
+    """
+    found = []
+    for receiver in chosen_receivers(settings):
+        try:
+            emitted = _emit_to(settings, receiver, job_names or {}, patient)
+        except ConflictError:  # another process sends the same
+            emitted = Emitted(receiver.name, 0)
+        except (ForecacheError, OSError) as error:
+            emitted = Emitted(receiver.name, 0, str(error))
+        if emitted.reason:
+            _log.warning("OpenLineage events wait for the %s: %s", receiver.name, emitted.reason)
+        found.append(emitted)
+    return found
+
+
+def emit_again(settings: Settings, facts: Iterable[Fact], *, job_names: Mapping[str, str]) -> list[Emitted]:
+    """Send each receiver events of these facts, whatever it took before; the cursors stay."""
+    again, found = list(facts), []
+    for receiver in chosen_receivers(settings):
+        runs, failed = 0, None
+        for fact in again:
+            failed = receiver.take(list(events_of(settings, fact, job_names=job_names)))
+            if failed is not None:
+                break
+            runs += 1
+        found.append(Emitted(receiver.name, runs, failed.reason if failed else ""))
+    return found
+
+
+def recorded_facts(settings: Settings, *, since: datetime, run_id: str | None = None) -> list[Fact]:
+    """All facts that were recorded since a moment, or of one run of the orchestrator, in the order of their ends."""
+    of_run: list[Filter] = [] if run_id is None else [("run_id", "=", run_id)]
+    facts = [
+        *stage_facts(settings, [("recorded_at", ">=", since), *of_run]),
+        *ingest_facts(settings, [("ingested_at", ">=", since), *of_run]),
+        *gate_facts(settings, [("recorded_at", ">=", since), *of_run]),
+        *mail_facts(settings, [("at", ">=", since), *of_run]),
+        *(fact for fact in publish_facts(settings, since) if run_id in (None, fact.run_id)),
+    ]
+    return sorted(facts, key=lambda fact: fact.ended_at)
+
+
+def emit_failure(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]) -> None:
+    """Send that a stage failed, once: failures are not recorded in the lake. Raises nothing."""
+    try:
+        for receiver in chosen_receivers(settings):
+            failed = receiver.take(list(events_of(settings, fact, job_names=job_names)))
+            if failed is not None:
+                _log.warning("An OpenLineage event was lost for the %s: %s", receiver.name, failed.reason)
+    except (ForecacheError, OSError) as error:
+        _log.warning("An OpenLineage event was lost: %s", error)
+
+
+@dataclass
+class _State:
+    """What a receiver took.
+
+    Attributes:
+        positions: By source, that of the last fact.
+        taken: By source, identities of the last facts: a position can have several.
+        next_at: When the receiver is tried again.
+    """
+
+    positions: dict[str, Any] = field(default_factory=dict)
+    taken: dict[str, list[str]] = field(default_factory=dict)
+    next_at: float = 0.0
+
+    def note(self, fact: Fact) -> None:
+        self.positions[fact.source] = fact.position
+        self.taken[fact.source] = [*self.taken.get(fact.source, ())[-_REMEMBERED:], fact.identity]
+
+
+def _emit_to(settings: Settings, receiver: Receiver, job_names: Mapping[str, str], patient: bool) -> Emitted:
+    path = settings.home_path / "lineage" / f"{receiver.name}.json"
+    with lock(path.with_suffix(".lock"), refused=lambda _: ConflictError("Another process sends these events.")):
+        state = _State(**json.loads(path.read_bytes())) if path.is_file() else _State()
+        if not patient and 0 < state.next_at - time.time() <= _PAUSE_S:
+            return Emitted(receiver.name, 0)
+        runs, failed = 0, None
+        for fact in _new_facts(settings, state):
+            failed = receiver.take(list(events_of(settings, fact, job_names=job_names)))
+            if failed is not None and not failed.refused:
+                break
+            lineage_step("taken")
+            if failed is not None:  # it would be refused each time, and hold up the others
+                _log.warning("The OpenLineage %s refused an event of %s: %s", receiver.name, fact.job, failed.reason)
+            runs += failed is None
+            state.note(fact)
+            write_durably(path, json.dumps(vars(state)))
+            lineage_step("noted")
+        reason = failed.reason if failed else ""
+        state.next_at = time.time() + _PAUSE_S if failed and not failed.refused else 0.0
+        write_durably(path, json.dumps(vars(state)))
+    return Emitted(receiver.name, runs, reason)
+
+
+def _new_facts(settings: Settings, state: _State) -> Iterator[Fact]:
+    """Facts that are not taken, of each source in its order."""
+    first = datetime.now(timezone.utc) - _FIRST_LOOK
+
+    def by_number(source: str, column: str, time_column: str) -> list[Filter]:
+        known = source in state.positions
+        return [(column, ">=", state.positions[source]) if known else (time_column, ">=", first)]
+
+    def since(source: str) -> datetime:
+        known = source in state.positions
+        # The clocks of several machines may differ.
+        return datetime.fromisoformat(state.positions[source]) - _CLOCKS_DIFFER if known else first
+
+    facts = [
+        *stage_facts(settings, by_number(LEDGER_TABLE, "commit_version", "recorded_at")),
+        *gate_facts(settings, by_number(PROMOTION_TABLE, "position", "recorded_at")),
+        *mail_facts(settings, by_number(MAIL_TABLE, "commit_version", "at")),
+        *ingest_facts(settings, [("ingested_at", ">=", since(FILES_TABLE))]),
+        *publish_facts(settings, since(PUBLISHED)),
+    ]
+    fresh = [fact for fact in facts if fact.identity not in state.taken.get(fact.source, ())]
+    return iter(sorted(fresh, key=lambda fact: (fact.source, fact.position)))

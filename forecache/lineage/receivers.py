@@ -1,0 +1,86 @@
+"""Where events go: a file of JSON lines, or a server that takes OpenLineage's events over HTTP."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from forecache.files import lock
+from forecache.posting import Failed, post_json
+from forecache.settings import Settings
+
+_TIMEOUT_S = 5.0
+
+
+class Receiver(Protocol):
+    """Takes events.
+
+    Attributes:
+        name: Names it in the home.
+    """
+
+    name: str
+
+    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+        """Hand over the events of one run, in order; None where all were taken."""
+
+
+class EventFile:
+    """Appends events to a file, those of a run in one write."""
+
+    name = "file"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.expanduser()
+
+    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+        content = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events).encode()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with lock(self._path.with_name(f".{self._path.name}.lock")):
+                self._append(content)
+        except OSError as error:
+            return Failed(f"{self._path} cannot be written: {error.strerror or error}.")
+        return None
+
+    def _append(self, content: bytes) -> None:
+        """Append all or nothing; a part of a line that a power cut left is ended first."""
+        with self._path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                content = b"\n" + content
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
+
+
+class Server:
+    """POSTs each event to `/api/v1/lineage`, as OpenLineage's clients do."""
+
+    name = "server"
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url, self._api_key = f"{url.rstrip('/')}/api/v1/lineage", api_key
+
+    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        for event in events:
+            failed = post_json(self._url, event, headers=headers, timeout_s=_TIMEOUT_S)
+            if failed is not None:
+                return failed
+        return None
+
+
+def chosen_receivers(settings: Settings) -> list[Receiver]:
+    """The receivers that the settings name; none where none is set."""
+    found: list[Receiver] = []
+    if settings.openlineage_file:
+        found.append(EventFile(Path(settings.openlineage_file)))
+    if settings.openlineage_url:
+        found.append(Server(settings.openlineage_url, settings.openlineage_api_key))
+    return found
