@@ -1,6 +1,6 @@
 """OpenLineage events of the stages that a run calls: what each has recorded, or that it failed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from typing import Any
@@ -9,6 +9,11 @@ import dagster as dg
 
 from forecache.errors import ForecacheError
 from forecache.settings import Settings
+from resources.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 
 _STAGES = {
     "build_features": "features",
@@ -29,7 +34,6 @@ def told_in_lineage(
     settings: Settings,
     stage: Callable[..., Any],
     arguments: Sequence[Any],
-    nights: Sequence[date],
 ) -> Iterator[None]:
     """Send what the stage recorded, or that it failed; nothing is loaded where no receiver is set."""
     if not (settings.openlineage_url or settings.openlineage_file):
@@ -51,7 +55,7 @@ def told_in_lineage(
             identity=f"{context.run_id} {name} {subject} {started.isoformat()}",
             stage=name,
             subject=subject,
-            nights=nights,
+            nights=_nights(context.run.tags),
             run_id=context.run_id,
             code_version="",
             ended_at=ended,
@@ -63,3 +67,12 @@ def told_in_lineage(
     finally:
         # Also of a stage that failed: it may have done some of its dates.
         emit_new(settings, job_names=names)
+
+
+def _nights(tags: Mapping[str, str]) -> list[date]:
+    """First and last as-of date of a run; none where its partitions are no dates."""
+    names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    try:
+        return [date.fromisoformat(tags[name]) for name in names if name in tags]
+    except ValueError:
+        return []

@@ -73,11 +73,6 @@ class Step:
     def nights(self) -> tuple[date, ...]:
         return tuple(sorted(date.fromisoformat(key) for key in self.context.partition_keys))
 
-    @property
-    def nights_or_none(self) -> tuple[date, ...]:
-        """As `nights`; none in a step without partitions."""
-        return self.nights if self.context.has_partition_key or self.context.has_partition_key_range else ()
-
     def session(self) -> "SparkSession":
         """The process's Spark session, started at the first call."""
         assert self._spark is not None, "this step declares no Spark resource"
@@ -86,7 +81,7 @@ class Step:
     def run(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""
         self._last_logged = float("-inf")
-        with told_in_lineage(self.context, self.settings, stage, arguments, self.nights_or_none):
+        with told_in_lineage(self.context, self.settings, stage, arguments):
             result = stage(*arguments, **more, run_id=self.context.run_id, progress=self.progress)
         self.context.log.info(_sentence(result))
         for night, rows in result.details.get("rows_by_night", {}).items():

@@ -15,6 +15,7 @@ Kind = Literal[
     "approval_awaited",
     "release_returned",
     "log_rows_lost",
+    "log_stuck",
     "test",
 ]
 TITLES: Mapping[Kind, str] = {
@@ -26,9 +27,10 @@ TITLES: Mapping[Kind, str] = {
     "approval_awaited": "Model waits for approval",
     "release_returned": "Release was returned",
     "log_rows_lost": "Request log lost rows",
+    "log_stuck": "Request log cannot be committed",
     "test": "Test",
 }
-LASTING: frozenset[Kind] = frozenset({"check_failed", "run_failed", "version_stale", "night_waiting"})
+LASTING: frozenset[Kind] = frozenset({"check_failed", "run_failed", "version_stale", "night_waiting", "log_stuck"})
 """Kinds that are over at some time, which is told too. The others are about one moment."""
 REPEATED: frozenset[Kind] = LASTING - {"run_failed"}
 """Kinds that are told again while they last. Of a failed run nobody can say that it still matters."""

@@ -10,11 +10,13 @@ from urllib.parse import quote
 from forecache.alerts.alert import Alert, Kind, Subject
 from forecache.alerts.database import folder
 from forecache.alerts.journal import note
+from forecache.alerts.message import Message
 from forecache.alerts.outbox import Outbox
 from forecache.alerts.sinks.chosen import chosen_sinks
 from forecache.alerts.sinks.sink import Sink
 from forecache.errors import ConflictError, ForecacheError
 from forecache.files import lock
+from forecache.posting import Failed
 from forecache.settings import Settings
 from forecache.steps import Steps
 
@@ -89,7 +91,7 @@ def _tell(settings: Settings, sink: Sink) -> Told:
             # Another process may note more while this one sends; it relies on this one where it did not get the lock.
             while not reason and (message := outbox.next_message()) is not None:
                 alert_step("made")
-                failed = sink.send(message)
+                failed = _send(sink, message)
                 alert_step("sent")
                 if failed is None:
                     outbox.taken(message)
@@ -109,6 +111,13 @@ def _tell(settings: Settings, sink: Sink) -> Told:
         _log.warning("Alerts could not be told to %s: %s", sink.name, reason)
     waiting = outbox.waiting()
     return Told(sink.name, messages, notices, waiting.notices, reason or waiting.reason)
+
+
+def _send(sink: Sink, message: Message) -> Failed | None:
+    try:
+        return sink.send(message)
+    except Exception as error:  # noqa: BLE001  (what tells of failures must not be one: it is tried again)
+        return Failed(f"{type(error).__name__} while the message was sent.")
 
 
 def _busy(holder: str) -> ConflictError:

@@ -68,7 +68,7 @@ def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
         passed = row["verdict"] == "passed" and row["to_version"] is not None
         yield Fact(
             source=PROMOTION_TABLE,
-            position=row["position"],
+            position=-1 if row["position"] is None else row["position"],
             identity=f"{row['position']} {name} {row['operation']} {row['recorded_at'].isoformat()}",
             stage=row["action"],
             subject=name,

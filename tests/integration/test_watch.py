@@ -1,5 +1,6 @@
 """What `forecache alerts` finds in the lake, the stores and the schedules."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
@@ -10,14 +11,17 @@ from alert_receivers import Receiver, receiver
 from reader_support import churn_rows, write_version, yesterday
 from store_tables import churn
 
-from forecache.alerts.alert import Alert
+from forecache.alerts.alert import LASTING, Alert
+from forecache.alerts.notify import notify
 from forecache.operations.watch import look as looking
+from forecache.operations.watch.log import log_losses, stuck_logs
 from forecache.operations.watch.models import gate_decisions
 from forecache.operations.watch.nights import waiting_nights
 from forecache.operations.watch.tell import tell
 from forecache.operations.watch.versions import stale_versions
 from forecache.pipeline import load_pipeline
 from forecache.pipeline.project import Project
+from forecache.realtime.log.commit.state import CommitterState, write_state
 from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings, load_settings
 
@@ -100,6 +104,39 @@ def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "2026-01-06.csv").write_text("customer,day,amount\n")
     assert list(waiting_nights(settings, Project({"orders": waits}, {}))) == []
+
+
+def test_lost_rows_of_a_log_are_told_as_they_grow(tmp_path: Path, there: Receiver) -> None:
+    settings = load_settings(home=tmp_path / "home", project="x", alert_webhook=there.url)
+    folder = settings.request_log_path / "search"
+    folder.mkdir(parents=True)
+
+    def told_of(damaged: int, expired: int) -> dict[str, int]:
+        write_state(folder, CommitterState(lost_damaged=damaged, lost_expired=expired))
+        alerts, cursors = log_losses(settings)
+        notify(settings, alerts, cursors=cursors)
+        return dict(alerts[0].details) if alerts else {}
+
+    assert told_of(0, 0) == {}
+    assert told_of(2, 5) == {"damaged": 2, "expired": 5}
+    assert told_of(2, 5) == {}
+    assert told_of(2, 8) == {"expired": 3}
+    assert told_of(0, 1) == {"expired": 1}, "a spool that was made anew counts from 0"
+    summaries = [each.content["alerts"][0]["summary"] for each in there.posted]
+    assert summaries[0] == "The request log of search lost 7 answers: 2 by damaged, 5 by expired."
+    assert len(summaries) == 3
+
+
+def test_a_log_that_cannot_be_committed_is_told_after_five_minutes(settings: Settings) -> None:
+    folder = settings.request_log_path / "search"
+    folder.mkdir(parents=True)
+    for minutes, expected in ((4, 0), (6, 1)):
+        failing = CommitterState(failing_since=time.time() - 60 * minutes, failure="The disk is full.")
+        write_state(folder, failing)
+        found = list(stuck_logs(settings))
+        assert len(found) == expected
+    assert found[0].summary.endswith("UTC: The disk is full.")
+    assert found[0].kind in LASTING
 
 
 def test_a_look_that_fails_ends_no_alert_of_its_kind(

@@ -1,10 +1,11 @@
 """A look at everything that can be wrong without being asked."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from forecache.alerts.alert import LASTING, Alert, Kind
 from forecache.errors import ForecacheError
+from forecache.operations.watch.log import log_losses, stuck_logs
 from forecache.operations.watch.models import gate_decisions
 from forecache.operations.watch.nights import waiting_nights
 from forecache.operations.watch.versions import stale_versions
@@ -19,15 +20,17 @@ class Found:
     Attributes:
         complete: Lasting kinds of which `alerts` has all that there are now.
         problems: What could not be looked at, in a sentence each.
+        cursors: From where to look next, to be noted with the alerts.
     """
 
     alerts: tuple[Alert, ...]
     complete: tuple[Kind, ...]
     problems: tuple[str, ...]
+    cursors: Mapping[str, str] = field(default_factory=dict)
 
 
 def look(settings: Settings) -> Found:
-    """Look at the stores, the schedules and the promotion ledger.
+    """Look at the stores, the schedules, the promotion ledger and the request logs.
 
     Raises:
         SettingsError: The project cannot be imported.
@@ -37,10 +40,11 @@ def look(settings: Settings) -> Found:
         "version_stale": lambda: stale_versions(settings, project),
         "night_waiting": lambda: waiting_nights(settings, project),
         "gate_refused": lambda: gate_decisions(settings),
+        "log_stuck": lambda: stuck_logs(settings),
     }
     alerts: list[Alert] = []
     complete: list[Kind] = []
-    problems = []
+    problems: list[str] = []
     for kind, each in looks.items():
         try:
             alerts += each()
@@ -48,4 +52,5 @@ def look(settings: Settings) -> Found:
             problems.append(str(error))
         else:
             complete += [kind] if kind in LASTING else []
-    return Found(tuple(alerts), tuple(complete), tuple(problems))
+    lost, cursors = log_losses(settings)
+    return Found((*alerts, *lost), tuple(complete), tuple(problems), cursors)

@@ -25,7 +25,8 @@ def tell(
         What became of it, by sink, and what could not be looked at.
     """
     found = look_safely(settings)
-    told = notify(settings, [*alerts, *found.alerts], well, complete=found.complete, cursors=cursors)
+    looked = {**(cursors or {}), **found.cursors}
+    told = notify(settings, [*alerts, *found.alerts], well, complete=found.complete, cursors=looked)
     return told, found.problems
 
 
