@@ -1,4 +1,4 @@
-"""A pool of worker processes for publishing, or none where the work is too small to pay for them.
+"""A pool of worker processes, for publishing above all, or none where the work is too small to pay for them.
 
 A worker is a fresh interpreter that runs this module: it inherits neither a JVM nor locks, and it does not run the main
 module of the publishing program again, as the processes of `concurrent.futures` do. Calls and results are pickled over
@@ -38,12 +38,16 @@ def num_cores() -> int:
 class Pool:
     """Runs functions in worker processes; with 0 workers, in this process.
 
+    Args:
+        of: What the workers do, for messages.
+
     Attributes:
         processes: The workers, by their connections.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, of: str = "publishing") -> None:
         self.processes = dict(_start() for _ in range(workers))
+        self._of = of
 
     def map(
         self,
@@ -95,8 +99,8 @@ class Pool:
 
     def _death(self, connection: Any) -> ForecacheError:
         return ForecacheError(
-            f"A publishing worker process died with status {self.processes[connection].wait()}.",
-            remedy="It may have run out of memory; nothing was published.",
+            f"A {self._of} worker process died with status {self.processes[connection].wait()}.",
+            remedy="It may have run out of memory; nothing was written.",
         )
 
     def close(self) -> None:

@@ -1,0 +1,148 @@
+"""A share of the log, compared in one process: read in batches, grouped by release and versions of the stores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from forecache.errors import ForecacheError
+from forecache.lake.delta.files import place_of
+from forecache.monitoring.parity.found import Found
+from forecache.monitoring.parity.group import Group, Logged, Replayed
+from forecache.monitoring.parity.versions import Kept, StoreVersion, Versions, versions_of
+from forecache.realtime.log.record import table_of
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.load import load_release
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 1024
+COLUMNS = (
+    "request_id", "arrived_at", "request", "items", "release", "model_version", "features", "scores", "score_dtype",
+    "rung", "rungs", "ranking", "why", "stores",
+)  # fmt: skip
+_HASHES = 2**64
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row group of a file of the log."""
+
+    path: str
+    row_group: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all pieces have in common.
+
+    Attributes:
+        name: Of the real-time model.
+        kept: Versions that the stores removed, and where their rows were put.
+        sample: Share of the requests that are compared, by a hash of their id.
+    """
+
+    settings: Settings
+    name: str
+    kept: Mapping[StoreVersion, Kept] = field(default_factory=dict)
+    sample: float = 1.0
+
+
+class Replay:
+    """What one process keeps open while it compares pieces."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.versions = Versions(job.settings, job.kept)
+        self._releases: dict[int, Replayed | None] = {}
+
+    def compare(self, piece: Piece) -> Found:
+        """What a piece of the log holds, computed again."""
+        import pyarrow.parquet as pq
+
+        found = Found()
+        filesystem = place_of(self.job.settings, table_of(self.job.name)).open()
+        with filesystem.open_input_file(piece.path) as source:
+            batches = pq.ParquetFile(source).iter_batches(
+                BATCH_ROWS, row_groups=[piece.row_group], columns=list(COLUMNS), use_threads=False
+            )
+            for batch in batches:
+                self._compare_batch(batch, found)
+        return found
+
+    def _compare_batch(self, batch: "pa.RecordBatch", found: Found) -> None:
+        arrived = batch.column("arrived_at").cast("int64").to_pylist()
+        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "arrived_at"}
+        groups: dict[tuple[int, int, tuple[StoreVersion, ...]], list[Logged]] = {}
+        for place, values in enumerate(zip(*columns.values(), strict=True)):
+            row = dict(zip(columns, values, strict=True))
+            if self._is_sampled(row["request_id"]):
+                stores, ages = versions_of(row["stores"])
+                key = (row["release"], row["model_version"], tuple(sorted(stores)))
+                groups.setdefault(key, []).append(Logged(row, arrived[place], ages))
+        for (number, model_version, stores), answers in groups.items():
+            found.requests += len(answers)
+            replayed = self._release(number)
+            known, others = self._by_this_release(replayed, model_version, answers)
+            found.not_recomputed["release"] += len(others)
+            if replayed is not None and known:
+                Group(replayed, stores, self.versions, found).compare(known)
+
+    def _is_sampled(self, request_id: str) -> bool:
+        share = self.job.sample
+        return share >= 1 or xxhash.xxh3_64_intdigest(request_id.encode()) < share * _HASHES
+
+    def _release(self, number: int) -> Replayed | None:
+        """A release of the log; None where it is not here, or does not load."""
+        if number not in self._releases:
+            try:
+                loaded = load_release(open_releases(self.job.settings, self.job.name), number)
+            except ForecacheError:
+                self._releases[number] = None
+            else:
+                self._releases[number] = Replayed(loaded)
+        return self._releases[number]
+
+    @staticmethod
+    def _by_this_release(
+        replayed: Replayed | None, model_version: int, answers: Sequence[Logged]
+    ) -> tuple[list[Logged], list[Logged]]:
+        """Answers of the release that has the number now, and those of another one that had it before."""
+        if replayed is None or replayed.loaded.release.model.version != model_version:
+            return [], list(answers)
+        made = replayed.loaded.release.created_at
+        since_us = int(datetime.fromisoformat(made.replace("Z", "+00:00")).timestamp() * 1e6) if made else 0
+        known = [each for each in answers if each.arrived_us >= since_us]
+        return known, [each for each in answers if each.arrived_us < since_us]
+
+    def close(self) -> None:
+        self.versions.close()
+        for replayed in self._releases.values():
+            if replayed is not None:
+                replayed.loaded.close()
+        self._releases.clear()
+
+
+_open: dict[str, Any] = {}
+
+
+def compare_piece(*, job: Job, piece: Piece) -> Found:
+    """Compare a piece in a worker process, which goes on with what it has open while the job stays the same."""
+    replay = _open.get("replay")
+    if replay is None or replay.job != job:
+        close()
+        replay = _open["replay"] = Replay(job)
+    found: Found = replay.compare(piece)
+    return found
+
+
+def close() -> None:
+    """Close what `compare_piece` has open in this process."""
+    replay = _open.pop("replay", None)
+    if replay is not None:
+        replay.close()

@@ -1,0 +1,115 @@
+"""What a replay of logged requests found; results of several processes add up."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+
+from forecache.monitoring.parity.differences import Differences, shown
+
+KEPT = 20
+"""First differences that are told."""
+REASONS = {
+    "release": "the release is not here any more, or another one has its number now",
+    "version": "a store has removed the version, and the lake its table's Delta version",
+    "layout": "no version that is left says how a removed version's rows were laid out",
+    "not logged": "the log does not name the versions that the features came from",
+    "unread": "the reader had no time to read the request",
+}
+"""Why a request cannot be computed again, by a name for each reason."""
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """What differs first in a request.
+
+    Attributes:
+        arrived_us: Microseconds of Unix time.
+        kind: "feature", "score", "rung", "order", "items", or the part that failed: "request", "transform", "model".
+        name: Of the feature; "" for other kinds.
+        place: Of the candidate in the request.
+        logged, offline: Both values; of numbers their bits in hex and the decimal number.
+    """
+
+    arrived_us: int
+    request_id: str
+    release: int
+    kind: str
+    name: str = ""
+    place: int = 0
+    logged: str = ""
+    offline: str = ""
+
+    @property
+    def arrived_at(self) -> str:
+        """ISO 8601 in UTC, to the microsecond."""
+        moment = datetime.fromtimestamp(self.arrived_us // 10**6, timezone.utc).replace(
+            microsecond=self.arrived_us % 10**6
+        )
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    @property
+    def sentence(self) -> str:
+        what = f"{self.kind} {self.name}".strip()
+        where = f" of the candidate at place {self.place}" if self.kind in ("feature", "score") else ""
+        return (
+            f"Request {self.request_id} of {self.arrived_at}, answered by release {self.release}: {what}{where} "
+            f"was logged as {self.logged} and is {self.offline} when computed again."
+        )
+
+
+@dataclass
+class Found:
+    """
+    Attributes:
+        requests: Logged answers that were looked at.
+        equal, differ: Those that were computed again.
+        not_recomputed: The others by reason, see `REASONS`.
+        by_model: Requests whose features and scores were computed again.
+        features: By name of the feature.
+        scores: Of the model.
+        first: The first differences by time, at most `KEPT`.
+        kinds: Requests that differ, by the kind of their first difference.
+    """
+
+    requests: int = 0
+    equal: int = 0
+    differ: int = 0
+    by_model: int = 0
+    not_recomputed: Counter[str] = field(default_factory=Counter)
+    features: dict[str, Differences] = field(default_factory=dict)
+    scores: Differences = field(default_factory=Differences)
+    first: list[Difference] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def feature(self, name: str) -> Differences:
+        return self.features.setdefault(name, Differences())
+
+    def add_difference(self, difference: Difference) -> None:
+        """Count a request that differs."""
+        self.differ += 1
+        self.kinds[difference.kind] += 1
+        self._keep([difference])
+
+    def merge(self, other: "Found") -> None:
+        for name in ("requests", "equal", "differ", "by_model"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.not_recomputed.update(other.not_recomputed)
+        self.kinds.update(other.kinds)
+        for name, differences in other.features.items():
+            self.feature(name).merge(differences)
+        self.scores.merge(other.scores)
+        self._keep(other.first)
+
+    def _keep(self, more: Iterable[Difference]) -> None:
+        self.first = sorted([*self.first, *more])[:KEPT]
+
+
+def first_place(logged: np.ndarray, offline: np.ndarray) -> tuple[int, int, str, str]:
+    """(row, column, logged, offline) of the first value that has other bits, of matrices [n, d] of one type."""
+    kind = f"<u{logged.dtype.itemsize}"
+    other = np.ascontiguousarray(logged).view(kind) != np.ascontiguousarray(offline).view(kind)
+    row, column = (int(each) for each in np.argwhere(other)[0])
+    return row, column, shown(logged[row, column]), shown(offline[row, column])

@@ -1,0 +1,71 @@
+"""Look-ups of many logged requests at once, at the versions that they read and with the ages that these had then."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forecache.monitoring.parity.versions import Held
+from forecache.realtime.release.format import LookupContract
+from forecache.realtime.request.parsed import ParsedRequest
+from forecache.store.keys import encode_columns
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What several requests looked up: the rows of request i are `starts[i]` to `starts[i + 1]`.
+
+    Attributes:
+        matrix: float32 [n, d] in the order of the columns that the model was trained with.
+        known: bool [n].
+    """
+
+    matrix: np.ndarray
+    known: np.ndarray
+    starts: np.ndarray
+
+    def of(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """What one request looked up, in memory of its own as when it was answered."""
+        first, last = self.starts[place], self.starts[place + 1]
+        return self.matrix[first:last].copy(), self.known[first:last].copy()
+
+
+def look_up(contract: LookupContract, held: Held, requests: Sequence[ParsedRequest], ages_s: Sequence[int]) -> LookedUp:
+    """Look up a view for several requests.
+
+    Args:
+        ages_s: Of the version at the time of each request: rows that were too old then count as not found.
+
+    Raises:
+        InputError: The values of a request are no key.
+    """
+    columns, lengths = _key_columns(contract.by, requests)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    matrix, known = held.matrix(encode_columns(held.key, columns))
+    if held.columns != contract.columns:
+        places = {name: place for place, name in enumerate(held.columns)}
+        order = np.array([places.get(name, -1) for name in contract.columns])
+        matrix = np.where(order >= 0, matrix[:, order], np.float32(np.nan))
+    if contract.max_age_h is not None:
+        too_old = np.repeat(np.array(ages_s) > contract.max_age_h * 3600, lengths)
+        matrix[too_old], known[too_old] = np.nan, False
+    return LookedUp(matrix, known, starts)
+
+
+def _key_columns(fields: Sequence[str], requests: Sequence[ParsedRequest]) -> tuple[list[Any], list[int]]:
+    """The values of each key column over all requests, and how many keys each request has."""
+    lengths = [max(len(request.columns[field]) for field in fields) for request in requests]
+    columns = []
+    for field in fields:
+        parts = [request.columns[field] for request in requests]
+        parts = [
+            part if len(part) == length else part.repeat(length) for part, length in zip(parts, lengths, strict=True)
+        ]
+        columns.append(np.concatenate(parts))
+    return columns, lengths
+
+
+def age_of(ages_s: Mapping[str, int], name: str) -> int:
+    """The logged age of a version; 0 where the log has none."""
+    return int(ages_s.get(name) or 0)

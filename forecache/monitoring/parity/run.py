@@ -1,0 +1,231 @@
+"""The stage that computes a day of a request log again and keeps what it found in the table `parity_<name>`."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.errors import ForecacheError, NotFoundError
+from forecache.lake.delta.commit import Target
+from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.tables import open_table
+from forecache.lake.delta.writers import write_rows
+from forecache.lake.ledger import StageRecord, record
+from forecache.monitoring.parity.chunk import Job, Piece, close, compare_piece
+from forecache.monitoring.parity.found import Found
+from forecache.monitoring.parity.report import ParityReport, rows_of, schema
+from forecache.monitoring.parity.stores import StoreCheck, check_store
+from forecache.monitoring.parity.versions import StoreVersion, versions_of
+from forecache.realtime.log.record import DAY, table_of
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.store.publishing.worker_pool import Pool, num_cores
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+STAGE = "parity"
+PARITY_TABLE = "parity_"
+"""What the table of results of a real-time model is called, before its name."""
+_INLINE_ROWS = 4_000
+"""Up to here one process is done before others have started."""
+
+
+@dataclass(frozen=True)
+class _Day:
+    """A day of a log at one version of its table."""
+
+    settings: Settings
+    name: str
+    day: date
+    table: "DeltaTable"
+    files: Sequence[DataFile]
+
+
+def parity(
+    settings: Settings,
+    name: str,
+    day: date | None = None,
+    *,
+    sample: float = 1.0,
+    processes: int | None = None,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Compute the answers of a day again that a real-time model logged, and compare every bit.
+
+    Without the reader: requests are read again by the release that answered them, features are looked up in the
+    versions of the stores that the log names, with the ages that these had then, and transform and model run once for
+    each request, as they did. A version that its store has removed is read from the lake, at the Delta version that it
+    held; what the stores hold of the others is compared with the lake beside that.
+
+    Args:
+        day: Date in UTC; None: the newest one before today that has answers, else the newest.
+        sample: Share of the requests, by a hash of their ids.
+        processes: Worker processes; None: one for each core.
+
+    Returns:
+        `rows` is the number of logged answers that were looked at; `details` are those of `ParityReport`.
+
+    Raises:
+        NotFoundError: Nothing of the model was logged.
+    """
+    started = time.perf_counter()
+    report = replay(settings, name, day, sample=sample, processes=processes, progress=progress)
+    version = _write(settings, report, run_id)
+    seconds = time.perf_counter() - started
+    details = {**report.details(), "seconds_replay": report.seconds}
+    kept = {key: details[key] for key in ("passed", "sentence", "requests", "equal", "differ", "not_recomputed")}
+    table, rows = f"{PARITY_TABLE}{name}", report.found.requests
+    record(
+        settings,
+        [StageRecord(STAGE, name, report.day, str(report.log_version), table, version, rows, seconds, kept,
+                     run_id=run_id)],
+    )  # fmt: skip
+    return StageResult(
+        stage=STAGE, subject=name, rows=rows, seconds=seconds, nights=(report.day,), table=table,
+        delta_version=version, details=details,
+    )  # fmt: skip
+
+
+def replay(
+    settings: Settings,
+    name: str,
+    day: date | None = None,
+    *,
+    sample: float = 1.0,
+    processes: int | None = None,
+    progress: Progress = no_progress,
+) -> ParityReport:
+    """As `parity`, without writing anything down."""
+    started = time.perf_counter()
+    table = open_table(settings, table_of(name))
+    files = active_files(table)
+    chosen = day or _newest_day(files)
+    its_files = [file for file in files if file.partition[DAY] == chosen.isoformat()]
+    logged = _Day(settings, name, chosen, table, its_files)
+    pieces = list(_pieces(logged))
+    rows = sum(piece.rows for piece in pieces)
+    workers = 0 if rows <= _INLINE_ROWS else min(processes or num_cores(), len(pieces))
+    found = Found()
+    with tempfile.TemporaryDirectory(prefix="forecache-parity-") as folder, Pool(workers, of="replaying") as pool:
+        progress(f"Holding the stores of {rows:,} answers of {chosen} against the lake", 0.0)
+        checks = _check_stores(logged, pieces, Path(folder), pool)
+        job = Job(settings, name, {check.version: check.kept for check in checks if check.kept is not None}, sample)
+        done = 0
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done = count
+            progress(f"Computing {rows:,} answers of {chosen} again", count / len(pieces))
+
+        try:
+            for one in pool.map(compare_piece, [{"job": job, "piece": piece} for piece in pieces], done=tell):
+                found.merge(one)
+        finally:
+            close()  # of those that were compared in this process
+    return ParityReport(name, chosen, table.version(), sample, found, checks, time.perf_counter() - started)
+
+
+def logged_days(settings: Settings, name: str) -> list[date]:
+    """The days of which answers are in the log, ascending."""
+    files = active_files(open_table(settings, table_of(name)))
+    return sorted({date.fromisoformat(str(file.partition[DAY])) for file in files})
+
+
+def _newest_day(files: Sequence[DataFile]) -> date:
+    days = sorted({date.fromisoformat(str(file.partition[DAY])) for file in files})
+    if not days:
+        raise NotFoundError("The request log has no answers.", remedy="Ask the model, and wait for the log's commit.")
+    today = datetime.now(timezone.utc).date()
+    whole = [day for day in days if day < today]
+    return whole[-1] if whole else days[-1]
+
+
+def _pieces(logged: _Day) -> Iterator[Piece]:
+    """The row groups of a day."""
+    import pyarrow.parquet as pq
+
+    filesystem = place_of(logged.settings, table_of(logged.name)).open()
+    for file in sorted(logged.files, key=lambda each: each.path):
+        with filesystem.open_input_file(file.path) as source:
+            metadata = pq.read_metadata(source)
+        for group in range(metadata.num_row_groups):
+            yield Piece(file.path, group, metadata.row_group(group).num_rows)
+
+
+def _check_stores(logged: _Day, pieces: Sequence[Piece], folder: Path, pool: Pool) -> list[StoreCheck]:
+    """Every version that the day's answers name, compared with the lake."""
+    releases: set[int] = set()
+    versions: set[StoreVersion] = set()
+    for some_releases, some_versions in (_named_by(logged, piece) for piece in pieces):
+        releases |= some_releases
+        versions |= some_versions
+    contracts = _contracts(logged, releases)
+    jobs = [
+        {
+            "settings": logged.settings,
+            "wanted": wanted,
+            "contracts": sorted(contracts.get(wanted.name, ())),
+            "folder": folder / str(number),
+        }
+        for number, wanted in enumerate(sorted(versions))
+    ]
+    return pool.map(check_store, jobs)
+
+
+def _named_by(logged: _Day, piece: Piece) -> tuple[set[int], set[StoreVersion]]:
+    """The releases and the versions that the answers of a piece name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    filesystem = place_of(logged.settings, table_of(logged.name)).open()
+    with filesystem.open_input_file(piece.path) as source:
+        rows = pq.ParquetFile(source).read_row_group(piece.row_group, ["release", "stores"], use_threads=False)
+    stores = rows["stores"].combine_chunks().flatten()
+    fields = [field.name for field in stores.type if field.name != "age_s"]
+    flat = pa.table({name: stores.field(name) for name in fields})
+    distinct: list[dict[str, Any]] = flat.group_by(fields).aggregate([]).to_pylist()
+    named, _ = versions_of([{**each, "age_s": 0} for each in distinct])
+    return set(pc.unique(rows["release"]).to_pylist()), set(named)
+
+
+def _contracts(logged: _Day, releases: set[int]) -> dict[str, set[str]]:
+    """By view, the contracts that these releases have for it."""
+    found: dict[str, set[str]] = {}
+    for number in releases:
+        try:
+            release = read_release(open_releases(logged.settings, logged.name), number)
+        except ForecacheError:
+            continue
+        for lookup in release.lookups:
+            found.setdefault(lookup.view, set()).add(lookup.contract)
+    return found
+
+
+def _write(settings: Settings, report: ParityReport, run_id: str) -> int:
+    """Replace the day's rows in one commit; killed before, those of an earlier run are there whole."""
+    from deltalake import Schema
+
+    name = f"{PARITY_TABLE}{report.name}"
+    seen = look(settings, name, DAY)
+    files = write_rows(rows_of(report), settings, name, partition_by=(DAY,))
+    target = Target(settings, name, Schema.from_arrow(schema()), (DAY,), keep_log=False)
+    inputs = {report.day: json.dumps(report.details(), sort_keys=True)}
+    committed = replace_partitions(
+        target, files, column=DAY, values=[report.day], seen=seen, inputs=inputs, note={"run_id": run_id}
+    )  # fmt: skip
+    return committed.version
+
+
+def yesterday() -> date:
+    """The last whole day in UTC."""
+    return datetime.now(timezone.utc).date() - timedelta(days=1)

@@ -1,0 +1,119 @@
+"""Answers of rungs below the model, computed again as far as the log says from what.
+
+How much time an answer had is not computed again, so the rung that it began with is taken from the log: the scores, the
+rung of each candidate and the order that follow from it are compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.monitoring.parity.differences import shown
+from forecache.monitoring.parity.found import Difference
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import Answered
+from forecache.realtime.answer.ladder import below
+from forecache.realtime.answer.render import lowest
+from forecache.realtime.answer.rungs import Rung
+from forecache.realtime.request.parsed import ParsedRequest
+
+if TYPE_CHECKING:
+    from forecache.monitoring.parity.group import Logged, Replayed
+
+
+def compare_rungs(
+    each: "Logged",
+    replayed: "Replayed",
+    answers: Mapping[str, Answers | None],
+    scores: np.ndarray | None,
+) -> Difference | str | None:
+    """What differs in an answer to which rungs below the model contributed, or were to.
+
+    Args:
+        answers: The versions that the answer names, by store; None: its store has removed it.
+        scores: Of the model, computed again; None: it gave none when the answer was made.
+
+    Returns:
+        None: nothing; a text: the reason, of `REASONS`, for which it cannot be computed again.
+    """
+    row = each.row
+    if not row["items"] or (each.parsed is not None and not each.parsed.length):
+        return None if row["scores"] is None else each.difference("score", logged="scores", offline="no candidates")
+    if each.parsed is None:
+        return _unread(each, replayed.rungs[-1])
+    if None in answers.values() and row["rung"] != replayed.rungs[-1].name:
+        return "version"
+    there = {name: of for name, of in answers.items() if of is not None}
+    now = each.arrived_us / 1e6
+    for of in there.values():
+        of.refresh(now)
+    ways = [_answered(each.parsed, rungs, there, now, scores) for rungs in _ladders(replayed.rungs, scores)]
+    found = [_difference(each, way) for way in ways if way is not None]
+    if None in found:
+        return None
+    return found[0] if found else each.difference("rung", logged=row["rung"], offline="no answer")
+
+
+def _ladders(rungs: Sequence[Rung], scores: np.ndarray | None) -> list[Sequence[Rung]]:
+    """What an answer may have begun with: all rungs behind the model's scores, else any as its time allowed."""
+    return [rungs] if scores is not None else [rungs[first:] for first in range(len(rungs))]
+
+
+def _answered(
+    request: ParsedRequest, rungs: Sequence[Rung], there: Mapping[str, Answers], now: float, scores: np.ndarray | None
+) -> Answered | None:
+    try:
+        return below(request, rungs, there, now, scores=scores)
+    except Problem:
+        return None
+
+
+def _unread(each: "Logged", rung: Rung) -> Difference | str | None:
+    """The answer to a request of which nothing but the names of the candidates was read."""
+    row = each.row
+    if row["rung"] != rung.name:
+        return "unread"
+    wanted = rung.scores(ParsedRequest(row["items"], {}, (), b""), {}, 0.0, {})
+    content = None if wanted is None else wanted.tobytes()
+    return None if content == row["scores"] else each.difference("score", logged="others", offline="the last rung's")
+
+
+def _difference(each: "Logged", answered: Answered) -> Difference | None:
+    row = each.row
+    rungs = list(answered.rungs) or None
+    rung = answered.rung or lowest(answered.rungs)
+    if (rung, rungs) != (row["rung"], row["rungs"]):
+        return each.difference("rung", logged=_rungs(row["rung"], row["rungs"]), offline=_rungs(rung, rungs))
+    scores = answered.scores
+    if (scores is None) != (row["scores"] is None):
+        return each.difference("score", logged=_whether(row["scores"]), offline=_whether(scores))
+    if scores is not None:
+        found = _scores_differ(each, scores)
+        if found is not None:
+            return found
+    if rungs is not None and answered.order is not None and answered.order.tolist() != row["ranking"]:
+        return each.difference("order", logged=str(row["ranking"]), offline=str(answered.order.tolist()))
+    return None
+
+
+def _scores_differ(each: "Logged", scores: np.ndarray) -> Difference | None:
+    content, kind = each.row["scores"], each.row["score_dtype"]
+    if kind != scores.dtype.name or len(content) != scores.nbytes:
+        # An answer of one rung is logged in the type that its scores were joined in.
+        return each.difference("score", "type", logged=f"{len(content)} bytes of {kind}", offline=scores.dtype.name)
+    if content == scores.tobytes():
+        return None
+    logged = np.frombuffer(content, scores.dtype)
+    other = np.flatnonzero(logged.view(f"<u{scores.itemsize}") != scores.view(f"<u{scores.itemsize}"))
+    place = int(other[0])
+    return each.difference("score", "", place, shown(logged[place]), shown(scores[place]))
+
+
+def _rungs(rung: str, rungs: Sequence[str] | None) -> str:
+    return rung if rungs is None else ", ".join(rungs)
+
+
+def _whether(value: Any) -> str:
+    return "none" if value is None else "scores"

@@ -1,0 +1,102 @@
+"""The versions that a log names, each held against the lake, whatever requests read of them.
+
+A version's files are read whole and compared with their checksums, and its content hash with that of the lake's rows:
+the store's way and the lake's way to the same rows have only the log's Delta version in common.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecache.errors import DamagedError, ForecacheError
+from forecache.monitoring.parity.lake_rows import Gone, lake_content
+from forecache.monitoring.parity.versions import Kept, StoreVersion, like, retained
+from forecache.settings import Settings
+from forecache.store import Store
+from forecache.store.integrity import verify_filter, verify_segment
+from forecache.store.manifest import Manifest
+from forecache.store.store import open_store
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """
+    Attributes:
+        state: "equal", "differs", "removed" (only the lake has its rows still), or "not compared".
+        why: A sentence; "" where they are equal.
+        rows: As the lake counts them; -1 where it has them no more.
+        kept: Where the rows of a removed version were put.
+    """
+
+    version: StoreVersion
+    state: str
+    why: str = ""
+    rows: int = -1
+    kept: Kept | None = None
+
+
+def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence[str], folder: Path) -> StoreCheck:
+    """Compare a version of a store with the lake; put the lake's rows into a folder where the store has removed it.
+
+    Args:
+        contracts: Those that releases of the log have for this view.
+    """
+    store = open_store(settings, wanted.name)
+    manifest = retained(store, wanted)
+    if manifest is None:
+        return _removed(settings, store, wanted, contracts, folder)
+    damage = _damage(store, manifest)
+    source = manifest.source
+    if (source.table, source.delta_version, source.as_of) != (wanted.table, wanted.delta_version, wanted.as_of):
+        said = f"{source.table} at Delta version {source.delta_version}, as of {source.as_of}"
+        return StoreCheck(
+            wanted, "differs",
+            f"The log says that {wanted.title} holds {wanted.table} at Delta version {wanted.delta_version}, as of "
+            f"{wanted.as_of}; its manifest says {said}.",
+        )  # fmt: skip
+    try:
+        content = lake_content(settings, wanted.table, wanted.delta_version, wanted.as_of, manifest)
+    except Gone as error:
+        return StoreCheck(wanted, "differs" if damage else "not compared", damage or str(error))
+    except ForecacheError as error:
+        return StoreCheck(wanted, "differs", damage or str(error))
+    if damage:
+        return StoreCheck(wanted, "differs", damage, content.rows)
+    if (content.rows, content.content_hash) != (manifest.rows, manifest.content_hash):
+        return StoreCheck(
+            wanted, "differs",
+            f"{wanted.title} holds {manifest.rows:,} rows with the content hash {manifest.content_hash}, and the lake's "
+            f"{wanted.table} at Delta version {wanted.delta_version} {content.rows:,} with {content.content_hash}.",
+            content.rows,
+        )  # fmt: skip
+    return StoreCheck(wanted, "equal", "", content.rows)
+
+
+def _damage(store: Store, manifest: Manifest) -> str:
+    """What is wrong with the files of a version; "": nothing."""
+    try:
+        for segment in manifest.segments:
+            verify_segment(store.layout, segment)
+        verify_filter(store.layout, manifest)
+    except DamagedError as error:
+        return str(error)
+    return ""
+
+
+def _removed(
+    settings: Settings, store: Store, wanted: StoreVersion, contracts: Sequence[str], folder: Path
+) -> StoreCheck:
+    """The rows of a removed version from the lake, where they are there and a version left says how to read them."""
+    laid_out = next((found for found in (like(store, contract) for contract in contracts) if found is not None), None)
+    if laid_out is None:
+        return StoreCheck(wanted, "not compared", f"{wanted.title} was removed, and no version left is laid out alike.")
+    try:
+        content = lake_content(
+            settings, wanted.table, wanted.delta_version, wanted.as_of, laid_out, folder=folder
+        )  # fmt: skip
+    except ForecacheError as error:
+        return StoreCheck(wanted, "not compared", f"{wanted.title} was removed. {error}")
+    kept = Kept(folder, laid_out.key, laid_out.columns, laid_out.contract)
+    return StoreCheck(
+        wanted, "removed", f"{wanted.title} was removed; its rows come from the lake.", content.rows, kept
+    )

@@ -1,0 +1,159 @@
+"""The versions of stores that a log names, open: from the store where it keeps them, else from the lake."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from forecache.errors import DamagedError, NotFoundError, UnavailableError
+from forecache.monitoring.parity.lake_rows import LakeRows
+from forecache.reader.versions.answers import Answers
+from forecache.settings import Settings
+from forecache.store import KeySchema, Snapshot, Store
+from forecache.store.manifest import Manifest
+from forecache.store.store import open_store
+
+
+@dataclass(frozen=True, order=True)
+class StoreVersion:
+    """A version that an answer comes from, as the log names it.
+
+    Attributes:
+        store: Identity of the store that published it.
+        table, delta_version, as_of: What of the lake it holds.
+    """
+
+    name: str
+    version: int
+    as_of: str
+    store: str
+    table: str
+    delta_version: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+class Held(Protocol):
+    """The rows of a version of the layout "packed"."""
+
+    @property
+    def key(self) -> KeySchema: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where the rows of a removed version were put: the folder of `lake_content`, and what says how to read them."""
+
+    folder: Path
+    key: KeySchema
+    columns: tuple[str, ...]
+    contract: str
+
+
+class Versions:
+    """Opens versions, each once.
+
+    Args:
+        kept: Removed versions whose rows the lake still had.
+    """
+
+    def __init__(self, settings: Settings, kept: Mapping[StoreVersion, Kept]) -> None:
+        self._settings, self._kept = settings, kept
+        self._snapshots: dict[StoreVersion, Snapshot | None] = {}
+        self._answers: dict[StoreVersion, Answers] = {}
+        self._rows: dict[StoreVersion, LakeRows] = {}
+
+    def snapshot(self, wanted: StoreVersion) -> Snapshot | None:
+        """A version as its store keeps it; None where it does not, or its files do not open."""
+        if wanted not in self._snapshots:
+            self._snapshots[wanted] = self._opened(wanted)
+        return self._snapshots[wanted]
+
+    def answers(self, wanted: StoreVersion) -> Answers | None:
+        """A version as the reader served it; None where the store does not keep it."""
+        snapshot = self.snapshot(wanted)
+        if snapshot is None:
+            return None
+        if wanted not in self._answers:
+            self._answers[wanted] = Answers(snapshot)
+        return self._answers[wanted]
+
+    def held(self, wanted: StoreVersion, contract: str) -> "Held | None":
+        """The rows of a version.
+
+        Args:
+            contract: That the model was trained with: rows that the lake gave are laid out by it.
+        """
+        snapshot = self.snapshot(wanted)
+        if snapshot is not None:
+            return _Rows(snapshot)
+        kept = self._kept.get(wanted)
+        if kept is None or kept.contract != contract:
+            return None
+        if wanted not in self._rows:
+            self._rows[wanted] = LakeRows(kept.folder, kept.key, kept.columns)
+        return self._rows[wanted]
+
+    def contract_of(self, wanted: StoreVersion) -> str | None:
+        """What a version's numbers mean; None where nothing is left that says so."""
+        snapshot = self.snapshot(wanted)
+        if snapshot is not None:
+            return snapshot.manifest.contract
+        kept = self._kept.get(wanted)
+        return None if kept is None else kept.contract
+
+    def close(self) -> None:
+        for snapshot in self._snapshots.values():
+            if snapshot is not None:
+                snapshot.close()
+        self._snapshots.clear()
+        self._answers.clear()
+        self._rows.clear()
+
+    def _opened(self, wanted: StoreVersion) -> Snapshot | None:
+        store = open_store(self._settings, wanted.name)
+        if retained(store, wanted) is None:
+            return None
+        try:
+            return store.snapshot(wanted.version)
+        except (NotFoundError, DamagedError):
+            return None
+
+
+class _Rows:
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.key, self.columns, self.matrix = snapshot.manifest.key, snapshot.manifest.columns, snapshot.matrix
+
+
+def retained(store: Store, wanted: StoreVersion) -> Manifest | None:
+    """The manifest of a version that its store keeps; None where the store is another one by now, or removed it."""
+    try:
+        manifest = store.manifest(wanted.version)
+    except (NotFoundError, DamagedError, UnavailableError):
+        return None
+    return manifest if manifest.store == wanted.store else None
+
+
+def like(store: Store, contract: str) -> Manifest | None:
+    """The newest version that a store keeps whose rows are laid out by a contract."""
+    found = [manifest for manifest in store.versions() if manifest.is_packed and manifest.contract == contract]
+    return found[-1] if found else None
+
+
+def versions_of(stores: Sequence[Mapping[str, Any]] | None) -> tuple[tuple[StoreVersion, ...], dict[str, int]]:
+    """What a record's `stores` name, and the age of each by its name, in seconds at the time of the request."""
+    listed = stores or ()
+    names = ("name", "version", "as_of", "store", "table", "delta_version")
+    return (
+        tuple(StoreVersion(**{name: each[name] for name in names}) for each in listed),
+        {each["name"]: each["age_s"] for each in listed},
+    )

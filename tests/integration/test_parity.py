@@ -1,0 +1,335 @@
+"""Parity of logged answers: equal to the bit where nothing is wrong, and every planted defect found and named."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from logged_answers import (
+    ARRIVED,
+    DAY,
+    HOUSEHOLDS,
+    LOOKUPS,
+    NIGHT,
+    Answering,
+    publish_views,
+    release,
+    requests,
+    write_log,
+)
+from ranking_code import impure
+
+from forecache.errors import NotFoundError
+from forecache.monitoring.parity.report import ParityReport
+from forecache.monitoring.parity.run import parity, replay
+from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.realtime.release.folder import open_releases
+from forecache.settings import Settings
+from forecache.store import open_store
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture
+def answering(settings: Settings) -> Iterator[Answering]:
+    publish_views(settings)
+    release(settings)
+    found = Answering(settings)
+    yield found
+    found.close()
+
+
+def logged(answering: Answering, count: int = 30, **more: Any) -> list[dict[str, Any]]:
+    return [
+        answering.answer(body, at=ARRIVED + timedelta(seconds=number), **more)
+        for number, body in enumerate(requests(count))
+    ]
+
+
+def replayed(settings: Settings, **more: Any) -> ParityReport:
+    return replay(settings, "ranking", DAY, processes=0, **more)
+
+
+def test_answers_that_nothing_has_changed_are_equal_to_the_bit(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering)
+    write_log(settings, rows[:10])
+    write_log(settings, rows[10:])
+    report = replayed(settings)
+    found = report.found
+    assert (found.requests, found.equal, found.differ, found.by_model) == (30, 30, 0, 30), report.sentence
+    assert report.passed
+    assert {check.state for check in report.stores} == {"equal"}
+    assert set(found.features) == {"spend", "popularity", "log_price", "known"}
+    assert found.features["spend"].values == 30 * 8 == found.scores.values
+    logged_values = np.concatenate([np.frombuffer(row["features"], "<f4").reshape(-1, 4) for row in rows])
+    assert found.features["spend"].pairs == np.isfinite(logged_values[:, 0]).sum() < 30 * 8
+
+
+def one_bit(row: dict[str, Any], column: str, place: int) -> dict[str, Any]:
+    content = bytearray(row[column])
+    content[4 * place] ^= 1
+    return {**row, column: bytes(content)}
+
+
+def test_one_bit_of_a_feature_is_found_and_named(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering)
+    was = struct.unpack_from("<f", rows[17]["features"], 4 * 9)[0]
+    rows[17] = one_bit(rows[17], "features", 9)  # of the third candidate the second feature
+    write_log(settings, rows)
+    report = replayed(settings)
+    first = report.found.first[0]
+    assert (report.passed, report.found.differ, report.found.equal) == (False, 1, 29)
+    assert (first.request_id, first.kind, first.name, first.place) == ("r00017", "feature", "popularity", 2)
+    assert first.offline == f"0x{struct.unpack('<I', struct.pack('<f', was))[0]:08x} ({np.float32(was)!s})"
+    assert first.logged != first.offline
+    assert "r00017 of 2026-03-02T09:00:17.000000Z" in report.sentence
+    differences = report.found.features["popularity"]
+    assert (differences.mismatch, differences.missing, differences.extra) == (1, 0, 0)
+    assert 0 < differences.max_abs < 1e-6
+    assert differences.values == 30 * 8
+    assert report.found.features["spend"].mismatch == 0
+
+
+def test_one_bit_of_a_score_is_found_and_named(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering)
+    rows[3] = one_bit(rows[3], "scores", 5)
+    write_log(settings, rows)
+    report = replayed(settings)
+    first = report.found.first[0]
+    assert (report.found.differ, first.request_id, first.kind, first.place) == (1, "r00003", "score", 5)
+    assert report.found.scores.mismatch == 1
+    assert not any(each.mismatch for each in report.found.features.values())
+
+
+def test_missing_and_extra_values_are_counted(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering, 2)
+    matrix = np.frombuffer(rows[0]["features"], "<f4").reshape(8, 4).copy()
+    known = int(np.flatnonzero(np.isfinite(matrix[:, 1]))[0])
+    matrix[known, 1] = np.nan
+    unknown = np.flatnonzero(np.isnan(np.frombuffer(rows[1]["features"], "<f4").reshape(8, 4)[:, 1]))
+    other = np.frombuffer(rows[1]["features"], "<f4").reshape(8, 4).copy()
+    other[unknown, 1] = 1.0
+    write_log(settings, [{**rows[0], "features": matrix.tobytes()}, {**rows[1], "features": other.tobytes()}])
+    popularity = replayed(settings).found.features["popularity"]
+    assert (popularity.missing, popularity.extra, popularity.mismatch) == (1, len(unknown), 1 + len(unknown))
+
+
+def test_a_score_in_another_type_is_a_difference(settings: Settings, answering: Answering) -> None:
+    def widened(row: dict[str, Any]) -> dict[str, Any]:
+        scores = np.frombuffer(row["scores"], row["score_dtype"]).astype(np.float64)
+        return {**row, "scores": scores.tobytes(), "score_dtype": "float64"}
+
+    write_log(settings, list(map(widened, logged(answering, 3))))
+    report = replayed(settings)
+    assert report.found.differ == 3
+    assert report.found.first[0].kind == "score"
+    assert "float64" in report.found.first[0].logged
+    assert "float32" in report.found.first[0].offline
+
+
+@pytest.mark.parametrize("transform", [impure.counting, impure.clock], ids=["global state", "time"])
+def test_a_transform_that_depends_on_more_than_its_rows_is_named(settings: Settings, transform: Any) -> None:
+    publish_views(settings)
+    release(settings, transform)
+    answering = Answering(settings)
+    write_log(settings, logged(answering, 4))
+    answering.close()
+    report = replayed(settings)
+    assert report.found.differ == 4
+    assert {each.kind for each in report.found.first} == {"feature", "transform"}
+    assert {each.name for each in report.found.first if each.kind == "feature"} == {"known"}
+    again = next(each for each in report.found.first if each.kind == "transform")
+    assert (again.request_id, again.offline) == ("r00000", "others at each call")
+
+
+def test_a_transform_in_float64_where_the_log_has_float32_is_named(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering)
+    features = np.frombuffer(rows[5]["features"], "<f4").reshape(8, 4).copy()
+    price = np.array([each["price"] for each in json.loads(rows[5]["request"])["candidates"]])
+    features[:, 2] = np.log(price.astype(np.float32) + np.float32(1e-3))
+    write_log(settings, [*rows[:5], {**rows[5], "features": features.tobytes()}])
+    report = replayed(settings)
+    assert [(each.request_id, each.name) for each in report.found.first] == [("r00005", "log_price")]
+
+
+def test_a_look_up_by_another_key_is_named(settings: Settings, answering: Answering) -> None:
+    body = json.loads(requests(1)[0])
+    right, wrong = ({**body, "household_id": number} for number in (4, 5))
+    row = answering.answer(json.dumps(wrong).encode())
+    write_log(settings, [{**row, "request": json.dumps(right).encode()}])
+    report = replayed(settings)
+    first = report.found.first[0]
+    assert (first.kind, first.name) == ("feature", "spend")
+    assert str(np.float32(HOUSEHOLDS[4][0])) in first.offline
+    assert str(np.float32(HOUSEHOLDS[5][0])) in first.logged
+
+
+def test_a_store_file_that_was_changed_after_the_answers_is_found(settings: Settings, answering: Answering) -> None:
+    write_log(settings, logged(answering))
+    answering.close()
+    manifest = open_store(settings, "product").manifest(1)
+    file = open_store(settings, "product").layout.segment(manifest.segments[0].id) / "000.mdb"
+    content = file.read_bytes()
+    value = struct.pack("<f", np.float32(30 / 9))
+    assert content.count(value) == 1
+    file.write_bytes(content.replace(value, struct.pack("<f", 99.0)))
+    report = replayed(settings)
+    states = {check.version.name: check for check in report.stores}
+    assert states["product"].state == "differs"
+    assert "000.mdb" in states["product"].why
+    assert states["household"].state == "equal"
+    assert {each.name for each in report.found.first} == {"popularity"}
+    asked = [row for row in requests(30) if any(each["product_id"] == "p30" for each in json.loads(row)["candidates"])]
+    assert report.found.differ == len(asked) > 0
+
+
+def test_a_lake_that_no_longer_holds_what_was_published_is_found(settings: Settings, answering: Answering) -> None:
+    write_log(settings, logged(answering, 3))
+    table = DeltaTable(settings.table_uri("features_product"))
+    changed = table.to_pyarrow_table()
+    place = changed.schema.get_field_index("popularity")
+    values = changed["popularity"].to_numpy().copy()
+    values[0] += 1
+    stored = changed.set_column(place, "popularity", pa.array(values)).drop_columns(["as_of"])
+    (path,) = (Path(settings.table_uri("features_product")) / each for each in file_paths(table))
+    entry = Path(settings.table_uri("features_product")) / "_delta_log" / f"{0:020}.json"
+    was = path.stat().st_size
+    pq.write_table(stored, path)
+    entry.write_text(entry.read_text().replace(f'"size":{was}', f'"size":{path.stat().st_size}'))
+    report = replayed(settings)
+    assert report.found.differ == 0
+    assert not report.passed
+    assert "product version 1 holds 60 rows with the content hash" in report.sentence
+
+
+def file_paths(table: DeltaTable) -> list[str]:
+    return [unquote(path) for path in pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()]
+
+
+def test_removed_versions_are_read_from_the_lake(settings: Settings, answering: Answering) -> None:
+    write_log(settings, logged(answering))
+    answering.close()
+    for number in range(1, 7):
+        publish_views(settings, night=NIGHT + timedelta(days=number), shift=float(number))
+    assert 1 not in open_store(settings, "product").version_numbers()
+    report = replayed(settings)
+    assert {check.state for check in report.stores} == {"removed"}
+    assert (report.found.equal, report.found.differ) == (30, 0), report.sentence
+    assert report.passed
+
+
+def test_a_vacuumed_table_is_told_and_never_counted_as_equal(settings: Settings, answering: Answering) -> None:
+    write_log(settings, logged(answering))
+    answering.close()
+    for number in range(1, 7):
+        publish_views(settings, night=NIGHT + timedelta(days=number), shift=float(number))
+    shutil.rmtree(settings.table_uri("features_product"))
+    report = replayed(settings)
+    assert (report.found.equal, report.found.differ) == (0, 0)
+    assert report.found.not_recomputed["version"] == 30
+    assert "30: a store has removed the version" in report.sentence
+
+
+def test_a_release_that_is_gone_or_another_is_told(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering, 4)
+    rows[0] |= {"model_version": 7}
+    rows[1] |= {"arrived_at": datetime(2026, 2, 1, tzinfo=timezone.utc)}
+    rows[2] |= {"release": 9}
+    write_log(settings, rows)
+    report = replayed(settings)
+    assert (report.found.equal, report.found.not_recomputed["release"]) == (1, 3)
+    shutil.rmtree(open_releases(settings, "ranking").release(1))
+    report = replayed(settings)
+    assert (report.found.equal, report.found.not_recomputed["release"]) == (0, 4)
+
+
+def test_ages_are_those_of_the_time_of_the_request(settings: Settings) -> None:
+    publish_views(settings)
+    capped = tuple(
+        type(each)(**{**vars(each), "max_age_h": 240_000.0 if each.view == "product" else 1e9}) for each in LOOKUPS
+    )
+    release(settings, lookups=capped)
+    answering = Answering(settings)
+    rows = logged(answering, 6)
+    product = answering.versions["product"]
+    product.age_s = 240_001 * 3600
+    product.valid_until = float("inf")
+    old = [answering.answer(body, at=ARRIVED + timedelta(hours=1)) for body in requests(12)[6:]]
+    for row in old:
+        next(each for each in row["stores"] if each["name"] == "product")["age_s"] = product.age_s
+    answering.close()
+    assert all(np.isnan(np.frombuffer(row["features"], "<f4").reshape(8, 4)[:, 1]).all() for row in old)
+    write_log(settings, [*rows, *old])
+    report = replayed(settings)
+    assert (report.found.equal, report.found.differ) == (12, 0), report.sentence
+
+
+def test_lower_rungs_are_computed_again_from_their_stores(settings: Settings) -> None:
+    publish_views(settings)
+    ladder = (LastNight(Stored("product", ("product_id",), "popularity")), OrderGiven())
+    release(settings, ladder=ladder)
+    answering = Answering(settings)
+    rows = logged(answering, 6)
+    lower = [answering.answer(body, why="deadline") for body in requests(14)[6:]]
+    answering.path.fails = True
+    failed = [answering.answer(body) for body in requests(16)[14:]]
+    answering.close()
+    assert {row["rung"] for row in lower} == {"last_night", "order_given"}
+    assert any(row["rungs"] for row in lower)
+    write_log(settings, [*rows, *lower])
+    report = replayed(settings)
+    assert (report.found.equal, report.found.differ) == (14, 0), report.sentence
+    scores = np.frombuffer(lower[0]["scores"], np.float64).copy()
+    scores[np.flatnonzero(~np.isnan(scores))[0]] += 1e-9
+    write_log(settings, [{**lower[0], "request_id": "wrong", "scores": scores.tobytes()}, *failed])
+    report = replayed(settings)
+    assert [(each.request_id, each.kind) for each in report.found.first] == [("wrong", "score")]
+    # Their features came from households, and the log of an answer without the model's names no such version.
+    assert report.found.not_recomputed["not logged"] == 2
+
+
+def test_the_results_of_a_day_are_replaced_by_a_second_run(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering)
+    write_log(settings, [one_bit(rows[0], "scores", 1), *rows[1:]])
+    result = parity(settings, "ranking", processes=0)
+    assert result.nights == (DAY,)
+    assert not result.details["passed"]
+    parity(settings, "ranking", DAY, processes=0)
+    table = DeltaTable(settings.table_uri("parity_ranking")).to_pyarrow_table().to_pylist()
+    assert {row["day"] for row in table} == {DAY}
+    by_kind = {kind: [row for row in table if row["kind"] == kind] for kind in {row["kind"] for row in table}}
+    assert {kind: len(some) for kind, some in by_kind.items()} == {"requests": 1, "feature": 4, "score": 1, "store": 2}
+    (told,) = by_kind["requests"]
+    assert (told["compared"], told["mismatch"]) == (30, 1)
+    assert json.loads(told["details"])["first"][0]["request_id"] == "r00000"
+
+
+def test_worker_processes_and_a_sample_find_the_same(settings: Settings, answering: Answering) -> None:
+    rows = logged(answering, 40)
+    rows[31] = one_bit(rows[31], "features", 0)
+    for start in range(0, 40, 10):
+        write_log(settings, rows[start : start + 10])
+    alone = replayed(settings)
+    import forecache.monitoring.parity.run as run
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "_INLINE_ROWS", 0)
+        together = replay(settings, "ranking", DAY, processes=2)
+    assert together.details() == alone.details()
+    half = replayed(settings, sample=0.5)
+    assert 0 < half.found.requests < 40
+    assert half.found.requests == half.found.equal + half.found.differ
+
+
+def test_a_model_without_a_log_is_named(settings: Settings) -> None:
+    with pytest.raises(NotFoundError, match="request_log_ranking"):
+        parity(settings, "ranking", date(2026, 3, 1))
