@@ -26,12 +26,13 @@ from logged_answers import (
     requests,
     write_log,
 )
-from ranking_code import impure
+from ranking_code import impure, transforms
 
 from forecache.errors import NotFoundError
 from forecache.monitoring.parity.report import ParityReport
 from forecache.monitoring.parity.run import parity, replay
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
 from forecache.store import open_store
@@ -295,6 +296,28 @@ def test_lower_rungs_are_computed_again_from_their_stores(settings: Settings) ->
     assert [(each.request_id, each.kind) for each in report.found.first] == [("wrong", "score")]
     # Their features came from households, and the log of an answer without the model's names no such version.
     assert report.found.not_recomputed["not logged"] == 2
+
+
+def test_one_value_of_a_request_without_candidates_is_computed_again(settings: Settings) -> None:
+    publish_views(settings)
+    release(
+        settings, transforms.fraud, features=("amount", "spend"), candidates=None, lookups=LOOKUPS[:1], on_nan="accept",
+        request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)),
+        warmup=[b'{"household_id": 1, "amount": 2.5}'],
+    )  # fmt: skip
+    answering = Answering(settings)
+    amounts = (0.1, float("nan"), float("-inf"), -0.0, 1e300)
+    asked = [
+        answering.served.parser.of_values({"household_id": number, "amount": amount, "request_id": f"r{number}"}, None)
+        for number, amount in enumerate(amounts)
+    ]
+    rows = [answering.answer(each) for each in asked]
+    rows.append(answering.answer(asked[0], why="deadline", request_id="late"))
+    answering.close()
+    assert {row["rung"] for row in rows} == {"model", "default"}
+    write_log(settings, rows)
+    report = replayed(settings)
+    assert (report.found.equal, report.found.differ) == (6, 0), report.sentence
 
 
 def test_the_results_of_a_day_are_replaced_by_a_second_run(settings: Settings, answering: Answering) -> None:

@@ -22,6 +22,7 @@ from forecache.realtime.answer.model_path import Failed
 from forecache.realtime.answer.render import lowest
 from forecache.realtime.deadline.clock import Clock
 from forecache.realtime.log.record import TIMES, schema, table_of
+from forecache.realtime.log.request import body_of
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract, Release
@@ -139,9 +140,11 @@ class Answering:
         self.served: Served = serve_release(self.loaded, self.path, self.versions, cast(ModelCells, None))
         self.engine = Engine(self.versions)
 
-    def answer(self, body: bytes, *, at: datetime = ARRIVED, why: str = "", **changes: Any) -> dict[str, Any]:
+    def answer(
+        self, asked: bytes | ParsedRequest, *, at: datetime = ARRIVED, why: str = "", **changes: Any
+    ) -> dict[str, Any]:
         """The row of an answer; `changes` are columns that are logged otherwise."""
-        parsed = self.served.parser.parse(body)
+        parsed = self.served.parser.parse(asked) if isinstance(asked, bytes) else asked
         self.path.features = None
         answered = self.engine.answer_now(self.served, parsed, _clock(), Times(), why=why)
         ages = {name: int(at.timestamp() - each.manifest.as_of_end.timestamp()) for name, each in answered.used.items()}
@@ -176,7 +179,7 @@ def row_of(
         "arrived_at": at,
         "day": at.date(),
         "key": "",
-        "request": parsed.body,
+        "request": parsed.body or body_of(release, parsed),
         "items": parsed.length,
         "release": release.number,
         "model_version": release.model.version,

@@ -10,8 +10,9 @@ import xxhash
 from forecache.errors import ForecacheError
 from forecache.lake.delta.files import place_of
 from forecache.monitoring.parity.found import Found
-from forecache.monitoring.parity.group import Group, Logged, Replayed
-from forecache.monitoring.parity.versions import Kept, StoreVersion, Versions, versions_of
+from forecache.monitoring.parity.group import Group
+from forecache.monitoring.parity.replayed import Logged, Replayed
+from forecache.monitoring.parity.versions import Kept, NamedStores, StoreVersion, Versions
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
@@ -59,6 +60,7 @@ class Replay:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.versions = Versions(job.settings, job.kept)
+        self._named = NamedStores()
         self._releases: dict[int, Replayed | None] = {}
 
     def compare(self, piece: Piece) -> Found:
@@ -77,13 +79,14 @@ class Replay:
 
     def _compare_batch(self, batch: "pa.RecordBatch", found: Found) -> None:
         arrived = batch.column("arrived_at").cast("int64").to_pylist()
-        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "arrived_at"}
+        named = self._named.of(batch.column("stores"))
+        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name not in ("arrived_at", "stores")}
         groups: dict[tuple[int, int, tuple[StoreVersion, ...]], list[Logged]] = {}
         for place, values in enumerate(zip(*columns.values(), strict=True)):
             row = dict(zip(columns, values, strict=True))
             if self._is_sampled(row["request_id"]):
-                stores, ages = versions_of(row["stores"])
-                key = (row["release"], row["model_version"], tuple(sorted(stores)))
+                stores, ages = named[place]
+                key = (row["release"], row["model_version"], stores)
                 groups.setdefault(key, []).append(Logged(row, arrived[place], ages))
         for (number, model_version, stores), answers in groups.items():
             found.requests += len(answers)

@@ -1,62 +1,22 @@
 """Logged answers of one release at the same versions of its stores, computed again and compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from forecache.errors import ForecacheError, InputError
 from forecache.monitoring.parity.found import Difference, Found, first_place
 from forecache.monitoring.parity.lookups import LookedUp, age_of, look_up
+from forecache.monitoring.parity.replayed import Logged, Replayed
 from forecache.monitoring.parity.rungs import compare_rungs
 from forecache.monitoring.parity.versions import Held, StoreVersion, Versions
-from forecache.pipeline.realtime.building import Columns
 from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import MODEL
-from forecache.realtime.answer.rungs import rungs_of
-from forecache.realtime.log.request import parse_logged
-from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parse import RequestParser
-from forecache.realtime.request.parsed import ParsedRequest
 
+_LOGGED_LATER_S = 2
+"""An age is that of a look-up, or at most so much more."""
 _TWICE_EVERY = 16
 """Of so many requests the transform of one is called twice: it has to return the same."""
-
-
-class Replayed:
-    """A release that computes its logged answers again.
-
-    Attributes:
-        rungs: Of its ladder below the model.
-    """
-
-    def __init__(self, loaded: LoadedRelease) -> None:
-        self.loaded = loaded
-        self.parser = RequestParser(loaded.release)
-        self.rungs = rungs_of(loaded.release.ladder)
-
-    def parse(self, body: bytes) -> ParsedRequest:
-        return parse_logged(self.parser, self.loaded.release, body)
-
-
-@dataclass(slots=True)
-class Logged:
-    """A logged answer as a comparison needs it; columns of the same names are those of the log.
-
-    Attributes:
-        ages_s: Of the versions, by their store's name.
-        parsed: The request, read again; None where the reader did not read it either.
-    """
-
-    row: Mapping[str, Any]
-    arrived_us: int
-    ages_s: Mapping[str, int]
-    parsed: ParsedRequest | None = None
-
-    def difference(self, kind: str, name: str = "", place: int = 0, logged: str = "", offline: str = "") -> Difference:
-        row = self.row
-        return Difference(self.arrived_us, row["request_id"], row["release"], kind, name, place, logged, offline)
 
 
 class Group:
@@ -74,7 +34,8 @@ class Group:
 
     def compare(self, answers: Sequence[Logged]) -> None:
         """Compare every answer, and count each exactly once."""
-        with_features, others = [], []
+        with_features: list[Logged] = []
+        others: list[Logged] = []
         for each in answers:
             if self._read(each):
                 (others if each.row["features"] is None else with_features).append(each)
@@ -117,11 +78,10 @@ class Group:
                 return
             held[contract.called] = rows
         answers, looked_up = self._looked_up(answers, held)
-        finite = np.zeros(len(self._release.features), np.int64)
-        rows_equal = 0
+        equal: list[np.ndarray] = []
         # In another order than they were answered in: what one request leaves behind shows in the next.
         for place, each in reversed(list(enumerate(answers))):
-            features, scores, failure = self._recomputed(
+            features, scores, failure = self._replayed.recompute(
                 each, {name: of.of(place) for name, of in looked_up.items()}, twice=place % _TWICE_EVERY == 0
             )
             if failure is not None:
@@ -130,15 +90,18 @@ class Group:
             assert features is not None
             self._found.by_model += 1
             content = each.row["features"]
+            if features.tobytes() != content and self._is_near_a_limit(each):
+                features, scores = self._a_moment_younger(each, held, features, scores)
             if features.tobytes() == content:
-                finite += np.isfinite(features).sum(0)
-                rows_equal += len(features)
+                equal.append(features)
                 self._settle(each, scores)
             else:
                 self._differs(each, self._features_differ(each, features, content))
                 self._add_scores(each, scores)
-        for number, name in enumerate(self._release.features):
-            self._found.feature(name).add_equal(rows_equal, int(finite[number]))
+        together = np.concatenate(equal) if equal else np.empty((0, len(self._release.features)), np.float32)
+        finite = np.isfinite(together).sum(0).tolist()
+        for name, count in zip(self._release.features, finite, strict=True):
+            self._found.feature(name).add_equal(len(together), count)
 
     def _looked_up(
         self, answers: Sequence[Logged], held: Mapping[str, Held]
@@ -164,27 +127,26 @@ class Group:
             return False
         return True
 
-    def _recomputed(
-        self, each: Logged, found: Mapping[str, tuple[np.ndarray, np.ndarray]], *, twice: bool
-    ) -> tuple[np.ndarray | None, np.ndarray | None, Difference | None]:
-        """(features, scores, what failed): scores are None where the model gave none when the answer was made."""
-        loaded, parsed = self._replayed.loaded, each.parsed
-        assert parsed is not None
-        part = "transform"
-        try:
-            views = {name: matrix for name, (matrix, _) in found.items()}
-            known = {name: rows for name, (_, rows) in found.items()}
-            columns = Columns(parsed.length, parsed.columns)
-            features = loaded.features_of(loaded.builder.rows(columns, views, known))
-            if twice and features.tobytes() != loaded.features_of(loaded.builder.rows(columns, views, known)).tobytes():
-                return None, None, each.difference("transform", logged="features", offline="others at each call")
-            if each.row["why"]:
-                return features, None, None
-            part = "model"
-            scores = loaded.scores_of(features)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the project: it may raise anything
-            return None, None, each.difference(part, logged="an answer", offline=f"{type(error).__name__}: {error}")
-        return features, scores if scores.dtype.char in "fd" else scores.astype(np.float64), None
+    def _is_near_a_limit(self, each: Logged) -> bool:
+        """Whether a version became too old for a look-up about when the request was answered."""
+        return any(
+            contract.max_age_h is not None
+            and 0 < age_of(each.ages_s, contract.view) - contract.max_age_h * 3600 <= _LOGGED_LATER_S
+            for contract in self._release.lookups
+        )
+
+    def _a_moment_younger(
+        self, each: Logged, held: Mapping[str, Held], features: np.ndarray, scores: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features and scores with the ages before the limit: ages are logged after the answer, in whole seconds."""
+        younger = Logged(
+            each.row, each.arrived_us, {name: age - _LOGGED_LATER_S for name, age in each.ages_s.items()}, each.parsed
+        )
+        found = {name: of.of(0) for name, of in self._look_ups([younger], held)}
+        again, scores_again, failure = self._replayed.recompute(younger, found, twice=False)
+        if failure is None and again is not None and again.tobytes() == each.row["features"]:
+            return again, scores_again
+        return features, scores
 
     def _features_differ(self, each: Logged, features: np.ndarray, content: bytes) -> Difference:
         """Add the features of a request that differ to the figures; the first difference."""

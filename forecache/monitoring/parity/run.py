@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from forecache.errors import ForecacheError, NotFoundError
+from forecache.errors import ForecacheError, InputError, NotFoundError
 from forecache.lake.delta.commit import Target
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
@@ -21,7 +21,7 @@ from forecache.monitoring.parity.chunk import Job, Piece, close, compare_piece
 from forecache.monitoring.parity.found import Found
 from forecache.monitoring.parity.report import ParityReport, rows_of, schema
 from forecache.monitoring.parity.stores import StoreCheck, check_store
-from forecache.monitoring.parity.versions import StoreVersion, versions_of
+from forecache.monitoring.parity.versions import StoreVersion, distinct_versions
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.results import Progress, StageResult, no_progress
@@ -183,19 +183,13 @@ def _check_stores(logged: _Day, pieces: Sequence[Piece], folder: Path, pool: Poo
 
 def _named_by(logged: _Day, piece: Piece) -> tuple[set[int], set[StoreVersion]]:
     """The releases and the versions that the answers of a piece name."""
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     filesystem = place_of(logged.settings, table_of(logged.name)).open()
     with filesystem.open_input_file(piece.path) as source:
         rows = pq.ParquetFile(source).read_row_group(piece.row_group, ["release", "stores"], use_threads=False)
-    stores = rows["stores"].combine_chunks().flatten()
-    fields = [field.name for field in stores.type if field.name != "age_s"]
-    flat = pa.table({name: stores.field(name) for name in fields})
-    distinct: list[dict[str, Any]] = flat.group_by(fields).aggregate([]).to_pylist()
-    named, _ = versions_of([{**each, "age_s": 0} for each in distinct])
-    return set(pc.unique(rows["release"]).to_pylist()), set(named)
+    return set(pc.unique(rows["release"]).to_pylist()), distinct_versions(rows["stores"].combine_chunks())
 
 
 def _contracts(logged: _Day, releases: set[int]) -> dict[str, set[str]]:
@@ -226,6 +220,15 @@ def _write(settings: Settings, report: ParityReport, run_id: str) -> int:
     return committed.version
 
 
-def yesterday() -> date:
-    """The last whole day in UTC."""
-    return datetime.now(timezone.utc).date() - timedelta(days=1)
+def day_of(text: str) -> date:
+    """A date that was configured, or yesterday in UTC, the last whole day of a log.
+
+    Raises:
+        InputError: It is no date.
+    """
+    if not text:
+        return datetime.now(timezone.utc).date() - timedelta(days=1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"The configured day {text!r} is no date.", remedy="Write it like 1998-06-30.") from None

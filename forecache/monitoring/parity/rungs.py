@@ -5,12 +5,13 @@ rung of each candidate and the order that follow from it are compared.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from forecache.monitoring.parity.differences import shown
 from forecache.monitoring.parity.found import Difference
+from forecache.monitoring.parity.replayed import Logged, Replayed
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered
@@ -19,13 +20,10 @@ from forecache.realtime.answer.render import lowest
 from forecache.realtime.answer.rungs import Rung
 from forecache.realtime.request.parsed import ParsedRequest
 
-if TYPE_CHECKING:
-    from forecache.monitoring.parity.group import Logged, Replayed
-
 
 def compare_rungs(
-    each: "Logged",
-    replayed: "Replayed",
+    each: Logged,
+    replayed: Replayed,
     answers: Mapping[str, Answers | None],
     scores: np.ndarray | None,
 ) -> Difference | str | None:
@@ -70,7 +68,7 @@ def _answered(
         return None
 
 
-def _unread(each: "Logged", rung: Rung) -> Difference | str | None:
+def _unread(each: Logged, rung: Rung) -> Difference | str | None:
     """The answer to a request of which nothing but the names of the candidates was read."""
     row = each.row
     if row["rung"] != rung.name:
@@ -80,7 +78,7 @@ def _unread(each: "Logged", rung: Rung) -> Difference | str | None:
     return None if content == row["scores"] else each.difference("score", logged="others", offline="the last rung's")
 
 
-def _difference(each: "Logged", answered: Answered) -> Difference | None:
+def _difference(each: Logged, answered: Answered) -> Difference | None:
     row = each.row
     rungs = list(answered.rungs) or None
     rung = answered.rung or lowest(answered.rungs)
@@ -98,7 +96,7 @@ def _difference(each: "Logged", answered: Answered) -> Difference | None:
     return None
 
 
-def _scores_differ(each: "Logged", scores: np.ndarray) -> Difference | None:
+def _scores_differ(each: Logged, scores: np.ndarray) -> Difference | None:
     content, kind = each.row["scores"], each.row["score_dtype"]
     if kind != scores.dtype.name or len(content) != scores.nbytes:
         # An answer of one rung is logged in the type that its scores were joined in.

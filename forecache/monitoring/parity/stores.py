@@ -65,7 +65,7 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
     if (content.rows, content.content_hash) != (manifest.rows, manifest.content_hash):
         return StoreCheck(
             wanted, "differs",
-            f"{wanted.title} holds {manifest.rows:,} rows with the content hash {manifest.content_hash}, and the lake's "
+            f"{wanted.title} holds {manifest.rows:,} rows with the content hash {manifest.content_hash}, and "
             f"{wanted.table} at Delta version {wanted.delta_version} {content.rows:,} with {content.content_hash}.",
             content.rows,
         )  # fmt: skip

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.errors import DamagedError, NotFoundError, UnavailableError
 from forecache.monitoring.parity.lake_rows import LakeRows
@@ -149,11 +151,33 @@ def like(store: Store, contract: str) -> Manifest | None:
     return found[-1] if found else None
 
 
-def versions_of(stores: Sequence[Mapping[str, Any]] | None) -> tuple[tuple[StoreVersion, ...], dict[str, int]]:
-    """What a record's `stores` name, and the age of each by its name, in seconds at the time of the request."""
-    listed = stores or ()
-    names = ("name", "version", "as_of", "store", "table", "delta_version")
-    return (
-        tuple(StoreVersion(**{name: each[name] for name in names}) for each in listed),
-        {each["name"]: each["age_s"] for each in listed},
-    )
+_NAMED = ("name", "version", "as_of", "store", "table", "delta_version")
+
+
+class NamedStores:
+    """What records name of stores: each set of versions is made once, as records repeat them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[StoreVersion, ...]] = {}
+
+    def of(self, column: pa.ListArray) -> list[tuple[tuple[StoreVersion, ...], dict[str, int]]]:
+        """For each record its versions, by their names, and the age of each at the time of the request, in seconds."""
+        flat = column.flatten()
+        rows = list(zip(*(flat.field(name).to_pylist() for name in _NAMED), strict=True))
+        ages = flat.field("age_s").to_pylist()
+        ends = np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)).tolist()
+        found, start = [], 0
+        for end in ends:
+            some = tuple(rows[start:end])
+            if some not in self._known:
+                self._known[some] = tuple(sorted(StoreVersion(*each) for each in some))
+            found.append((self._known[some], {row[0]: age for row, age in zip(some, ages[start:end], strict=True)}))
+            start = end
+        return found
+
+
+def distinct_versions(column: pa.ListArray) -> set[StoreVersion]:
+    """All versions that records name."""
+    flat = column.flatten()
+    named = pa.table({name: flat.field(name) for name in _NAMED}).group_by(list(_NAMED)).aggregate([])
+    return {StoreVersion(**each) for each in named.to_pylist()}

@@ -1,0 +1,72 @@
+"""A release that computes its logged answers again, one request at a time, as it answered them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forecache.monitoring.parity.found import Difference
+from forecache.pipeline.realtime.building import Columns
+from forecache.realtime.answer.rungs import rungs_of
+from forecache.realtime.log.request import parse_logged
+from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.parsed import ParsedRequest
+
+
+@dataclass(slots=True)
+class Logged:
+    """A logged answer as a comparison needs it; columns of the same names are those of the log.
+
+    Attributes:
+        ages_s: Of the versions, by their store's name.
+        parsed: The request, read again; None where the reader did not read it either.
+    """
+
+    row: Mapping[str, Any]
+    arrived_us: int
+    ages_s: Mapping[str, int]
+    parsed: ParsedRequest | None = None
+
+    def difference(self, kind: str, name: str = "", place: int = 0, logged: str = "", offline: str = "") -> Difference:
+        row = self.row
+        return Difference(self.arrived_us, row["request_id"], row["release"], kind, name, place, logged, offline)
+
+
+class Replayed:
+    """A release that computes its logged answers again.
+
+    Attributes:
+        rungs: Of its ladder below the model.
+    """
+
+    def __init__(self, loaded: LoadedRelease) -> None:
+        self.loaded = loaded
+        self.parser = RequestParser(loaded.release)
+        self.rungs = rungs_of(loaded.release.ladder)
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        return parse_logged(self.parser, self.loaded.release, body)
+
+    def recompute(
+        self, each: Logged, found: Mapping[str, tuple[np.ndarray, np.ndarray]], *, twice: bool
+    ) -> tuple[np.ndarray | None, np.ndarray | None, Difference | None]:
+        """(features, scores, what failed): scores are None where the model gave none when the answer was made."""
+        loaded, parsed = self.loaded, each.parsed
+        assert parsed is not None
+        part = "transform"
+        try:
+            views = {name: matrix for name, (matrix, _) in found.items()}
+            known = {name: rows for name, (_, rows) in found.items()}
+            columns = Columns(parsed.length, parsed.columns)
+            features = loaded.features_of(loaded.builder.rows(columns, views, known))
+            if twice and features.tobytes() != loaded.features_of(loaded.builder.rows(columns, views, known)).tobytes():
+                return None, None, each.difference("transform", logged="features", offline="others at each call")
+            if each.row["why"]:
+                return features, None, None
+            part = "model"
+            scores = loaded.scores_of(features)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the project: it may raise anything
+            return None, None, each.difference(part, logged="an answer", offline=f"{type(error).__name__}: {error}")
+        return features, scores if scores.dtype.char in "fd" else scores.astype(np.float64), None
