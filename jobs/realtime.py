@@ -5,6 +5,7 @@ import dagster as dg
 from assets.candidate import build_candidate
 from assets.examples import build_asked_training_set
 from assets.model import build_model, registered_model
+from assets.parity import build_parity
 from assets.published import published_name
 from assets.released import build_released, released_name, views_together
 from forecache.pipeline import Realtime, RegisteredModel, TorchModel
@@ -14,6 +15,7 @@ from jobs.common import AssetJob, newest_night_schedule
 from jobs.delivered import build_delivered_sensors
 from jobs.full import full_job_name
 from jobs.nightly import nightly_job_name
+from jobs.parity import build_parity_job, build_parity_schedule
 from jobs.training import build_training_schedule, training_job_name, training_selection
 from jobs.tuning import build_tuning_job
 
@@ -57,16 +59,27 @@ def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
     ]
 
 
+def parity_definitions(realtime: Realtime) -> dg.Definitions:
+    """The comparison of logged answers, where the model has a log."""
+    if realtime.log is None:
+        return dg.Definitions()
+    job = build_parity_job(realtime)
+    return dg.Definitions(
+        assets=[build_parity(realtime)], jobs=[job], schedules=[build_parity_schedule(realtime, job)]
+    )  # fmt: skip
+
+
 def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     """The assets, jobs and schedules of a real-time model; those of its views are defined once for all their users."""
     pipeline, nightly = realtime.training_pipeline, build_asked_nightly_job(realtime)
     about = f"{realtime.schedule.cron} ({realtime.schedule.time_zone}): what {realtime.name} looks up, and its release."
-    defined = dg.Definitions(
+    own = dg.Definitions(
         assets=[build_released(realtime)],
         jobs=[nightly],
         schedules=[newest_night_schedule(realtime, nightly, description=about)] if realtime.all_sources else [],
         sensors=build_delivered_sensors(realtime, nightly),
     )
+    defined = dg.Definitions.merge(own, parity_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
         watched = dg.Definitions(assets=[registered_model(pipeline, realtime.model)])
         return dg.Definitions.merge(defined, watched)

@@ -1,0 +1,102 @@
+"""Parity: yesterday's logged answers, computed again from the lake's and the stores' side, are to be the same bits.
+
+Requests, versions, ages, features and scores come from the request log; releases, stores and lake give the rest. The
+figures of each day are rows of the table `parity_<model>`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets import checks
+from assets.metadata import markdown_table, stage_metadata
+from assets.released import released_name
+from assets.stage import Step, explained
+from forecache.pipeline import Realtime
+from forecache.results import StageResult
+from resources.settings import SettingsResource
+
+EQUAL = "answers_are_equal_to_the_bit"
+
+
+class ParityDay(dg.Config):
+    """Configuration of a parity run."""
+
+    day: str = Field("", description="Date in UTC (YYYY-MM-DD) whose answers are compared. Default: yesterday.")
+    sample: float = Field(1.0, gt=0, le=1, description="Share of the answers, by a hash of their request ids.")
+
+
+def parity_name(realtime: Realtime) -> str:
+    return f"parity_{realtime.name}"
+
+
+def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
+    """The parity of the logged answers of a real-time model."""
+    name = parity_name(realtime)
+
+    @dg.asset(
+        name=name,
+        deps=[released_name(realtime)],
+        description=__doc__,
+        group_name="monitoring",
+        kinds={"deltalake", "python"},
+        owners=[realtime.owner],
+        check_specs=[
+            dg.AssetCheckSpec(
+                EQUAL,
+                asset=name,
+                description="Features, scores, rungs and order of every answer that can be computed again, and the "
+                "content of every version that they name.",
+            )
+        ],
+    )
+    @explained
+    def parity_of(
+        context: dg.AssetExecutionContext, config: ParityDay, settings: SettingsResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        from forecache.monitoring.parity.run import day_of, parity
+
+        step = Step(context, settings.load())
+        result = step.run(parity, step.settings, realtime.name, day_of(config.day), sample=config.sample)
+        verdict = checks.Verdict(result.details["passed"], result.details["sentence"])
+        yield dg.MaterializeResult(
+            metadata={**stage_metadata(step.settings, result), **parity_view(result)},
+            check_results=[checks.result(name, EQUAL, verdict)],
+        )
+
+    return parity_of
+
+
+def parity_view(result: StageResult) -> dict[str, Any]:
+    """The figures of a day: what was compared, each feature, each version, and the first differences."""
+    details = result.details
+    counted = {name: details[name] for name in ("day", "requests", "equal", "differ")}
+    features = [
+        (name, *(each[figure] for figure in _FIGURES))
+        for name, each in [*details["features"].items(), ("(score)", details["scores"])]
+    ]
+    stores = [
+        (f"{each['name']} version {each['version']}", each["table"], each["delta_version"], each["state"], each["why"])
+        for each in details["stores"]
+    ]
+    first = [
+        (each["request_id"], each["arrived_at"], each["kind"], each["name"], each["place"], each["logged"],
+         each["offline"])
+        for each in details["first"]
+    ]  # fmt: skip
+    view: dict[str, Any] = {
+        **counted,
+        "verdict": details["sentence"],
+        "not_recomputed": sum(details["not_recomputed"].values()),
+        "features": markdown_table(("feature", *_FIGURES), features),
+        "stores": markdown_table(("version", "table", "Delta version", "state", "why"), stores),
+    }
+    if first:
+        columns = ("request", "arrived", "what", "of", "place", "logged", "offline")
+        view["first_differences"] = markdown_table(columns, first)
+    return view
+
+
+_FIGURES = ("compared", "mismatch", "missing", "extra", "mean_abs", "max_abs", "smape", "p99_abs")

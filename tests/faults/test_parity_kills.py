@@ -1,0 +1,84 @@
+"""The results of a day are in the table whole, those of before or the new ones, wherever their writer is killed."""
+
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from logged_answers import DAY, Answering, publish_views, release, requests, write_log
+
+from forecache.errors import ConflictError
+from forecache.monitoring.parity.run import parity
+from forecache.settings import Settings
+
+_SCRIPT = """
+import os, signal, sys
+from datetime import date
+from forecache import steps
+from forecache.monitoring.parity.run import parity
+from forecache.settings import load_settings
+
+def at(step):
+    if step == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+steps.lake_step.on_step = at
+parity(load_settings(home=sys.argv[1]), "ranking", date(2026, 3, 2), processes=1)
+"""
+
+
+def results(settings: Settings) -> list[dict[str, Any]]:
+    return DeltaTable(settings.table_uri("parity_ranking")).to_pyarrow_table().to_pylist()
+
+
+def summary(rows: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """(rows, requests compared, requests that differ); every kind is there once for each name."""
+    names = [(row["kind"], row["name"]) for row in rows]
+    assert len(names) == len(set(names)), names
+    (told,) = [row for row in rows if row["kind"] == "requests"]
+    assert json.loads(told["details"])["requests"] == told["compared"]
+    return len(rows), told["compared"], told["mismatch"]
+
+
+@pytest.mark.parametrize("step", ["file written", "decided", "committed"])
+def test_a_kill_leaves_the_results_of_before_or_the_new_ones(settings: Settings, step: str) -> None:
+    publish_views(settings)
+    release(settings)
+    answering = Answering(settings)
+    rows = [answering.answer(body) for body in requests(6)]
+    answering.close()
+    write_log(settings, rows[:5])
+    parity(settings, "ranking", DAY, processes=1)
+    before = summary(results(settings))
+    assert before == (8, 5, 0)
+    write_log(settings, [{**rows[5], "scores": rows[0]["scores"]}])
+    process = subprocess.run([sys.executable, "-c", _SCRIPT, str(settings.home_path), step], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert summary(results(settings)) == ((8, 6, 1) if step == "committed" else before)
+    parity(settings, "ranking", DAY, processes=1)
+    assert summary(results(settings)) == (8, 6, 1)
+
+
+def test_two_at_once_leave_one_set_of_results(settings: Settings) -> None:
+    publish_views(settings)
+    release(settings)
+    answering = Answering(settings)
+    write_log(settings, [answering.answer(body) for body in requests(6)])
+    answering.close()
+
+    def run(_: int) -> str:
+        script = _SCRIPT.replace("steps.lake_step.on_step = at", "")
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(settings.home_path), ""], check=False, capture_output=True, text=True
+        )
+        return "" if not done.returncode else done.stderr
+
+    with ThreadPoolExecutor(2) as both:
+        errors = [error for error in both.map(run, range(2)) if error]
+    assert all(ConflictError.__name__ in error for error in errors), errors
+    assert len(errors) < 2
+    assert summary(results(settings)) == (8, 6, 0)

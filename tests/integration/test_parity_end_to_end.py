@@ -1,0 +1,201 @@
+"""Parity of what a real reader answered and logged, from the command line and from Dagster."""
+
+import json
+import threading
+from datetime import datetime, timezone
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+from asked_project.views import SALES, household, product
+from deltalake import DeltaTable
+from log_support import commit_all, logged
+from logged_answers import LOOKUPS, Answering, publish_views, release, requests, write_log
+from ranking_code import transforms
+from reader_support import eventually, running_reader
+from release_support import FEATURES
+
+from assets.parity import EQUAL, build_parity
+from forecache.cli.main import main
+from forecache.monitoring.parity.run import replay
+from forecache.pipeline import (
+    Baseline,
+    Candidates,
+    EstimatorModel,
+    Examples,
+    Feature,
+    Gate,
+    Log,
+    Lookup,
+    OrderGiven,
+    Realtime,
+    RequestField,
+)
+from forecache.pipeline.realtime.ladder import LastNight, Stored
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store
+from jobs.parity import build_parity_job, build_parity_schedule
+from resources.settings import SettingsResource
+
+POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+LOG = Log("household_id")
+
+
+def _unused(*_: Any) -> Any:
+    raise AssertionError("parity calls no function of a declaration")
+
+
+declared = Realtime(
+    name="ranking",
+    request=(RequestField("household_id", "bigint"),),
+    candidates=Candidates((RequestField("product_id", "string"), RequestField("price", "double", default=1.0))),
+    lookups=(Lookup(household), Lookup(product)),
+    transform=transforms.rank,
+    features=tuple(map(Feature, FEATURES)),
+    model=EstimatorModel(_unused),
+    ladder=(OrderGiven(),),
+    examples=Examples((SALES,), _unused, label="taken", kind="ranking"),
+    gate=Gate("ndcg@5", {"ndcg@5": 0.3}, baseline=Baseline("spend")),
+    log=LOG,
+)
+
+
+def asked(url: str, bodies: list[bytes]) -> int:
+    """How many of the answers are the model's."""
+    by_model = 0
+    with httpx.Client(timeout=30) as http:
+        for body in bodies:
+            answer = http.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 200, answer.text
+            by_model += answer.json()["rung"] == "model"
+    return by_model
+
+
+@pytest.mark.slow
+def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(settings: Settings) -> None:
+    """Versions are removed and releases swapped while it answers; late answers and other protocols are among them."""
+    publish_views(settings)
+    common: dict[str, Any] = {
+        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 5000.0, "created_at": "",
+        "warmup": requests(3),
+    }  # fmt: skip
+    release(settings, **common)
+    bodies = requests(200)
+    with running_reader(settings, request_log_delay_s=0.2, wait=False, reader_workers=2) as reader:
+        reader.wait_until_ready(60)
+        assert eventually(lambda: asked(reader.url, bodies[:1]) == 1, 20)
+        stop = threading.Event()
+
+        def change() -> None:
+            for number in range(1, 6):
+                publish_views(settings, shift=float(number))
+                if number == 3:
+                    release(settings, runtime="lightgbm", version=2, **common)
+                if stop.wait(0.3):
+                    return
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        try:
+            by_model = 0
+            while changing.is_alive():
+                by_model += asked(reader.url, bodies)
+        finally:
+            stop.set()
+            changing.join()
+        with httpx.Client(timeout=30) as http:
+            for number in range(20):  # no time for the model, or for anything
+                http.post(
+                    f"{reader.url}/v1/ranking", content=bodies[number],
+                    headers={"content-type": "application/json", "x-deadline-ms": "0.05"},
+                )  # fmt: skip
+            request = json.loads(bodies[0])
+            rows = [{"household_id": request["household_id"], **each} for each in request["candidates"]]
+            told = http.post(f"{reader.url}/invocations?model=ranking", json={"dataframe_records": rows})
+            assert told.status_code == 200, told.text
+    commit_all(settings, "ranking")
+    rows = logged(settings, "ranking")
+    assert by_model > 200
+    assert len({row["release"] for row in rows}) == 2
+    assert 1 not in open_store(settings, "product").version_numbers()
+    found = replay(settings, "ranking", datetime.now(timezone.utc).date()).found
+    assert found.differ == 0, found.first[:3]
+    # Of a version that the store has removed, the lake has the features; what rungs read there counts as left out.
+    assert found.equal + sum(found.not_recomputed.values()) == found.requests == len(rows)
+    assert found.equal >= by_model
+    assert set(found.not_recomputed) <= {"version", "release", "unread"}
+    assert not found.not_recomputed["release"]
+
+
+def test_the_command_tells_and_ends_with_the_verdict(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    publish_views(settings)
+    release(settings)
+    answering = Answering(settings)
+    rows = [answering.answer(body) for body in requests(5)]
+    answering.close()
+    write_log(settings, rows)
+    assert main(["parity", "ranking", "--processes", "1"]) == 0
+    assert "All 5 requests that were computed again are equal to the bit." in capsys.readouterr().out
+    write_log(settings, [{**rows[0], "request_id": "turned", "scores": rows[1]["scores"]}])
+    assert main(["parity", "ranking", "--day", "2026-03-02", "--json"]) == 6
+    output, told = capsys.readouterr()
+    assert json.loads(output)["first"][0]["request_id"] == "turned"
+    assert "1 of 6 requests differ. Request turned of 2026-03-02T09:00:00.000000Z" in told
+    assert main(["parity", "unknown"]) == 3
+
+
+def test_the_asset_checks_a_day_and_shows_its_figures(settings: Settings) -> None:
+    publish_views(settings)
+    release(settings)
+    answering = Answering(settings)
+    rows = [answering.answer(body) for body in requests(5)]
+    answering.close()
+    write_log(settings, rows)
+    resource = SettingsResource(home=str(settings.home_path), project=settings.project)
+
+    def run() -> tuple[bool, dg.ExecuteInProcessResult]:
+        result = dg.materialize(
+            [build_parity(declared)],
+            resources={"settings": resource},
+            run_config={"ops": {"parity_ranking": {"config": {"day": "2026-03-02"}}}},
+        )
+        (check,) = result.get_asset_check_evaluations()
+        assert check.check_name == EQUAL
+        return check.passed, result
+
+    passed, result = run()
+    assert passed
+    (made,) = result.asset_materializations_for_node("parity_ranking")
+    assert made.metadata["equal"].value == 5
+    assert "| spend | 40 | 0 |" in made.metadata["features"].value
+    write_log(settings, [{**rows[0], "request_id": "turned", "scores": rows[1]["scores"]}])
+    passed, result = run()
+    assert not passed
+    (made,) = result.asset_materializations_for_node("parity_ranking")
+    assert "turned" in made.metadata["first_differences"].value
+    table = DeltaTable(settings.table_uri("parity_ranking")).to_pyarrow_table().to_pylist()
+    assert [row["compared"] for row in table if row["kind"] == "requests"] == [6]
+
+
+def test_a_day_without_answers_is_told(settings: Settings) -> None:
+    publish_views(settings)
+    release(settings)
+    answering = Answering(settings)
+    write_log(settings, [answering.answer(requests(1)[0])])
+    answering.close()
+    report = replay(settings, "ranking", datetime(2026, 3, 9, tzinfo=timezone.utc).date(), processes=1)
+    assert report.passed
+    assert report.sentence == "No request of 2026-03-09 is in the log."
+
+
+def test_a_model_with_a_log_has_a_job_and_a_schedule_of_its_own() -> None:
+    job = build_parity_job(declared)
+    schedule = build_parity_schedule(declared, job)
+    assert (job.name, schedule.cron_schedule, schedule.execution_timezone) == (
+        "parity_ranking_job", "30 0 * * *", "UTC",
+    )  # fmt: skip
+    assert load_settings().project
