@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +76,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime figures ## Measure everything; an hour: ARGS="--size hour"
+bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate figures ## Measure everything; an hour: ARGS="--size hour"
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
@@ -97,6 +97,10 @@ bench-features: setup ## Nights of windowed features: day tiles beside two other
 bench-realtime: setup ## Answers of real-time models beside other servers, under an open loop and under faults
 	@bash scripts/install_test_services.sh redis wrk balancers
 	@$(BIN)/python benchmarks/realtime.py $(ARGS)
+
+bench-operate: setup ## The request log's cost, parity of a million answers, and how soon a rollout stops
+	@bash scripts/install_test_services.sh wrk
+	@$(BIN)/python benchmarks/operate.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)

@@ -16,6 +16,7 @@ import history
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
 from _features import report as features
+from _operate import report as operate
 from _realtime import report as realtime
 from _recommend import report as recommend
 from _scoring import report as scoring
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "recommend": ("Recommendations", recommend.SECTIONS, recommend.rows_of),
     "features": ("Features", features.SECTIONS, features.rows_of),
     "realtime": ("Models in real time", realtime.SECTIONS, realtime.rows_of),
+    "operate": ("Operation of models in real time", operate.SECTIONS, operate.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench_ranking import faults
-from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
+from forecache.pipeline import Column, Feature, Features, FeatureView, Log, Publish, Source
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.lookup import Lookup
@@ -61,5 +61,6 @@ def realtime(name: str, model: Any, **others: Any) -> Realtime:
 
 
 network = realtime("network", RegisteredModel("models:/network@champion"))
+logged = realtime("logged", RegisteredModel("models:/network@champion"), log=Log("household_id"))
 trees = realtime("trees", RegisteredModel("models:/trees@champion"))
 faulty = realtime("faulty", FunctionModel(faults.model))
