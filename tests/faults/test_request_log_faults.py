@@ -140,13 +140,13 @@ def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_cou
         with Client(reader) as client:
             for _ in range(2):
                 before = len(client.answers)
-                assert eventually(lambda before=before: len(client.answers) > before + 200, 30)
+                assert eventually(lambda before=before: len(client.answers) > before + 100, 30)
                 assert eventually(lambda: all(map(bool, children(reader))), 30)
                 workers, committers = children(reader)
                 os.kill(min(committers), signal.SIGKILL)
                 os.kill(min(workers), signal.SIGKILL)
                 before = len(client.answers)
-                assert eventually(lambda before=before: len(client.answers) > before + 200, 30)
+                assert eventually(lambda before=before: len(client.answers) > before + 100, 30)
         assert set(client.statuses) <= {200, 503}  # a worker that comes after another one loads the model first
 
         def all_accounted_for() -> bool:
@@ -157,7 +157,7 @@ def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_cou
         assert eventually(all_accounted_for, 30)
         total = lost(reader)
     assert_each_is_logged_once(settings, client, total)
-    assert len(client.answers) > 800
+    assert len(client.answers) > 400
     assert total < 200
 
 
@@ -165,12 +165,10 @@ def lost(reader: RunningReader) -> float:
     return sum(figures(reader, "rows_lost_total").values())
 
 
-def test_a_reader_that_is_stopped_loses_nothing_although_its_lake_is_away(tmp_path: Path) -> None:
+def test_a_reader_that_is_stopped_without_a_committer_loses_nothing(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    (tmp_path / "lake").write_text("no folder")
-    with serving(settings) as reader, Client(reader) as client:
-        assert eventually(lambda: len(client.answers) > 300, 30)
-    (tmp_path / "lake").unlink()
+    with serving(settings, REQUEST_LOG_COMMITTER="off") as reader, Client(reader) as client:
+        assert eventually(lambda: len(client.answers) > 200, 30)
     assert_each_is_logged_once(settings, client, 0)
 
 

@@ -13,6 +13,7 @@ from forecache.pipeline import (
     Feature,
     Gate,
     LastNight,
+    Log,
     Lookup,
     OrderGiven,
     Realtime,
@@ -166,4 +167,5 @@ search = Realtime(
         OrderGiven(),
     ),
     deadline_ms=50.0,
+    log=Log("household"),
 )
