@@ -51,3 +51,8 @@ LOG_STEPS = ("frames written", "segment closed", "rows written", "rows committed
 """From an answer's bytes in the spool to its row in the lake."""
 
 log_step = Steps(*LOG_STEPS)
+ROLLOUT_STEPS = ("counted", "state written", "pointer moved", "marked")
+
+rollout_step = Steps(*ROLLOUT_STEPS)
+"""Of a look of the controller: requests counted, state replaced; at the end of a rollout also the pointer, by which the
+candidate answers all, or is marked as bad."""

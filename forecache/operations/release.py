@@ -9,6 +9,8 @@ from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.lake.code import code_version
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.lake.stage import Done, Stage
+from forecache.operations.rollout import start as rollouts
+from forecache.operations.rollout.controller import by_hand
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.models.applied import FunctionModel
@@ -46,21 +48,24 @@ def release(
     *,
     warmup: Sequence[bytes] = (),
     again: bool = False,
+    at_once: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
     """Write a release of the champion and of the declaration, where one of them has changed, and make it current.
 
-    A release that is kept here and has both is made current again instead.
+    A release that is kept here and has both is made current again instead. Where the declaration has a rollout, that is
+    begun, and makes it current at its end; `details["rollout"]` says which, or why not.
 
     Args:
         warmup: Requests in the reader's own JSON that it is proved and warmed with; none: those that the training has
             recorded, or one that is made up.
         again: Also where the same was rolled back.
+        at_once: It answers all requests at once, also where a rollout is declared or under way.
 
     Returns:
-        Skipped where the current release is of the same model and declaration, or one that is was rolled back, which
-        `details["rolled_back"]` names.
+        Skipped where the current release, or one that is rolled out already, is of the same model and declaration, or
+        one that is was rolled back, which `details["rolled_back"]` names.
 
     Raises:
         NotFoundError: There is no champion.
@@ -87,13 +92,20 @@ def release(
     )
     pointer = read_current(folder)
     known = _same(folder, pointer, inputs)
+    why_at_once = "It was asked for." if at_once else rollouts.why_at_once(folder, realtime)
     if known is not None and (known not in pointer.bad or not again):
-        skipped, rolled_back = known in (pointer.current, *pointer.bad), known in pointer.bad
-        if not skipped:  # an earlier champion is champion again
-            move_to(folder, known)
+        skipped = known in (pointer.current, *pointer.bad)
+        # An earlier champion may be champion again.
+        rollout = "" if skipped else rollouts.take_up(settings, folder, realtime, known, why_at_once)
+        if known == pointer.current:
+            rollouts.give_up(folder, f"Champion and declaration are those of release {known} again.")
         # Also where nothing has changed: an earlier push may have failed.
-        _push(settings, folder, f"Release {pointer.current if skipped else known} of {realtime.name} is current.")
-        return _result(realtime, known, model, started, skipped=skipped, rolled_back=rolled_back)
+        what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
+        _push(settings, folder, f"Release {known} of {realtime.name} is {what}.")
+        told = {"rolled_back": known} if known in pointer.bad else {}
+        return _result(
+            realtime, known, model, started, rollout, skipped=skipped or rollout == rollouts.UNDER_WAY, **told
+        )  # fmt: skip
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)
     requests = list(warmup) or recorded_requests(settings, realtime)
@@ -101,18 +113,23 @@ def release(
     draft = _draft(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
     prove(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
-    written = write_release(folder, draft, model=plan.payload, code=code, warmup=requests)
-    result = _result(realtime, written.number, model, started, skipped=False)
+    is_current = bool(why_at_once)
+    written = write_release(folder, draft, model=plan.payload, code=code, warmup=requests, current=is_current)
+    rollout = why_at_once or rollouts.take_up(settings, folder, realtime, written.number, "")
+    result = _result(realtime, written.number, model, started, rollout)
     Stage(settings, STAGE, realtime.name, run_id).record(
         {None: Done(0, result.details)}, {None: inputs}, result.seconds
     )
-    progress(f"release {written.number} of {realtime.name} is current", 1.0)
-    _push(settings, folder, f"Release {written.number} of {realtime.name} is current.")
+    what = "current" if why_at_once else "rolled out"
+    progress(f"release {written.number} of {realtime.name} is {what}", 1.0)
+    _push(settings, folder, f"Release {written.number} of {realtime.name} is {what}.")
     return result
 
 
-def roll_release_back(settings: Settings, name: str, number: int | None = None) -> ReleasePointer:
+def roll_release_back(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
     """Answer by an earlier release again; the one that was current, and those after it, do not come back by themselves.
+
+    A release that is rolled out is returned instead: the one before it answers still.
 
     Args:
         number: None: the newest before the current one that was not rolled back and is whole.
@@ -123,6 +140,9 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None) 
         NotEverywhereError: It is done here, and not on the remote.
     """
     folder = open_releases(settings, name)
+    if number is None and rollouts.rolling_out(folder) is not None:
+        by_hand(settings, name, "return", reason or "rolled back by hand")
+        return read_current(folder)
     pointer = read_current(folder)
     if number is None:
         number = _before(folder, pointer)
@@ -211,11 +231,11 @@ def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> 
 
 
 def _result(
-    realtime: Realtime, number: int, model: ModelVersion, started: float, *, skipped: bool, rolled_back: bool = False
-) -> StageResult:
-    details: dict[str, Any] = {"release": number, "model": {"name": model.name, "version": model.version}}
-    if rolled_back:
-        details["rolled_back"] = number
+    realtime: Realtime, number: int, model: ModelVersion, started: float, rollout: str, *, skipped: bool = False,
+    **more: Any,
+) -> StageResult:  # fmt: skip
+    told = {"rollout": rollout} if rollout and realtime.rollout is not None else {}
+    details = {"release": number, "model": {"name": model.name, "version": model.version}, **told, **more}
     return StageResult(STAGE, realtime.name, 0, time.perf_counter() - started, skipped=skipped, details=details)
 
 

@@ -38,6 +38,7 @@ from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.lookup import Lookup
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.pipeline.realtime.rollout import Guards, Outcome, Rollout
 from forecache.pipeline.realtime.rows import Rows
 from forecache.pipeline.recommenders.catalogue import Catalogue
 from forecache.pipeline.recommenders.recommender import RankingGate, Recommender
@@ -77,6 +78,7 @@ __all__ = [
     "FitRun",
     "FunctionModel",
     "Gate",
+    "Guards",
     "Label",
     "Labelled",
     "LastNight",
@@ -85,6 +87,7 @@ __all__ = [
     "Mailing",
     "Metric",
     "OrderGiven",
+    "Outcome",
     "Output",
     "Pipeline",
     "Publish",
@@ -96,6 +99,7 @@ __all__ = [
     "RegisteredModel",
     "RequestField",
     "Retraining",
+    "Rollout",
     "Rows",
     "Schedule",
     "Segment",

@@ -99,6 +99,7 @@ def make_release(
     ladder: tuple[Rung, ...] = (OrderGiven(),),
     version: int = 1,
     warmup: Sequence[bytes] = (),
+    current: bool = True,
     **declared: Any,
 ) -> Release:
     """Write a release of a model for `transform` and make it current; further arguments are fields of `Release`."""
@@ -123,7 +124,12 @@ def make_release(
         **declared,
     )
     return write_release(
-        open_releases(settings, name), release, model=payload, code=pack_code(code), warmup=warmup or [a_request()]
+        open_releases(settings, name),
+        release,
+        model=payload,
+        code=pack_code(code),
+        warmup=warmup or [a_request()],
+        current=current,
     )
 
 

@@ -11,7 +11,9 @@ from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError, DamagedError, NotFoundError
 
 if TYPE_CHECKING:
+    from forecache.pipeline import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
+    from forecache.results import StageResult
     from forecache.settings import Settings
 
 _NAME = click.argument("name", metavar="NAME")
@@ -19,22 +21,32 @@ ASSET = "released_"
 """What the asset of a real-time model's releases is called, before its name."""
 
 
-@command("release", examples="forecache release search\nforecache release search --again")
+@command(
+    "release",
+    examples="forecache release search\nforecache release search --again\nforecache release search --watch\n"
+    "forecache release search --now",
+)
 @_NAME
 @click.option("--again", is_flag=True, help="Also where the same was rolled back.")
-def release(name: str, again: bool) -> None:
+@click.option("--now", is_flag=True, help="Answer all requests by it at once, also where a rollout is declared.")
+@click.option("--watch", is_flag=True, help="Move its rollout on until it is over, as `forecache rollouts` does.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds between looks, to watch."
+)
+def release(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
     """Release the real-time model NAME: champion, transform and feature contracts, which answer requests as one unit.
 
     Nothing is done where the current release is of the same model and declaration. Readers here take it up within a
-    second; with a remote, replicas pull it.
+    second; with a remote, replicas pull it. Where the declaration has `rollout` and `log`, it takes over in steps.
     """
     from forecache.operations.release import release as make
+    from forecache.operations.rollout.start import BEGUN, UNDER_WAY
     from forecache.pipeline import load_realtime
 
     current = settings()
     declared = load_realtime(current, name)
     with StageProgress() as progress:
-        result = make(current, declared, again=again, progress=progress.update)
+        result = make(current, declared, again=again, at_once=now, progress=progress.update)
     number = result.details["release"]
     if "rolled_back" in result.details:
         raise CheckError(
@@ -46,17 +58,57 @@ def release(name: str, again: bool) -> None:
     if wants_json():
         print_json(stage_dict(result))
         return
-    model, made = result.details["model"], "is current already" if result.skipped else "answers now"
-    click.echo(f"Release {number} of {name} {made}: model {model['name']} {model['version']}.")
+    click.echo(_said(declared, result))
+    if watch and result.details.get("rollout") in (BEGUN, UNDER_WAY):
+        _watch(current, name, every)
+
+
+def _said(declared: "Realtime", result: "StageResult") -> str:
+    """What was done, in a sentence or two."""
+    from forecache.operations.rollout.start import BEGUN, UNDER_WAY
+
+    model, rollout = result.details["model"], result.details.get("rollout", "")
+    of = f"Release {result.details['release']} of {declared.name}"
+    what = f"model {model['name']} {model['version']}"
+    if rollout == UNDER_WAY:
+        return f"{of} is rolled out already: {what}. `forecache releases {declared.name}` shows how far."
+    if rollout == BEGUN:
+        return (
+            f"{of} is rolled out from now on: {what}. `forecache rollouts`, or Dagster, moves it on; "
+            f"`forecache releases {declared.name}` shows how far."
+        )
+    if result.skipped:
+        return f"{of} is current already: {what}."
+    why = f" There is no rollout: {rollout}" if declared.rollout is not None else ""
+    return f"{of} answers now: {what}.{why}"
+
+
+def _watch(current: "Settings", name: str, every_s: float) -> None:
+    from forecache.cli.commands.rollouts import watch
+
+    state = watch(current, name, every_s=every_s)
+    if state is not None and state.stage != "done":
+        what = "paused" if state.paused else "returned"
+        raise CheckError(
+            f"The rollout of release {state.release} of {name} is {what}: {state.why}",
+            remedy=f"`forecache releases {name}` shows what was compared.",
+        )
 
 
 @command("releases", examples="forecache releases search\nforecache releases search --json")
 @_NAME
 def releases(name: str) -> None:
-    """List the retained releases of the real-time model NAME, the newest first."""
-    found = _listed(_folder(settings(), name))
+    """List the retained releases of the real-time model NAME, the newest first, and the steps of its rollout."""
+    from forecache.cli.commands.rollouts import rollout_dict, show_rollout
+    from forecache.realtime.rollout.state import read_rollout
+
+    folder = _folder(settings(), name)
+    found, rollout = _listed(folder), read_rollout(folder)
     if wants_json():
-        print_json(found)
+        under_way = None if rollout is None else rollout_dict(rollout)
+        print_json(
+            [{**row, "rollout": under_way if rollout and row["release"] == rollout.release else None} for row in found]
+        )
         return
     rows = [
         (
@@ -70,6 +122,8 @@ def releases(name: str) -> None:
         for row in found
     ]
     show_table(("release", "model", "runtime", "made", "size", "state"), rows, right=("release", "size"))
+    if rollout is not None:
+        show_rollout(rollout)
 
 
 def is_released(current: "Settings", name: str) -> bool:
@@ -83,7 +137,7 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
     """Go back to an earlier release, and say so."""
     from forecache.operations.release import roll_release_back as go_back
 
-    moved = go_back(current, name, number)
+    moved = go_back(current, name, number, reason=reason)
     show_in_dagster(current, f"{ASSET}{name}", {"release": moved.current, "reason": reason})
     if wants_json():
         print_json({"name": name, "release": moved.current, "rolled_back": list(moved.bad)})
@@ -91,20 +145,23 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
         click.echo(f"Rolled back. Release {moved.current} of {name} answers now.")
 
 
-def release_champion(current: "Settings", name: str) -> None:
-    """Release the champion, which has moved, where it is that of a real-time model."""
+def release_champion(current: "Settings", name: str, *, at_once: bool = False) -> None:
+    """Release the champion, which has moved, where it is that of a real-time model.
+
+    Args:
+        at_once: Also where a rollout is declared: the earlier one did harm.
+    """
     from forecache.operations.release import release as make
     from forecache.pipeline.loading import read_project
 
     declared = read_project(current).realtime.get(name)
     if declared is None:
         return
-    result = make(current, declared)
-    number = result.details["release"]
+    result = make(current, declared, at_once=at_once)
     if not result.skipped:
         show_in_dagster(current, f"{ASSET}{name}", dict(result.details), result=result)
     if not wants_json():
-        click.echo(f"Release {number} of {name} answers now.")
+        click.echo(_said(declared, result))
 
 
 def _folder(current: "Settings", name: str) -> "ReleaseFolder":
@@ -120,11 +177,14 @@ def _folder(current: "Settings", name: str) -> "ReleaseFolder":
 
 def _listed(folder: "ReleaseFolder") -> list[dict[str, Any]]:
     from forecache.realtime.release.folder import read_current, read_release
+    from forecache.realtime.rollout.state import read_rollout, running
 
     pointer = read_current(folder)
+    rollout = running(read_rollout(folder), pointer)
     found = []
     for number in reversed(folder.numbers()):
         state = ["current"] * (number == pointer.current) + ["rolled back"] * (number in pointer.bad)
+        state += ["rolled out"] * (rollout is not None and number == rollout.release)
         row: dict[str, Any] = {"release": number, "model": "", "model_version": None, "runtime": "", "created_at": ""}
         row |= {"size_bytes": 0, "code_version": "", "inputs": "", "state": state, "problem": ""}
         try:

@@ -96,7 +96,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
             progress=progress.update,
         )
     _say(current, open_store(current, pipeline), done, reason)
-    release_champion(current, pipeline)
+    release_champion(current, pipeline, at_once=True)
 
 
 def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -> None:

@@ -26,6 +26,7 @@ from forecache.pipeline.realtime.ladder import Rung
 from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.lookup import Lookup
 from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.pipeline.realtime.rollout import Rollout
 from forecache.pipeline.schedules.as_of import first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.sources.column import Column
@@ -73,6 +74,7 @@ class Realtime:
             in the loop where the model is native and its measured 99th percentile is below 2 ms.
         cache_bytes: Memory of a worker for answers of repeated requests; 0: none.
         log: What is kept of the answers in the lake; None: nothing.
+        rollout: How a new release takes over from the one that answers, judged by the log; None: at once.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Realtime:
     runs: Literal["auto", "loop", "process"] = "auto"
     cache_bytes: int = 0
     log: Log | None = None
+    rollout: Rollout | None = None
     description: str = ""
     owner: str = "ml-platform@example.com"
 
@@ -244,4 +247,5 @@ class Realtime:
     def fingerprint(self) -> str:
         """Hash of the whole declaration."""
         examples = self.examples_fingerprint if self.examples else ""
-        return fingerprint(all=(self.answers_fingerprint, self.training_pipeline.fingerprint, examples))
+        everything = (self.answers_fingerprint, self.training_pipeline.fingerprint, examples, self.rollout)
+        return fingerprint(all=everything)

@@ -15,8 +15,9 @@ from forecache.realtime.answer.order import best_first
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ARMS = ("current", "canary", "aa", "shadow")
-"""Who answered: the current release, a canary, the same release under the name of one, or one that is never sent."""
+ARMS = ("current", "canary", "aa", "shadow", "loading")
+"""Who answered: the current release, a canary, the same release under the name of one, one that is never sent, or the
+current release in the place of a canary that was still being loaded."""
 TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "ladder_us", "total_us")
 """Microseconds of the stages, and from the arrival of the request until its answer was written."""
 DAY = "day"

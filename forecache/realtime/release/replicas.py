@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
-from forecache.files import move_durably
+from forecache.files import move_durably, write_durably
 from forecache.folders import Folder
 from forecache.realtime.release.folder import (
     ReleaseFolder,
@@ -21,6 +21,14 @@ from forecache.realtime.release.folder import (
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.here import REALTIME
 from forecache.realtime.release.write import retire, staged, writing
+from forecache.realtime.rollout.state import (
+    RolloutState,
+    read_rollout,
+    rollout_file,
+    rollout_from_json,
+    rollout_to_json,
+    running,
+)
 from forecache.steps import release_step
 
 
@@ -32,6 +40,8 @@ def remote_releases(remote: Folder) -> list[str]:
 
 def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     """Bring a remote up to the current release: its files, what it says of itself, then the pointer.
+
+    So is a release that is rolled out, before the state of its rollout.
 
     Returns:
         `{"release", "files", "bytes"}`: what the remote has as current now, and what travelled.
@@ -46,15 +56,11 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     pointer = read_current(folder)
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
-    release, place = read_release(folder, pointer.current), folder.release(pointer.current)
-    files, target = read_files(place, release.files), f"{root}/releases/{pointer.current:08d}"
-    description = (place / RELEASE_FILE).read_bytes()
-    there = remote.read(f"{target}/{RELEASE_FILE}")
-    missing = {} if there is not None and there[0] == description else files
-    for name, content in missing.items():
-        remote.write(f"{target}/{name}", content)
-    if missing:
-        remote.write(f"{target}/{RELEASE_FILE}", description)
+    rollout = read_rollout(folder)
+    rolled_out = running(rollout, pointer)
+    missing = _push_files(folder, remote, pointer.current)
+    if rolled_out is not None:
+        missing |= _push_files(folder, remote, rolled_out.release)
     ours = pointer_to_json(pointer)
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
@@ -63,11 +69,53 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
         raise ConflictError(
             f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
         )
+    if rollout is not None:
+        _push_rollout(remote, f"{root}/ROLLOUT", rollout)
     # Listed before those that are here: a release that is made and pushed meanwhile is not taken for a retired one.
     listed = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
     kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
     remote.delete([name for name in listed if "/".join(name.split("/")[:4]) not in kept])
     return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
+
+
+def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
+    """Bring a remote one release; returns the files that it had not, by their name there."""
+    release, place = read_release(folder, number), folder.release(number)
+    files, target = read_files(place, release.files), f"{REALTIME}/{folder.name}/releases/{number:08d}"
+    description = (place / RELEASE_FILE).read_bytes()
+    there = remote.read(f"{target}/{RELEASE_FILE}")
+    if there is not None and there[0] == description:
+        return {}
+    for name, content in files.items():
+        remote.write(f"{target}/{name}", content)
+    remote.write(f"{target}/{RELEASE_FILE}", description)
+    return {f"{target}/{name}": content for name, content in files.items()}
+
+
+def _push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
+    """Bring a remote the state of a rollout where replicas would do something else by it."""
+    there = remote.read(target)
+    if there is not None:
+        theirs = rollout_from_json(there[0], what=f"The remote's {target}")
+        is_older = (state.started_at, state.generation) <= (theirs.started_at, theirs.generation)
+        if is_older or _moves(theirs) == _moves(state):
+            return
+    # Where another process was faster, that one had a newer state, or the next look pushes again.
+    remote.swap(target, rollout_to_json(state), there[1] if there else None)
+
+
+def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
+    """Whether a remote has another pointer than is here, or the rollout at another step."""
+    root = f"{REALTIME}/{folder.name}"
+    seen, rollout = remote.read(f"{root}/CURRENT"), read_rollout(folder)
+    if seen is None or seen[0] != pointer_to_json(read_current(folder)):
+        return True
+    theirs = _remote_rollout(folder, remote)
+    return rollout is not None and (theirs is None or _moves(theirs) != _moves(rollout))
+
+
+def _moves(state: RolloutState) -> tuple[object, ...]:
+    return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad)
 
 
 def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
@@ -90,24 +138,13 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
     theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
-    target = f"{root}/releases/{theirs.current:08d}"
-    found = remote.read(f"{target}/{RELEASE_FILE}")
-    if found is None:
-        raise _gone(f"{target}/{RELEASE_FILE}")
-    release = release_from_json(found[0], what=f"The remote's {target}/{RELEASE_FILE}")
+    rollout = _remote_rollout(folder, remote)
+    rolled_out = running(rollout, theirs)
+    wanted = [_described(folder, remote, theirs.current)]
+    if rolled_out is not None:
+        wanted.append(_described(folder, remote, rolled_out.release))
     with writing(folder, action="pull"):
-        place, travelled = folder.release(theirs.current), {}
-        if not _is_here(folder, release, found[0], verify=verify):
-            travelled = _fetched(remote, target, release)
-            complete = staged(folder, {**travelled, RELEASE_FILE: found[0]})
-            release_step("staged")
-            old = complete.with_name(f"{complete.name}-old")
-            if place.is_dir():  # of a publisher that was lost and counts anew, or damaged
-                place.rename(old)
-                release_step("set aside")
-            move_durably(complete, place)
-            shutil.rmtree(old, ignore_errors=True)
-            release_step("moved")
+        travelled, *more = [_put(folder, remote, *each, verify=verify) for each in wanted]
         before = _pointer_here(folder, verify=verify)
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
         moved = bool(travelled) or after != before
@@ -115,10 +152,48 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
             after = replace(after, generation=before.generation + 1)
             write_current(folder, after)
             release_step("pointer moved")
+        if rollout is not None:
+            write_durably(rollout_file(folder), rollout_to_json(rollout))
         retire(folder, after)
         release_step("retired")
-    size = sum(map(len, travelled.values()))
-    return {"release": theirs.current, "files": len(travelled), "bytes": size, "moved": moved}
+    files = [content for each in (travelled, *more) for content in each.values()]
+    return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
+
+
+def _remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
+    """The state of the newest rollout that a remote has."""
+    target = f"{REALTIME}/{folder.name}/ROLLOUT"
+    there = remote.read(target)
+    return None if there is None else rollout_from_json(there[0], what=f"The remote's {target}")
+
+
+def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
+    """What a release of a remote says of itself, and its bytes."""
+    target = f"{REALTIME}/{folder.name}/releases/{number:08d}/{RELEASE_FILE}"
+    found = remote.read(target)
+    if found is None:
+        raise _gone(target)
+    return release_from_json(found[0], what=f"The remote's {target}"), found[0]
+
+
+def _put(
+    folder: ReleaseFolder, remote: Folder, release: Release, description: bytes, *, verify: bool
+) -> dict[str, bytes]:
+    """Put a release of a remote in its place, unless it is there; returns the files that travelled."""
+    place = folder.release(release.number)
+    if _is_here(folder, release, description, verify=verify):
+        return {}
+    travelled = _fetched(remote, f"{REALTIME}/{folder.name}/releases/{release.number:08d}", release)
+    complete = staged(folder, {**travelled, RELEASE_FILE: description})
+    release_step("staged")
+    old = complete.with_name(f"{complete.name}-old")
+    if place.is_dir():  # of a publisher that was lost and counts anew, or damaged
+        place.rename(old)
+        release_step("set aside")
+    move_durably(complete, place)
+    shutil.rmtree(old, ignore_errors=True)
+    release_step("moved")
+    return travelled
 
 
 def _pointer_here(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:

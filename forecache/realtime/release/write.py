@@ -19,6 +19,7 @@ from forecache.realtime.release.folder import (
     write_current,
 )
 from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, RELEASE_FILE, WARMUP_FILE, Release
+from forecache.realtime.rollout.state import read_rollout, running
 from forecache.steps import release_step
 
 _KEEP = 10
@@ -33,6 +34,7 @@ def write_release(
     model: bytes,
     code: Mapping[str, bytes],
     warmup: Sequence[bytes] = (),
+    current: bool = True,
 ) -> Release:
     """Write a release and make it the current one.
 
@@ -42,6 +44,7 @@ def write_release(
         release: Without number and files.
         code: Source by path, such as "shop/search.py".
         warmup: Requests in the reader's own JSON, by which it is warmed before it answers.
+        current: False: the earlier one stays current, and this one is there to be rolled out.
 
     Returns:
         The release as it was written.
@@ -59,7 +62,8 @@ def write_release(
         release_step("staged")
         move_durably(complete, folder.release(number))
         release_step("moved")
-        pointer = replace(pointer, current=number, last=number, generation=pointer.generation + 1)
+        leads_to = number if current else pointer.current
+        pointer = replace(pointer, current=leads_to, last=number, generation=pointer.generation + 1)
         write_current(folder, pointer)
         release_step("pointer moved")
         retire(folder, pointer)
@@ -114,9 +118,10 @@ def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
 
 
 def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
-    """Remove all but the newest releases; the caller holds the lock."""
+    """Remove all but the newest releases, the current one and one that is rolled out; the caller holds the lock."""
+    rollout = running(read_rollout(folder), pointer)
     for number in folder.numbers()[:-_KEEP]:
-        if number != pointer.current:
+        if number not in (pointer.current, rollout and rollout.release):
             gone = folder.staging / f"retired-{number}"
             os.rename(folder.release(number), gone)  # never half there
             shutil.rmtree(gone, ignore_errors=True)

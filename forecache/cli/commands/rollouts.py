@@ -1,0 +1,189 @@
+"""Rollouts of releases: the controller in a loop, moves by hand, and what is shown of one."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
+from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import ConflictError
+
+if TYPE_CHECKING:
+    from forecache.operations.rollout.controller import Look
+    from forecache.realtime.rollout.state import RolloutState
+    from forecache.settings import Settings
+
+_NAME = click.argument("name", metavar="NAME")
+_REASON = click.option("--reason", default="", help="Why; it is shown with the rollout.")
+_EVERY = click.option(
+    "--every", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds between two looks."
+)
+_ASSET = "released_"
+_MODULE = "forecache.cli.commands.rollouts"
+
+
+@command("rollouts", examples="forecache rollouts\nforecache rollouts search --once\nforecache rollouts --every 60")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--once", is_flag=True, help="Look once at each, and end.")
+@_EVERY
+def rollouts(names: Sequence[str], once: bool, every: float) -> None:
+    """Move rollouts on, or return them, by what the request log says: the controller, for all models or those named.
+
+    Any number may run, on any machine that writes the releases: one at a time looks at a model. Dagster does the same
+    by the job `rollouts`.
+    """
+    from forecache.operations.rollout.controller import running_rollouts
+    from forecache.realtime.release.here import released_here
+
+    current = settings()
+    while True:
+        chosen = list(names) or sorted(released_here(current))
+        under_way = running_rollouts(current, chosen)
+        for name in under_way:
+            looked(current, name)
+        if once:
+            if not under_way and not wants_json():
+                click.echo("No rollout is under way.")
+            return
+        time.sleep(every)
+
+
+def looked(current: "Settings", name: str) -> "Look | None":
+    """Look at a rollout once, and tell what was found; None where another process is looking, or there is none."""
+    from forecache.operations.rollout.controller import look
+
+    try:
+        found = look(current, name)
+    except ConflictError as error:
+        click.echo(f"{name}: {error.message}", err=True)
+        return None
+    if found is not None:
+        tell(current, found)
+    return found
+
+
+def tell(current: "Settings", found: "Look") -> None:
+    """Show the result of a look, in Dagster too where the rollout has moved."""
+    state = found.state
+    if found.moved:
+        shown = {"rollout": state.stage, "share": state.share, "release": state.release, "reason": state.why}
+        show_in_dagster(current, f"{_ASSET}{state.name}", shown)
+    if wants_json():
+        print_json(rollout_dict(state))
+    else:
+        click.echo(f"{state.name}: {headline(state)}")
+
+
+def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
+    """Look at a rollout until it is over or paused; None where there is none."""
+    while True:
+        found = looked(current, name)
+        if found is not None and (found.state.is_over or found.state.paused):
+            return found.state
+        time.sleep(every_s)
+
+
+def headline(state: "RolloutState") -> str:
+    """A rollout in a line."""
+    stage = {"aa": "A/A", "shadow": "shadow", "canary": "canary"}.get(state.stage, state.stage)
+    share = f" at {state.share:g} of the keys" if not state.is_over else ""
+    return f"release {state.release}, {stage}{share}{', paused' if state.paused else ''}. {state.why}"
+
+
+def rollout_dict(state: "RolloutState") -> dict[str, Any]:
+    """A rollout for scripts."""
+    from dataclasses import asdict
+
+    return asdict(state)
+
+
+def show_rollout(state: "RolloutState") -> None:
+    """The steps of a rollout, and what the guards say of the last one that was judged."""
+    click.echo(f"\nRollout: {headline(state)}")
+    rows = [
+        (
+            step.stage, f"{step.share:g}", step.since[:19], f"{step.requests[0]:,}", f"{step.requests[1]:,}",
+            step.verdict, step.why,
+        )
+        for step in state.steps
+    ]  # fmt: skip
+    show_table(
+        ("step", "share", "since", "current", "other arm", "verdict", "why"), rows, right=("current", "other arm")
+    )
+    judged = next((step for step in reversed(state.steps) if step.compared), None)
+    if judged is None:
+        return
+    click.echo(f"\nGuards of the step {judged.stage} at {judged.share:g}:")
+    compared = [
+        (
+            each.guard, f"{each.candidate:.5g}", f"{each.current:.5g}",
+            "" if each.low is None else f"{each.low:.3g} to {each.high:.3g}", f"{each.tolerated:.3g}",
+            "harm" if each.harmful else "",
+        )
+        for each in judged.compared
+    ]  # fmt: skip
+    show_table(("guard", "other arm", "current", "worse by", "tolerated", ""), compared)
+    figures = [(name, _figure(name, value)) for name, value in judged.shown.items()]
+    show_table(("figure", "value"), figures, right=("value",))
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_at"):
+        return datetime.fromtimestamp(value, timezone.utc).isoformat(timespec="seconds")
+    return f"{value:,.4g}"
+
+
+def _moved(name: str, action: str, reason: str) -> None:
+    from forecache.operations.rollout.controller import Look, by_hand
+
+    current = settings()
+    tell(current, Look(by_hand(current, name, action, reason), moved=True))
+
+
+@command("pause", examples="forecache rollout pause search --reason 'a sale today'")
+@_NAME
+@_REASON
+def pause(name: str, reason: str) -> None:
+    """Leave the rollout of NAME at its step: the candidate goes on answering its keys, and nothing is judged."""
+    _moved(name, "pause", reason)
+
+
+@command("resume", examples="forecache rollout resume search")
+@_NAME
+@_REASON
+def resume(name: str, reason: str) -> None:
+    """Go on with the rollout of NAME; its step is counted from now on."""
+    _moved(name, "resume", reason)
+
+
+@command("return", examples="forecache rollout return search --reason 'complaints'")
+@_NAME
+@_REASON
+def return_(name: str, reason: str) -> None:
+    """Return the candidate of NAME: the current release answers all, and the candidate is marked as bad."""
+    _moved(name, "return", reason)
+
+
+@command("finish", examples="forecache rollout finish search --reason 'an urgent fix'")
+@_NAME
+@_REASON
+def finish(name: str, reason: str) -> None:
+    """Let the candidate of NAME answer all requests now, whatever was proved of it."""
+    _moved(name, "finish", reason)
+
+
+ROLLOUT = {
+    "pause": (f"{_MODULE}:pause", "Leave a rollout at its step."),
+    "resume": (f"{_MODULE}:resume", "Go on with a paused rollout."),
+    "return": (f"{_MODULE}:return_", "Return the candidate; the current release answers all."),
+    "finish": (f"{_MODULE}:finish", "Let the candidate answer all requests now."),
+}
+
+
+@click.group("rollout", cls=LazyGroup, lazy=ROLLOUT, context_settings=CONTEXT_SETTINGS)
+def rollout() -> None:
+    """Move the rollout of a release by hand; `forecache releases NAME` shows it."""

@@ -1,0 +1,15 @@
+"""What would happen, simulated before it does."""
+
+import click
+
+from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup
+
+_COMMANDS = "forecache.cli.commands"
+SIMULATE = {
+    "rollout": (f"{_COMMANDS}.simulate_rollout:rollout", "How many requests it takes until a harm is found."),
+}
+
+
+@click.group("simulate", cls=LazyGroup, lazy=SIMULATE, context_settings=CONTEXT_SETTINGS)
+def simulate() -> None:
+    """Simulate what would happen, before it does."""

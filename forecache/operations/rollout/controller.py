@@ -1,0 +1,221 @@
+"""The controller of rollouts: it looks at what was logged since, and moves a rollout on, returns it, or lets it wait.
+
+Any number may run: one looks at a time, under the lock of the model's releases. A look that is killed anywhere is
+finished by the next: counts and state are files that are replaced whole, rows of the log are counted by Delta version,
+and what has to follow a state (the pointer, the mark of a bad release) is done again until it is.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.alerts.alert import Alert, Kind, Severity
+from forecache.alerts.notify import notify
+from forecache.errors import InputError, NotFoundError
+from forecache.operations.rollout.calibrate import calibrated, figures
+from forecache.operations.rollout.count import counted, step_id
+from forecache.operations.rollout.judge import Verdict, judged
+from forecache.operations.rollout.seen import Seen, read_seen, write_seen
+from forecache.operations.targets import reporting_replica_failure
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
+from forecache.realtime.release.replicas import is_behind, push_releases
+from forecache.realtime.release.write import writing
+from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
+from forecache.settings import Settings
+from forecache.steps import rollout_step
+from forecache.store.replicas.sync import open_remote
+
+logger = logging.getLogger("forecache.rollout")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look has found.
+
+    Attributes:
+        moved: Whether the rollout is at another step now, or over, or paused.
+    """
+
+    state: RolloutState
+    moved: bool
+
+
+def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look | None:
+    """Look at the rollout of a model, once; None where there never was one.
+
+    Args:
+        at: The time; None: now.
+
+    Raises:
+        ConflictError: Another process is changing the releases.
+        DamagedError: The state, or the pointer, is not what was written.
+        NotEverywhereError: It is done here, and not on the remote.
+    """
+    now = at or datetime.now(timezone.utc)
+    folder = open_releases(settings, name)
+    if read_rollout(folder) is None:
+        return None
+    with writing(folder, action="rollout"):
+        before = read_rollout(folder)
+        assert before is not None
+        state = _settled(folder, before, now)
+        if not (state.is_over or state.paused):
+            state = _looked(settings, folder, state, now)
+        # Before the release is marked as bad: a look that is killed here tells it again, and that is told once.
+        _tell(settings, before, state, now)
+        state = _settled(folder, state, now)
+    moved = (state.stage, state.share, state.paused) != (before.stage, before.share, before.paused)
+    if moved:
+        logger.warning("%s, release %d: %s. %s", name, state.release, state.stage, state.why)
+    _push(settings, folder, moved=moved)
+    return Look(state, moved)
+
+
+def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
+    """Those of some models whose rollout is not over, or not settled."""
+    found = []
+    for name in names:
+        folder = open_releases(settings, name)
+        state = read_rollout(folder)
+        if state is not None and (not state.is_over or not _is_settled(folder, state)):
+            found.append(name)
+    return found
+
+
+def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None) -> RolloutState:
+    """Pause, resume, return or finish a rollout.
+
+    Args:
+        action: "pause", "resume", "return" or "finish"; the last lets the candidate answer all.
+
+    Raises:
+        NotFoundError: No rollout is under way.
+        InputError: It is not paused, or paused already.
+    """
+    now = at or datetime.now(timezone.utc)
+    folder = open_releases(settings, name)
+    with writing(folder, action=action):
+        state = read_rollout(folder)
+        state = None if state is None else _settled(folder, state, now)
+        if state is None or state.is_over:
+            raise NotFoundError(
+                f"No rollout of {name} is under way.", remedy=f"`forecache releases {name}` shows the last."
+            )
+        said = why or f"{action} by hand"
+        if action in ("pause", "resume"):
+            if state.paused == (action == "pause"):
+                raise InputError(f"The rollout of {name} is {'' if state.paused else 'not '}paused already.")
+            # Its requests are counted from now on: what was found while it was paused is judged no more.
+            state = replace(state, paused=action == "pause", why=said)
+            since = state.step.since if action == "pause" else _text(now)
+            seen = read_seen(folder, step_id(state))
+            state = write_rollout(folder, state.with_step(verdict="waits", why=said, since=since))
+            if action == "resume":
+                write_seen(
+                    folder, Seen(step_id(state), seen.version, kept_us=seen.kept_us, kept_scores=seen.kept_scores)
+                )
+        elif action == "return":
+            state = _end(folder, state, Verdict("returned", said), now)
+        else:
+            assert action == "finish", action
+            state = _end(folder, state, Verdict("passed", said), now)
+        state = _settled(folder, state, now)
+    _push(settings, folder, moved=True)
+    return state
+
+
+def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
+    """The state after a look at what was logged."""
+    step = step_id(state)
+    seen = counted(settings, state, read_seen(folder, step), now=now)
+    write_seen(folder, seen)
+    rollout_step("counted")
+    state = replace(calibrated(state, seen), looked_at=_text(now))
+    verdict = judged(state, seen, now=now)
+    state = state.with_step(
+        why=verdict.why, compared=verdict.compared, requests=verdict.requests, shown=figures(seen)
+    )  # fmt: skip
+    if verdict.verdict == "waits":
+        return write_rollout(folder, replace(state, why=verdict.why))
+    if verdict.verdict == "paused":
+        return write_rollout(folder, replace(state, paused=True, why=verdict.why).with_step(verdict="paused"))
+    following = None if verdict.verdict == "returned" else _following(state)
+    if following is None:
+        return _end(folder, state, verdict, now)
+    stage, share = following
+    state = state.with_step(verdict="passed", until=_text(now))
+    steps = (*state.steps, Step(stage, share, _text(now)))
+    state = write_rollout(folder, replace(state, stage=stage, share=share, why=verdict.why, steps=steps))
+    # What arrives from now on is in later versions of the log than those that were read for this look.
+    write_seen(folder, Seen(step_id(state), seen.version))
+    return state
+
+
+def _following(state: RolloutState) -> tuple[Any, float] | None:
+    """The stage and share after the present ones; None: the candidate answers all."""
+    shares: list[float] = list(state.plan["shares"])
+    if state.stage == "aa" and state.plan["shadow_share"]:
+        return "shadow", state.plan["shadow_share"]
+    left = [share for share in shares if state.stage != "canary" or share > state.share]
+    return ("canary", left[0]) if left else None
+
+
+def _end(folder: ReleaseFolder, state: RolloutState, verdict: Verdict, now: datetime) -> RolloutState:
+    """End a rollout. The pointer moves before the state says "done": a state that does is never ahead of it."""
+    if verdict.verdict == "passed":
+        pointer = read_current(folder)
+        if pointer.current == state.current:
+            write_current(folder, replace(pointer, current=state.release, generation=pointer.generation + 1))
+            rollout_step("pointer moved")
+    stage: Any = "done" if verdict.verdict == "passed" else "returned"
+    state = state.with_step(verdict=verdict.verdict, why=verdict.why, until=_text(now))
+    return write_rollout(folder, replace(state, stage=stage, share=0.0, paused=False, why=verdict.why))
+
+
+def _settled(folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
+    """What has to follow a state, or the pointer, is done: also what a killed look, or a person, has left."""
+    pointer = read_current(folder)
+    if not state.is_over and pointer.current != state.current:
+        if pointer.current == state.release:
+            return _end(folder, state, Verdict("passed", "The candidate is the current release."), now)
+        why = f"Release {pointer.current} was made current meanwhile."
+        return _end(folder, replace(state, is_bad=False), Verdict("returned", why), now)
+    if not _is_settled(folder, state):
+        bad = tuple(sorted({*pointer.bad, state.release}))
+        write_current(folder, replace(pointer, bad=bad, generation=pointer.generation + 1))
+        rollout_step("marked")
+    return state
+
+
+def _is_settled(folder: ReleaseFolder, state: RolloutState) -> bool:
+    pointer = read_current(folder)
+    return state.stage != "returned" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
+
+
+def _push(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
+    """Bring replicas what has moved, now or at an earlier look that could not reach the remote."""
+    if not settings.store_remote:
+        return
+    with reporting_replica_failure(folder.name, f"The rollout of {folder.name} has changed here."):
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        if moved or is_behind(folder, remote):
+            push_releases(folder, remote)
+
+
+def _tell(settings: Settings, before: RolloutState, state: RolloutState, now: datetime) -> None:
+    """Alert people of a release that is returned, or of a rollout that needs one of them."""
+    kind: Kind
+    severity: Severity
+    if state.stage == "returned" and state.is_bad:
+        kind, severity, occasion = "release_returned", "critical", f"{state.release} {state.started_at}"
+    elif state.paused and not before.paused:
+        kind, severity, occasion = "rollout_paused", "warning", f"{state.release} {state.step.since}"
+    else:
+        return
+    details = {"release": state.release, "stage": state.step.stage, "share": state.step.share}
+    notify(settings, [Alert(kind, state.name, severity, state.why, details, now, occasion)])
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")

@@ -1,0 +1,134 @@
+"""Counting what is new in the request log: each row once, whatever was killed between two looks."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import open_if_exists, read_entry
+from forecache.operations.rollout.outcomes import outcomes
+from forecache.operations.rollout.seen import GUARD, GUARDS, KEPT, Seen, Waiting
+from forecache.operations.rollout.values import COLUMNS, Rows
+from forecache.pipeline.realtime.rollout import Outcome
+from forecache.realtime.log.read import read_log
+from forecache.realtime.log.record import table_of
+from forecache.realtime.rollout.state import RolloutState
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 65_536
+
+
+def logged_version(settings: Settings, name: str) -> int:
+    """The newest version of a model's log; -1 where there is none: what is logged from now on is in later ones."""
+    table = open_if_exists(settings, table_of(name))
+    return -1 if table is None else int(table.version())
+
+
+def step_id(state: RolloutState) -> str:
+    """Names the step of a rollout whose requests are counted together."""
+    return f"{state.started_at} {state.release} {len(state.steps)} {state.step.since}"
+
+
+def counted(settings: Settings, state: RolloutState, seen: Seen, *, now: datetime) -> Seen:
+    """What is known of the present step, with the rows that were committed since it was counted last."""
+    begin = microseconds(datetime.fromisoformat(state.step.since))
+    if seen.after < begin:
+        seen = replace(seen, after=begin)
+    seen, batches = _new_batches(settings, state, seen)
+    for batch in batches:
+        seen = _with_rows(seen, Rows(batch, state), state)
+    outcome = state.plan.get("outcome")
+    return seen if outcome is None else _with_outcomes(settings, seen, Outcome(**outcome), now)
+
+
+def microseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e6)
+
+
+def _with_rows(seen: Seen, rows: Rows, state: RolloutState) -> Seen:
+    if not len(rows):
+        return seen
+    seen = replace(seen, newest=max(seen.newest, int(rows.at.max())))
+    late = ~rows.fits & (rows.at > seen.after)
+    if late.any():
+        # Some replica answered by an earlier step: what came before is of two splits, and is not compared.
+        last = int(np.flatnonzero(late)[np.argmax(rows.at[late])])
+        seen = Seen(
+            seen.step, seen.version, int(rows.at[last]), seen.newest, rows.replica[last],
+            kept_us=seen.kept_us, kept_scores=seen.kept_scores,
+        )  # fmt: skip
+    good = rows.counts & (rows.at > seen.after)
+    values, there = rows.values(state), good & ~rows.loading
+    times = seen.times.copy()
+    for arm in (0, 1):
+        of_arm = there & (rows.arm == arm)
+        times[arm] += (of_arm.sum(), rows.total_us[of_arm].sum(), rows.model_us[of_arm].sum())
+    more: dict[str, Any] = {"times": times, "whys": _whys(seen, rows, there & ~rows.by_model)}
+    if state.stage == "aa" and len(seen.kept_us) < KEPT:
+        more["kept_us"] = np.concatenate([seen.kept_us, rows.total_us[good]])[:KEPT]
+        more["kept_scores"] = np.concatenate([seen.kept_scores, rows.all_scores(good)])[:KEPT]
+    if state.stage == "shadow":
+        agree = rows.agreement()
+        more["agree"] = np.append(seen.agree[:3] + agree[:3], max(seen.agree[3], agree[3]))
+    if state.stage == "canary" and state.plan.get("outcome") is not None:
+        waiting = Waiting(rows.request_id[there], rows.bucket[there], rows.arm[there], rows.at[there])
+        more["waiting"] = seen.waiting.and_(waiting)
+    return replace(seen, **more).adding(rows.bucket[good], rows.arm[good], values[good])
+
+
+def _whys(seen: Seen, rows: Rows, without: np.ndarray) -> dict[str, list[int]]:
+    """The requests without an answer of the model, by reason and arm."""
+    found = {why: list(counts) for why, counts in seen.whys.items()}
+    for place in np.flatnonzero(without).tolist():
+        found.setdefault(rows.why[place] or "other", [0, 0])[int(rows.arm[place])] += 1
+    return found
+
+
+def _with_outcomes(settings: Settings, seen: Seen, outcome: Outcome, now: datetime) -> Seen:
+    """With the outcomes of requests whose horizon has passed."""
+    due = seen.waiting.at <= microseconds(now - timedelta(hours=outcome.horizon_h))
+    if not due.any():
+        return seen
+    ripe = seen.waiting.picked(due)
+    values = np.full((int(due.sum()), len(GUARDS)), np.nan)
+    values[:, GUARD["outcome"]] = outcomes(settings, outcome, ripe.request_id) / outcome.most
+    return replace(seen, waiting=seen.waiting.picked(~due)).adding(ripe.bucket, ripe.arm, values)
+
+
+def _new_batches(settings: Settings, state: RolloutState, seen: Seen) -> "tuple[Seen, Iterator[pa.RecordBatch]]":
+    """The rows that were added to the log since `seen`; all of the step, to be counted anew, if that is not known."""
+    table = open_if_exists(settings, table_of(state.name))
+    if table is None:
+        return seen, iter(())
+    newest = table.version()
+    if newest == seen.version:
+        return seen, iter(())
+    if 0 <= seen.version < newest:
+        try:
+            return replace(seen, version=newest), _added(settings, state.name, range(seen.version + 1, newest + 1))
+        except FileNotFoundError:
+            pass  # compacted and removed since
+    anew = Seen(seen.step, newest, microseconds(datetime.fromisoformat(state.step.since)))
+    first = datetime.fromtimestamp(anew.after / 1e6, timezone.utc).date()
+    days = [first + timedelta(days=past) for past in range((datetime.now(timezone.utc).date() - first).days + 2)]
+    return anew, read_log(settings, state.name, days=days, columns=COLUMNS, version=newest)
+
+
+def _added(settings: Settings, name: str, versions: range) -> "Iterator[pa.RecordBatch]":
+    """The rows that some versions of the log added; FileNotFoundError where they are not there any more."""
+    import pyarrow.parquet as pq
+
+    filesystem = place_of(settings, table_of(name)).open()
+    entries = [action["add"] for version in versions for action in read_entry(filesystem, version) if "add" in action]
+    paths = [unquote(each["path"]) for each in entries if each.get("dataChange", True)]
+    files = [pq.ParquetFile(filesystem.open_input_file(path)) for path in paths]
+    return (
+        batch for file in files for batch in file.iter_batches(_BATCH_ROWS, columns=list(COLUMNS), use_threads=False)
+    )

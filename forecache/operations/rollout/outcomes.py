@@ -1,0 +1,32 @@
+"""What requests led to, from the table that an `Outcome` names."""
+
+import numpy as np
+
+from forecache.lake.delta.tables import open_table
+from forecache.pipeline.realtime.rollout import Outcome
+from forecache.settings import Settings
+
+
+def outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> np.ndarray:
+    """The outcome of each request, float64 [n] from 0 to `outcome.most`: the sum of its rows, 0 without any.
+
+    Raises:
+        NotFoundError: There is no such table.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from deltalake import DeltaTable
+
+    if "://" in outcome.table or outcome.table.startswith("/"):
+        table = DeltaTable(outcome.table, storage_options=settings.storage_options)
+    else:
+        table = open_table(settings, outcome.table)
+    ids = pa.array(request_ids.tolist(), pa.string())
+    rows = table.to_pyarrow_table(
+        columns=[outcome.by, outcome.value], filters=pc.is_in(pc.field(outcome.by), value_set=ids)
+    )
+    sums = pa.table({"id": rows.column(outcome.by), "value": rows.column(outcome.value).cast(pa.float64())})
+    known = sums.group_by("id").aggregate([("value", "sum")])
+    by_id = dict(zip(known.column("id").to_pylist(), known.column("value_sum").to_pylist(), strict=True))
+    found = np.array([by_id.get(each) or 0.0 for each in request_ids.tolist()], np.float64)
+    return np.clip(found, 0.0, outcome.most)

@@ -1,0 +1,89 @@
+"""Starting the rollout of a release, where its declaration has one and there is something to compare it with."""
+
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+
+from forecache.errors import DamagedError, NotFoundError
+from forecache.operations.rollout.count import logged_version, step_id
+from forecache.operations.rollout.seen import Seen, write_seen
+from forecache.pipeline.realtime.realtime import Realtime
+from forecache.realtime.release.folder import ReleaseFolder, read_current, read_release
+from forecache.realtime.release.write import move_to, writing
+from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, running, write_rollout
+from forecache.settings import Settings
+
+BEGUN, UNDER_WAY = "begun", "under way"
+"""What the details of a release say of its rollout; else why there is none."""
+
+
+def why_at_once(folder: ReleaseFolder, realtime: Realtime) -> str:
+    """Why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
+    if realtime.rollout is None:
+        return "Its declaration has no rollout."
+    if realtime.log is None:
+        return "A rollout is judged by the request log, and its declaration has no log."
+    pointer = read_current(folder)
+    if pointer.current is None:
+        return "It is the first release."
+    try:
+        before = read_release(folder, pointer.current)
+    except (NotFoundError, DamagedError):
+        return f"Release {pointer.current}, which it would be compared with, cannot be read."
+    if before.log is None or before.log.by != realtime.log.by:
+        return f"Release {pointer.current}, which it would be compared with, keeps no log by the same fields."
+    return ""
+
+
+def rolling_out(folder: ReleaseFolder) -> RolloutState | None:
+    """The rollout that is under way; None where there is none."""
+    return running(read_rollout(folder), read_current(folder))
+
+
+def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int) -> RolloutState:
+    """Begin with the A/A step; one that is under way for another release ends with that.
+
+    Raises:
+        ConflictError: Another process is changing the releases.
+    """
+    assert realtime.rollout is not None
+    plan = {**asdict(realtime.rollout), "deadline_ms": realtime.deadline_ms}
+    version = logged_version(settings, folder.name)
+    began = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    with writing(folder, action="rollout"):
+        pointer, before = read_current(folder), read_rollout(folder)
+        under_way = running(before, pointer)
+        if under_way is not None and under_way.release == number:
+            return under_way
+        assert pointer.current is not None, "the first release is not rolled out"
+        step = Step("aa", realtime.rollout.aa_share, began, why="It has begun.")
+        state = RolloutState(
+            folder.name, number, pointer.current, "aa", step.share, began, plan,
+            generation=before.generation if before else 0, why="It has begun.", steps=(step,),
+        )  # fmt: skip
+        state = write_rollout(folder, state)
+        write_seen(folder, Seen(step_id(state), version))
+        return state
+
+
+def take_up(settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, why_at_once: str) -> str:
+    """Begin the rollout of a release that is there, or make it current; returns what of the two, and why."""
+    if why_at_once:
+        move_to(folder, number)
+        return why_at_once
+    under_way = rolling_out(folder)
+    if under_way is not None and under_way.release == number:
+        return UNDER_WAY
+    start_rollout(settings, folder, realtime, number)
+    return BEGUN
+
+
+def give_up(folder: ReleaseFolder, why: str) -> None:
+    """End the rollout that is under way, without a mark on its release; nothing where there is none."""
+    if rolling_out(folder) is None:
+        return
+    with writing(folder, action="rollout"):
+        state = running(read_rollout(folder), read_current(folder))
+        if state is not None:
+            now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+            state = state.with_step(verdict="returned", why=why, until=now)
+            write_rollout(folder, replace(state, stage="returned", share=0.0, why=why, is_bad=False))

@@ -1,0 +1,127 @@
+"""From rows of the request log to what each says to each guard."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forecache.operations.rollout.seen import GUARD, GUARDS
+from forecache.realtime.answer.answered import MODEL
+from forecache.realtime.log.sampling import BUCKETS, bucket_of
+from forecache.realtime.rollout.state import RolloutState
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = (
+    "request_id", "arrived_at", "key", "items", "release", "arm", "scores", "score_dtype", "rung", "why", "late",
+    "model_us", "total_us", "replica",
+)  # fmt: skip
+_OTHER = {"aa": "aa", "shadow": "shadow", "canary": "canary"}
+
+
+class Rows:
+    """Rows of the log that belong to a step, as arrays [rows].
+
+    Attributes:
+        arm: 0: the current release's, 1: the other one.
+        fits: Whether the arm is the one that the step gives to the row's key.
+        counts: Whether the row is compared: at the shadow step, those of the share are.
+        by_model: Whether the model of the arm's release gave all of the answer, or nothing was asked.
+        loading: Whether the current release stood in for a candidate that was not there yet.
+        why: Why it did not; "" also where its scores were not numbers, or another release answered.
+    """
+
+    def __init__(self, batch: "pa.RecordBatch", state: RolloutState) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        arms = ("current", _OTHER[state.stage], *(("loading",) if state.stage == "canary" else ()))
+        batch = batch.filter(pc.is_in(batch.column("arm"), pa.array(arms)))
+        column = {name: batch.column(name) for name in batch.schema.names}
+        self.request_id = np.array(column["request_id"].to_pylist(), dtype="U")
+        self.at = np.asarray(column["arrived_at"].cast(pa.int64()))
+        self.arm = np.asarray(pc.not_equal(column["arm"], "current")).astype(np.int64)
+        self.loading = np.asarray(pc.equal(column["arm"], "loading")).astype(bool)
+        self.bucket = _buckets(column["key"].to_pylist(), state.salt)
+        # The same comparison as where requests are answered, of whole numbers; a float has not enough digits.
+        in_share = self.bucket < np.uint64(min(int(state.share * BUCKETS), BUCKETS - 1))
+        is_shadow = state.stage == "shadow"
+        self.fits = np.ones(len(self.arm), np.bool_) if is_shadow else in_share == (self.arm == 1)
+        self.counts = in_share if is_shadow else self.fits
+        release = np.asarray(column["release"].fill_null(-1))
+        meant = np.where((self.arm == 1) & (state.stage != "aa"), state.release, state.current)
+        self.why: Sequence[str] = column["why"].to_pylist()
+        of_model = pc.or_(pc.equal(column["rung"], MODEL), pc.equal(column["items"], 0))
+        of_model = pc.and_(of_model, pc.equal(column["why"], "")).fill_null(False)
+        self.by_model = np.asarray(of_model).astype(bool) & (release == meant)
+        self.late = np.asarray(column["late"]).astype(np.float64)
+        self.total_us = np.asarray(column["total_us"].fill_null(0)).astype(np.float64)
+        self.model_us = np.asarray(column["model_us"].fill_null(0)).astype(np.float64)
+        self.scores = column["scores"].to_pylist()
+        self.score_dtype = column["score_dtype"].to_pylist()
+        self.replica: Sequence[str] = column["replica"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def values(self, state: RolloutState) -> np.ndarray:
+        """What each row says to each guard, [rows, guards] from 0 to 1; NaN where it says nothing."""
+        found = np.full((len(self), len(GUARDS)), np.nan)
+        found[:, GUARD["split"]] = 0.0
+        found[:, GUARD["without_model"]] = np.where(self.loading, np.nan, ~self.by_model)
+        if state.stage != "shadow":
+            found[:, GUARD["late"]] = np.where(self.loading, np.nan, self.late)
+            if state.slow_us:
+                found[:, GUARD["slow"]] = np.where(self.loading, np.nan, self.total_us > state.slow_us)
+        if state.edges:
+            level, spread = _places(self._of_model(), np.array(state.edges), len(self))
+            found[:, GUARD["score_level"]], found[:, GUARD["score_spread"]] = level, spread
+        return found
+
+    def all_scores(self, rows: np.ndarray) -> np.ndarray:
+        """The scores of some rows, one after the other."""
+        picked = [each for each, wanted in zip(self._of_model(), rows, strict=True) if wanted and len(each)]
+        return np.concatenate(picked) if picked else np.zeros(0)
+
+    def agreement(self) -> np.ndarray:
+        """How far both releases agree, of requests that both scored; see `Seen.agree`."""
+        found, scores = np.zeros(4), self._of_model()
+        shadows = {self.request_id[place]: place for place in np.flatnonzero(self.arm == 1) if len(scores[place])}
+        for place in np.flatnonzero(self.arm == 0):
+            other = shadows.get(self.request_id[place])
+            if other is not None and len(scores[place]) == len(scores[other]):
+                apart = np.abs(scores[other] - scores[place])
+                same = np.argmax(scores[other]) == np.argmax(scores[place])
+                found[:3] += (1, same, float(apart.mean()))
+                found[3] = max(found[3], float(apart.max()))
+        return found
+
+    def _of_model(self) -> list[np.ndarray]:
+        """The scores of each row that the model of its release gave, float64; none where it did not."""
+        none = np.zeros(0)
+        found = []
+        for content, dtype, counts in zip(self.scores, self.score_dtype, self.by_model, strict=True):
+            scores = np.frombuffer(content, dtype).astype(np.float64) if counts and content else none
+            found.append(scores if np.isfinite(scores).all() else scores[np.isfinite(scores)])
+        return found
+
+
+def _buckets(keys: Sequence[Any], salt: bytes) -> np.ndarray:
+    known: dict[Any, int] = {}
+    for key in set(keys):
+        known[key] = bucket_of((key or "").encode(), salt)
+    return np.array([known[key] for key in keys], np.uint64)
+
+
+def _places(scores: Sequence[np.ndarray], edges: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the scores of each row lie among those of the current release, from 0 to 1, and how far from the middle."""
+    lengths = np.array([len(each) for each in scores], np.int64)
+    flat = np.concatenate(scores) if len(scores) else np.zeros(0)
+    below = np.searchsorted(edges, flat, "left") + np.searchsorted(edges, flat, "right")
+    place = below / (2 * len(edges))
+    row = np.repeat(np.arange(rows), lengths)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        level = np.bincount(row, place, rows) / lengths
+        spread = np.bincount(row, np.abs(2 * place - 1), rows) / lengths
+    return level, spread

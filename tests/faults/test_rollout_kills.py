@@ -1,0 +1,99 @@
+"""A controller that is killed anywhere, and two of them at once: each row counts once, each step is taken once."""
+
+import signal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from rollout_jobs import look_often, look_until
+from rollout_support import BEGAN, NAME, QUICK, begin, log_rows, state_of, two_releases
+from warm import start
+
+from forecache.operations.rollout.controller import look, running_rollouts
+from forecache.operations.rollout.count import counted, step_id
+from forecache.operations.rollout.seen import Seen, read_seen
+from forecache.pipeline import Guards
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.rollout.state import RolloutState
+from forecache.settings import Settings
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+AT = BEGAN + timedelta(minutes=1)
+LAST: dict[str, Any] = {"stage": "canary", "share": 0.5, "slow_us": 1e6}
+
+
+def killed(settings: Settings, step: str, at: datetime = AT) -> bool:
+    """Whether a look died at the step; one that never comes there ends."""
+    process = start(look_until, settings.home_path, step, at.isoformat())
+    process.join(120)
+    return bool(process.exitcode == -signal.SIGKILL)
+
+
+def ended(settings: Settings, at: datetime = AT) -> tuple[RolloutState, Any]:
+    found = look(settings, NAME, at=at)
+    assert found is not None
+    return found.state, read_current(open_releases(settings, NAME))
+
+
+@pytest.mark.parametrize("step", ["counted", "state written"])
+def test_a_look_that_is_killed_takes_a_step_once(settings: Settings, step: str) -> None:
+    two_releases(settings)
+    begin(settings)
+    log_rows(settings, 600, at=BEGAN + timedelta(seconds=1))
+    assert killed(settings, step)
+    if step == "counted":
+        state, _ = ended(settings)
+    else:
+        state = state_of(settings)
+    assert [(each.stage, each.verdict) for each in state.steps] == [("aa", "passed"), ("shadow", "waits")]
+    assert sum(state.steps[0].requests) == 600
+    again, _ = ended(settings)
+    assert len(again.steps) == 2
+    assert again.step.requests == (0, 0)
+
+
+@pytest.mark.parametrize("step", ["counted", "pointer moved", "state written"])
+def test_a_look_that_is_killed_as_a_release_takes_over_is_finished_by_the_next(settings: Settings, step: str) -> None:
+    two_releases(settings)
+    begin(settings, **LAST)
+    log_rows(settings, 600, at=BEGAN + timedelta(seconds=1))
+    assert killed(settings, step)
+    state, pointer = ended(settings)
+    assert (state.stage, pointer.current, pointer.bad) == ("done", 2, ())
+    assert running_rollouts(settings, [NAME]) == []
+
+
+@pytest.mark.parametrize("step", ["counted", "state written", "marked"])
+def test_a_look_that_is_killed_as_a_release_is_returned_is_finished_by_the_next(settings: Settings, step: str) -> None:
+    two_releases(settings)
+    begin(settings, **LAST)
+    log_rows(settings, 600, at=BEGAN + timedelta(seconds=1), candidate={"late": True})
+    assert killed(settings, step)
+    assert running_rollouts(settings, [NAME]) == ([] if step == "marked" else [NAME])
+    state, pointer = ended(settings)
+    assert (state.stage, pointer.current, pointer.bad) == ("returned", 1, (2,))
+    assert running_rollouts(settings, [NAME]) == []
+
+
+def test_two_controllers_at_once_count_every_row_once_and_take_every_step_once(settings: Settings) -> None:
+    two_releases(settings)
+    loose = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99)
+    begin(settings, replace(QUICK, requests=10_000, guards=loose), **LAST)
+    state = state_of(settings)
+    processes = [start(look_often, settings.home_path, 12, AT.isoformat()) for _ in range(2)]
+    rows = []
+    for turn in range(8):
+        rows += log_rows(settings, 100, at=BEGAN + timedelta(seconds=1 + turn), first=100 * turn, state=state)
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    after, _ = ended(settings)
+    canaries = sum(row["arm"] == "canary" for row in rows)
+    assert after.step.requests == (len(rows) - canaries, canaries)
+    seen, anew = read_seen(open_releases(settings, NAME), step_id(after)), Seen(step_id(after))
+    again = counted(settings, after, anew, now=AT)
+    np.testing.assert_allclose(seen.x, again.x, rtol=1e-12)
+    np.testing.assert_array_equal(seen.n, again.n)
+    assert after.generation == state.generation + 24 + 1  # no look was lost, and none was made twice

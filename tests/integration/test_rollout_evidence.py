@@ -1,0 +1,92 @@
+"""The test of rollouts: it keeps its error at all looks together, finds harm in a stated number of requests."""
+
+import numpy as np
+import pytest
+
+from forecache.operations.rollout.evidence import LEAST_KEYS, Sums, difference, paired, split_is_off, sums_of
+from forecache.operations.rollout.simulate import Traffic, equal, stopped
+from forecache.pipeline import Outcome, Rollout
+
+RUNS = 1_000
+SHORT = 400
+
+
+def crossings(*, error: float, alike: float, rate: float, by_request: bool = False) -> float:
+    """The share of A/A runs in which a difference is found at any of 30 looks; the same 300 keys come back in each.
+
+    Args:
+        by_request: As if each request were a key of its own, which is the mistake that is guarded against.
+    """
+    generator = np.random.default_rng(5)
+    shape = (SHORT, 300)
+    scale = 1 / alike - 1
+    own = generator.beta(rate * scale, (1 - rate) * scale, shape)
+    in_arm = generator.random(shape) < 0.5
+    n, x, crossed = np.zeros(shape), np.zeros(shape), np.zeros(SHORT, np.bool_)
+    for _ in range(30):
+        more = generator.poisson(1.0, shape)
+        n, x = n + more, x + generator.binomial(more, own)
+        arms = [sums_of(np.where(arm, n, 0), np.where(arm, x, 0)) for arm in (in_arm, ~in_arm)]
+        if by_request:
+            arms = [Sums(each.n, each.n, each.x, each.n, each.x, each.x) for each in arms]
+        found = difference(*arms)
+        crossed |= found.mean - found.bound(error, 0.05) > 0
+    return float(crossed.mean())
+
+
+@pytest.mark.parametrize(("alike", "rate"), [(0.02, 0.3), (0.3, 0.3), (0.3, 0.02)])
+def test_equal_arms_are_told_apart_as_rarely_as_is_asked_for_although_keys_come_back(alike: float, rate: float) -> None:
+    assert crossings(error=0.05, alike=alike, rate=rate) <= 0.05
+
+
+def test_it_is_the_key_that_counts_since_requests_of_a_key_would_prove_too_much() -> None:
+    assert crossings(error=0.05, alike=0.3, rate=0.3, by_request=True) > 0.1
+
+
+def test_the_first_keys_prove_nothing() -> None:
+    ones = np.ones(LEAST_KEYS - 1)
+    assert np.isinf(difference(sums_of(ones, ones), sums_of(np.ones(1000), np.zeros(1000))).variance)
+
+
+def test_a_few_keys_that_agree_are_not_taken_for_certain() -> None:
+    current = sums_of(np.ones(3000), (np.arange(3000) % 100 < 20).astype(float))
+    none = sums_of(np.ones(40), np.zeros(40))  # 8 are expected, and 0 of 40 come by chance in 1 of 8,000
+    found = difference(none, current)
+    assert -found.mean - found.bound(1e-5, 0.05) < 0
+
+
+def test_what_both_releases_have_in_common_cancels_where_they_scored_the_same_requests() -> None:
+    generator = np.random.default_rng(1)
+    n, x = np.full(500, 4.0), generator.integers(0, 5, 500).astype(float)
+    same = paired((n, x), (n, x))
+    assert (float(same.mean), float(same.variance)) == (0.0, pytest.approx(1 / 2000**2))
+    other = paired((n, np.minimum(x + 1, 4)), (n, x))
+    assert other.mean - other.bound(0.001, 0.05) > 0
+    apart = difference(sums_of(n, np.minimum(x + 1, 4)), sums_of(n, x))
+    assert apart.variance > 5 * other.variance
+
+
+def test_a_split_that_loses_keys_of_one_arm_is_found_and_a_true_one_is_not() -> None:
+    generator = np.random.default_rng(3)
+    arm = generator.random((RUNS, 5000)) < 0.2
+    keys = np.arange(1, 5001)
+    assert split_is_off(arm.cumsum(1), keys, 0.2, error=0.01).any(1).mean() <= 0.01
+    lost = arm & (generator.random(arm.shape) < 0.8)  # a fifth of one arm is missing
+    there = lost | ~arm
+    assert split_is_off(lost.sum(1), there.sum(1), 0.2, error=0.01).mean() > 0.95
+
+
+def test_a_conversion_that_is_two_percent_worse_is_stopped_within_a_stated_number_of_requests() -> None:
+    found = stopped(Traffic(rate=0.05, requests_per_key=4.0, alike=0.05), 0.02, runs=60)
+    assert found.share == 1.0
+    assert found.quantile(0.5) < 5_500_000
+    assert found.quantile(0.9) < 9_300_000
+    worse = stopped(Traffic(rate=0.05, requests_per_key=4.0, alike=0.05), 0.2, runs=60)
+    assert worse.quantile(0.9) < 95_000
+
+
+def test_a_thousand_rollouts_of_an_equal_release_are_stopped_wrongly_in_under_one_percent() -> None:
+    rollout = Rollout(shares=(0.2, 0.5), outcome=Outcome("orders", "bought"))
+    found = equal(Traffic(rate=0.05, requests_per_key=3.0, alike=0.2), rollout=rollout, runs=RUNS)
+    assert found.runs == RUNS
+    assert found.wrong < RUNS // 100, found.by

@@ -1,0 +1,183 @@
+"""`forecache release` with a rollout declared: when one begins, what the commands show, and how replicas get it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from asked_project.pipelines.payments import payments
+
+from assets.rollout import build_rollout
+from forecache.cli.main import main
+from forecache.errors import NotEverywhereError
+from forecache.folders import LocalFolder
+from forecache.operations.release import release, roll_release_back
+from forecache.operations.rollout.controller import by_hand, look, running_rollouts
+from forecache.pipeline import Log, Realtime, Rollout
+from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.replicas import pull_releases, push_releases
+from forecache.realtime.rollout.state import RolloutState, read_rollout
+from forecache.settings import Settings, load_settings
+from jobs.rollout import build_rollout_job, build_rollout_sensor
+from resources.settings import SettingsResource
+
+ROLLOUT = Rollout(shares=(0.5,), shadow_share=0.0, requests=100, hours=0.0)
+FIRST = replace(payments, log=Log("household_id"), rollout=ROLLOUT)
+SECOND = replace(FIRST, deadline_ms=20.0)
+
+
+def state_of(settings: Settings) -> RolloutState:
+    state = read_rollout(open_releases(settings, "payments"))
+    assert state is not None
+    return state
+
+
+def current(settings: Settings) -> int | None:
+    return read_current(open_releases(settings, "payments")).current
+
+
+@pytest.fixture
+def begun(settings: Settings) -> Settings:
+    """The rollout of release 2."""
+    release(settings, FIRST)
+    release(settings, SECOND)
+    return settings
+
+
+def test_a_second_release_is_rolled_out_and_the_first_answers_meanwhile(settings: Settings) -> None:
+    assert release(settings, FIRST).details["rollout"] == "It is the first release."
+    second = release(settings, SECOND)
+    assert (second.details["release"], second.details["rollout"], second.skipped) == (2, "begun", False)
+    assert current(settings) == 1
+    state = state_of(settings)
+    assert (state.release, state.current, state.stage, state.share) == (2, 1, "aa", 0.5)
+    assert state.plan["deadline_ms"] == 20.0
+    again = release(settings, SECOND)
+    assert (again.details["rollout"], again.skipped) == ("under way", True)
+    assert state_of(settings) == state
+    assert running_rollouts(settings, ["payments"]) == ["payments"]
+
+
+@pytest.mark.parametrize(
+    ("before", "declared", "why"),
+    [
+        (FIRST, replace(SECOND, log=None), "its declaration has no log"),
+        (replace(FIRST, log=None, rollout=None), SECOND, "keeps no log by the same fields"),
+    ],
+)
+def test_without_a_log_it_answers_at_once_and_says_so(
+    settings: Settings, before: Realtime, declared: Realtime, why: str
+) -> None:
+    release(settings, before)
+    assert why in release(settings, declared).details["rollout"]
+    assert current(settings) == 2
+
+
+def test_it_answers_at_once_where_that_is_asked_for_also_in_the_middle(begun: Settings) -> None:
+    assert release(begun, SECOND, at_once=True).details["release"] == 2
+    assert current(begun) == 2
+    found = look(begun, "payments")
+    assert found is not None
+    assert found.state.stage == "done"
+
+
+def test_a_champion_and_declaration_that_are_those_of_the_current_release_again_end_it(begun: Settings) -> None:
+    assert release(begun, FIRST).skipped
+    assert (state_of(begun).stage, state_of(begun).is_bad) == ("returned", False)
+    assert read_current(open_releases(begun, "payments")).bad == ()
+    assert release(begun, SECOND).details["rollout"] == "begun"
+
+
+def test_a_third_release_takes_the_place_of_the_second(begun: Settings) -> None:
+    assert release(begun, replace(FIRST, deadline_ms=30.0)).details["rollout"] == "begun"
+    assert (state_of(begun).release, current(begun)) == (3, 1)
+
+
+def test_a_rollback_returns_what_is_rolled_out(begun: Settings) -> None:
+    assert roll_release_back(begun, "payments", reason="too slow").bad == (2,)
+    assert (state_of(begun).stage, state_of(begun).why, current(begun)) == ("returned", "too slow", 1)
+    assert release(begun, SECOND).details["rolled_back"] == 2
+    assert release(begun, SECOND, again=True).details["rollout"] == "begun"
+    assert state_of(begun).release == 3
+
+
+def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(begun, "payments"), open_releases(replica, "payments")
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    assert read_rollout(there) == state_of(begun)
+    assert read_release(there, 2).to_json() == read_release(here, 2).to_json()
+    assert read_current(there).current == 1
+    older = read_rollout(here)
+    by_hand(begun, "payments", "finish", "")
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    assert (read_current(there).current, state_of(replica).stage) == (2, "done")
+    from forecache.realtime.release import replicas
+
+    assert older is not None
+    replicas._push_rollout(remote, ".realtime/payments/ROLLOUT", older)
+    pull_releases(there, remote)
+    assert state_of(replica).stage == "done"  # an older state takes the place of no newer one
+
+
+def test_a_look_that_could_not_reach_the_remote_is_made_up_for_by_the_next(begun: Settings, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    distributed = load_settings(home=begun.home, store_remote=str(remote))
+    remote.write_text("no folder")
+    with pytest.raises(NotEverywhereError, match="has changed here"):
+        by_hand(distributed, "payments", "pause", "")
+    remote.unlink()
+    look(distributed, "payments")
+    replica = load_settings(home=tmp_path / "replica")
+    pull_releases(open_releases(replica, "payments"), LocalFolder(remote))
+    assert state_of(replica).paused
+
+
+def test_the_commands_show_and_move_it(
+    begun: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(begun.home_path))
+    assert main(["releases", "payments"]) == 0
+    shown = capsys.readouterr().out
+    assert "rolled out" in shown
+    assert "A/A at 0.5 of the keys" in shown
+    assert main(["rollouts", "--once"]) == 0
+    assert "without requests nothing moves on" in capsys.readouterr().out
+    assert main(["rollout", "pause", "payments", "--reason", "a sale"]) == 0
+    assert main(["rollout", "pause", "payments"]) == 4
+    assert main(["rollout", "resume", "payments"]) == 0
+    assert main(["rollout", "return", "payments", "--reason", "complaints"]) == 0
+    assert "returned. complaints" in capsys.readouterr().out
+    assert main(["rollout", "finish", "payments"]) == 3
+    assert main(["releases", "payments", "--json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert [(row["release"], row["state"], bool(row["rollout"])) for row in rows] == [
+        (2, ["rolled back"], True), (1, ["current"], False),
+    ]  # fmt: skip
+
+
+def test_a_simulation_tells_how_many_requests_a_loss_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "rollout", "--rate", "0.3", "--harm", "0.5", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["found"] == 1.0
+    assert 300 < row["median"] < row["in_90_of_100"] < 20_000
+
+
+def test_dagster_looks_while_one_is_under_way_and_shows_its_steps(begun: Settings) -> None:
+    resource = SettingsResource(home=str(begun.home_path), project=begun.project)
+    sensor = build_rollout_sensor(SECOND, build_rollout_job(SECOND))
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
+        assert isinstance(sensor(context), dg.RunRequest)
+        made = dg.materialize([build_rollout(SECOND)], instance=instance, resources={"settings": resource})
+        [event] = made.get_asset_materialization_events()
+        metadata = event.materialization.metadata
+        assert (metadata["stage"].value, metadata["release"].value) == ("aa", 2)
+        assert "without requests nothing moves on" in str(metadata["steps"].value)
+        by_hand(begun, "payments", "return", "")
+        context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
+        assert isinstance(sensor(context), dg.SkipReason)

@@ -1,0 +1,31 @@
+"""What processes of their own do to rollouts in tests of kills and of controllers at once."""
+
+import os
+import signal
+from datetime import datetime
+from pathlib import Path
+
+from forecache.errors import ConflictError
+from forecache.operations.rollout.controller import look
+from forecache.settings import load_settings
+from forecache.steps import rollout_step
+
+
+def look_until(home: Path, step: str, at: str) -> None:
+    """Look once, and die at a step of it."""
+
+    def die(name: str) -> None:
+        if name == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    rollout_step.on_step = die
+    look(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
+
+
+def look_often(home: Path, times: int, at: str) -> None:
+    """Look again and again."""
+    for _ in range(times):
+        try:
+            look(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
+        except ConflictError:
+            continue

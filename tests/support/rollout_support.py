@@ -1,0 +1,88 @@
+"""Rollouts made in milliseconds: two releases, a state, and rows of a request log as readers would write them."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from release_support import make_release
+
+from forecache.lake.delta.tables import append_rows
+from forecache.pipeline import Guards, Log, Rollout
+from forecache.realtime.log.record import schema, table_of
+from forecache.realtime.log.sampling import BUCKETS, bucket_of
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
+from forecache.settings import Settings
+
+LOG = Log("household_id")
+NAME = "ranking"
+BEGAN = datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
+QUICK = Rollout(shares=(0.2, 0.5), shadow_share=0.5, requests=100, hours=0.0, guards=Guards(slow_ms=20.0))
+
+
+def two_releases(settings: Settings, **changes: Any) -> None:
+    """Releases 1, which is current, and 2, with `changes`."""
+    make_release(settings, version=1, log=LOG)
+    make_release(settings, version=2, current=False, **{"log": LOG, **changes})
+
+
+def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN, **changes: Any) -> RolloutState:
+    """The rollout of release 2 at its first step, or where `changes` say."""
+    stage, share = changes.pop("stage", "aa"), changes.pop("share", rollout.aa_share)
+    plan = {**asdict(rollout), "deadline_ms": 50.0}
+    state = RolloutState(
+        NAME, 2, 1, stage, share, at.isoformat(), plan, steps=(Step(stage, share, at.isoformat()),), **changes
+    )
+    return write_rollout(open_releases(settings, NAME), state)
+
+
+def state_of(settings: Settings) -> RolloutState:
+    state = read_rollout(open_releases(settings, NAME))
+    assert state is not None
+    return state
+
+
+def log_rows(
+    settings: Settings,
+    count: int,
+    *,
+    at: datetime,
+    keys: int = 400,
+    first: int = 0,
+    seed: int = 1,
+    candidate: dict[str, Any] | None = None,
+    state: RolloutState | None = None,
+) -> list[dict[str, Any]]:
+    """Append what replicas log of so many requests of the present step, a millisecond apart.
+
+    Args:
+        first: Number of the first request.
+        candidate: How answers of the other arm differ: `score` is added to each score, `release`, `why`, `late` and
+            `total_us` take the place of what a good one has.
+    """
+    state = state or state_of(settings)
+    generator = np.random.default_rng([seed, first])
+    rows: list[dict[str, Any]] = []
+    for number in range(first, first + count):
+        key = str(int(generator.integers(keys)))
+        in_share = bucket_of(key.encode(), state.salt) < int(state.share * BUCKETS)
+        scores = generator.normal(0, 1, 5)
+        row = {
+            "request_id": f"r{number}", "arrived_at": at + timedelta(milliseconds=number - first), "day": at.date(),
+            "key": key, "items": 5, "release": 1, "model_version": 1, "arm": "current", "rung": "model", "why": "",
+            "score_dtype": "<f8", "late": False, "deadline_ms": 50.0, "replica": "a:1#0",
+            "total_us": int(generator.integers(300, 900)), "model_us": 50, "flags": [],
+        }  # fmt: skip
+        other = {"release": 1 if state.stage == "aa" else 2, "arm": state.stage}
+        if in_share and state.stage == "shadow":
+            rows.append({**row, "scores": scores.tobytes()})
+        if in_share:
+            told = dict(candidate or {}) if state.stage != "aa" else {}
+            scores = scores + told.pop("score", 0.0)
+            row |= {**other, **told}
+        row["scores"] = None if row["why"] else scores.tobytes()
+        rows.append(row)
+    append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))
+    return rows
