@@ -32,6 +32,7 @@ _WORKERS = _LATENCY + BUCKETS
 _LOG = _WORKERS + len(WORKER_CELLS)
 _BLOCK = _LOG + len(LOG_CELLS)
 _NAME_BYTES = 64
+CANDIDATE = "@candidate"
 MAX_MODELS = EXTENSION_BYTES // (_BLOCK * 8 + _NAME_BYTES)
 GAUGES = ("release", "live", "in_loop", "p99_us")
 
@@ -121,6 +122,13 @@ class RealtimeMetrics:
             if not known or known == encoded:
                 return ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
         raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.")
+
+    def of_candidate(self, name: str) -> ModelCells:
+        """The cells of a release that is rolled out: its own where there is room, by a name that no model has."""
+        try:
+            return self.of(f"{name}{CANDIDATE}")
+        except (LookupError, ValueError):
+            return self.of(name)
 
     def models(self) -> Iterator[tuple[str, ModelCells]]:
         for place in range(MAX_MODELS):

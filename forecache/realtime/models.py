@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 
@@ -18,7 +19,7 @@ from forecache.realtime.answer.warm import warmed_s
 from forecache.realtime.cache import CachedPath, without_cache
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
-from forecache.realtime.metrics import CELL, ModelCells, RealtimeMetrics
+from forecache.realtime.metrics import CELL, RealtimeMetrics
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -26,8 +27,11 @@ from forecache.realtime.release.folder import (
     read_current,
     read_release,
 )
+from forecache.realtime.release.format import Release
 from forecache.realtime.release.here import released_here
-from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_release
+from forecache.realtime.rollout.follow import Rollouts
+from forecache.realtime.rollout.shadow import Shadow
 from forecache.realtime.served import Served, serve_release
 
 logger = logging.getLogger("forecache.realtime")
@@ -56,7 +60,10 @@ class Models:
         served: By name.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
+        shadow_of: Makes what has a candidate score requests that were answered; set before the first turn.
     """
+
+    shadow_of: Callable[[Served], Shadow]
 
     def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         self._context, self._loop = context, loop
@@ -70,6 +77,10 @@ class Models:
         self._paused: dict[str, _Pause] = {}
         self._compared: dict[str, ReleasePointer] = {}
         self._log_writer: LogWriter | None = None
+        self._rollouts = Rollouts(
+            context.settings, loop, context.catalog.answers,
+            cells_of=self.metrics.of_candidate, log_of=self._log_of, shadow_of=lambda served: self.shadow_of(served),
+        )  # fmt: skip
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
         """Follow the pointers, in the watching thread."""
@@ -81,12 +92,14 @@ class Models:
                     self._follow(name, run_on_loop)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken release, and logs it
                 self._fail(name, error)
+        self._rollouts.turn(dict(self.served), lambda served: run_on_loop(lambda: self._install(served)))
         self._close_retired()
 
     def close(self) -> None:
         """Write the log, end the ways to the models, and forget the releases' modules."""
         if self._log_writer is not None:
             self._log_writer.close()
+        self._rollouts.close()
         for served in [*self.served.values(), *(each for _, each in self._retired)]:
             served.path.close()
             served.loaded.close()
@@ -160,7 +173,7 @@ class Models:
             )
         return self._worker_path(loaded)
 
-    def _worker_path(self, loaded: LoadedRelease) -> ModelPath:
+    def _worker_path(self, loaded: OpenRelease) -> ModelPath:
         from forecache.realtime.workers.path import open_worker_path
 
         counters = self.metrics.of(loaded.release.name).guards
@@ -170,7 +183,7 @@ class Models:
         """Go on in a process of its own with a model that has stopped the event loop once."""
         self._swap_in(served.loaded, self._worker_path(served.loaded), run_on_loop)
 
-    def _swap_in(self, loaded: LoadedRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
+    def _swap_in(self, loaded: OpenRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
         name = loaded.release.name
         cells = self.metrics.of(name)
         if loaded.release.cache_bytes:
@@ -178,14 +191,13 @@ class Models:
                 path, most_bytes=loaded.release.cache_bytes, counters=cells.guards,
                 keeps_features=loaded.release.log is not None,
             )  # fmt: skip
-        new = serve_release(loaded, path, self._context.catalog.answers, cells, self._log_of(loaded, cells))
-
-        def install() -> None:
-            self.served[name] = new
-
+        log = self._log_of(loaded.release, "current")
+        new = self._rollouts.arranged(
+            name, serve_release(loaded, path, self._context.catalog.answers, cells, log)
+        )  # fmt: skip
         old = self.served.get(name)
         gc.freeze()
-        run_on_loop(install)
+        run_on_loop(lambda: self._install(new))
         for cell, value in (("release", new.number), ("live", 1), ("in_loop", int(path.in_loop))):
             cells.cells[CELL[cell]] = value
         cells.cells[CELL["swaps"]] += 1
@@ -193,15 +205,19 @@ class Models:
             stay_s = max(_RETIRE_S, 2 * old.loaded.release.deadline_ms / 1e3)
             self._retired.append((monotonic() + stay_s, old))
 
-    def _log_of(self, loaded: LoadedRelease, cells: ModelCells) -> AnswerLog | None:
-        """The log of a release's answers; None where it declares none."""
-        if loaded.release.log is None:
+    def _log_of(self, release: Release, arm: str) -> AnswerLog | None:
+        """The log of a release's answers in an arm; None where it declares none."""
+        if release.log is None:
             return None
         if self._log_writer is None:
             settings = self._context.settings
             replica = f"{socket.gethostname()}:{settings.reader_port}#{os.getpid()}"
             self._log_writer = LogWriter(settings, replica=replica)
-        return AnswerLog(loaded.release, self._log_writer.channel(loaded.release.name, cells.log))
+        channel = self._log_writer.channel(release.name, self.metrics.of(release.name).log)
+        return AnswerLog(release, channel, arm=arm)
+
+    def _install(self, served: Served) -> None:
+        self.served[served.name] = served
 
     def _close_retired(self) -> None:
         now = monotonic()

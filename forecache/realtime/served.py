@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.model_path import ModelPath
@@ -11,8 +12,11 @@ from forecache.realtime.deadline.cost import Cost
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import Lookups
 from forecache.realtime.metrics import ModelCells
-from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.parse import RequestParser
+
+if TYPE_CHECKING:
+    from forecache.realtime.rollout.split import Split
 
 
 @dataclass(slots=True)
@@ -25,9 +29,11 @@ class Served:
         model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread.
         low_cost: Of an answer by the last rung.
         log: Of its answers; None: they are not logged.
+        arm: Which requests it answers: "current" are all while no release is rolled out.
+        split: Says which release answers a request, while one is rolled out.
     """
 
-    loaded: LoadedRelease
+    loaded: OpenRelease
     path: ModelPath
     parser: RequestParser
     lookups: Lookups
@@ -38,6 +44,8 @@ class Served:
     model_cost: Cost = field(default_factory=lambda: Cost(200_000))
     low_cost: Cost = field(default_factory=lambda: Cost(50_000))
     log: AnswerLog | None = None
+    arm: str = "current"
+    split: "Split | None" = None
 
     @property
     def name(self) -> str:
@@ -49,7 +57,7 @@ class Served:
 
 
 def serve_release(
-    loaded: LoadedRelease,
+    loaded: OpenRelease,
     path: ModelPath,
     versions: Mapping[str, Answers],
     cells: ModelCells,

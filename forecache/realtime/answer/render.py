@@ -17,14 +17,19 @@ _ARRAY = orjson.OPT_SERIALIZE_NUMPY
 
 
 class Renderer:
-    """Writes the answers of one release."""
+    """Writes the answers of one release.
 
-    def __init__(self, release: Release) -> None:
+    Args:
+        arm: Which requests it answers, while a release is rolled out; "": answers do not say it.
+    """
+
+    def __init__(self, release: Release, *, arm: str = "") -> None:
         self._output = release.output
         self._head = orjson.dumps({"name": release.name})[:-1] + b',"request_id":'
         self._model = (
             b',"model":'
             + orjson.dumps({"name": release.model.name, "version": release.model.version})
+            + (b',"arm":"%b"' % arm.encode() if arm else b"")
             + b',"release":%d,"stores":{' % release.number
         )
         item = release.candidates.item.name if release.candidates is not None else ""

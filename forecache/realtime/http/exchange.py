@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
@@ -75,25 +76,36 @@ class Exchange:
         began = perf_counter_ns()
         own = any(field.name == REQUEST_ID for field in served.loaded.release.request)
         known = {REQUEST_ID: request_id} if request_id and not own else {}
-        parsed = [served.parser.of_values({**each.request, **known}, each.candidates) for each in asked]
+        takers = [partial(_taken, {**each.request, **known}, each.candidates) for each in asked]
+        split = served.split
+        parsed = [(served, take(served)) if split is None else split.assigned(take) for take in takers]
         if served.log is not None:
             if len(parsed) > 1 and not own and request_id:
-                for place, request in enumerate(parsed):
+                for place, (_, request) in enumerate(parsed):
                     request.request_id = f"{request_id}/{place}"  # each has a row of its own in the log
-            for request in parsed:
+            for _, request in parsed:
                 served.log.identify(request)
         parse = (perf_counter_ns() - began) // (len(asked) or 1)
-        if not served.path.in_loop or served.lookups.remote():
-            times = [Times(began - clock.arrived, parse) for _ in parsed]
-            each = zip(parsed, times, strict=True)
-            return await asyncio.gather(*(self._later(served, request, clock, of_it) for request, of_it in each))
+        found = await self._found(served, parsed, clock, began, parse)
+        if split is not None:
+            for (_, request), take in zip(parsed, takers, strict=True):
+                split.after(request, take, clock)
+        return found
+
+    async def _found(
+        self, served: Served, parsed: Sequence[tuple[Served, ParsedRequest]], clock: Clock, began: int, parse: int
+    ) -> list[Scored]:
+        """The answers to requests, each by its release: all on this thread, or some elsewhere."""
+        if any(not by.path.in_loop or by.lookups.remote() for by, _ in parsed):
+            waiting = (self._later(by, request, clock, Times(began - clock.arrived, parse)) for by, request in parsed)
+            return await asyncio.gather(*waiting)
         found: list[Scored] = []
         failures: list[Exception] = []
 
         def run(why: str) -> None:
             try:
-                for request in parsed:
-                    found.append(self._now(served, request, clock, parse, why))
+                for by, request in parsed:
+                    found.append(self._now(by, request, clock, parse, why))
             except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
                 failures.append(error)
 
@@ -127,7 +139,12 @@ def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clo
     served.cells.count(answered, elapsed=answered.elapsed, late=answered.late)
     if served.log is not None:
         served.log.add(request, answered, clock)
-    return scored(answered, request.length)
+    return scored(answered, request.length, served)
+
+
+def _taken(request: Mapping[str, Any], candidates: Mapping[str, Any] | None, by: Served) -> ParsedRequest:
+    """A request as a release takes it."""
+    return by.parser.of_values(request, candidates)
 
 
 def not_ready(context: Context, models: Models) -> str:
@@ -152,6 +169,10 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
         "deadline_ms": clock.deadline_ms,
         "total_ms": round((now - clock.arrived) / 1e6, 3),
     }
+    if served.split is not None and answers:
+        by = answers[0].served
+        told["release"], told["model"] = by.number, f"{by.loaded.release.model.name}/{by.loaded.release.model.version}"
+        told["arm"] = " ".join(dict.fromkeys(each.served.arm for each in answers))
     if clock.is_late(now):
         told["late"] = True
     if served.log is not None:

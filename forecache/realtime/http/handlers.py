@@ -22,6 +22,7 @@ from forecache.realtime.http.inference.protocol import InferenceProtocol
 from forecache.realtime.http.mlflow import MlflowProtocol
 from forecache.realtime.http.own import OwnProtocol
 from forecache.realtime.models import Models
+from forecache.realtime.rollout.shadow import Shadow
 from forecache.realtime.served import Served
 
 _PATH = "/v1/"
@@ -34,6 +35,7 @@ class Handlers:
         self._context, self._models = context, models
         self.engine = Engine(context.catalog.answers)
         self.backlog, self.hops = Backlog(loop), Hops()
+        models.shadow_of = lambda candidate: Shadow(candidate, self.engine, self.backlog)
         self._own = OwnProtocol(context, self.engine, self.backlog, self.hops)
         exchange = Exchange(context, self.engine, self.backlog, self.hops)
         self._inference, self._mlflow = InferenceProtocol(exchange, models), MlflowProtocol(exchange, models)

@@ -55,12 +55,24 @@ class OwnProtocol:
             return
         now = perf_counter_ns()
         self._hops.saw(started, now)
+        request, split = None, served.split
+        if split is not None:
+            try:
+                served, request = split.assigned(lambda each: each.parser.parse(body))
+            except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+                self.send(proto, self._failed(error, served), started)
+                return
+
+        def finish(outcome: _Outcome) -> None:
+            self._finish(served, proto, started, clock, *outcome)
+            if split is not None:
+                split.after(outcome[1], lambda each: each.parser.parse(body), clock)
 
         def run(why: str) -> None:
-            self._finish(served, proto, started, clock, *self._now(served, body, headers, clock, why))
+            finish(self._now(served, body, headers, clock, why, request))
 
         if not served.path.in_loop or served.lookups.remote():
-            self._finish(served, proto, started, clock, *await self._later(served, body, headers, clock))
+            finish(await self._later(served, body, headers, clock, request))
         elif not served.model_cost.fits(clock.until - now):
             run(TooLate.reason)
         elif self._backlog.is_calm(clock, now):
@@ -68,19 +80,26 @@ class OwnProtocol:
         else:
             await self._backlog.join(clock, run)
 
-    def _now(self, served: Served, body: bytes, headers: Any, clock: Clock, why: str) -> _Outcome:
-        """The reply of a model that runs on this thread, or of a lower rung; `why` as of `Engine.answer_now`."""
+    def _now(
+        self, served: Served, body: bytes, headers: Any, clock: Clock, why: str, request: ParsedRequest | None
+    ) -> _Outcome:
+        """The reply of a model that runs on this thread, or of a lower rung.
+
+        Args:
+            why: As of `Engine.answer_now`.
+            request: Of the body, where it was parsed already.
+        """
         began, log = perf_counter_ns(), served.log
         times = Times(wait=began - clock.arrived)
         try:
-            if why and self._engine.only_last(served, clock, self._backlog.waiting):
+            if request is None and why and self._engine.only_last(served, clock, self._backlog.waiting):
                 request, members = served.parser.hasty(body)
                 times.parse = perf_counter_ns() - began
                 if log is not None:
                     log.identify(request, members)
                 answered = self._engine.last(served, request, times, why=why)
             else:
-                request = served.parser.parse(body)
+                request = request or served.parser.parse(body)
                 times.parse = perf_counter_ns() - began
                 if log is not None:
                     log.identify(request)
@@ -93,12 +112,14 @@ class OwnProtocol:
         self._learn(served, answered, perf_counter_ns() - began)
         return reply, request, answered
 
-    async def _later(self, served: Served, body: bytes, headers: Any, clock: Clock) -> _Outcome:
+    async def _later(
+        self, served: Served, body: bytes, headers: Any, clock: Clock, request: ParsedRequest | None
+    ) -> _Outcome:
         """The reply of a model in another process, or with look-ups on another machine."""
         began = perf_counter_ns()
         times = Times(wait=began - clock.arrived)
         try:
-            request = served.parser.parse(body)
+            request = request or served.parser.parse(body)
             times.parse = perf_counter_ns() - began
             if served.log is not None:
                 served.log.identify(request)

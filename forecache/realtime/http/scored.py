@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecache.realtime.answer.answered import Answered
+from forecache.realtime.served import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +18,20 @@ class Scored:
         ranks: int64 [n], the place of each row in the ranking, from 0.
         rungs: Where each score comes from.
         answered: What they are made of.
+        served: The release that gave it.
     """
 
     scores: np.ndarray
     ranks: np.ndarray
     rungs: Sequence[str]
     answered: Answered
+    served: Served
 
 
-def scored(answered: Answered, length: int) -> Scored:
+def scored(answered: Answered, length: int, served: Served) -> Scored:
     """The columns of an answer to a request with that many rows."""
     scores = np.full(length, np.nan) if answered.scores is None else answered.scores.astype(np.float64, copy=False)
     ranks = np.arange(length)
     if answered.order is not None:
         ranks[answered.order] = np.arange(length)
-    return Scored(scores, ranks, [answered.rung] * length if answered.rung else answered.rungs, answered)
+    return Scored(scores, ranks, [answered.rung] * length if answered.rung else answered.rungs, answered, served)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,16 @@ NATIVE = ("onnx", "lightgbm", "xgboost")
 """Runtimes whose models run in a bounded time, without Python code of their own."""
 RUNTIMES = (*NATIVE, "sklearn", "skops", "torch", FUNCTION)
 """Runtimes that answer requests; none of them executes a pickle."""
+
+
+class OpenRelease(Protocol):
+    """A release that requests are answered by, loaded into this process or not."""
+
+    @property
+    def release(self) -> Release: ...
+    @property
+    def place(self) -> Path: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

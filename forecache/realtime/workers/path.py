@@ -11,7 +11,7 @@ from forecache.errors import UnavailableError
 from forecache.realtime.answer.answered import Times
 from forecache.realtime.answer.model_path import Failed, Refused, WorkerLost
 from forecache.realtime.breaker import PROBE_S, Breaker
-from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.orders import Orders
@@ -28,7 +28,7 @@ _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
 
 
 def open_worker_path(
-    loaded: LoadedRelease, *, settings: Settings, loop: asyncio.AbstractEventLoop, counters: Counters
+    loaded: OpenRelease, *, settings: Settings, loop: asyncio.AbstractEventLoop, counters: Counters
 ) -> "WorkerPath":
     """The way to a release in processes of its own, warm; not called on the event loop, which uses it.
 

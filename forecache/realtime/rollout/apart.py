@@ -1,0 +1,130 @@
+"""A candidate in a reader: in processes of its own, whatever it is, so that nothing it does is done in the reader's.
+
+Not even its modules are imported there: code that hangs, ends the process or writes over its memory can do so when it
+is loaded. The current release runs on the event loop or not, as ever.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.model_path import ModelPath, Refused
+from forecache.realtime.release.folder import ReleaseFolder, read_release
+from forecache.realtime.release.format import Release
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.workers.counters import Counters
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.realtime")
+PATIENCE_S = 60.0
+"""A candidate that is not there after this time counts as one that cannot be asked."""
+_RETRY_S = 30.0
+
+
+@dataclass(frozen=True)
+class ApartRelease:
+    """A release of which this process has only read what it says of itself."""
+
+    release: Release
+    place: Path
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+class NoPath:
+    """The way to a model that cannot be asked."""
+
+    in_loop = False
+
+    def __init__(self) -> None:
+        self.times = Times()
+
+    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+        raise Refused("The release cannot be loaded here.")
+
+    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+        raise Refused("The release cannot be loaded here.")
+
+    def expected_s(self) -> float:
+        return float("inf")
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+class Candidate:
+    """The release that is rolled out, opened in a thread of its own: it may take as long as it likes.
+
+    Attributes:
+        loaded: What it says of itself; None while that cannot be read.
+        path: To its processes; None until one is warm.
+        failure: Why it cannot be asked; "" while it is tried the first time, or where it can.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: ReleaseFolder,
+        number: int,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        counters: Counters,
+    ) -> None:
+        self._settings, self._folder, self.number = settings, folder, number
+        self._loop, self._counters = loop, counters
+        self._began, self._again_at = time.monotonic(), 0.0
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Lock()
+        self._is_closed = False
+        self.loaded: ApartRelease | None = None
+        self.path: ModelPath | None = None
+        self.failure = ""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it cannot be asked, or is not there after a minute."""
+        return self.path is None and bool(self.failure or time.monotonic() > self._began + PATIENCE_S)
+
+    def turn(self) -> None:
+        """Open it, or try again some time after it failed."""
+        if self.path is not None or (self._thread is not None and self._thread.is_alive()):
+            return
+        if time.monotonic() >= self._again_at:
+            self._again_at = time.monotonic() + _RETRY_S
+            self._thread = threading.Thread(target=self._open, name="forecache-candidate", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End its processes, also those that are still being started."""
+        with self._closed:
+            self._is_closed = True
+            path, self.path = self.path, None
+        if path is not None:
+            path.close()
+
+    def _open(self) -> None:
+        from forecache.realtime.workers.path import open_worker_path
+
+        try:
+            loaded = ApartRelease(read_release(self._folder, self.number), self._folder.release(self.number))
+            self.loaded = loaded
+            path = open_worker_path(loaded, settings=self._settings, loop=self._loop, counters=self._counters)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the current release goes on answering
+            reason = f"{type(error).__name__}: {error}"
+            if reason != self.failure:
+                logger.error("Release %d of %s cannot be asked: %s", self.number, self._folder.name, error)
+            self.failure = reason
+            return
+        with self._closed:
+            if not self._is_closed:
+                self.path, self.failure = path, ""
+                logger.info("Release %d of %s is ready to be rolled out.", self.number, self._folder.name)
+                return
+        path.close()

@@ -1,0 +1,185 @@
+"""Following the rollouts, in the watching thread: candidates are opened and arms put together, and taken away again."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from forecache.errors import ForecacheError
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.render import Renderer
+from forecache.realtime.log.answer_log import AnswerLog
+from forecache.realtime.log.sampling import Sampler
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.format import Release
+from forecache.realtime.rollout.apart import Candidate, NoPath
+from forecache.realtime.rollout.shadow import Shadow
+from forecache.realtime.rollout.split import Split
+from forecache.realtime.rollout.state import RolloutState, read_rollout, running
+from forecache.realtime.served import Served, serve_release
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.realtime")
+_RETIRE_S = 10.0
+LOADING = "loading"
+"""The arm of keys of a candidate that is still being opened: their requests say nothing about it."""
+ShadowOf = Callable[[Served], Shadow]
+
+
+@dataclass
+class _Followed:
+    """A rollout in this worker; `shown` is what its arms were made of."""
+
+    state: RolloutState
+    candidate: Candidate
+    shown: tuple[object, ...] = ()
+
+
+class Rollouts:
+    """The rollouts of one worker.
+
+    Args:
+        versions: What the reader serves by name, as it is at each moment.
+        cells_of: The metrics of a candidate.
+        log_of: The log of a release's answers in an arm.
+        shadow_of: Makes what has a candidate score requests that were answered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        versions: Mapping[str, Answers],
+        *,
+        cells_of: Callable[[str], ModelCells],
+        log_of: Callable[[Release, str], AnswerLog | None],
+        shadow_of: ShadowOf,
+    ) -> None:
+        self._settings, self._loop, self._versions = settings, loop, versions
+        self._cells_of, self._log_of, self._shadow_of = cells_of, log_of, shadow_of
+        self._followed: dict[str, _Followed] = {}
+        self._retired: list[tuple[float, Candidate]] = []
+        self._told: dict[str, str] = {}
+
+    def turn(self, served: Mapping[str, Served], install: Callable[[Served], None]) -> None:
+        """Follow the states.
+
+        Args:
+            served: The current releases that answer, by name.
+            install: Has another one answer under the same name.
+        """
+        for name in self._followed.keys() - served.keys():
+            self._leave(name)
+        for name, now in served.items():
+            try:
+                changed = self.arranged(name, now)
+            except Exception:
+                logger.exception("The rollout of %s cannot be followed; its current release answers.", name)
+                changed = replace(now, split=None, renderer=_plain(now)) if now.split is not None else now
+            if changed is not now:
+                install(changed)
+        self._close_retired()
+
+    def arranged(self, name: str, served: Served) -> Served:
+        """A current release with the arms of the rollout that is under way, or without any; the same if it is so."""
+        state = self._state_of(name)
+        if state is None or state.current != served.number:
+            self._leave(name)
+            return served if served.split is None else replace(served, split=None, renderer=_plain(served))
+        followed = self._followed.get(name)
+        if followed is None or (followed.state.release, followed.state.started_at) != (state.release, state.started_at):
+            self._leave(name)
+            counters = self._cells_of(name).guards
+            candidate = Candidate(
+                self._settings, open_releases(self._settings, name), state.release,
+                loop=self._loop, counters=counters,
+            )  # fmt: skip
+            followed = self._followed[name] = _Followed(state, candidate)
+        followed.state = state
+        followed.candidate.turn()
+        candidate = followed.candidate
+        shown = (state.stage, state.share, candidate.path, candidate.is_late, candidate.loaded, served.path)
+        if followed.shown == shown and served.split is not None:
+            return served
+        arranged = self._with_arms(replace(served, split=None, renderer=_plain(served)), followed)
+        followed.shown = shown
+        return arranged if arranged.split is not None or served.split is not None else served
+
+    def close(self) -> None:
+        for candidate in [*(each.candidate for each in self._followed.values()), *(each for _, each in self._retired)]:
+            candidate.close()
+
+    def failures(self) -> dict[str, str]:
+        """Why candidates cannot be asked, by model."""
+        return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
+
+    def _state_of(self, name: str) -> RolloutState | None:
+        folder = open_releases(self._settings, name)
+        try:
+            state = running(read_rollout(folder), read_current(folder))
+        except ForecacheError as error:
+            if self._told.get(name) != error.message:
+                self._told[name] = error.message
+                logger.error("The rollout of %s is not followed: %s", name, error)
+            return None
+        self._told.pop(name, None)
+        return state
+
+    def _with_arms(self, base: Served, followed: _Followed) -> Served:
+        state, candidate = followed.state, followed.candidate
+        log = base.loaded.release.log
+        if log is None:  # of another hand: without a log there is no key to split by
+            return base
+        sampler = Sampler(base.name, log, base.loaded.release.request)
+        other, shadow = self._as_arm(base, "aa"), None
+        if state.stage != "aa":
+            of_candidate = self._served(candidate, state.stage)
+            if state.stage == "shadow":
+                if of_candidate is not None:
+                    shadow = self._shadow_of(of_candidate)
+            elif of_candidate is not None and candidate.path is not None:
+                other = of_candidate
+            else:
+                other = self._as_arm(base, "canary" if candidate.is_late else LOADING)
+        if state.stage == "shadow" and shadow is None:
+            return base
+        current = self._as_arm(base, "current")
+        split = Split(
+            state, sampler, current=current, other=other, stand_in=self._as_arm(base, "canary"), shadow=shadow
+        )  # fmt: skip
+        return replace(current, split=split)
+
+    def _served(self, candidate: Candidate, stage: str) -> Served | None:
+        """The candidate as what answers; None while nothing is known of it."""
+        loaded, path = candidate.loaded, candidate.path
+        if loaded is None or (path is None and not candidate.is_late):
+            return None
+        arm = "shadow" if stage == "shadow" else "canary"
+        release, cells = loaded.release, self._cells_of(loaded.release.name)
+        log = self._log_of(release, arm)
+        served = serve_release(loaded, path or NoPath(), self._versions, cells, log)
+        return replace(served, arm=arm, renderer=Renderer(release, arm=arm))
+
+    def _as_arm(self, base: Served, arm: str) -> Served:
+        release = base.loaded.release
+        return replace(base, arm=arm, renderer=Renderer(release, arm=arm), log=self._log_of(release, arm))
+
+    def _leave(self, name: str) -> None:
+        followed = self._followed.pop(name, None)
+        if followed is not None:
+            loaded = followed.candidate.loaded
+            stay_s = _RETIRE_S if loaded is None else max(_RETIRE_S, 2 * loaded.release.deadline_ms / 1e3)
+            self._retired.append((monotonic() + stay_s, followed.candidate))
+
+    def _close_retired(self) -> None:
+        now = monotonic()
+        due = [candidate for until, candidate in self._retired if until <= now]
+        self._retired = [each for each in self._retired if each[0] > now]
+        for candidate in due:
+            candidate.close()
+
+
+def _plain(served: Served) -> Renderer:
+    return Renderer(served.loaded.release)

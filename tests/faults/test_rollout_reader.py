@@ -1,0 +1,209 @@
+"""A release is rolled out by a real reader under traffic: the worst candidates hurt nobody and go by themselves."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from faulty_code import transforms
+from log_support import commit_all
+from pool_support import eventually
+from reader_support import RunningReader, running_reader
+from realtime_support import write_views
+from release_support import REQUEST, make_release
+from rollout_support import LOG, NAME, QUICK, begin, state_of
+
+from forecache.operations.rollout.controller import Look, look
+from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.rollout.state import RolloutState, write_rollout
+from forecache.settings import Settings, load_settings
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+DEADLINE_MS = 150.0
+ROLLOUT = replace(QUICK, shares=(0.3, 0.6), requests=150)
+FAULT = RequestField("fault", "string", default="")
+KEYS = 400
+
+
+class Traffic:
+    """Requests of many keys, one after the other, until it is stopped; every answer is kept."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._stop = url, threading.Event()
+        self.answers: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask, args=(first,)) for first in (0, KEYS // 2)]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def of(self, arm: str) -> list[dict[str, Any]]:
+        return [answer for answer in self.answers if answer.get("arm") == arm]
+
+    def _ask(self, first: int) -> None:
+        number = 0
+        with httpx.Client(timeout=10) as client:
+            while not self._stop.is_set():
+                household = first + number % (KEYS // 2)
+                number += 1
+                body = {"household_id": household, "candidates": [{"product_id": "a"}, {"product_id": "b"}]}
+                response = client.post(self._url, content=json.dumps(body))
+                if response.status_code != 200:
+                    self.failures.append(response.text)
+                    continue
+                self.answers.append({**response.json(), "household": household})
+
+
+@pytest.fixture(scope="module")
+def fault_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    file = tmp_path_factory.mktemp("faults") / "fault"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FAULT_FILE", str(file))
+        yield file
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(home=str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="module")
+def reader(settings: Settings, fault_file: Path) -> Iterator[RunningReader]:
+    write_views(settings)
+    make_release(settings, log=LOG, deadline_ms=DEADLINE_MS)
+    with running_reader(settings, request_log_delay_s=0.2, wait=False) as running:
+        running.wait_until_ready(60)
+        yield running
+
+
+def candidate(settings: Settings, **changes: Any) -> int:
+    """A further release, which is not current."""
+    return make_release(settings, current=False, **{"log": LOG, "deadline_ms": DEADLINE_MS, **changes}).number
+
+
+def roll_out(settings: Settings, number: int, **changes: Any) -> None:
+    folder = open_releases(settings, NAME)
+    state = begin(settings, ROLLOUT, **changes)
+    write_rollout(folder, replace(state, release=number, current=read_current(folder).current or 0))
+
+
+@contextmanager
+def traffic(reader: RunningReader) -> Iterator[Traffic]:
+    with Traffic(f"{reader.url}/v1/{NAME}") as asking:
+        yield asking
+    assert asking.failures == []
+
+
+def looked(settings: Settings) -> Look:
+    """A look at what was logged until now."""
+    commit_all(settings, NAME)
+    found = look(settings, NAME)
+    assert found is not None
+    return found
+
+
+def looked_until_over(settings: Settings, timeout_s: float = 60) -> RolloutState:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = looked(settings)
+        if found.state.is_over or found.state.paused:
+            return found.state
+        time.sleep(0.3)
+    raise AssertionError(state_of(settings))
+
+
+CANARY: dict[str, Any] = {"stage": "canary", "share": 0.5, "slow_us": 1e6}
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize("fault", ["sleep400", "crash", "spin"])
+def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_request(
+    settings: Settings, reader: RunningReader, fault_file: Path, fault: str
+) -> None:
+    number = candidate(settings, transform=transforms.rank, request=(*REQUEST, FAULT), version=2)
+    roll_out(settings, number, at=now(), **CANARY)
+    with traffic(reader) as asking:
+        assert eventually(lambda: any(each["release"] == number for each in asking.answers[-50:]), 30)
+        fault_file.write_text(fault)
+        state = looked_until_over(settings)
+        assert eventually(lambda: not any("arm" in each for each in asking.answers[-20:]), 10)
+    fault_file.unlink()
+    assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
+    assert next(each.guard for each in state.step.compared if each.harmful) in ("without_model", "late")
+    assert number in read_current(open_releases(settings, NAME)).bad
+    others = asking.of("current")
+    assert len(others) > 100
+    assert sum(each["rung"] != "model" or each.get("late", False) for each in others) <= len(others) // 50
+    arms: dict[int, set[str]] = {}
+    for each in asking.answers:
+        arms.setdefault(each["household"], set()).add(each.get("arm", ""))
+    assert all({"current", "canary"} - found for found in arms.values())  # no key was in both
+
+
+def test_a_candidate_that_replicas_cannot_load_is_returned(settings: Settings, reader: RunningReader) -> None:
+    number = candidate(settings, version=3)
+    (open_releases(settings, NAME).release(number) / "model.bin").write_bytes(b"x")
+    roll_out(settings, number, at=now(), **CANARY)
+    with traffic(reader) as asking:
+        state = looked_until_over(settings)
+    assert (state.stage, state.release) == ("returned", number)
+    assert {each["release"] for each in asking.answers} == {read_current(open_releases(settings, NAME)).current}
+    assert {each["rung"] for each in asking.of("canary")} == {"model"}
+
+
+def test_clients_that_know_nothing_of_what_a_candidate_needs_get_their_answers_and_it_is_returned(
+    settings: Settings, reader: RunningReader
+) -> None:
+    more = (*REQUEST, RequestField("device", "string"))
+    number = candidate(settings, request=more, version=4, warmup=[b'{"household_id":1,"device":"x","candidates":[]}'])
+    roll_out(settings, number, at=now(), **CANARY)
+    with traffic(reader):
+        state = looked_until_over(settings)
+        body = {"household_id": 1, "device": "phone", "candidates": [{"product_id": "a"}]}
+        assert httpx.post(f"{reader.url}/v1/{NAME}", json=body).status_code in (200, 400)
+    assert (state.stage, state.release) == ("returned", number)
+
+
+def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_middle(
+    settings: Settings, reader: RunningReader
+) -> None:
+    number = candidate(settings, version=1)
+    roll_out(settings, number, at=now())
+    with traffic(reader) as asking:
+        while not (found := looked(settings)).state.is_over:
+            assert not found.state.paused, found.state.why
+            if found.state.stage == "canary" and found.state.share == 0.6:
+                break
+            time.sleep(0.2)
+        with running_reader(settings, request_log_delay_s=0.2, wait=False) as second:
+            second.wait_until_ready(60)
+            with traffic(second) as more:
+                state = looked_until_over(settings)
+                assert eventually(lambda: all(each["release"] == number for each in more.answers[-20:]), 20)
+        assert eventually(lambda: all(each["release"] == number for each in asking.answers[-20:]), 20)
+    assert [step.stage for step in state.steps] == ["aa", "shadow", "canary", "canary"]
+    assert state.stage == "done"
+    assert state.steps[1].shown["same_first_share"] == 1.0
+    assert {"aa", "current", "canary"} <= {each.get("arm") for each in asking.answers}
+    assert not any("arm" in each for each in asking.answers[-10:])
+    rungs = [each["rung"] for each in [*asking.answers, *more.answers]]
+    assert rungs.count("model") >= 0.98 * len(rungs)  # a busy machine may be late
+    assert read_current(open_releases(settings, NAME)).current == number
