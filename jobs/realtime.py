@@ -16,6 +16,7 @@ from jobs.delivered import build_delivered_sensors
 from jobs.full import full_job_name
 from jobs.nightly import nightly_job_name
 from jobs.parity import build_parity_job, build_parity_schedule
+from jobs.rollout import rollout_definitions
 from jobs.training import build_training_schedule, training_job_name, training_selection
 from jobs.tuning import build_tuning_job
 
@@ -80,6 +81,8 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
         sensors=build_delivered_sensors(realtime, nightly),
     )
     defined = dg.Definitions.merge(own, parity_definitions(realtime))
+    if realtime.rollout is not None:
+        defined = dg.Definitions.merge(defined, rollout_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
         watched = dg.Definitions(assets=[registered_model(pipeline, realtime.model)])
         return dg.Definitions.merge(defined, watched)

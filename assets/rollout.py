@@ -1,0 +1,73 @@
+"""Rollout: how far a new release of a real-time model has come, step by step, and what the request log says of it.
+
+Each run looks once: what was logged since is counted, then the rollout waits, goes on to its next step, or the release
+is returned. `forecache rollouts` does the same without Dagster; any number of both may run.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import markdown_table
+from assets.released import released_name
+from assets.stage import explained
+from forecache.pipeline import Realtime
+from forecache.realtime.rollout.state import RolloutState
+from resources.settings import SettingsResource
+
+
+def rollout_name(realtime: Realtime) -> str:
+    return f"rollout_{realtime.name}"
+
+
+def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
+    """The rollout of a real-time model's newest release."""
+
+    @dg.asset(
+        name=rollout_name(realtime),
+        deps=[released_name(realtime)],
+        description=__doc__,
+        group_name="serving",
+        kinds={"deltalake"},
+        owners=[realtime.owner],
+    )
+    @explained
+    def rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.operations.rollout.controller import look
+
+        found = look(settings.load(), realtime.name)
+        if found is None:
+            context.log.info("There is no rollout yet.")
+            return
+        yield dg.MaterializeResult(metadata=rollout_metadata(found.state))
+
+    return rollout
+
+
+def rollout_metadata(state: RolloutState) -> dict[str, Any]:
+    """What a materialization says of a rollout: where it stands, its steps, what each guard of the last one says."""
+    steps = [
+        (step.stage, step.share, step.since[:19], *step.requests, step.verdict, step.why) for step in state.steps
+    ]  # fmt: skip
+    judged = next((step for step in reversed(state.steps) if step.compared), state.step)
+    guards = [
+        (
+            each.guard, each.candidate, each.current, "" if each.low is None else each.low,
+            "" if each.high is None else each.high, each.tolerated, each.harmful,
+        )
+        for each in judged.compared
+    ]  # fmt: skip
+    return {
+        "release": state.release,
+        "instead_of": state.current,
+        "stage": state.stage,
+        "share": state.share,
+        "paused": state.paused,
+        "why": state.why,
+        "steps": markdown_table(("step", "share", "since", "current", "other arm", "verdict", "why"), steps),
+        "guards": markdown_table(
+            ("guard", "other arm", "current", "worse by at least", "at most", "tolerated", "harm"), guards
+        ),
+        "figures": markdown_table(("figure", "value"), list(judged.shown.items())),
+    }

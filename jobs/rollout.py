@@ -1,0 +1,51 @@
+"""The job that looks at a rollout, and the sensor that starts it once a minute while one is under way."""
+
+import dagster as dg
+
+from assets.rollout import build_rollout, rollout_name
+from forecache.pipeline import Realtime
+from jobs.common import AssetJob
+from resources.dagster_internals import NOT_FINISHED_STATUSES
+from resources.settings import SettingsResource
+
+_EVERY_S = 60
+
+
+def rollout_definitions(realtime: Realtime) -> dg.Definitions:
+    """The asset, job and sensor of the rollouts of a real-time model."""
+    job = build_rollout_job(realtime)
+    return dg.Definitions(
+        assets=[build_rollout(realtime)], jobs=[job], sensors=[build_rollout_sensor(realtime, job)]
+    )  # fmt: skip
+
+
+def build_rollout_job(realtime: Realtime) -> AssetJob:
+    return dg.define_asset_job(
+        rollout_name(realtime),
+        selection=dg.AssetSelection.assets(rollout_name(realtime)),
+        description=f"Look once at the rollout of {realtime.name}: wait, go on, or return its release.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefinition:
+    """Runs from the start: a rollout that nobody looks at never ends."""
+
+    @dg.sensor(
+        name=f"{rollout_name(realtime)}_under_way",
+        job=job,
+        minimum_interval_seconds=_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Looks at the rollout of {realtime.name} once a minute while one is under way.",
+    )
+    def under_way(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+        from forecache.operations.rollout.controller import running_rollouts
+
+        if not running_rollouts(settings.load(), [realtime.name]):
+            return dg.SkipReason("No rollout is under way.")
+        running = dg.RunsFilter(job_name=job.name, statuses=NOT_FINISHED_STATUSES)
+        if context.instance.get_runs(filters=running, limit=1):
+            return dg.SkipReason("A look is under way.")
+        return dg.RunRequest()
+
+    return under_way
