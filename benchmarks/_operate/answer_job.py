@@ -5,6 +5,7 @@ python -m _operate.answer_job HOME COUNT SEED KEYS
 
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -19,8 +20,7 @@ from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.clock import Clock
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.counters import LogCounters
-from forecache.realtime.log.spool.frames import framed
-from forecache.realtime.log.spool.stream import Stream
+from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -30,7 +30,8 @@ from forecache.store import open_store
 
 LOGGED = "logged"
 _BODIES = 20_000
-_FRAMES = 256
+_MOST_WAITING = 1_000
+_SPOOL_BYTES = 1 << 36
 _LATE_EVERY = 50
 """One answer of so many has no time for the model."""
 
@@ -57,28 +58,6 @@ class DirectPath:
     def close(self) -> None: ...
 
 
-class Channel:
-    """What an `AnswerLog` writes to: the spool, on this thread."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.counters, self._stream = LogCounters(), stream
-        self._frames: list[bytes] = []
-        self._number = 0
-
-    def add(self, content: bytes) -> None:
-        self._frames.append(framed(content, self._number))
-        self._number += 1
-        if len(self._frames) == _FRAMES:
-            self.flush()
-
-    def flush(self) -> None:
-        first = self._number - len(self._frames)
-        if self._frames and self._stream.write(self._frames, first) < len(self._frames):
-            raise OSError("the disk takes no more")
-        self._stream.tend()
-        self._frames = []
-
-
 def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, int]:
     """Log so many answers of the current release over the served views; how many rows were lost."""
     folder = open_releases(settings, LOGGED)
@@ -86,13 +65,15 @@ def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, in
     assert number is not None
     loaded = load_release(folder, number)
     versions = {view: Answers(open_store(settings, view).snapshot()) for view in ("household", "product")}
-    stream = Stream(settings.request_log_path / LOGGED, replica=f"bench:0#{seed}", most_age_s=3600.0)
-    channel = Channel(stream)
-    log = AnswerLog(loaded.release, cast(Any, channel))
+    counters = LogCounters()
+    writer = LogWriter(settings, replica=f"bench:0#{seed}")
+    log = AnswerLog(loaded.release, writer.channel(LOGGED, counters))
     served = serve_release(loaded, DirectPath(loaded), versions, cast(Any, None), log)
     engine = Engine(versions)
     bodies = [case.encoded(body) for body in case.bodies(min(_BODIES, count), keys, seed=seed)]
     for place in range(count):
+        while counters.waiting > _MOST_WAITING:  # a reader would go on answering, and lose rows
+            time.sleep(0.01)
         parsed = served.parser.parse(bodies[place % len(bodies)])
         log.identify(parsed)
         now = perf_counter_ns()
@@ -100,11 +81,11 @@ def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, in
         why = "deadline" if place % _LATE_EVERY == 0 else ""
         answered = engine.answer_now(served, parsed, clock, Times(), why=why)
         log.add(parsed, answered, clock)
-    channel.flush()
-    stream.close()
-    return {"logged": count - channel.counters.get("lost_error"), "lost": channel.counters.get("lost_error")}
+    writer.close()
+    return {"logged": counters.get("spooled"), "lost": sum(counters.lost().values())}
 
 
 if __name__ == "__main__":
     home_folder, num_answers, first_seed, num_keys = sys.argv[1:]
-    print(json.dumps(answer(load_settings(home=Path(home_folder)), int(num_answers), int(first_seed), int(num_keys))))
+    settings_of_job = load_settings(home=Path(home_folder), request_log_spool_bytes=_SPOOL_BYTES)
+    print(json.dumps(answer(settings_of_job, int(num_answers), int(first_seed), int(num_keys))))

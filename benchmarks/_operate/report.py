@@ -27,6 +27,7 @@ def _log_rows(section: dict[str, Any]) -> list[Row]:
     figures = (
         ("requests_per_s", "Requests per second, closed loop", "/s", Asked(0.95)),
         ("p99_ms", f"p99 at {section['paced_rate']:,.0f} requests/s", "ms", Asked(1.10, at_least=False)),
+        ("generator_late_p99_ms", "p99 of the generator's own delay in these", "ms", None),
         ("p50_ms", f"p50 at {section['paced_rate']:,.0f} requests/s", "ms", None),
         ("cpu_us", "CPU time of a request, all of the reader's threads", "us", None),
     )
