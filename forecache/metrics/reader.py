@@ -15,6 +15,13 @@ HTTP_DURATION = histogram(
     "http_route",
     "http_response_status_code",
 )
+IN_FLIGHT = counter(
+    "forecache_reader_in_flight_seconds_total",
+    "Time that requests were in flight, their wait for a worker included: its rate is the mean number in flight.",
+)
+START = gauge(
+    "forecache_reader_start_seconds", "Time from the begin of the reader's process until all workers were ready."
+)
 HITS = counter("forecache_reader_hits_total", "Keys found.", "pipeline")
 STALE_ANSWERS = counter("forecache_reader_stale_answers_total", "Keys found whose answer was stale.", "pipeline")
 MISSES = counter("forecache_reader_misses_total", "Keys not found.", "pipeline")

@@ -20,6 +20,7 @@ from forecache.reader.http.readiness import Readiness
 from forecache.reader.http.replies import Reply, Request
 from forecache.reader.http.routes import Routes
 from forecache.reader.processes import reaper
+from forecache.reader.processes.in_flight import InFlight
 from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.versions.catalog import Catalog
@@ -68,6 +69,7 @@ class ReaderApp:
         self.routes = Routes(
             settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
         )
+        self._in_flight = InFlight(self._metrics)
         self._reap_at = 0.0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,7 +78,7 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        follow = [*(each.turn for each in self._extensions), self._note_readiness]
+        follow = [*(each.turn for each in self._extensions), self._note_readiness, self._in_flight.turn]
         self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:

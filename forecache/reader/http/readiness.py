@@ -52,6 +52,8 @@ class Readiness:
     def note(self) -> None:
         """Tell the other workers how this one is; the watching thread calls it after each of its turns."""
         self._metrics.note_state(self._own()[0])
+        if not self._runtime.was_ready:
+            self.reason()  # the last worker to get ready notes when all were, though nobody has asked
 
     def reason(self) -> str:
         """Why the reader should get no requests, as a sentence; "" if it should."""

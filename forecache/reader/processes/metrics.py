@@ -30,7 +30,7 @@ HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, 
 MAX_PIPELINES = 512
 _NAME_BYTES = 64
 
-_HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE = range(7)
+_HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE, IN_FLIGHT = range(8)
 LATENCY = 8
 """From here on come the buckets of each status of each route, then from `SECONDS` on the nanoseconds of each."""
 _OUTCOMES = len(ROUTES) * len(STATUSES)
@@ -85,6 +85,11 @@ class WorkerMetrics:
                 if any(buckets):
                     yield route, status, buckets, cells[SECONDS + outcome]
                 outcome += 1
+
+    def totals(self) -> tuple[int, int]:
+        """(answered requests, nanoseconds of their handlers) of all routes."""
+        cells = self.cells
+        return sum(cells[LATENCY:SECONDS].tolist()), sum(cells[SECONDS:_PIPELINES].tolist())
 
     def pipeline_offset(self, pipeline: str) -> int:
         """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""

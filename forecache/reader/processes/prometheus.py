@@ -12,6 +12,7 @@ from forecache.reader.processes.metrics import (
     CONNECTIONS,
     DAMAGED,
     HITS,
+    IN_FLIGHT,
     LIVE,
     MAPPED,
     MISSES,
@@ -60,6 +61,8 @@ def render(
         (metrics.WORKERS, len(live)),
         (metrics.WORKER_CRASHES, runtime.crashes),
         (metrics.DRAINING, int(runtime.draining)),
+        (metrics.IN_FLIGHT, f"{_sum(cells, IN_FLIGHT) / 1e9:.9f}"),
+        *([(metrics.START, f"{runtime.start_s:.3f}")] if runtime.start_s else []),
     ):
         page.one(metric, value)
     page.add(metrics.BUILD_INFO, [(tuple(build[label] for label in metrics.BUILD_INFO.labels), 1)])

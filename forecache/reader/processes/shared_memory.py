@@ -10,12 +10,13 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from pathlib import Path
 
 logger = logging.getLogger("forecache.reader")
 
 _HEAD_BYTES = mmap.PAGESIZE
-_DRAINING, _CRASHES, _WAS_READY = range(3)
+_DRAINING, _CRASHES, _WAS_READY, _BEGAN_NS, _START_NS = range(5)
 _RESERVE_CHUNK_BYTES = 1 << 20
 _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kind, whence, start, length, process
 
@@ -53,7 +54,9 @@ class Runtime:
             path = Path(name)
         for start in range(0, size, _RESERVE_CHUNK_BYTES):
             os.write(descriptor, bytes(min(_RESERVE_CHUNK_BYTES, size - start)))
-        return cls(path, slot_bytes)
+        runtime = cls(path, slot_bytes)
+        runtime._head[_BEGAN_NS] = _process_began_ns()
+        return runtime
 
     def claim(self) -> memoryview:
         """Memory of a slot that no live worker has; memory of this process alone if none is free."""
@@ -94,7 +97,13 @@ class Runtime:
         return self._head[_WAS_READY] != 0
 
     def note_ready(self) -> None:
+        self._head[_START_NS] = time.monotonic_ns() - self._head[_BEGAN_NS]
         self._head[_WAS_READY] = 1
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the begin of the reader's process until all its workers were ready; 0 before."""
+        return self._head[_START_NS] / 1e9
 
     @property
     def draining(self) -> bool:
@@ -116,3 +125,15 @@ class Runtime:
     def remove(self) -> None:
         if self.path.parts[:2] != ("/", "proc"):
             self.path.unlink(missing_ok=True)
+
+
+def _process_began_ns() -> int:
+    """When this process began, on the clock of `time.monotonic_ns`; now, where the system does not say."""
+    now = time.monotonic_ns()
+    try:
+        with open("/proc/self/stat") as stat:
+            ticks = int(stat.read().rpartition(")")[2].split()[19])  # proc(5), field 22: starttime, since the boot
+    except OSError:
+        return now
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return now - int(age_s * 1e9)

@@ -1,0 +1,64 @@
+"""The reader's time in flight: the handlers' time and the wait before it, of the requests since the last count."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from forecache.reader.processes.in_flight import InFlight
+from forecache.reader.processes.metrics import IN_FLIGHT, ROUTE, SLOT_BYTES, WorkerMetrics
+from forecache.reader.processes.prometheus import render
+from forecache.reader.processes.shared_memory import Runtime
+
+BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES)
+    yield runtime
+    runtime.remove()
+
+
+def test_each_request_counts_with_its_handler_and_its_wait_and_only_once(runtime: Runtime) -> None:
+    worker = WorkerMetrics.claimed(runtime)
+    worker.observe(ROUTE["one"], 200, 50_000)  # by the worker that had this slot before, who has counted it
+    in_flight = InFlight(worker)
+    worker.observe(ROUTE["one"], 200, 2_000_000)
+    worker.observe(ROUTE["realtime"], 503, 6_000_000)
+    in_flight.count(wait_ns=1_000_000)
+    assert worker.cells[IN_FLIGHT] == 8_000_000 + 2 * 1_000_000
+    in_flight.count(wait_ns=1_000_000)
+    assert worker.cells[IN_FLIGHT] == 10_000_000
+    assert "forecache_reader_in_flight_seconds_total 0.010000000" in render(runtime, {}, build=BUILD).decode()
+
+
+def test_the_wait_is_that_of_something_sent_through_the_loop(runtime: Runtime) -> None:
+    worker = WorkerMetrics.claimed(runtime)
+    in_flight = InFlight(worker)
+    worker.observe(ROUTE["one"], 200, 1_000_000)
+
+    def busy_loop(action: Callable[[], None]) -> None:
+        end = time.perf_counter() + 0.005
+        while time.perf_counter() < end:
+            pass
+        action()
+
+    for _ in range(4):
+        in_flight.turn(busy_loop)
+    assert 6_000_000 <= worker.cells[IN_FLIGHT] < 100_000_000
+
+
+def test_the_start_lasts_from_the_begin_of_the_process_until_all_are_ready(runtime: Runtime) -> None:
+    assert "forecache_reader_start_seconds" not in render(runtime, {}, build=BUILD).decode()
+    runtime.note_ready()
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - _begin_s()
+    assert runtime.start_s == pytest.approx(age_s, abs=0.1)
+    assert f"forecache_reader_start_seconds {runtime.start_s:.3f}" in render(runtime, {}, build=BUILD).decode()
+
+
+def _begin_s() -> float:
+    import psutil
+
+    process = psutil.Process()
+    return process._proc.create_time(monotonic=True)  # type: ignore[attr-defined]
