@@ -16,7 +16,8 @@ from forecache.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
-FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+CUSTOM = {"kustomization.yaml", "keda.yaml"}  # of kinds that are no part of Kubernetes
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name not in CUSTOM)
 OLDEST_VERSION = "1.31"  # podFailurePolicy and sidecar containers are in every cluster from there on
 
 
