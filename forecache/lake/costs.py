@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from forecache.settings import Settings
 
-CPU = "cpu"
+CPU, REPLICA, STORAGE = "cpu", "replica", "storage"
+"""Names of prices: of a core-hour, of a reader's hour, and of a GB for a month."""
 
 
 def hourly_price(device_name: str, prices: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:

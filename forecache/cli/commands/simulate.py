@@ -7,6 +7,7 @@ from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup
 _COMMANDS = "forecache.cli.commands"
 SIMULATE = {
     "rollout": (f"{_COMMANDS}.simulate_rollout:rollout", "How many requests it takes until a harm is found."),
+    "autoscale": (f"{_COMMANDS}.autoscale:autoscale", "Replicas by demand against a fixed number of them."),
 }
 
 

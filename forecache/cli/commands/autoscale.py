@@ -1,0 +1,171 @@
+"""A day of demand against replicas: `simulate autoscale`."""
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import Night, command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import InputError
+
+if TYPE_CHECKING:
+    from forecache.operations.autoscale.demand import Demand
+    from forecache.operations.autoscale.policy import Policy
+    from forecache.settings import Settings
+
+_START_S = 30.0
+"""Without a measurement: scheduling and pulling the image take most of it."""
+
+
+@command(
+    "autoscale",
+    examples="forecache simulate autoscale search --plot day.png\n"
+    "forecache simulate autoscale --peak 20000 --capacity 3000\n"
+    "forecache simulate autoscale --file day.csv --capacity 3000 --policy kpa --fixed 12\n"
+    "forecache simulate autoscale --peak 20000 --capacity 3000 --measure-start --start-s 15",
+)
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--day", type=Night(), help="Day of NAME's request log; default: its newest whole one.")
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="CSV with seconds and requests_per_second.")  # fmt: skip
+@click.option("--peak", type=click.FloatRange(min=0, min_open=True),
+              help="A built-in day with two bursts and so many requests/s at its busiest hour.")  # fmt: skip
+@click.option("--capacity", type=click.FloatRange(min=0, min_open=True),
+              help="Requests/s that a worker answers at most; default: from the times in NAME's log.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of a replica.")
+@click.option("--deadline-ms", type=click.FloatRange(min=0, min_open=True), default=50.0, show_default=True,
+              help="In which the model has to answer.")  # fmt: skip
+@click.option("--slo", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.999, show_default=True,
+              help="Share of requests that it has to answer in time.")  # fmt: skip
+@click.option("--start-s", type=click.FloatRange(min=0), default=_START_S, show_default=True,
+              help="Until a new replica is ready; with --measure-start, what comes before its reader.")  # fmt: skip
+@click.option("--measure-start", is_flag=True, help="Start a reader here, and add the time until it is ready.")
+@click.option(
+    "--no-ladder", is_flag=True, help="Requests wait instead of falling to a lower rung, as with other servers."
+)
+@click.option("--policy", type=click.Choice(["hpa", "kpa", "ray"]), default="hpa", show_default=True,
+              help="Kubernetes, Knative, or Ray Serve as in its issue 63279.")  # fmt: skip
+@click.option("--target", type=click.FloatRange(min=0, min_open=True),
+              help="Requests in flight of a replica; default: 0.6 a worker, with ray 0.1.")  # fmt: skip
+@click.option("--least", type=click.IntRange(min=1), help="Fewest replicas; default: as the policy.")
+@click.option("--most", type=click.IntRange(min=1), help="Most replicas; default: as the policy.")
+@click.option(
+    "--fixed", type=click.IntRange(min=1), help="Fixed replicas to compare with; default: the fewest for --slo."
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
+def autoscale(
+    name: str | None, day: date | None, file: Path | None, peak: float | None, capacity: float | None, workers: int,
+    deadline_ms: float, slo: float, start_s: float, measure_start: bool, no_ladder: bool, policy: str,
+    target: float | None, least: int | None, most: int | None, fixed: int | None, plot: Path | None,
+) -> None:  # fmt: skip
+    """Replicas that a policy starts and stops in a day of demand, against a fixed number of them.
+
+    Demand comes from the request log of the real-time model NAME, a file, or a built-in day.
+    """
+    from forecache.operations.autoscale.compare import compare, figures
+    from forecache.operations.autoscale.simulate import Replica
+
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
+    current = settings()
+    demand = _demand(current, name, day, file, peak)
+    service_s = 1 / capacity if capacity else _service_s(current, name)
+    if measure_start:
+        start_s += _measured_start_s(current)
+    replica = Replica(
+        service_s, workers=workers, deadline_s=deadline_ms / 1e3, start_s=start_s, ladder=not no_ladder,
+        gone_s=30 if policy == "ray" else 0,
+    )  # fmt: skip
+    found = compare(demand, replica, _policy(policy, workers, target, least, most), slo=slo, fixed=fixed)
+    if plot is not None:
+        from forecache.operations.autoscale.plot import plot as draw
+
+        draw(found, plot)
+    made = figures(current, found)
+    if wants_json():
+        print_json(made)
+    else:
+        _show(made)
+
+
+def _demand(current: "Settings", name: str | None, day: date | None, file: Path | None, peak: float | None) -> "Demand":
+    from forecache.operations.autoscale.demand import built_in, from_csv, from_log
+
+    if sum(each is not None for each in (name, file, peak)) != 1 and not (name and (file or peak)):
+        raise click.UsageError("Give NAME, --file or --peak: where the demand comes from.")
+    if file is not None and peak is not None:
+        raise click.UsageError("Give --file or --peak, not both.")
+    if file is not None:
+        return from_csv(file)
+    if peak is not None:
+        return built_in(peak)
+    assert name is not None
+    from forecache.pipeline import load_realtime
+
+    log = load_realtime(current, name).log
+    return from_log(current, name, day=day, sample=log.sample if log else 1.0)
+
+
+def _service_s(current: "Settings", name: str | None) -> float:
+    if name is None:
+        raise click.UsageError("Give --capacity: the requests/s that a worker answers at most.")
+    from forecache.operations.autoscale.demand import service_s
+
+    return service_s(current, name)
+
+
+def _measured_start_s(current: "Settings") -> float:
+    """The time until a reader of this home's store is ready."""
+    import time
+
+    from forecache.cli.reader_process import ReaderProcess
+
+    started = time.perf_counter()
+    with ReaderProcess(current):
+        return time.perf_counter() - started
+
+
+def _policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> "Policy":
+    from forecache.operations.autoscale.hpa import Hpa
+    from forecache.operations.autoscale.kpa import Kpa
+    from forecache.operations.autoscale.ray_serve import RayServe
+
+    made = {"hpa": Hpa(), "kpa": Kpa(), "ray": RayServe()}[name]
+    chosen = target or (made.target if name == "ray" else made.target * workers)
+    least, most = least or made.least, most or made.most
+    if least > most:
+        raise click.UsageError(f"--least {least} is more than --most {most}.")
+    return replace(made, target=chosen, least=least, most=most)
+
+
+def _show(made: dict[str, Any]) -> None:
+    rows = []
+    priced = "price_missing" not in made
+    for each in made["outcomes"]:
+        replicas = f"{each['replicas_least']} to {each['replicas_most']}"
+        cost = [f"{each['price_on_demand']:,.2f}", f"{each['price_per_million']:,.4g}"] if priced else []
+        missed = f"{each['requests_missed']:,.0f}"
+        met = "yes" if each["meets_slo"] else "no"
+        rows.append(
+            (each["policy"], replicas, f"{each['replica_hours']:,.1f}", missed, f"{each['share_missed']:.4%}", met,
+             str(each["turns"]), f"{each['longest_answer_s']:,.2f}", *cost)
+        )  # fmt: skip
+    costs = ("price of the day", "a million") if priced else ()
+    heads = ("policy", "replicas", "replica-hours", "missed", "share", f"{made['slo']:.2%} met", "swings", "longest, s")
+    click.echo(
+        f"{made['demand']}: {made['requests']:,} requests, up to {made['peak_requests_per_second']:,.0f}/s; "
+        f"{made['service_ms']:.3g} ms each, {made['deadline_ms']:g} ms until the deadline, "
+        f"{made['start_s']:.1f} s until a replica is ready"
+    )
+    show_table((*heads, *costs), rows, right=(*heads[2:], *costs))
+    hours = made["outcomes"][0]["replica_hours"] - made["outcomes"][1]["replica_hours"]
+    policy, share = made["outcomes"][1]["policy"], made["saving"]
+    word = f"saves {hours:,.1f} replica-hours ({share:.1%})" if hours > 0 else f"takes {-hours:,.1f} replica-hours more"
+    click.echo(
+        f"{policy} {word}. Missed: not answered by the model in time, but by a lower rung of the ladder, or late."
+    )
+    if not priced:
+        click.echo(made["price_missing"])

@@ -1,0 +1,1 @@
+"""Replicas by demand, simulated: a day of requests against a fixed number of replicas and against a policy."""

@@ -1,0 +1,146 @@
+"""How many requests arrive each second of a day: from a request log, a file, or a built-in shape."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecache.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
+
+DAY_S = 86_400
+_LOG_STEP_S = 10
+"""Requests of a log are counted over so many seconds: with a sample of keys, single seconds would say little."""
+_BY_HOUR = (
+    0.30, 0.22, 0.16, 0.13, 0.12, 0.14, 0.22, 0.36, 0.50, 0.58, 0.62, 0.65, 0.68, 0.66, 0.64, 0.65, 0.70, 0.78, 0.88,
+    0.97, 1.00, 0.93, 0.72, 0.48,
+)  # fmt: skip
+"""The built-in day: shares of its busiest hour. An assumption to try policies with; a log says what your day is."""
+_COLUMNS = ("seconds", "requests_per_second")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Requests by second.
+
+    Attributes:
+        rates: float64 [seconds], requests a second.
+        source: Where they come from, for people.
+    """
+
+    rates: np.ndarray
+    source: str
+
+    @property
+    def requests(self) -> float:
+        return float(self.rates.sum())
+
+
+def built_in(peak: float, *, bursts: Sequence[tuple[float, float, float]] = ((10.0, 5, 1.5), (14.5, 5, 2.0))) -> Demand:
+    """A day of a shop: quiet at night, busiest at 20:00, with bursts on top.
+
+    Args:
+        peak: Requests a second at 20:00.
+        bursts: Hour of the day, minutes, and how many times the demand of that hour arrive; a campaign's mail, say.
+    """
+    hours = np.arange(DAY_S) / 3600
+    rates = peak * np.interp(hours, np.arange(25), np.array([*_BY_HOUR, _BY_HOUR[0]]))
+    for hour, minutes, times in bursts:
+        first = int(hour * 3600)
+        rates[first : first + int(minutes * 60)] *= times
+    return Demand(rates, f"built-in day, {peak:,.0f} requests/s at 20:00, {len(bursts)} bursts")
+
+
+def constant(rate: float, seconds: int) -> Demand:
+    return Demand(np.full(seconds, float(rate)), f"{rate:,.0f} requests/s")
+
+
+def from_csv(file: Path) -> Demand:
+    """A day from a CSV file with the columns `seconds`, ascending, and `requests_per_second`, each until the next.
+
+    Raises:
+        InputError: It has other columns, or a line that is no pair of numbers in this order.
+    """
+    with open(file, newline="") as lines:
+        rows = csv.DictReader(lines)
+        if not set(_COLUMNS) <= set(rows.fieldnames or ()):
+            raise InputError(
+                f"{file} has the columns {', '.join(rows.fieldnames or ['none'])}.",
+                remedy=f"Write a heading line with {' and '.join(_COLUMNS)}.",
+            )
+        found: list[tuple[float, float]] = []
+        for row in rows:
+            try:
+                second, rate = (float(row[name]) for name in _COLUMNS)
+            except (TypeError, ValueError):
+                second, rate = np.nan, np.nan
+            if not (second >= 0 and 0 <= rate < np.inf and (not found or second > found[-1][0])):
+                raise InputError(
+                    f"{file}, line {rows.line_num}: {', '.join(str(row[name]) for name in _COLUMNS)}.",
+                    remedy="Give numbers of 0 or more, the seconds in ascending order.",
+                )
+            found.append((second, rate))
+    if len(found) < 2:
+        raise InputError(f"{file} has {len(found)} lines of demand.", remedy="Give two or more; the last one ends it.")
+    starts, rates = np.array(found).T
+    seconds = np.arange(int(starts[0]), int(starts[-1]))
+    return Demand(rates[np.searchsorted(starts, seconds, side="right") - 1], str(file))
+
+
+def from_log(settings: "Settings", name: str, *, day: date | None = None, sample: float = 1.0) -> Demand:
+    """The requests of a real-time model on a day, counted in its log and divided by the sample.
+
+    Args:
+        day: In UTC; None: the newest whole day, or the newest where there is no whole one.
+
+    Raises:
+        NotFoundError: Nothing was logged on it.
+    """
+    import pyarrow as pa
+
+    from forecache.realtime.log.read import read_log
+
+    counts: dict[date, np.ndarray] = {}
+    for batch in read_log(settings, name, days=None if day is None else [day], columns=["arrived_at", "arm"]):
+        moments = batch.column("arrived_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
+        sent = np.array(batch.column("arm").to_pylist()) != "shadow"  # those answers were computed beside others
+        for number in np.unique(moments // DAY_S):
+            its_day = datetime.fromtimestamp(int(number) * DAY_S, timezone.utc).date()
+            steps = (moments[sent & (moments // DAY_S == number)] % DAY_S) // _LOG_STEP_S
+            so_far = counts.setdefault(its_day, np.zeros(DAY_S // _LOG_STEP_S))
+            so_far += np.bincount(steps, minlength=DAY_S // _LOG_STEP_S)
+    if not counts:
+        raise NotFoundError(
+            f"The request log of {name!r} has no requests{f' of {day}' if day else ''}.",
+            remedy="Give --file or --peak.",
+        )
+    whole = [each for each in counts if each < datetime.now(timezone.utc).date()]
+    chosen = day or max(whole or counts)
+    rates = np.repeat(counts[chosen] / _LOG_STEP_S / sample, _LOG_STEP_S)
+    return Demand(rates, f"request log of {name}, {chosen}")
+
+
+def service_s(settings: "Settings", name: str) -> float:
+    """Mean seconds that a worker had an answer of a real-time model in its hands, over its request log.
+
+    Raises:
+        NotFoundError: Nothing was logged.
+    """
+    from forecache.realtime.log.read import read_log
+
+    microseconds, count = 0, 0
+    for batch in read_log(settings, name, columns=["total_us", "wait_us"]):
+        total, wait = (
+            batch.column(each).to_numpy(zero_copy_only=False).astype(float) for each in ("total_us", "wait_us")
+        )
+        microseconds += float((total - wait).sum())
+        count += batch.num_rows
+    if not count:
+        raise NotFoundError(f"The request log of {name!r} is empty.", remedy="Give --capacity.")
+    return microseconds / count / 1e6

@@ -1,0 +1,80 @@
+"""What a policy sees and answers, and the policy that always answers the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a controller sees at a moment.
+
+    Attributes:
+        now: Second of the day.
+        ready: Replicas that take requests.
+        wanted: Replicas that were asked for; those that are not ready are starting.
+        busy: By second up to now, requests that a worker had in its hands, over all replicas.
+        waiting: By second up to now, requests that waited for a worker or for a replica that is there.
+        replicas: By second up to now, ready replicas.
+    """
+
+    now: int
+    ready: int
+    wanted: int
+    busy: Sequence[float]
+    waiting: Sequence[float]
+    replicas: Sequence[int]
+
+    def in_flight(self, lag_s: int, window_s: int, *, with_waiting: bool) -> float:
+        """Mean number of requests in flight over a window that ended `lag_s` ago."""
+        end = max(1, self.now - lag_s)
+        first = max(0, end - window_s)
+        total = sum(self.busy[first:end]) + (sum(self.waiting[first:end]) if with_waiting else 0.0)
+        return total / (end - first)
+
+    def in_flight_by_replica(self, lag_s: int, window_s: int, *, with_waiting: bool) -> float:
+        """The same of a ready replica, by the replicas of each second."""
+        end = max(1, self.now - lag_s)
+        first = max(0, end - window_s)
+        seconds = range(first, end)
+        values = (self.busy[each] + with_waiting * self.waiting[each] for each in seconds)
+        return sum(value / max(1, self.replicas[each]) for value, each in zip(values, seconds, strict=True)) / (
+            end - first
+        )
+
+
+class Controller(Protocol):
+    """Chooses how many replicas there shall be."""
+
+    def wanted(self, seen: Seen) -> int: ...
+
+
+class Policy(Protocol):
+    """A declaration of a controller, which is asked every `every_s` seconds."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def every_s(self) -> int: ...
+    @property
+    def least(self) -> int: ...
+    def controller(self) -> Controller: ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """So many replicas all day."""
+
+    replicas: int
+    name: str = "fixed"
+    every_s: int = 3600
+
+    @property
+    def least(self) -> int:
+        return self.replicas
+
+    def controller(self) -> "Fixed":
+        return self
+
+    def wanted(self, seen: Seen) -> int:
+        return self.replicas

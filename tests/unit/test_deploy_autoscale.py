@@ -1,0 +1,102 @@
+"""Replicas by demand: both manifests say what the simulator simulates, on a metric that the reader exports."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from forecache.metrics import reader as metrics
+from forecache.operations.autoscale.hpa import Hpa, Limit
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "kubernetes"
+KEDA_SPEC = {
+    "scaleTargetRef", "pollingInterval", "cooldownPeriod", "initialCooldownPeriod", "idleReplicaCount",
+    "minReplicaCount", "maxReplicaCount", "fallback", "advanced", "triggers",
+}  # fmt: skip
+"""The fields of a ScaledObject's spec: keda.sh/docs/latest/reference/scaledobject-spec."""
+
+
+def hpa() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "hpa.yaml").read_text())
+    return found
+
+
+def keda() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "keda.yaml").read_text())
+    return found
+
+
+def limits(rules: dict[str, Any]) -> tuple[Limit, ...]:
+    words = {"Percent": "percent", "Pods": "pods"}
+    return tuple(Limit(each["periodSeconds"], **{words[each["type"]]: each["value"]}) for each in rules["policies"])
+
+
+def test_the_default_policy_of_the_simulator_is_the_one_that_is_deployed() -> None:
+    spec, policy = hpa()["spec"], Hpa()
+    [pods] = [each["pods"] for each in spec["metrics"] if each["type"] == "Pods"]
+    assert pods["target"]["averageValue"] == f"{policy.target * 1000:.0f}m"
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (policy.least, policy.most)
+    up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
+    assert (up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"]) == (
+        policy.up_window_s, policy.down_window_s,
+    )  # fmt: skip
+    assert (limits(up), limits(down)) == (policy.up, policy.down)
+
+
+def test_no_autoscaler_looks_at_latency() -> None:
+    for file in ("hpa.yaml", "keda.yaml"):
+        lines = [line.partition("#")[0] for line in (FOLDER / file).read_text().splitlines()]
+        assert not re.search("p99|quantile|duration", "".join(lines))
+
+
+def test_keda_scales_the_same_deployment_by_the_same_policy() -> None:
+    made, spec = keda(), keda()["spec"]
+    assert (made["apiVersion"], made["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    assert set(spec) <= KEDA_SPEC
+    assert spec["scaleTargetRef"] == hpa()["spec"]["scaleTargetRef"]
+    assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa()["spec"]["behavior"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (Hpa().least, Hpa().most)
+    assert set(spec["fallback"]) == {"failureThreshold", "replicas", "behavior"}
+    [trigger] = spec["triggers"]
+    assert set(trigger) == {"type", "metricType", "metadata"}
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert float(trigger["metadata"]["threshold"]) == Hpa().target
+
+
+def test_the_autoscaler_that_keda_makes_follows_kubernetes_schema() -> None:
+    spec = keda()["spec"]
+    made = hpa()
+    made["spec"]["behavior"] = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    target = {"type": spec["triggers"][0]["metricType"], "averageValue": spec["triggers"][0]["metadata"]["threshold"]}
+    made["spec"]["metrics"] = [
+        {"type": "External", "external": {"metric": {"name": "s0-prometheus"}, "target": target}}
+    ]
+    kubernetes_validate.validate(made, kubernetes_validate.latest_version(), strict=True)
+    made["spec"]["behavior"]["scaleDown"]["stabilisationWindowSeconds"] = 300
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(made, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_adapter_makes_the_metric_of_the_autoscaler_from_one_that_the_reader_exports(tmp_path: Path) -> None:
+    [rule] = yaml.safe_load((ROOT / "deploy" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    [pods] = [each["pods"] for each in hpa()["spec"]["metrics"] if each["type"] == "Pods"]
+    assert rule["name"] == {"matches": metrics.IN_FLIGHT.name, "as": pods["metric"]["name"]}
+    assert rule["seriesQuery"].startswith(metrics.IN_FLIGHT.name + "{")
+    filled = (
+        rule["metricsQuery"]
+        .replace("<<.Series>>", metrics.IN_FLIGHT.name)
+        .replace("<<.LabelMatchers>>", 'namespace="forecache",pod=~"forecache-reader-.*"')
+        .replace("<<.GroupBy>>", "pod")
+    )
+    query = keda()["spec"]["triggers"][0]["metadata"]["query"]
+    assert metrics.IN_FLIGHT.name in query
+    rules = tmp_path / "rules.yml"
+    records = [{"record": f"test:{number}", "expr": text} for number, text in enumerate((filled, query))]
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}))
+    said = subprocess.run(["promtool", "check", "rules", str(rules)], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
