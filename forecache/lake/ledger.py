@@ -84,6 +84,11 @@ def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecor
     return _rows(settings, [("stage", "=", stage), ("subject", "=", subject)])
 
 
+def records_since(settings: Settings, moment: datetime) -> list[StageRecord]:
+    """Every row of any stage that was recorded from a moment on, the latest last."""
+    return _rows(settings, [("recorded_at", ">=", moment)])
+
+
 def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
     """The newest night that a stage has done, None where it has done none."""
     return max((night for night in last_records(settings, stage, subject) if night is not None), default=None)

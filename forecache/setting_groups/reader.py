@@ -34,6 +34,12 @@ class ReaderSettings(BaseSettings):
     reader_model_growth_bytes: int = Field(
         1 << 30, ge=1 << 20, description="Memory that such a process may take beyond its start before it is replaced."
     )
+    reader_replicas: int = Field(
+        0, ge=0, description="Readers that run all day, for `forecache cost`; 0: not known, or ask Prometheus."
+    )
+    prometheus_url: str = Field(
+        "", description="Prometheus that scrapes the readers; `forecache cost` and `advise` ask it what they did."
+    )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field(
         "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."

@@ -24,7 +24,8 @@ class WorkSettings(BaseSettings):
     )
     prices: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="Prices of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu (JSON).",
+        description="Prices (JSON) of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu, "
+        "of a reader as replica; and of a GB for a month, [on disks, in an object store], as storage.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
     code_version: str = Field(

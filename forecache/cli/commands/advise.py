@@ -1,4 +1,4 @@
-"""What to declare of a real-time model, from what its requests cost: `advise`."""
+"""What to set differently, from measured use: `advise`, of the project or of one real-time model."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,20 +21,51 @@ _MIB = 2**20
 
 @command(
     "advise",
-    examples="forecache advise search\nforecache advise search --requests requests.jsonl --cache-mib 256\n"
-    "forecache advise search --json",
+    examples="forecache advise\nforecache advise --days 30 --json\nforecache advise search\n"
+    "forecache advise search --requests requests.jsonl --cache-mib 256",
 )
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="[NAME]", required=False)
 @click.option(
     "--requests", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     help="Requests as they came, one JSON object a line; default: those that the release has recorded.",
 )  # fmt: skip
 @click.option("--cache-mib", type=click.IntRange(min=1), default=64, show_default=True, help="Memory for a cache.")
-def advise(name: str, requests: Path | None, cache_mib: int) -> None:
-    """Advise whether the real-time model NAME gains by a cache, and where its model should run.
+@click.option(
+    "--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Without NAME: days to look at."
+)
+def advise(name: str | None, requests: Path | None, cache_mib: int, days: int) -> None:
+    """Advise what to set differently, with the figures that decide and what it saves.
 
-    Measured in this process with the current release, the served views, and given or recorded requests.
+    Without NAME: workers and devices of trainings, memory and engine of scoring, the number of readers, batch against
+    real time, from the stage ledger, the request logs and Prometheus. With NAME: whether this real-time model gains by
+    a cache, and where it should run, measured in this process with the current release, the served views, and given or
+    recorded requests.
     """
+    if name is None:
+        if requests is not None:
+            raise click.UsageError("--requests needs the NAME of a real-time model.")
+        _of_the_project(days)
+    else:
+        _of_a_model(name, requests, cache_mib)
+
+
+def _of_the_project(days: int) -> None:
+    from forecache.operations.advice.project import project_advice
+
+    found = project_advice(settings(), days=days)
+    if wants_json():
+        print_json([vars(each) for each in found])
+        return
+    if not found:
+        click.echo(f"Nothing that was measured in the last {days} days says that anything should be set differently.")
+    for each in found:
+        saves = [f"{each.saves:.3g} {each.unit}"] if each.saves else []
+        saves += [f"{each.price:,.3g}"] if each.price else []
+        saved = f" (up to {', '.join(saves)} a day)" if saves else ""
+        click.echo(f"{each.about}: {each.do}{saved}\n  {each.why}")
+
+
+def _of_a_model(name: str, requests: Path | None, cache_mib: int) -> None:
     from forecache.realtime.advice.advise import as_dict, cache_advice, place_advice
     from forecache.realtime.advice.measure import measured
 

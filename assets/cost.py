@@ -1,0 +1,65 @@
+"""Cost: what stages, training, storage and replicas took and cost a day, as means of the last week.
+
+Prices are those of FORECACHE_PRICES; where one is missing the amounts are shown without it. Each materialization's
+figures are a point in Dagster's plots of this asset. `forecache cost` shows the same.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.metadata import markdown_table, plots
+from assets.stage import Step, explained
+from resources.settings import SettingsResource
+
+if TYPE_CHECKING:
+    from forecache.operations.cost.report import Report
+
+DAYS = 7
+
+
+def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
+    """The figures of the whole project."""
+
+    @dg.asset(name="cost", description=__doc__, group_name="monitoring", kinds={"python"}, owners=list(owners))
+    @explained
+    def cost(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.operations.cost.report import cost_report
+
+        step = Step(context, settings.load())
+        report = cost_report(step.settings, days=DAYS, cores=os.cpu_count() or 1)
+        yield dg.MaterializeResult(metadata=cost_metadata(report))
+
+    return cost
+
+
+def cost_metadata(report: "Report") -> dict[str, Any]:
+    """A table, a picture, and the prices that are known as numbers."""
+    from forecache.operations.cost.plot import plot
+    from forecache.operations.cost.report import PARTS
+
+    picture = StringIO()
+    plot(report, picture, kind="svg")
+    headers = ("part", "of", "what", "a day", "unit", "on demand", "spot", "basis")
+    rows = [
+        (line.part, line.subject or "all", line.what, line.amount, line.unit, _price(line.price),
+         _price(line.price_spot), line.basis)
+        for line in report.lines
+    ]  # fmt: skip
+    numbers = {f"{part}_price_a_day": report.price_of(part) for part in PARTS}
+    numbers["price_per_million_predictions"] = report.per_million_predictions
+    numbers["price_per_million_answers"] = report.per_million_answers
+    return {
+        "days": report.days,
+        **{name: value for name, value in numbers.items() if value is not None},
+        **({"missing_prices": ", ".join(report.missing_prices)} if report.missing_prices else {}),
+        "lines": markdown_table(headers, rows),
+        "picture": plots({"cost": picture.getvalue()}),
+    }
+
+
+def _price(value: float | None) -> object:
+    return "-" if value is None else value

@@ -1,0 +1,98 @@
+"""What everything costs a day: `cost`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.errors import InputError
+
+if TYPE_CHECKING:
+    from forecache.operations.cost.line import Line
+    from forecache.operations.cost.report import Report
+
+
+@command(
+    "cost",
+    examples="forecache cost\nforecache cost --days 30 --plot cost.png\nforecache cost --json",
+)
+@click.option("--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Last days to look at.")
+@click.option("--cores", type=click.IntRange(min=1),
+              help="Cores that a stage holds, where its core seconds are not measured; default: all here.")  # fmt: skip
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
+def cost(days: int, cores: int | None, plot: Path | None) -> None:
+    """What stages, training, storage and replicas take and cost a day, and a million predictions or answers.
+
+    Prices come from FORECACHE_PRICES; what has none is shown without.
+    """
+    from forecache.operations.cost.report import as_dict, cost_report
+
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
+    report = cost_report(settings(), days=days, cores=cores or os.cpu_count() or 1)
+    if plot is not None:
+        from forecache.operations.cost.plot import plot as draw
+
+        draw(report, plot)
+    if wants_json():
+        print_json(as_dict(report))
+    else:
+        _show(report)
+
+
+def _show(report: "Report") -> None:
+    figures = ("a day", "on demand", "spot")
+    show_table(
+        ("part", "of", "what", *figures, "basis"),
+        [
+            (line.part, line.subject or "all", line.what, f"{line.amount:,.4g} {line.unit}", _price(line.price),
+             _price(line.price_spot), _basis(line, report.cores))
+            for line in report.lines
+        ],
+        right=figures,
+        caption=f"Means of {report.days:.1f} days.",
+    )  # fmt: skip
+    for part in ("stage", "training", "storage", "replicas"):
+        price = report.price_of(part)
+        if price is not None:
+            click.echo(f"{part}: {_price(price)} a day")
+    if report.spot_saving is not None:
+        word = "saves" if report.spot_saving >= 0 else "costs"
+        click.echo(f"Training on spot machines {word} {_price(abs(report.spot_saving))} a day, repeated work included.")
+    predictions = sum(report.predictions.values())
+    if report.per_million_predictions is not None:
+        click.echo(
+            f"A million predictions: {_price(report.per_million_predictions)} (of {predictions:,.0f} a day; stages, "
+            "training and storage)."
+        )
+    if report.per_million_answers is not None:
+        click.echo(f"A million answers: {_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day).")
+    for sentence in missing(report):
+        click.echo(sentence)
+
+
+def missing(report: "Report") -> list[str]:
+    """What is not known, each with its remedy."""
+    said = [
+        f'There is no price for {name!r}: add it to FORECACHE_PRICES, such as {{"{name}": '
+        + ("[a GB for a month on disks, in an object store]}." if name == "storage" else "[on demand, spot]}.")
+        for name in report.missing_prices
+    ]
+    if report.use.replicas is None:
+        said.append("Replicas are not known: set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL.")
+    elif report.use.answers is None:
+        said.append("Answers are not known: set FORECACHE_PROMETHEUS_URL.")
+    return said
+
+
+def _price(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}" if value >= 10 else f"{value:,.3g}"
+
+
+def _basis(line: "Line", cores: int) -> str:
+    if line.basis == "held":
+        return f"its time on {cores} cores"
+    return f"{line.basis}, {line.wasted:.3g} wasted by preemption" if line.wasted else line.basis

@@ -1,0 +1,1 @@
+"""Right-sizing from measured use: trainings, scoring, replicas, and batch against real time."""

@@ -1,0 +1,102 @@
+"""Advice on batch against real time: what a night computes for all keys against what is asked."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+
+from forecache.lake.costs import CPU
+from forecache.lake.delta.tables import table_exists
+from forecache.operations.advice.advice import Advice, saving
+from forecache.pipeline import Realtime
+from forecache.pipeline.project import Project
+from forecache.realtime.log.read import read_log
+from forecache.realtime.log.record import table_of
+from forecache.settings import Settings
+from forecache.store import Store
+
+_FEW = 1_000
+"""Fewer logged requests say little about which keys are asked."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request log says of a real-time model.
+
+    Attributes:
+        requests: A day, the sample made up for.
+        keys: Different keys in the period, the sample made up for.
+        seconds: Mean time that a worker takes for an answer.
+        logged: Rows that this rests on.
+    """
+
+    requests: float
+    keys: float
+    seconds: float
+    logged: int
+
+
+def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
+    """None where nothing was logged in the period."""
+    if realtime.log is None or not table_exists(settings, table_of(realtime.name)):
+        return None
+    wanted = set(_dates(days))
+    keys: set[str] = set()
+    logged, microseconds, found_days = 0, 0, set()
+    columns = ["day", "key", "arm", "total_us", "wait_us"]
+    for batch in read_log(settings, realtime.name, days=wanted, columns=columns):
+        for row in batch.to_pylist():
+            if row["arm"] == "shadow":
+                continue
+            logged += 1
+            keys.add(row["key"])
+            found_days.add(row["day"])
+            microseconds += row["total_us"] - row["wait_us"]
+    if not logged:
+        return None
+    sample = realtime.log.sample
+    return Asked(logged / sample / len(found_days), len(keys) / sample, microseconds / logged / 1e6, logged)
+
+
+def batch_advice(settings: Settings, project: Project, days: float) -> list[Advice]:
+    """For each real-time model with a log, whether a night that answers for all keys would take less.
+
+    It would only do where a request has nothing but its key, and where last night's features are fresh enough.
+    """
+    found = []
+    for realtime in project.realtime.values():
+        use = asked(settings, realtime, days)
+        keys = _all_keys(settings, realtime)
+        if use is None or use.logged < _FEW or not keys:
+            continue
+        on_demand, nightly = use.requests * use.seconds, keys * use.seconds
+        why = (
+            f"{use.requests:,.0f} requests a day asked for {use.keys / keys:.1%} of {keys:,} keys, "
+            f"{use.requests / use.keys:.1f} times each in {days:.0f} days. At {use.seconds * 1e6:,.0f} us an answer "
+            f"that takes {on_demand:,.0f} core-seconds a day on demand ({use.seconds * 1e6 / 3600:.3g} core-hours a "
+            f"million), and {nightly:,.0f} for all keys each night"
+        )
+        about = realtime.name
+        if nightly < on_demand:
+            why += ", if an answer depends on nothing but its key."
+            do = "a pipeline that scores each night, and the reader"
+        else:
+            why += f" ({nightly / use.requests * 1e6 / 3600:.3g} core-hours a million that are asked)."
+            do = "stay with real time"
+        hours = abs(on_demand - nightly) / 3600
+        found.append(saving(settings, about, do, why, hours, "core-hours", priced_by=CPU))
+    return found
+
+
+def _all_keys(settings: Settings, realtime: Realtime) -> int:
+    """Keys of the served version of the view that is looked up by the key of the log; 0 where there is none."""
+    by = set(realtime.log.by) if realtime.log else set()
+    for lookup in realtime.lookups:
+        if set(lookup.by) == by and (settings.store_path / lookup.view.name).is_dir():
+            manifest = Store(settings.store_path / lookup.view.name).current()
+            if manifest is not None:
+                return manifest.rows
+    return 0
+
+
+def _dates(days: float) -> list[date]:
+    today = datetime.now(timezone.utc).date()
+    return [today - timedelta(days=back) for back in range(int(days) + 1)]

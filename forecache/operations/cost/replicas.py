@@ -1,0 +1,69 @@
+"""Replica-hours and answers: from Prometheus where it scrapes the readers, else from the settings."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from forecache.errors import UnavailableError
+from forecache.lake.costs import REPLICA
+from forecache.operations.cost.line import Line, by_the_hour
+from forecache.settings import Settings
+
+_STEP = "1m"
+_TIMEOUT_S = 30.0
+_ROUTES = "one|many|feast|realtime"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What readers did.
+
+    Attributes:
+        replicas: Mean number of readers that ran; None where nothing says so.
+        answers: Answered requests a day; None where nothing says so.
+        basis: Where both come from.
+    """
+
+    replicas: float | None
+    answers: float | None
+    basis: str
+
+
+def use_of_readers(settings: Settings, days: float) -> Use:
+    """From Prometheus if `FORECACHE_PROMETHEUS_URL` is set, else from `FORECACHE_READER_REPLICAS`."""
+    if settings.prometheus_url:
+        window = f"{timedelta(days=days) // timedelta(minutes=1)}m"
+        # Before a reader was scraped for the first time there were none: sum over the steps, not their mean.
+        steps = f"sum_over_time((count(forecache_reader_workers) or vector(0))[{window}:{_STEP}])"
+        answers = f'sum(increase(forecache_reader_requests_total{{route=~"{_ROUTES}",status=~"2..|404"}}[{window}]))'
+        minutes, count = ask(settings.prometheus_url, steps), ask(settings.prometheus_url, answers)
+        return Use(minutes / (days * 1440), count / days, "Prometheus")
+    replicas = settings.reader_replicas or None
+    return Use(replicas, None, "FORECACHE_READER_REPLICAS" if replicas else "")
+
+
+def replica_lines(settings: Settings, use: Use) -> list[Line]:
+    if use.replicas is None:
+        return []
+    hours = use.replicas * 24
+    return [
+        by_the_hour(settings, "replicas", "", "readers", hours, "replica-hours", priced_by=REPLICA, basis=use.basis)
+    ]
+
+
+def ask(url: str, query: str) -> float:
+    """The value of a query that has one; 0 where no series matches."""
+    asked = f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
+            found: dict[str, Any] = json.load(response)
+        result = found["data"]["result"]
+    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
+        raise UnavailableError(
+            f"Prometheus at {url} does not answer: {error}.", remedy="Check FORECACHE_PROMETHEUS_URL."
+        ) from error
+    return float(result[0]["value"][1]) if result else 0.0

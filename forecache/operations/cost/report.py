@@ -1,0 +1,107 @@
+"""The cost of everything a day and for a million predictions and answers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from forecache.operations.cost.line import Line
+from forecache.operations.cost.replicas import Use, replica_lines, use_of_readers
+from forecache.operations.cost.stages import period, predictions_a_day, records_of, stage_lines, training_lines
+from forecache.operations.cost.storage import storage_lines
+from forecache.settings import Settings
+
+PARTS = ("stage", "training", "storage", "replicas")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What things cost.
+
+    Attributes:
+        days: The days that the lines are means of.
+        predictions: Rows scored a day, by pipeline.
+    """
+
+    lines: Sequence[Line]
+    days: float
+    cores: int
+    predictions: dict[str, float]
+    use: Use
+
+    def price_of(self, *parts: str, subject: str | None = None) -> float | None:
+        """Price of a day on demand; None where a line of it has none."""
+        prices = [
+            line.price for line in self.lines if line.part in parts and (subject is None or line.subject == subject)
+        ]
+        return sum(prices) if prices and None not in prices else None  # type: ignore[arg-type]
+
+    @property
+    def per_million_predictions(self) -> float | None:
+        """All stages, trainings and storage, over all rows that were scored."""
+        return _per_million(self.price_of("stage", "training", "storage"), sum(self.predictions.values()))
+
+    @property
+    def per_million_answers(self) -> float | None:
+        """The replicas over the requests that they answered."""
+        return _per_million(self.price_of("replicas"), self.use.answers)
+
+    @property
+    def spot_saving(self) -> float | None:
+        """What trainings on spot machines save a day, repeated work included."""
+        lines = [line for line in self.lines if line.part == "training"]
+        if not lines or any(line.price is None or line.price_spot is None for line in lines):
+            return None
+        return sum(line.price - line.price_spot for line in lines)  # type: ignore[operator]
+
+    @property
+    def missing_prices(self) -> list[str]:
+        """Names that the settings need a price of."""
+        return sorted({line.priced_by for line in self.lines if line.price is None})
+
+
+def cost_report(settings: Settings, *, days: int, cores: int) -> Report:
+    """Measure the last days.
+
+    Args:
+        cores: That a stage holds while it runs, where its ledger has not measured them.
+
+    Raises:
+        NotFoundError: No stage has run yet.
+        UnavailableError: Prometheus does not answer, or the remote.
+    """
+    found = period(settings, days)
+    records = records_of(settings, found)
+    use = use_of_readers(settings, found.days)
+    lines = [
+        *stage_lines(settings, records, found.days, cores=cores),
+        *training_lines(settings, records, found.days),
+        *storage_lines(settings),
+        *replica_lines(settings, use),
+    ]
+    lines.sort(key=lambda line: (PARTS.index(line.part), -(line.price or 0.0), -line.amount))
+    return Report(lines, found.days, cores, predictions_a_day(records, found.days), use)
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """JSON-serialisable."""
+    parts = {part: report.price_of(part) for part in PARTS}
+    return {
+        "days": round(report.days, 3),
+        "cores_held": report.cores,
+        "lines": [asdict(line) for line in report.lines],
+        "price_by_part": parts,
+        "spot_saving": report.spot_saving,
+        "predictions": report.predictions,
+        "answers": report.use.answers,
+        "price_per_million_predictions": report.per_million_predictions,
+        "price_per_million_predictions_of": {
+            name: _per_million(report.price_of("stage", "training", "storage", subject=name), rows)
+            for name, rows in report.predictions.items()
+        },
+        "price_per_million_answers": report.per_million_answers,
+        "missing_prices": report.missing_prices,
+    }
+
+
+def _per_million(price: float | None, count: float | None) -> float | None:
+    return price / count * 1e6 if price is not None and count else None

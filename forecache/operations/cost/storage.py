@@ -1,0 +1,44 @@
+"""Bytes that lie in the lake, in the store, and on the remote that replicas pull from."""
+
+import os
+from pathlib import Path
+
+from forecache.lake.delta.listing import list_tables
+from forecache.operations.cost.line import Line, stored
+from forecache.settings import Settings
+from forecache.store.replicas.sync import open_remote
+
+_REMOTE = "://"
+
+
+def storage_lines(settings: Settings) -> list[Line]:
+    """The lake, each store, and each pipeline's versions on the remote; empty ones are left out."""
+    if settings.lake_is_remote:  # walking all versions would list every file of a bucket
+        tables = sum(table.size_bytes for table in list_tables(settings))
+        lines = [stored(settings, "", "lake, newest versions", tables, in_object_store=True)]
+    else:
+        lines = [stored(settings, "", "lake", _bytes_under(Path(settings.lake_uri)), in_object_store=False)]
+    root = settings.store_path
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        lines.append(stored(settings, folder.name, "store", _bytes_under(folder), in_object_store=False))
+    if settings.store_remote:
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        for name in sorted(remote.folders()):
+            size = sum(remote.size(file) or 0 for file in remote.names(name))
+            lines.append(stored(settings, name, "remote", size, in_object_store=_REMOTE in settings.store_remote))
+    return [line for line in lines if line.amount]
+
+
+def _bytes_under(folder: Path) -> int:
+    """Bytes on the disk of all files under a folder; a file of several names counts once."""
+    seen, total = set(), 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(path, name))
+            except FileNotFoundError:  # a publish removes what it no longer needs
+                continue
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                total += min(found.st_size, found.st_blocks * 512)  # LMDB's files have holes
+    return total
