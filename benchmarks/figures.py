@@ -1,6 +1,6 @@
-"""The README's five figures and docs/benchmarks.md with all of them, from the results in this folder: `make figures`.
+"""The README's five figures, docs/benchmarks.md with all of them, and the guide's table: `make figures`.
 
-python benchmarks/figures.py            write both
+python benchmarks/figures.py            write them
 python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import demo as demo_benchmark
 import history
+import ways
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
 from _features import report as features
@@ -26,6 +27,7 @@ from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+GUIDE = ROOT / "docs" / "choose-infrastructure.md"
 
 BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "store": ("Store and reader", store.SECTIONS, summary.rows_of),
@@ -149,16 +151,17 @@ def inserted(readme: str, name: str, text: str) -> str:
     begin, end = f"<!-- {name}: make figures -->", f"<!-- end of {name} -->"
     before, _, rest = readme.partition(begin)
     _, mark, after = rest.partition(end)
-    assert mark, f"{README} needs the marks {begin} and {end}"
+    assert mark, f"The text needs the marks {begin} and {end}"
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def wanted() -> dict[Path, str]:
-    """What both files have to hold."""
+    """What the files have to hold."""
     found = documents()
     readme = inserted(README.read_text(), "figures", readme_figures(found))
     readme = inserted(readme, "main job", demo_benchmark.sentence(found["demo"]))
-    return {README: readme, DOCUMENT: whole_document(found)}
+    guide = inserted(GUIDE.read_text(), "ways", ways.table(found))
+    return {README: readme, DOCUMENT: whole_document(found), GUIDE: guide}
 
 
 def differing() -> Iterable[Path]:

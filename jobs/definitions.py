@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.candidate import build_candidate
 from assets.challenger import build_challenger
+from assets.cost import build_cost
 from assets.drift_report import build_drift_report
 from assets.features import build_features, build_joined_features
 from assets.landing import build_landing, build_landing_check
@@ -36,6 +37,7 @@ from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
+from jobs.cost import build_cost_job, build_cost_schedule
 from jobs.delivered import build_delivered_sensors
 from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
@@ -75,6 +77,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
+        cost_definitions(project),
         dg.Definitions(sensors=[build_alerts_sensor(settings)]),
         *(source_definitions(source) for source in sources_of(project)),
         dg.Definitions(assets=features_of(project)),
@@ -99,6 +102,13 @@ def store_definitions() -> dg.Definitions:
         jobs=[verification, maintenance],
         schedules=[build_verification_schedule(verification), build_maintenance_schedule(maintenance)],
     )
+
+
+def cost_definitions(project: Project) -> dg.Definitions:
+    """The cost of everything, owned by all who own something."""
+    asset = build_cost(sorted({declared.owner for declared in project.nightly.values()}))
+    job = build_cost_job(asset)
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[build_cost_schedule(job)])
 
 
 def source_definitions(source: AnySource) -> dg.Definitions:

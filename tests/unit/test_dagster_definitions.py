@@ -27,7 +27,7 @@ def repository() -> dg.RepositoryDefinition:
 
 def test_asset_keys_are_those_of_every_source_and_pipeline(repository: dg.RepositoryDefinition) -> None:
     keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
-    expected = {"landing_purchases", "raw_purchases", "quarantine_purchases", "features_customer"}
+    expected = {"landing_purchases", "raw_purchases", "quarantine_purchases", "features_customer", "cost"}
     expected |= {f"{stage}_{pipeline}" for stage in PER_PIPELINE for pipeline in ("churn", "spend")}
     assert keys == expected
 
@@ -41,6 +41,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         "ingest_purchases",
         "verify_stores",
         "maintain_lake",
+        "cost_report",
         *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend")),
     }
     schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
@@ -50,6 +51,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         *((f"monitor_{p}_schedule", "0 4 * * *") for p in ("churn", "spend")),
         ("verify_stores_schedule", "0 6 * * 6"),
         ("maintain_lake_schedule", "0 1 * * 0"),
+        ("cost_report_schedule", "0 7 * * *"),
     }
     # `spend` declares no retraining.
     assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted", "alerts"}

@@ -125,7 +125,9 @@ def _measured_start_s(current: "Settings") -> float:
 
     started = time.perf_counter()
     with ReaderProcess(current):
-        return time.perf_counter() - started
+        took_s = time.perf_counter() - started
+    click.echo(f"A reader of this store was ready after {took_s:.2f} s.", err=True)
+    return took_s
 
 
 def _policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> "Policy":
@@ -133,7 +135,8 @@ def _policy(name: str, workers: int, target: float | None, least: int | None, mo
     from forecache.operations.autoscale.kpa import Kpa
     from forecache.operations.autoscale.ray_serve import RayServe
 
-    made = {"hpa": Hpa(), "kpa": Kpa(), "ray": RayServe()}[name]
+    policies: dict[str, Hpa | Kpa | RayServe] = {"hpa": Hpa(), "kpa": Kpa(), "ray": RayServe()}
+    made = policies[name]
     chosen = target or (made.target if name == "ray" else made.target * workers)
     least, most = least or made.least, most or made.most
     if least > most:

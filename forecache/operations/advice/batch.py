@@ -36,20 +36,23 @@ class Asked:
 
 def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
     """None where nothing was logged in the period."""
+    import pyarrow.compute as pc
+
     if realtime.log is None or not table_exists(settings, table_of(realtime.name)):
         return None
     wanted = set(_dates(days))
     keys: set[str] = set()
-    logged, microseconds, found_days = 0, 0, set()
+    found_days: set[date] = set()
+    logged = microseconds = 0
     columns = ["day", "key", "arm", "total_us", "wait_us"]
-    for batch in read_log(settings, realtime.name, days=wanted, columns=columns):
-        for row in batch.to_pylist():
-            if row["arm"] == "shadow":
-                continue
-            logged += 1
-            keys.add(row["key"])
-            found_days.add(row["day"])
-            microseconds += row["total_us"] - row["wait_us"]
+    for whole in read_log(settings, realtime.name, days=wanted, columns=columns):
+        batch = whole.filter(pc.not_equal(whole.column("arm"), "shadow"))  # those were computed beside other answers
+        if not batch.num_rows:
+            continue
+        logged += batch.num_rows
+        keys.update(pc.unique(batch.column("key")).to_pylist())
+        found_days.update(pc.unique(batch.column("day")).to_pylist())
+        microseconds += pc.sum(pc.subtract(batch.column("total_us"), batch.column("wait_us"))).as_py() or 0
     if not logged:
         return None
     sample = realtime.log.sample

@@ -103,13 +103,15 @@ def from_log(settings: "Settings", name: str, *, day: date | None = None, sample
         NotFoundError: Nothing was logged on it.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from forecache.realtime.log.read import read_log
 
     counts: dict[date, np.ndarray] = {}
     for batch in read_log(settings, name, days=None if day is None else [day], columns=["arrived_at", "arm"]):
         moments = batch.column("arrived_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
-        sent = np.array(batch.column("arm").to_pylist()) != "shadow"  # those answers were computed beside others
+        # Answers of the arm "shadow" were computed beside others and not sent.
+        sent = pc.not_equal(batch.column("arm"), "shadow").to_numpy(zero_copy_only=False)
         for number in np.unique(moments // DAY_S):
             its_day = datetime.fromtimestamp(int(number) * DAY_S, timezone.utc).date()
             steps = (moments[sent & (moments // DAY_S == number)] % DAY_S) // _LOG_STEP_S
@@ -134,7 +136,7 @@ def service_s(settings: "Settings", name: str) -> float:
     """
     from forecache.realtime.log.read import read_log
 
-    microseconds, count = 0, 0
+    microseconds, count = 0.0, 0
     for batch in read_log(settings, name, columns=["total_us", "wait_us"]):
         total, wait = (
             batch.column(each).to_numpy(zero_copy_only=False).astype(float) for each in ("total_us", "wait_us")

@@ -5,7 +5,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from forecache.errors import UnavailableError
@@ -13,7 +12,9 @@ from forecache.lake.costs import REPLICA
 from forecache.operations.cost.line import Line, by_the_hour
 from forecache.settings import Settings
 
-_STEP = "1m"
+STEP_S = 60
+"""Between two looks at how many readers there are."""
+_DAY_S = 86_400
 _TIMEOUT_S = 30.0
 _ROUTES = "one|many|feast|realtime"
 
@@ -36,12 +37,12 @@ class Use:
 def use_of_readers(settings: Settings, days: float) -> Use:
     """From Prometheus if `FORECACHE_PROMETHEUS_URL` is set, else from `FORECACHE_READER_REPLICAS`."""
     if settings.prometheus_url:
-        window = f"{timedelta(days=days) // timedelta(minutes=1)}m"
+        window = f"{round(days * _DAY_S)}s"
         # Before a reader was scraped for the first time there were none: sum over the steps, not their mean.
-        steps = f"sum_over_time((count(forecache_reader_workers) or vector(0))[{window}:{_STEP}])"
+        steps = f"sum_over_time((count(forecache_reader_workers) or vector(0))[{window}:{STEP_S}s])"
         answers = f'sum(increase(forecache_reader_requests_total{{route=~"{_ROUTES}",status=~"2..|404"}}[{window}]))'
-        minutes, count = ask(settings.prometheus_url, steps), ask(settings.prometheus_url, answers)
-        return Use(minutes / (days * 1440), count / days, "Prometheus")
+        steps_of_readers, count = ask(settings.prometheus_url, steps), ask(settings.prometheus_url, answers)
+        return Use(steps_of_readers * STEP_S / (days * _DAY_S), count / days, "Prometheus")
     replicas = settings.reader_replicas or None
     return Use(replicas, None, "FORECACHE_READER_REPLICAS" if replicas else "")
 

@@ -48,10 +48,13 @@ class Report:
     @property
     def spot_saving(self) -> float | None:
         """What trainings on spot machines save a day, repeated work included."""
+        saved = 0.0
         lines = [line for line in self.lines if line.part == "training"]
-        if not lines or any(line.price is None or line.price_spot is None for line in lines):
-            return None
-        return sum(line.price - line.price_spot for line in lines)  # type: ignore[operator]
+        for line in lines:
+            if line.price is None or line.price_spot is None:
+                return None
+            saved += line.price - line.price_spot
+        return saved if lines else None
 
     @property
     def missing_prices(self) -> list[str]:

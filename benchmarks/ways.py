@@ -1,0 +1,68 @@
+"""The table of docs/choose-infrastructure.md: what each way to answer was measured to take and cost."""
+
+import statistics
+from typing import Any
+
+from _common import machine
+from _common.rows import markdown, number
+from _realtime.best_rate import OURS
+
+HEADS = ["Way", "Measured", "p50 [ms]", "p99 [ms]", "Core-hours a million", "Command"]
+_NONE = "not measured"
+_MODELS = {"network": "a network", "trees": "trees"}
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """The rows as Markdown, and where they were measured."""
+    used: dict[str, dict[str, Any]] = {}
+    lines = [_scored(found, used), _read(found, used)]
+    lines.append(["Near real time", "being built for the next release: no figures yet", "", "", "", ""])
+    lines += [_realtime(found, used, name, what) for name, what in _MODELS.items()]
+    lines.append(
+        ["Real time, cached", f"{_NONE} here: `forecache advise NAME` measures it with your requests"] + [""] * 4
+    )
+    return "\n\n".join([markdown(HEADS, lines), *(machine_line(name, section) for name, section in used.items())])
+
+
+def machine_line(name: str, section: dict[str, Any]) -> str:
+    return f"`{name}`: {machine.line_of(section)}"
+
+
+def _scored(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]]) -> list[str]:
+    command = '`make bench-scoring ARGS="--only arrow"`'
+    section = found["scoring"].get("arrow")
+    if section is None:
+        return ["Batch, computing", _NONE, "", "", "", command]
+    used["scoring arrow"] = section
+    seconds = statistics.median(section["runs"][str(section["rows"])]["score"]["seconds"])
+    cores = machine.moments_of(section)[0]["cores"]
+    what = f"{section['rows']:,} rows scored, checked and committed at {number(section['rows'] / seconds)}/s"
+    return ["Batch, computing", what, "", "", _core_hours(cores * seconds / section["rows"]), command]
+
+
+def _read(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]]) -> list[str]:
+    command = '`make bench-store ARGS="--only http-one"`'
+    section = found["store"].get("http-one")
+    if section is None:
+        return ["Batch, answering", _NONE, "", "", "", command]
+    used["store http-one"] = section
+    runs = [run for each in section["passes"] for run in each["surfaces"]["Forecache"]["one core"]]
+    rate, p50, p99 = (statistics.median(run[name] for run in runs) for name in ("requests_per_s", "p50_ms", "p99_ms"))
+    what = f"one key a request over HTTP, {number(rate)}/s of 16 clients on one core"
+    return ["Batch, answering", what, number(p50), number(p99), _core_hours(1 / rate), command]
+
+
+def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, model: str) -> list[str]:
+    command = f'`make bench-realtime ARGS="--only {name}"`'
+    section = found["realtime"].get(name)
+    if section is None or not section["servers"][OURS]["runs"]:
+        return [f"Real time, {model}", _NONE, "", "", "", command]
+    used[f"realtime {name}"] = section
+    ours = section["servers"][OURS]
+    p50, p99 = (statistics.median(run[each] for run in ours["runs"]) for each in ("p50_ms", "p99_ms"))
+    what = f"50 candidates a request ranked by looked-up features, {number(ours['rate'])}/s on one core"
+    return [f"Real time, {model}", what, number(p50), number(p99), _core_hours(1 / ours["rate"]), command]
+
+
+def _core_hours(core_s: float) -> str:
+    return f"{core_s * 1e6 / 3600:.2g}"

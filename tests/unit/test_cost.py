@@ -1,0 +1,146 @@
+"""The cost table: amounts from the ledger, prices from the settings, and nothing invented where one is missing."""
+
+import json
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecache.cli.main import main
+from forecache.lake.ledger import StageRecord, record
+from forecache.operations.cost.line import DAYS_OF_A_MONTH
+from forecache.operations.cost.plot import plot
+from forecache.operations.cost.replicas import Use
+from forecache.operations.cost.report import as_dict, cost_report
+from forecache.operations.cost.stages import predictions_a_day, stage_lines, training_lines
+from forecache.settings import Settings, load_settings
+
+NIGHT = date(2026, 1, 1)
+PRICES = {"cpu": (0.04, 0.01), "H100": (3.0, 1.0), "replica": (0.05, 0.02), "storage": (0.08, 0.02)}
+
+
+def row(stage: str, subject: str = "churn", *, rows: int = 0, seconds: float = 0.0, **details: Any) -> StageRecord:
+    return StageRecord(stage, subject, NIGHT, "i", "", -1, rows, seconds, details)
+
+
+def trained(device_s: float, wasted_s: float, device: str = "NVIDIA H100 80GB HBM3") -> StageRecord:
+    cost = {"attempts": 2, "device_s": device_s, "wasted_s": wasted_s, "steps_repeated": 5}
+    return row("train", device_name=device, cost=cost)
+
+
+@pytest.fixture
+def priced(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", prices=PRICES, reader_replicas=3)
+
+
+def test_scoring_counts_its_core_seconds_and_other_stages_their_time_on_the_cores(priced: Settings) -> None:
+    records = [
+        row("score", rows=1000, seconds=100.0, cost={"core_s": 7200.0}),
+        row("features", seconds=1800.0),
+        row("features", seconds=1800.0),
+        row("publish", seconds=0.0),
+    ]
+    features, score = sorted(stage_lines(priced, records, 2.0, cores=4), key=lambda line: line.what)
+    assert (score.amount, score.unit, score.basis) == (1.0, "core-hours", "measured")
+    assert (score.price, score.price_spot) == (pytest.approx(0.04), pytest.approx(0.01))
+    assert (features.amount, features.basis) == (pytest.approx(2.0), "held")
+    assert predictions_a_day(records, 2.0) == {"churn": 500.0}
+
+
+def test_a_training_on_demand_would_not_have_repeated_what_preemption_wasted(priced: Settings) -> None:
+    [line] = training_lines(priced, [trained(7200.0, 1800.0), trained(7200.0, 1800.0)], 1.0)
+    assert (line.amount, line.wasted) == (4.0, 1.0)
+    assert line.price == pytest.approx((4 - 1) * 3.0)
+    assert line.price_spot == pytest.approx(4 * 1.0)
+
+
+def written(settings: Settings) -> None:
+    record(settings, [row("score", rows=2_000_000, seconds=900.0, cost={"core_s": 3600.0}), trained(3600.0, 360.0)])
+    folder = settings.store_path / "churn"
+    folder.mkdir(parents=True)
+    (folder / "segment").write_bytes(b"x" * 1_000_000)
+
+
+def test_the_report_adds_up_and_divides_by_what_was_made(priced: Settings) -> None:
+    written(priced)
+    report = cost_report(priced, days=7, cores=2)
+    assert report.days == 1.0  # the ledger was made just now
+    made = as_dict(report)
+    by_what = {line["what"]: line for line in made["lines"]}
+    assert by_what["store"]["price"] == pytest.approx(0.001 * 0.08 / DAYS_OF_A_MONTH)
+    assert by_what["readers"]["price"] == pytest.approx(3 * 24 * 0.05)
+    assert made["spot_saving"] == pytest.approx(0.9 * 3.0 - 1.0)
+    stages, storage = 0.04 + 0.9 * 3.0, made["price_by_part"]["storage"]
+    assert made["price_per_million_predictions"] == pytest.approx((stages + storage) / 2)
+    assert made["price_per_million_predictions_of"]["churn"] == pytest.approx((stages + by_what["store"]["price"]) / 2)
+    assert made["price_per_million_answers"] is None  # nobody says how many there were
+    assert made["missing_prices"] == []
+
+
+def test_a_missing_price_is_said_and_makes_no_sum(priced: Settings) -> None:
+    written(priced)
+    unpriced = priced.model_copy(update={"prices": {"cpu": (0.04, 0.01)}, "reader_replicas": 0})
+    made = as_dict(cost_report(unpriced, days=7, cores=2))
+    assert made["missing_prices"] == ["NVIDIA H100 80GB HBM3", "storage"]
+    assert made["price_by_part"] == {"stage": pytest.approx(0.04), "training": None, "storage": None, "replicas": None}
+    assert made["price_per_million_predictions"] is None
+    assert made["spot_saving"] is None
+
+
+def test_answers_and_replicas_come_from_prometheus(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forecache.operations.cost import report as module
+
+    written(priced)
+    monkeypatch.setattr(module, "use_of_readers", lambda settings, days: Use(2.0, 4_000_000.0, "Prometheus"))
+    report = cost_report(priced, days=7, cores=2)
+    assert report.per_million_answers == pytest.approx(2 * 24 * 0.05 / 4)
+
+
+def test_the_command_shows_lines_and_what_is_missing(
+    priced: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(priced)
+    monkeypatch.setenv("FORECACHE_HOME", str(priced.home_path))
+    monkeypatch.setenv("FORECACHE_PRICES", json.dumps({"cpu": [0.04, 0.01]}))
+    assert main(["cost", "--plot", str(tmp_path / "cost.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert "measured, 0.1 wasted by preemption" in shown
+    assert "There is no price for 'storage': add it to FORECACHE_PRICES" in shown
+    assert "set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL" in shown
+    assert "churn: score" in (tmp_path / "cost.svg").read_text() or "<svg" in (tmp_path / "cost.svg").read_text()
+    assert main(["cost", "--plot", "cost.gif"]) == 4
+
+
+def test_no_ledger_is_said_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
+    assert main(["cost"]) == 3
+    assert "Run `forecache run`" in capsys.readouterr().err
+
+
+def test_dagster_shows_the_lines_the_picture_and_the_known_prices(priced: Settings) -> None:
+    from assets.cost import cost_metadata
+
+    written(priced)
+    found = cost_metadata(cost_report(priced, days=7, cores=2))
+    assert found["training_price_a_day"] == pytest.approx(2.7)
+    assert "price_per_million_answers" not in found
+    assert "| training | churn | train on NVIDIA H100 80GB HBM3 |" in found["lines"].value
+    assert found["picture"].value.startswith("![cost](data:image/svg+xml;base64,")
+
+
+def test_a_picture_is_written_without_any_price(priced: Settings, tmp_path: Path) -> None:
+    written(priced)
+    plot(cost_report(priced.model_copy(update={"prices": {}}), days=7, cores=2), tmp_path / "cost.png")
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_records_since_a_moment_are_those_that_were_recorded_then(priced: Settings) -> None:
+    from forecache.lake.ledger import records_since
+
+    record(priced, [row("score")])
+    moment = datetime.now(timezone.utc)
+    record(priced, [row("publish")])
+    assert [each.stage for each in records_since(priced, moment)] == ["publish"]
