@@ -124,3 +124,8 @@ def _expected_reciprocal(before: int, rows: int, good: int) -> float:
 
 def _ratio(over: Array, under: Array) -> Array:
     return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0)
+
+
+def best_first(scores: NDArray[Any]) -> NDArray[np.intp]:
+    """Places of the scores [n], the highest first; equal ones in the order given, NaN last."""
+    return (-scores).argsort(kind="stable")

@@ -12,6 +12,7 @@ from forecache.lake.contracts import name_of, require_labels
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
+from forecache.lake.examples.answered import logged_state
 from forecache.lake.examples.days import request_days, span_of
 from forecache.lake.examples.lookups import look_up
 from forecache.lake.examples.recorded import record_requests
@@ -108,7 +109,8 @@ def examples_inputs(
     of_splits = ",".join(f"{split}:{days[split][0]}..{days[split][-1]}" for split in SPLITS)
     most = realtime.candidates.most if realtime.candidates else 1
     read = f"ages={ages} published={examples.published_h} most={most} days={of_splits}"
-    return f"{raw} {views} {read} examples={realtime.examples_fingerprint}"
+    log = f" log={logged_state(settings, realtime, first, last)}" if examples.from_log else ""
+    return f"{raw} {views} {read} examples={realtime.examples_fingerprint}{log}"
 
 
 def _known(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:

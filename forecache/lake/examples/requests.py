@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
 from forecache.lake.contracts import name_of
+from forecache.lake.examples.answered import answered_rows
 from forecache.lake.examples.days import span_of
 from forecache.lake.sources.rows import horizon_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.training_sets.training_splits import SPLITS
 from forecache.pipeline import AS_OF, Realtime, RequestField
 from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
+from forecache.pipeline.realtime.examples import LOG
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +56,10 @@ def request_rows(
     before = first - timedelta(days=examples.history_days + 1)
     until = (last - before).days + examples.horizon_days
     rows = horizon_rows(spark, settings, examples.sources, [before], until, pins=pins)
-    computed = examples.compute({name: frame.drop(AS_OF) for name, frame in rows.items()}, first, last)
+    given = {name: frame.drop(AS_OF) for name, frame in rows.items()}
+    if examples.from_log:
+        given[LOG] = answered_rows(spark, settings, realtime, first, last)
+    computed = examples.compute(given, first, last)
     if realtime.candidates is None and POSITION not in computed.columns:
         computed = computed.withColumn(POSITION, F.lit(0))
     _require_types(realtime, dict(computed.dtypes))

@@ -94,6 +94,10 @@ def _check_lookup(owner: str, lookup: Lookup, types: Mapping[str, str]) -> None:
 
 
 def _check_log(owner: str, model: "Realtime") -> None:
+    if model.log is None and model.examples is not None and model.examples.from_log:
+        raise SettingsError(
+            f"{owner} learns from its log and has none.", remedy='Declare `log=Log("...")`, or leave `from_log` out.'
+        )
     types = {field.name: field.type for field in model.request}
     for name in model.log.by if model.log is not None else ():
         if name not in types:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.pipeline.checks.importable import check_takes
 from forecache.pipeline.names import check_column
@@ -11,6 +12,9 @@ from forecache.pipeline.sources.table_source import AnySource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+LOG = "log"
+"""What the request log is called among the rows that `compute` gets."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,17 @@ class Examples:
     request and of the candidate, and `label`. A request sees the features of the newest as-of date that had ended and
     was published when it was made.
 
+    With `from_log` the rows also have "log": what this very model answered on these dates (see `Realtime.log`), a row
+    for each candidate of each logged request, to be joined with what came of it. It has `request_id`,
+    `event_timestamp`, `position`, the fields of the request and of the candidate, and how it was answered: `shown`
+    (int: the candidate's place in the answer, from 1), `score` (double, null without), `rung`, `release` (bigint) and
+    `arm`.
+
     Attributes:
         label: Name of the column.
         kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, a whole number from 0 to 30,
             compared within its request.
+        from_log: Learn from the model's own traffic: `compute` gets the request log as a further source.
         weight: A further column, how much a row counts, of a ranking a request; "": all the same.
         train_days: Days of requests that a model learns from. After them come `validation_days`, then `test_days`,
             which end `horizon_days` before the night of the training, so that every outcome is known.
@@ -49,11 +60,17 @@ class Examples:
     history_days: int = 0
     published_h: float = 0.0
     weight: str = ""
+    from_log: bool = False
 
     def __post_init__(self) -> None:
         check_fields("`Examples`", self)
         check_takes("`Examples`", "compute", self.compute, "rows", "first", "last")
         check_value("`Examples`", "sources", self.sources, bool(self.sources), "Declare at least one.")
+        if self.from_log and any(source.name == LOG for source in self.sources):
+            raise SettingsError(
+                f"`Examples` learns from the log and has a source named {LOG!r}, which is what the log is called.",
+                remedy="Give the source another name.",
+            )
         check_column("`Examples`", self.label)
         check_least("`Examples`", self, 1, "train_days", "validation_days", "test_days")
         check_least("`Examples`", self, 0, "horizon_days", "history_days", "published_h")

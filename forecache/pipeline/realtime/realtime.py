@@ -222,7 +222,7 @@ class Realtime:
         """
         of = self.trained_examples
         days = (of.train_days, of.validation_days, of.test_days, of.horizon_days, of.history_days)
-        examples = (of.compute, of.label, of.kind, of.weight, days)
+        examples = (of.compute, of.label, of.kind, of.weight, days, of.from_log)
         return fingerprint(features=self.training_pipeline.fingerprints.features, examples=examples)
 
     @cached_property

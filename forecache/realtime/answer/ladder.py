@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from forecache.ranking import best_first
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import MODEL, Answered
-from forecache.realtime.answer.order import best_first
 from forecache.realtime.answer.rungs import Rung, Served, Unavailable
 from forecache.realtime.request.parsed import ParsedRequest
 

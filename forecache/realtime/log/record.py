@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forecache.pipeline.names import REQUEST_LOG
-from forecache.realtime.answer.order import best_first
+from forecache.ranking import best_first
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from forecache.pipeline.realtime.logged import NOT_FINITE, logged_values
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parse import REQUEST_ID, RequestParser
 from forecache.realtime.request.parsed import ParsedRequest
@@ -33,19 +34,9 @@ def parse_logged(parser: RequestParser, release: Release, body: bytes) -> Parsed
     Raises:
         Problem: It is none to this release.
     """
-    doubles = [field.name for field in release.all_fields if field.type == "double"]
-    if release.on_nan == "refuse" or not doubles:
+    if release.on_nan == "refuse" or all(field.type != "double" for field in release.all_fields):
         return parser.parse(body)
-    data = orjson.loads(body)
-    lists = None
-    if release.candidates is not None:
-        listed = data[release.candidates.name]
-        names = [field.name for field in release.candidates.fields]
-        if listed and not isinstance(listed[0], dict):
-            listed = [{names[0]: each} for each in listed]
-        lists = {name: [_number(each.get(name)) if name in doubles else each.get(name) for each in listed]
-                 for name in names}  # fmt: skip
-    request = {name: _number(value) if name in doubles else value for name, value in data.items()}
+    request, lists = logged_values(orjson.loads(body), release)
     return parser.of_values(request, lists, body=body)
 
 
@@ -55,12 +46,5 @@ def _values(column: np.ndarray) -> list[Any]:
         return [str(value) for value in column]
     values = column.tolist()
     if column.dtype.kind == "f" and not np.isfinite(column).all():
-        return [value if math.isfinite(value) else _NAMES[str(value)] for value in values]
+        return [value if math.isfinite(value) else NOT_FINITE[str(value)] for value in values]
     return values
-
-
-_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and value in _NAMES.values() else value

@@ -1,0 +1,159 @@
+"""A model's own answers as rows to learn from: what was asked, in which order it was answered, by which rung."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.tables import open_table, read_table
+from forecache.lake.refusals import REFUSED
+from forecache.pipeline import Candidates, Realtime, RequestField
+from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
+from forecache.pipeline.realtime.building import RowsBuilder
+from forecache.pipeline.realtime.logged import logged_values
+from forecache.ranking import best_first
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SHOWN, SCORE, RUNG, RELEASE, ARM = "shown", "score", "rung", "release", "arm"
+_READ = (
+    REQUEST_ID, "arrived_at", "request", "items", RELEASE, ARM, "scores", "score_dtype", RUNG, "rungs", "ranking"
+)  # fmt: skip
+_SEEN_BY_NOBODY = "shadow"
+
+
+def answered_rows(
+    spark: "SparkSession", settings: Settings, realtime: Realtime, first: date, last: date
+) -> "DataFrame":
+    """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
+
+    Its columns are those that `forecache.pipeline.Examples` says. A request that came again under the same id, because
+    a client tried again, is there once, with its last answer. Shadow answers are left out, as nobody saw them.
+
+    Raises:
+        NotFoundError: Nothing of the model has been logged.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    table = _require_log(settings, realtime)
+    rows = read_table(spark, settings, table).where(F.col("day").between(first, last) & (F.col(ARM) != _SEEN_BY_NOBODY))
+    newest = Window.partitionBy(REQUEST_ID).orderBy(F.col("arrived_at").desc(), F.col(RELEASE).desc())
+    once = rows.withColumn("forecache_newest", F.row_number().over(newest)).where("forecache_newest = 1")
+    fields = ", ".join(f"`{field.name}` {field.type}" for field in realtime.all_fields)
+    how = f"{SHOWN} int, {SCORE} double, {RUNG} string, {RELEASE} bigint, {ARM} string"
+    called: Any = Answered(realtime.name, realtime.request, realtime.candidates, RowsBuilder(realtime))
+    return once.select(*_READ).mapInArrow(
+        called, f"{REQUEST_ID} string, {EVENT_TIMESTAMP} timestamp, {POSITION} int, {fields}, {how}"
+    )
+
+
+def logged_state(settings: Settings, realtime: Realtime, first: date, last: date) -> str:
+    """A text that differs where rows of some days were added or removed; files that were merged make no difference.
+
+    Raises:
+        NotFoundError: Nothing of the model has been logged.
+    """
+    rows: Counter[str] = Counter()
+    for file in active_files(open_table(settings, _require_log(settings, realtime))):
+        rows[str(file.partition["day"])] += int(file.statistics["numRecords"])
+    days = [day for day in sorted(rows) if first.isoformat() <= day <= last.isoformat()]
+    return ",".join(f"{day}:{rows[day]}" for day in days)
+
+
+def _require_log(settings: Settings, realtime: Realtime) -> str:
+    table = REQUEST_LOG + realtime.name
+    try:
+        open_table(settings, table)
+    except NotFoundError:
+        raise NotFoundError(
+            f"Real-time model {realtime.name!r} learns from its log, and nothing of it has been logged in this lake.",
+            remedy=f"Release a first model that learned from other examples, serve it, and see `forecache log "
+            f"{realtime.name}`.",
+        ) from None
+    return table
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What Spark's workers get to take records of a log apart."""
+
+    name: str
+    request: tuple[RequestField, ...]
+    candidates: Candidates | None
+    builder: RowsBuilder
+
+    @property
+    def lookups(self) -> tuple[()]:
+        return ()
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for record in batch.to_pylist():
+                yield self._rows(record)
+
+    def _rows(self, record: dict[str, Any]) -> pa.RecordBatch:
+        import orjson
+
+        try:
+            columns = self.builder.columns(*logged_values(orjson.loads(record["request"]), self))
+        except (InputError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{REFUSED} The logged request {record[REQUEST_ID]!r} of {self.name!r}, which release "
+                f"{record[RELEASE]} answered, is none to the declaration of today: {error} Give new fields a "
+                "default, or learn from later days alone."
+            ) from None
+        length = columns.length
+        fields = [*self.request, *(self.candidates.fields if self.candidates else ())]
+        values = [_repeated(columns.values[field.name], length) for field in fields]
+        scores = None if record["scores"] is None else np.frombuffer(record["scores"], record["score_dtype"])
+        shown = np.empty(length, np.int32)
+        shown[_order(record, scores, length)] = np.arange(1, length + 1, dtype=np.int32)
+        arrays = [
+            pa.array([record[REQUEST_ID]] * length, pa.string()),
+            pa.array([record["arrived_at"]] * length, pa.timestamp("us", tz="UTC")),
+            pa.array(np.arange(length, dtype=np.int32)),
+            *(_array(field, column) for field, column in zip(fields, values, strict=True)),
+            pa.array(shown),
+            pa.nulls(length, pa.float64()) if scores is None else pa.array(scores.astype(np.float64), from_pandas=True),
+            pa.array(record["rungs"] or [record[RUNG]] * length, pa.string()),
+            pa.array([record[RELEASE]] * length, pa.int64()),
+            pa.array([record[ARM]] * length, pa.string()),
+        ]
+        names = [
+            REQUEST_ID,
+            EVENT_TIMESTAMP,
+            POSITION,
+            *(field.name for field in fields),
+            SHOWN,
+            SCORE,
+            RUNG,
+            RELEASE,
+            ARM,
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def _order(record: dict[str, Any], scores: np.ndarray | None, length: int) -> np.ndarray:
+    """The places of the candidates in the request, in the order in which they were answered."""
+    if record["ranking"] is not None:
+        return np.asarray(record["ranking"], np.intp)
+    return np.arange(length) if scores is None else best_first(scores)
+
+
+def _repeated(column: np.ndarray, length: int) -> np.ndarray:
+    return np.repeat(column, length) if len(column) == 1 and length != 1 else column
+
+
+def _array(field: RequestField, column: np.ndarray) -> pa.Array:
+    if field.type == "timestamp":
+        return pa.array(column, pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+    return pa.array(column)
