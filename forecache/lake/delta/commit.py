@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
-from forecache.lake.delta.files import DataFile, place_of, statistics_json
-from forecache.lake.delta.log import active_files, open_if_exists, read_entry
+from forecache.lake.delta.commit_mark import MARK, STORE_FAILURES, mark_of
+from forecache.lake.delta.files import DataFile, statistics_json
+from forecache.lake.delta.log import active_files, open_if_exists
 from forecache.settings import Settings
 from forecache.steps import lake_step
 
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 # How long a commit goes on trying while others commit to the same table, and how long it waits in between.
 _PATIENCE_S = 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-# How often an object store may fail a commit after the retries of its client.
-_STORE_FAILURES = 10
-MARK = "commit"
-"""Name in a commit's metadata of the text that no other commit has."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             raise
         except Exception as error:
             # The answer of an object store may be lost on the way although it took the entry.
-            if version >= 0 and _mark_of(target, version) == mark:
+            if version >= 0 and mark_of(target.settings, target.name, version) == mark:
                 return version
             known = as_known_error(target.name, error) or (
                 store_error(target.name, error) if target.settings.lake_is_remote else None
@@ -129,7 +126,7 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             if known is None:
                 raise
             failures += isinstance(known, UnavailableError)
-            is_over = failures > (_STORE_FAILURES if target.settings.lake_is_remote else 0)
+            is_over = failures > (STORE_FAILURES if target.settings.lake_is_remote else 0)
             if is_over or time.monotonic() > give_up:
                 raise known from error
         time.sleep(random.uniform(0.5, 1.0) * pause)
@@ -232,26 +229,3 @@ def _create(target: Target, added: list[Any], properties: Any) -> None:
         storage_options=target.settings.storage_options,
         commit_properties=properties,
     )
-
-
-def _mark_of(target: Target, version: int) -> str | None:
-    """The mark of a version; None where it has none, or is not there (yet).
-
-    Raises:
-        UnavailableError: The object store does not tell: the commit may stand or not.
-    """
-    for attempt in range(_STORE_FAILURES):
-        try:
-            actions = read_entry(place_of(target.settings, target.name).open(), version)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            known = store_error(target.name, error) if target.settings.lake_is_remote else None
-            if known is None:
-                raise
-            if attempt == _STORE_FAILURES - 1:
-                raise known from error
-            time.sleep(_LONGEST_PAUSE_S)
-        else:
-            return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
-    raise AssertionError("unreachable")

@@ -1,0 +1,37 @@
+"""What tells a commit from all others: whether an entry of a table's log is the one that was asked for."""
+
+import time
+
+from forecache.lake.delta.commit_errors import store_error
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import read_entry
+from forecache.settings import Settings
+
+MARK = "commit"
+"""Name in a commit's metadata of the text that no other commit has."""
+STORE_FAILURES = 10
+"""How often an object store may fail a commit after the retries of its client."""
+_PAUSE_S = 1.0
+
+
+def mark_of(settings: Settings, name: str, version: int) -> str | None:
+    """The mark of a table's version; None where it has none, or is not there (yet).
+
+    Raises:
+        UnavailableError: The object store does not tell: the commit may stand or not.
+    """
+    for attempt in range(STORE_FAILURES):
+        try:
+            actions = read_entry(place_of(settings, name).open(), version)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            known = store_error(name, error) if settings.lake_is_remote else None
+            if known is None:
+                raise
+            if attempt == STORE_FAILURES - 1:
+                raise known from error
+            time.sleep(_PAUSE_S)
+        else:
+            return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
+    raise AssertionError("unreachable")
