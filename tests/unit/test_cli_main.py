@@ -40,6 +40,7 @@ GROUPS = {
     "log": ("show", "spool", "commit"),
     "tokens": ("create", "list", "revoke"),
     "models": ("list", "diff", "judge", "reject", "rollback"),
+    "rollout": ("pause", "resume", "return", "finish"),
     "simulate": ("autoscale", "rollout"),
 }
 NAMES = sorted({*cli.COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)} - {*GROUPS})

@@ -247,5 +247,4 @@ class Realtime:
     def fingerprint(self) -> str:
         """Hash of the whole declaration."""
         examples = self.examples_fingerprint if self.examples else ""
-        everything = (self.answers_fingerprint, self.training_pipeline.fingerprint, examples, self.rollout)
-        return fingerprint(all=everything)
+        return fingerprint(all=(self.answers_fingerprint, self.training_pipeline.fingerprint, examples, self.rollout))
