@@ -23,23 +23,20 @@ from forecache.pipeline.models.output import AnyOutput, Segment
 from forecache.pipeline.models.trained import TRAINED, check_training, not_published, not_trained
 from forecache.pipeline.names import (
     AS_OF,
-    FEATURES,
-    PREDICTIONS,
     PROVENANCE_COLUMNS,
     REQUEST_KEY,
-    TRAINING_SET,
     check_name,
     check_unique,
 )
+from forecache.pipeline.pipeline_tables import PipelineTables
 from forecache.pipeline.policies import Drift, Publish, Retraining
 from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
-from forecache.pipeline.served import Predictions
 from forecache.pipeline.sources.table_source import AnySource, check_first_day
 
 
 @dataclass(frozen=True)
-class Pipeline(Predictions):
+class Pipeline(PipelineTables):
     """One model, from its sources to served answers.
 
     Attributes:
@@ -222,26 +219,6 @@ class Pipeline(Predictions):
     @property
     def label_sources(self) -> tuple[AnySource, ...]:
         return self.sources or self.all_sources
-
-    @property
-    def feature_table(self) -> str:
-        """Delta table: key, as_of (date, partition), features (float32)."""
-        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
-
-    @property
-    def training_table(self) -> str:
-        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
-        return TRAINING_SET + self.name
-
-    @property
-    def prediction_table(self) -> str:
-        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
-        return PREDICTIONS + self.name
-
-    @property
-    def challenger_table(self) -> str:
-        """Delta table of the challenger's predictions, as the prediction table; nothing publishes from it."""
-        return f"{self.prediction_table}_challenger"
 
     @property
     def start(self) -> date:

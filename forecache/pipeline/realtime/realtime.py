@@ -1,10 +1,10 @@
 """A model that is asked in real time: its request, what it looks up, and what answers where it cannot."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from forecache.pipeline.checks.checking import check_fields
 from forecache.pipeline.checks.importable import path_of
@@ -12,14 +12,12 @@ from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.entities import each_once
 from forecache.pipeline.features.feature import Feature
-from forecache.pipeline.features.features import Features, Label
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
 from forecache.pipeline.models.gate import Gate
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
-from forecache.pipeline.models.output import Output
 from forecache.pipeline.models.trained import TRAINED, not_trained
-from forecache.pipeline.names import POSITION, REQUEST_ID
+from forecache.pipeline.realtime.as_pipeline import as_pipeline
 from forecache.pipeline.realtime.check import check_realtime
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Rung
@@ -29,26 +27,7 @@ from forecache.pipeline.realtime.request import Candidates, RequestField
 from forecache.pipeline.realtime.rollout import Rollout
 from forecache.pipeline.schedules.as_of import first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
-from forecache.pipeline.sources.column import Column
-from forecache.pipeline.sources.source_time import Static
-from forecache.pipeline.sources.table_source import AnySource, TableSource
-
-
-@dataclass(frozen=True)
-class Transformed:
-    """What the features of a real-time model are computed by, in place of a function of Spark; it is never called.
-
-    Attributes:
-        fields: Without their descriptions, on which nothing that is trained depends.
-        contracts: Of each look-up its name, its key, its columns and the contract of its view.
-    """
-
-    transform: Callable[..., Any]
-    fields: tuple[RequestField, ...]
-    contracts: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...]
-
-    def __call__(self, sources: object) -> Any:
-        raise AssertionError("the training set of a real-time model is written from its examples")
+from forecache.pipeline.sources.table_source import AnySource
 
 
 @dataclass(frozen=True)
@@ -178,40 +157,8 @@ class Realtime:
 
     @cached_property
     def training_pipeline(self) -> Pipeline:
-        """The model as a pipeline whose rows are those of requests, for training, registry and gate.
-
-        Its training set is written from the examples; the source that it names is never read.
-        """
-        label = None
-        if self.examples is not None:
-            of, compute = self.examples, cast(Any, self.examples.compute)
-            label = Label(of.label, of.kind, max(1, of.horizon_days), compute, weight=of.weight)
-        fields = tuple(replace(each, description="") for each in self.all_fields)
-        starts = [source.start for source in self.all_sources if source.start is not None]
-        key = (REQUEST_ID, POSITION)
-        rows = TableSource(
-            "requests",
-            f"requests_{self.name}",
-            (Column(REQUEST_ID, "string", required=True), Column(POSITION, "int", required=True)),
-            key=key,
-            time=Static(),
-            start=max(starts, default=date(2000, 1, 1)),
-        )
-        return Pipeline(
-            self.name,
-            key=key,
-            features=Features(self.features, Transformed(self.transform, fields, self.contracts)),
-            model=self.model,
-            outputs=(Output(self.output),),
-            sources=(rows,),
-            label=label,
-            gate=self.gate,
-            training=self.training,
-            schedule=self.schedule,
-            publish=None,
-            description=self.description,
-            owner=self.owner,
-        )
+        """The model as a pipeline whose rows are those of requests, for training, registry and gate."""
+        return as_pipeline(self)
 
     @cached_property
     def examples_fingerprint(self) -> str:
