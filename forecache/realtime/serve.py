@@ -5,7 +5,7 @@ It loads numpy and the libraries of the models when there is a release, not befo
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from forecache.reader.http import problems
 from forecache.reader.http.app import DONE, problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
+from forecache.reader.status.attention import Attention
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.realtime.release.here import REALTIME, released_here
 
 if TYPE_CHECKING:
+    from forecache.reader.status.history import Counted, History
     from forecache.realtime.models import Models
 
 logger = logging.getLogger("forecache.realtime")
@@ -87,6 +89,23 @@ class RealtimeExtension:
         from forecache.realtime.http.prometheus import page
 
         return page(self._context.runtime, self._context.settings.request_log_path)
+
+    def counted(self) -> "Mapping[str, Counted]":
+        if self._models is None:
+            return {}
+        from forecache.realtime.http.status import counted_of
+
+        return counted_of(self._context.runtime)
+
+    def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
+        if self._models is None:
+            if not self._failure:
+                return {}, []
+            what = "Real-time models are not served: a package that they need is missing."
+            return {}, [Attention("critical", what, "Install forecache[realtime] and restart the reader.")]
+        from forecache.realtime.http.status import part
+
+        return part(self._models, self._context.runtime, history, self._context.settings)
 
     def _load(self, run_on_loop: RunOnLoop) -> None:
         try:

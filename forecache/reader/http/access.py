@@ -1,5 +1,6 @@
 """Authorisation by bearer tokens from a file, which is read again when it changes."""
 
+import base64
 import logging
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from forecache.reader.tokens import TokenRecord, load_tokens
 
 logger = logging.getLogger("forecache.reader")
 _MAX_TOKEN_CHARS = 256
+_MAX_BASIC_CHARS = 1024
 
 
 class Access:
@@ -40,28 +42,39 @@ class Access:
         logger.info("Read %d tokens from %s.", len(self._tokens.records), self.path)
         return True
 
-    def identify(self, headers: Any) -> TokenRecord:
+    def identify(self, headers: Any, *, basic: bool = False) -> TokenRecord:
         """The token record of a request.
+
+        Args:
+            basic: Whether the token may also be the password of HTTP Basic (RFC 7617), which browsers ask for.
 
         Raises:
             Problem: 401 without a valid token.
         """
         scheme, _, token = (headers.get("authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if basic and scheme.lower() == "basic":
+            token = _password(token)
+        elif scheme.lower() != "bearer":
+            token = ""
+        if not token:
+            if basic:
+                raise _ask_for_password()
             raise _unauthorised("The request has no bearer token; send `Authorization: Bearer fct_...`.", "")
         token = token.strip()
         record = self._tokens.find(token, time.time()) if len(token) <= _MAX_TOKEN_CHARS else None
         if record is None:
+            if basic:
+                raise _ask_for_password()
             raise _unauthorised("The bearer token is unknown, revoked or expired; ask for a new one.", "invalid_token")
         return record
 
-    def check(self, headers: Any, scope: str) -> None:
-        """Refuse a request whose token does not cover `scope`.
+    def check(self, headers: Any, scope: str, *, basic: bool = False) -> None:
+        """Refuse a request whose token does not cover `scope`; `basic` as of `identify`.
 
         Raises:
             Problem: 401 without a valid token, 403 if the token does not cover the scope.
         """
-        record = self.identify(headers)
+        record = self.identify(headers, basic=basic)
         if not record.covers(scope):
             raise Problem(
                 problems.FORBIDDEN,
@@ -69,6 +82,24 @@ class Access:
                 f"it covers {', '.join(record.scopes)}.",
                 headers=[("www-authenticate", 'Bearer error="insufficient_scope"')],
             )
+
+
+def _password(credentials: str) -> str:
+    """The password in the credentials of HTTP Basic; "" where they are none."""
+    try:
+        decoded = base64.b64decode(credentials[:_MAX_BASIC_CHARS].strip(), validate=True).decode()
+    except ValueError:
+        return ""
+    return decoded.partition(":")[2]
+
+
+def _ask_for_password() -> Problem:
+    """What makes a browser ask for a name, which may be any, and a password, the token."""
+    return Problem(
+        problems.UNAUTHORISED,
+        "A token that covers '+metrics' is needed: in a browser as the password, else as a bearer token.",
+        headers=[("www-authenticate", 'Basic realm="forecache", charset="UTF-8"'), ("www-authenticate", "Bearer")],
+    )
 
 
 def _unauthorised(detail: str, error: str) -> Problem:

@@ -78,7 +78,8 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        follow = [*(each.turn for each in self._extensions), self._note_readiness, self._in_flight.turn]
+        own = [self._note_readiness, self._in_flight.turn, *self.routes.follow]
+        follow = [*(each.turn for each in self._extensions), *own]
         self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,9 +1,9 @@
 """Further paths of a reader, such as models that are asked in real time. A reader without extensions loads no more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forecache.reader.http.access import Access
 from forecache.reader.http.limits import BodyMemory
@@ -12,6 +12,10 @@ from forecache.reader.processes.shared_memory import Runtime
 from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.reader.status.attention import Attention
+    from forecache.reader.status.history import Counted, History
 
 Handler = Callable[[Any, Any, int], Awaitable[None]]
 """Answers a request: (scope, proto, `perf_counter_ns` when its handling began), as RSGI has them."""
@@ -64,6 +68,12 @@ class Extension(Protocol):
 
     def prometheus(self) -> str:
         """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
+
+    def counted(self) -> "Mapping[str, Counted]":
+        """By the names of its models, what all workers have counted, for the history; called in the watching thread."""
+
+    def status(self, history: "History") -> "tuple[dict[str, Any], list[Attention]]":
+        """Its members of the status document, and what is not well; called in any thread, about once a second."""
 
 
 MakeExtension = Callable[[Context], Extension]

@@ -15,6 +15,8 @@ VERSION = "1"
 def document(settings: Settings) -> Schema:
     """The document for a reader with these settings, which includes its limits and whether it requires tokens."""
     secured = settings.reader_tokens is not None
+    status = operation("The status: a page, or JSON if asked for", "statusPage", _ANY, 401, 403)
+    status["responses"]["200"]["content"]["text/html"] = {"schema": _TEXT}
     paths = {
         "/v1": {"get": operation("List the served pipelines", "listPipelines", _ref("Pipelines"), 401)},
         "/v1/{pipeline}": {
@@ -44,6 +46,8 @@ def document(settings: Settings) -> Schema:
         "/healthz": {"get": operation("Whether the process answers", "health", _ref("Status"), public=True)},
         "/readyz": {"get": operation("Whether to send it requests", "ready", _ref("Status"), 503, public=True)},
         "/metrics": {"get": operation("Metrics for Prometheus", "metrics", None, 401, 403)},
+        "/status": {"get": status},
+        "/status.json": {"get": operation("The status, and what is not well", "status", _ANY, 401, 403)},
         "/openapi.json": {"get": operation("This document", "openapi", {"type": "object"}, public=True)},
     }  # fmt: skip
     return {
@@ -158,6 +162,7 @@ def _feast_request(max_keys: int) -> Schema:
 
 
 _TEXT: Schema = {"type": "string"}
+_ANY: Schema = {"type": "object"}
 _NUMBER: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
 _TIME: Schema = {"type": "string", "format": "date-time"}

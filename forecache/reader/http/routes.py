@@ -16,17 +16,25 @@ from forecache.reader.http.replies import NO_CACHE, NO_STORE, Reply, Request, al
 from forecache.reader.processes.metrics import MISSES, ROUTE, WorkerMetrics
 from forecache.reader.processes.prometheus import render
 from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.status.collect import Collector
+from forecache.reader.status.pages import StatusPages
+from forecache.reader.status.recorder import Recorder
 from forecache.reader.tokens import METRICS
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.describe import build_labels, metadata, pipeline_row
+from forecache.reader.versions.watcher import Follow
 from forecache.settings import Settings
 
 VERSIONS_PATH = "/versions/"
 
 
 class Routes:
-    """The handlers of the reader's paths. They never wait, so that the `Answers` in use stay open until they return."""
+    """The handlers of the reader's paths. They never wait, so that the `Answers` in use stay open until they return.
+
+    Attributes:
+        follow: What the watching thread calls after each of its turns.
+    """
 
     def __init__(
         self,
@@ -47,11 +55,18 @@ class Routes:
         self._access = access
         self._build = build_labels(settings)
         self._openapi = openapi.document(settings)
+        collector = Collector(
+            runtime, catalog, readiness, extensions, workers=settings.reader_workers, build=self._build
+        )
+        status = StatusPages(collector, access)
+        self.follow: tuple[Follow, ...] = (Recorder(runtime, extensions).turn, status.turn)
         self._fixed: dict[str, tuple[str, str, Callable[[Request], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
             "/health": ("healthz", "GET", self._healthz),
             "/readyz": ("readyz", "GET", self._readyz),
             "/metrics": ("metrics", "GET", self._render_metrics),
+            "/status": ("status", "GET", status.either),
+            "/status.json": ("status", "GET", status.json),
             "/openapi.json": ("openapi", "GET", self._document),
             "/v1": ("pipelines", "GET", self._pipelines),
             "/get-online-features": ("feast", "POST", self._feast),

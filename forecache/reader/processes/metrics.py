@@ -91,6 +91,16 @@ class WorkerMetrics:
         cells = self.cells
         return sum(cells[LATENCY:SECONDS].tolist()), sum(cells[SECONDS:_PIPELINES].tolist())
 
+    def outcomes(self, route: int) -> Iterator[tuple[int, list[int]]]:
+        """(status, requests in each bucket) of what was asked for on a route, an index of ROUTES."""
+        start = LATENCY + route * len(STATUSES) * BUCKETS
+        counts = self.cells[start : start + len(STATUSES) * BUCKETS].tolist()
+        if any(counts):
+            for place, status in enumerate(STATUSES):
+                buckets = counts[place * BUCKETS : (place + 1) * BUCKETS]
+                if any(buckets):
+                    yield status, buckets
+
     def pipeline_offset(self, pipeline: str) -> int:
         """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
         if pipeline not in self._names:

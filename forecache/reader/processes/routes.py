@@ -13,6 +13,7 @@ HTTP_ROUTES = {
     "openapi": "/openapi.json",
     "other": "",
     "realtime": "/v1/{model}",
+    "status": "/status",
 }
 """Templates of the paths; "" for paths that there are not."""
 HTTP_METHODS = {

@@ -25,6 +25,7 @@ from forecache.reader.http.limits import MAX_HEAD_BYTES
 from forecache.reader.processes.listeners import BACKLOG, listen
 from forecache.reader.processes.metrics import SLOT_BYTES
 from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.status.history import HISTORY_BYTES
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.reader")
@@ -160,7 +161,8 @@ def _serve(
 ) -> None:
     host, port = listeners[0].getsockname()[:2]
     # Two slots per worker: on SIGHUP the old worker keeps counting until the new one has started.
-    runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES)
+    slots = 2 * settings.reader_workers
+    runtime = Runtime.create(num_slots=slots, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
     timeout_ms = max(1, int(settings.reader_request_timeout_s * 1000))
     server = _Server(
         "forecache.reader.http.app",

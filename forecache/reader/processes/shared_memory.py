@@ -1,4 +1,5 @@
-"""Shared memory of one reader's processes: draining, number of crashes, once ready; the workers' counters and states.
+"""Shared memory of one reader's processes: draining, number of crashes, once ready; the workers' counters and states;
+the reader's history.
 
 All of it is reserved before the first worker starts, in a file that exists in memory only, so that a full disk or
 temporary folder can neither keep a reader from starting nor end a worker that counts.
@@ -16,7 +17,7 @@ from pathlib import Path
 logger = logging.getLogger("forecache.reader")
 
 _HEAD_BYTES = mmap.PAGESIZE
-_DRAINING, _CRASHES, _WAS_READY, _BEGAN_NS, _START_NS = range(5)
+_DRAINING, _CRASHES, _WAS_READY, _BEGAN_NS, _START_NS, _STARTED, _HISTORY_BYTES, _LAST_CRASH = range(8)
 _RESERVE_CHUNK_BYTES = 1 << 20
 _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kind, whence, start, length, process
 
@@ -25,7 +26,7 @@ class Runtime:
     """The shared memory of one reader, which each of its processes opens.
 
     A head of one page is followed by slots of equal size. A worker claims a slot with a lock that lasts until its
-    process ends; the worker that replaces it continues its counters.
+    process ends; the worker that replaces it continues its counters. Behind the slots comes the history.
     """
 
     def __init__(self, path: Path, slot_bytes: int) -> None:
@@ -34,17 +35,18 @@ class Runtime:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._map = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
         self._head = memoryview(self._map)[:_HEAD_BYTES].cast("Q")
-        self.num_slots = (len(self._map) - _HEAD_BYTES) // slot_bytes
+        self.num_slots = (len(self._map) - _HEAD_BYTES - self._head[_HISTORY_BYTES]) // slot_bytes
         self._claimed: set[int] = set()
+        self._records = False
 
     @classmethod
-    def create(cls, *, num_slots: int, slot_bytes: int) -> "Runtime":
+    def create(cls, *, num_slots: int, slot_bytes: int, history_bytes: int = 0) -> "Runtime":
         """New shared memory, every page of it reserved.
 
         Raises:
             OSError: There is not enough memory.
         """
-        size = _HEAD_BYTES + num_slots * slot_bytes
+        size = _HEAD_BYTES + num_slots * slot_bytes + history_bytes
         if hasattr(os, "memfd_create"):
             # Never closed: the workers open it through this process's descriptors.
             descriptor = os.memfd_create("forecache-reader")
@@ -54,9 +56,11 @@ class Runtime:
             path = Path(name)
         for start in range(0, size, _RESERVE_CHUNK_BYTES):
             os.write(descriptor, bytes(min(_RESERVE_CHUNK_BYTES, size - start)))
-        runtime = cls(path, slot_bytes)
-        runtime._head[_BEGAN_NS] = _process_began_ns()
-        return runtime
+        head = bytearray(_HEAD_BYTES)
+        cells = memoryview(head).cast("Q")
+        cells[_STARTED], cells[_BEGAN_NS], cells[_HISTORY_BYTES] = int(time.time()), _process_began_ns(), history_bytes
+        os.pwrite(descriptor, head, 0)
+        return cls(path, slot_bytes)
 
     def claim(self) -> memoryview:
         """Memory of a slot that no live worker has; memory of this process alone if none is free."""
@@ -70,6 +74,16 @@ class Runtime:
     def slot(self, index: int) -> memoryview:
         start = _HEAD_BYTES + index * self.slot_bytes
         return memoryview(self._map)[start : start + self.slot_bytes]
+
+    @property
+    def history(self) -> memoryview:
+        """The memory behind the slots."""
+        return memoryview(self._map)[_HEAD_BYTES + self.num_slots * self.slot_bytes :]
+
+    def records(self) -> bool:
+        """Whether this process is the one that writes the history; another one is once it has ended."""
+        self._records = self._records or self._lock(self.num_slots)
+        return self._records
 
     def _lock(self, index: int) -> bool:
         # The kernel releases the lock when the process ends, however it ends. The lock belongs to the open file: a
@@ -90,6 +104,15 @@ class Runtime:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0)
         kind: int = _FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked))[0]
         return kind != fcntl.F_UNLCK
+
+    @property
+    def started(self) -> int:
+        """When the reader started, Unix time."""
+        return self._head[_STARTED]
+
+    def is_taken(self, index: int) -> bool:
+        """Whether a live process has a slot."""
+        return index in self._claimed or self.is_anothers(index)
 
     @property
     def was_ready(self) -> bool:
@@ -121,6 +144,12 @@ class Runtime:
     def count_crash(self) -> None:
         """Count a worker's end; called by the main process alone."""
         self._head[_CRASHES] += 1
+        self._head[_LAST_CRASH] = int(time.time())
+
+    @property
+    def last_crash(self) -> int:
+        """When a worker last ended unexpectedly, Unix time; 0: none has."""
+        return self._head[_LAST_CRASH]
 
     def remove(self) -> None:
         if self.path.parts[:2] != ("/", "proc"):

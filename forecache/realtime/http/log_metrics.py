@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from forecache.metrics import request_log as metrics
 from forecache.metrics.page import Page
@@ -45,6 +46,30 @@ def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
     for metric, figure in _OF_COMMITTER:
         page.add(metric, (((name,), getattr(state, figure)) for name, state in states.items()))
     page.add(metrics.FAILING, (((name,), int(bool(state.failing_since))) for name, state in states.items()))
+
+
+def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
+    """What the status page shows of a model's log; None where it has logged nothing.
+
+    Args:
+        blocks, live: The cells of all workers, and of those that serve the model now.
+        folder: Where its logged answers wait.
+    """
+    if not any(any(each.log.cells) for each in blocks):
+        return None
+    state = read_state(folder)
+    size, age_s = _waiting(folder)
+    return {
+        "taken": sum(each.log.get("accepted") for each in blocks),
+        "committed": state.rows,
+        "lost": {reason: lost for reason, lost in _lost(blocks, state) if lost},
+        "in_memory": sum(each.log.waiting for each in live),
+        "spool_bytes": size,
+        "spool_age_s": round(age_s, 1),
+        "commit_delay_s": round(state.lag_s, 2) if state.commits else None,
+        "committed_s_ago": round(time.time() - state.committed_at, 1) if state.committed_at else None,
+        "failing_s": round(time.time() - state.failing_since, 1) if state.failing_since else 0.0,
+    }
 
 
 def _lost(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,75 @@
+"""What is not well with a reader, in sentences with a remedy. Causes with paths are in its log and not here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Severity = Literal["critical", "warning"]
+LATELY_S = 3600
+"""So long after a worker ended unexpectedly, that is said."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One thing that a person has to look at.
+
+    Attributes:
+        severity: critical: requests are not answered as they should be; warning: they soon may not be.
+        what: A sentence with the thing and the value.
+        remedy: What to do, as a sentence.
+    """
+
+    severity: Severity
+    what: str
+    remedy: str
+
+
+def of_reader(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
+    """What is wrong with the processes; arguments as the status document has them."""
+    if reader["draining"]:
+        yield Attention(
+            "critical", "The reader is draining: it got a signal to stop.", "It ends by itself; start another one."
+        )
+    elif not_ready:
+        yield Attention("critical", f"Not ready: {not_ready}", "A load balancer sends it nothing until it is ready.")
+    workers = reader["workers"]
+    ago_s = workers["restarted_s_ago"]
+    if workers["alive"] < workers["wanted"]:
+        what = f"{workers['alive']} of {workers['wanted']} workers are alive."
+        yield Attention("warning", what, "Missing ones start by themselves; if not, the reader's log has the cause.")
+    elif ago_s is not None and ago_s < LATELY_S:
+        what = (
+            f"A worker ended unexpectedly {max(1, ago_s // 60)} min ago and was replaced, {workers['restarts']} so far."
+        )
+        yield Attention("warning", what, "The reader's log has the cause.")
+
+
+def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
+    """What is wrong with a pipeline or view."""
+    name, version, state = row["name"], row["version"], row["state"]
+    repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
+    if state == "damaged":
+        yield Attention("critical", f"Every version of {name} is damaged; requests to it fail.", repair)
+    elif state == "unreadable":
+        yield Attention(
+            "critical", f"The published version of {name} cannot be read; the reader's log has the cause.", repair
+        )
+    elif state == "fallback":
+        what = f"Version {row['fallback_for']} of {name} is damaged, so version {version} is served instead."
+        yield Attention("warning", what, repair)
+    elif state == "waiting":
+        yield Attention("warning", f"{name} has no published version yet.", f"Run `forecache publish {name}`.")
+    elif row["old_publish"]:
+        what = f"The current version of {name} cannot be opened; version {version} stays served."
+        yield Attention("warning", what, repair)
+    if row["refused"]:
+        what = f"{name} is as of {row['as_of']}, older than its declaration allows, and is refused."
+        yield Attention("critical", what, f"Run `forecache run {name}`; `forecache doctor` checks what it needs.")
+    elif row["stale"]:
+        what = f"{name} is stale: as of {row['as_of']}, and its declaration allows {row['max_age_h']:g} h."
+        yield Attention("warning", what, f"Run `forecache run {name}`; `forecache doctor` checks what it needs.")
+
+
+def in_order(found: Sequence[Attention]) -> list[Attention]:
+    """The critical ones first."""
+    return sorted(found, key=lambda each: each.severity != "critical")

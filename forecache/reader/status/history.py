@@ -1,0 +1,230 @@
+"""The last ten minutes of a reader: what all its workers counted, a sample every two seconds, in shared memory.
+
+A sample has sums over all workers since the reader started, and what follows from them and the sample before: rates and
+quantiles of these two seconds, so that a page with charts costs the reading of a few columns.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from forecache.reader.processes.metrics import BUCKETS, WorkerMetrics
+from forecache.reader.status.latency import quantile_us
+from forecache.reader.status.ring import Ring
+
+STEP_S = 2
+LENGTH = 300
+MOST_PIPELINES, MOST_MODELS = 64, 16
+"""So many have a history; of further ones, only sums since the reader started are shown."""
+MORE_CELLS = 28
+"""Most counters of a model beside its histogram."""
+_NAME_BYTES = 64
+
+_AT, _OK, _CLIENT_ERRORS, _SERVER_ERRORS, _BUCKETS = range(5)
+_PER_S = _BUCKETS + BUCKETS
+_FAILED_PER_S, _P50_US, _P99_US = _PER_S + 1, _PER_S + 2, _PER_S + 3
+_HEAD = _P99_US + 1
+_PIPELINE = 2
+_MODEL = BUCKETS + MORE_CELLS + 1
+_MODELS_AT = _HEAD + MOST_PIPELINES * _PIPELINE
+_WIDTH = _MODELS_AT + MOST_MODELS * _MODEL
+_NAMES_BYTES = (MOST_PIPELINES + MOST_MODELS) * _NAME_BYTES
+HISTORY_BYTES = _NAMES_BYTES + Ring.size(_WIDTH, LENGTH)
+_MILLI = 1000
+"""Rates are kept in thousandths."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counters of a model, summed over all workers.
+
+    Attributes:
+        buckets: Its answers by their duration, as the reader's own histogram has them.
+        more: Further counters, at most `MORE_CELLS`, in an order of their own.
+    """
+
+    buckets: Sequence[int]
+    more: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The reader's answers to requests for keys and to real-time models, by how they ended, and by their duration."""
+
+    ok: int
+    client_errors: int
+    server_errors: int
+    buckets: list[int]
+
+    @property
+    def requests(self) -> int:
+        return self.ok + self.client_errors + self.server_errors
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was counted over a window.
+
+    Attributes:
+        seconds: Its length; 0 before the second sample.
+    """
+
+    seconds: float
+    counts: list[int]
+
+    def per_s(self, count: int) -> float:
+        return count / self.seconds if self.seconds else 0.0
+
+
+class Names:
+    """Names with a fixed place each, in shared memory; a new one gets the next place."""
+
+    def __init__(self, memory: memoryview, most: int) -> None:
+        self._memory, self.most = memory, most
+
+    def __iter__(self) -> Iterator[str]:
+        for place in range(self.most):
+            name = bytes(self._memory[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0").decode()
+            if not name:
+                return
+            yield name
+
+    def place(self, name: str) -> int | None:
+        """None where the name has none."""
+        return next((place for place, known in enumerate(self) if known == name), None)
+
+    def add(self, names: Mapping[str, object]) -> None:
+        """Give places to new names while there are any, in the one process that writes."""
+        known = list(self)
+        for name in [name for name in names if name not in known][: self.most - len(known)]:
+            start = len(known) * _NAME_BYTES
+            encoded = name.encode()
+            self._memory[start : start + len(encoded)] = encoded
+            known.append(name)
+
+
+class History:
+    """The samples, for the one process that adds them and for all that show them.
+
+    Args:
+        memory: `HISTORY_BYTES`, zeroed or as another process left them; less: there is no history.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        if len(memory) < HISTORY_BYTES:
+            memory = memoryview(bytearray(HISTORY_BYTES))
+        split = MOST_PIPELINES * _NAME_BYTES
+        self._pipelines = Names(memory[:split], MOST_PIPELINES)
+        self._models = Names(memory[split:_NAMES_BYTES], MOST_MODELS)
+        self._ring = Ring(memory[_NAMES_BYTES:HISTORY_BYTES], _WIDTH, LENGTH)
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest sample; 0 before the first."""
+        return self._ring.newest
+
+    def add(
+        self, at: float, traffic: Traffic, pipelines: Mapping[str, tuple[int, int]], models: Mapping[str, Counted]
+    ) -> None:
+        """Add a sample.
+
+        Args:
+            at: Unix time.
+            pipelines: Keys found and not found.
+        """
+        self._pipelines.add(pipelines)
+        self._models.add(models)
+        before = self._ring.sample(self._ring.newest) if self._ring.newest else None
+        sample = [
+            int(at * 1000), traffic.ok, traffic.client_errors, traffic.server_errors, *traffic.buckets, 0, 0, 0, 0,
+            *chain.from_iterable(pipelines.get(name, (0, 0)) for name in self._pipelines),
+        ]  # fmt: skip
+        sample += [0] * (_MODELS_AT - len(sample))
+        for name in self._models:
+            counted = models.get(name)
+            more = [] if counted is None else list(counted.more)[:MORE_CELLS]
+            buckets = [0] * BUCKETS if counted is None else list(counted.buckets)
+            sample += [*buckets, *more, *[0] * (MORE_CELLS - len(more)), 0]
+        sample += [0] * (_WIDTH - len(sample))
+        if before is not None:
+            self._derive(sample, before)
+        self._ring.append(sample)
+
+    def _derive(self, sample: list[int], before: list[int]) -> None:
+        seconds = max(sample[_AT] - before[_AT], 1) / 1000
+        change = [max(0, now - was) for now, was in zip(sample, before, strict=True)]
+        buckets = change[_BUCKETS:_PER_S]
+        answered = change[_OK] + change[_CLIENT_ERRORS] + change[_SERVER_ERRORS]
+        sample[_PER_S] = int(answered / seconds * _MILLI)
+        sample[_FAILED_PER_S] = int(change[_SERVER_ERRORS] / seconds * _MILLI)
+        sample[_P50_US], sample[_P99_US] = int(quantile_us(buckets, 0.5) or 0), int(quantile_us(buckets, 0.99) or 0)
+        for place in range(len(list(self._models))):
+            start = _MODELS_AT + place * _MODEL
+            sample[start + _MODEL - 1] = int(sum(change[start : start + BUCKETS]) / seconds * _MILLI)
+
+    def series(self) -> dict[str, list[float] | list[int]]:
+        """By name, what each sample measured, the oldest first: Unix seconds, rates per second, microseconds."""
+        column = self._ring.column
+        return {
+            "at_s": [at / 1000 for at in column(_AT)],
+            "per_s": [rate / _MILLI for rate in column(_PER_S)],
+            "failed_per_s": [rate / _MILLI for rate in column(_FAILED_PER_S)],
+            "p50_us": column(_P50_US),
+            "p99_us": column(_P99_US),
+        }
+
+    def model_series(self, name: str) -> list[float]:
+        """Answers per second of each sample."""
+        place = self._models.place(name)
+        if place is None:
+            return []
+        return [rate / _MILLI for rate in self._ring.column(_MODELS_AT + (place + 1) * _MODEL - 1)]
+
+    def traffic(self, seconds: int) -> tuple[float, Traffic]:
+        """The length of the window of the last `seconds`, and its answers."""
+        line = self._window(seconds, _OK, _PER_S - _OK)
+        ok, client_errors, server_errors, *buckets = line.counts
+        return line.seconds, Traffic(ok, client_errors, server_errors, buckets)
+
+    def pipeline(self, name: str, seconds: int) -> Line:
+        """Keys found and not found in the last `seconds`."""
+        place = self._pipelines.place(name)
+        if place is None:
+            return Line(0.0, [0, 0])
+        return self._window(seconds, _HEAD + place * _PIPELINE, _PIPELINE)
+
+    def model(self, name: str, seconds: int) -> tuple[float, Counted]:
+        """The length of the window of the last `seconds`, and what was counted in it."""
+        place = self._models.place(name)
+        if place is None:
+            return 0.0, Counted([0] * BUCKETS, [0] * MORE_CELLS)
+        line = self._window(seconds, _MODELS_AT + place * _MODEL, _MODEL)
+        return line.seconds, Counted(line.counts[:BUCKETS], line.counts[BUCKETS:-1])
+
+    def _window(self, seconds: int, first: int, count: int) -> Line:
+        ring = self._ring
+        newest = ring.newest
+        oldest = max(ring.oldest, newest - seconds // STEP_S)
+        if oldest >= newest:
+            return Line(0.0, [0] * count)
+        began, ended = ring.sample(oldest, _AT, 1)[0], ring.sample(newest, _AT, 1)[0]
+        before, after = ring.sample(oldest, first, count), ring.sample(newest, first, count)
+        return Line((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
+
+
+def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> Traffic:
+    """The answers of all workers on these routes since the reader started."""
+    ok = client_errors = server_errors = 0
+    buckets = [0] * BUCKETS
+    for worker in workers:
+        for route in routes:
+            for status, counts in worker.outcomes(route):
+                answered = sum(counts)
+                if status < 400:
+                    ok += answered
+                elif status < 500:
+                    client_errors += answered
+                else:
+                    server_errors += answered
+                buckets = list(map(int.__add__, buckets, counts))
+    return Traffic(ok, client_errors, server_errors, buckets)

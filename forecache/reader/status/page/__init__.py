@@ -1,0 +1,1 @@
+"""The status as an HTML page that loads nothing."""

@@ -1,0 +1,93 @@
+"""The sections of the page below the charts: versions, nights, workers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forecache.reader.status import words
+from forecache.reader.status.page.markup import Content, Markup, joined, tag, with_code
+from forecache.reader.status.page.table import Column, table
+
+_STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
+           "damaged": "critical", "unreadable": "critical"}  # fmt: skip
+_VERSION_COLUMNS = (
+    Column("Name"), Column("State"), Column("Version", right=True), Column("As of"), Column("Age", right=True),
+    Column("Allowed", right=True), Column("Keys", right=True), Column("Size", right=True),
+    Column("Keys asked", right=True),
+    Column("Found", right=True),
+)  # fmt: skip
+_NIGHT_COLUMNS = (Column("As of"), Column("Done", long=True), Column("Took", right=True), Column("Ended", right=True))
+_WORKER_COLUMNS = (
+    Column("Process"), Column("State"), Column("Answered", right=True), Column("Memory", right=True),
+)  # fmt: skip
+
+
+def section(title: str, name: str, *content: Content) -> Markup:
+    return tag("section", tag("h2", title, id=name), content, aria_labelledby=name)
+
+
+def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    if not rows:
+        empty = "No pipeline or view has a store here. The first `forecache publish` makes one."
+        return section("Served from the store", "versions", tag("p", with_code(empty), class_="empty"))
+    shown = table("Pipelines and feature views", _VERSION_COLUMNS, [_version(row) for row in rows])
+    return section("Served from the store", "versions", tag("div", shown, class_="card"))
+
+
+def _version(row: Mapping[str, Any]) -> list[Content]:
+    about = "feature view" if row["kind"] == "view" else _model(row["model"])
+    name = joined([tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None])
+    state = tag("span", row["state"], class_=f"chip {_STATES[row['state']]}")
+    served = row["version"] is not None
+    allowed = f"{row['max_age_h']:g} h" if served else "–"
+    size = words.size(row["size_bytes"]) if served else "–"
+    return [
+        name, state, words.count(row["version"]), row["as_of"] or "–", words.span(row["age_s"]), allowed,
+        words.count(row["keys"]), size, f"{words.rate(row['keys_per_s'])} /s", words.percent(row["found_share"]),
+    ]  # fmt: skip
+
+
+def _model(model: Mapping[str, Any] | None) -> str:
+    return f"model {model['name']} {model['version']}" if model else ""
+
+
+def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
+    """The last as-of dates from the stage ledger; None where nothing looks for it."""
+    if nights is None:
+        return None
+    if not nights["rows"]:
+        return section("Last nights", "nights", tag("p", with_code(nights["why"]), class_="empty"))
+    nights_of: dict[str, list[Mapping[str, Any]]] = {}
+    for row in nights["rows"]:
+        nights_of.setdefault(row["as_of"], []).append(row)
+    rows = [_night(as_of, done) for as_of, done in nights_of.items()]
+    shown = table("What was done for the last as-of dates", _NIGHT_COLUMNS, rows)
+    return section("Last nights", "nights", tag("div", shown, class_="card"))
+
+
+def _night(as_of: str, done: Sequence[Mapping[str, Any]]) -> list[Content]:
+    stages = [
+        tag("span", tag("span", row["subject"], class_="name"), " ",
+            tag("span", f"{', '.join(row['stages'])}, {words.plural(row['rows'], 'row')}", class_="what"), class_="of")
+        for row in sorted(done, key=lambda row: -row["ended_s_ago"])
+    ]  # fmt: skip
+    took, ended_s = sum(row["seconds"] for row in done), min(row["ended_s_ago"] for row in done)
+    return [as_of, stages, words.span(took), f"{words.span(max(0, ended_s))} ago"]
+
+
+def workers_section(reader: Mapping[str, Any]) -> Markup:
+    workers = reader["workers"]
+    rows = [
+        [str(row["pid"]), row["state"], words.count(row["requests"]), words.size(row["memory_bytes"])]
+        for row in workers["processes"]
+    ]
+    told = [
+        f"{workers['alive']} of {words.plural(workers['wanted'], 'worker')}",
+        f"{words.plural(workers['restarts'], 'unexpected end')}",
+        f"{words.plural(reader['connections'], 'open connection')}",
+    ]
+    if reader["bodies_refused"]:
+        told.append(f"{words.plural(reader['bodies_refused'], 'body', 'bodies')} refused for lack of memory")
+    if reader["token_file_errors"]:
+        told.append(f"{words.plural(reader['token_file_errors'], 'failed reload')} of the token file")
+    shown = table("Worker processes", _WORKER_COLUMNS, rows)
+    return section("Workers", "workers", tag("div", tag("p", " · ".join(told), class_="told"), shown, class_="card"))

@@ -1,0 +1,74 @@
+"""`/status` and `/status.json`: who may see them, in which form, and the same for all viewers for a second.
+
+What viewers ask for again and again is made by the watching thread, so that the event loop only sends it.
+"""
+
+import time
+from typing import NamedTuple
+
+import orjson
+
+from forecache.reader.http.access import Access
+from forecache.reader.http.replies import NO_STORE, Reply, Request
+from forecache.reader.status.collect import Collector
+from forecache.reader.status.page.render import HEADERS, page
+from forecache.reader.tokens import METRICS
+from forecache.reader.versions.watcher import RunOnLoop
+
+_EVERY_S = 1.0
+_LONGEST_S = 2.0
+"""What is older than this, as after a time without viewers, is made anew before it is sent."""
+_VIEWED_S = 10.0
+_JSON, _HTML = "application/json", "text/html"
+
+
+class _Made(NamedTuple):
+    at: float
+    body: bytes
+
+
+_NEVER = _Made(float("-inf"), b"")
+
+
+class StatusPages:
+    """The handlers of one worker.
+
+    Args:
+        access: None: the reader asks for no tokens.
+    """
+
+    def __init__(self, collector: Collector, access: Access | None) -> None:
+        self._collector, self._access = collector, access
+        self._made = {_JSON: _NEVER, _HTML: _NEVER}
+        self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
+
+    def either(self, request: Request) -> Reply:
+        """The page; JSON where the client asks for that and not for HTML."""
+        accept = (request.headers.get("accept") or "").lower()
+        return self.json(request) if _JSON in accept and _HTML not in accept else self.html(request)
+
+    def html(self, request: Request) -> Reply:
+        return Reply(200, HEADERS, self._body(request, _HTML))
+
+    def json(self, request: Request) -> Reply:
+        return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._body(request, _JSON))
+
+    def turn(self, _: RunOnLoop) -> None:
+        """Make anew what is being looked at, in the watching thread."""
+        now = time.time()
+        for form, asked_at in self._asked_at.items():
+            if now - asked_at < _VIEWED_S and now - self._made[form].at >= _EVERY_S:
+                self._make(form, now)
+
+    def _body(self, request: Request, form: str) -> bytes:
+        if self._access is not None:
+            self._access.check(request.headers, METRICS, basic=True)
+        self._asked_at[form] = request.now
+        made = self._made[form]
+        return made.body if abs(request.now - made.at) < _LONGEST_S else self._make(form, request.now)
+
+    def _make(self, form: str, now: float) -> bytes:
+        document = self._collector.document(now)
+        body = page(document) if form == _HTML else orjson.dumps(document)
+        self._made[form] = _Made(now, body)
+        return body

@@ -1,0 +1,156 @@
+"""The real-time models' part of the reader's status: releases, rungs and why, cache, log; sums over all workers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from forecache.reader.processes.metrics import WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.status import words
+from forecache.reader.status.attention import Attention
+from forecache.reader.status.collect import RATE_S, WINDOW_S, quantiles
+from forecache.reader.status.history import Counted, History
+from forecache.realtime.cache import without_cache
+from forecache.realtime.http.log_metrics import log_figures
+from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
+from forecache.realtime.models import Models
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.rollout.describe import described
+from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
+from forecache.settings import Settings
+
+_OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
+        *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip
+_CACHE = ("cache_hits", "cache_joined", "cache_misses")
+_NAMES = (*_OWN, *_CACHE)
+_LATE_SHARE = 0.01
+_WITHOUT_SHARE = 0.05
+_FEW = 100
+"""Answers below which a share is not judged."""
+Blocks = Mapping[str, Sequence[ModelCells]]
+
+
+def blocks_of(runtime: Runtime, *, alive: bool = False) -> dict[str, list[ModelCells]]:
+    """By model, the cells of all workers that the reader had, or of those that serve it now."""
+    found: dict[str, list[ModelCells]] = {}
+    for index in range(runtime.num_slots):
+        worker = WorkerMetrics(runtime.slot(index))
+        if alive and not (worker.pid and worker.alive):
+            continue
+        for name, cells in RealtimeMetrics(worker.extension).models():
+            if not alive or cells.cells[CELL["live"]]:
+                found.setdefault(name, []).append(cells)
+    return dict(sorted(found.items()))
+
+
+def counted_of(runtime: Runtime) -> dict[str, Counted]:
+    """What the history keeps of each model."""
+    return {name: _counted(blocks) for name, blocks in blocks_of(runtime).items()}
+
+
+def _counted(blocks: Sequence[ModelCells]) -> Counted:
+    buckets = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
+    own = [sum(each.cells[CELL[name]] for each in blocks) for name in _OWN]
+    return Counted(buckets, [*own, *(_of_processes(blocks, name) for name in _CACHE)])
+
+
+def _of_processes(blocks: Sequence[ModelCells], cell: str) -> int:
+    place = WORKER_CELLS.index(cell)
+    return sum(each.workers[place] for each in blocks)
+
+
+def part(
+    models: Models, runtime: Runtime, history: History, settings: Settings
+) -> tuple[dict[str, Any], list[Attention]]:
+    """The member `models` of the status document, and what is not well with them."""
+    all_of, live_of = blocks_of(runtime), blocks_of(runtime, alive=True)
+    names = sorted({*models.known, *models.served, *models.failures})
+    rows = [_row(name, models, all_of.get(name, []), live_of.get(name, []), history, settings) for name in names]
+    return {"models": rows}, [each for row in rows for each in attention_of(row)]
+
+
+def _row(name: str, models: Models, blocks: Sequence[ModelCells], live: Sequence[ModelCells], history: History,
+         settings: Settings) -> dict[str, Any]:  # fmt: skip
+    seconds, recent = history.model(name, RATE_S)
+    window_s, window = history.model(name, WINDOW_S)
+    counts = dict(zip(_NAMES, window.more, strict=False))
+    answers, asked = sum(window.buckets), sum(counts[name] for name in _CACHE)
+    hits = counts["cache_hits"] + counts["cache_joined"]
+    releases = sorted({each.cells[CELL["release"]] for each in live})
+    return {
+        "name": name,
+        **_release(name, models),
+        "releases": releases,
+        "per_s": round(sum(recent.buckets) / seconds, 2) if seconds else 0.0,
+        "window_s": round(window_s, 1),
+        "answers": answers,
+        **quantiles(window.buckets),
+        "in_time": counts["in_time"],
+        "late": counts["late"],
+        "flagged": counts["flagged"],
+        "rungs": {rung: counts[f"rung_{rung}"] for rung in RUNGS if counts[f"rung_{rung}"]},
+        "why": {why: counts[f"why_{why}"] for why in REASONS if counts[f"why_{why}"]},
+        "stages_us": {
+            stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
+        },
+        "cache_hit_share": hits / asked if asked else None,
+        "cache_bytes": _of_processes(live, "cache_bytes"),
+        "processes": _of_processes(live, "processes"),
+        "processes_replaced": sum(_of_processes(blocks, cell) for cell in WORKER_CELLS if cell.startswith("replaced_")),
+        "breaker_open": _of_processes(live, "breaker_open"),
+        "answers_since_start": sum(each.cells[CELL["answers"]] for each in blocks),
+        "log": log_figures(blocks, live, settings.request_log_path / name),
+        "rollout": described(open_releases(settings, name)),
+        "series": {"per_s": history.model_series(name)},
+    }
+
+
+def _release(name: str, models: Models) -> dict[str, Any]:
+    served = models.served.get(name)
+    failed = name in models.failures
+    if served is None:
+        return {"state": "failed" if failed else "loading", "release": None, "model": None, "deadline_ms": None,
+                "runs": None, "ladder": [], "cached": False, "created_at": None}  # fmt: skip
+    release = served.loaded.release
+    return {
+        "state": "earlier" if failed else "served",
+        "release": release.number,
+        "created_at": release.created_at,
+        "model": {"name": release.model.name, "version": release.model.version},
+        "deadline_ms": release.deadline_ms,
+        "runs": "loop" if without_cache(served.path).in_loop else "process",
+        "ladder": ["model", *(rung.name for rung in served.rungs)],
+        "cached": bool(release.cache_bytes),
+    }
+
+
+def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
+    """What is wrong with a model, of its row in the document."""
+    name, answers = row["name"], row["answers"]
+    again = f"Run `forecache doctor`, then `forecache release {name}`; `forecache rollback {name}` goes back."
+    if row["state"] == "failed":
+        yield Attention("critical", f"No release of {name} can be served; the reader's log has the cause.", again)
+    elif row["state"] == "earlier":
+        what = f"The current release of {name} cannot be served; release {row['release']} answers instead."
+        yield Attention("warning", what, again)
+    if row["breaker_open"]:
+        what = (
+            f"{name} fails so often that {row['breaker_open']} workers do not ask it for a while; its ladder answers."
+        )
+        yield Attention("critical", what, f"The reader's log has the cause; `forecache rollback {name}` goes back.")
+    if answers >= _FEW:
+        over = words.span(row["window_s"])
+        if row["late"] / answers >= _LATE_SHARE:
+            what = f"{words.percent(row['late'] / answers)} of the answers of {name} were late in the last {over}."
+            yield Attention("warning", what, "`forecache advise` says whether a cache or processes of its own help.")
+        without = sum(row["why"].values())
+        if without / answers >= _WITHOUT_SHARE:
+            reason = words.reason(max(row["why"], key=row["why"].__getitem__))
+            share = words.percent(without / answers)
+            what = f"{share} of the answers of {name} came without the model, mostly: {reason}."
+            yield Attention("warning", what, "The rungs below it answered; the reader's log has more on failures.")
+    log = row["log"]
+    if log is not None and log["failing_s"]:
+        what = f"The request log of {name} has not been committed for {words.span(log['failing_s'])}."
+        yield Attention(
+            "warning", what, "`forecache log spool` shows what waits; the log of `forecache serve` says why."
+        )

@@ -1,0 +1,81 @@
+"""The real-time models' part of the status: what is counted by its name, and what needs attention."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from status_documents import model_row
+
+from forecache.reader.processes.metrics import SLOT_BYTES, WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.status.history import HISTORY_BYTES, MORE_CELLS, Counted, History, Traffic
+from forecache.realtime.http.status import _NAMES, attention_of, counted_of, part
+from forecache.realtime.metrics import CELL, RealtimeMetrics
+from forecache.settings import load_settings
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
+    yield runtime
+    runtime.remove()
+
+
+def said(**more: Any) -> list[tuple[str, str]]:
+    return [(each.severity, each.what) for each in attention_of(model_row(**more))]
+
+
+def test_the_counters_of_a_model_fit_into_the_history() -> None:
+    assert len(_NAMES) <= MORE_CELLS
+
+
+def test_counters_of_all_workers_come_back_by_their_names(runtime: Runtime, tmp_path: Path) -> None:
+    history = History(runtime.history)
+    workers = [WorkerMetrics.claimed(runtime) for _ in range(2)]
+    none = Traffic(0, 0, 0, [0] * 24)
+    history.add(1000.0, none, {}, {"search": Counted([0] * 24, [])})
+    for worker in workers:
+        worker.beat()
+        block = RealtimeMetrics(worker.extension).of("search")
+        block.observe(300_000)
+        for name, number in (
+            ("rung_model", 9),
+            ("why_deadline", 1),
+            ("stage_model", 200_000),
+            ("in_time", 1),
+            ("late", 2),
+        ):
+            block.cells[CELL[name]] += number
+        block.cells[CELL["live"]], block.cells[CELL["release"]] = 1, 3
+        block.guards.add("cache_hits", 3)
+        block.guards.add("cache_misses", 1)
+    history.add(1002.0, none, {}, counted_of(runtime))
+    models: Any = SimpleNamespace(known=frozenset({"search"}), served={}, failures={})
+    found, troubles = part(models, runtime, history, load_settings(home=tmp_path))
+    (row,) = found["models"]
+    assert (row["rungs"], row["why"], row["in_time"], row["late"]) == ({"model": 18}, {"deadline": 2}, 2, 4)
+    assert (row["answers"], row["per_s"], row["cache_hit_share"], row["releases"]) == (2, 1.0, 0.75, [3])
+    assert row["stages_us"]["model"] == 200.0
+    assert row["state"] == "loading"
+    assert troubles == []
+
+
+def test_a_model_that_is_well_needs_no_attention() -> None:
+    assert said() == []
+    assert said(answers=50, late=50, why={"deadline": 50}) == []  # too few to judge
+
+
+def test_what_is_wrong_with_a_model_is_said() -> None:
+    assert said(state="failed", release=None, log=None)[0][0] == "critical"
+    assert said(state="earlier")[0] == (
+        "warning", "The current release of search cannot be served; release 3 answers instead.",
+    )  # fmt: skip
+    assert "do not ask it" in said(breaker_open=2)[0][1]
+    assert said(late=20) == [("warning", "2.0 % of the answers of search were late in the last 5 min.")]
+    assert said(why={"deadline": 20, "worker_lost": 80})[0][1] == (
+        "10.0 % of the answers of search came without the model, mostly: worker lost."
+    )
+    log = model_row()["log"] | {"failing_s": 90.0}
+    assert said(log=log) == [("warning", "The request log of search has not been committed for 1 min.")]

@@ -1,0 +1,129 @@
+"""The history is written by one worker at a time, and the page is made once for all who look at it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from status_documents import document
+
+from forecache.reader.http.replies import Request
+from forecache.reader.processes.metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
+from forecache.reader.processes.shared_memory import _FLOCK, Runtime
+from forecache.reader.status import pages, recorder
+from forecache.reader.status.history import HISTORY_BYTES, STEP_S, Counted, History
+from forecache.reader.status.pages import StatusPages
+from forecache.reader.status.recorder import Recorder
+
+
+class Clock:
+    now = 1_790_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (recorder, pages):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def made() -> Iterator[Runtime]:
+    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
+    yield runtime
+    runtime.remove()
+
+
+class Worker:
+    """A worker with a descriptor of the shared memory of its own, as its process has one."""
+
+    def __init__(self, made: Runtime) -> None:
+        self.runtime = Runtime(made.path, SLOT_BYTES)
+        self.metrics = WorkerMetrics.claimed(self.runtime)
+        extension: Any = SimpleNamespace(counted=lambda: {"search": Counted([0] * 24, [1, 2])})
+        self.recorder = Recorder(self.runtime, [extension])
+
+    def turn(self) -> int:
+        """The number of the newest sample after a turn."""
+        self.recorder.turn(lambda action: action())
+        return History(self.runtime.history).newest
+
+    def end(self) -> None:
+        """Give up the task, as the kernel does for a process that is gone."""
+        unlock = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, self.runtime.num_slots, 1, 0)
+        fcntl.fcntl(self.runtime._descriptor, fcntl.F_OFD_SETLK, unlock)
+
+
+def test_slots_and_history_share_the_memory_and_do_not_overlap(made: Runtime) -> None:
+    assert made.num_slots == 2
+    assert len(made.history) == HISTORY_BYTES
+    made.history[:] = b"\xff" * HISTORY_BYTES
+    assert not any(made.slot(1))
+    assert not made.draining
+    assert Runtime.create(num_slots=3, slot_bytes=SLOT_BYTES).num_slots == 3
+
+
+def test_one_worker_adds_samples_until_it_ends_and_another_goes_on(made: Runtime, clock: Clock) -> None:
+    one, two = Worker(made), Worker(made)
+    for worker, status in ((one, 200), (two, 503)):
+        worker.metrics.observe(ROUTE["one"], status, 80_000)
+        offset = worker.metrics.pipeline_offset("churn")
+        worker.metrics.cells[offset + HITS] += 3
+        worker.metrics.cells[offset + MISSES] += 1
+    assert [one.turn(), two.turn(), one.turn()] == [1, 1, 1]
+    clock.now += STEP_S
+    assert [two.turn(), one.turn(), two.turn()] == [1, 2, 2]
+    one.end()
+    clock.now += STEP_S
+    two.metrics.observe(ROUTE["one"], 200, 80_000)
+    two.metrics.cells[two.metrics.pipeline_offset("churn") + HITS] += 2
+    assert two.turn() == 3
+    history = History(made.history)
+    assert history.series()["per_s"] == [0, 0, 0.5]
+    assert history.pipeline("churn", 60).counts == [2, 0]
+    assert history.traffic(60)[1].requests == 1
+
+
+def test_requests_of_people_and_probes_are_no_traffic(made: Runtime, clock: Clock) -> None:
+    worker = Worker(made)
+    worker.turn()
+    for route in ("status", "metrics", "healthz", "readyz", "openapi", "other"):
+        worker.metrics.observe(ROUTE[route], 200, 1000)
+    worker.metrics.observe(ROUTE["realtime"], 200, 1000)
+    clock.now += STEP_S
+    worker.turn()
+    assert History(made.history).traffic(60)[1].requests == 1
+
+
+def asked(now: float, **headers: str) -> Request:
+    return Request("GET", "/status", "", headers, now)
+
+
+def test_all_viewers_of_a_second_get_the_same_page_which_is_made_beside_the_event_loop(clock: Clock) -> None:
+    made: list[float] = []
+    collector: Any = SimpleNamespace(document=lambda now: (made.append(now), document())[1])
+    status = StatusPages(collector, None)
+    status.turn(lambda action: action())
+    assert made == []  # nobody looks
+    first = status.either(asked(clock.now)).body
+    assert status.either(asked(clock.now + 1)).body is first
+    assert len(made) == 1
+    for _ in range(3):
+        clock.now += 1.1
+        status.turn(lambda action: action())
+        assert status.either(asked(clock.now)).body is not first
+    assert len(made) == 4
+    assert status.either(asked(clock.now, accept="application/json")).body.startswith(b"{")
+    assert status.json(asked(clock.now)).body == status.either(asked(clock.now, accept="application/json")).body
+    assert len(made) == 5
+    clock.now += 60  # nobody has looked for a minute
+    status.turn(lambda action: action())
+    assert len(made) == 5
+    status.either(asked(clock.now))
+    assert len(made) == 6
